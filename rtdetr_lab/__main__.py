@@ -1,0 +1,8 @@
+"""`python -m rtdetr_lab …` is `rtdetr-lab …`."""
+
+import sys
+
+from rtdetr_lab.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())
