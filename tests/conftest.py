@@ -1,0 +1,57 @@
+"""What every test may count on: a seed, a thread count, the full matrix, and shared data or a skip.
+
+Import `rtdetr_lab` inside fixtures and tests only: this file is read first, and a test of how light
+the import is should find it not yet done.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def pytest_addoption(parser):
+    parser.addoption("--full", action="store_true", help="run the full matrix, not only the cut")
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--full"):
+        return
+    skip = pytest.mark.skip(reason="full matrix; runs in `make test-full` (pytest --full)")
+    for item in items:
+        if item.get_closest_marker("full"):
+            item.add_marker(skip)
+
+
+def pytest_configure(config):
+    # Two cores is what the budgets are written for; OMP_NUM_THREADS asks for another number.
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(min(2, os.cpu_count() or 1))
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    """The same global random numbers in every test, in whatever order the tests run."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def rng():
+    """A random generator of one's own, the same one every time."""
+    return torch.Generator().manual_seed(20240617)
+
+
+@pytest.fixture
+def shared():
+    """`shared("data/coco_ccby")` is that path beside the checkout, or the test is skipped."""
+
+    def find(relative: str) -> Path:
+        path = SHARED / relative
+        if not path.exists():
+            pytest.skip(f"no shared/{relative} beside the checkout; runs where that folder exists")
+        return path
+
+    return find
