@@ -1,0 +1,51 @@
+# Every target sets up what it needs: python3 (3.11 or newer) and make are enough.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test test-full lint notebooks docs figures
+
+demo: .venv/core  ## detect on a sample picture, and check against the oracle where it is installed
+	$(BIN)/rtdetr-lab demo
+
+test: lint  ## the cut of the test matrix: at most 20 minutes on 2 cores, install included
+	$(BIN)/pytest -q
+	$(BIN)/pytest -q -o addopts=-ra tests/unhooked
+
+test-full: lint  ## all sizes, all shapes, all seeds
+	$(BIN)/pytest -q --full
+	$(BIN)/pytest -q -o addopts=-ra tests/unhooked --full
+
+lint: .venv/dev  ## style, formatting, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+notebooks: .venv/notebooks  ## every notebooks/NN_name.py to a freshly executed .ipynb
+	@test -n "$(wildcard notebooks/*.py)" || { echo "make notebooks: no notebooks/*.py written yet"; exit 1; }
+	$(BIN)/jupytext --to ipynb --execute notebooks/*.py
+
+docs: .venv/docs  ## the site, into site/
+	$(BIN)/mkdocs build --strict
+
+figures: .venv/dev  ## the pictures of the README and the site
+	$(BIN)/python -m rtdetr_lab.viz.figures
+
+# One environment, grown by what a target needs. A changed pin installs again.
+.venv/core: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install -q -c constraints.txt torch
+	$(BIN)/pip install -q -c constraints.txt -e .
+	@touch $@
+
+.venv/dev: .venv/core
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev,eval]'
+	@touch $@
+
+.venv/notebooks: .venv/core
+	$(BIN)/pip install -q -c constraints.txt -e '.[notebooks]'
+	@touch $@
+
+.venv/docs: .venv/core
+	$(BIN)/pip install -q -c constraints.txt -e '.[docs]'
+	@touch $@
