@@ -1,0 +1,262 @@
+r"""# Taps: look inside, or edit, with the model untouched
+
+- **Elsewhere** forward hooks in torch; `HookPoint` in TransformerLens; `self.sow` in flax
+
+A chapter returns what the next stage needs. What only an observer wants is one line,
+
+    weights = tap("weights", weights)
+
+which is the identity, at the price of one look at a global integer, until somebody records:
+
+    with record(model, keep="decoder.*") as seen:
+        model(images)
+    seen["decoder.layers.0.cross_attn.weights"]
+
+**A tap's full name is the path of the module it is hit in, a dot, and its own name**, relative to
+the recorded model; directly in that model it is the bare name. No module knows its own path, so
+`record` puts a pair of hooks on every submodule while it is open, which push and pop that path,
+and takes them off again whatever happens.
+
+| argument | meaning                                                                          |
+|----------|----------------------------------------------------------------------------------|
+| `keep`   | one pattern or several, as in a shell: `*` is any text, dots included            |
+| `edit`   | pattern → function; the model goes on with what the function returns             |
+| `grad`   | keep tensors attached to their graph; otherwise they are detached                |
+
+A kept tensor is the one the model goes on with: after all edits, detached but **not copied** (so a
+chapter never writes in place into something it has tapped). A `record` sees its own thread only.
+
+It never sees nothing in silence: a pattern that matched no tap, a model that never ran, and a
+compiled, scripted or exported model (whose Python lines are gone) each raise `RecordError`.
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rtdetr_lab.errors import RecordError
+
+Edit = Callable[[Tensor], Tensor]
+"""What an `edit` maps a pattern to: same shape, dtype and device out as in."""
+
+_open_records = 0  # in the whole process: all that an idle tap looks at
+_count_lock = threading.Lock()
+_thread = threading.local()
+
+
+def tap(name: str, value: Tensor) -> Tensor:
+    """`value` itself, unless a `record` on this thread keeps or edits it."""
+    if _open_records and not torch.compiler.is_compiling():
+        return _observe(name, value)
+    return value
+
+
+def watched(name: str) -> bool:
+    """Is this tap kept or edited right now?
+
+    Attention asks, because a fused kernel never has the weights an observer wants to see: it then
+    takes the explicit softmax. Asking also tells the record that a tap of this name exists.
+    """
+    if _open_records and not torch.compiler.is_compiling():
+        return any([r.wants(r.meet(name)) for r in _records()])  # a list: all must hear of it
+    return False
+
+
+class NoSuchTap(RecordError, KeyError):
+    """A name that a record did not keep; the message lists the nearest ones."""
+
+
+@dataclass(eq=False)
+class Record(Mapping[str, Tensor]):
+    """What `record` has kept: name → tensor, the last one if a tap was hit several times."""
+
+    _model: nn.Module
+    _keep: tuple[str, ...]
+    _edit: dict[str, Edit]
+    _grad: bool
+    _kept: dict[str, list[Tensor]] = field(default_factory=dict)
+    _met: dict[str, None] = field(default_factory=dict)  # every tap met, kept or not, in order
+    _matched: set[str] = field(default_factory=set)
+    _path: list[str] = field(default_factory=list)
+    _ran: bool = False
+    _owner: int = field(default_factory=threading.get_ident)
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.all(name)[-1]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._kept)
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def all(self, name: str) -> list[Tensor]:
+        """Every tensor this tap was hit with, in order."""
+        if name not in self._kept:
+            raise NoSuchTap(f"record[{name!r}]", "was not kept", _nearest(name, self._kept))
+        return list(self._kept[name])
+
+    def meet(self, name: str) -> str:
+        """The full name of a tap of the module now running; empty outside the recorded model."""
+        if not self._path:
+            return ""
+        full = f"{self._path[-1]}.{name}" if self._path[-1] else name
+        self._met[full] = None
+        return full
+
+    def wants(self, full: str) -> bool:
+        """Does a pattern match?"""
+        return bool(full) and any(fnmatchcase(full, p) for p in (*self._keep, *self._edit))
+
+    def edited(self, full: str, value: Tensor) -> Tensor:
+        """`value` after the edits that match."""
+        for pattern, function in self._edit.items():
+            if full and fnmatchcase(full, pattern):
+                self._matched.add(pattern)
+                value = _check_edit(full, value, function(value))
+        return value
+
+    def keep(self, full: str, value: Tensor) -> None:
+        """Keep `value` if a pattern matches."""
+        hits = [p for p in self._keep if full and fnmatchcase(full, p)]
+        if hits:
+            self._matched.update(hits)
+            self._kept.setdefault(full, []).append(value if self._grad else value.detach())
+
+    def check(self) -> None:
+        """Raise `RecordError` if the model never ran, or a pattern matched nothing."""
+        if not self._ran:
+            what = "the recorded model has not run inside the block"
+            remedy = "call the very object that was given to record(), on the same thread"
+            raise RecordError(f"record({type(self._model).__name__})", what, remedy)
+        for pattern in (*self._keep, *self._edit):
+            if pattern not in self._matched:
+                what, remedy = "matches no tap of what has run", _nearest(pattern, self._met)
+                raise RecordError(f"record({pattern!r})", what, remedy)
+
+    def attach(self) -> list[Any]:
+        """Put the path-tracking hooks on every submodule; returns their handles."""
+        handles = []
+        for path, module in self._model.named_modules():
+            before, after = self._hooks(path)
+            handles.append(module.register_forward_pre_hook(before, prepend=True))
+            handles.append(module.register_forward_hook(after, always_call=True))
+        return handles
+
+    def _hooks(self, path: str) -> tuple[Callable[..., None], Callable[..., None]]:
+        def before(module: nn.Module, args: Any) -> None:
+            if threading.get_ident() == self._owner:
+                if not path:
+                    self._path.clear()  # left over if an interrupt ended the last run
+                    self._ran = True
+                self._path.append(path)
+
+        def after(module: nn.Module, args: Any, output: Any) -> None:
+            if threading.get_ident() == self._owner and self._path:
+                self._path.pop()
+
+        return before, after
+
+
+@contextmanager
+def record(
+    model: nn.Module,
+    keep: str | Sequence[str] | None = None,
+    edit: Mapping[str, Edit] | None = None,
+    *,
+    grad: bool = False,
+) -> Iterator[Record]:
+    """Keep, or edit, what the taps of `model` see while the block runs.
+
+    Without `keep` everything is kept, or nothing if there are edits. Raises `RecordError` rather
+    than recording nothing; an exception from inside the block passes unchanged.
+    """
+    _refuse_opaque(model)
+    if keep is None:
+        keep = () if edit else ("*",)
+    keep = (keep,) if isinstance(keep, str) else tuple(keep)
+    seen = Record(model, keep, dict(edit or {}), grad)
+    handles: list[Any] = []
+    try:
+        handles = seen.attach()
+        _records().append(seen)
+        _count(+1)
+        try:
+            yield seen
+        finally:
+            _count(-1)
+            _records().remove(seen)
+    finally:
+        for handle in handles:
+            handle.remove()
+    seen.check()
+
+
+def inventory(model: nn.Module, *inputs: Any) -> list[tuple[str, tuple[int, ...]]]:
+    """(name, shape) of every tap that `model(*inputs)` hits, in order."""
+    with torch.no_grad(), record(model) as seen:
+        model(*inputs)
+    return [(name, tuple(value.shape)) for name, value in seen.items()]
+
+
+def _records() -> list[Record]:
+    if not hasattr(_thread, "records"):
+        _thread.records = []
+    return _thread.records
+
+
+def _count(step: int) -> None:
+    global _open_records
+    with _count_lock:
+        _open_records += step
+
+
+def _observe(name: str, value: Tensor) -> Tensor:
+    # All edits come first, so that every record keeps what the model really goes on with.
+    met = [(active, active.meet(name)) for active in _records()]
+    for active, full in met:
+        value = active.edited(full, value)
+    for active, full in met:
+        active.keep(full, value)
+    return value
+
+
+def _nearest(name: str, among: Mapping[str, Any]) -> str:
+    near = get_close_matches(name, among, n=5, cutoff=0.3) or list(among)[:5]
+    return f"the nearest of {len(among)} are: {', '.join(near)}" if near else "there is none at all"
+
+
+def _check_edit(name: str, old: Tensor, new: Any) -> Tensor:
+    got = _kind(new) if isinstance(new, Tensor) else type(new).__name__
+    if got != _kind(old):
+        what = f"the edit was given {_kind(old)} and returned {got}"
+        raise RecordError(name, what, "return a tensor of the same shape, dtype and device")
+    return new
+
+
+def _kind(value: Tensor) -> str:
+    return f"{tuple(value.shape)} {value.dtype} on {value.device}"
+
+
+def _refuse_opaque(model: nn.Module) -> None:
+    for path, module in model.named_modules():
+        kind = next((k for k, test in _OPAQUE.items() if test(module)), None)
+        if kind:
+            what = f"is {kind}: its Python lines do not run, so that taps would see nothing"
+            where = f"record({path or type(model).__name__})"
+            raise RecordError(where, what, "record the plain model it was made from")
+
+
+_OPAQUE: dict[str, Callable[[nn.Module], bool]] = {
+    "a scripted or traced model": lambda m: isinstance(m, torch.jit.ScriptModule),
+    "an exported graph": lambda m: isinstance(m, torch.fx.GraphModule),
+    "a compiled model": lambda m: getattr(m, "_compiled_call_impl", None) is not None,
+    "a wrapped compiled model": lambda m: hasattr(m, "_orig_mod"),
+}
