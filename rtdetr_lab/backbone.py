@@ -1,0 +1,190 @@
+r"""# Backbone: from pixels to three maps
+
+- **Paper**     RT-DETR §4.1, Fig. 4; ResNet: He et al. 2016; variant D: "Bag of Tricks", §4.2
+- **Notebook**  `notebooks/05_backbone.ipynb`
+- **Elsewhere** authors' `PResNet` (`variant="d"`, "vd"); transformers' `RTDetrResNetBackbone`
+
+A detector needs to know *what* and *where*. Going down a ResNet the maps get coarser and richer:
+S3 still knows where an edge runs, S5 knows that it belongs to a cat. RT-DETR takes S3, S4 and S5,
+with strides 8, 16 and 32, and leaves S2 alone: it would bring as many tokens as the other three
+together, three times over.
+
+Variant D ("ResNet-vd") repairs two places where a plain ResNet throws pixels away:
+
+| where | plain ResNet | variant D |
+|---|---|---|
+| stem | one 7×7 convolution, stride 2 | three 3×3 convolutions, the first with stride 2 |
+| stride-2 shortcut | 1×1, stride 2: one pixel in four | mean of 2×2, then 1×1: reads all of them |
+
+$$ y = \mathrm{act}\bigl(F(x) + G(x)\bigr), \qquad
+   G = \begin{cases} x & \text{same shape} \\
+       \mathrm{norm}(W\,\mathrm{pool}(x)) & \text{first block of a stage} \end{cases} $$
+
+| preset    | block        | depths   | widths              | parameters (frozen norm) |
+|-----------|--------------|----------|---------------------|--------------------------|
+| r18       | `BasicBlock` | 2 2 2 2  | 64 128 256 512      | 11.2 M                   |
+| r34       | `BasicBlock` | 3 4 6 3  | 64 128 256 512      | 21.3 M                   |
+| r50       | `Bottleneck` | 3 4 6 3  | 256 512 1024 2048   | 23.5 M                   |
+| r101      | `Bottleneck` | 3 4 23 3 | 256 512 1024 2048   | 42.4 M                   |
+
+**Any** module can be a backbone: it returns its maps from fine to coarse, and says in `strides` and
+`channels` what they are. Nothing downstream knows a ResNet from anything else.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from rtdetr_lab.config import require
+from rtdetr_lab.layers import Activation, ConvNormAct, FrozenBatchNorm2d, Norm, identity
+from rtdetr_lab.notation import LEVEL_NAMES
+from rtdetr_lab.taps import tap
+
+
+class Backbone(Protocol):
+    """What the encoder asks of a backbone: maps from fine to coarse, and what they are."""
+
+    strides: tuple[int, ...]
+    channels: tuple[int, ...]
+
+    def __call__(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B _ _ _"], ...]:
+        """One map per entry of `strides`."""
+
+
+class Shortcut(nn.Module):
+    """Variant D's projection: average, then 1×1. `ceil_mode` keeps the last row of odd maps."""
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int, norm: Norm) -> None:
+        super().__init__()
+        self.pool = nn.AvgPool2d(2, 2, ceil_mode=True) if stride == 2 else nn.Identity()
+        self.conv = nn.Conv2d(channels_in, channels_out, 1, bias=False)
+        self.norm = norm(channels_out)
+
+    def forward(self, x: Float[Tensor, "B Ci Hi Wi"]) -> Float[Tensor, "B Co Ho Wo"]:
+        return self.norm(self.conv(self.pool(x)))
+
+
+class Residual(nn.Module):
+    """What both blocks share: activate the sum of the branch and the shortcut."""
+
+    def __init__(
+        self, channels_in: int, width: int, stride: int, first: bool, act: Activation, norm: Norm
+    ) -> None:
+        super().__init__()
+        self.act = act
+        self.shortcut = Shortcut(channels_in, width, stride, norm) if first else nn.Identity()
+
+    def branch(self, x: Float[Tensor, "B Ci Hi Wi"]) -> Float[Tensor, "B Co Ho Wo"]:
+        """The residual function F."""
+        raise TypeError(f"{type(self).__name__} must define branch()")
+
+    def forward(self, x: Float[Tensor, "B Ci Hi Wi"]) -> Float[Tensor, "B Co Ho Wo"]:
+        return self.act(self.branch(x) + self.shortcut(x))
+
+
+class BasicBlock(Residual):
+    """Two 3×3 convolutions (r18, r34)."""
+
+    def __init__(
+        self, channels_in: int, width: int, stride: int, first: bool, act: Activation, norm: Norm
+    ) -> None:
+        super().__init__(channels_in, width, stride, first, act, norm)
+        self.conv1 = ConvNormAct(channels_in, width, 3, stride, act, norm)
+        self.conv2 = ConvNormAct(width, width, 3, 1, identity, norm)
+
+    def branch(self, x: Float[Tensor, "B Ci Hi Wi"]) -> Float[Tensor, "B Co Ho Wo"]:
+        return self.conv2(self.conv1(x))
+
+
+class Bottleneck(Residual):
+    """1×1 down to a quarter, 3×3 (which carries the stride), 1×1 up again (r50, r101)."""
+
+    def __init__(
+        self, channels_in: int, width: int, stride: int, first: bool, act: Activation, norm: Norm
+    ) -> None:
+        super().__init__(channels_in, width, stride, first, act, norm)
+        self.conv1 = ConvNormAct(channels_in, width // 4, 1, 1, act, norm)
+        self.conv2 = ConvNormAct(width // 4, width // 4, 3, stride, act, norm)
+        self.conv3 = ConvNormAct(width // 4, width, 1, 1, identity, norm)
+
+    def branch(self, x: Float[Tensor, "B Ci Hi Wi"]) -> Float[Tensor, "B Co Ho Wo"]:
+        return self.conv3(self.conv2(self.conv1(x)))
+
+
+@dataclass(frozen=True)
+class ResNetDConfig:
+    """A ResNet-D. `outputs` are stage numbers: 2 3 4 give S3 S4 S5; 1 is S2, with stride 4."""
+
+    depths: tuple[int, ...] = (2, 2, 2, 2)
+    widths: tuple[int, ...] = (64, 128, 256, 512)
+    block: type[Residual] = BasicBlock
+    stem_width: int = 64
+    outputs: tuple[int, ...] = (2, 3, 4)
+    norm: Norm = FrozenBatchNorm2d
+    act: Activation = F.relu
+
+    def __post_init__(self) -> None:
+        require(
+            len(self.depths) == len(self.widths) and min(self.depths + self.widths) >= 1,
+            "backbone.depths",
+            f"{self.depths} and widths {self.widths} do not describe the same stages",
+            "give one positive depth and one positive width per stage",
+        )
+        require(
+            bool(self.outputs)
+            and list(self.outputs) == sorted(set(self.outputs))
+            and 1 <= self.outputs[0] <= self.outputs[-1] <= len(self.depths),
+            "backbone.outputs",
+            f"{self.outputs} are not stages of a backbone with {len(self.depths)}",
+            "name stages in rising order, 1 being the one with stride 4",
+        )
+
+    def build(self) -> "ResNetD":
+        return ResNetD(self)
+
+
+class ResNetD(nn.Module):
+    """Stem, then stages that each halve the map (all but the first) and widen it."""
+
+    def __init__(self, cfg: ResNetDConfig) -> None:
+        super().__init__()
+        self.cfg = cfg
+        self.strides = tuple(2 ** (stage + 1) for stage in cfg.outputs)
+        self.channels = tuple(cfg.widths[stage - 1] for stage in cfg.outputs)
+        half = cfg.stem_width // 2
+        self.stem = nn.Sequential(
+            ConvNormAct(3, half, 3, 2, cfg.act, cfg.norm),
+            ConvNormAct(half, half, 3, 1, cfg.act, cfg.norm),
+            ConvNormAct(half, cfg.stem_width, 3, 1, cfg.act, cfg.norm),
+        )
+        self.pool = nn.MaxPool2d(3, 2, padding=1)
+        entries = (cfg.stem_width, *cfg.widths[:-1])
+        # A stage that nobody listens to would only cost parameters and time.
+        self.stages = nn.ModuleList(_stage(cfg, i, entries[i]) for i in range(cfg.outputs[-1]))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Keep the variance of the activations from layer to layer (He et al. 2015)."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B _ _ _"], ...]:
+        x = self.pool(self.stem(images))
+        maps = []
+        for number, stage in enumerate(self.stages, start=1):
+            x = stage(x)
+            if number in self.cfg.outputs:
+                maps.append(tap(LEVEL_NAMES[number - 1], x))
+        return tuple(maps)
+
+
+def _stage(cfg: ResNetDConfig, index: int, channels_in: int) -> nn.Sequential:
+    width, stride = cfg.widths[index], 1 if index == 0 else 2
+    blocks = [cfg.block(channels_in, width, stride, True, cfg.act, cfg.norm)]
+    for _ in range(cfg.depths[index] - 1):
+        blocks.append(cfg.block(width, width, 1, False, cfg.act, cfg.norm))
+    return nn.Sequential(*blocks)

@@ -1,0 +1,136 @@
+r"""# CCFF: let coarse and fine maps talk, with convolutions
+
+- **Paper**     RT-DETR §4.2, Eq. 1, Fig. 5 ("CNN-based cross-scale feature fusion"; the preprint
+  calls it CCFM); RepVGG: Ding et al. 2021; CSP: Wang et al. 2020
+- **Notebook**  `notebooks/07_ccff.ipynb`
+- **Elsewhere** authors' and transformers' `lateral_convs`, `fpn_blocks`, `downsample_convs`,
+  `pan_blocks`
+
+After AIFI, S5 knows what is in the picture and S3 knows where its edges are. Neither is enough for
+a small object. CCFF carries meaning down to the fine maps and detail back up to the coarse ones:
+
+```
+F5 ──lateral──┬────────────────────── cat ─ fuse ── P5
+              ↑2                       │
+S4 ────────  cat ─ fuse ──lateral──┬── cat ─ fuse ──↓2
+                                   ↑2   │
+S3 ────────────────────────────── cat ─ fuse ──↓2── P3
+        top-down: what              bottom-up: where
+```
+
+$$ T_l = \mathrm{fuse}([\,\uparrow_2 \hat T_{l+1},\, S_l]), \quad \hat T = \mathrm{lateral}(T),
+   \qquad O_{l+1} = \mathrm{fuse}([\downarrow_2 O_l,\, \hat T_{l+1}]) $$
+
+The fusion block is a `CSPRepLayer`: half of it is a bypass, the other half three `RepVggBlock`s. A
+RepVggBlock *trains* as a 3×3 plus a 1×1 convolution and *runs* as one 3×3, because a sum of linear
+maps is a linear map. `expansion` is the width inside the block: 1.0 in r50 and r101, 0.5 in the
+others, and the cheapest way to scale the encoder (§4.4).
+
+Upsampling repeats cells, and the result is cut to the map it meets: a map of 7 cells meets one of
+4, and cell $i$ lies in cell $\lfloor i/2 \rfloor$ whatever the size. So any picture size works.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from rtdetr_lab.config import require
+from rtdetr_lab.layers import Activation, ConvNormAct
+from rtdetr_lab.taps import tap
+
+
+class RepVggBlock(nn.Module):
+    """3×3 beside 1×1, summed before the activation."""
+
+    def __init__(self, channels: int, act: Activation) -> None:
+        super().__init__()
+        self.dense = ConvNormAct(channels, channels, 3)
+        self.pointwise = ConvNormAct(channels, channels, 1)
+        self.act = act
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        return self.act(self.dense(x) + self.pointwise(x))
+
+
+class CSPRepLayer(nn.Module):
+    """Two 1×1 paths, one through RepVGG blocks, added; a last 1×1 only if the width changed."""
+
+    def __init__(
+        self, channels_in: int, channels_out: int, hidden: int, num_blocks: int, act: Activation
+    ) -> None:
+        super().__init__()
+        self.conv1 = ConvNormAct(channels_in, hidden, 1, act=act)
+        self.conv2 = ConvNormAct(channels_in, hidden, 1, act=act)
+        self.blocks = nn.Sequential(*[RepVggBlock(hidden, act) for _ in range(num_blocks)])
+        widen = hidden != channels_out
+        self.conv3 = ConvNormAct(hidden, channels_out, 1, act=act) if widen else nn.Identity()
+
+    def forward(self, x: Float[Tensor, "B Ci H W"]) -> Float[Tensor, "B Co H W"]:
+        return self.conv3(self.blocks(self.conv1(x)) + self.conv2(x))
+
+
+@dataclass(frozen=True)
+class CCFFConfig:
+    """Width inside the fusion blocks (a fraction of D) and RepVGG blocks in each."""
+
+    expansion: float = 1.0
+    num_blocks: int = 3
+    act: Activation = F.silu
+
+    def build(self, dim: int, num_levels: int) -> "CCFF":
+        require(
+            int(dim * self.expansion) >= 1 and self.num_blocks >= 0,
+            "encoder.ccff.expansion",
+            f"{self.expansion} of the width {dim} leaves no channel",
+            "choose an expansion between 0.25 and 2",
+        )
+        return CCFF(self, dim, num_levels)
+
+
+class CCFF(nn.Module):
+    """Top-down, then bottom-up, over any number of levels (one level passes through)."""
+
+    def __init__(self, cfg: CCFFConfig, dim: int, num_levels: int) -> None:
+        super().__init__()
+        steps = range(num_levels - 1)
+
+        def fuse() -> CSPRepLayer:
+            return CSPRepLayer(2 * dim, dim, int(dim * cfg.expansion), cfg.num_blocks, cfg.act)
+
+        self.lateral = nn.ModuleList(ConvNormAct(dim, dim, 1, act=cfg.act) for _ in steps)
+        self.top_down = nn.ModuleList(fuse() for _ in steps)
+        self.downsample = nn.ModuleList(ConvNormAct(dim, dim, 3, 2, cfg.act) for _ in steps)
+        self.bottom_up = nn.ModuleList(fuse() for _ in steps)
+
+    def forward(self, maps: Sequence[Float[Tensor, "B D _ _"]]) -> list[Float[Tensor, "B D _ _"]]:
+        """Maps from fine to coarse, in and out."""
+        return self._bottom_up(self._top_down(list(maps)))
+
+    def _top_down(self, maps: list[Tensor]) -> list[Tensor]:
+        down = [maps[-1]]
+        for finer, lateral, fuse in zip(
+            reversed(maps[:-1]), self.lateral, self.top_down, strict=True
+        ):
+            down[0] = lateral(down[0])
+            down.insert(0, fuse(torch.cat([upsample_to(down[0], finer), finer], dim=1)))
+        return [tap(f"top_down.{level}", x) for level, x in enumerate(down)]
+
+    def _bottom_up(self, maps: list[Tensor]) -> list[Tensor]:
+        up = [maps[0]]
+        for coarser, downsample, fuse in zip(
+            maps[1:], self.downsample, self.bottom_up, strict=True
+        ):
+            up.append(fuse(torch.cat([downsample(up[-1]), coarser], dim=1)))
+        return [tap(f"bottom_up.{level}", x) for level, x in enumerate(up)]
+
+
+def upsample_to(
+    coarse: Float[Tensor, "B D h w"], fine: Float[Tensor, "B _ H W"]
+) -> Float[Tensor, "B D H W"]:
+    """Repeat every cell 2×2 and cut to the finer map's size."""
+    height, width = fine.shape[-2:]
+    return F.interpolate(coarse, scale_factor=2.0, mode="nearest")[..., :height, :width]

@@ -1,0 +1,196 @@
+r"""# Decoder: three questions per layer, and a box that moves
+
+- **Paper**     RT-DETR §4.1, Table 5; iterative refinement: Deformable DETR §A.4; "look forward
+  twice": DINO §3.4
+- **Notebook**  `notebooks/11_decoder.ipynb`
+- **Elsewhere** authors' `TransformerDecoder`; transformers' `RTDetrDecoder` (`class_embed`,
+  `bbox_embed`, `query_pos_head`)
+
+A query carries *content* (what) and a *reference box* (where). Every layer asks three questions:
+*who else is looking at this?* (self-attention between queries, which replaces NMS),
+*what is there?* (deformable attention around the reference box) and *so what is it?*
+(feed-forward). Then a box head moves the reference, in logit space, so that it never leaves the
+picture:
+
+$$ b^{(i)} = \sigma\bigl(\Delta^{(i)} + \sigma^{-1}(b^{(i-1)})\bigr), \qquad
+   \text{position}^{(i)} = \mathrm{MLP}(b^{(i-1)}) $$
+
+**Every layer has its own heads and its own loss**, so a decoder of six layers is also a decoder of
+three: run fewer, and pay 0.2–0.7 AP per half millisecond (Table 5). `inference_layers` does that.
+
+**Who learns from a bad box?** The reference is detached before the next layer uses it, so layer
+$i$ alone pays for its mistake. DINO lets the loss of layer $i$ also reach $\Delta^{(i-1)}$:
+
+| `box_gradient`       | loss of layer i reaches            | used by                       |
+|----------------------|------------------------------------|-------------------------------|
+| `look_forward_twice` | $\Delta^{(i)}$ and $\Delta^{(i-1)}$ | the authors' code; ours       |
+| `look_forward_once`  | $\Delta^{(i)}$                      | transformers; for parity      |
+
+The forward pass is the same to the last bit; the gradients of early box heads about halve.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from rtdetr_lab.boxes import inverse_sigmoid
+from rtdetr_lab.config import require
+from rtdetr_lab.deformable_attention import (
+    Bilinear,
+    DeformableAttention,
+    Sampler,
+    points_per_level,
+)
+from rtdetr_lab.layers import MLP, Activation, Attention, FeedForward
+from rtdetr_lab.notation import Size
+from rtdetr_lab.query_selection import reset_heads
+from rtdetr_lab.structures import LayerPrediction
+from rtdetr_lab.taps import tap
+
+BoxGradient = Callable[[Tensor, Tensor], Tensor]
+
+
+def move(
+    delta: Float[Tensor, "B Q 4"], reference: Float[Tensor, "B Q 4"]
+) -> Float[Tensor, "B Q 4"]:
+    """Move a box by a step taken in logit space."""
+    return torch.sigmoid(delta + inverse_sigmoid(reference))
+
+
+def look_forward_twice(
+    delta: Float[Tensor, "B Q 4"], previous: Float[Tensor, "B Q 4"]
+) -> Float[Tensor, "B Q 4"]:
+    """The box a layer is judged by also answers for the step before it."""
+    return move(delta, previous)
+
+
+def look_forward_once(
+    delta: Float[Tensor, "B Q 4"], previous: Float[Tensor, "B Q 4"]
+) -> Float[Tensor, "B Q 4"]:
+    """The box a layer is judged by answers for its own step only."""
+    return move(delta, previous.detach())
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """`num_points` is one number for all levels or one per level; `inference_layers` runs only
+    the first so many in eval mode (r50_m trains six and runs three)."""
+
+    dim: int = 256
+    num_layers: int = 6
+    num_heads: int = 8
+    ffn_dim: int = 1024
+    num_levels: int = 3
+    num_points: int | tuple[int, ...] = 4
+    sampler: Sampler = field(default_factory=Bilinear)
+    box_gradient: BoxGradient = look_forward_twice
+    inference_layers: int | None = None
+    dropout: float = 0.0
+    act: Activation = F.relu
+
+    def __post_init__(self) -> None:
+        points_per_level(self.num_points, self.num_levels)
+        require(
+            self.num_layers >= 1 and self.dim % self.num_heads == 0,
+            "decoder.num_heads",
+            f"{self.num_layers} layers of width {self.dim} with {self.num_heads} heads",
+            "take at least one layer, and a width that num_heads divides",
+        )
+        require(
+            self.inference_layers is None or 1 <= self.inference_layers <= self.num_layers,
+            "decoder.inference_layers",
+            f"{self.inference_layers} of {self.num_layers} layers cannot run",
+            "give a number from 1 to num_layers, or None for all",
+        )
+
+    def build(self, num_classes: int) -> "Decoder":
+        return Decoder(self, num_classes)
+
+
+class DecoderLayer(nn.Module):
+    """Self-attention, deformable cross-attention, feed-forward; each added and normalised."""
+
+    def __init__(self, cfg: DecoderConfig) -> None:
+        super().__init__()
+        points = points_per_level(cfg.num_points, cfg.num_levels)
+        self.self_attn = Attention(cfg.dim, cfg.num_heads, cfg.dropout)
+        self.norm1 = nn.LayerNorm(cfg.dim)
+        self.cross_attn = DeformableAttention(cfg.dim, cfg.num_heads, points, cfg.sampler)
+        self.norm2 = nn.LayerNorm(cfg.dim)
+        self.ffn = FeedForward(cfg.dim, cfg.ffn_dim, cfg.act, cfg.dropout)
+        self.norm3 = nn.LayerNorm(cfg.dim)
+        self.dropout = nn.Dropout(cfg.dropout)
+
+    def forward(
+        self,
+        content: Float[Tensor, "B Q D"],
+        position: Float[Tensor, "B Q D"],
+        reference: Float[Tensor, "B Q 4"],
+        memory: Float[Tensor, "B N D"],
+        shapes: Sequence[Size],
+        blocked: Bool[Tensor, "Q Q"] | None,
+    ) -> Float[Tensor, "B Q D"]:
+        where = content + position
+        content = self.norm1(content + self.dropout(self.self_attn(where, where, content, blocked)))
+        seen = self.cross_attn(content + position, reference, memory, shapes)
+        content = self.norm2(content + self.dropout(seen))
+        return self.norm3(content + self.dropout(self.ffn(content)))
+
+
+class Decoder(nn.Module):
+    """Layers, and after each a class head and a box head that moves the reference."""
+
+    def __init__(self, cfg: DecoderConfig, num_classes: int) -> None:
+        super().__init__()
+        self.cfg = cfg
+        layers = range(cfg.num_layers)
+        self.query_position = MLP(4, 2 * cfg.dim, cfg.dim, num_layers=2)
+        self.layers = nn.ModuleList(DecoderLayer(cfg) for _ in layers)
+        self.class_heads = nn.ModuleList(nn.Linear(cfg.dim, num_classes) for _ in layers)
+        self.box_heads = nn.ModuleList(MLP(cfg.dim, cfg.dim, 4, num_layers=3) for _ in layers)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Every layer starts by keeping the box it is given."""
+        for layer in self.query_position.layers:
+            nn.init.xavier_uniform_(layer.weight)
+        for class_head, box_head in zip(self.class_heads, self.box_heads, strict=True):
+            reset_heads(class_head, box_head)
+
+    @property
+    def num_running(self) -> int:
+        """Layers that run in the present mode."""
+        if self.training or self.cfg.inference_layers is None:
+            return len(self.layers)
+        return self.cfg.inference_layers
+
+    def forward(
+        self,
+        content: Float[Tensor, "B Q D"],
+        reference_logits: Float[Tensor, "B Q 4"],
+        memory: Float[Tensor, "B N D"],
+        shapes: Sequence[Size],
+        blocked: Bool[Tensor, "Q Q"] | None = None,
+    ) -> tuple[LayerPrediction, ...]:
+        """One prediction per layer that ran, the last one last."""
+        reference = previous = torch.sigmoid(reference_logits)
+        predictions = []
+        for i in range(self.num_running):
+            reference = tap(f"reference.{i}", reference)
+            position = self.query_position(reference)
+            content = self.layers[i](content, position, reference, memory, shapes, blocked)
+            content = tap(f"content.{i}", content)
+            delta = self.box_heads[i](content)
+            judged = self.cfg.box_gradient(delta, previous) if self.training else None
+            moved = move(delta, reference)
+            boxes = tap(f"boxes.{i}", moved if judged is None else judged)
+            logits = tap(f"logits.{i}", self.class_heads[i](content))
+            predictions.append(LayerPrediction(logits, boxes))
+            # In training the next layer takes its start as a constant; an edited box goes on.
+            previous = moved if self.training else boxes
+            reference = previous.detach() if self.training else previous
+        return tuple(predictions)

@@ -1,0 +1,245 @@
+r"""# Layers: bricks without a chapter
+
+Parts that every detector has and no paper here is about. Each is small and shown once.
+
+| brick | what it does | Elsewhere |
+|---|---|---|
+| `ConvNormAct` | convolution without bias, batch norm, activation | authors' `ConvNormLayer` |
+| `FrozenBatchNorm2d` | batch norm whose four vectors are constants | the same name everywhere |
+| `MLP` | linear layers with ReLU between them | `MLPPredictionHead` |
+| `FeedForward` | the two linear layers after an attention | `linear1`, `linear2` |
+| `Attention` | multi-head attention whose weights can be looked at | `nn.MultiheadAttention` |
+| `sine_2d` | 2-D sine position embedding of a map | `build_2d_sincos…` |
+| `cached_by_size` | remembers constants that depend on sizes only | `eval_size`, `lru_cache` |
+
+Batch norm is a *value* (`norm=nn.BatchNorm2d` or `norm=FrozenBatchNorm2d`): frozen for a backbone
+that brings ImageNet statistics, live for one that starts from nothing. Frozen at mean 0 and
+variance 1 it normalises nothing at all, and a model trained from scratch so does not learn.
+"""
+
+import math
+from collections.abc import Callable
+from functools import lru_cache, wraps
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from rtdetr_lab.taps import tap, watched
+
+Activation = Callable[[Tensor], Tensor]
+Norm = Callable[[int], nn.Module]
+
+
+def identity(x: Tensor) -> Tensor:
+    """No activation."""
+    return x
+
+
+def cached_by_size(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Remember a function of sizes, device and dtype, outside any state dict.
+
+    The arguments are the key, so a new picture size can never meet an old table. While a graph is
+    being traced nothing is remembered: the tracer folds the constant, and its placeholder tensors
+    must not outlive it. Callers never write into what they get.
+    """
+    remembered = lru_cache(maxsize=64)(function)
+
+    @wraps(function)
+    def call(*args: Any) -> Any:
+        if torch.compiler.is_compiling():
+            return function(*args)
+        with torch.inference_mode(False), torch.no_grad():  # usable in training later
+            return remembered(*args)
+
+    return call
+
+
+class FrozenBatchNorm2d(nn.Module):
+    """Batch norm with constant statistics and constant affine part, kept as buffers."""
+
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        for name, value in [("weight", 1.0), ("bias", 0.0)]:
+            self.register_buffer(name, torch.full((channels,), value))
+        for name, value in [("running_mean", 0.0), ("running_var", 1.0)]:
+            self.register_buffer(name, torch.full((channels,), value))
+
+    def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        return F.batch_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
+        )
+
+
+class ConvNormAct(nn.Module):
+    """Convolution (no bias, "same" padding), batch norm, activation."""
+
+    def __init__(
+        self,
+        channels_in: int,
+        channels_out: int,
+        kernel: int = 1,
+        stride: int = 1,
+        act: Activation = identity,
+        norm: Norm = nn.BatchNorm2d,
+    ) -> None:
+        super().__init__()
+        padding = (kernel - 1) // 2
+        self.conv = nn.Conv2d(channels_in, channels_out, kernel, stride, padding, bias=False)
+        self.norm = norm(channels_out)
+        self.act = act
+
+    def forward(self, x: Float[Tensor, "B Ci Hi Wi"]) -> Float[Tensor, "B Co Ho Wo"]:
+        return self.act(self.norm(self.conv(x)))
+
+
+class MLP(nn.Module):
+    """`num_layers` linear layers with ReLU between them: box heads and position queries."""
+
+    def __init__(self, dim_in: int, dim_hidden: int, dim_out: int, num_layers: int) -> None:
+        super().__init__()
+        dims = [dim_in, *[dim_hidden] * (num_layers - 1), dim_out]
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(dims))
+
+    def forward(self, x: Float[Tensor, "*n Di"]) -> Float[Tensor, "*n Do"]:
+        for layer in list(self.layers)[:-1]:
+            x = F.relu(layer(x))
+        return self.layers[-1](x)
+
+
+class FeedForward(nn.Module):
+    """Widen, activate, narrow: the per-token half of a transformer layer."""
+
+    def __init__(
+        self, dim: int, hidden: int, act: Activation = F.relu, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+        self.act = act
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
+        return self.fc2(self.dropout(self.act(self.fc1(x))))
+
+
+class Attention(nn.Module):
+    r"""Multi-head attention $\mathrm{softmax}(QK^\top/\sqrt{d})\,V$, in the fastest form torch has.
+
+    The fused kernel never writes the weights down. While someone records the tap `weights`
+    (`B M Q N`), they are computed in the open instead; both forms agree to rounding.
+    """
+
+    def __init__(self, dim: int, num_heads: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.q_proj = nn.Linear(dim, dim)
+        self.k_proj = nn.Linear(dim, dim)
+        self.v_proj = nn.Linear(dim, dim)
+        self.out_proj = nn.Linear(dim, dim)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """As `nn.MultiheadAttention`, which sees the three input maps as one (3D, D) matrix."""
+        for projection in (self.q_proj, self.k_proj, self.v_proj):
+            nn.init.xavier_uniform_(projection.weight, gain=1 / math.sqrt(2))
+            nn.init.zeros_(projection.bias)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def forward(
+        self,
+        query: Float[Tensor, "B Q D"],
+        key: Float[Tensor, "B N D"],
+        value: Float[Tensor, "B N D"],
+        blocked: Bool[Tensor, "*mask Q N"] | None = None,
+    ) -> Float[Tensor, "B Q D"]:
+        """`blocked` is True where a query must not look."""
+        q = self._heads(self.q_proj(query))
+        k = self._heads(self.k_proj(key))
+        v = self._heads(self.v_proj(value))
+        if watched("weights"):
+            mixed = self._in_the_open(q, k, v, blocked)
+        else:
+            allowed = None if blocked is None else ~blocked
+            p = self.dropout if self.training else 0.0
+            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, dropout_p=p)
+        return self.out_proj(mixed.transpose(1, 2).flatten(2))
+
+    def _heads(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B M N d"]:
+        return x.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+
+    def _in_the_open(
+        self,
+        q: Float[Tensor, "B M Q d"],
+        k: Float[Tensor, "B M N d"],
+        v: Float[Tensor, "B M N d"],
+        blocked: Bool[Tensor, "*mask Q N"] | None,
+    ) -> Float[Tensor, "B M Q d"]:
+        score = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
+        if blocked is not None:
+            score = score.masked_fill(blocked, -torch.inf)
+        weights = tap("weights", score.softmax(-1))
+        return F.dropout(weights, self.dropout, self.training) @ v
+
+
+@cached_by_size
+def sine_2d(
+    height: int,
+    width: int,
+    dim: int,
+    temperature: float = 10000.0,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Float[Tensor, "1 N D"]:
+    r"""Sine and cosine of row and column at D/4 frequencies $T^{-4i/D}$, cell by cell, row by row.
+
+    The row owns the first half of the channels, the column the second; trained checkpoints rely on
+    that order. Angles are computed in float64.
+    """
+    row, column = _rows_and_columns(height, width, device)
+    return _sine(row, column, dim, temperature).to(dtype)
+
+
+@cached_by_size
+def sine_2d_authors(
+    height: int,
+    width: int,
+    dim: int,
+    temperature: float = 10000.0,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Float[Tensor, "1 N D"]:
+    """As the authors' code lays it out: column by column, beside tokens that go row by row.
+
+    On a square map this is `sine_2d` again. On any other map the n-th embedding belongs to another
+    cell than the n-th token; a checkpoint used at 640² never met the difference.
+    """
+    row, column = _rows_and_columns(width, height, device)
+    return _sine(row, column, dim, temperature).to(dtype)
+
+
+def _rows_and_columns(
+    height: int, width: int, device: torch.device | str
+) -> tuple[Float[Tensor, "N"], Float[Tensor, "N"]]:
+    row = torch.arange(height, dtype=torch.float64, device=device).repeat_interleave(width)
+    column = torch.arange(width, dtype=torch.float64, device=device).repeat(height)
+    return row, column
+
+
+def _sine(
+    first: Float[Tensor, "N"], second: Float[Tensor, "N"], dim: int, temperature: float
+) -> Float[Tensor, "1 N D"]:
+    exponent = torch.arange(dim // 4, dtype=torch.float64, device=first.device) / (dim // 4)
+    frequency = temperature**-exponent
+    a, b = first.outer(frequency), second.outer(frequency)
+    return torch.cat([a.sin(), a.cos(), b.sin(), b.cos()], dim=1).unsqueeze(0)

@@ -1,0 +1,81 @@
+r"""# Notation: the letters and names everything else uses
+
+One letter, one meaning, in every chapter, notebook, test and figure. The letters appear in the
+signatures (`Float[Tensor, "B Q 4"]`), where jaxtyping checks them while the tests run.
+
+| letter  | meaning                                                          | RT-DETR at 640² |
+|---------|------------------------------------------------------------------|-----------------|
+| `B`     | pictures in a batch                                              |                 |
+| `C`     | classes; in a feature map the number of channels                 | 80              |
+| `H`,`W` | height and width of a picture, or of the map at hand             | 640, 640        |
+| `N`     | tokens: cells of all levels, one after the other                 | 8400            |
+| `Q`     | queries, that is decoder slots                                   | 300             |
+| `D`     | width of a token or query                                        | 256             |
+| `L`     | feature levels                                                   | 3               |
+| `M`     | attention heads                                                  | 8               |
+| `K`     | sampling points of one head on one level                         | 4               |
+| `P`     | sampling points of one head on all levels, $\sum_l K_l$          | 12              |
+| `T`     | ground-truth objects of one picture                              |                 |
+
+| name             | meaning                                                                      |
+|------------------|------------------------------------------------------------------------------|
+| `S3`, `S4`, `S5` | backbone maps, strides 8, 16, 32 (paper Fig. 4)                               |
+| `F5`             | S5 after AIFI                                                                |
+| `_logits`        | before the sigmoid; the bare name is after it                                |
+| `_xyxy`          | corners; without it a box is centre-x, centre-y, width, height in [0, 1]     |
+| `num_*`          | a count                                                                      |
+
+**Sizes are (height, width) everywhere.** Points and boxes are (x, y) first, as in the papers.
+**Tokens are level by level, each level row by row**, so token $n$ of level $l$ lies in row
+$\lfloor n / W_l \rfloor$ and column $n \bmod W_l$; `token_grid` says it once for all chapters.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+Size = tuple[int, int]
+"""(height, width), in cells or pixels."""
+
+LEVEL_NAMES = ("S2", "S3", "S4", "S5", "S6")
+"""Backbone maps by log2 of their stride, starting at stride 4."""
+
+
+def num_tokens(shapes: Sequence[Size]) -> int:
+    """Tokens of all levels together: 8400 for the three maps of a 640² picture."""
+    return sum(height * width for height, width in shapes)
+
+
+def level_starts(shapes: Sequence[Size]) -> list[int]:
+    """Index of the first token of every level."""
+    starts = [0]
+    for height, width in shapes[:-1]:
+        starts.append(starts[-1] + height * width)
+    return starts
+
+
+def token_grid(
+    shapes: Sequence[Size], device: torch.device | str | None = None
+) -> Int[Tensor, "N 3"]:
+    """(level, row, column) of every token, in token order."""
+    cells = []
+    for level, (height, width) in enumerate(shapes):
+        row = torch.arange(height, device=device).repeat_interleave(width)
+        column = torch.arange(width, device=device).repeat(height)
+        cells.append(torch.stack([torch.full_like(row, level), row, column], dim=-1))
+    return torch.cat(cells)
+
+
+def tokens_from_maps(maps: Sequence[Float[Tensor, "B D _ _"]]) -> Float[Tensor, "B N D"]:
+    """Lay the cells of all levels end to end, each level row by row."""
+    return torch.cat([m.flatten(2).transpose(1, 2) for m in maps], dim=1)
+
+
+def maps_from_tokens(
+    tokens: Float[Tensor, "B N D"], shapes: Sequence[Size]
+) -> list[Float[Tensor, "B D _ _"]]:
+    """The inverse of `tokens_from_maps`."""
+    parts = tokens.split([height * width for height, width in shapes], dim=1)
+    return [p.transpose(1, 2).unflatten(2, shape) for p, shape in zip(parts, shapes, strict=True)]

@@ -1,0 +1,217 @@
+r"""# Query selection: which tokens deserve a decoder slot?
+
+- **Paper**     RT-DETR §4.3, Eq. 2, 3 (preprint: *IoU-aware*; CVPR: *uncertainty-minimal*)
+- **Notebook**  `notebooks/09_query_selection.ipynb`
+- **Elsewhere** authors' `_get_decoder_input`; transformers inline in `RTDetrModel.forward`
+  (`enc_output`, `enc_score_head`, `enc_bbox_head`)
+
+The encoder hands over $N$ tokens, the decoder can afford $Q \ll N$. DETR starts from learned
+queries that are the same for every picture and has to find the objects from there. Here every token
+first makes a *proposal*, a class score and a box, and the best-scored $Q$ become the queries.
+
+$$ I = \operatorname{top\text{-}Q}_n \max_c s_{n,c}, \qquad
+   \hat b_n = \sigma\bigl(\Delta_n + \sigma^{-1}(a_n)\bigr) $$
+
+A token with a high class score and a poor box wastes its slot. What the paper calls minimising the
+uncertainty $\|\mathcal P(\hat X) - \mathcal C(\hat X)\|$ is done in the *loss*: the varifocal
+target of the class score is the IoU of the box (`losses.py`). *Selection itself is a plain top-k;
+the idea is in the loss.*
+
+Every token proposes relative to its **anchor** $a_n$: the centre of its cell, with a side of
+$0.05 \cdot 2^l$ of the picture on level $l$. An anchor that touches the border (a coordinate
+outside (0.01, 0.99)) is invalid: its token is zeroed and its box logit is infinite, but it still
+competes.
+There are 0, 316 and 1580 of them at 320, 640 and 1280 pixels.
+
+| symbol  | name         | shape   | meaning                                |
+|---------|--------------|---------|----------------------------------------|
+| $x$     | `tokens`     | `B N D` | encoder output, levels in order        |
+| $s$     | `logits`     | `B N C` | class scores of every token            |
+| $\Delta + \sigma^{-1}(a)$ | `box_logits` | `B N 4` | box of every token, before the sigmoid |
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from rtdetr_lab.config import require
+from rtdetr_lab.errors import ConfigError
+from rtdetr_lab.layers import MLP, cached_by_size
+from rtdetr_lab.notation import Size, token_grid
+from rtdetr_lab.structures import Proposals, exportable
+from rtdetr_lab.taps import tap
+
+ANCHOR_SIDE = 0.05
+"""Side of an anchor on the finest level, as a fraction of the picture."""
+
+ANCHOR_MARGIN = 0.01
+"""An anchor with a coordinate nearer to 0 or 1 than this is invalid."""
+
+CLASS_PRIOR = 0.01
+"""Score of every class before training: nearly all queries are background (RetinaNet §4.1)."""
+
+
+@cached_by_size
+def anchors(
+    shapes: tuple[Size, ...],
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> tuple[Float[Tensor, "N 4"], Bool[Tensor, "N 1"]]:
+    """Anchor logits of all tokens, infinite where invalid, and which are valid."""
+    level, row, column = token_grid(shapes, device).unbind(-1)
+    height, width = torch.tensor(shapes, device=device)[level].unbind(-1)
+    x = (column.to(dtype) + 0.5) / width
+    y = (row.to(dtype) + 0.5) / height
+    side = ANCHOR_SIDE * 2.0 ** level.to(dtype)
+    boxes = torch.stack([x, y, side, side], dim=-1)
+    valid = ((boxes > ANCHOR_MARGIN) & (boxes < 1 - ANCHOR_MARGIN)).all(-1, keepdim=True)
+    logits = torch.log(boxes / (1 - boxes))
+    return logits.masked_fill(~valid, torch.inf), valid
+
+
+@exportable
+@dataclass(frozen=True, eq=False)
+class TokenProposals:
+    """What every token proposes, before any is chosen."""
+
+    tokens: Float[Tensor, "B N D"]
+    logits: Float[Tensor, "B N C"]
+    box_logits: Float[Tensor, "B N 4"]
+
+    def at(self, index: Int[Tensor, "B Q"]) -> Proposals:
+        """The proposals of some tokens; gradients flow, because they have a loss of their own."""
+        keep = index.unsqueeze(-1)
+        boxes = self.box_logits.take_along_dim(keep, dim=1).sigmoid()
+        return Proposals(index, self.logits.take_along_dim(keep, dim=1), boxes)
+
+
+class ProposalHead(nn.Module):
+    """Token → class scores and a box relative to the token's anchor."""
+
+    def __init__(self, dim: int, num_classes: int) -> None:
+        super().__init__()
+        self.project = nn.Linear(dim, dim)
+        self.norm = nn.LayerNorm(dim)
+        self.class_head = nn.Linear(dim, num_classes)
+        self.box_head = MLP(dim, dim, 4, num_layers=3)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Start at the anchors, with every class improbable."""
+        nn.init.xavier_uniform_(self.project.weight)
+        reset_heads(self.class_head, self.box_head)
+
+    def forward(self, memory: Float[Tensor, "B N D"], shapes: Sequence[Size]) -> TokenProposals:
+        anchor_logits, valid = anchors(tuple(shapes), memory.device, memory.dtype)
+        tokens = self.norm(self.project(valid.to(memory.dtype) * memory))
+        logits = tap("logits", self.class_head(tokens))
+        box_logits = tap("box_logits", self.box_head(tokens) + anchor_logits)
+        return TokenProposals(tokens, logits, box_logits)
+
+
+def reset_heads(class_head: nn.Linear, box_head: MLP) -> None:
+    """Scores start at `CLASS_PRIOR`, boxes start at their reference."""
+    nn.init.constant_(class_head.bias, -math.log((1 - CLASS_PRIOR) / CLASS_PRIOR))
+    nn.init.zeros_(box_head.layers[-1].weight)
+    nn.init.zeros_(box_head.layers[-1].bias)
+
+
+@exportable
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """What the decoder starts from."""
+
+    index: Int[Tensor, "B Q"]
+    content: Float[Tensor, "B Q D"]
+    reference_logits: Float[Tensor, "B Q 4"]
+
+
+@dataclass(frozen=True)
+class TopScore:
+    """Keep the best-scored tokens. Put another `build()` in its place to ablate the choice."""
+
+    num_queries: int = 300
+
+    def __post_init__(self) -> None:
+        require(
+            self.num_queries >= 1,
+            "selection.num_queries",
+            f"{self.num_queries} queries find nothing",
+            "ask for at least one",
+        )
+
+    def build(self, dim: int) -> "QuerySelection":
+        return QuerySelection(self)
+
+
+class QuerySelection(nn.Module):
+    """Top-Q by the best class score; both halves of a query come from its token."""
+
+    def __init__(self, cfg: TopScore) -> None:
+        super().__init__()
+        self.cfg = cfg
+        self.num_queries = cfg.num_queries
+
+    def forward(
+        self,
+        tokens: Float[Tensor, "B N D"],
+        logits: Float[Tensor, "B N C"],
+        box_logits: Float[Tensor, "B N 4"],
+    ) -> Selection:
+        score = tap("score", logits.amax(-1))
+        index = tap("index", score.topk(self._num_kept(score), dim=1).indices)
+
+        # Both halves are detached: encoder heads learn from their own loss, not via the decoder.
+        keep = index.unsqueeze(-1)
+        content = self.content_of(tokens.take_along_dim(keep, dim=1).detach())
+        reference_logits = box_logits.take_along_dim(keep, dim=1).detach()
+        return Selection(index, content, reference_logits)
+
+    def content_of(self, tokens: Float[Tensor, "B Q D"]) -> Float[Tensor, "B Q D"]:
+        """The content queries: here the chosen tokens themselves."""
+        return tokens
+
+    def _num_kept(self, score: Float[Tensor, "B N"]) -> int:
+        if self.num_queries > score.shape[1]:
+            raise ConfigError(
+                "selection.num_queries",
+                f"{self.num_queries} queries, but the picture has only {score.shape[1]} tokens",
+                "use larger pictures, or set model.num_queries to at most that",
+            )
+        return self.num_queries
+
+
+@dataclass(frozen=True)
+class LearnedContent(TopScore):
+    """References from the best tokens, contents learned (authors' `learnt_init_query`).
+
+    What a query asks for no longer depends on the picture, only where it starts looking does.
+    """
+
+    def build(self, dim: int) -> "LearnedContentSelection":
+        return LearnedContentSelection(self, dim)
+
+
+class LearnedContentSelection(QuerySelection):
+    """One learned vector per rank: the best-scored token gets the first, and so on."""
+
+    def __init__(self, cfg: LearnedContent, dim: int) -> None:
+        super().__init__(cfg)
+        self.content = nn.Parameter(torch.empty(cfg.num_queries, dim))
+        nn.init.xavier_uniform_(self.content)
+
+    def content_of(self, tokens: Float[Tensor, "B Q D"]) -> Float[Tensor, "B Q D"]:
+        return self.content[: tokens.shape[1]].expand_as(tokens)
+
+    def _num_kept(self, score: Float[Tensor, "B N"]) -> int:
+        if self.num_queries > len(self.content):
+            raise ConfigError(
+                "selection.num_queries",
+                f"{self.num_queries} queries, but only {len(self.content)} contents were learned",
+                f"set model.num_queries to at most {len(self.content)}",
+            )
+        return super()._num_kept(score)

@@ -1,0 +1,284 @@
+r"""# RT-DETR: the complete model
+
+- **Paper**     "DETRs Beat YOLOs on Real-time Object Detection", arXiv 2304.08069v3, Fig. 4
+- **Notebook**  `notebooks/13_complete_model.ipynb`
+- **Elsewhere** authors' `RTDETR`; transformers' `RTDetrForObjectDetection`
+
+Everything so far in one forward pass. Read it as a sentence: *the backbone sees, the hybrid encoder
+relates, every token proposes, the best become queries, the decoder refines them, and no one
+suppresses anything.*
+
+```
+images ─ backbone ─ S3 S4 S5 ─ encoder ─ to_memory ─ N tokens ─ proposal_head ─ selection ─ Q
+                                                        │                                   │
+                       targets ─ denoising ─ R (training only) ──┐                          │
+                                                        └─────── decoder ◄──────────────────┘
+                                                                    └─ boxes, class logits
+```
+
+| preset | backbone | encoder width, expansion | decoder layers | parameters | AP (COCO) |
+|---|---|---|---|---|---|
+| `rtdetr_r18` | ResNet-18-D | 256, 0.5 | 3 | 20.2 M | 46.5 |
+| `rtdetr_r34` | ResNet-34-D | 256, 0.5 | 4 | 31.4 M | 48.9 |
+| `rtdetr_r50_m` | ResNet-50-D | 256, 0.5 | 6, runs 3 | 36.6 M | 51.3 |
+| `rtdetr_r50` | ResNet-50-D | 256, 1.0 | 6 | 42.9 M | 53.1 |
+| `rtdetr_r101` | ResNet-101-D | 384, 1.0 | 6 | 76.6 M | 54.3 |
+| `rtdetr_nano` | 4 blocks | 96, 0.5 | 3 | 1.5 M | knows shapes, not COCO |
+
+Parameters are the training form with 80 classes, frozen batch norm not counted; AP from the paper's
+Table 2 and the authors' repository.
+"""
+
+import copy
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, cat, nn
+
+from rtdetr_lab.aifi import AIFIConfig
+from rtdetr_lab.backbone import Bottleneck, ResNetDConfig
+from rtdetr_lab.ccff import CCFFConfig
+from rtdetr_lab.config import require
+from rtdetr_lab.decoder import DecoderConfig
+from rtdetr_lab.denoising import DenoisingConfig
+from rtdetr_lab.errors import ConfigError, ImageError
+from rtdetr_lab.hybrid_encoder import HybridEncoderConfig
+from rtdetr_lab.layers import ConvNormAct
+from rtdetr_lab.losses import CriterionConfig
+from rtdetr_lab.notation import tokens_from_maps
+from rtdetr_lab.query_selection import ProposalHead, TopScore
+from rtdetr_lab.structures import (
+    CDNBatch,
+    Denoised,
+    LayerPrediction,
+    Prediction,
+    Proposals,
+    Targets,
+)
+
+
+@dataclass(frozen=True)
+class RTDETRConfig:
+    """The whole recipe as a value: `replace_at(cfg, "encoder.aifi.num_heads", 4)` is another one.
+
+    `backbone`, `encoder`, `selection`, `decoder` and `denoising` may be anything with a fitting
+    `build()`; `denoising=None` trains without. The criterion travels along because a detector is
+    not described without what it was taught.
+    """
+
+    num_classes: int = 80
+    backbone: Any = field(default_factory=ResNetDConfig)
+    encoder: Any = field(default_factory=HybridEncoderConfig)
+    selection: Any = field(default_factory=TopScore)
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    denoising: DenoisingConfig | None = field(default_factory=DenoisingConfig)
+    criterion: Any = field(default_factory=CriterionConfig)
+
+    def __post_init__(self) -> None:
+        require(
+            self.num_classes >= 1,
+            "num_classes",
+            f"{self.num_classes} classes cannot be told apart",
+            "give at least one",
+        )
+
+    def build(self) -> "RTDETR":
+        return RTDETR(self)
+
+
+class MemoryProjection(nn.ModuleList):
+    """Encoder maps to the decoder's width; levels beyond the encoder's come by stride 2."""
+
+    def __init__(self, channels: tuple[int, ...], dim: int, num_levels: int) -> None:
+        require(
+            num_levels >= len(channels),
+            "decoder.num_levels",
+            f"{num_levels} levels, but the encoder makes {len(channels)} maps",
+            "raise decoder.num_levels, or let the backbone output fewer maps",
+        )
+        super().__init__(ConvNormAct(c, dim, 1) for c in channels)
+        for extra in range(num_levels - len(channels)):
+            self.append(ConvNormAct(channels[-1] if extra == 0 else dim, dim, 3, stride=2))
+
+    def forward(self, maps: list[Float[Tensor, "B _ _ _"]]) -> list[Float[Tensor, "B D _ _"]]:
+        levels = [project(m) for project, m in zip(self, maps, strict=False)]
+        coarsest = maps[-1]
+        for project in list(self)[len(maps) :]:
+            coarsest = project(coarsest)
+            levels.append(coarsest)
+        return levels
+
+
+class RTDETR(nn.Module):
+    """Images in, `Prediction` out: Q boxes with class logits per picture, no suppression needed."""
+
+    def __init__(self, cfg: RTDETRConfig) -> None:
+        super().__init__()
+        self.cfg = cfg
+        dim = cfg.decoder.dim
+        self.backbone = cfg.backbone.build()
+        self.encoder = cfg.encoder.build(self.backbone.channels)
+        self.to_memory = MemoryProjection(self.encoder.channels, dim, cfg.decoder.num_levels)
+        self.proposal_head = ProposalHead(dim, cfg.num_classes)
+        self.selection = cfg.selection.build(dim)
+        self.denoising = cfg.denoising and cfg.denoising.build(cfg.num_classes, dim)
+        self.decoder = cfg.decoder.build(cfg.num_classes)
+
+    def forward(
+        self, images: Float[Tensor, "B 3 H W"], targets: Targets | None = None
+    ) -> Prediction:
+        """Images are RGB in [0, 1], not normalised further, of any size.
+
+        With `targets` in training mode, denoising queries go along. Raises `ImageError`,
+        `TargetError`, or `ConfigError` if the picture has fewer tokens than queries.
+        """
+        _check(images, targets, self.cfg.num_classes)
+        levels = self.to_memory(self.encoder(self.backbone(images)))
+        shapes = [(m.shape[-2], m.shape[-1]) for m in levels]
+        memory = tokens_from_maps(levels)
+
+        proposed = self.proposal_head(memory, shapes)
+        chosen = self.selection(proposed.tokens, proposed.logits, proposed.box_logits)
+        content, reference_logits = chosen.content, chosen.reference_logits
+
+        noised = self._noised(targets, content.shape[1])
+        if noised is not None:
+            content = cat([noised.content.to(content.dtype), content], dim=1)
+            reference_logits = cat([noised.reference_logits, reference_logits], dim=1)
+        blocked = None if noised is None else noised.blocked
+
+        layers = self.decoder(content, reference_logits, memory, shapes, blocked)
+        return _prediction(layers, proposed.at(chosen.index), noised)
+
+    def _noised(self, targets: Targets | None, num_queries: int) -> CDNBatch | None:
+        if not self.training or targets is None or self.denoising is None:
+            return None
+        return self.denoising(targets, num_queries)
+
+    @property
+    def num_queries(self) -> int:
+        """Queries per picture. May be set at any time: a smaller Q is faster, a larger one finds
+        more in crowds. What a checkpoint stores is the number it was built with."""
+        return self.selection.num_queries
+
+    @num_queries.setter
+    def num_queries(self, count: int) -> None:
+        require(count >= 1, "num_queries", f"{count} queries find nothing", "ask for at least one")
+        self.selection.num_queries = count
+
+    def trim(self, num_layers: int) -> "RTDETR":
+        """The same model (the same tensors) with the first `num_layers` decoder layers."""
+        available = len(self.decoder.layers)
+        if not 1 <= num_layers <= available:
+            raise ConfigError(
+                "trim",
+                f"cannot keep {num_layers} of {available} decoder layers",
+                f"give a number from 1 to {available}",
+            )
+        shared = {id(t): t for t in chain(self.parameters(), self.buffers())}
+        model = copy.deepcopy(self, shared)
+        decoder = replace(self.cfg.decoder, num_layers=num_layers, inference_layers=None)
+        model.cfg = replace(self.cfg, decoder=decoder)
+        model.decoder.cfg = decoder
+        for name in ("layers", "class_heads", "box_heads"):
+            setattr(model.decoder, name, getattr(model.decoder, name)[:num_layers])
+        return model
+
+
+def _check(images: Tensor, targets: Targets | None, num_classes: int) -> None:
+    if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
+        raise ImageError(
+            "images",
+            f"a tensor of shape {tuple(images.shape)} and type {images.dtype} is no batch of "
+            "RGB pictures",
+            "pass (B, 3, H, W) floats in [0, 1]; Detector does it from files",
+        )
+    if targets is None:
+        return
+    targets.check_labels(num_classes)
+    if len(targets) != len(images):
+        raise ImageError(
+            "images",
+            f"{len(images)} pictures and {len(targets)} targets",
+            "give every picture one entry of targets, empty where it has no objects",
+        )
+
+
+def _prediction(
+    layers: tuple[LayerPrediction, ...], proposals: Proposals, noised: CDNBatch | None
+) -> Prediction:
+    if noised is None:
+        return Prediction(layers[-1].logits, layers[-1].boxes, layers, proposals)
+    count = noised.num_queries
+    denoised = tuple(LayerPrediction(p.logits[:, :count], p.boxes[:, :count]) for p in layers)
+    matched = tuple(LayerPrediction(p.logits[:, count:], p.boxes[:, count:]) for p in layers)
+    last = matched[-1]
+    return Prediction(last.logits, last.boxes, matched, proposals, Denoised(denoised, noised))
+
+
+def _resnet(depths: tuple[int, ...], bottleneck: bool = False) -> ResNetDConfig:
+    if bottleneck:
+        return ResNetDConfig(depths, (256, 512, 1024, 2048), Bottleneck)
+    return ResNetDConfig(depths)
+
+
+def rtdetr_r18(num_classes: int = 80) -> RTDETRConfig:
+    """46.5 AP, 217 FPS (T4, TensorRT FP16): the small one."""
+    return RTDETRConfig(
+        num_classes,
+        backbone=_resnet((2, 2, 2, 2)),
+        encoder=HybridEncoderConfig(ccff=CCFFConfig(expansion=0.5)),
+        decoder=DecoderConfig(num_layers=3),
+    )
+
+
+def rtdetr_r34(num_classes: int = 80) -> RTDETRConfig:
+    """48.9 AP, 161 FPS."""
+    return RTDETRConfig(
+        num_classes,
+        backbone=_resnet((3, 4, 6, 3)),
+        encoder=HybridEncoderConfig(ccff=CCFFConfig(expansion=0.5)),
+        decoder=DecoderConfig(num_layers=4),
+    )
+
+
+def rtdetr_r50_m(num_classes: int = 80) -> RTDETRConfig:
+    """51.3 AP, 145 FPS: r50 with the narrow encoder; trains six decoder layers and runs three."""
+    return RTDETRConfig(
+        num_classes,
+        backbone=_resnet((3, 4, 6, 3), bottleneck=True),
+        encoder=HybridEncoderConfig(ccff=CCFFConfig(expansion=0.5)),
+        decoder=DecoderConfig(inference_layers=3),
+    )
+
+
+def rtdetr_r50(num_classes: int = 80) -> RTDETRConfig:
+    """53.1 AP, 108 FPS: the paper's main model."""
+    return RTDETRConfig(num_classes, backbone=_resnet((3, 4, 6, 3), bottleneck=True))
+
+
+def rtdetr_r101(num_classes: int = 80) -> RTDETRConfig:
+    """54.3 AP, 74 FPS: a wider encoder (384) over a deeper backbone."""
+    return RTDETRConfig(
+        num_classes,
+        backbone=_resnet((3, 4, 23, 3), bottleneck=True),
+        encoder=HybridEncoderConfig(dim=384, aifi=AIFIConfig(ffn_dim=2048)),
+    )
+
+
+def rtdetr_nano(num_classes: int = 80) -> RTDETRConfig:
+    """About 1.5 M parameters for pictures of 256 to 320 px, with live batch norm: ours, to learn
+    from scratch on a laptop. Not in the paper."""
+    return RTDETRConfig(
+        num_classes,
+        backbone=ResNetDConfig((1, 1, 1, 1), (32, 64, 96, 128), stem_width=32, norm=nn.BatchNorm2d),
+        encoder=HybridEncoderConfig(
+            dim=96,
+            aifi=AIFIConfig(num_heads=6, ffn_dim=192),
+            ccff=CCFFConfig(expansion=0.5, num_blocks=1),
+        ),
+        selection=TopScore(num_queries=100),
+        decoder=DecoderConfig(dim=96, num_layers=3, num_heads=6, ffn_dim=192),
+    )
