@@ -15,19 +15,13 @@ from typing import Any
 def hints_of(cls: type) -> dict[str, Any]:
     """Field name → annotation of a dataclass; empty where it names what only its cell knows."""
     try:
-        return typing.get_typehints_of(cls, vars(sys.modules.get(cls.__module__, types)))
+        return typing.get_type_hints(cls, vars(sys.modules.get(cls.__module__, types)))
     except (NameError, TypeError):
         return {}
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Is a plain value what the annotation asks for? Any config or function is a variant: yes."""
-    if (
-        hint is Any
-        or dataclasses.is_dataclass(value)
-        or (callable(value) and hint not in (int, float, str))
-    ):
-        return True
+    """May `value` stand in a field annotated with `hint`?"""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return any(fits(value, a) for a in args)
@@ -36,12 +30,12 @@ def fits(value: Any, hint: Any) -> bool:
     if hint in (int, bool, str, types.NoneType):
         return type(value) is hint
     if hint is tuple or origin is tuple:
-        return isinstance(value, tuple) and _tuplefits(value, args)
-    # Protocols, Callable, other configs: a bare number, text or tuple is none of these.
-    return isinstance(hint, typing.TypeVar)
+        return isinstance(value, tuple) and _tuple_fits(value, args)
+    # What is left asks for a config, a function or a class: a number or a text is none of these.
+    return hint is Any or dataclasses.is_dataclass(value) or callable(value)
 
 
-def _tuplefits(value: tuple[Any, ...], args: tuple[Any, ...]) -> bool:
+def _tuple_fits(value: tuple[Any, ...], args: tuple[Any, ...]) -> bool:
     if not args:
         return True
     if len(args) == 2 and args[1] is Ellipsis:

@@ -12,7 +12,7 @@ dataclass says it, a reader writes one in a notebook cell. Nothing is registered
 |----------------------|---------------------------------------------------------------------|
 | a dataclass          | `{"class": "rtdetr_lab.aifi:AIFIConfig", "num_heads": 8, …}`         |
 | a tuple              | a list; lists come back as tuples                                   |
-| a function           | `{"function": "relu"}`, a name of the table `FUNCTIONS`             |
+| a function or class  | `{"function": "relu"}`, a name of the table `FUNCTIONS`             |
 | number, text, `None` | itself                                                              |
 
 **Reading JSON runs nothing a stranger chose.** A class path is resolved only inside `rtdetr_lab`
@@ -35,17 +35,21 @@ from rtdetr_lab.errors import ConfigError
 PACKAGE = "rtdetr_lab"
 
 FUNCTIONS = {
-    "relu": "torch.nn.functional:relu",
-    "silu": "torch.nn.functional:silu",
-    "gelu": "torch.nn.functional:gelu",
-    "leaky_relu": "torch.nn.functional:leaky_relu",
-    "hardswish": "torch.nn.functional:hardswish",
-    "mish": "torch.nn.functional:mish",
-    "elu": "torch.nn.functional:elu",
-    "tanh": "torch:tanh",
-    "sigmoid": "torch:sigmoid",
+    **{
+        n: f"torch.nn.functional:{n}" for n in ("relu", "silu", "gelu", "leaky_relu", "elu", "mish")
+    },
+    **{n: f"torch:{n}" for n in ("tanh", "sigmoid")},
+    "identity": f"{PACKAGE}.layers:identity",
+    "batch_norm": "torch.nn:BatchNorm2d",
+    "frozen_batch_norm": f"{PACKAGE}.layers:FrozenBatchNorm2d",
+    "sine_2d": f"{PACKAGE}.layers:sine_2d",
+    "sine_2d_authors": f"{PACKAGE}.layers:sine_2d_authors",
+    "basic_block": f"{PACKAGE}.backbone:BasicBlock",
+    "bottleneck": f"{PACKAGE}.backbone:Bottleneck",
+    "look_forward_twice": f"{PACKAGE}.decoder:look_forward_twice",
+    "look_forward_once": f"{PACKAGE}.decoder:look_forward_once",
 }
-"""The functions a config may name, resolved when first needed."""
+"""The functions and module classes a config may name, resolved when first needed."""
 
 
 def build(cfg: Any) -> Any:
@@ -81,8 +85,7 @@ def to_json(cfg: Any) -> str:
 
 def to_dict(cfg: Any) -> dict[str, Any]:
     """`cfg` as plain dictionaries, lists and values."""
-    if not _is_config(cfg):
-        raise ConfigError(type(cfg).__name__, "is not a frozen dataclass", "give a config")
+    require(_is_config(cfg), type(cfg).__name__, "is not a frozen dataclass", "give a config")
     return _encode(cfg, "")
 
 
@@ -96,17 +99,12 @@ def from_json(text: str, classes: Sequence[Any] = ()) -> Any:
 
 def from_dict(tree: Any, classes: Sequence[Any] = ()) -> Any:
     """The config that `to_dict` wrote."""
-    if not isinstance(tree, dict) or "class" not in tree:
-        raise ConfigError("config", 'has no "class"', "write it with to_json")
+    require(isinstance(tree, dict), "config", "is no JSON object", "write it with to_json")
     return _decode(tree, "", {_path_of(c): c for c in classes})
 
 
 def _is_config(value: Any) -> bool:
-    return (
-        dataclasses.is_dataclass(value)
-        and not isinstance(value, type)
-        and type(value).__dataclass_params__.frozen
-    )
+    return dataclasses.is_dataclass(type(value)) and type(value).__dataclass_params__.frozen
 
 
 def _join(path: str, step: object) -> str:
@@ -157,11 +155,11 @@ def _encode(value: Any, path: str) -> Any:
     if value is None or type(value) in (bool, int, str):
         return value
     if isinstance(value, float):
-        require(math.isfinite(value), path, f"is {value}", "a config holds finite numbers")
-        return value
+        return _finite(value, path)
     if callable(value) and hasattr(value, "__qualname__"):
-        known = {_path_of(_resolve(p)): name for name, p in FUNCTIONS.items()}
-        return {"function": known.get(_path_of(value), _path_of(value))}
+        called_so = (n for n, at in FUNCTIONS.items() if at.endswith(f":{value.__name__}"))
+        known = (name for name in called_so if _resolve(FUNCTIONS[name]) is value)
+        return {"function": next(known, _path_of(value))}
     raise ConfigError(
         path or "config",
         f"{type(value).__name__} cannot be kept",
@@ -169,11 +167,16 @@ def _encode(value: Any, path: str) -> Any:
     )
 
 
+def _finite(value: float, path: str) -> float:
+    require(math.isfinite(value), path or "config", f"is {value}", "give a finite number")
+    return value
+
+
 def _decode(tree: Any, path: str, own: dict[str, Any]) -> Any:
     if isinstance(tree, list):
         return tuple(_decode(v, _join(path, i), own) for i, v in enumerate(tree))
     if isinstance(tree, float):
-        require(math.isfinite(tree), path, f"is {tree}", "a config holds finite numbers")
+        return _finite(tree, path)
     if not isinstance(tree, dict):
         return tree
     if set(tree) == {"function"}:
@@ -183,14 +186,11 @@ def _decode(tree: Any, path: str, own: dict[str, Any]) -> Any:
 
 
 def _construct(cls: Any, tree: dict[str, Any], path: str, own: dict[str, Any]) -> Any:
-    names, hints = _fields(cls), hints_of(cls)
-    values = {}
-    for name, raw in tree.items():
-        if name == "class":
-            continue
+    names, hints, values = _fields(cls), hints_of(cls), {}
+    for name in tree.keys() - {"class"}:
         where = _join(path, name)
         require(name in names, where, f"{cls.__name__} has no {name!r}", _nearest(name, names))
-        value = _decode(raw, where, own)
+        value = _decode(tree[name], where, own)
         expected = hints.get(name, Any)
         require(fits(value, expected), where, f"is {value!r}", f"give {spelled(expected)}")
         values[name] = float(value) if expected is float else value
@@ -200,8 +200,8 @@ def _construct(cls: Any, tree: dict[str, Any], path: str, own: dict[str, Any]) -
         place = f"{path}: {error.where}" if path else error.where
         raise ConfigError(place, error.what, error.remedy) from error
     except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
-        where = path or "config"
-        raise ConfigError(where, f"{cls.__name__}: {error}", "correct its values") from error
+        what = f"{cls.__name__}: {error}"
+        raise ConfigError(path or "config", what, "correct its values") from error
 
 
 def _find_class(name: Any, path: str, own: dict[str, Any]) -> Any:

@@ -87,6 +87,7 @@ class Record(Mapping[str, Tensor]):
     _path: list[str] = field(default_factory=list)
     _ran: bool = False
     _owner: int = field(default_factory=threading.get_ident)
+    __eq__, __hash__ = object.__eq__, object.__hash__  # a Mapping would compare tensors
 
     def __getitem__(self, name: str) -> Tensor:
         return self.all(name)[-1]
@@ -125,8 +126,7 @@ class Record(Mapping[str, Tensor]):
 
     def keep(self, full: str, value: Tensor) -> None:
         """Keep `value` if a pattern matches."""
-        hits = [p for p in self._keep if full and fnmatchcase(full, p)]
-        if hits:
+        if hits := [p for p in self._keep if full and fnmatchcase(full, p)]:
             self._matched.update(hits)
             self._kept.setdefault(full, []).append(value if self._grad else value.detach())
 
@@ -183,9 +183,8 @@ def record(
         keep = () if edit else ("*",)
     keep = (keep,) if isinstance(keep, str) else tuple(keep)
     seen = Record(model, keep, dict(edit or {}), grad)
-    handles: list[Any] = []
+    handles = seen.attach()
     try:
-        handles = seen.attach()
         _records().append(seen)
         _count(+1)
         try:
@@ -247,8 +246,7 @@ def _kind(value: Tensor) -> str:
 
 def _refuse_opaque(model: nn.Module) -> None:
     for path, module in model.named_modules():
-        kind = next((k for k, test in _OPAQUE.items() if test(module)), None)
-        if kind:
+        if kind := next((k for k, test in _OPAQUE.items() if test(module)), None):
             what = f"is {kind}: its Python lines do not run, so that taps would see nothing"
             where = f"record({path or type(model).__name__})"
             raise RecordError(where, what, "record the plain model it was made from")
@@ -257,6 +255,7 @@ def _refuse_opaque(model: nn.Module) -> None:
 _OPAQUE: dict[str, Callable[[nn.Module], bool]] = {
     "a scripted or traced model": lambda m: isinstance(m, torch.jit.ScriptModule),
     "an exported graph": lambda m: isinstance(m, torch.fx.GraphModule),
-    "a compiled model": lambda m: getattr(m, "_compiled_call_impl", None) is not None,
-    "a wrapped compiled model": lambda m: hasattr(m, "_orig_mod"),
+    "a compiled model": lambda m: (
+        bool(getattr(m, "_compiled_call_impl", 0)) or "_orig_mod" in dir(m)
+    ),
 }
