@@ -25,7 +25,7 @@ notebooks: .venv/notebooks  ## every notebooks/NN_name.py to a freshly executed 
 	$(BIN)/jupytext --to ipynb --execute notebooks/*.py
 
 docs: .venv/docs  ## the site, into site/
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 figures: .venv/dev  ## the pictures of the README and the site
 	$(BIN)/python -m rtdetr_lab.viz.figures
