@@ -1,0 +1,59 @@
+"""`import rtdetr_lab as lab` shows every public name and loads none of them."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import rtdetr_lab as lab
+
+NAMES = [name for name in dir(lab) if name != "__version__"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_listed_name_is_there(name):
+    assert getattr(lab, name) is not None
+
+
+def test_an_unknown_name_is_an_attribute_error_as_everywhere():
+    with pytest.raises(AttributeError, match="Detektor"):
+        _ = lab.Detektor
+
+
+def test_type_checkers_see_the_same_names_in_the_same_modules():
+    tree = ast.parse(Path(lab.__file__).read_text(encoding="utf8"))
+    (block,) = [n for n in tree.body if isinstance(n, ast.If)]
+    for_checkers = {a.asname: n.module for n in block.body for a in n.names}
+    assert for_checkers == {name: f"rtdetr_lab.{lab._HOME[name]}" for name in NAMES}
+
+
+def fresh(code: str) -> str:
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return run.stdout
+
+
+def test_importing_the_package_loads_none_of_its_modules_and_no_library():
+    loaded = fresh("import sys, rtdetr_lab; print([m for m in sys.modules])")
+    for name in ("torch", "numpy", "scipy", "matplotlib", "huggingface_hub", "rtdetr_lab.boxes"):
+        assert f"'{name}'" not in loaded
+
+
+def test_after_torch_the_whole_front_door_costs_at_most_a_third_of_a_second():
+    """Every public name, that is every module behind the door, and no slow library among them.
+
+    Time on a shared machine is noisy, so the best of three counts.
+    """
+    code = """
+import sys, time, torch
+start = time.perf_counter()
+import rtdetr_lab as lab
+for name in dir(lab): getattr(lab, name)
+spent = time.perf_counter() - start
+slow = {"scipy", "matplotlib", "huggingface_hub", "skimage", "transformers", "IPython"}
+print(spent, sorted(slow & set(sys.modules)))
+"""
+    runs = [fresh(code).split(maxsplit=1) for _ in range(3)]
+    assert min(float(seconds) for seconds, _ in runs) < 0.3
+    assert {slow.strip() for _, slow in runs} == {"[]"}
