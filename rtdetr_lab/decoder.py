@@ -39,15 +39,11 @@ from torch import Tensor, nn
 
 from rtdetr_lab.boxes import inverse_sigmoid
 from rtdetr_lab.config import require
-from rtdetr_lab.deformable_attention import (
-    Bilinear,
-    DeformableAttention,
-    Sampler,
-    points_per_level,
-)
+from rtdetr_lab.deformable_attention import DeformableAttention, points_per_level
 from rtdetr_lab.layers import MLP, Activation, Attention, FeedForward
 from rtdetr_lab.notation import Size
 from rtdetr_lab.query_selection import reset_heads
+from rtdetr_lab.samplers import Bilinear, Sampler
 from rtdetr_lab.structures import LayerPrediction
 from rtdetr_lab.taps import tap
 
@@ -156,8 +152,9 @@ class Decoder(nn.Module):
 
     def reset_parameters(self) -> None:
         """Every layer starts by keeping the box it is given."""
-        for layer in self.query_position.layers:
-            nn.init.xavier_uniform_(layer.weight)
+        for module in self.query_position.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
         for class_head, box_head in zip(self.class_heads, self.box_heads, strict=True):
             reset_heads(class_head, box_head)
 

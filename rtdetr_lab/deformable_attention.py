@@ -15,15 +15,7 @@ $$ p_{mk} = c + \frac{o_{mk}}{K_l} \cdot \frac{(w, h)}{2}, \qquad
 $c, w, h$ are those of the reference box, so a large object is looked at in large strides. Dividing
 by the number of points $K_l$ of the level makes the outermost initial point touch the box edge.
 
-How a value is read *between* cells, $x\langle p \rangle$, is a separate choice, the **sampler**:
-
-| sampler | reads | gradient to the location | used for |
-|---|---|---|---|
-| `Bilinear()` | the 4 cells around, by distance | yes | training, all of v1 |
-| `Discrete()` | the cell that contains the point | no: offsets are frozen | RT-DETRv2 deployment |
-| `Naive()` | as bilinear, one point at a time | yes | the check of the other two |
-
-Outside the map bilinear reads zeros; discrete takes the nearest border cell, as in RT-DETRv2.
+How a value is read *between* cells, $x\langle p \rangle$, is a choice of its own: `samplers.py`.
 
 | symbol | name         | shape       | meaning                                                    |
 |--------|--------------|-------------|------------------------------------------------------------|
@@ -33,172 +25,16 @@ Outside the map bilinear reads zeros; discrete takes the nearest border cell, as
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from rtdetr_lab.config import require
-from rtdetr_lab.notation import Size, level_starts
-from rtdetr_lab.structures import exportable
+from rtdetr_lab.notation import Size
+from rtdetr_lab.samplers import Bilinear, Sampler, SamplingPlan
 from rtdetr_lab.taps import tap
-
-
-@exportable
-@dataclass(frozen=True, eq=False)
-class SamplingPlan:
-    """Where every head of every query looks, and how much each look counts."""
-
-    locations: Float[Tensor, "B Q M P 2"]
-    weights: Float[Tensor, "B Q M P"]
-
-
-class Sampler(Protocol):
-    """Reads the plan's points from the value maps and adds them up, weighted."""
-
-    trains_offsets: ClassVar[bool]
-
-    def __call__(
-        self,
-        value: Float[Tensor, "B N M d"],
-        shapes: Sequence[Size],
-        points: Sequence[int],
-        plan: SamplingPlan,
-    ) -> Float[Tensor, "B Q D"]:
-        """`points` are the sampling points per head on each level; they sum to P."""
-
-
-@dataclass(frozen=True)
-class Bilinear:
-    """The mean of the four cells around a point, weighted by nearness; zero outside the map."""
-
-    trains_offsets: ClassVar[bool] = True
-
-    def __call__(
-        self,
-        value: Float[Tensor, "B N M d"],
-        shapes: Sequence[Size],
-        points: Sequence[int],
-        plan: SamplingPlan,
-    ) -> Float[Tensor, "B Q D"]:
-        grid = (2 * plan.locations - 1).transpose(1, 2).flatten(0, 1)  # (B M) Q P 2, in [-1, 1]
-        read = [
-            F.grid_sample(level, where, mode="bilinear", align_corners=False)
-            for level, where in zip(
-                _maps_per_head(value, shapes), grid.split(list(points), dim=2), strict=True
-            )
-        ]
-        return _weighted_sum(torch.cat(read, dim=-1), plan.weights)
-
-
-@dataclass(frozen=True)
-class Discrete:
-    """The one cell that contains the point: a gather, which any accelerator has.
-
-    `shift=0.5` looks half a cell further right and down, because the references add 0.5 before
-    they truncate; checkpoints fine-tuned with theirs need it (`docs/differences.md`). With the
-    default a point on a cell centre reads exactly what `Bilinear` reads.
-    """
-
-    shift: float = 0.0
-    trains_offsets: ClassVar[bool] = False
-
-    def __call__(
-        self,
-        value: Float[Tensor, "B N M d"],
-        shapes: Sequence[Size],
-        points: Sequence[int],
-        plan: SamplingPlan,
-    ) -> Float[Tensor, "B Q D"]:
-        index = self.cells(plan.locations, shapes, points).transpose(1, 2)  # B M Q P
-        by_head = value.transpose(1, 2)  # B M N d
-        flat = index.flatten(2).unsqueeze(-1).expand(-1, -1, -1, by_head.shape[-1])
-        read = by_head.gather(2, flat).unflatten(2, index.shape[2:])  # B M Q P d
-        return _weighted_sum(read.flatten(0, 1).permute(0, 3, 1, 2), plan.weights)
-
-    def cells(
-        self,
-        locations: Float[Tensor, "B Q M P 2"],
-        shapes: Sequence[Size],
-        points: Sequence[int],
-    ) -> Int[Tensor, "B Q M P"]:
-        """Token index of the cell each point reads; points outside read the border."""
-        index = []
-        levels = zip(
-            locations.split(list(points), dim=3), shapes, level_starts(shapes), strict=True
-        )
-        for where, (height, width), start in levels:
-            column = (where[..., 0] * width + self.shift).floor().long().clamp(0, width - 1)
-            row = (where[..., 1] * height + self.shift).floor().long().clamp(0, height - 1)
-            index.append(start + row * width + column)
-        return torch.cat(index, dim=3)
-
-
-@dataclass(frozen=True)
-class Naive:
-    """Bilinear reading written as the definition says it, one point after the other. Slow."""
-
-    trains_offsets: ClassVar[bool] = True
-
-    def __call__(
-        self,
-        value: Float[Tensor, "B N M d"],
-        shapes: Sequence[Size],
-        points: Sequence[int],
-        plan: SamplingPlan,
-    ) -> Float[Tensor, "B Q D"]:
-        levels = [level for level, count in enumerate(points) for _ in range(count)]
-        starts = level_starts(shapes)
-        batch, queries, heads, _ = plan.weights.shape
-        rows = []
-        for b, q, m in _product(batch, queries, heads):
-            total = value.new_zeros(value.shape[-1])
-            for k, level in enumerate(levels):
-                x, y = plan.locations[b, q, m, k]
-                head = value[b, starts[level] :, m]
-                total = total + plan.weights[b, q, m, k] * _read(head, shapes[level], x, y)
-            rows.append(total)
-        return torch.stack(rows).view(batch, queries, -1)
-
-
-def _product(*counts: int) -> Iterator[tuple[int, ...]]:
-    return (tuple(i.tolist()) for i in torch.cartesian_prod(*map(torch.arange, counts)))
-
-
-def _read(
-    cells: Float[Tensor, "N d"], shape: Size, x: Float[Tensor, ""], y: Float[Tensor, ""]
-) -> Float[Tensor, "d"]:
-    """One point: cell i has its centre at (i + ½) / width, hence the half."""
-    height, width = shape
-    u, v = x * width - 0.5, y * height - 0.5
-    left, top = math.floor(u), math.floor(v)
-    value = cells.new_zeros(cells.shape[-1])
-    for row, column in [(top, left), (top, left + 1), (top + 1, left), (top + 1, left + 1)]:
-        if 0 <= row < height and 0 <= column < width:
-            nearness = (1 - (u - column).abs()) * (1 - (v - row).abs())
-            value = value + nearness * cells[row * width + column]
-    return value
-
-
-def _maps_per_head(
-    value: Float[Tensor, "B N M d"], shapes: Sequence[Size]
-) -> list[Float[Tensor, "BM d _ _"]]:
-    by_head = value.permute(0, 2, 3, 1).flatten(0, 1)  # (B M) d N
-    levels = by_head.split([height * width for height, width in shapes], dim=-1)
-    return [level.unflatten(-1, shape) for level, shape in zip(levels, shapes, strict=True)]
-
-
-def _weighted_sum(
-    read: Float[Tensor, "BM d Q P"], weights: Float[Tensor, "B Q M P"]
-) -> Float[Tensor, "B Q D"]:
-    batch, queries, heads, num_points = weights.shape
-    by_head = weights.transpose(1, 2).reshape(batch * heads, 1, queries, num_points)
-    mixed = (read * by_head).sum(-1)  # (B M) d Q
-    return mixed.unflatten(0, (batch, heads)).flatten(1, 2).transpose(1, 2)
 
 
 def points_per_level(num_points: int | Sequence[int], num_levels: int) -> tuple[int, ...]:

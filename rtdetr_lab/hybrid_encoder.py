@@ -19,6 +19,9 @@ First every map is projected to one width D, because AIFI adds and CCFF concaten
 | `project` | `B C_l H_l W_l`   | `B D H_l W_l`    | 512, 1024, 2048 → 256      |
 | `aifi`    | the coarsest map  | the same shape   | 20 × 20                    |
 | `ccff`    | all maps          | the same shapes  | 80², 40², 20²              |
+
+What the decoder reads is one more projection away (`MemoryProjection`): to the decoder's width,
+which differs from the encoder's in r101, and to more levels if the decoder wants them.
 """
 
 from collections.abc import Sequence
@@ -29,6 +32,7 @@ from torch import Tensor, nn
 
 from rtdetr_lab.aifi import AIFIConfig
 from rtdetr_lab.ccff import CCFFConfig
+from rtdetr_lab.config import require
 from rtdetr_lab.layers import ConvNormAct
 
 
@@ -59,3 +63,26 @@ class HybridEncoder(nn.Module):
     def forward(self, maps: Sequence[Float[Tensor, "B _ _ _"]]) -> list[Float[Tensor, "B D _ _"]]:
         projected = [project(m) for project, m in zip(self.project, maps, strict=True)]
         return self.ccff([*projected[:-1], self.aifi(projected[-1])])
+
+
+class MemoryProjection(nn.ModuleList):
+    """Encoder maps to the decoder's width; levels beyond the encoder's come by stride 2."""
+
+    def __init__(self, channels: tuple[int, ...], dim: int, num_levels: int) -> None:
+        require(
+            num_levels >= len(channels),
+            "decoder.num_levels",
+            f"{num_levels} levels, but the encoder makes {len(channels)} maps",
+            "raise decoder.num_levels, or let the backbone output fewer maps",
+        )
+        super().__init__(ConvNormAct(c, dim, 1) for c in channels)
+        for extra in range(num_levels - len(channels)):
+            self.append(ConvNormAct(channels[-1] if extra == 0 else dim, dim, 3, stride=2))
+
+    def forward(self, maps: list[Float[Tensor, "B _ _ _"]]) -> list[Float[Tensor, "B D _ _"]]:
+        levels = [project(m) for project, m in zip(self, maps, strict=False)]
+        coarsest = maps[-1]
+        for project in list(self)[len(maps) :]:
+            coarsest = project(coarsest)
+            levels.append(coarsest)
+        return levels

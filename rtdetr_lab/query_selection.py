@@ -113,11 +113,12 @@ class ProposalHead(nn.Module):
         return TokenProposals(tokens, logits, box_logits)
 
 
-def reset_heads(class_head: nn.Linear, box_head: MLP) -> None:
+def reset_heads(class_head: nn.Module, box_head: nn.Module) -> None:
     """Scores start at `CLASS_PRIOR`, boxes start at their reference."""
-    nn.init.constant_(class_head.bias, -math.log((1 - CLASS_PRIOR) / CLASS_PRIOR))
-    nn.init.zeros_(box_head.layers[-1].weight)
-    nn.init.zeros_(box_head.layers[-1].bias)
+    nn.init.constant_(class_head.get_parameter("bias"), -math.log(1 / CLASS_PRIOR - 1))
+    *_, last = (m for m in box_head.modules() if isinstance(m, nn.Linear))
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
 
 
 @exportable

@@ -43,9 +43,8 @@ from rtdetr_lab.ccff import CCFFConfig
 from rtdetr_lab.config import require
 from rtdetr_lab.decoder import DecoderConfig
 from rtdetr_lab.denoising import DenoisingConfig
-from rtdetr_lab.errors import ConfigError, ImageError
-from rtdetr_lab.hybrid_encoder import HybridEncoderConfig
-from rtdetr_lab.layers import ConvNormAct
+from rtdetr_lab.errors import ConfigError
+from rtdetr_lab.hybrid_encoder import HybridEncoderConfig, MemoryProjection
 from rtdetr_lab.losses import CriterionConfig
 from rtdetr_lab.notation import tokens_from_maps
 from rtdetr_lab.query_selection import ProposalHead, TopScore
@@ -56,6 +55,7 @@ from rtdetr_lab.structures import (
     Prediction,
     Proposals,
     Targets,
+    check_batch,
 )
 
 
@@ -88,29 +88,6 @@ class RTDETRConfig:
         return RTDETR(self)
 
 
-class MemoryProjection(nn.ModuleList):
-    """Encoder maps to the decoder's width; levels beyond the encoder's come by stride 2."""
-
-    def __init__(self, channels: tuple[int, ...], dim: int, num_levels: int) -> None:
-        require(
-            num_levels >= len(channels),
-            "decoder.num_levels",
-            f"{num_levels} levels, but the encoder makes {len(channels)} maps",
-            "raise decoder.num_levels, or let the backbone output fewer maps",
-        )
-        super().__init__(ConvNormAct(c, dim, 1) for c in channels)
-        for extra in range(num_levels - len(channels)):
-            self.append(ConvNormAct(channels[-1] if extra == 0 else dim, dim, 3, stride=2))
-
-    def forward(self, maps: list[Float[Tensor, "B _ _ _"]]) -> list[Float[Tensor, "B D _ _"]]:
-        levels = [project(m) for project, m in zip(self, maps, strict=False)]
-        coarsest = maps[-1]
-        for project in list(self)[len(maps) :]:
-            coarsest = project(coarsest)
-            levels.append(coarsest)
-        return levels
-
-
 class RTDETR(nn.Module):
     """Images in, `Prediction` out: Q boxes with class logits per picture, no suppression needed."""
 
@@ -134,7 +111,7 @@ class RTDETR(nn.Module):
         With `targets` in training mode, denoising queries go along. Raises `ImageError`,
         `TargetError`, or `ConfigError` if the picture has fewer tokens than queries.
         """
-        _check(images, targets, self.cfg.num_classes)
+        check_batch(images, targets, self.cfg.num_classes)
         levels = self.to_memory(self.encoder(self.backbone(images)))
         shapes = [(m.shape[-2], m.shape[-1]) for m in levels]
         memory = tokens_from_maps(levels)
@@ -185,25 +162,6 @@ class RTDETR(nn.Module):
         for name in ("layers", "class_heads", "box_heads"):
             setattr(model.decoder, name, getattr(model.decoder, name)[:num_layers])
         return model
-
-
-def _check(images: Tensor, targets: Targets | None, num_classes: int) -> None:
-    if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
-        raise ImageError(
-            "images",
-            f"a tensor of shape {tuple(images.shape)} and type {images.dtype} is no batch of "
-            "RGB pictures",
-            "pass (B, 3, H, W) floats in [0, 1]; Detector does it from files",
-        )
-    if targets is None:
-        return
-    targets.check_labels(num_classes)
-    if len(targets) != len(images):
-        raise ImageError(
-            "images",
-            f"{len(images)} pictures and {len(targets)} targets",
-            "give every picture one entry of targets, empty where it has no objects",
-        )
 
 
 def _prediction(

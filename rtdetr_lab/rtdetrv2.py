@@ -26,7 +26,6 @@ because a gather has no derivative by its index.
 
 from dataclasses import replace
 
-from rtdetr_lab.deformable_attention import Discrete
 from rtdetr_lab.rtdetr import (
     RTDETRConfig,
     rtdetr_r18,
@@ -35,6 +34,7 @@ from rtdetr_lab.rtdetr import (
     rtdetr_r50_m,
     rtdetr_r101,
 )
+from rtdetr_lab.samplers import Discrete
 
 
 def with_points(cfg: RTDETRConfig, num_points: int | tuple[int, ...]) -> RTDETRConfig:

@@ -16,14 +16,14 @@ registered with `torch.export` where they are defined.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from rtdetr_lab.errors import TargetError
+from rtdetr_lab.errors import ImageError, TargetError
 
 Record = TypeVar("Record")
 
@@ -120,11 +120,11 @@ def _check_picture(index: int, labels: Tensor, boxes: Tensor) -> None:
         return
     if not bool(torch.isfinite(boxes).all()):
         raise TargetError(where, "holds a value that is not finite", "remove the broken box")
-    low, high = float(boxes.min()), float(boxes.max())
-    if high > 1.0 + 1e-3 or low < -1e-3:
+    worst = float(boxes.flatten()[(boxes - 0.5).abs().argmax()])
+    if abs(worst - 0.5) > 0.5 + 1e-3:
         raise TargetError(
             where,
-            f"holds the coordinate {high if high > 1.0 + 1e-3 else low:g}; "
+            f"holds the coordinate {worst:g}; "
             "centre, width and height are fractions of the picture in [0, 1]",
             "divide pixels by the picture's width and height",
         )
@@ -204,10 +204,6 @@ class Prediction:
     denoising: Denoised | None = None
     masks: Float[Tensor, "B Q _ _"] | None = None
 
-    def replace(self, **changes: Any) -> "Prediction":
-        """A copy with some fields changed."""
-        return replace(self, **changes)
-
 
 @dataclass(frozen=True, eq=False)
 class Assignment:
@@ -231,3 +227,23 @@ class Assignment:
     def gather(self, per_picture: Sequence[Tensor]) -> Tensor:
         """Rows of a per-picture list (labels, boxes …) in the order of `flat`."""
         return torch.cat([t[j] for t, j in zip(per_picture, self.objects, strict=True)])
+
+
+def check_batch(images: Tensor, targets: Targets | None, num_classes: int) -> None:
+    """Raise `ImageError` or `TargetError` for a batch no model here can take."""
+    if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
+        raise ImageError(
+            "images",
+            f"a tensor of shape {tuple(images.shape)} and type {images.dtype} is no batch of "
+            "RGB pictures",
+            "pass (B, 3, H, W) floats in [0, 1]; Detector does it from files",
+        )
+    if targets is None:
+        return
+    targets.check_labels(num_classes)
+    if len(targets) != len(images):
+        raise ImageError(
+            "images",
+            f"{len(images)} pictures and {len(targets)} targets",
+            "give every picture one entry of targets, empty where it has no objects",
+        )

@@ -17,7 +17,7 @@ PACKAGE = ROOT / "rtdetr_lab"
 
 BRICKS = {"errors", "notation", "taps", "config", "boxes", "structures", "layers"}
 PARTS = BRICKS | {"matching", "backbone", "aifi", "ccff", "query_selection", "denoising"}
-PARTS |= {"deformable_attention", "losses", "hybrid_encoder", "decoder"}
+PARTS |= {"deformable_attention", "samplers", "losses", "hybrid_encoder", "decoder"}
 CHAPTERS = PARTS | {"rtdetr", "rtdetrv2", "detr", "segmentation"}
 EQUIPMENT = {"images", "viz", "checkpoints", "data", "evaluation", "training"}
 EQUIPMENT |= {"ablations", "deploy"}
@@ -41,8 +41,9 @@ MAY_IMPORT = {
     "ccff": BRICKS,
     "hybrid_encoder": BRICKS | {"aifi", "ccff"},
     "query_selection": BRICKS,
-    "deformable_attention": BRICKS,
-    "decoder": BRICKS | {"deformable_attention", "query_selection"},
+    "samplers": BRICKS,
+    "deformable_attention": BRICKS | {"samplers"},
+    "decoder": BRICKS | {"samplers", "deformable_attention", "query_selection"},
     "denoising": BRICKS,
     "rtdetr": PARTS,
     "rtdetrv2": PARTS | {"rtdetr"},
@@ -60,7 +61,8 @@ MAY_IMPORT = {
     "detector": CHAPTERS | EQUIPMENT,
     "transformers_api": CHAPTERS | EQUIPMENT,
     "viz.figures": CHAPTERS | EQUIPMENT | {"detector"},  # draws the README: a user, not a part
-    "cli": CHAPTERS | EQUIPMENT | {"detector", "transformers_api"},
+    "commands": CHAPTERS | EQUIPMENT | {"detector"},
+    "cli": CHAPTERS | EQUIPMENT | {"detector", "transformers_api", "commands"},
     "__main__": {"cli"},
     "__init__": CHAPTERS | EQUIPMENT | {"detector"},
 }
