@@ -12,12 +12,20 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:  # the same names for type checkers and editors; a test compares the two lists
+    from rtdetr_lab.config import diff as diff
+    from rtdetr_lab.config import replace_at as replace_at
     from rtdetr_lab.structures import Prediction as Prediction
     from rtdetr_lab.structures import Targets as Targets
+    from rtdetr_lab.taps import record as record
+    from rtdetr_lab.taps import tap as tap
 
 _HOME = {
+    "diff": "config",
+    "replace_at": "config",
     "Prediction": "structures",
     "Targets": "structures",
+    "record": "taps",
+    "tap": "taps",
 }
 
 __all__ = sorted([*_HOME, "__version__"])
