@@ -65,7 +65,7 @@ class Targets:
         masks = [p["masks"] for p in pictures if p.get("masks") is not None]
         return cls(
             tuple(torch.as_tensor(p["labels"]).long().reshape(-1) for p in pictures),
-            tuple(_float(torch.as_tensor(p["boxes"])).reshape(-1, 4) for p in pictures),
+            tuple((torch.as_tensor(p["boxes"]) * 1.0).reshape(-1, 4) for p in pictures),
             tuple(torch.as_tensor(m).bool() for m in masks) if masks else None,
         )
 
@@ -100,10 +100,6 @@ class Targets:
                     f"label {int(bad)} is outside 0 … {num_classes - 1}",
                     "map category ids to contiguous labels, or build with more num_classes",
                 )
-
-
-def _float(boxes: Tensor) -> Tensor:
-    return boxes if boxes.is_floating_point() else boxes.to(torch.get_default_dtype())
 
 
 def _check_picture(index: int, labels: Tensor, boxes: Tensor) -> None:
