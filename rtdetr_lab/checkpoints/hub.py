@@ -1,0 +1,123 @@
+r"""# The hub: files by repository, revision and name
+
+`huggingface_hub` does the work: its cache, its progress bar, `HF_HOME`, `HF_ENDPOINT`,
+`HF_TOKEN` and `HF_HUB_OFFLINE` all mean what its documentation says. A revision may be a branch, a
+tag or, to get the same bytes for ever, a commit; a cached commit is read without any request.
+
+Here its errors become one, which says what is not there and what to do.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rtdetr_lab.checkpoints.files import read_json
+from rtdetr_lab.errors import HubError
+
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+"""Where weights may be, best first."""
+
+ALIASES = {
+    **{size: f"PekingU/rtdetr_{size}vd" for size in ("r18", "r34", "r50", "r101")},
+    **{f"v2_{size}": f"PekingU/rtdetr_v2_{size}vd" for size in ("r18", "r34", "r50", "r101")},
+    **{f"{size}_o365": f"PekingU/rtdetr_{size}vd_coco_o365" for size in ("r18", "r50", "r101")},
+}
+"""Short names of the published checkpoints. `_o365`: pre-trained on Objects365, then COCO."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Files of one repository at one commit, in the local cache."""
+
+    folder: Path
+    revision: str
+    licence: str | None
+
+
+def fetch(repo: str, revision: str | None = None) -> Snapshot:
+    """Config, weights and what describes them, downloaded or from the cache.
+
+    Raises `HubError` if the repository, the revision, the config or the weights are not there, or
+    the hub cannot be reached and the cache does not have them.
+    """
+    folder = _download(repo, "config.json", revision).parent
+    # The commit that answered, so that all files are of one state even if the branch moves now.
+    commit = folder.name if re.fullmatch("[0-9a-f]{40}", folder.name) else revision
+    _weights(repo, commit)
+    for optional in ("preprocessor_config.json", "README.md"):
+        _download_if_there(repo, optional, commit)
+    return Snapshot(folder, commit or "main", licence_in(folder))
+
+
+def licence_in(folder: Path) -> str | None:
+    """The licence a folder's model card states in its front matter."""
+    card = folder / "README.md"
+    if not card.is_file():
+        return None
+    front = re.match(r"\s*---\n(.*?)\n---", card.read_text(encoding="utf8", errors="replace"), re.S)
+    found = re.search(r"^license:\s*[\"']?([\w.+-]+)", front[1], re.M) if front else None
+    return found[1] if found else None
+
+
+def _weights(repo: str, revision: str | None) -> None:
+    for name in WEIGHTS:
+        path = _download_if_there(repo, name, revision)
+        if path is None:
+            continue
+        if name.endswith(".index.json"):
+            for shard in sorted(set(read_json(path).get("weight_map", {}).values())):
+                _download(repo, str(shard), revision)
+        return
+    what = f"has none of {', '.join(WEIGHTS)}"
+    raise HubError(_place(repo, None, revision), what, "choose a repository with weights")
+
+
+def _download_if_there(repo: str, name: str, revision: str | None) -> Path | None:
+    try:
+        return _download(repo, name, revision)
+    except HubError as error:
+        if isinstance(error.__cause__, _errors().EntryNotFoundError):
+            return None
+        raise
+
+
+def _download(repo: str, name: str, revision: str | None) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(repo, name, revision=revision))
+    except Exception as error:  # the client's transport is its own business: see `_explained`
+        where = _place(repo, name, revision)
+        raise HubError(where, *_explained(error)) from error
+
+
+def _errors() -> Any:
+    from huggingface_hub import errors
+
+    return errors
+
+
+def _explained(error: Exception) -> tuple[str, str]:
+    """What happened and what to do; the most special error first, some are both."""
+    e = _errors()
+    first = (str(error).splitlines() or [type(error).__name__])[0][:160]
+    if isinstance(error, e.LocalEntryNotFoundError | e.OfflineModeIsEnabled):
+        return (
+            "is not in the cache, and the hub cannot be reached",
+            "go online once, unset HF_HUB_OFFLINE, or give a local folder",
+        )
+    if isinstance(error, e.GatedRepoError):
+        return "needs its licence to be accepted", "accept it on its page, then set HF_TOKEN"
+    if isinstance(error, e.RevisionNotFoundError):
+        return "has no such revision", "give a branch, a tag or a full commit"
+    if isinstance(error, e.RepositoryNotFoundError | e.HFValidationError):
+        remedy = "check the spelling; for a private repository set HF_TOKEN"
+        return f"is no repository the hub shows us ({first})", remedy
+    if isinstance(error, e.EntryNotFoundError):
+        return "has no such file", "choose another revision or repository"
+    return f"could not be downloaded ({first})", "try again, or give a local folder"
+
+
+def _place(repo: str, name: str | None, revision: str | None) -> str:
+    return f"{repo}@{revision or 'main'}" + (f"/{name}" if name else "")

@@ -1,0 +1,100 @@
+r"""# Metadata: what a model remembers beside its weights
+
+A label is a number until somebody says that 15 is a cat, and a COCO result needs the category id 17
+that COCO gave it. Both travel with the weights, as do the picture size they were trained for, their
+licence, and where they came from.
+"""
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from rtdetr_lab.errors import CheckpointError
+from rtdetr_lab.notation import Size
+
+COCO_NAMES = (
+    "person bicycle car motorcycle airplane bus train truck boat|traffic light|fire hydrant|"
+    "stop sign|parking meter|bench bird cat dog horse sheep cow elephant bear zebra giraffe "
+    "backpack umbrella handbag tie suitcase frisbee skis snowboard|sports ball|kite|baseball bat|"
+    "baseball glove|skateboard surfboard|tennis racket|bottle|wine glass|cup fork knife spoon bowl "
+    "banana apple sandwich orange broccoli carrot|hot dog|pizza donut cake chair couch|"
+    "potted plant|bed|dining table|toilet tv laptop mouse remote keyboard|cell phone|microwave "
+    "oven toaster sink refrigerator book clock vase scissors|teddy bear|hair drier|toothbrush"
+)
+TWO_WORDS = {"traffic", "fire", "stop", "parking", "sports", "baseball", "tennis", "wine", "hot"}
+TWO_WORDS |= {"potted", "dining", "cell", "teddy", "hair"}
+
+
+def _names() -> tuple[str, ...]:
+    names = []
+    for part in COCO_NAMES.split("|"):
+        names += [part] if part.split()[0] in TWO_WORDS else part.split()
+    return tuple(names)
+
+
+COCO_CLASSES = _names()
+"""The 80 classes of COCO's detection task, in the order of their ids."""
+
+_UNUSED = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
+COCO_IDS = tuple(i for i in range(1, 91) if i not in _UNUSED)
+"""COCO's own category ids of these classes: 1 to 90 with ten gaps."""
+
+_OLD_NAMES = {"motorbike": "motorcycle", "aeroplane": "airplane", "sofa": "couch"}
+_OLD_NAMES |= {"pottedplant": "potted plant", "diningtable": "dining table", "tvmonitor": "tv"}
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What is known about a model's weights; `sha256` is the digest of its tensors as read."""
+
+    names: tuple[str, ...] = ()
+    category_ids: tuple[int, ...] = ()
+    image_size: Size = (640, 640)
+    licence: str | None = None
+    source: str | None = None
+    revision: str | None = None
+    sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        where, remedy = "metadata", "give one name and one category id per class"
+        texts = all(isinstance(n, str) for n in self.names)
+        if not texts or not all(type(i) is int for i in (*self.category_ids, *self.image_size)):
+            raise CheckpointError(where, "names are texts, ids and sizes whole numbers", remedy)
+        if self.category_ids and len(self.category_ids) != len(self.names):
+            what = f"{len(self.names)} names and {len(self.category_ids)} category ids"
+            raise CheckpointError(where, what, remedy)
+        if len(set(self.category_ids)) != len(self.category_ids):
+            raise CheckpointError(where, "a category id stands twice", remedy)
+        if len(self.image_size) != 2 or min(self.image_size) < 1:
+            what = f"image_size is {self.image_size}"
+            raise CheckpointError(where, what, "give (height, width) in pixels")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+def metadata_from_dict(tree: Any, where: str) -> Metadata:
+    """The reverse of `to_dict`, for what may have been edited by hand."""
+    known = {f.name for f in fields(Metadata)}
+    if not isinstance(tree, dict) or set(tree) - known:
+        extra = sorted(set(tree) - known) if isinstance(tree, dict) else tree
+        raise CheckpointError(f"{where}[metadata]", f"unknown: {extra}", f"use {sorted(known)}")
+    try:
+        plain = {k: tuple(v) if isinstance(v, list) else v for k, v in tree.items()}
+        return Metadata(**plain)
+    except TypeError as error:
+        raise CheckpointError(f"{where}[metadata]", str(error), "correct its values") from error
+
+
+def metadata_for(num_classes: int, names: tuple[str, ...] = (), **known: Any) -> Metadata:
+    """Metadata for a model of which only the class names, or only their number, is known.
+
+    80 unnamed classes, and classes named like COCO's (in the spelling of 2014 or of VOC), get
+    COCO's category ids; others are numbered from 0.
+    """
+    modern = tuple(_OLD_NAMES.get(n, n) for n in names)
+    if not names and num_classes == len(COCO_CLASSES):
+        names = modern = COCO_CLASSES
+    names = names or tuple(f"class {i}" for i in range(num_classes))
+    ids = COCO_IDS if modern == COCO_CLASSES else tuple(range(num_classes))
+    return Metadata(names=names, category_ids=ids, **known)

@@ -1,0 +1,139 @@
+r"""# Renaming: a table, read in both directions
+
+`to_ours` and `to_theirs` turn one name into another, or say that the table has none.
+`import_tensors` and `export_tensors` do it for a whole file and take care of the one thing that is
+not a name: the authors keep $W_q, W_k, W_v$ of an attention stacked in one matrix.
+
+| theirs                        | ours                                                     |
+|-------------------------------|----------------------------------------------------------|
+| `self_attn.in_proj_weight`    | `self_attn.{q_proj, k_proj, v_proj}.weight`, thirds of it |
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from rtdetr_lab.checkpoints.tables import TABLES, Table
+from rtdetr_lab.errors import CheckpointError
+
+NUMBERS = {"i": r"\d+", "j": r"\d+", "k": r"\d+", "n": r"[1-9]\d*", "p": r".+"}
+THIRDS = ("q_proj", "k_proj", "v_proj")
+
+
+def to_ours(table: Table, name: str) -> str | None:
+    """Our name of their tensor (`in_proj` where it has to be split), `None` if there is none."""
+    return _translate(_rules(table.title)[1], _canonical(table, name))
+
+
+def to_theirs(table: Table, name: str) -> str | None:
+    """Their name, in a file, of our tensor; `None` if there is none."""
+    return _translate(_rules(table.title)[0], name)
+
+
+def table_of(names: Iterable[str]) -> Table | None:
+    """The table a file's names are written in, `None` for ours or a foreign file."""
+    names = list(names)
+    found = (t for t in TABLES if any(n.startswith(t.probes) for n in names))
+    return next(found, None)
+
+
+def is_derived(table: Table, name: str) -> bool:
+    """Does the tensor follow from the configuration, so that it need not be read?"""
+    return any(re.search(pattern, name) for pattern in table.derived)
+
+
+def import_tensors(table: Table, tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
+    """A file of theirs under our names; what the table cannot name keeps its own.
+
+    Raises `CheckpointError` if two names for one tensor hold different values.
+    """
+    ours: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if is_derived(table, name):
+            continue
+        for new, part in _split(to_ours(table, name) or name, tensor).items():
+            if new in ours and not torch.equal(ours[new], part):
+                what = f"differs from another tensor that is also our {new!r}"
+                raise CheckpointError(f"{where}[{name}]", what, "remove the one that is wrong")
+            ours[new] = part
+    return ours
+
+
+def export_tensors(table: Table, tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
+    """Our state dict under their names. Raises `CheckpointError` for what they cannot hold."""
+    theirs = {}
+    joined = _join(tensors) if table.stacks_attention else tensors
+    for name, tensor in joined.items():
+        new = to_theirs(table, name)
+        if new is None:
+            what, remedy = f"has no name in {table.title}", 'save with layout="lab"'
+            raise CheckpointError(f"{where}[{name}]", what, remedy)
+        theirs[new] = tensor
+    return theirs
+
+
+def _canonical(table: Table, name: str) -> str:
+    for pattern, replacement in table.aliases:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def _split(name: str, tensor: Tensor) -> dict[str, Tensor]:
+    if ".in_proj." not in name or tensor.ndim == 0 or len(tensor) % 3:
+        return {name: tensor}
+    parts = zip(THIRDS, tensor.chunk(3), strict=True)
+    return {name.replace("in_proj", third): part for third, part in parts}
+
+
+def _join(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    joined: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        whole = re.sub(r"\.[qkv]_proj\.", ".in_proj.", name)
+        if whole == name:
+            joined[name] = tensor
+        elif whole not in joined:
+            parts = [tensors[whole.replace("in_proj", third)] for third in THIRDS]
+            joined[whole] = torch.cat(parts)
+    return joined
+
+
+Rule = tuple[re.Pattern[str], str, dict[str, dict[str, str]]]
+
+
+@lru_cache
+def _rules(title: str) -> tuple[list[Rule], list[Rule]]:
+    """Both directions of a table, compiled: pattern, template, and the words to exchange."""
+    table = next(t for t in TABLES if t.title == title)
+    forth = {word: dict(pairs) for word, pairs in table.words.items()}
+    back = {word: {b: a for a, b in pairs} for word, pairs in table.words.items()}
+    return (
+        [_compiled(ours, theirs, forth) for ours, theirs in table.rows],
+        [_compiled(theirs, ours, back) for ours, theirs in table.rows],
+    )
+
+
+def _compiled(old: str, new: str, words: dict[str, dict[str, str]]) -> Rule:
+    pattern = ""
+    for i, part in enumerate(re.split(r"<(\w+)>", old)):
+        if i % 2 == 0:
+            pattern += re.escape(part)
+        elif part in words:
+            pattern += f"(?P<{part}_>{'|'.join(re.escape(w) for w in words[part])})"
+        else:
+            pattern += f"(?P<{part}_>{NUMBERS[part]})"
+    return re.compile(pattern), new, words
+
+
+def _translate(rules: list[Rule], name: str) -> str | None:
+    for pattern, template, words in rules:
+        match = pattern.fullmatch(name)
+        if match:
+            for key, value in match.groupdict().items():
+                word = key[:-1]
+                new = words[word][value] if word in words else value
+                template = template.replace(f"<{word}>", new)
+            return template
+    return None

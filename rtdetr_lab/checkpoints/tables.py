@@ -1,0 +1,168 @@
+r"""# Tables: what the same tensor is called elsewhere
+
+Two tables, read by `rename.py`. A row is *our name ↔ their name*; `<i> <j> <k>` stand for a number,
+`<p>` for whatever is left, and a word such as `<unit>` for one of the pairs in `words`. Everything
+a row may need to know is in the name itself, so that both directions are the same data. (`<n>` is
+a number other than 0.)
+
+Theirs is the name **in a file**. transformers 5 calls some tensors otherwise in memory and renames
+while it loads and saves; `aliases` brings those, and tied copies, to the name in the file.
+`derived` are tensors that follow from the configuration: dropped on reading, and not weights.
+
+The authors keep the three input maps of an attention in one matrix: our side of such a row says
+`in_proj`, and `rename.py` splits and joins.
+"""
+
+from dataclasses import dataclass
+
+Pairs = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """One way of naming: rows, the words in them, and what else such files hold."""
+
+    title: str
+    rows: Pairs
+    words: dict[str, Pairs]
+    aliases: Pairs = ()
+    derived: tuple[str, ...] = ()
+    probes: tuple[str, ...] = ()
+    """A file with a tensor whose name starts so is named by this table."""
+    stacks_attention: bool = False
+    """Are the three input maps of an attention one matrix?"""
+
+
+STAGES = "model.backbone.model.encoder.stages"
+LAYERS = "backbone.res_layers"
+
+CCFF: Pairs = (
+    ("encoder.ccff.lateral.<i>.<p>", "encoder.lateral_convs.<i>.<p>"),
+    ("encoder.ccff.downsample.<i>.<p>", "encoder.downsample_convs.<i>.<p>"),
+    ("encoder.ccff.<way>.<i>.<conv>.<p>", "encoder.<way>.<i>.<conv>.<p>"),
+    ("encoder.ccff.<way>.<i>.blocks.<j>.<rep>.<p>", "encoder.<way>.<i>.bottlenecks.<j>.<rep>.<p>"),
+)
+
+CCFF_WORDS: dict[str, Pairs] = {
+    "way": (("top_down", "fpn_blocks"), ("bottom_up", "pan_blocks")),
+    "conv": (("conv1", "conv1"), ("conv2", "conv2"), ("conv3", "conv3")),
+    "rep": (("dense", "conv1"), ("pointwise", "conv2")),
+}
+
+TRANSFORMERS = Table(
+    "transformers",
+    rows=(
+        ("backbone.stem.<i>.<u>.<p>", "model.backbone.model.embedder.embedder.<i>.<u>.<p>"),
+        ("backbone.stages.<i>.<j>.<b>.<u>.<p>", f"{STAGES}.<i>.layers.<j>.<b>.<u>.<p>"),
+        ("backbone.stages.0.<j>.shortcut.<u>.<p>", f"{STAGES}.0.layers.<j>.shortcut.<u>.<p>"),
+        # Only the first stage keeps its size; every other shortcut pools before it projects.
+        ("backbone.stages.<n>.<j>.shortcut.<u>.<p>", f"{STAGES}.<n>.layers.<j>.shortcut.1.<u>.<p>"),
+        ("encoder.project.<i>.<s>.<p>", "model.encoder_input_proj.<i>.<s>.<p>"),
+        ("encoder.aifi.layers.<i>.<layer>.<p>", "model.encoder.encoder.0.layers.<i>.<layer>.<p>"),
+        *((ours, f"model.{theirs}") for ours, theirs in CCFF),
+        ("to_memory.<i>.<s>.<p>", "model.decoder_input_proj.<i>.<s>.<p>"),
+        ("proposal_head.<enc>.<p>", "model.<enc>.<p>"),
+        ("selection.content", "model.weight_embedding.weight"),
+        ("denoising.label_embedding.weight", "model.denoising_class_embed.weight"),
+        ("decoder.query_position.<p>", "model.decoder.query_pos_head.<p>"),
+        ("decoder.<head>.<i>.<p>", "model.decoder.<head>.<i>.<p>"),
+        ("decoder.layers.<i>.cross_attn.<p>", "model.decoder.layers.<i>.encoder_attn.<p>"),
+        ("decoder.layers.<i>.<deep>.<p>", "model.decoder.layers.<i>.<deep>.<p>"),
+    ),
+    words={
+        **CCFF_WORDS,
+        "u": (("conv", "convolution"), ("norm", "normalization")),
+        "b": (("conv1", "layer.0"), ("conv2", "layer.1"), ("conv3", "layer.2")),
+        "s": (("conv", "0"), ("norm", "1")),
+        "layer": (
+            ("self_attn", "self_attn"),
+            ("norm1", "self_attn_layer_norm"),
+            ("ffn.fc1", "fc1"),
+            ("ffn.fc2", "fc2"),
+            ("norm2", "final_layer_norm"),
+        ),
+        "deep": (
+            ("self_attn", "self_attn"),
+            ("norm1", "self_attn_layer_norm"),
+            ("norm2", "encoder_attn_layer_norm"),
+            ("ffn.fc1", "fc1"),
+            ("ffn.fc2", "fc2"),
+            ("norm3", "final_layer_norm"),
+        ),
+        "enc": (
+            ("project", "enc_output.0"),
+            ("norm", "enc_output.1"),
+            ("class_head", "enc_score_head"),
+            ("box_head", "enc_bbox_head"),
+        ),
+        "head": (("class_heads", "class_embed"), ("box_heads", "bbox_embed")),
+    },
+    aliases=(
+        (r"^model\.encoder\.aifi\.", "model.encoder.encoder."),
+        (r"(layers\.\d+)\.mlp\.(fc[12])\.", r"\1.\2."),
+        (r"self_attn\.o_proj\.", "self_attn.out_proj."),
+        (r"^(class|bbox)_embed\.", r"model.decoder.\1_embed."),
+    ),
+    derived=(r"encoder_attn\.n_points_scale$",),
+    probes=("model.backbone.", "model.encoder", "model.decoder"),
+)
+
+AUTHORS = Table(
+    "the authors' code",
+    rows=(
+        *((f"backbone.stem.{i}.<p>", f"backbone.conv1.conv1_{i + 1}.<p>") for i in range(3)),
+        ("backbone.stages.<i>.<j>.<b>.<p>", f"{LAYERS}.<i>.blocks.<j>.<b>.<p>"),
+        ("backbone.stages.0.<j>.shortcut.<p>", f"{LAYERS}.0.blocks.<j>.short.<p>"),
+        ("backbone.stages.<n>.<j>.shortcut.<p>", f"{LAYERS}.<n>.blocks.<j>.short.conv.<p>"),
+        ("encoder.project.<i>.<s>.<p>", "encoder.input_proj.<i>.<s>.<p>"),
+        ("encoder.aifi.layers.<i>.<layer>.<p>", "encoder.encoder.0.layers.<i>.<layer>.<p>"),
+        ("encoder.aifi.layers.<i>.<in>_proj.<p>", "encoder.encoder.0.layers.<i>.<in>_proj_<p>"),
+        *CCFF,
+        ("to_memory.<i>.<p>", "decoder.input_proj.<i>.<p>"),
+        ("proposal_head.<enc>.<p>", "decoder.<enc>.<p>"),
+        ("selection.content", "decoder.tgt_embed.weight"),
+        ("denoising.label_embedding.weight", "decoder.denoising_class_embed.weight"),
+        ("decoder.query_position.<p>", "decoder.query_pos_head.<p>"),
+        ("decoder.<head>.<i>.<p>", "decoder.<head>.<i>.<p>"),
+        ("decoder.layers.<i>.cross_attn.<p>", "decoder.decoder.layers.<i>.cross_attn.<p>"),
+        ("decoder.layers.<i>.norm3.<p>", "decoder.decoder.layers.<i>.norm3.<p>"),
+        ("decoder.layers.<i>.<layer>.<p>", "decoder.decoder.layers.<i>.<layer>.<p>"),
+        ("decoder.layers.<i>.<in>_proj.<p>", "decoder.decoder.layers.<i>.<in>_proj_<p>"),
+    ),
+    words={
+        **CCFF_WORDS,
+        "b": (("conv1", "branch2a"), ("conv2", "branch2b"), ("conv3", "branch2c")),
+        "s": (("conv", "0"), ("norm", "1")),
+        "in": (("self_attn.in", "self_attn.in"),),
+        "layer": (
+            ("self_attn.out_proj", "self_attn.out_proj"),
+            ("norm1", "norm1"),
+            ("ffn.fc1", "linear1"),
+            ("ffn.fc2", "linear2"),
+            ("norm2", "norm2"),
+        ),
+        "enc": (
+            ("project", "enc_output.0"),
+            ("norm", "enc_output.1"),
+            ("class_head", "enc_score_head"),
+            ("box_head", "enc_bbox_head"),
+        ),
+        "head": (("class_heads", "dec_score_head"), ("box_heads", "dec_bbox_head")),
+    },
+    aliases=(
+        # v2 names what v1 numbers; everything else is the same.
+        (r"^encoder\.input_proj\.(\d+)\.conv\.", r"encoder.input_proj.\1.0."),
+        (r"^encoder\.input_proj\.(\d+)\.norm\.", r"encoder.input_proj.\1.1."),
+        (r"^decoder\.enc_output\.proj\.", "decoder.enc_output.0."),
+        (r"^decoder\.enc_output\.norm\.", "decoder.enc_output.1."),
+    ),
+    derived=(
+        r"cross_attn\.num_points_scale$",
+        r"^decoder\.(anchors|valid_mask)$",
+        r"^encoder\.pos_embed\d+$",
+    ),
+    probes=("backbone.conv1.", "backbone.res_layers.", "decoder.dec_score_head."),
+    stacks_attention=True,
+)
+
+TABLES = (TRANSFORMERS, AUTHORS)
