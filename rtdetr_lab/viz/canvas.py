@@ -1,0 +1,180 @@
+r"""# Canvas: what all figures share
+
+Axes that a reader gives or that we make, a picture to draw on, and a few marks that stay readable
+on it.
+
+- **Places on a picture are pixels**, x to the right and y down; the left edge of the first pixel is
+  0 and not −½, so that a fraction times the size is a place.
+- **A quiet picture** is grey and dark, so that colours and light mean the data alone.
+- **Marks carry a dark rim.** Colours are Okabe and Ito's (`palette.py`), and what has a colour has
+  a second difference as well (a shape, a dash, a word).
+- **Light or dark** is the page's choice: `with themed(DARK):` around any figure. Functions look at
+  the axes they draw on and never ask.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+from rtdetr_lab.boxes import scale_boxes, xyxy_from_cxcywh
+from rtdetr_lab.config import require
+from rtdetr_lab.images.arrays import RGB, rgb_from_array
+from rtdetr_lab.notation import Size
+from rtdetr_lab.viz.palette import DARK, LIGHT, OKABE_ITO, Palette, luminance, mix
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+WIDTH = 7.0
+"""Inches of a full-width figure: 700 pixels in the docs."""
+
+RIM = "#101010"
+FRAME = "#808080"
+BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILLION, YELLOW = OKABE_ITO
+LEVEL_COLORS = (SKY, ORANGE, PURPLE, GREEN, YELLOW)
+LEVEL_MARKERS = ("o", "s", "^", "D", "v")
+HEAT = "inferno"
+"""Colour map of amounts: one lightness per value, for all kinds of colour vision."""
+
+
+@contextmanager
+def themed(palette: Palette) -> Iterator[None]:
+    """Figures made inside have the page, ink and grid of `palette`."""
+    import matplotlib
+
+    ink = ("text.color", "axes.labelcolor", "axes.titlecolor", "xtick.color", "ytick.color")
+    page = ("figure.facecolor", "axes.facecolor", "savefig.facecolor", "legend.facecolor")
+    style = dict.fromkeys(ink, palette.ink) | dict.fromkeys(page, palette.background)
+    with matplotlib.rc_context(style | {"axes.edgecolor": palette.muted}):
+        yield
+
+
+def page_of(ax: "Axes") -> Palette:
+    """The palette that fits the background of `ax`."""
+    from matplotlib.colors import to_hex
+
+    return DARK if luminance(to_hex(ax.get_facecolor())) < 0.5 else LIGHT
+
+
+def as_rgb(image: np.ndarray | Tensor) -> RGB:
+    """The picture in an array or tensor, as 8-bit RGB."""
+    return rgb_from_array(image, "image")
+
+
+def new_axes(ax: "Axes | None", height: float, width: float = WIDTH) -> "Axes":
+    """`ax`, or the axes of a new figure of so many inches."""
+    if ax is not None:
+        return ax
+    import matplotlib.pyplot as plt
+
+    return plt.subplots(figsize=(width, height), layout="constrained")[1]
+
+
+def new_grid(
+    axes: "Sequence[Axes] | None", count: int, columns: int, aspect: float, extra: float = 0.45
+) -> "list[Axes]":
+    """`axes` if there are `count` of them, or those of a new figure, row by row.
+
+    `aspect` is height by width of one panel, `extra` the inches of its title and legend. Raises
+    `ConfigError` for a wrong number of axes.
+    """
+    if axes is not None:
+        flat = list(np.ravel(np.array(axes, dtype=object)))
+        what = f"{len(flat)} axes for {count} panels"
+        require(len(flat) == count, "axes", what, f"pass {count}, or None for a new figure")
+        return flat
+    import matplotlib.pyplot as plt
+
+    rows = -(-count // columns)
+    height = rows * (WIDTH / columns * aspect + extra)
+    figure, made = plt.subplots(
+        rows, columns, figsize=(WIDTH, height), layout="constrained", squeeze=False
+    )
+    for spare in made.flat[count:]:
+        figure.delaxes(spare)
+    return list(made.flat[:count])
+
+
+def show_picture(ax: "Axes", image: np.ndarray | Tensor, quiet: float = 0.0) -> Size:
+    """Draw the picture, `quiet` of the way to dark grey; returns (height, width) in pixels."""
+    rgb = as_rgb(image)
+    height, width = rgb.shape[:2]
+    if quiet:
+        grey = rgb @ np.array([0.299, 0.587, 0.114])
+        muted = rgb * (1 - quiet) + grey[..., None] * quiet
+        rgb = (muted * (1 - 0.5 * quiet)).astype(np.uint8)
+    ax.imshow(rgb, extent=(0, width, height, 0), aspect="equal")
+    bare(ax)
+    return height, width
+
+
+def bare(ax: "Axes") -> None:
+    """No ticks, a thin frame."""
+    ax.set(xticks=[], yticks=[])
+    for side in ax.spines.values():
+        side.set(color=FRAME, linewidth=0.6)
+
+
+def heat(
+    ax: "Axes", values: Float[Tensor, "h w"], size: Size, over_picture: bool = True, **limits: float
+) -> Any:
+    """One number per cell, stretched over a picture of `size`; what is little lets it through.
+
+    `limits` are `vmin` and `vmax`. The returned image holds the values themselves.
+    """
+    shown = values.detach().double().cpu().numpy()
+    low, high = limits.get("vmin", 0.0), limits.get("vmax", float(shown.max()))
+    strength = np.clip((shown - low) / max(high - low, 1e-12), 0, 1)
+    alpha = 0.9 * strength**0.5 if over_picture else None
+    extent = (0, size[1], size[0], 0)
+    style = {"cmap": HEAT, "interpolation": "nearest", "extent": extent, "alpha": alpha}
+    return ax.imshow(shown, vmin=low, vmax=high, **style)
+
+
+def scale_bar(drawn: Any, axes: "Axes | Sequence[Axes]", label: str) -> None:
+    """A thin colour bar that says what the colours of `drawn` mean."""
+    from matplotlib.cm import ScalarMappable
+
+    axes = list(axes) if isinstance(axes, Sequence) else [axes]
+    # A mappable of its own: the alpha of the image would make the bar transparent as well.
+    opaque = ScalarMappable(drawn.norm, drawn.get_cmap())
+    bar = axes[0].figure.colorbar(opaque, ax=axes, fraction=0.04, pad=0.02, aspect=30)
+    bar.set_label(label, fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+    bar.outline.set(edgecolor=FRAME, linewidth=0.6)
+
+
+def frame_box(
+    ax: "Axes", box: Float[Tensor, "4"], size: Size, color: str, dash: str = "-", width: float = 1.8
+) -> Any:
+    """A box (cxcywh in [0, 1]) as a rectangle in pixels."""
+    from matplotlib.patches import Rectangle
+
+    x0, y0, x1, y1 = scale_boxes(xyxy_from_cxcywh(box.detach().double().cpu()), size).tolist()
+    drawn = Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, ec=color, lw=width, ls=dash)
+    drawn.set_path_effects(rim(width + 1.6))
+    return ax.add_patch(drawn)
+
+
+def rim(width: float) -> list[Any]:
+    """Path effects: a dark line of `width` points below the mark."""
+    from matplotlib.patheffects import Normal, Stroke
+
+    return [Stroke(linewidth=width, foreground=RIM, alpha=0.75), Normal()]
+
+
+def steps(count: int) -> list[str]:
+    """Colours of successive steps, from yellow over orange to vermillion: darker is later."""
+    where = [2 * i / max(1, count - 1) for i in range(count)]
+    return [mix(YELLOW, ORANGE, w) if w <= 1 else mix(ORANGE, VERMILLION, w - 1) for w in where]
+
+
+def key_below(ax: "Axes", handles: Sequence[Any] | None = None, columns: int = 4) -> None:
+    """The legend, under the axes, where it hides nothing."""
+    given = {} if handles is None else {"handles": list(handles)}
+    below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.02), "borderaxespad": 0.3}
+    ax.legend(ncols=columns, fontsize=8, frameon=False, handletextpad=0.5, **below, **given)
