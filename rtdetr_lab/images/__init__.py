@@ -1,0 +1,11 @@
+"""# Images: from whatever holds a picture to a tensor, and from a prediction back to pixels
+
+| module        | from → to                                                                    |
+|---------------|------------------------------------------------------------------------------|
+| `decode`      | path, bytes, file, PIL picture, array or tensor → uint8 RGB, as a viewer has it |
+| `arrays`      | the part of it that guesses about arrays, or refuses to                      |
+| `modes`       | the part of it that knows Pillow's colour modes                              |
+| `preprocess`  | uint8 RGB → floats in [0, 1] of the model's size                             |
+| `postprocess` | `Prediction` → boxes in pixels, scores, labels                               |
+| `tiling`      | windows over a large picture, and what they found put together again         |
+"""

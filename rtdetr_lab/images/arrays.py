@@ -1,0 +1,122 @@
+r"""# Arrays: which picture does this array mean?
+
+An array does not say whether its channels come first, nor what its white is. We read what leaves
+one answer and refuse the rest by name, because a wrong guess gives a dark or striped picture that a
+model still finds something in.
+
+| type               | range                          | read as                                    |
+|--------------------|--------------------------------|--------------------------------------------|
+| bool               |                                | black and white                            |
+| uint8              |                                | as it is                                   |
+| uint16             | above 255 somewhere, or all 0  | 16 bits: the high byte, as Pillow does it  |
+| other integers     | [0, 255]                       | 8 bits in a wider type                     |
+| float              | [0, 1]                         | fractions, white is 1                      |
+| float              | [0, 255], above 2 somewhere    | 8 bits in a wider type                     |
+| anything else      |                                | refused                                    |
+
+Shapes are `H W`, `H W c` or `c H W` with 1, 3 (RGB) or 4 (RGBA) channels. Where both ends could
+be channels the habit of the library decides: last for numpy, first for torch.
+"""
+
+from typing import Any, NoReturn
+
+import numpy as np
+from jaxtyping import UInt8
+from torch import Tensor
+
+from rtdetr_lab.errors import ImageError
+
+RGB = UInt8[np.ndarray, "H W 3"]
+CHANNELS = (1, 3, 4)
+SLACK = 1e-3
+"""How far rounding may carry a float out of [0, 1]; what lies further out was normalised."""
+
+
+def rgb_from_array(array: np.ndarray | Tensor, where: str) -> RGB:
+    """The picture an array or tensor holds, or `ImageError` saying why that is not clear."""
+    first = isinstance(array, Tensor)
+    if isinstance(array, Tensor):
+        array = array.detach().cpu()
+        values = (array.float() if array.is_floating_point() else array).numpy()
+    else:
+        values = np.asarray(array)
+    if not values.size:
+        _refuse(where, f"an array of shape {values.shape} has no pixels", "pass a picture")
+    return _three_channels(_bytes(_channels_last(values, first, where), where))
+
+
+def over_white(rgba: UInt8[np.ndarray, "H W 4"]) -> RGB:
+    """What a viewer with a white page shows behind transparent pixels."""
+    colour, alpha = rgba[..., :3].astype(np.uint32), rgba[..., 3:].astype(np.uint32)
+    return ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+
+
+def high_byte(values: np.ndarray) -> np.ndarray:
+    """16 bits to 8. Not rounded: this is what Pillow does to 16-bit colour, and grey must agree."""
+    return (values.astype(np.uint32) >> 8).astype(np.uint8)
+
+
+def bytes_from_floats(values: np.ndarray, where: str) -> np.ndarray:
+    """Floats to uint8 by their range; see the table above."""
+    if not np.isfinite(values).all():
+        _refuse(where, "holds NaN or infinite pixels", "find out where they come from")
+    low, high = float(values.min()), float(values.max())
+    if -SLACK <= low and high <= 1 + SLACK:
+        return np.rint(values.clip(0, 1) * 255).astype(np.uint8)
+    if low >= 0 and 2 < high <= 255:
+        return np.rint(values).astype(np.uint8)
+    _refuse(
+        where,
+        f"floats from {low:g} to {high:g} are neither [0, 1] nor [0, 255]",
+        "undo a normalisation by mean and std, then scale to [0, 1]",
+    )
+
+
+def _refuse(where: str, what: str, remedy: str) -> NoReturn:
+    raise ImageError(where, what, remedy)
+
+
+def _channels_last(values: np.ndarray, first: bool, where: str) -> np.ndarray:
+    if values.ndim == 2:
+        return values[..., None]
+    if values.ndim != 3:
+        remedy = "pass a list of pictures" if values.ndim == 4 else "pass (H, W) or (H, W, 3)"
+        _refuse(where, f"an array of shape {values.shape} is not one picture", remedy)
+    could_be_first, could_be_last = values.shape[0] in CHANNELS, values.shape[-1] in CHANNELS
+    if not (could_be_first or could_be_last):
+        what = f"shape {values.shape} has no axis of 1, 3 or 4 channels at either end"
+        _refuse(where, what, "pass (H, W, 3) or (3, H, W)")
+    if could_be_first and (first or not could_be_last):
+        return np.moveaxis(values, 0, -1)
+    return values
+
+
+def _bytes(values: np.ndarray, where: str) -> np.ndarray:
+    if values.dtype == np.uint8:
+        return values
+    if values.dtype == bool:
+        return values.astype(np.uint8) * 255
+    if values.dtype.kind == "f":
+        return bytes_from_floats(values, where)
+    if values.dtype.kind not in "ui":
+        _refuse(where, f"pixels of type {values.dtype}", "pass integers or floats")
+    return _bytes_from_integers(values, where)
+
+
+def _bytes_from_integers(values: np.ndarray, where: str) -> np.ndarray:
+    low, high = int(values.min()), int(values.max())
+    if values.dtype == np.uint16:
+        if 0 < high <= 255:
+            what = f"16-bit pixels up to {high} only: nearly black, or 8 bits in a wider type"
+            _refuse(where, what, "cast 8-bit pixels to uint8")
+        return high_byte(values)
+    if low < 0 or high > 255:
+        what = f"{values.dtype} pixels from {low} to {high} are not [0, 255]"
+        _refuse(where, what, "scale to uint8, or cast 16-bit pixels to uint16")
+    return values.astype(np.uint8)
+
+
+def _three_channels(values: Any) -> RGB:
+    if values.shape[-1] == 4:
+        return over_white(values)
+    return np.ascontiguousarray(np.broadcast_to(values, (*values.shape[:2], 3)))
