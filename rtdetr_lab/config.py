@@ -142,7 +142,7 @@ def _differences(a: Any, b: Any, path: str) -> Iterator[tuple[str, tuple[Any, An
     elif isinstance(a, tuple) and isinstance(b, tuple) and len(a) == len(b):
         for i, (x, y) in enumerate(zip(a, b, strict=True)):
             yield from _differences(x, y, _join(path, i))
-    elif type(a) is not type(b) or a != b:
+    elif a != b or isinstance(a, bool) is not isinstance(b, bool):  # 1 is 1.0 but is not True
         yield path, (a, b)
 
 

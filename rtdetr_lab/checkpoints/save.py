@@ -1,0 +1,96 @@
+r"""# Saving: a folder that says what it is
+
+| layout           | files                                                                       |
+|------------------|-----------------------------------------------------------------------------|
+| `"lab"`          | `config.json` (model and metadata), `model.safetensors`                     |
+| `"transformers"` | the same two as transformers writes them, and `preprocessor_config.json`    |
+
+Our `model.safetensors` carries its description in its header as well, so the file alone is enough.
+Every file appears complete or not at all, the weights before the config that describes them; both
+hold the digest of the tensors, so a folder caught between two saves is noticed when it is read.
+"""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from rtdetr_lab.checkpoints.files import digest, write_text, write_weights
+from rtdetr_lab.checkpoints.load import FORMAT, HEADER
+from rtdetr_lab.checkpoints.metadata import Metadata, metadata_for
+from rtdetr_lab.checkpoints.preprocessor import preprocessor_config
+from rtdetr_lab.checkpoints.rename import export_tensors
+from rtdetr_lab.checkpoints.tables import TRANSFORMERS
+from rtdetr_lab.checkpoints.transformers_config import to_transformers
+from rtdetr_lab.config import to_dict
+from rtdetr_lab.deformable_attention import points_per_level
+from rtdetr_lab.errors import CheckpointError, ConfigError
+
+
+def save_pretrained(
+    model: nn.Module,
+    folder: str | os.PathLike[str],
+    layout: Literal["lab", "transformers"] = "lab",
+    *,
+    metadata: Metadata | None = None,
+) -> Path:
+    """Write config and weights of `model` into `folder`; returns it.
+
+    Without `metadata` the model's own is kept, or, if it never had any, classes are numbered.
+    Raises `ConfigError` for what the layout cannot say, and `CheckpointError` for a model without
+    a config or a path that is no folder.
+    """
+    if layout not in LAYOUTS:
+        raise ConfigError("layout", f"{layout!r} is unknown", f"use one of {', '.join(LAYOUTS)}")
+    cfg, path = getattr(model, "cfg", None), Path(folder).expanduser()
+    if cfg is None:
+        what, remedy = (
+            "has no .cfg, so nothing could be built from it",
+            "save what cfg.build() made",
+        )
+        raise CheckpointError(type(model).__name__, what, remedy)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(str(path), f"is no folder: {error}", "give another path") from error
+    known = metadata or getattr(model, "metadata", None) or metadata_for(cfg.num_classes)
+    LAYOUTS[layout](cfg, model.state_dict(), known, path)
+    return path
+
+
+def _save_ours(cfg: Any, tensors: Mapping[str, Tensor], known: Metadata, folder: Path) -> None:
+    known = replace(known, sha256=digest(tensors))
+    tree = {"format": FORMAT, "version": 1, "model": to_dict(cfg), "metadata": known.to_dict()}
+    text = json.dumps(tree, indent=2, allow_nan=False, ensure_ascii=False)
+    write_weights(folder / "model.safetensors", tensors, {HEADER: text})
+    write_text(folder / "config.json", text + "\n")
+
+
+def _save_theirs(cfg: Any, tensors: Mapping[str, Tensor], known: Metadata, folder: Path) -> None:
+    tree = to_transformers(cfg, known.names)  # first: refuses what it cannot say
+    theirs = export_tensors(TRANSFORMERS, tensors, str(folder))
+    if tree["model_type"] == "rt_detr_v2":
+        theirs |= _scales(cfg)
+    write_weights(folder / "model.safetensors", theirs, {})
+    write_text(folder / "config.json", json.dumps(tree, indent=2) + "\n")
+    size = json.dumps(preprocessor_config(known.image_size), indent=2)
+    write_text(folder / "preprocessor_config.json", size + "\n")
+    if known.licence:
+        write_text(folder / "README.md", f"---\nlicense: {known.licence}\n---\n")
+
+
+def _scales(cfg: Any) -> dict[str, Tensor]:
+    """What transformers' v2 stores of its configuration: 1/K of every point."""
+    points = points_per_level(cfg.decoder.num_points, cfg.decoder.num_levels)
+    scale = torch.tensor([1 / k for k in points for _ in range(k)], dtype=torch.float32)
+    name = "model.decoder.layers.{}.encoder_attn.n_points_scale"
+    return {name.format(i): scale for i in range(cfg.decoder.num_layers)}
+
+
+Save = Callable[[Any, Mapping[str, Tensor], Metadata, Path], None]
+LAYOUTS: dict[str, Save] = {"lab": _save_ours, "transformers": _save_theirs}

@@ -1,0 +1,202 @@
+r"""# transformers' configuration: their 52 flat fields, our tree
+
+`transformers_table.py` says which of their fields is which of ours; this file reads it in both
+directions. What we cannot do is not ignored: it is refused by name, as are widths that their config
+states twice and differently. Keys that no computation reads are left alone.
+
+Our v1 and v2 are one model, so the way back writes `rt_detr` wherever that can say it, and
+`rt_detr_v2` for discrete sampling only. Their discrete sampling looks half a cell further than it
+should (`docs/differences.md`), which is `Discrete(shift=0.5)` here.
+"""
+
+from collections.abc import Mapping
+from functools import reduce
+from typing import Any
+
+from torch import nn
+
+from rtdetr_lab.aifi import AIFIConfig
+from rtdetr_lab.backbone import ResNetDConfig
+from rtdetr_lab.ccff import CCFFConfig
+from rtdetr_lab.checkpoints.transformers_table import (
+    BACKBONE,
+    BLOCKS,
+    DEFAULT_WIDTHS,
+    DENOISING,
+    FUNCTIONS,
+    MODEL,
+    ONLY,
+    ONLY_BACKBONE,
+    OUTPUT_NAMES,
+    SAMPLERS,
+    Rows,
+)
+from rtdetr_lab.config import diff, replace_at, require
+from rtdetr_lab.decoder import DecoderConfig
+from rtdetr_lab.deformable_attention import points_per_level
+from rtdetr_lab.denoising import DenoisingConfig
+from rtdetr_lab.errors import ConfigError
+from rtdetr_lab.hybrid_encoder import HybridEncoderConfig
+from rtdetr_lab.layers import FrozenBatchNorm2d
+from rtdetr_lab.query_selection import LearnedContent, TopScore
+from rtdetr_lab.rtdetr import RTDETRConfig
+from rtdetr_lab.samplers import Bilinear
+
+REMEDY = "change the value, or build this variant here and give it as config="
+KEEP = 'save with layout="lab"'
+TRAINING_ONLY = ("criterion", "denoising", "decoder.box_gradient")
+"""Where a difference changes how a model learns and not what it answers."""
+
+
+def from_transformers(tree: Mapping[str, Any], where: str) -> tuple[RTDETRConfig, tuple[str, ...]]:
+    """Our config, and the class names, of their `config.json`.
+
+    Raises `ConfigError` for values that no model can be built from, or that ours cannot do.
+    """
+    kind = tree.get("model_type")
+    known = kind in ("rt_detr", "rt_detr_v2")
+    require(known, where, f"model_type is {kind!r}", "give an rt_detr or rt_detr_v2")
+    _only(tree, ONLY, where)
+    inner = dict(tree.get("backbone_config") or {})
+    if "out_features" in inner and "out_indices" not in inner:
+        inner["out_indices"] = [OUTPUT_NAMES.get(n, 0) for n in inner["out_features"]]
+    _only(inner, ONLY_BACKBONE, f"{where}[backbone_config]")
+    parts = _parts(MODEL, tree, where) | _parts(BACKBONE, inner, f"{where}[backbone_config]")
+    try:
+        names = _class_names(tree, where)
+        cfg = _assembled(parts, tree, len(names))
+    except ConfigError as error:
+        place = error.where if error.where.startswith(where) else f"{where}: {error.where}"
+        raise ConfigError(place, error.what, error.remedy) from error
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ConfigError(where, str(error), "correct its values") from error
+    for key, value in _said_twice(cfg).items():
+        found = list(tree.get(key, DEFAULT_WIDTHS[key]))
+        what = f"is {found}, the other values make it {value}"
+        require(found == value, f"{where}[{key}]", what, "let them agree")
+    return cfg, names
+
+
+def to_transformers(cfg: Any, names: tuple[str, ...]) -> dict[str, Any]:
+    """Their `config.json` of our config; `ConfigError` for what theirs cannot say."""
+    require(isinstance(cfg, RTDETRConfig), "transformers", "is no RT-DETR", KEEP)
+    require(isinstance(cfg.backbone, ResNetDConfig), "backbone", "is no ResNet-D", KEEP)
+    points = set(points_per_level(cfg.decoder.num_points, cfg.decoder.num_levels))
+    what = f"is {cfg.decoder.num_points}, transformers has one number for all levels"
+    require(len(points) == 1, "decoder.num_points", what, KEEP)
+    cfg = replace_at(cfg, "decoder.num_points", points.pop())
+    v2 = cfg.decoder.sampler != Bilinear()
+    tree: dict[str, Any] = {
+        "model_type": "rt_detr_v2" if v2 else "rt_detr",
+        "architectures": [f"RTDetr{'V2' if v2 else ''}ForObjectDetection"],
+        **_spelled(MODEL, cfg),
+        "backbone_config": {"model_type": "rt_detr_resnet", **_spelled(BACKBONE, cfg)},
+        "id2label": {str(i): name for i, name in enumerate(names)},
+        "label2id": {name: i for i, name in enumerate(names)},
+        "freeze_backbone_batch_norms": cfg.backbone.norm is FrozenBatchNorm2d,
+        "learn_initial_query": isinstance(cfg.selection, LearnedContent),
+        **_said_twice(cfg),
+        "num_denoising": 0,
+    }
+    if cfg.denoising is not None:
+        tree |= _spelled(DENOISING, cfg)
+    if v2:
+        tree |= {"decoder_method": "discrete", "decoder_n_levels": cfg.decoder.num_levels}
+    for path, (here, there) in diff(cfg, from_transformers(tree, "transformers")[0]).items():
+        harmless = path.startswith(TRAINING_ONLY)
+        require(harmless, path, f"is {here}, transformers can only say {there}", KEEP)
+    return tree
+
+
+def _parts(rows: Rows, tree: Mapping[str, Any], where: str) -> dict[str, dict[str, Any]]:
+    """Our part → the fields of its config, read from their flat one."""
+    parts: dict[str, dict[str, Any]] = {}
+    for key, path, default in rows:
+        part, _, field = path.rpartition(".")
+        value = _read(tree.get(key, default), default, f"{where}[{key}]")
+        parts.setdefault(part, {})[field] = value
+    return parts
+
+
+def _read(theirs: Any, default: Any, where: str) -> Any:
+    if isinstance(default, str):
+        known = BLOCKS if default in BLOCKS else FUNCTIONS
+        ok = isinstance(theirs, str) and theirs in known
+        require(ok, where, f"is {theirs!r}", f"use one of {', '.join(known)}")
+        return known[theirs]
+    if isinstance(default, list):
+        ok = isinstance(theirs, list | tuple) and all(type(v) is int for v in theirs)
+        require(ok, where, f"is {theirs!r}", "give whole numbers")
+        return tuple(theirs)
+    kinds = (int, float) if isinstance(default, float) else (int,)
+    require(type(theirs) in kinds, where, f"is {theirs!r}", "give a number")
+    return type(default)(theirs)
+
+
+def _spelled(rows: Rows, cfg: Any) -> dict[str, Any]:
+    """Their key → value of our config, written as they write it."""
+    tree = {}
+    for key, path, default in rows:
+        value = reduce(getattr, path.split("."), cfg)
+        if isinstance(default, str):
+            known = BLOCKS if default in BLOCKS else FUNCTIONS
+            names = [name for name, item in known.items() if item is value]
+            require(names, path, f"{value} has no name in transformers", KEEP)
+            tree[key] = names[0]
+        elif isinstance(default, list):
+            tree[key] = list(value)
+        else:
+            tree[key] = type(default)(value)  # their int 10000 is our 10000.0
+    return tree
+
+
+def _assembled(
+    parts: dict[str, dict[str, Any]], tree: Mapping[str, Any], num_classes: int
+) -> RTDETRConfig:
+    method = tree.get("decoder_method", "default")
+    require(method in SAMPLERS, "decoder_method", f"is {method!r}", f"use {', '.join(SAMPLERS)}")
+    frozen = tree.get("freeze_backbone_batch_norms", True)
+    selection = LearnedContent if tree.get("learn_initial_query", False) else TopScore
+    noise = _parts(DENOISING, tree, "config.json")["denoising"]
+    return RTDETRConfig(
+        num_classes,
+        backbone=ResNetDConfig(
+            **parts["backbone"], norm=FrozenBatchNorm2d if frozen else nn.BatchNorm2d
+        ),
+        encoder=HybridEncoderConfig(
+            **parts["encoder"],
+            aifi=AIFIConfig(**parts["encoder.aifi"]),
+            ccff=CCFFConfig(**parts["encoder.ccff"]),
+        ),
+        selection=selection(**parts["selection"]),
+        decoder=DecoderConfig(**parts["decoder"], sampler=SAMPLERS[method]),
+        denoising=DenoisingConfig(**noise) if tree.get("num_denoising", 100) else None,
+    )
+
+
+def _said_twice(cfg: RTDETRConfig) -> dict[str, list[int]]:
+    """What their config repeats: it follows from other values."""
+    outputs = cfg.backbone.outputs
+    return {
+        "encoder_in_channels": [cfg.backbone.widths[i - 1] for i in outputs],
+        "feat_strides": [2 ** (i + 1) for i in outputs],
+        "encode_proj_layers": [len(outputs) - 1],
+        "decoder_in_channels": [cfg.encoder.dim] * len(outputs),
+    }
+
+
+def _only(tree: Mapping[str, Any], allowed: Mapping[str, Any], where: str) -> None:
+    for key, value in allowed.items():
+        found = tree.get(key, value)
+        require(found == value, f"{where}[{key}]", f"is {found!r}, only {value!r} works", REMEDY)
+
+
+def _class_names(tree: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    # Theirs has two classes unless told otherwise; JSON makes the numbers texts.
+    unnamed = {i: f"LABEL_{i}" for i in range(tree.get("num_labels", 2))}
+    given = tree.get("id2label") or unnamed
+    by_id = {int(i): str(name) for i, name in given.items()}
+    what = f"numbers its {len(by_id)} classes {min(by_id)} … {max(by_id)}"
+    contiguous = sorted(by_id) == list(range(len(by_id)))
+    require(contiguous, f"{where}[id2label]", what, "number them 0, 1, 2 …")
+    return tuple(by_id[i] for i in range(len(by_id)))

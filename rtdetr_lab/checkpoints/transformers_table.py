@@ -1,0 +1,84 @@
+r"""# Table: transformers' flat fields ↔ our tree
+
+A row is *their key, our path, their default*: transformers leaves a value out of `config.json`
+where it equals the default of the release that wrote it, so a missing key means the default and
+never "whatever we like". `ONLY` lists keys of which a single value exists here: the others are
+broken upstream, or no published model was trained with them. `transformers_config.py` reads it.
+"""
+
+from typing import Any
+
+import torch.nn.functional as F
+
+from rtdetr_lab.backbone import BasicBlock, Bottleneck
+from rtdetr_lab.samplers import Bilinear, Discrete
+
+Rows = tuple[tuple[str, str, Any], ...]
+
+MODEL: Rows = (
+    ("encoder_hidden_dim", "encoder.dim", 256),
+    ("encoder_layers", "encoder.aifi.num_layers", 1),
+    ("encoder_attention_heads", "encoder.aifi.num_heads", 8),
+    ("encoder_ffn_dim", "encoder.aifi.ffn_dim", 1024),
+    ("encoder_activation_function", "encoder.aifi.act", "gelu"),
+    ("positional_encoding_temperature", "encoder.aifi.temperature", 10000),
+    ("dropout", "encoder.aifi.dropout", 0.0),
+    ("hidden_expansion", "encoder.ccff.expansion", 1.0),
+    ("activation_function", "encoder.ccff.act", "silu"),
+    ("num_queries", "selection.num_queries", 300),
+    ("d_model", "decoder.dim", 256),
+    ("decoder_layers", "decoder.num_layers", 6),
+    ("decoder_attention_heads", "decoder.num_heads", 8),
+    ("decoder_ffn_dim", "decoder.ffn_dim", 1024),
+    ("num_feature_levels", "decoder.num_levels", 3),
+    ("decoder_n_points", "decoder.num_points", 4),
+    ("decoder_activation_function", "decoder.act", "relu"),
+    ("dropout", "decoder.dropout", 0.0),
+)
+
+BACKBONE: Rows = (
+    ("embedding_size", "backbone.stem_width", 64),
+    ("hidden_sizes", "backbone.widths", [256, 512, 1024, 2048]),
+    ("depths", "backbone.depths", [3, 4, 6, 3]),
+    ("layer_type", "backbone.block", "bottleneck"),
+    ("hidden_act", "backbone.act", "relu"),
+    ("out_indices", "backbone.outputs", [2, 3, 4]),
+)
+
+DENOISING: Rows = (
+    ("num_denoising", "denoising.budget", 100),
+    ("label_noise_ratio", "denoising.label_noise", 0.5),
+    ("box_noise_scale", "denoising.box_noise", 1.0),
+)
+
+DEFAULT_WIDTHS = {
+    "encoder_in_channels": [512, 1024, 2048],
+    "feat_strides": [8, 16, 32],
+    "encode_proj_layers": [2],
+    "decoder_in_channels": [256, 256, 256],
+}
+"""Keys that repeat what others say, and what they say when left out."""
+
+ONLY: dict[str, Any] = {
+    "normalize_before": False,
+    "with_box_refine": True,
+    "eval_size": None,
+    "layer_norm_eps": 1e-5,
+    "batch_norm_eps": 1e-5,
+    "activation_dropout": 0.0,
+    "attention_dropout": 0.0,
+    "decoder_offset_scale": 0.5,
+    "use_timm_backbone": False,
+}
+
+ONLY_BACKBONE: dict[str, Any] = {
+    "model_type": "rt_detr_resnet",
+    "num_channels": 3,
+    "downsample_in_first_stage": False,
+    "downsample_in_bottleneck": False,
+}
+
+FUNCTIONS = {"relu": F.relu, "gelu": F.gelu, "silu": F.silu, "swish": F.silu}
+BLOCKS = {"basic": BasicBlock, "bottleneck": Bottleneck}
+SAMPLERS = {"default": Bilinear(), "discrete": Discrete(shift=0.5)}
+OUTPUT_NAMES = {f"stage{i}": i for i in range(1, 9)}
