@@ -58,13 +58,14 @@ MAY_IMPORT = {
     "deploy": CHAPTERS | {"images", "data", "evaluation", "checkpoints"},
     "ablations": CHAPTERS | (EQUIPMENT - {"ablations", "deploy"}),
     # on top
-    "detector": CHAPTERS | EQUIPMENT,
-    "transformers_api": CHAPTERS | EQUIPMENT,
-    "viz.figures": CHAPTERS | EQUIPMENT | {"detector"},  # draws the README: a user, not a part
-    "commands": CHAPTERS | EQUIPMENT | {"detector"},
-    "cli": CHAPTERS | EQUIPMENT | {"detector", "transformers_api", "commands"},
+    "detections": BRICKS | {"images", "viz"},
+    "detector": CHAPTERS | EQUIPMENT | {"detections"},
+    "transformers_api": CHAPTERS | EQUIPMENT | {"detections", "detector"},
+    # draws the pictures of the README: a user of everything, not a part of viz
+    "viz.figures": CHAPTERS | EQUIPMENT | {"detections", "detector"},
+    "cli": CHAPTERS | EQUIPMENT | {"detections", "detector", "transformers_api", "commands"},
     "__main__": {"cli"},
-    "__init__": CHAPTERS | EQUIPMENT | {"detector"},
+    "__init__": CHAPTERS | EQUIPMENT | {"detections", "detector"},
 }
 
 NUMBERED = CHAPTERS - (BRICKS - {"boxes"})
