@@ -22,7 +22,7 @@ Cell $i$ of a map of width $W$ has its centre at $(i + \frac12)/W$.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -42,6 +42,7 @@ class SamplingPlan:
     weights: Float[Tensor, "B Q M P"]
 
 
+@runtime_checkable
 class Sampler(Protocol):
     """Reads the plan's points from the value maps and adds them up, weighted."""
 
