@@ -21,6 +21,7 @@ from rtdetr_lab.ccff import CCFFConfig
 from rtdetr_lab.checkpoints.transformers_table import (
     BACKBONE,
     BLOCKS,
+    CRITERION,
     DEFAULT_WIDTHS,
     DENOISING,
     FUNCTIONS,
@@ -38,6 +39,8 @@ from rtdetr_lab.denoising import DenoisingConfig
 from rtdetr_lab.errors import ConfigError
 from rtdetr_lab.hybrid_encoder import HybridEncoderConfig
 from rtdetr_lab.layers import FrozenBatchNorm2d
+from rtdetr_lab.losses import CriterionConfig, Varifocal
+from rtdetr_lab.matching import FocalCost, MatcherConfig
 from rtdetr_lab.query_selection import LearnedContent, TopScore
 from rtdetr_lab.rtdetr import RTDETRConfig
 from rtdetr_lab.samplers import Bilinear
@@ -100,6 +103,8 @@ def to_transformers(cfg: Any, names: tuple[str, ...]) -> dict[str, Any]:
     }
     if cfg.denoising is not None:
         tree |= _spelled(DENOISING, cfg)
+    if _is_theirs(cfg.criterion):
+        tree |= _spelled(CRITERION, cfg)
     if v2:
         tree |= {"decoder_method": "discrete", "decoder_n_levels": cfg.decoder.num_levels}
     for path, (here, there) in diff(cfg, from_transformers(tree, "transformers")[0]).items():
@@ -171,6 +176,24 @@ def _assembled(
         selection=selection(**parts["selection"]),
         decoder=DecoderConfig(**parts["decoder"], sampler=SAMPLERS[method]),
         denoising=DenoisingConfig(**noise) if tree.get("num_denoising", 100) else None,
+        criterion=_criterion(_parts(CRITERION, tree, "config.json")),
+    )
+
+
+def _criterion(parts: dict[str, dict[str, Any]]) -> CriterionConfig:
+    matcher = MatcherConfig(
+        **parts["criterion.matcher"],
+        classification=FocalCost(**parts["criterion.matcher.classification"]),
+    )
+    loss = Varifocal(**parts["criterion.classification"])
+    return CriterionConfig(matcher, loss, **parts["criterion"])
+
+
+def _is_theirs(criterion: Any) -> bool:
+    return (
+        isinstance(criterion, CriterionConfig)
+        and isinstance(criterion.classification, Varifocal)
+        and isinstance(criterion.matcher.classification, FocalCost)
     )
 
 

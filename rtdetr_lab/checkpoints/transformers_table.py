@@ -46,9 +46,22 @@ BACKBONE: Rows = (
 )
 
 DENOISING: Rows = (
-    ("num_denoising", "denoising.budget", 100),
+    ("num_denoising", "denoising.num_queries", 100),
     ("label_noise_ratio", "denoising.label_noise", 0.5),
     ("box_noise_scale", "denoising.box_noise", 1.0),
+)
+
+CRITERION: Rows = (
+    ("weight_loss_vfl", "criterion.class_weight", 1.0),
+    ("weight_loss_bbox", "criterion.l1_weight", 5.0),
+    ("weight_loss_giou", "criterion.giou_weight", 2.0),
+    ("focal_loss_alpha", "criterion.classification.alpha", 0.75),
+    ("focal_loss_gamma", "criterion.classification.gamma", 2.0),
+    ("matcher_class_cost", "criterion.matcher.class_cost", 2.0),
+    ("matcher_bbox_cost", "criterion.matcher.l1_cost", 5.0),
+    ("matcher_giou_cost", "criterion.matcher.giou_cost", 2.0),
+    ("matcher_alpha", "criterion.matcher.classification.alpha", 0.25),
+    ("matcher_gamma", "criterion.matcher.classification.gamma", 2.0),
 )
 
 DEFAULT_WIDTHS = {
@@ -68,6 +81,7 @@ ONLY: dict[str, Any] = {
     "activation_dropout": 0.0,
     "attention_dropout": 0.0,
     "decoder_offset_scale": 0.5,
+    "use_focal_loss": True,
     "use_timm_backbone": False,
 }
 

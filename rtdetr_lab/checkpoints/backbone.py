@@ -1,0 +1,66 @@
+r"""# Backbone weights alone: start from ImageNet
+
+A detector learns much faster from a backbone that already sees. `load_backbone` fills the backbone
+of a freshly built model and touches nothing else; every backbone tensor must be there and fit.
+
+| what the file may be                              | its names begin with                     |
+|---------------------------------------------------|------------------------------------------|
+| a whole detector: ours, transformers', authors'   | `backbone.`, `model.backbone.model.`     |
+| transformers' `RTDetrResNetBackbone`              | `embedder.`, `encoder.stages.`           |
+| the authors' ImageNet file (`ResNet18_vd_…`)      | `conv1.`, `res_layers.`                  |
+| a `state_dict()` of our `ResNetD`                 | `stem.`, `stages.`                       |
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from rtdetr_lab.checkpoints.files import read_weights
+from rtdetr_lab.checkpoints.rename import import_tensors, table_of
+from rtdetr_lab.checkpoints.source import locate
+from rtdetr_lab.checkpoints.strict import fit
+from rtdetr_lab.errors import CheckpointError
+
+BARE = {
+    ("embedder.", "encoder.stages."): "model.backbone.model.",
+    ("conv1.", "res_layers."): "backbone.",
+    ("stem.", "stages."): "backbone.",
+}
+"""How the names of a backbone on its own begin, and what they lack of a detector's."""
+
+HEADS = ("fc.", "classifier.", "pooler.")
+"""An ImageNet classifier on top of a backbone; it has no place in a detector."""
+
+
+def load_backbone(
+    model: nn.Module, source: str | os.PathLike[str], revision: str | None = None
+) -> nn.Module:
+    """Fill `model.backbone` (or `model`, if it is a backbone) from a file, folder or hub id.
+
+    Returns `model`. Raises `CheckpointError` unless every tensor of the backbone is in the file,
+    under a known name, with the right shape and finite.
+    """
+    path = Path(source).expanduser()
+    weights = read_weights(path if path.is_file() else locate(source, revision).weights)
+    tensors = _of_a_detector(weights.tensors)
+    table = table_of(tensors)
+    ours = import_tensors(table, tensors, weights.where) if table else tensors
+    found = {n.removeprefix("backbone."): t for n, t in ours.items() if n.startswith("backbone.")}
+    if not found:
+        what = f"holds no ResNet-D: its names begin like {next(iter(weights.tensors), 'nothing')!r}"
+        remedy = "give a detector, transformers' RTDetrResNetBackbone or the authors' ResNet-vd"
+        raise CheckpointError(weights.where, what, remedy)
+    backbone = getattr(model, "backbone", model)
+    fit(backbone, found, weights.where, reheaded=False)
+    return model
+
+
+def _of_a_detector(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The names a detector with this backbone would have."""
+    tensors = {n: t for n, t in tensors.items() if not n.startswith(HEADS)}
+    for starts, prefix in BARE.items():
+        if tensors and all(n.startswith(starts) for n in tensors):
+            return {prefix + n: t for n, t in tensors.items()}
+    return tensors
