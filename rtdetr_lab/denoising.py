@@ -1,0 +1,152 @@
+r"""# Denoising: teach with objects that are nearly right
+
+- **Paper**     DN-DETR (Li et al. 2022), DINO §3.3 (contrastive); RT-DETR Table A for the numbers
+- **Notebook**  `notebooks/12_denoising.ipynb`
+- **Elsewhere** `get_contrastive_denoising_training_group` everywhere
+
+Early in training the matching is nearly random: a query is given a cat now and a remote in the next
+epoch, and learns neither. Denoising queries know their object from the start. We take the ground
+truth, spoil it a little, and ask for the original back: no matching needed. A second copy is spoilt
+a lot, and has to be rejected: that is the *contrast*, and it teaches the decoder which of several
+near boxes is the one.
+
+$$ \text{positive: } |\Delta| < \tfrac12 \lambda\, s, \qquad
+   \text{negative: } \tfrac12 \lambda\, s \le |\Delta| < \lambda\, s $$
+
+for every corner coordinate, with $s$ the width or height of the box and $\lambda$ = `box_noise`.
+Labels are redrawn with probability `label_noise` / 2.
+
+**Groups.** With $T$ objects in the fullest picture there is room for $\max(1, 100 / T)$ groups of
+$T$ positives and $T$ negatives: `num_queries` counts positives, so about 200 queries come out.
+
+| objects $T$ | 1 | 7 | 49 | 51 | 100 |
+|---|---|---|---|---|---|
+| groups | 100 | 14 | 2 | 1 | 1 |
+| queries | 200 | 196 | 196 | 102 | 200 |
+
+**Nobody may copy.** A matching query that saw a denoising query would read the answer off it, and
+at inference there is nothing to read. So matching queries never see denoising ones, and groups
+never see each other. Within a group all is open, padding rows included, as in the papers' code.
+
+Crowds would explode the count (700 objects, 1,400 queries): beyond `max_queries` a random subset of
+each picture's objects is denoised instead. A batch without any object gets one group of padding, so
+that the label embedding always has a gradient, of exactly zero.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from rtdetr_lab.boxes import cxcywh_from_xyxy, inverse_sigmoid, xyxy_from_cxcywh
+from rtdetr_lab.config import require
+from rtdetr_lab.structures import CDNBatch, Targets
+
+
+@dataclass(frozen=True)
+class DenoisingConfig:
+    """`num_queries` is the budget of positives over all groups; `max_queries` caps all of them."""
+
+    num_queries: int = 100
+    label_noise: float = 0.5
+    box_noise: float = 1.0
+    max_queries: int = 1000
+
+    def __post_init__(self) -> None:
+        require(
+            self.num_queries >= 1 and self.max_queries >= 2,
+            "denoising.num_queries",
+            f"{self.num_queries} positives and at most {self.max_queries} queries leave nothing",
+            "set denoising=None to train without",
+        )
+        require(
+            0 <= self.label_noise <= 2 and self.box_noise >= 0,
+            "denoising.label_noise",
+            f"label noise {self.label_noise} and box noise {self.box_noise} are out of range",
+            "label noise is from 0 to 2 (half of it is the probability), box noise not negative",
+        )
+
+    def build(self, num_classes: int, dim: int) -> "ContrastiveDenoising":
+        return ContrastiveDenoising(self, num_classes, dim)
+
+
+class ContrastiveDenoising(nn.Module):
+    """Spoilt copies of the ground truth as extra decoder queries."""
+
+    def __init__(self, cfg: DenoisingConfig, num_classes: int, dim: int) -> None:
+        super().__init__()
+        self.cfg = cfg
+        self.num_classes = num_classes
+        # One row more than classes: padding, which is always zero.
+        self.label_embedding = nn.Embedding(num_classes + 1, dim, padding_idx=num_classes)
+
+    def forward(self, targets: Targets, num_matching: int) -> CDNBatch:
+        """Draws from torch's global generator, in the order of transformers' function."""
+        device = self.label_embedding.weight.device
+        labels, boxes, index = self._padded(targets, device)
+        size = labels.shape[1]
+        groups = max(1, self.cfg.num_queries // size) if targets.num_boxes else 1
+        repeat = 2 * groups
+        negative = torch.arange(size * repeat, device=device) % (2 * size) >= size
+
+        index = index.repeat(1, repeat)
+        labels = self._noised_labels(labels.repeat(1, repeat), index >= 0)
+        reference_logits = self._noised_boxes(boxes.repeat(1, repeat, 1), negative)
+        return CDNBatch(
+            content=self.label_embedding(labels),
+            reference_logits=reference_logits,
+            blocked=who_may_not_see(size, groups, num_matching, device),
+            labels=labels,
+            is_positive=(~negative).expand_as(labels) & (index >= 0),
+            target_index=index,
+            num_groups=groups,
+        )
+
+    def _padded(
+        self, targets: Targets, device: torch.device
+    ) -> tuple[Int[Tensor, "B T"], Float[Tensor, "B T 4"], Int[Tensor, "B T"]]:
+        """Labels, boxes and object numbers as rectangles; padding has label C and number -1."""
+        room = self.cfg.max_queries // 2
+        size = max(1, min(room, max(targets.counts, default=0)))
+        labels = torch.full((len(targets), size), self.num_classes, device=device)
+        boxes = torch.zeros(len(targets), size, 4, device=device)
+        index = torch.full((len(targets), size), -1, device=device)
+        for row, count in enumerate(targets.counts):
+            kept = torch.arange(count) if count <= room else torch.randperm(count)[:room]
+            kept = kept.to(device)
+            labels[row, : len(kept)] = targets.labels[row][kept]
+            boxes[row, : len(kept)] = targets.boxes[row][kept].to(boxes.dtype)
+            index[row, : len(kept)] = kept
+        return labels, boxes, index
+
+    def _noised_labels(
+        self, labels: Int[Tensor, "B R"], real: Bool[Tensor, "B R"]
+    ) -> Int[Tensor, "B R"]:
+        if self.cfg.label_noise == 0:
+            return labels
+        # float32 and int32 as in the reference, so that one seed draws the same numbers in both.
+        redraw = torch.rand_like(labels, dtype=torch.float32) < self.cfg.label_noise * 0.5
+        other = torch.randint_like(labels, 0, self.num_classes, dtype=torch.int32).long()
+        return torch.where(redraw & real, other, labels)
+
+    def _noised_boxes(
+        self, boxes: Float[Tensor, "B R 4"], negative: Bool[Tensor, "R"]
+    ) -> Float[Tensor, "B R 4"]:
+        if self.cfg.box_noise == 0:
+            return inverse_sigmoid(boxes)
+        half_size = boxes[..., 2:].repeat(1, 1, 2) * 0.5 * self.cfg.box_noise
+        sign = torch.randint_like(boxes, 0, 2) * 2.0 - 1.0
+        amount = torch.rand_like(boxes) + negative.to(boxes.dtype)[:, None]
+        corners = xyxy_from_cxcywh(boxes) + sign * amount * half_size
+        return inverse_sigmoid(cxcywh_from_xyxy(corners.clamp(0, 1)))
+
+
+def who_may_not_see(
+    size: int, num_groups: int, num_matching: int, device: torch.device | str = "cpu"
+) -> Bool[Tensor, "S S"]:
+    """Row i must not attend to column j; groups of 2·size denoising queries come first."""
+    group = torch.arange(2 * size * num_groups, device=device) // (2 * size)
+    group = torch.cat([group, torch.full((num_matching,), -1, device=device)])
+    looks, seen = group[:, None], group[None, :]
+    return (looks != seen) & (seen >= 0)
