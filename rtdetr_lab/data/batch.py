@@ -1,0 +1,190 @@
+"""# Batch: a sample, what is true about it, and many samples at once
+
+A `Sample` is what a model trains on: a picture of the model's size with labels and boxes. Its
+`truth` is what the annotation said, in pixels of the stored picture, crowd regions included.
+Transforms change the former and never the latter, so that evaluation measures against the truth
+however the picture was resized on the way.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, cast, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from rtdetr_lab.errors import DataError, LabError
+from rtdetr_lab.notation import Size
+from rtdetr_lab.structures import Targets
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """One picture as annotated: boxes and areas in pixels of the picture as stored."""
+
+    image_id: int
+    size: Size
+    labels: Int[Tensor, "A"]
+    boxes_xyxy: Float[Tensor, "A 4"]
+    areas: Float[Tensor, "A"]
+    is_crowd: Bool[Tensor, "A"]
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One picture to train on, with T labels and boxes (cxcywh in [0, 1]); crowds left out."""
+
+    image: UInt8[Tensor, "3 H W"] | Float[Tensor, "3 H W"]
+    labels: Int[Tensor, "T"]
+    boxes: Float[Tensor, "T 4"]
+    truth: Truth
+    masks: Bool[Tensor, "T H W"] | None = None
+
+    @property
+    def image_id(self) -> int:
+        """The id the annotation gave the picture."""
+        return self.truth.image_id
+
+    @property
+    def size(self) -> Size:
+        """(height, width) of the picture as stored."""
+        return self.truth.size
+
+
+@runtime_checkable
+class Dataset(Protocol):
+    """What the equipment needs: samples by number, and what their labels mean."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Class names by label."""
+
+    @property
+    def category_ids(self) -> Sequence[int]:
+        """The annotation's ids by label."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample: ...
+
+
+Transform = Callable[[Sample], Sample]
+RandomTransform = Callable[[Sample, np.random.Generator], Sample]
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """A data set with a transform applied to every sample."""
+
+    dataset: Dataset
+    transform: Transform
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Class names by label."""
+        return self.dataset.names
+
+    @property
+    def category_ids(self) -> Sequence[int]:
+        """The annotation's ids by label."""
+        return self.dataset.category_ids
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.transform(self.dataset[index])
+
+
+@dataclass(frozen=True)
+class Augmented:
+    """Every sample in `rounds` random versions; version and number decide the random numbers.
+
+    So an augmented picture, too, is a function of its index, whoever loads it and whenever.
+    """
+
+    dataset: Dataset
+    transform: RandomTransform
+    seed: int = 0
+    rounds: int = 1000
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Class names by label."""
+        return self.dataset.names
+
+    @property
+    def category_ids(self) -> Sequence[int]:
+        """The annotation's ids by label."""
+        return self.dataset.category_ids
+
+    def __len__(self) -> int:
+        return len(self.dataset) * self.rounds
+
+    def __getitem__(self, index: int) -> Sample:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        rng = np.random.default_rng(np.random.SeedSequence([self.seed, index]))
+        return self.transform(self.dataset[index % len(self.dataset)], rng)
+
+
+def collate(samples: Sequence[Sample]) -> tuple[Float[Tensor, "B 3 H W"], Targets]:
+    """Pictures in [0, 1] and their targets; raises `DataError` where sizes differ."""
+    if not samples:
+        raise DataError("batch", "holds no samples", "give at least one")
+    sizes = [tuple(s.image.shape[-2:]) for s in samples]
+    for sample, size in zip(samples, sizes, strict=True):
+        if size != sizes[0]:
+            what = f"is {size[0]}×{size[1]}, the first of the batch {sizes[0][0]}×{sizes[0][1]}"
+            remedy = "resize all pictures to one size (rtdetr_lab.data.transforms.resize)"
+            raise DataError(f"picture {sample.image_id}", what, remedy)
+    masks = [s.masks for s in samples]
+    targets = Targets(
+        tuple(s.labels for s in samples),
+        tuple(s.boxes for s in samples),
+        tuple(m for m in masks if m is not None) if all(m is not None for m in masks) else None,
+    )
+    return torch.stack([as_float(s.image) for s in samples]), targets
+
+
+def as_float(image: Tensor) -> Float[Tensor, "3 H W"]:
+    """Eight bits to [0, 1]; floats as they are."""
+    return image.float() / 255 if image.dtype == torch.uint8 else image
+
+
+def in_order(dataset: Dataset, batch_size: int, num_workers: int = 0) -> Iterator[list[Sample]]:
+    """All samples from first to last, some at a time: what an evaluation walks through.
+
+    Training has a stream of its own, which never ends and can start anywhere (`training.stream`).
+    """
+    loader: Any = DataLoader(
+        cast(Any, _Loadable(dataset)),
+        batch_size=batch_size,
+        num_workers=num_workers,
+        collate_fn=list,
+        generator=torch.Generator().manual_seed(0),  # so that it draws nothing from the run's
+    )
+    for samples in loader:
+        for sample in samples:
+            if isinstance(sample, LabError):
+                raise sample
+        yield samples
+
+
+@dataclass(frozen=True)
+class _Loadable:
+    """An error that a worker raises would be wrapped; carried over as a value it keeps its type."""
+
+    dataset: Dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Sample | LabError:
+        try:
+            return self.dataset[index]
+        except LabError as error:
+            return error

@@ -1,0 +1,139 @@
+r"""# The shapes world: pictures nobody has to download, with labels nobody can doubt
+
+`draw(config, seed, index)` is a picture and everything true about it: a label, a box and a mask per
+object, and the stuff behind them. It is a function: the same arguments give the same picture in any
+process, so a data set is two numbers and a count, and a worker needs no state.
+
+Things are painted from back to front. One is refused, and tried elsewhere, if it would leave too
+little of itself inside the picture, or too little of those already there uncovered: **what is
+labelled can be seen.** A box is the extent of the *visible* pixels of its object, from the left
+edge of the first to the right edge of the last, so it is exact.
+
+The default is meant to be hard but fair: ten classes with look-alikes (`shapes_outlines.py` says
+where one ends and the next begins), all of COCO's sizes, overlap, crowds, distractors, and colours,
+textures and areas that say nothing about the class.
+
+| seed          | used for                                              |
+|---------------|-------------------------------------------------------|
+| 0 (`TRAIN`)   | training, unless you choose another                   |
+| 1 (`VAL`)     | validation: never train on it                         |
+| 2, 3, …       | further training sets, for instance of a second run   |
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float32, Int16, Int64, UInt8
+
+from rtdetr_lab.boxes import cxcywh_from_xyxy
+from rtdetr_lab.data.batch import Sample, Truth
+from rtdetr_lab.data.shapes_outlines import CLASSES
+from rtdetr_lab.data.shapes_paint import CLUTTER, background, develop
+from rtdetr_lab.data.shapes_plan import ShapesConfig as ShapesConfig
+from rtdetr_lab.data.shapes_plan import plan
+from rtdetr_lab.data.shapes_scene import Scene
+
+SHAPE_NAMES = tuple(outline.name for outline in CLASSES)
+"""The classes, in the order of their labels."""
+
+TRAIN, VAL = 0, 1
+"""Seeds of the two splits. Pictures of different seeds never share their random numbers."""
+
+DEFAULT = ShapesConfig()
+
+
+@dataclass(frozen=True, eq=False)
+class ShapesPicture:
+    """A picture and the truth about it."""
+
+    image: UInt8[np.ndarray, "H W 3"]
+    labels: Int64[np.ndarray, "T"]
+    boxes_xyxy: Float32[np.ndarray, "T 4"]
+    """In pixels: left and top edge of the first visible pixel, right and bottom of the last."""
+    instances: Int16[np.ndarray, "H W"]
+    """1 … T where that object is what one sees, else 0."""
+    regions: UInt8[np.ndarray, "H W"]
+    """Index into `STUFF_NAMES` of the background, also behind the objects."""
+    visible: Float32[np.ndarray, "T"]
+    """The part of each object that neither another thing nor the picture's border hides."""
+
+    @cached_property
+    def masks(self) -> Bool[np.ndarray, "T H W"]:
+        """One mask of visible pixels per object."""
+        numbers = np.arange(1, len(self.labels) + 1, dtype=np.int16)
+        return self.instances[None] == numbers[:, None, None]
+
+    @cached_property
+    def areas(self) -> Float32[np.ndarray, "T"]:
+        """Visible pixels per object: what COCO calls its area."""
+        counts = np.bincount(self.instances.ravel(), minlength=len(self.labels) + 1)
+        return counts[1:].astype(np.float32)
+
+
+def draw(config: ShapesConfig, seed: int, index: int) -> ShapesPicture:
+    """Picture number `index` of the world `seed`."""
+    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, index])))
+    canvas, regions = background(rng, (config.size, config.size), config.texture)
+    scene = Scene(config, rng, canvas)
+    for thing in plan(config, rng):
+        scene.add(thing)
+    clutter = scene.instances < 0
+    regions[clutter], scene.instances[clutter] = CLUTTER, 0
+    labels, boxes_xyxy, visible = scene.truth()
+    image = develop(rng, canvas, config.light, config.noise)
+    return ShapesPicture(
+        image.transpose(1, 2, 0), labels, boxes_xyxy, scene.instances, regions, visible
+    )
+
+
+@dataclass(frozen=True)
+class ShapesDataset:
+    """Pictures 0 … `count` - 1 of the world `seed`, drawn when asked for."""
+
+    config: ShapesConfig = DEFAULT
+    seed: int = TRAIN
+    count: int = 100_000
+    with_masks: bool = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Class names by label."""
+        return SHAPE_NAMES
+
+    @property
+    def category_ids(self) -> tuple[int, ...]:
+        """The ids an export writes: COCO's start at 1."""
+        return tuple(range(1, len(SHAPE_NAMES) + 1))
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Sample:
+        if not 0 <= index < self.count:
+            raise IndexError(index)
+        picture = draw(self.config, self.seed, index)
+        boxes_xyxy = torch.from_numpy(picture.boxes_xyxy)
+        labels = torch.from_numpy(picture.labels)
+        return Sample(
+            image=torch.from_numpy(np.ascontiguousarray(picture.image.transpose(2, 0, 1))),
+            labels=labels,
+            boxes=cxcywh_from_xyxy(boxes_xyxy) / self.config.size,
+            masks=torch.from_numpy(picture.masks) if self.with_masks else None,
+            truth=Truth(
+                image_id=index,
+                size=(self.config.size, self.config.size),
+                labels=labels,
+                boxes_xyxy=boxes_xyxy,
+                areas=torch.from_numpy(picture.areas),
+                is_crowd=torch.zeros(len(labels), dtype=torch.bool),
+            ),
+        )
+
+
+def train_val(
+    config: ShapesConfig, num_train: int, num_val: int = 500
+) -> tuple[ShapesDataset, ShapesDataset]:
+    """A training and a validation set of one world, with nothing in common."""
+    return ShapesDataset(config, TRAIN, num_train), ShapesDataset(config, VAL, num_val)

@@ -1,0 +1,111 @@
+"""# The plan of a picture: how hard, how many, how large, in which order
+
+The knobs of the shapes world, and what they decide before anything is painted. Large things mostly
+come first, so that they lie behind small ones more often than in front of them.
+"""
+
+import math
+from dataclasses import dataclass
+
+from rtdetr_lab.config import require
+from rtdetr_lab.data.shapes_outlines import CLASSES, DISTRACTORS, STROKE, Outline
+from rtdetr_lab.data.shapes_paint import Rng
+
+SMALL = 32.0
+"""COCO calls an object small below 32² pixels of area."""
+
+
+@dataclass(frozen=True)
+class ShapesConfig:
+    """How hard the world is. A side is the square root of an outline's area, in pixels."""
+
+    size: int = 320
+    min_objects: int = 1
+    max_objects: int = 10
+    min_side: float = 14.0
+    max_side: float = 130.0
+    small_share: float = 0.4
+    """Share of objects outside crowds with a side below 32 pixels."""
+    crowding: float = 0.25
+    """Share of pictures with a crowd of up to `crowd_size` more small objects in one place."""
+    crowd_size: int = 8
+    min_visible: float = 0.6
+    """No labelled object shows less than this part of itself; 1 forbids occlusion."""
+    distractors: int = 3
+    """At most so many outlines without a class, and so many strokes."""
+    texture: float = 0.6
+    """Strength of background patterns, and share of objects with one: 0 … 1."""
+    light: float = 0.4
+    """How much darker one side of the picture may be than the other: 0 … 1."""
+    noise: float = 0.05
+    """Most grain, as a standard deviation of the range 0 … 1."""
+    contrast: float = 0.3
+    """Wanted distance of an object's colour from what it lies on: 0 … 1."""
+
+    def __post_init__(self) -> None:
+        counts = 0 <= self.min_objects <= self.max_objects <= 1000
+        require(counts, "max_objects", f"is {self.max_objects}", "0 ≤ min_objects ≤ max_objects")
+        sides = 4 <= self.min_side <= self.max_side <= self.size
+        require(sides, "min_side", f"is {self.min_side}", "4 ≤ min_side ≤ max_side ≤ size")
+        for name in ("crowd_size", "distractors"):
+            value = getattr(self, name)
+            require(0 <= value <= 1000, name, f"is {value}", "give 0 … 1000")
+        for name in ("small_share", "crowding", "texture", "light", "noise", "contrast"):
+            value = getattr(self, name)
+            require(0 <= value <= 1, name, f"is {value}", "give a share from 0 to 1")
+        seen = 0 < self.min_visible <= 1
+        require(seen, "min_visible", f"is {self.min_visible}", "give a share above 0, up to 1")
+
+
+@dataclass(frozen=True, eq=False)
+class Thing:
+    """What shall be painted: an outline of some side, near a place or anywhere."""
+
+    outline: Outline
+    label: int | None
+    side: float
+    near: tuple[float, float] | None = None
+
+
+def plan(config: ShapesConfig, rng: Rng) -> list[Thing]:
+    """The things of one picture, from the back to the front."""
+    count = int(rng.integers(config.min_objects, config.max_objects + 1))
+    things = [_object(rng, _side(config, rng)) for _ in range(count)]
+    if config.crowd_size and rng.random() < config.crowding:
+        things += _crowd(config, rng)
+    for _ in range(int(rng.integers(config.distractors + 1))):
+        outline = DISTRACTORS[int(rng.integers(len(DISTRACTORS)))]
+        things.append(Thing(outline, None, _side(config, rng)))
+    for _ in range(int(rng.integers(config.distractors + 1))):
+        things.append(Thing(STROKE, None, rng.uniform(0.04, 0.09) * config.size))
+    height = [rng.normal(0, 0.4) - math.log(thing.side) for thing in things]
+    return [things[i] for i in sorted(range(len(things)), key=height.__getitem__)]
+
+
+def _object(rng: Rng, side: float, near: tuple[float, float] | None = None) -> Thing:
+    label = int(rng.integers(len(CLASSES)))
+    return Thing(CLASSES[label], label, side, near)
+
+
+def _crowd(config: ShapesConfig, rng: Rng) -> list[Thing]:
+    """Objects of nearly one size around one place."""
+    near = (rng.uniform(0.2, 0.8) * config.size, rng.uniform(0.2, 0.8) * config.size)
+    side = _between(rng, config.min_side, _border(config))
+    count = int(rng.integers((config.crowd_size + 1) // 2, config.crowd_size + 1))
+    sides = [side * rng.uniform(0.85, 1.15) for _ in range(count)]
+    return [_object(rng, max(config.min_side, s), near) for s in sides]
+
+
+def _side(config: ShapesConfig, rng: Rng) -> float:
+    """Log-uniform on each side of COCO's border of small."""
+    if rng.random() < config.small_share:
+        return _between(rng, config.min_side, _border(config))
+    return _between(rng, _border(config), config.max_side)
+
+
+def _border(config: ShapesConfig) -> float:
+    return min(max(SMALL, config.min_side), config.max_side)
+
+
+def _between(rng: Rng, low: float, high: float) -> float:
+    return math.exp(rng.uniform(math.log(low), math.log(high)))
