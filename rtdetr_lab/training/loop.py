@@ -1,0 +1,219 @@
+r"""# The training loop
+
+    run = train(rtdetr_nano(num_classes=9), data, "runs/nano", from_scratch(200_000))
+
+The same call continues what it finds in the folder, whether it was stopped by Ctrl-C, by
+`stop_after="50m"`, or by a power cut. On the CPU the result is bit for bit that of a run that was
+never stopped: what a step does follows from the state (`state.py`) and its number (`stream.py`).
+
+`train` prepares, `_learn` is the loop, `Trainer.learn` is one step, and `_between` is what comes
+between two of them: a line of the record, a validation, a save.
+"""
+
+import json
+import platform
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from rtdetr_lab.config import build, to_dict
+from rtdetr_lab.data.batch import Dataset
+from rtdetr_lab.errors import TrainingError
+from rtdetr_lab.training import state as keep
+from rtdetr_lab.training.metrics import History, Record, draw_curves
+from rtdetr_lab.training.recipe import MAY_CHANGE, TrainConfig
+from rtdetr_lab.training.stop import Stop
+from rtdetr_lab.training.stream import batches
+from rtdetr_lab.training.trainer import Trainer
+
+RECIPE = TrainConfig()
+Validate = Callable[[nn.Module], dict[str, float]]
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What came out: the averaged model in eval mode, and the record. `finished` is False for a
+    run that was paused; calling `train` again continues it."""
+
+    model: nn.Module
+    history: list[Record]
+    step: int
+    finished: bool
+    folder: Path | None
+
+
+def train(
+    cfg: Any,
+    data: Dataset,
+    out: str | Path | None = None,
+    config: TrainConfig = RECIPE,
+    validate: Validate | None = None,
+    *,
+    stop_after: int | str | None = None,
+    device: str | torch.device | None = None,
+    progress: bool = True,
+) -> Run:
+    """Train what `cfg` describes, or a model that is already built, on `data`.
+
+    `out` is the run folder; without one nothing is kept. `validate` maps the averaged model to
+    scores, of which `AP` decides what is best. `stop_after` pauses this call after so many steps,
+    or after a time ("50m"). Raises `TrainingError` if the folder holds another run or is in use.
+    """
+    folder = None if out is None else Path(out)
+    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    with ExitStack() as held:
+        if folder:
+            held.enter_context(keep.lock(folder))
+        stop = held.enter_context(Stop(stop_after))
+        saved = _saved(folder)
+        keep.seed_everything(config.seed)
+        trainer = Trainer(cfg if isinstance(cfg, nn.Module) else build(cfg), config, where)
+        if folder and saved:
+            _check_same_run(folder, saved, trainer, data)
+            trainer.restore(saved)
+        history = History(folder and folder / "metrics.jsonl", trainer.step)
+        session = Session(trainer, data, folder, history, validate, stop, progress)
+        session.learn()
+    finished = trainer.step >= config.num_steps
+    return Run(trainer.ema.model, history.records, trainer.step, finished, folder)
+
+
+@dataclass
+class Session:
+    """One call of `train`: the loop, and what it does between steps."""
+
+    trainer: Trainer
+    data: Dataset
+    folder: Path | None
+    history: History
+    validate: Validate | None
+    stop: Stop
+    progress: bool
+
+    def __post_init__(self) -> None:
+        self.config = self.trainer.config
+        self.started, self.before = time.monotonic(), self.history.seconds
+        self.logged = (self.trainer.step, self.started)
+
+    def learn(self) -> None:
+        """From the step that is next to the last, or until `stop` says so."""
+        trainer, config, first = self.trainer, self.config, self.trainer.step
+        if self.folder and first == 0:
+            keep.write_file(self.folder / "run.json", _description(trainer, self.data).encode())
+            # An unwritable or full disk shows now and not after the first hour.
+            keep.save_last(self.folder, self._state())
+        last, workers = config.num_steps, config.num_workers
+        stream = batches(self.data, config.batch_size, config.seed, first, last, workers)
+        with self._bar(first, last) as bar:
+            for images, targets in stream:
+                trainer.learn(images, targets)
+                bar.update(len(images))
+                paused = self.stop(trainer.step - first)
+                self._between(bar, paused or trainer.step == last)
+                if paused:
+                    break
+        if self.folder:
+            draw_curves(self.history.records, self.folder / "curves.png")
+
+    def _between(self, bar: tqdm, ends: bool) -> None:
+        step, config = self.trainer.step, self.config
+        is_last = step == config.num_steps
+        if _due(step, config.log_every) or is_last:
+            self.record(bar)
+        if self.validate and (_due(step, config.eval_every) or is_last):
+            self.evaluate(self.validate)
+        if self.folder and (_due(step, config.save_every) or ends):
+            keep.save_last(self.folder, self._state())
+
+    def record(self, bar: tqdm) -> None:
+        """A line of what was learnt since the last one."""
+        now, (step, then) = time.monotonic(), self.logged
+        speed = (self.trainer.step - step) * self.config.batch_size / max(now - then, 1e-9)
+        self.logged = (self.trainer.step, now)
+        means, lr = self.trainer.take_means(), self.trainer.lr
+        self._append({**means, "lr": lr, "pictures_per_s": round(speed, 2)})
+        bar.set_postfix(loss=f"{means['loss']:.3f}", lr=f"{lr:.2g}")
+
+    def evaluate(self, validate: Validate) -> None:
+        """Score the averaged model, without touching the random numbers of the run."""
+        rng = keep.rng_state()
+        scores = validate(self.trainer.ema.model)
+        self.trainer.ema.model.eval()
+        keep.set_rng_state(rng)
+        self._append({k: float(v) for k, v in scores.items()})
+        if self.folder and scores["AP"] > self.trainer.best:
+            self.trainer.best = float(scores["AP"])
+            keep.save_state(self.folder / "best.pt", self._state())
+        self.logged = (self.trainer.step, time.monotonic())
+
+    def _state(self) -> dict[str, Any]:
+        return {**self.trainer.state(), "num_data": len(self.data), "names": list(self.data.names)}
+
+    def _append(self, values: Record) -> None:
+        step, seconds = self.trainer.step, self.before + time.monotonic() - self.started
+        head = {"step": step, "pictures": step * self.config.batch_size}
+        self.history.append({**head, "seconds": round(seconds, 2), **values})
+
+    def _bar(self, first: int, last: int) -> tqdm:
+        size = self.config.batch_size
+        return tqdm(
+            total=last * size,
+            initial=first * size,
+            unit="img",
+            file=sys.stderr,
+            disable=not self.progress,
+            smoothing=0.05,
+        )
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def _saved(folder: Path | None) -> dict[str, Any] | None:
+    state, damaged = keep.load_last(folder) if folder else (None, [])
+    for error in damaged:
+        print(f"{error} Going on from the save before it.", file=sys.stderr)
+    return state
+
+
+def _check_same_run(folder: Path, saved: dict[str, Any], trainer: Trainer, data: Dataset) -> None:
+    """A folder is one run: another model, recipe or data set must not be mixed into it."""
+    mine = {"cfg": to_dict(trainer.model.cfg), "config": to_dict(trainer.config)}
+    for part, now in mine.items():
+        then = json.loads(saved[part])
+        other = sorted(k for k in now.keys() | then.keys() if now.get(k) != then.get(k))
+        other = [name for name in other if part == "cfg" or name not in MAY_CHANGE]
+        if other:
+            what = f"holds a run with another {', '.join(other)}"
+            raise TrainingError(str(folder), what, "give another folder, or the same settings")
+    if saved["num_data"] != len(data):
+        what = f"holds a run on {saved['num_data']} pictures, these are {len(data)}"
+        raise TrainingError(str(folder), what, "give another folder, or the same data")
+
+
+def _description(trainer: Trainer, data: Dataset) -> str:
+    """What a reader wants to know of a run in a year."""
+    return json.dumps(
+        {
+            "model": to_dict(trainer.model.cfg),
+            "recipe": to_dict(trainer.config),
+            "num_data": len(data),
+            "names": list(data.names),
+            "category_ids": list(data.category_ids),
+            "num_parameters": sum(p.numel() for p in trainer.parameters),
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            "device": str(trainer.device),
+            "threads": torch.get_num_threads(),
+        },
+        indent=2,
+    )

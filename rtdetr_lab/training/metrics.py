@@ -1,0 +1,110 @@
+r"""# Metrics: the record of a run
+
+`metrics.jsonl` holds one JSON object per line, and `step`, `pictures` and `seconds` in each:
+
+| kind       | fields                                                                       |
+|------------|------------------------------------------------------------------------------|
+| training   | `loss`, its terms, `grad_norm` (means since the last line), `lr`, `pictures_per_s` |
+| validation | `AP`, `AP50` …: what the evaluation returned                                 |
+
+It is appended to while the run goes on. A run that is resumed from step s drops the lines after s:
+it is about to write them again.
+"""
+
+import io
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from rtdetr_lab.training.state import write_file
+
+Record = dict[str, Any]
+NOT_TERMS = {"step", "pictures", "seconds", "loss", "grad_norm", "lr", "pictures_per_s"}
+
+
+class Window:
+    """Means since the last line of the record; tensors are summed where they are, unread."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.count = 0
+
+    def add(self, values: Mapping[str, Tensor]) -> None:
+        for name, value in values.items():
+            value = value.detach().double()
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+        self.count += 1
+
+    def means(self) -> dict[str, float]:
+        """The means so far."""
+        return {name: float(value) / self.count for name, value in self.sums.items()}
+
+
+class History:
+    """The lines of a run, in memory and, where there is a folder, on disk."""
+
+    def __init__(self, path: Path | None, up_to_step: int) -> None:
+        self.path = path
+        lines = path.read_text().splitlines() if path and path.exists() else []
+        self.records = [r for r in _parsed(lines) if r["step"] <= up_to_step]
+        if path:
+            text = "".join(json.dumps(r) + "\n" for r in self.records)
+            write_file(path, text.encode())
+
+    @property
+    def seconds(self) -> float:
+        """Time spent on the run when it was last recorded."""
+        return self.records[-1]["seconds"] if self.records else 0.0
+
+    def append(self, record: Record) -> None:
+        self.records.append(record)
+        if self.path:
+            with open(self.path, "a") as file:
+                file.write(json.dumps(record) + "\n")
+
+
+def _parsed(lines: Iterable[str]) -> Iterable[Record]:
+    for line in lines:
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:
+            return  # the last line of a process that was killed while writing
+
+
+def draw_curves(records: list[Record], path: Path) -> None:
+    """Loss, its terms, the rate, and AP if it was measured, over pictures seen."""
+    from matplotlib.figure import Figure  # the figure only: no window, no global state
+
+    training = [r for r in records if "loss" in r]
+    if not training:
+        return
+    figure = Figure(figsize=(11, 3.2), layout="constrained")
+    loss, terms, score = figure.subplots(1, 3)
+    seen = [r["pictures"] for r in training]
+    loss.plot(seen, [r["loss"] for r in training])
+    loss.set(title="loss", xlabel="pictures seen", yscale="log")
+    for name in sorted(training[-1].keys() - NOT_TERMS):
+        if "." not in name:  # those of the last layer; the others are in the record
+            terms.plot(seen, [r[name] for r in training], linewidth=1, label=name)
+    terms.set(title="last layer", xlabel="pictures seen", yscale="log")
+    terms.legend()
+    _draw_score(score, records, training)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    write_file(path, buffer.getvalue())
+
+
+def _draw_score(axes: Any, records: list[Record], training: list[Record]) -> None:
+    validation = [r for r in records if "AP" in r]
+    if not validation:
+        axes.plot([r["pictures"] for r in training], [r["lr"] for r in training])
+        axes.set(title="learning rate", xlabel="pictures seen")
+        return
+    for name in ("AP", "AP50"):
+        points = [(r["pictures"], r[name]) for r in validation if name in r]
+        axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=name)
+    axes.set(title="validation", xlabel="pictures seen", ylim=(0, 1))
+    axes.legend()

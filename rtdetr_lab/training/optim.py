@@ -1,0 +1,87 @@
+r"""# Optimizer: who learns how fast, and who is not pulled to zero
+
+$$ \eta_t = \eta\,\min\!\bigl(1, \tfrac{t + 1}{W}\bigr)\; s\bigl(t / T\bigr) $$
+
+Step $t$ of $T$ has the group's rate $\eta$, times a linear warm-up of $W$ steps, times a schedule
+$s$: any callable from the part of the run that is done, in [0, 1], to a factor. `Constant()` is the
+paper's, `Cosine(0.05)` falls to a twentieth.
+
+| group            | rate          | weight decay |
+|------------------|---------------|--------------|
+| backbone, matrix | `backbone_lr` | yes          |
+| backbone, vector | `backbone_lr` | none         |
+| rest, matrix     | `lr`          | yes          |
+| rest, vector     | `lr`          | none         |
+
+"Vectors" are the parameters with one dimension: every bias, and the weights of every norm. Pulling
+those to zero would shrink the signal and not its complexity.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from rtdetr_lab.config import require
+
+Schedule = Callable[[float], float]
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The full rate from the end of the warm-up to the end of the run."""
+
+    def __call__(self, progress: float) -> float:
+        return 1.0
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """From the full rate down to `floor` of it along half a cosine."""
+
+    floor: float = 0.05
+
+    def __post_init__(self) -> None:
+        require(0 <= self.floor <= 1, "floor", f"{self.floor} is no part", "give 0 … 1")
+
+    def __call__(self, progress: float) -> float:
+        wave = 0.5 * (1 + math.cos(math.pi * min(max(progress, 0.0), 1.0)))
+        return self.floor + (1 - self.floor) * wave
+
+
+def lr_factor(step: int, num_steps: int, warmup_steps: int, schedule: Schedule) -> float:
+    """What every group's rate is multiplied with in step `step` (the first is 0)."""
+    warmup = min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
+    return warmup * schedule(step / max(1, num_steps))
+
+
+def parameter_groups(
+    model: nn.Module, lr: float, backbone_lr: float, weight_decay: float
+) -> list[dict[str, Any]]:
+    """The four groups of the table above, empty ones left out; `names` says who is in one."""
+    groups: dict[tuple[bool, bool], dict[str, Any]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        in_backbone, is_vector = name.startswith("backbone."), parameter.ndim <= 1
+        rate = backbone_lr if in_backbone else lr
+        new = {"params": [], "names": [], "lr": rate, "base_lr": rate}
+        new["weight_decay"] = 0.0 if is_vector else weight_decay
+        group = groups.setdefault((in_backbone, is_vector), new)
+        group["params"].append(parameter)
+        group["names"].append(name)
+    return list(groups.values())
+
+
+def adamw(groups: list[dict[str, Any]]) -> torch.optim.AdamW:
+    """AdamW in its one-kernel form: the step of a small model is mostly overhead otherwise."""
+    return torch.optim.AdamW(groups, fused=True)
+
+
+def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Give every group `factor` times its own rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["base_lr"] * factor

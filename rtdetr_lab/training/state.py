@@ -1,0 +1,167 @@
+r"""# State: what a run must remember to go on as if it had never stopped
+
+A checkpoint is one line of text and a `torch.save` of plain tensors, numbers and containers:
+
+    rtdetr_lab run 1 <sha256 of all that follows>\n<torch.save …>
+
+It is written to a temporary file in the same folder, forced to the disk, and renamed, so that a
+name never points at half a file. The one before stays as `previous.pt`: if a disk damages the
+last, the run goes back one save and says so. Reading checks the sum first and then uses
+`weights_only=True`: nothing in a file can make us run it.
+
+| in a run folder              | what it is                                               |
+|------------------------------|----------------------------------------------------------|
+| `run.json`                   | model, recipe and environment, for people                |
+| `metrics.jsonl`              | one line per logged step and per evaluation: the record  |
+| `last.pt`, `previous.pt`     | the complete state, to continue                          |
+| `best.pt`                    | the same, where the validation AP was highest            |
+| `curves.png`                 | the record, drawn                                        |
+| `damaged.pt`                 | a checkpoint whose sum did not fit, set aside            |
+| `lock`                       | held by the process that trains here, freed when it dies |
+"""
+
+import fcntl
+import hashlib
+import io
+import os
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from rtdetr_lab.errors import TrainingError
+
+MAGIC = b"rtdetr_lab run 1 "
+HEADER = len(MAGIC) + 64 + 1
+
+
+def rng_state() -> dict[str, Any]:
+    """Where the random numbers of python, numpy and torch stand, as plain values and tensors."""
+    version, words, gauss = random.getstate()
+    kind, keys, position, has_gauss, cached = np.random.get_state()
+    return {
+        "python": [version, list(words), gauss],
+        "numpy": [
+            kind,
+            torch.from_numpy(np.asarray(keys).astype(np.int64)),
+            position,
+            has_gauss,
+            cached,
+        ],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_rng_state(state: dict[str, Any]) -> None:
+    """Go back to what `rng_state` returned."""
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    kind, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(state["torch"])
+    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def seed_everything(seed: int) -> None:
+    """The same random numbers from here on in python, numpy and torch."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Replace `path` as a whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        remedy = "make room, or give a folder that can be written"
+        raise TrainingError(str(path), f"cannot be written: {error.strerror}", remedy) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Write a checkpoint."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    payload = buffer.getvalue()
+    digest = hashlib.sha256(payload).hexdigest().encode()
+    write_file(path, MAGIC + digest + b"\n" + payload)
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU. `TrainingError` if it is not exactly what was saved."""
+    remedy = "continue from another save, or start anew in another folder"
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise TrainingError(str(path), f"cannot be read: {error.strerror}", remedy) from error
+    if not content.startswith(MAGIC) or len(content) < HEADER:
+        raise TrainingError(str(path), "is not a checkpoint of a training run", remedy)
+    payload = content[HEADER:]
+    if hashlib.sha256(payload).hexdigest().encode() != content[len(MAGIC) : HEADER - 1]:
+        raise TrainingError(str(path), "is damaged: its sha256 does not fit its content", remedy)
+    return torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+
+
+def save_last(folder: Path, state: dict[str, Any]) -> None:
+    """Write `last.pt` and keep the one before as `previous.pt`."""
+    last = folder / "last.pt"
+    if last.exists():
+        os.replace(last, folder / "previous.pt")  # killed here, a run resumes from `previous.pt`
+    save_state(last, state)
+
+
+def load_last(folder: Path) -> tuple[dict[str, Any] | None, list[TrainingError]]:
+    """The newest valid state of a run folder, or None where none was saved, and what was wrong
+    with newer ones. Raises `TrainingError` if there are checkpoints and none of them is valid."""
+    damaged: list[TrainingError] = []
+    for path in (folder / "last.pt", folder / "previous.pt"):
+        if not path.exists():
+            continue
+        try:
+            return load_state(path), damaged
+        except TrainingError as error:
+            damaged.append(error)
+            os.replace(path, folder / "damaged.pt")  # or the next save would take it for good
+    if damaged:
+        raise damaged[0]
+    return None, damaged
+
+
+@contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Hold a run folder. The kernel lets go when the process ends, however it ends; a loader worker
+    that outlives it does not keep it (`lockf` and not `flock`: it stays behind in a fork)."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(folder / "lock", "a+")  # noqa: SIM115 (held as long as the run)
+    except OSError as error:
+        remedy = "give a folder that can be written"
+        raise TrainingError(str(folder), f"cannot be used: {error.strerror}", remedy) from error
+    with file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            what = "another process is training in this folder"
+            raise TrainingError(str(folder), what, "wait for it, or give another folder") from error
+        yield

@@ -1,0 +1,55 @@
+r"""# Stop: when a run pauses
+
+A run pauses between two steps, never inside one: after a number of steps or a time the caller gave,
+on Ctrl-C, or on SIGTERM (what a cluster sends before it takes the machine away). The state is then
+saved, and the same call continues. A second Ctrl-C does not wait.
+"""
+
+import re
+import signal
+import threading
+import time
+from types import FrameType
+from typing import Any
+
+from rtdetr_lab.errors import ConfigError
+
+UNITS = {"s": 1, "m": 60, "h": 3600}
+
+
+def seconds_of(duration: str) -> float:
+    """Seconds of "90s", "50m" or "1.5h"."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", duration.strip())
+    if not match:
+        raise ConfigError("stop_after", f"{duration!r} is no time", 'give "90s", "50m" or "1.5h"')
+    return float(match[1]) * UNITS[match[2]]
+
+
+class Stop:
+    """`stop(steps)` says whether a run that has made so many steps since it was started, pauses."""
+
+    def __init__(self, after: int | str | None) -> None:
+        self.steps = after if isinstance(after, int) else None
+        self.deadline = time.monotonic() + seconds_of(after) if isinstance(after, str) else None
+        self.signal: str | None = None
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> "Stop":
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        self.signal = signal.Signals(number).name
+        signal.signal(number, self._previous[number])
+
+    def __call__(self, steps: int) -> bool:
+        late = self.deadline is not None and time.monotonic() >= self.deadline
+        enough = self.steps is not None and steps >= self.steps
+        return bool(self.signal) or late or enough
