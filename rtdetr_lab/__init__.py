@@ -12,20 +12,50 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:  # the same names for type checkers and editors; a test compares the two lists
+    from rtdetr_lab.checkpoints.load import load_pretrained as load_pretrained
+    from rtdetr_lab.checkpoints.save import save_pretrained as save_pretrained
     from rtdetr_lab.config import diff as diff
     from rtdetr_lab.config import replace_at as replace_at
+    from rtdetr_lab.rtdetr import RTDETRConfig as RTDETRConfig
+    from rtdetr_lab.rtdetr import rtdetr_nano as rtdetr_nano
+    from rtdetr_lab.rtdetr import rtdetr_r18 as rtdetr_r18
+    from rtdetr_lab.rtdetr import rtdetr_r34 as rtdetr_r34
+    from rtdetr_lab.rtdetr import rtdetr_r50 as rtdetr_r50
+    from rtdetr_lab.rtdetr import rtdetr_r50_m as rtdetr_r50_m
+    from rtdetr_lab.rtdetr import rtdetr_r101 as rtdetr_r101
+    from rtdetr_lab.rtdetrv2 import rtdetrv2_r18 as rtdetrv2_r18
+    from rtdetr_lab.rtdetrv2 import rtdetrv2_r34 as rtdetrv2_r34
+    from rtdetr_lab.rtdetrv2 import rtdetrv2_r50 as rtdetrv2_r50
+    from rtdetr_lab.rtdetrv2 import rtdetrv2_r50_m as rtdetrv2_r50_m
+    from rtdetr_lab.rtdetrv2 import rtdetrv2_r101 as rtdetrv2_r101
     from rtdetr_lab.structures import Prediction as Prediction
     from rtdetr_lab.structures import Targets as Targets
     from rtdetr_lab.taps import record as record
     from rtdetr_lab.taps import tap as tap
+    from rtdetr_lab.training import train as train
 
 _HOME = {
+    "load_pretrained": "checkpoints.load",
+    "save_pretrained": "checkpoints.save",
     "diff": "config",
     "replace_at": "config",
+    "RTDETRConfig": "rtdetr",
+    "rtdetr_nano": "rtdetr",
+    "rtdetr_r101": "rtdetr",
+    "rtdetr_r18": "rtdetr",
+    "rtdetr_r34": "rtdetr",
+    "rtdetr_r50": "rtdetr",
+    "rtdetr_r50_m": "rtdetr",
+    "rtdetrv2_r101": "rtdetrv2",
+    "rtdetrv2_r18": "rtdetrv2",
+    "rtdetrv2_r34": "rtdetrv2",
+    "rtdetrv2_r50": "rtdetrv2",
+    "rtdetrv2_r50_m": "rtdetrv2",
     "Prediction": "structures",
     "Targets": "structures",
     "record": "taps",
     "tap": "taps",
+    "train": "training",
 }
 
 __all__ = sorted([*_HOME, "__version__"])
