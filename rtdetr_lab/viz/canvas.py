@@ -35,6 +35,7 @@ WIDTH = 7.0
 RIM = "#101010"
 FRAME = "#808080"
 BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILLION, YELLOW = OKABE_ITO
+OUTSIDE = "#2B2B2B"  # what lies beyond the edge of a picture
 LEVEL_COLORS = (SKY, ORANGE, PURPLE, GREEN, YELLOW)
 LEVEL_MARKERS = ("o", "s", "^", "D", "v")
 HEAT = "inferno"
@@ -71,7 +72,7 @@ def new_axes(ax: "Axes | None", height: float, width: float = WIDTH) -> "Axes":
         return ax
     import matplotlib.pyplot as plt
 
-    return plt.subplots(figsize=(width, height), layout="constrained")[1]
+    return plt.subplots(figsize=(width, height), layout="compressed")[1]
 
 
 def new_grid(
@@ -92,7 +93,7 @@ def new_grid(
     rows = -(-count // columns)
     height = rows * (WIDTH / columns * aspect + extra)
     figure, made = plt.subplots(
-        rows, columns, figsize=(WIDTH, height), layout="constrained", squeeze=False
+        rows, columns, figsize=(WIDTH, height), layout="compressed", squeeze=False
     )
     for spare in made.flat[count:]:
         figure.delaxes(spare)
@@ -108,6 +109,8 @@ def show_picture(ax: "Axes", image: np.ndarray | Tensor, quiet: float = 0.0) -> 
         muted = rgb * (1 - quiet) + grey[..., None] * quiet
         rgb = (muted * (1 - 0.5 * quiet)).astype(np.uint8)
     ax.imshow(rgb, extent=(0, width, height, 0), aspect="equal")
+    ax.set_facecolor(OUTSIDE)
+    ax.autoscale(False)  # what reaches over the edge must not shrink the picture
     bare(ax)
     return height, width
 
@@ -120,32 +123,49 @@ def bare(ax: "Axes") -> None:
 
 
 def heat(
-    ax: "Axes", values: Float[Tensor, "h w"], size: Size, over_picture: bool = True, **limits: float
+    ax: "Axes",
+    values: Float[Tensor, "h w"],
+    size: Size,
+    over_picture: bool = True,
+    vmin: float = 0.0,
+    vmax: float | None = None,
 ) -> Any:
     """One number per cell, stretched over a picture of `size`; what is little lets it through.
 
-    `limits` are `vmin` and `vmax`. The returned image holds the values themselves.
+    The returned image holds the values themselves.
     """
     shown = values.detach().double().cpu().numpy()
-    low, high = limits.get("vmin", 0.0), limits.get("vmax", float(shown.max()))
-    strength = np.clip((shown - low) / max(high - low, 1e-12), 0, 1)
+    high = float(shown.max()) if vmax is None else vmax
+    strength = np.clip((shown - vmin) / max(high - vmin, 1e-12), 0, 1)
     alpha = 0.9 * strength**0.5 if over_picture else None
     extent = (0, size[1], size[0], 0)
     style = {"cmap": HEAT, "interpolation": "nearest", "extent": extent, "alpha": alpha}
-    return ax.imshow(shown, vmin=low, vmax=high, **style)
+    return ax.imshow(shown, vmin=vmin, vmax=high, **style)
 
 
 def scale_bar(drawn: Any, axes: "Axes | Sequence[Axes]", label: str) -> None:
-    """A thin colour bar that says what the colours of `drawn` mean."""
+    """A thin colour bar that says what the colours of `drawn` mean: beside one panel, or all."""
     from matplotlib.cm import ScalarMappable
 
-    axes = list(axes) if isinstance(axes, Sequence) else [axes]
     # A mappable of its own: the alpha of the image would make the bar transparent as well.
     opaque = ScalarMappable(drawn.norm, drawn.get_cmap())
-    bar = axes[0].figure.colorbar(opaque, ax=axes, fraction=0.04, pad=0.02, aspect=30)
+    if isinstance(axes, Sequence):
+        bar = axes[0].figure.colorbar(opaque, ax=list(axes), fraction=0.04, pad=0.02, aspect=30)
+    else:
+        # As tall as the panel, which a bar in the layout is not when the panel keeps its aspect.
+        beside = axes.inset_axes((1.02, 0, 0.03, 1))
+        bar = axes.figure.colorbar(opaque, cax=beside)
     bar.set_label(label, fontsize=8)
     bar.ax.tick_params(labelsize=7)
+    bar.locator = _few_ticks()
+    bar.update_ticks()
     bar.outline.set(edgecolor=FRAME, linewidth=0.6)
+
+
+def _few_ticks() -> Any:
+    from matplotlib.ticker import MaxNLocator
+
+    return MaxNLocator(nbins=4, min_n_ticks=2)
 
 
 def frame_box(
@@ -173,8 +193,30 @@ def steps(count: int) -> list[str]:
     return [mix(YELLOW, ORANGE, w) if w <= 1 else mix(ORANGE, VERMILLION, w - 1) for w in where]
 
 
-def key_below(ax: "Axes", handles: Sequence[Any] | None = None, columns: int = 4) -> None:
-    """The legend, under the axes, where it hides nothing."""
-    given = {} if handles is None else {"handles": list(handles)}
-    below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.02), "borderaxespad": 0.3}
-    ax.legend(ncols=columns, fontsize=8, frameon=False, handletextpad=0.5, **below, **given)
+def line_key(label: str, color: str, dash: str = "-") -> Any:
+    """A legend entry for a line or the frame of a box."""
+    from matplotlib.lines import Line2D
+
+    entry = Line2D([], [], color=color, ls=dash, lw=1.8, label=label)
+    entry.set_path_effects(rim(3.2))
+    return entry
+
+
+def mark_key(label: str, color: str, marker: str, points: float = 7.0) -> Any:
+    """A legend entry for a mark so many points across."""
+    from matplotlib.lines import Line2D
+
+    edge = {"markeredgecolor": RIM, "markeredgewidth": 0.6}
+    return Line2D([], [], ls="", color=color, marker=marker, markersize=points, label=label, **edge)
+
+
+def key_below(axes: "Axes | Sequence[Axes]", handles: Sequence[Any], columns: int = 7) -> None:
+    """The legend, under one panel or under the whole figure, where it hides nothing."""
+    style = {"handles": list(handles), "ncols": min(columns, len(handles)), "fontsize": 8}
+    style |= {"frameon": False, "handletextpad": 0.5, "columnspacing": 1.4}
+    if not isinstance(axes, Sequence):
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0.0), **style)
+        return
+    figure = axes[0].figure
+    arranged = figure.get_layout_engine() is not None  # then the legend gets a place of its own
+    figure.legend(loc="outside lower center" if arranged else "lower center", **style)

@@ -73,6 +73,7 @@ def _level_panels(
     shared: bool,
 ) -> None:
     height, width = size
+    unit = "RMS over channels" if channel is None else f"channel {channel}"
     shown = [strength(m) if channel is None else m[channel].detach().double() for m in maps]
     low = 0.0 if channel is None else min(float(s.min()) for s in shown)
     high = max(float(s.max()) for s in shown)
@@ -81,12 +82,15 @@ def _level_panels(
         own_high = high if shared else float(values.max())
         drawn = heat(ax, values, (height, width), False, vmin=own_low, vmax=own_high)
         rows, columns = values.shape
-        ax.set_title(f"{level_name((rows, columns), (height, width))} · {rows}×{columns}", fontsize=9)
+        ax.set_title(
+            f"{level_name((rows, columns), (height, width))} · {rows}×{columns}", fontsize=9
+        )
         bare(ax)
         if not shared:
-            scale_bar(drawn, ax, "RMS" if channel is None else "activation")
+            last = ax is axes[-1]
+            scale_bar(drawn, ax, unit if last else "")
     if shared:
-        scale_bar(drawn, axes, "RMS" if channel is None else "activation")
+        scale_bar(drawn, list(axes), unit)
 
 
 def channel_energy(features: Float[Tensor, "D h w"], count: int) -> list[int]:
