@@ -1,8 +1,8 @@
 r"""# Matching: which query answers for which object?
 
-- **Paper**     DETR §3.1, Eq. 1; costs and weights: RT-DETR Table A
+- **Paper**     DETR §3.1, Eq. 1 and §A.2; the focal cost: Deformable DETR; weights: RT-DETR Table A
 - **Notebook**  `notebooks/03_matching.ipynb`
-- **Elsewhere** `HungarianMatcher` everywhere
+- **Elsewhere** `HungarianMatcher` (authors), `RTDetrHungarianMatcher` (transformers)
 
 A detector without suppression must be *taught* not to answer twice. So every object is given to
 exactly one query, the cheapest in total, and all other queries are taught to say "nothing":
@@ -11,16 +11,33 @@ $$ \hat\sigma = \arg\min_\sigma \sum_t \mathcal C_{\sigma(t), t}, \qquad
    \mathcal C = 2\, \mathcal C_{\text{class}} + 5\, \|b - \hat b\|_1
               - 2\, \mathrm{GIoU}(b, \hat b) $$
 
-It is solved exactly (Jonker–Volgenant, in scipy), one picture at a time. The class cost is the
-focal loss of saying "yes" minus that of saying "no", at the object's class:
+*In total*: the second-best query for one object can be right, if that frees the best for another.
+Taking the cheapest pair first, then the next, does not find it. The search is exact
+(Jonker–Volgenant, in scipy), one picture at a time, and nothing is differentiated through it: which
+query answers is a fact of this step, how well it answers is what the losses are about.
+
+**The class cost** is what the loss of saying "yes" at the object's class would be, minus that of
+saying "no": how much cheaper the training signal gets if this query takes the object. With the
+focal loss, and $p$ the score of the object's class:
 
 $$ \mathcal C_{\text{class}} = -\alpha (1-p)^\gamma \log p + (1-\alpha)\, p^\gamma \log(1-p) $$
+
+| class cost                     | formula                | of                         |
+|--------------------------------|------------------------|----------------------------|
+| `FocalCost(alpha, gamma)`      | above                  | RT-DETR, Deformable DETR   |
+| `SoftmaxCost()`                | $-p$, with softmax     | DETR                       |
+
+The matching does *not* use the varifocal loss it feeds: its target, the IoU, is the GIoU cost's
+business here.
 
 | situation                    | what happens                                                   |
 |------------------------------|----------------------------------------------------------------|
 | a picture without objects    | an empty assignment                                            |
 | more objects than queries    | min(Q, T) pairs, the cheapest together; the rest go unanswered |
-| a cost that is not finite    | `TrainingError` naming the picture: a match would be arbitrary |
+| a cost that is not finite    | `TrainingError`, naming picture and query                      |
+
+transformers replaces such a cost by a huge number and goes on. We stop: a match would be arbitrary,
+and a model that says NaN has diverged.
 """
 
 from collections.abc import Callable
@@ -77,11 +94,11 @@ class MatcherConfig:
     classification: ClassCost = field(default_factory=FocalCost)
 
     def __post_init__(self) -> None:
+        costs = (self.class_cost, self.l1_cost, self.giou_cost)
         require(
-            min(self.class_cost, self.l1_cost, self.giou_cost) >= 0
-            and self.class_cost + self.l1_cost + self.giou_cost > 0,
+            min(costs) >= 0 and max(costs) > 0,
             "matcher",
-            f"costs {self.class_cost}, {self.l1_cost}, {self.giou_cost} cannot rank anything",
+            f"costs {costs} cannot rank anything",
             "give weights that are not negative and not all zero",
         )
 
@@ -97,20 +114,18 @@ class HungarianMatcher:
 
     @torch.no_grad()
     def __call__(self, layer: LayerPrediction, targets: Targets) -> Assignment:
-        from scipy.optimize import linear_sum_assignment
-
+        """Raises `TrainingError` where the prediction is not finite."""
+        pictures = zip(layer.logits, layer.boxes, targets.labels, targets.boxes, strict=True)
+        costs = [self.cost_matrix(*picture) for picture in pictures]
+        # One transfer for all pictures: each would wait for everything the device has queued.
+        on_cpu = torch.cat([c.flatten() for c in costs]).cpu().split([c.numel() for c in costs])
         queries, objects = [], []
-        for index, (labels, boxes) in enumerate(zip(targets.labels, targets.boxes, strict=True)):
-            cost = self.cost_matrix(layer.logits[index], layer.boxes[index], labels, boxes)
-            if not bool(torch.isfinite(cost).all()):
-                raise TrainingError(
-                    f"picture {index} of the batch",
-                    "the matching cost is not finite: the model's logits or boxes are NaN",
-                    "lower the learning rate, or look for the first bad module with `record`",
-                )
-            rows, columns = linear_sum_assignment(cost.cpu().numpy())
-            queries.append(torch.as_tensor(rows, device=cost.device))
-            objects.append(torch.as_tensor(columns, device=cost.device))
+        for index, (values, cost) in enumerate(zip(on_cpu, costs, strict=True)):
+            if not bool(torch.isfinite(values).all()):
+                raise _not_finite(index, layer)
+            rows, columns = cheapest(values.view(cost.shape))
+            queries.append(rows.to(cost.device))
+            objects.append(columns.to(cost.device))
         return Assignment(tuple(queries), tuple(objects))
 
     def cost_matrix(
@@ -128,3 +143,28 @@ class HungarianMatcher:
             + self.cfg.l1_cost * torch.cdist(boxes, target_boxes, p=1)
             - self.cfg.giou_cost * giou(xyxy_from_cxcywh(boxes), xyxy_from_cxcywh(target_boxes))
         )
+
+
+def cheapest(
+    cost: Float[Tensor, "Q T"],
+) -> tuple[Int[Tensor, "pairs"], Int[Tensor, "pairs"]]:
+    """Rows and columns of the min(Q, T) pairs that cost least together, rows in order."""
+    from scipy.optimize import linear_sum_assignment
+
+    rows, columns = linear_sum_assignment(cost.numpy())
+    return torch.as_tensor(rows), torch.as_tensor(columns)
+
+
+def _not_finite(picture: int, layer: LayerPrediction) -> TrainingError:
+    for name, values in (("logits", layer.logits[picture]), ("boxes", layer.boxes[picture])):
+        broken = (~torch.isfinite(values)).any(-1).nonzero()
+        if len(broken):
+            what = f"the {name} of {len(broken)} queries, query {int(broken[0])} first, are not"
+            break
+    else:
+        what = "the matching cost of finite predictions is not"
+    return TrainingError(
+        f"picture {picture} of the batch",
+        f"{what} finite",
+        "lower the learning rate, or look for the first module that says NaN with `record`",
+    )

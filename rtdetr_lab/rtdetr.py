@@ -41,11 +41,11 @@ from rtdetr_lab.aifi import AIFIConfig
 from rtdetr_lab.backbone import Bottleneck, ResNetDConfig
 from rtdetr_lab.ccff import CCFFConfig
 from rtdetr_lab.config import require
+from rtdetr_lab.criterion import CriterionConfig
 from rtdetr_lab.decoder import DecoderConfig
 from rtdetr_lab.denoising import DenoisingConfig
 from rtdetr_lab.errors import ConfigError
 from rtdetr_lab.hybrid_encoder import HybridEncoderConfig, MemoryProjection
-from rtdetr_lab.losses import CriterionConfig
 from rtdetr_lab.notation import tokens_from_maps
 from rtdetr_lab.query_selection import ProposalHead, TopScore
 from rtdetr_lab.structures import (

@@ -17,7 +17,7 @@ PACKAGE = ROOT / "rtdetr_lab"
 
 BRICKS = {"errors", "notation", "taps", "config", "boxes", "structures", "layers"}
 PARTS = BRICKS | {"matching", "backbone", "aifi", "ccff", "query_selection", "denoising"}
-PARTS |= {"deformable_attention", "samplers", "losses", "hybrid_encoder", "decoder"}
+PARTS |= {"deformable_attention", "samplers", "losses", "criterion", "hybrid_encoder", "decoder"}
 CHAPTERS = PARTS | {"rtdetr", "rtdetrv2", "detr", "segmentation"}
 EQUIPMENT = {"images", "viz", "checkpoints", "data", "evaluation", "training"}
 EQUIPMENT |= {"ablations", "deploy"}
@@ -33,9 +33,10 @@ MAY_IMPORT = {
     "structures": {"errors", "notation"},
     "layers": {"errors", "notation", "taps", "config"},
     # chapters, in reading order
-    "detr": BRICKS | {"matching", "losses", "backbone"},
+    "detr": BRICKS | {"matching", "losses", "criterion", "backbone"},
     "matching": BRICKS - {"layers"},
-    "losses": BRICKS | {"matching"},
+    "losses": BRICKS,
+    "criterion": BRICKS | {"matching", "losses"},
     "backbone": BRICKS,
     "aifi": BRICKS,
     "ccff": BRICKS,
@@ -47,7 +48,7 @@ MAY_IMPORT = {
     "denoising": BRICKS,
     "rtdetr": PARTS,
     "rtdetrv2": PARTS | {"rtdetr"},
-    "segmentation": BRICKS | {"detr", "matching", "losses", "backbone"},
+    "segmentation": BRICKS | {"detr", "matching", "losses", "criterion", "backbone"},
     # equipment: viz takes tensors and images, never a model
     "images": BRICKS,
     "viz": BRICKS | {"images"},
@@ -63,6 +64,7 @@ MAY_IMPORT = {
     "transformers_api": CHAPTERS | EQUIPMENT | {"detections", "detector"},
     # draws the pictures of the README: a user of everything, not a part of viz
     "viz.figures": CHAPTERS | EQUIPMENT | {"detections", "detector"},
+    "commands": CHAPTERS | EQUIPMENT | {"detections", "detector"},
     "cli": CHAPTERS | EQUIPMENT | {"detections", "detector", "transformers_api", "commands"},
     "__main__": {"cli"},
     "__init__": CHAPTERS | EQUIPMENT | {"detections", "detector"},

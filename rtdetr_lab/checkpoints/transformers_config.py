@@ -10,7 +10,6 @@ should (`docs/differences.md`), which is `Discrete(shift=0.5)` here.
 """
 
 from collections.abc import Mapping
-from functools import reduce
 from typing import Any
 
 from torch import nn
@@ -20,33 +19,33 @@ from rtdetr_lab.backbone import ResNetDConfig
 from rtdetr_lab.ccff import CCFFConfig
 from rtdetr_lab.checkpoints.transformers_table import (
     BACKBONE,
-    BLOCKS,
     CRITERION,
     DEFAULT_WIDTHS,
     DENOISING,
-    FUNCTIONS,
+    KEEP,
     MODEL,
     ONLY,
     ONLY_BACKBONE,
     OUTPUT_NAMES,
     SAMPLERS,
-    Rows,
+    parts_of,
+    spelled,
 )
 from rtdetr_lab.config import diff, replace_at, require
+from rtdetr_lab.criterion import CriterionConfig
 from rtdetr_lab.decoder import DecoderConfig
 from rtdetr_lab.deformable_attention import points_per_level
 from rtdetr_lab.denoising import DenoisingConfig
 from rtdetr_lab.errors import ConfigError
 from rtdetr_lab.hybrid_encoder import HybridEncoderConfig
 from rtdetr_lab.layers import FrozenBatchNorm2d
-from rtdetr_lab.losses import CriterionConfig, Varifocal
+from rtdetr_lab.losses import Varifocal
 from rtdetr_lab.matching import FocalCost, MatcherConfig
 from rtdetr_lab.query_selection import LearnedContent, TopScore
 from rtdetr_lab.rtdetr import RTDETRConfig
 from rtdetr_lab.samplers import Bilinear
 
 REMEDY = "change the value, or build this variant here and give it as config="
-KEEP = 'save with layout="lab"'
 TRAINING_ONLY = ("criterion", "denoising", "decoder.box_gradient")
 """Where a difference changes how a model learns and not what it answers."""
 
@@ -64,7 +63,7 @@ def from_transformers(tree: Mapping[str, Any], where: str) -> tuple[RTDETRConfig
     if "out_features" in inner and "out_indices" not in inner:
         inner["out_indices"] = [OUTPUT_NAMES.get(n, 0) for n in inner["out_features"]]
     _only(inner, ONLY_BACKBONE, f"{where}[backbone_config]")
-    parts = _parts(MODEL, tree, where) | _parts(BACKBONE, inner, f"{where}[backbone_config]")
+    parts = parts_of(MODEL, tree, where) | parts_of(BACKBONE, inner, f"{where}[backbone_config]")
     try:
         names = _class_names(tree, where)
         cfg = _assembled(parts, tree, len(names))
@@ -92,8 +91,8 @@ def to_transformers(cfg: Any, names: tuple[str, ...]) -> dict[str, Any]:
     tree: dict[str, Any] = {
         "model_type": "rt_detr_v2" if v2 else "rt_detr",
         "architectures": [f"RTDetr{'V2' if v2 else ''}ForObjectDetection"],
-        **_spelled(MODEL, cfg),
-        "backbone_config": {"model_type": "rt_detr_resnet", **_spelled(BACKBONE, cfg)},
+        **spelled(MODEL, cfg),
+        "backbone_config": {"model_type": "rt_detr_resnet", **spelled(BACKBONE, cfg)},
         "id2label": {str(i): name for i, name in enumerate(names)},
         "label2id": {name: i for i, name in enumerate(names)},
         "freeze_backbone_batch_norms": cfg.backbone.norm is FrozenBatchNorm2d,
@@ -102,56 +101,14 @@ def to_transformers(cfg: Any, names: tuple[str, ...]) -> dict[str, Any]:
         "num_denoising": 0,
     }
     if cfg.denoising is not None:
-        tree |= _spelled(DENOISING, cfg)
+        tree |= spelled(DENOISING, cfg)
     if _is_theirs(cfg.criterion):
-        tree |= _spelled(CRITERION, cfg)
+        tree |= spelled(CRITERION, cfg)
     if v2:
         tree |= {"decoder_method": "discrete", "decoder_n_levels": cfg.decoder.num_levels}
     for path, (here, there) in diff(cfg, from_transformers(tree, "transformers")[0]).items():
         harmless = path.startswith(TRAINING_ONLY)
         require(harmless, path, f"is {here}, transformers can only say {there}", KEEP)
-    return tree
-
-
-def _parts(rows: Rows, tree: Mapping[str, Any], where: str) -> dict[str, dict[str, Any]]:
-    """Our part → the fields of its config, read from their flat one."""
-    parts: dict[str, dict[str, Any]] = {}
-    for key, path, default in rows:
-        part, _, field = path.rpartition(".")
-        value = _read(tree.get(key, default), default, f"{where}[{key}]")
-        parts.setdefault(part, {})[field] = value
-    return parts
-
-
-def _read(theirs: Any, default: Any, where: str) -> Any:
-    if isinstance(default, str):
-        known = BLOCKS if default in BLOCKS else FUNCTIONS
-        ok = isinstance(theirs, str) and theirs in known
-        require(ok, where, f"is {theirs!r}", f"use one of {', '.join(known)}")
-        return known[theirs]
-    if isinstance(default, list):
-        ok = isinstance(theirs, list | tuple) and all(type(v) is int for v in theirs)
-        require(ok, where, f"is {theirs!r}", "give whole numbers")
-        return tuple(theirs)
-    kinds = (int, float) if isinstance(default, float) else (int,)
-    require(type(theirs) in kinds, where, f"is {theirs!r}", "give a number")
-    return type(default)(theirs)
-
-
-def _spelled(rows: Rows, cfg: Any) -> dict[str, Any]:
-    """Their key → value of our config, written as they write it."""
-    tree = {}
-    for key, path, default in rows:
-        value = reduce(getattr, path.split("."), cfg)
-        if isinstance(default, str):
-            known = BLOCKS if default in BLOCKS else FUNCTIONS
-            names = [name for name, item in known.items() if item is value]
-            require(names, path, f"{value} has no name in transformers", KEEP)
-            tree[key] = names[0]
-        elif isinstance(default, list):
-            tree[key] = list(value)
-        else:
-            tree[key] = type(default)(value)  # their int 10000 is our 10000.0
     return tree
 
 
@@ -162,7 +119,7 @@ def _assembled(
     require(method in SAMPLERS, "decoder_method", f"is {method!r}", f"use {', '.join(SAMPLERS)}")
     frozen = tree.get("freeze_backbone_batch_norms", True)
     selection = LearnedContent if tree.get("learn_initial_query", False) else TopScore
-    noise = _parts(DENOISING, tree, "config.json")["denoising"]
+    noise = parts_of(DENOISING, tree, "config.json")["denoising"]
     return RTDETRConfig(
         num_classes,
         backbone=ResNetDConfig(
@@ -176,15 +133,13 @@ def _assembled(
         selection=selection(**parts["selection"]),
         decoder=DecoderConfig(**parts["decoder"], sampler=SAMPLERS[method]),
         denoising=DenoisingConfig(**noise) if tree.get("num_denoising", 100) else None,
-        criterion=_criterion(_parts(CRITERION, tree, "config.json")),
+        criterion=_criterion(parts_of(CRITERION, tree, "config.json")),
     )
 
 
 def _criterion(parts: dict[str, dict[str, Any]]) -> CriterionConfig:
-    matcher = MatcherConfig(
-        **parts["criterion.matcher"],
-        classification=FocalCost(**parts["criterion.matcher.classification"]),
-    )
+    cost = FocalCost(**parts["criterion.matcher.classification"])
+    matcher = MatcherConfig(**parts["criterion.matcher"], classification=cost)
     loss = Varifocal(**parts["criterion.classification"])
     return CriterionConfig(matcher, loss, **parts["criterion"])
 
