@@ -104,7 +104,11 @@ def from_dict(tree: Any, classes: Sequence[Any] = ()) -> Any:
 
 
 def _is_config(value: Any) -> bool:
-    return dataclasses.is_dataclass(type(value)) and type(value).__dataclass_params__.frozen
+    return _is_frozen(type(value))
+
+
+def _is_frozen(cls: type) -> bool:
+    return dataclasses.is_dataclass(cls) and vars(cls)["__dataclass_params__"].frozen
 
 
 def _join(path: str, step: object) -> str:
@@ -215,9 +219,8 @@ def _find_class(name: Any, path: str, own: dict[str, Any]) -> Any:
         found = _resolve(name)
     except (ImportError, AttributeError) as error:
         raise ConfigError(where, f"{name!r} does not exist", remedy) from error
-    ours = dataclasses.is_dataclass(found) and found.__module__ == name.partition(":")[0]
-    frozen = ours and isinstance(found, type) and found.__dataclass_params__.frozen
-    require(frozen, where, f"{name!r} is not a configuration", remedy)
+    ours = isinstance(found, type) and found.__module__ == name.partition(":")[0]
+    require(ours and _is_frozen(found), where, f"{name!r} is not a configuration", remedy)
     return found
 
 

@@ -80,7 +80,7 @@ def metadata_from_dict(tree: Any, where: str) -> Metadata:
         extra = sorted(set(tree) - known) if isinstance(tree, dict) else tree
         raise CheckpointError(f"{where}[metadata]", f"unknown: {extra}", f"use {sorted(known)}")
     try:
-        plain = {k: tuple(v) if isinstance(v, list) else v for k, v in tree.items()}
+        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in tree.items()}
         return Metadata(**plain)
     except TypeError as error:
         raise CheckpointError(f"{where}[metadata]", str(error), "correct its values") from error

@@ -3,17 +3,24 @@ r"""# Table: transformers' flat fields ↔ our tree
 A row is *their key, our path, their default*: transformers leaves a value out of `config.json`
 where it equals the default of the release that wrote it, so a missing key means the default and
 never "whatever we like". `ONLY` lists keys of which a single value exists here: the others are
-broken upstream, or no published model was trained with them. `transformers_config.py` reads it.
+broken upstream, or no published model was trained with them.
+
+`parts_of` reads rows from their flat dictionary, `spelled` writes them into one; what the two trees
+mean beyond single fields is in `transformers_config.py`.
 """
 
+from collections.abc import Mapping
+from functools import reduce
 from typing import Any
 
 import torch.nn.functional as F
 
 from rtdetr_lab.backbone import BasicBlock, Bottleneck
-from rtdetr_lab.samplers import Bilinear, Discrete
+from rtdetr_lab.config import require
+from rtdetr_lab.samplers import Bilinear, Discrete, Sampler
 
 Rows = tuple[tuple[str, str, Any], ...]
+KEEP = 'save with layout="lab"'
 
 MODEL: Rows = (
     ("encoder_hidden_dim", "encoder.dim", 256),
@@ -94,5 +101,47 @@ ONLY_BACKBONE: dict[str, Any] = {
 
 FUNCTIONS = {"relu": F.relu, "gelu": F.gelu, "silu": F.silu, "swish": F.silu}
 BLOCKS = {"basic": BasicBlock, "bottleneck": Bottleneck}
-SAMPLERS = {"default": Bilinear(), "discrete": Discrete(shift=0.5)}
+SAMPLERS: dict[str, Sampler] = {"default": Bilinear(), "discrete": Discrete(shift=0.5)}
 OUTPUT_NAMES = {f"stage{i}": i for i in range(1, 9)}
+
+
+def parts_of(rows: Rows, tree: Mapping[str, Any], where: str) -> dict[str, dict[str, Any]]:
+    """Our part → the fields of its config, read from their flat one."""
+    parts: dict[str, dict[str, Any]] = {}
+    for key, path, default in rows:
+        part, _, field = path.rpartition(".")
+        value = _read(tree.get(key, default), default, f"{where}[{key}]")
+        parts.setdefault(part, {})[field] = value
+    return parts
+
+
+def _read(theirs: Any, default: Any, where: str) -> Any:
+    if isinstance(default, str):
+        known = BLOCKS if default in BLOCKS else FUNCTIONS
+        ok = isinstance(theirs, str) and theirs in known
+        require(ok, where, f"is {theirs!r}", f"use one of {', '.join(known)}")
+        return known[theirs]
+    if isinstance(default, list):
+        ok = isinstance(theirs, list | tuple) and all(type(v) is int for v in theirs)
+        require(ok, where, f"is {theirs!r}", "give whole numbers")
+        return tuple(theirs)
+    kinds = (int, float) if isinstance(default, float) else (int,)
+    require(type(theirs) in kinds, where, f"is {theirs!r}", "give a number")
+    return type(default)(theirs)
+
+
+def spelled(rows: Rows, cfg: Any) -> dict[str, Any]:
+    """Their key → value of our config, written as they write it."""
+    tree: dict[str, Any] = {}
+    for key, path, default in rows:
+        value = reduce(getattr, path.split("."), cfg)
+        if isinstance(default, str):
+            known = BLOCKS if default in BLOCKS else FUNCTIONS
+            names = [name for name, item in known.items() if item is value]
+            require(names, path, f"{value} has no name in transformers", KEEP)
+            tree[key] = names[0]
+        elif isinstance(default, list):
+            tree[key] = list(value)
+        else:
+            tree[key] = type(default)(value)  # their int 10000 is our 10000.0
+    return tree
