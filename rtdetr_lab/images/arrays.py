@@ -18,6 +18,7 @@ Shapes are `H W`, `H W c` or `c H W` with 1, 3 (RGB) or 4 (RGBA) channels. Where
 be channels the habit of the library decides: last for numpy, first for torch.
 """
 
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -27,6 +28,8 @@ from torch import Tensor
 from rtdetr_lab.errors import ImageError
 
 RGB = UInt8[np.ndarray, "H W 3"]
+RGBs = Sequence[UInt8[np.ndarray, "_ _ 3"]]
+"""Pictures of any sizes."""
 CHANNELS = (1, 3, 4)
 SLACK = 1e-3
 """How far rounding may carry a float out of [0, 1]; what lies further out was normalised."""

@@ -10,17 +10,16 @@ rounded to bytes, then divided by 255. (Dividing is exact to the last bit; multi
 precision 1/255 would be wrong in it for 126 of the 256 values.)
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
 from rtdetr_lab.config import require
-from rtdetr_lab.images.arrays import RGB
+from rtdetr_lab.images.arrays import RGB, RGBs
 from rtdetr_lab.notation import Size
 
 
@@ -44,6 +43,6 @@ class Preprocess:
         channels_first = np.asarray(resized).transpose(2, 0, 1)
         return torch.from_numpy(channels_first.astype(np.float32)) / 255
 
-    def batch(self, pictures: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> Float[Tensor, "B 3 h w"]:
+    def batch(self, pictures: RGBs) -> Float[Tensor, "B 3 h w"]:
         """Several pictures, of any sizes, as one batch."""
         return torch.stack([self(rgb) for rgb in pictures])

@@ -1,0 +1,198 @@
+r"""# Detector: the front door
+
+    detector = Detector.from_pretrained("r18")
+    found = detector("kitchen.jpg", threshold=0.5)
+    several = detector(["a.jpg", "b.png", array, tensor])
+
+`decode → Preprocess → model → postprocess`, with the names of the classes; every step can be used
+alone. A detector keeps no state between calls and may be shared by threads. A picture's detections
+do not depend on what it was batched with (up to the last bits of floating point).
+
+One picture that cannot be read raises `ImageError`. Where ten thousand are on their way that is not
+what one wants: `each` yields, in order, a `Detections` or the `ImageError` for every source.
+"""
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from os import PathLike
+from typing import Any, overload
+
+import torch
+from torch import nn
+
+from rtdetr_lab.config import require
+from rtdetr_lab.detections import Classes, Detections
+from rtdetr_lab.errors import ConfigError, ImageError
+from rtdetr_lab.images.arrays import RGB, RGBs
+from rtdetr_lab.images.decode import DEFAULT_LIMITS, Limits, decode, describe
+from rtdetr_lab.images.postprocess import Found, postprocess, suppress
+from rtdetr_lab.images.preprocess import Preprocess
+from rtdetr_lab.images.tiling import Tiling
+from rtdetr_lab.notation import Size
+
+
+class Detector:
+    """Pictures in, `Detections` out.
+
+    `model` is any module in eval mode that answers a batch with a `Prediction`. `names` and `size`
+    default to what the checkpoint says, else to "class 0" … and 640 × 640. `tiling` looks at large
+    pictures in windows, `max_iou` removes overlapping boxes whatever their class: both are off
+    unless given, and are no part of RT-DETR.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        names: Iterable[str] | None = None,
+        *,
+        threshold: float = 0.5,
+        size: Size | None = None,
+        device: torch.device | str | None = None,
+        tiling: Tiling | None = None,
+        max_iou: float | None = None,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
+        self.model = model if device is None else model.to(device)
+        metadata = getattr(model, "metadata", None)
+        self.classes = _classes(model, names, metadata)
+        self.threshold = _checked("threshold", threshold)
+        self.preprocess = Preprocess(size or (metadata.image_size if metadata else (640, 640)))
+        self.tiling, self.limits = tiling, limits
+        self.max_iou = None if max_iou is None else _checked("max_iou", max_iou)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        id_or_path: str | PathLike[str],
+        device: torch.device | str | None = None,
+        threshold: float = 0.5,
+        size: Size | None = None,
+        *,
+        revision: str | None = None,
+        num_classes: int | None = None,
+        tiling: Tiling | None = None,
+        max_iou: float | None = None,
+    ) -> "Detector":
+        """From a short name ("r18", "nano"), a hub id, a folder or a file of weights.
+
+        Without `device`, on the GPU where there is one. For what else `load_pretrained` offers,
+        call it and give its model to `Detector`.
+        """
+        from rtdetr_lab.checkpoints.load import load_pretrained
+
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        return cls(
+            load_pretrained(id_or_path, revision=revision, num_classes=num_classes),
+            threshold=threshold,
+            size=size,
+            device=device,
+            tiling=tiling,
+            max_iou=max_iou,
+        )
+
+    @overload
+    def __call__(self, pictures: list[Any], threshold: float | None = None) -> list[Detections]: ...
+
+    @overload
+    def __call__(self, pictures: Any, threshold: float | None = None) -> Detections: ...
+
+    def __call__(
+        self, pictures: Any, threshold: float | None = None
+    ) -> Detections | list[Detections]:
+        """One picture → `Detections`; a list or tuple → a list. Raises `ImageError`, which names
+        the picture's path or its place in the list."""
+        many = isinstance(pictures, list | tuple)
+        results = []
+        for result in self.each(pictures if many else [pictures], threshold):
+            if isinstance(result, ImageError):
+                raise result
+            results.append(result)
+        return results if many else results[0]
+
+    def each(
+        self, sources: Iterable[Any], threshold: float | None = None, batch_size: int = 8
+    ) -> Iterator[Detections | ImageError]:
+        """For every source, in order, its detections or why it could not be read.
+
+        Reads and detects `batch_size` pictures at a time, so that a stream of any length fits.
+        """
+        require(batch_size >= 1, "batch_size", f"{batch_size} pictures", "take at least one")
+        threshold = self.threshold if threshold is None else _checked("threshold", threshold)
+        pending = enumerate(sources)
+        while chunk := list(islice(pending, batch_size)):
+            read = [self._read(index, source) for index, source in chunk]
+            pictures = [rgb for _, rgb in read if not isinstance(rgb, ImageError)]
+            found = iter(self._detect(pictures, threshold, batch_size))
+            for name, rgb in read:
+                if isinstance(rgb, ImageError):
+                    yield rgb
+                    continue
+                size = (rgb.shape[0], rgb.shape[1])
+                yield Detections.of(next(found), size, self.classes, name, rgb)
+
+    def _read(self, index: int, source: Any) -> tuple[str, RGB | ImageError]:
+        named = isinstance(source, str | PathLike) or getattr(source, "filename", None)
+        name = describe(source) if named else ""
+        try:
+            where = name or f"pictures[{index}] ({describe(source)})"
+            return name, decode(source, self.limits, where)
+        except ImageError as error:
+            return name, error
+
+    def _detect(self, pictures: RGBs, threshold: float, batch_size: int) -> list[Found]:
+        """Every picture cut into its windows, the windows in batches, the answers put together."""
+        sizes = [(rgb.shape[0], rgb.shape[1]) for rgb in pictures]
+        windows = [self.tiling.windows(s) if self.tiling else [(0, 0, *s)] for s in sizes]
+        crops = (
+            rgb[top:bottom, left:right]
+            for rgb, mine in zip(pictures, windows, strict=True)
+            for top, left, bottom, right in mine
+        )
+        answers: list[Found] = []
+        while batch := list(islice(crops, batch_size)):
+            answers += self._forward(batch, threshold)
+        results = []
+        for size, mine in zip(sizes, windows, strict=True):
+            parts, answers = answers[: len(mine)], answers[len(mine) :]
+            found = self.tiling.merge(parts, mine, size) if self.tiling else parts[0]
+            results.append(found if self.max_iou is None else suppress(found, self.max_iou))
+        return results
+
+    @torch.inference_mode()
+    def _forward(self, pictures: RGBs, threshold: float) -> list[Found]:
+        if self.model.training:
+            what = "the model is in training mode: dropout and batch statistics would be at work"
+            raise ConfigError("Detector", what, "call model.eval()")
+        like = next(self.model.parameters(), torch.zeros(()))
+        images = self.preprocess.batch(pictures).to(like)
+        sizes = [(rgb.shape[0], rgb.shape[1]) for rgb in pictures]
+        return postprocess(self.model(images), sizes, threshold)
+
+    def __repr__(self) -> str:
+        height, width = self.preprocess.size
+        kind = type(self.model).__name__
+        return f"Detector({kind}, {len(self.classes)} classes, {height} × {width})"
+
+
+def _checked(where: str, fraction: float) -> float:
+    require(0 <= fraction <= 1, where, f"{fraction} is not a score", "take a number from 0 to 1")
+    return fraction
+
+
+def _classes(model: nn.Module, names: Iterable[str] | None, metadata: Any) -> Classes:
+    num_classes = getattr(getattr(model, "cfg", None), "num_classes", None)
+    if names is not None:
+        classes = Classes(tuple(names))
+    elif metadata is not None and metadata.names:
+        classes = Classes(metadata.names, metadata.category_ids)
+    elif num_classes is not None:
+        classes = Classes.unnamed(num_classes)
+    else:
+        raise ConfigError("names", f"{type(model).__name__} has no cfg.num_classes", "pass names=…")
+    require(
+        num_classes in (None, len(classes)),
+        "names",
+        f"{len(classes)} names for a model with {num_classes} classes",
+        "give every class one name",
+    )
+    return classes
