@@ -39,7 +39,7 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
-def shorten(text: str, width: float, measure: Any) -> str:
+def shorten(text: str, width: float | int, measure: Any) -> str:
     """As much of it as `measure` says fits into `width`; the end (a score) stays readable."""
     if measure(text) <= width:
         return text
@@ -58,6 +58,7 @@ def place_labels(boxes: Sequence[Rect], label_sizes: Sequence[Pair], size: Size)
         inside_top, inside_bottom, right = (x0, y0), (x0, y1 - h), (x1 - w, y0 - h)
         # Above the box it hides nothing of what was found; inside is better than out of the way.
         wishes = [top, inside_top, right, inside_bottom, bottom, (x1 - w, y0), (x1 - w, y1 - h)]
+        wishes += [(x0, y0 + k * h) for k in range(1, 6)]  # a pile becomes a list
         places = [_inside(x, y, w, h, size) for x, y in wishes]
         taken.append(min(places, key=lambda place: sum(_shared(place, t) for t in taken)))
     return [(x0, y0) for x0, y0, _, _ in taken]
@@ -88,7 +89,8 @@ def annotate(
     """A copy of the picture with the boxes drawn into it."""
     height, width = image.shape[:2]
     unit = (height * width) ** 0.5
-    font = _font(max(11, round(unit / 36)))
+    crowd = min(1.0, max(0.7, (12 / max(1, len(texts))) ** 0.5))  # many labels, smaller letters
+    font = _font(max(11, round(unit / 40 * crowd)))
     line, rim, pad = max(2, round(unit / 220)), max(1, round(unit / 700)), max(2, round(unit / 220))
     canvas = Image.fromarray(image)  # copies
     draw = ImageDraw.Draw(canvas)
@@ -96,7 +98,7 @@ def annotate(
     widest = max(width / 2, 12 * font.size) - 2 * pad
     shown = [shorten(printable(t), widest, font.getlength) for t in texts]
     rise, fall = font.getmetrics()
-    label_sizes = [(font.getlength(t) + 2 * pad, rise + fall + pad) for t in shown]
+    label_sizes = [(font.getlength(t) + 2 * pad, float(rise + fall + pad)) for t in shown]
     boxes = _clipped(boxes_xyxy, (height, width))
     places = place_labels(boxes, label_sizes, (height, width))
 
