@@ -1,0 +1,73 @@
+"""# The command line: `rtdetr-lab VERB …`
+
+A thin dispatcher. Every verb is a dataclass in `commands/`; here they get their names. To add one,
+write its module and a line in `COMMANDS`.
+
+Exit codes: 0 done; 1 bad input, named in one line on stderr (`--debug` shows where in the code);
+2 usage; 130 interrupted.
+"""
+
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+import tyro
+
+from rtdetr_lab.commands.base import FAILED, Command, complain
+from rtdetr_lab.errors import LabError
+
+COMMANDS = {
+    "demo": "demo.Demo",
+    "detect": "detect.Detect",
+    "verify": "verify.Verify",
+    "classes": "classes.Classes",
+}
+"""Verb → module.Class in `rtdetr_lab.commands`."""
+
+DESCRIPTION = "Read, run and take apart real-time detection transformers."
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if argv == ["--version"]:
+        print(import_module("rtdetr_lab").__version__)
+        return 0
+    command = _parsed(argv or ["--help"])
+    # Pillow warns about odd metadata on stderr, picture by picture; what matters is an ImageError.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    try:
+        return command.run()
+    except (LabError, OSError) as error:
+        if command.debug:
+            raise
+        complain(error)
+        return FAILED
+    except KeyboardInterrupt:
+        complain(KeyboardInterrupt("interrupted"))
+        return 130
+
+
+def _parsed(argv: list[str]) -> Command:
+    verbs: dict[str, Any] = {verb: _command(home) for verb, home in COMMANDS.items()}
+    command = tyro.extras.subcommand_cli_from_dict(
+        verbs,
+        prog="rtdetr-lab",
+        description=DESCRIPTION,
+        args=argv,
+        config=(tyro.conf.DisallowNone, tyro.conf.FlagCreatePairsOff),
+    )
+    assert isinstance(command, Command)
+    return command
+
+
+def _command(home: str) -> type[Command]:
+    module, name = home.split(".")
+    found: type[Command] = getattr(import_module(f"rtdetr_lab.commands.{module}"), name)
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

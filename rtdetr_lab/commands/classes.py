@@ -1,0 +1,35 @@
+"""# Classes: what a model can call things"""
+
+import json
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from rtdetr_lab.commands.base import DONE, Command
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classes(Command):
+    """List the classes a model knows: label, category id and name."""
+
+    model: Annotated[str, tyro.conf.Positional] = "nano"
+    """A short name, a hub id, a folder or a weights file."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub id."""
+    json: bool = False
+    """Print JSON."""
+
+    def run(self) -> int:
+        from rtdetr_lab.detector import Detector
+
+        classes = Detector.from_pretrained(self.model, "cpu", revision=self.revision).classes
+        rows = list(zip(range(len(classes)), classes.category_ids, classes.names, strict=True))
+        if self.json:
+            keys = ("label", "category_id", "name")
+            print(json.dumps([dict(zip(keys, row, strict=True)) for row in rows]))
+            return DONE
+        print(f"{'label':>5}  {'category id':>11}  name")
+        for label, category_id, name in rows:
+            print(f"{label:>5}  {category_id:>11}  {name}")
+        return DONE

@@ -1,0 +1,152 @@
+"""# Detect: pictures in, annotated pictures and JSON out"""
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from rtdetr_lab.commands.base import DONE, FAILED, USAGE, Command, complain, one_line_of, say
+from rtdetr_lab.commands.pictures import ResultNames, gather, image_ids
+from rtdetr_lab.errors import ImageError
+
+if TYPE_CHECKING:
+    from rtdetr_lab.detections import Detections
+    from rtdetr_lab.detector import Detector
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detect(Command):
+    """Detect objects in pictures; write annotated copies and one JSON."""
+
+    images: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMG …")]
+    """Files, globs (in quotes) and folders."""
+    model: str = "nano"
+    """A short name (r18, v2_r50 …; nano knows shapes), a hub id, a folder or a weights file."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub id; a commit pins it."""
+    threshold: float = 0.5
+    """Keep what scores above this."""
+    out: Path = Path("out")
+    """Folder for the annotated pictures and detections.json."""
+    pictures: bool = True
+    """Write annotated pictures; without them, only JSON."""
+    json: bool = False
+    """Print the JSON to stdout, and everything else to stderr."""
+    coco: Path | None = None
+    """Also write COCO's results format to this file (with --threshold 0 for AP)."""
+    annotations: Path | None = None
+    """COCO JSON in which the image ids for --coco are looked up by file name."""
+    size: tuple[int, int] | None = None
+    """Height and width the model sees; default: what it was trained for."""
+    tile: int | None = None
+    """Look at large pictures in overlapping windows of this many pixels, too."""
+    max_iou: float | None = None
+    """Remove boxes that overlap a better one by more, whatever their class."""
+    batch_size: int = 8
+    """Pictures (or windows) at a time."""
+    device: str | None = None
+    """cpu, cuda, cuda:1 …; default: the GPU where there is one."""
+    limit: int | None = None
+    """Stop after this many pictures."""
+
+    def run(self) -> int:
+        if not self.images:
+            complain(ValueError("detect: no picture given; see rtdetr-lab detect --help"))
+            return USAGE
+        paths = gather(self.images, leave_out=self.out)[: self.limit]
+        ids = image_ids(paths, self.annotations) if self.coco else [0] * len(paths)
+        detector = self._detector()
+        self.out.mkdir(parents=True, exist_ok=True)
+        report = Report(ResultNames(self.out))
+        for path, image_id, result in zip(paths, ids, self._each(detector, paths), strict=True):
+            if isinstance(result, ImageError):
+                complain(result)
+                report.unread.append({"image": str(path), "problem": str(result)})
+            else:
+                self._keep(report, path, result)
+                report.coco += result.to_coco(image_id) if self.coco else []
+        self._write(report, detector)
+        return FAILED if report.unread else DONE
+
+    def _detector(self) -> "Detector":
+        from rtdetr_lab.detector import Detector
+        from rtdetr_lab.images.tiling import Tiling
+
+        detector = Detector.from_pretrained(
+            self.model,
+            self.device,
+            self.threshold,
+            self.size,
+            revision=self.revision,
+            tiling=Tiling(self.tile) if self.tile else None,
+            max_iou=self.max_iou,
+        )
+        introduce(self.model, detector, aside=self.json)
+        return detector
+
+    def _each(self, detector: "Detector", paths: list[Path]) -> Iterator["Detections | ImageError"]:
+        from tqdm import tqdm
+
+        long = len(paths) > self.batch_size and sys.stderr.isatty()
+        with tqdm(total=len(paths), unit="picture", disable=not long, file=sys.stderr) as bar:
+            for result in detector.each(paths, batch_size=self.batch_size):
+                yield result
+                bar.update()
+
+    def _keep(self, report: "Report", path: Path, found: "Detections") -> None:
+        row = found.to_json()
+        line = f"{path}: {summary(found)}"
+        if self.pictures:
+            target = found.save(report.names(path))
+            row["annotated"] = str(target)
+            line += f" → {target}"
+        report.images.append(row)
+        say(line, aside=self.json)
+
+    def _write(self, report: "Report", detector: "Detector") -> None:
+        tree = {
+            "model": self.model,
+            "threshold": self.threshold,
+            "classes": list(detector.classes.names),
+            "images": report.images,
+            "unread": report.unread,
+        }
+        target = self.out / "detections.json"
+        text = json.dumps(tree, ensure_ascii=False, indent=1)
+        target.write_text(text + "\n", encoding="utf8")
+        say(f"{len(report.images)} done, {len(report.unread)} not read → {target}", aside=self.json)
+        if self.coco:
+            self.coco.parent.mkdir(parents=True, exist_ok=True)
+            self.coco.write_text(json.dumps(report.coco) + "\n", encoding="utf8")
+            say(f"{len(report.coco)} rows in COCO's format → {self.coco}", aside=self.json)
+        if self.json:
+            print(text)
+
+
+@dataclass
+class Report:
+    """What has been found so far."""
+
+    names: ResultNames
+    images: list[dict[str, Any]] = field(default_factory=list)
+    unread: list[dict[str, str]] = field(default_factory=list)
+    coco: list[dict[str, Any]] = field(default_factory=list)
+
+
+def introduce(model: str, detector: "Detector", aside: bool = False) -> None:
+    """Which classes a model knows, and under which licence."""
+    names = detector.classes.names
+    licence = getattr(getattr(detector.model, "metadata", None), "licence", None)
+    say(f"{model} knows {len(names)} classes: {one_line_of(names)}", aside=aside)
+    say(f"licence of its weights: {licence or 'not stated'}", aside=aside)
+
+
+def summary(found: "Detections") -> str:
+    """`2 cat, 1 remote`, or `nothing`."""
+    counts = Counter(found.names).most_common()
+    return ", ".join(f"{count} {name}" for name, count in counts) or "nothing"

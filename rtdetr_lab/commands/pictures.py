@@ -1,0 +1,82 @@
+"""# Pictures: from what stands on the command line to files, and back to names for the results"""
+
+import glob
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from rtdetr_lab.errors import DataError, ImageError
+
+
+def gather(words: Sequence[str], leave_out: Path | None = None) -> list[Path]:
+    """Files as they are, the matches of globs, the pictures in folders and below; each once.
+
+    A file that does not exist stays in the list: reading it will name it, and the others are done.
+    What lies below `leave_out` is not taken from folders and globs: our own results are no input.
+    Raises `ImageError` for a glob or folder in which there is no picture.
+    """
+    found: dict[Path, None] = {}
+    for word in words:
+        path = Path(word).expanduser()
+        if path.is_dir():
+            paths = _pictures_below(path)
+        elif not path.exists() and glob.has_magic(word):
+            matches = (Path(p) for p in sorted(glob.glob(str(path), recursive=True)))
+            paths = [p for p in matches if p.is_file()]
+        else:
+            found.setdefault(path)
+            continue
+        if leave_out is not None:
+            paths = [p for p in paths if not p.resolve().is_relative_to(leave_out.resolve())]
+        if not paths:
+            what = "holds no picture" if path.is_dir() else "matches no file"
+            raise ImageError(word, what, "give files, a glob in quotes, or a folder of pictures")
+        found.update(dict.fromkeys(paths))
+    return list(found)
+
+
+def _pictures_below(folder: Path) -> list[Path]:
+    from rtdetr_lab.images.decode import SUFFIXES
+
+    below = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    return [p for p in below if not any(part.startswith(".") for part in p.parts[-2:])]
+
+
+class ResultNames:
+    """Names for annotated pictures: `cat.png` → `cat_detected.jpg`, never the same one twice."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self._taken = folder, set[str]()
+
+    def __call__(self, source: Path) -> Path:
+        name, count = f"{source.stem}_detected", 1
+        while name in self._taken:
+            count += 1
+            name = f"{source.stem}_detected-{count}"
+        self._taken.add(name)
+        return self.folder / f"{name}.jpg"
+
+
+def image_ids(paths: Sequence[Path], annotations: Path | None) -> list[int]:
+    """COCO's number of every picture: from an annotation file, from names that are numbers (as
+    COCO's own are), else 1, 2, 3 … Raises `DataError`."""
+    if annotations is not None:
+        return _looked_up(paths, annotations)
+    stems = [p.stem for p in paths]
+    if all(s.isdecimal() for s in stems) and len(set(map(int, stems))) == len(stems):
+        return [int(s) for s in stems]
+    return list(range(1, len(paths) + 1))
+
+
+def _looked_up(paths: Iterable[Path], annotations: Path) -> list[int]:
+    remedy = "give the COCO JSON that lists these pictures"
+    try:
+        images = json.loads(annotations.read_text(encoding="utf8"))["images"]
+        ids = {Path(image["file_name"]).name: int(image["id"]) for image in images}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        what = f"is no COCO annotation file ({type(error).__name__}: {error})"
+        raise DataError(str(annotations), what, remedy) from error
+    missing = [p.name for p in paths if p.name not in ids]
+    if missing:
+        raise DataError(str(annotations), f"does not list {missing[0]}", remedy)
+    return [ids[p.name] for p in paths]

@@ -1,0 +1,31 @@
+"""# Verify: are these weights in our code what they are in transformers'?"""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from rtdetr_lab.commands.base import DONE, FAILED, Command, say
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verify(Command):
+    """Load the same weights here and in transformers, and compare stage by stage."""
+
+    model: Annotated[str, tyro.conf.Positional]
+    """A short name, a hub id, a folder or a weights file."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub id."""
+    image: str | None = None
+    """Picture to compare on; default: scikit-image's cat."""
+
+    def run(self) -> int:
+        from skimage.data import chelsea
+
+        from rtdetr_lab.checkpoints.verify import verify
+        from rtdetr_lab.images.decode import decode
+
+        picture = chelsea() if self.image is None else decode(self.image)
+        report = verify(self.model, picture, revision=self.revision)
+        say(str(report))
+        return DONE if report.ok else FAILED
