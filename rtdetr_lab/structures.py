@@ -23,7 +23,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from rtdetr_lab.errors import ImageError, TargetError
+from rtdetr_lab.errors import ImageError
+from rtdetr_lab.target_checks import check_labels, check_pictures
 
 Record = TypeVar("Record")
 
@@ -43,20 +44,7 @@ class Targets:
     masks: tuple[Bool[Tensor, "_ H W"], ...] | None = None
 
     def __post_init__(self) -> None:
-        if len(self.labels) != len(self.boxes):
-            raise TargetError(
-                "targets",
-                f"{len(self.labels)} pictures have labels and {len(self.boxes)} have boxes",
-                "give one of each per picture; a picture without objects has empty ones",
-            )
-        if self.masks is not None and len(self.masks) != len(self.labels):
-            raise TargetError(
-                "targets",
-                f"{len(self.labels)} pictures have labels and {len(self.masks)} have masks",
-                "give masks for all pictures of the batch or for none",
-            )
-        for index, (labels, boxes) in enumerate(zip(self.labels, self.boxes, strict=True)):
-            _check_picture(index, labels, boxes)
+        check_pictures(self.labels, self.boxes, self.masks)
 
     @classmethod
     def of(cls, pictures: Iterable[Mapping[str, Any]]) -> "Targets":
@@ -88,45 +76,14 @@ class Targets:
         devices = [b.device for b in boxes]
         labels = tuple(t.to(d) for t, d in zip(self.labels, devices, strict=True))
         masks = self.masks and tuple(t.to(d) for t, d in zip(self.masks, devices, strict=True))
-        return Targets(labels, boxes, masks)
+        # Checked already, and a second look would make the host wait for the device.
+        moved = object.__new__(Targets)
+        vars(moved).update(labels=labels, boxes=boxes, masks=masks)
+        return moved
 
     def check_labels(self, num_classes: int) -> None:
         """Raise `TargetError` unless every label is one of the model's classes."""
-        for index, labels in enumerate(self.labels):
-            if labels.numel() and not (0 <= int(labels.min()) and int(labels.max()) < num_classes):
-                bad = labels[(labels < 0) | (labels >= num_classes)][0]
-                raise TargetError(
-                    f"targets.labels[{index}]",
-                    f"label {int(bad)} is outside 0 … {num_classes - 1}",
-                    "map category ids to contiguous labels, or build with more num_classes",
-                )
-
-
-def _check_picture(index: int, labels: Tensor, boxes: Tensor) -> None:
-    where = f"targets.boxes[{index}]"
-    if boxes.ndim != 2 or boxes.shape[-1] != 4:
-        raise TargetError(where, f"has shape {tuple(boxes.shape)}", "boxes are (T, 4)")
-    if len(labels) != len(boxes):
-        raise TargetError(
-            where,
-            f"{len(boxes)} boxes for {len(labels)} labels",
-            "give every object one label and one box",
-        )
-    if not boxes.numel():
-        return
-    if not bool(torch.isfinite(boxes).all()):
-        raise TargetError(where, "holds a value that is not finite", "remove the broken box")
-    worst = float(boxes.flatten()[(boxes - 0.5).abs().argmax()])
-    if abs(worst - 0.5) > 0.5 + 1e-3:
-        raise TargetError(
-            where,
-            f"holds the coordinate {worst:g}; "
-            "centre, width and height are fractions of the picture in [0, 1]",
-            "divide pixels by the picture's width and height",
-        )
-    if bool((boxes[:, 2:] <= 0).any()):
-        bad = int((boxes[:, 2:] <= 0).any(-1).nonzero()[0])
-        raise TargetError(f"{where}[{bad}]", "has no width or no height", "drop boxes without area")
+        check_labels(self.labels, num_classes)
 
 
 @exportable

@@ -30,7 +30,8 @@ MAY_IMPORT = {
     "annotations": set(),
     "config": {"errors", "annotations"},
     "boxes": {"notation"},
-    "structures": {"errors", "notation"},
+    "target_checks": {"errors"},
+    "structures": {"errors", "notation", "target_checks"},
     "layers": {"errors", "notation", "taps", "config"},
     # chapters, in reading order
     "detr": BRICKS | {"matching", "losses", "criterion", "backbone"},

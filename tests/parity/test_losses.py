@@ -44,6 +44,7 @@ def random_targets(counts, rng):
 
 def random_outputs(num_pictures, num_denoising, rng):
     """Leaves of a graph: logits and boxes of all layers, and of the proposals."""
+
     def normal(*shape):
         return torch.randn(*shape, generator=rng).double()
 
@@ -79,8 +80,7 @@ def their_terms(out, batch, targets, **changes):
         "dn_num_split": [batch.num_queries, NUM_QUERIES],
     }
     labels = [
-        {"class_labels": c, "boxes": b}
-        for c, b in zip(targets.labels, targets.boxes, strict=True)
+        {"class_labels": c, "boxes": b} for c, b in zip(targets.labels, targets.boxes, strict=True)
     ]
     _, terms, _ = RTDetrForObjectDetectionLoss(
         out["logits"][:, -1], labels, "cpu", out["boxes"][:, -1], config,

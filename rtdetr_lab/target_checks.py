@@ -1,0 +1,94 @@
+r"""# Target checks: is this a batch a detector can learn from?
+
+Wrong targets do not crash, they teach: boxes in pixels, corners taken for centres and sizes,
+labels that are category ids. So every batch is looked at when it is made, where it is cheapest to
+say which picture and which box is wrong.
+
+| wrong                                    | named                            |
+|------------------------------------------|----------------------------------|
+| labels, boxes and masks disagree in number | `targets`, `targets.boxes[1]`  |
+| a shape other than T × 4                 | `targets.boxes[1]`               |
+| NaN or infinite coordinates              | `targets.boxes[1][4]`            |
+| a coordinate outside [0, 1]: pixels      | `targets.boxes[1][4]`            |
+| no width or no height                    | `targets.boxes[1][4]`            |
+| a label the model has no class for       | `targets.labels[1][4]`           |
+
+A good batch costs one comparison for all its boxes together; only a bad one is searched.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from rtdetr_lab.errors import TargetError
+
+SLACK = 1e-3
+"""How far outside the picture rounding may put a coordinate."""
+
+
+def check_pictures(
+    labels: Sequence[Tensor], boxes: Sequence[Tensor], masks: Sequence[Tensor] | None
+) -> None:
+    """Raise `TargetError` unless every picture has as many labels as boxes (and masks), and every
+    box is a centre and a size in fractions of its picture."""
+    for name, others in (("boxes", boxes), ("masks", masks)):
+        if others is not None and len(others) != len(labels):
+            raise TargetError(
+                "targets",
+                f"{len(labels)} pictures have labels and {len(others)} have {name}",
+                f"give {name} for every picture; one without objects has none of them, but has "
+                "its entry",
+            )
+    for picture, one in enumerate(boxes):
+        where = f"targets.boxes[{picture}]"
+        if one.ndim != 2 or one.shape[-1] != 4:
+            raise TargetError(where, f"has shape {tuple(one.shape)}", "boxes are (T, 4)")
+        counts = {"boxes": len(one), "labels": len(labels[picture])}
+        if masks is not None:
+            counts["masks"] = len(masks[picture])
+        if len(set(counts.values())) > 1:
+            found = " and ".join(f"{count} {name}" for name, count in counts.items())
+            raise TargetError(where, f"there are {found}", "give every object one of each")
+    if boxes and not _are_plausible(torch.cat(list(boxes))):
+        raise _first_bad_box(boxes)
+
+
+def _are_plausible(boxes: Tensor) -> bool:
+    # A comparison with NaN is false, so that this asks for finite numbers too.
+    inside = (boxes >= -SLACK) & (boxes <= 1 + SLACK)
+    return bool(inside.all() & (boxes[:, 2:] > 0).all())
+
+
+def _first_bad_box(boxes: Sequence[Tensor]) -> TargetError:
+    picture = next(i for i, one in enumerate(boxes) if not _are_plausible(one))
+    bad = next(i for i, box in enumerate(boxes[picture]) if not _are_plausible(box[None]))
+    where, values = f"targets.boxes[{picture}][{bad}]", boxes[picture][bad].tolist()
+    box = f"({', '.join(f'{v:g}' for v in values)})"
+    if not bool(torch.isfinite(boxes[picture][bad]).all()):
+        return TargetError(where, f"{box} is not finite", "remove the broken box")
+    if not all(-SLACK <= v <= 1 + SLACK for v in values):
+        return TargetError(
+            where,
+            f"{box} leaves the picture; centre, width and height are fractions of it, in [0, 1]",
+            "divide pixels by the picture's width and height, and turn corners into centre and "
+            "size with boxes.cxcywh_from_xyxy",
+        )
+    return TargetError(where, f"{box} has no width or no height", "drop boxes without area")
+
+
+def check_labels(labels: Sequence[Tensor], num_classes: int) -> None:
+    """Raise `TargetError` unless every label is one of the model's classes."""
+    if not labels:
+        return
+    together = torch.cat(list(labels))
+    if not bool(((together < 0) | (together >= num_classes)).any()):
+        return
+    for picture, one in enumerate(labels):
+        for i, label in enumerate(one.tolist()):
+            if not 0 <= label < num_classes:
+                raise TargetError(
+                    f"targets.labels[{picture}][{i}]",
+                    f"label {label} is outside 0 … {num_classes - 1}",
+                    "map category ids to contiguous labels, or build with more num_classes",
+                )
