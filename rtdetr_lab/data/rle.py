@@ -1,0 +1,51 @@
+"""# Run lengths: masks as COCO's JSON keeps them
+
+A segmentation is a list of polygons, or run lengths along the columns, plain or compressed. The
+library that measures COCO's AP reads and writes all of them; we only name the doors.
+"""
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool
+
+from rtdetr_lab.errors import DataError, MissingExtraError
+from rtdetr_lab.notation import Size
+
+
+def _library() -> Any:
+    try:
+        from faster_coco_eval import mask
+    except ImportError as error:
+        what = "masks in COCO's JSON need faster-coco-eval"
+        raise MissingExtraError("masks", what, "pip install 'rtdetr_lab[eval]'") from error
+    return mask
+
+
+def encode_mask(mask: Bool[np.ndarray, "H W"]) -> dict[str, Any]:
+    """Compressed run lengths, ready for JSON."""
+    code = _library().encode(np.asfortranarray(mask.astype(np.uint8)))
+    counts = code["counts"]
+    text = counts.decode("ascii") if isinstance(counts, bytes) else str(counts)
+    return {"size": [int(n) for n in code["size"]], "counts": text}
+
+
+def decode_mask(segmentation: Any, size: Size, where: str) -> Bool[np.ndarray, "H W"]:
+    """The mask of polygons or run lengths; raises `DataError` naming `where`."""
+    library = _library()
+    try:
+        code = library.frPyObjects(segmentation, *size) if _is_raw(segmentation) else segmentation
+        if isinstance(code, list):
+            code = library.merge(code)
+        mask = np.asarray(library.decode(code), dtype=bool)
+    except Exception as error:  # the library raises whatever its parser meets first
+        what = f"its segmentation cannot be read ({error})"
+        raise DataError(where, what, "give polygons or run lengths") from error
+    if mask.shape != tuple(size):
+        what = f"its mask is {mask.shape[0]}×{mask.shape[1]}, the picture {size[0]}×{size[1]}"
+        raise DataError(where, what, "correct the segmentation's size")
+    return mask
+
+
+def _is_raw(segmentation: Any) -> bool:
+    return isinstance(segmentation, list) or isinstance(segmentation.get("counts"), list)
