@@ -1,0 +1,92 @@
+"""# Evaluate: every picture once, every answer kept, COCO's numbers at the end
+
+No threshold: average precision needs the hesitant answers too. Boxes go back to pixels of the
+picture as stored, so that a model's input size changes the result only through what it sees.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rtdetr_lab.boxes import xywh_from_xyxy
+from rtdetr_lab.data.batch import Dataset, Sample, Truth, as_float, in_order
+from rtdetr_lab.errors import DataError
+from rtdetr_lab.evaluation.coco import Metrics, coco_metrics, coco_truth
+from rtdetr_lab.images.postprocess import Found, postprocess
+from rtdetr_lab.structures import Prediction
+
+Progress = Callable[[Iterable[list[Sample]]], Iterable[list[Sample]]]
+
+
+def evaluate(
+    model: Callable[[Tensor], Prediction],
+    dataset: Dataset,
+    batch_size: int = 16,
+    num_workers: int = 0,
+    device: torch.device | str | None = None,
+    progress: Progress = iter,
+) -> Metrics:
+    """COCO's numbers of `model` on `dataset`, whose pictures have the model's size already.
+
+    The pictures go to `device` (default: where the model's parameters are). The model is in eval
+    mode meanwhile, and afterwards as it was. `progress` may wrap the loop over batches, as tqdm
+    does.
+    """
+    detections: list[dict[str, Any]] = []
+    truths: list[Truth] = []
+    with _inference(model):
+        for samples in progress(in_order(dataset, batch_size, num_workers)):
+            found = detect(model, samples, device)
+            for sample, one in zip(samples, found, strict=True):
+                detections += coco_detections(one, sample.image_id, dataset.category_ids)
+                truths.append(sample.truth)
+    if not truths:
+        raise DataError("dataset", "holds no pictures", "give at least one")
+    return coco_metrics(coco_truth(truths, dataset.names, dataset.category_ids), detections)
+
+
+def detect(
+    model: Callable[[Tensor], Prediction],
+    samples: list[Sample],
+    device: torch.device | str | None = None,
+) -> list[Found]:
+    """All Q answers for every sample, in pixels of the stored pictures."""
+    if device is None and isinstance(model, nn.Module):
+        device = next((p.device for p in model.parameters()), None)
+    images = torch.stack([as_float(s.image) for s in samples]).to(device)
+    prediction = model(images)
+    everything = -1.0
+    return postprocess(prediction, [s.size for s in samples], threshold=everything)
+
+
+def coco_detections(
+    found: Found, image_id: int, category_ids: Sequence[int]
+) -> list[dict[str, Any]]:
+    """What was found in one picture, as COCO's result format has it."""
+    boxes = xywh_from_xyxy(found.boxes_xyxy.double()).tolist()
+    rows = zip(found.labels.tolist(), boxes, found.scores.tolist(), strict=True)
+    ids = len(category_ids)
+    if len(found) and int(found.labels.max()) >= ids:
+        what = f"label {int(found.labels.max())}, but the data has {ids} classes"
+        raise DataError(f"picture {image_id}", what, "evaluate on the classes of the model")
+    return [
+        {"image_id": image_id, "category_id": category_ids[label], "bbox": box, "score": score}
+        for label, box, score in rows
+    ]
+
+
+@contextmanager
+def _inference(model: object) -> Iterator[None]:
+    """No gradients and eval mode, as far as `model` has modes."""
+    training = isinstance(model, nn.Module) and model.training
+    with torch.inference_mode():
+        try:
+            if isinstance(model, nn.Module):
+                model.eval()
+            yield
+        finally:
+            if isinstance(model, nn.Module):
+                model.train(training)

@@ -1,0 +1,212 @@
+"""COCO's twelve numbers: right by hand on small sets, and from a model's answers."""
+
+import builtins
+import json
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from rtdetr_lab.boxes import inverse_sigmoid
+from rtdetr_lab.data.batch import Truth
+from rtdetr_lab.data.coco import CocoDataset
+from rtdetr_lab.data.shapes import VAL, ShapesConfig, ShapesDataset
+from rtdetr_lab.errors import DataError, MissingExtraError
+from rtdetr_lab.evaluation.coco import NAMES, coco_metrics, coco_truth
+from rtdetr_lab.evaluation.evaluate import evaluate
+from rtdetr_lab.structures import LayerPrediction, Prediction
+
+SHAPES = ShapesDataset(ShapesConfig(size=96, max_side=40.0, max_objects=5), VAL, 6)
+
+
+def truth(boxes, labels, crowd=(), image_id=1):
+    boxes = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
+    size = boxes[:, 2:] - boxes[:, :2]
+    is_crowd = torch.zeros(len(boxes), dtype=torch.bool)
+    is_crowd[list(crowd)] = True
+    return Truth(image_id, (200, 300), torch.tensor(labels), boxes, size.prod(1), is_crowd)
+
+
+def found(box_xyxy, score, category=10, image_id=1):
+    x0, y0, x1, y1 = box_xyxy
+    bbox = [x0, y0, x1 - x0, y1 - y0]
+    return {"image_id": image_id, "category_id": category, "bbox": bbox, "score": score}
+
+
+ONE = coco_truth([truth([[0, 0, 100, 100]], [0])], ["a"], [10])
+
+
+def test_perfect_detections_score_one():
+    metrics = coco_metrics(ONE, [found([0, 0, 100, 100], 0.9)])
+    assert metrics.AP == metrics.AP50 == metrics.AR1 == metrics.APl == 1
+    assert metrics.APs == metrics.APm == -1, "there is no small and no medium object to find"
+
+
+def test_nothing_found_scores_zero():
+    assert coco_metrics(ONE, []).AP == 0
+
+
+def test_an_iou_of_0_77_counts_at_six_of_ten_thresholds():
+    metrics = coco_metrics(ONE, [found([0, 0, 100, 77], 0.9)])
+    assert metrics.AP == pytest.approx(0.6)
+    assert (metrics.AP50, metrics.AP75) == (1, 1)
+
+
+def test_a_false_alarm_before_the_hit_halves_precision():
+    alarms = [found([200, 0, 250, 50], 0.95), found([0, 0, 100, 100], 0.9)]
+    assert coco_metrics(ONE, alarms).AP50 == pytest.approx(0.5)
+    assert coco_metrics(ONE, alarms[::-1]).AP50 == pytest.approx(0.5), "scores rank, not places"
+
+
+def test_a_duplicate_is_a_false_alarm_but_after_the_hit_costs_nothing():
+    twice = [found([0, 0, 100, 100], 0.9), found([0, 0, 100, 99], 0.8)]
+    assert coco_metrics(ONE, twice).AP == 1
+    assert coco_metrics(ONE, twice).AR1 == 1
+
+
+def test_in_a_crowd_nothing_is_a_false_alarm():
+    boxes = [[0, 0, 100, 100], [150, 0, 300, 200]]
+    tree = coco_truth([truth(boxes, [0, 0], crowd=[1])], ["a"], [10])
+    inside = found([160, 10, 200, 60], 0.95)
+    assert coco_metrics(tree, [inside, found([0, 0, 100, 100], 0.9)]).AP == 1
+
+
+def test_sizes_are_judged_by_the_annotated_area():
+    boxes = [[0, 0, 20, 20], [100, 100, 160, 160]]
+    tree = coco_truth([truth(boxes, [0, 0])], ["a"], [10])
+    metrics = coco_metrics(tree, [found(boxes[1], 0.9)])
+    assert (metrics.APs, metrics.APm, metrics.APl) == (0, 1, -1)
+    assert metrics.ARm == 1
+
+
+def test_the_table_has_a_row_per_class_in_the_order_of_ids():
+    tree = coco_truth([truth([[0, 0, 50, 50], [60, 0, 99, 50]], [0, 1])], ["b", "a"], [3, 10])
+    metrics = coco_metrics(tree, [found([0, 0, 50, 50], 0.9, category=3)])
+    assert [(row.name, row.AP) for row in metrics.classes] == [("b", 1), ("a", 0)]
+    assert metrics.AP == 0.5
+    assert "b" in str(metrics).splitlines()[2]
+
+
+def test_the_first_annotation_counts_like_any_other():
+    """An id of 0 would read as "not matched"; so ids start at 1."""
+    assert [a["id"] for a in ONE["annotations"]] == [1]
+
+
+def test_the_numbers_are_a_mapping_that_json_can_keep():
+    metrics = coco_metrics(ONE, [])
+    assert tuple(metrics) == NAMES
+    assert len(metrics) == 12
+    assert json.loads(json.dumps(dict(metrics)))["AP50"] == metrics["AP50"] == metrics.AP50
+    with pytest.raises(KeyError):
+        metrics["mAP"]
+
+
+@pytest.mark.parametrize(
+    ("detection", "message"),
+    [
+        (found([0, 0, 1, 1], 0.5, image_id=2), r"detections\[1\]: is on picture 2"),
+        (found([0, 0, 1, 1], 0.5, category=0), r"detections\[1\]: is of category 0"),
+        (found([0, 0, 1, 1], math.nan), r"detections\[1\]: has a box or score that is not finite"),
+        (found([0, 0, math.inf, 1], 0.5), r"detections\[1\]: has a box or score"),
+    ],
+)
+def test_detections_that_would_count_for_nothing_are_refused(detection, message):
+    with pytest.raises(DataError, match=message):
+        coco_metrics(ONE, [found([0, 0, 1, 1], 0.5), detection])
+
+
+def test_without_the_library_the_extra_is_named(monkeypatch):
+    real = builtins.__import__
+
+    def missing(name, *args, **kwargs):
+        if name.startswith("faster_coco_eval"):
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", missing)
+    with pytest.raises(MissingExtraError, match=r"pip install 'rtdetr_lab\[eval\]'"):
+        coco_metrics(ONE, [])
+
+
+class Oracle(nn.Module):
+    """Answers with the truth of the pictures it is shown, in batches, in order."""
+
+    def __init__(self, dataset, shift=0.0, confused=False):
+        super().__init__()
+        self.samples = iter([dataset[i] for i in range(len(dataset))])
+        self.shift, self.confused = shift, confused
+        self.num_classes = len(dataset.names)
+        self.was_training = None
+
+    def forward(self, images):
+        self.was_training = self.training
+        assert not torch.is_grad_enabled()
+        assert images.max() <= 1
+        logits = torch.full((len(images), 20, self.num_classes), -9.0)
+        boxes = torch.full((len(images), 20, 4), 0.5)
+        for b in range(len(images)):
+            sample = next(self.samples)
+            n = len(sample.labels)
+            labels = (sample.labels + self.confused) % self.num_classes
+            logits[b, range(n), labels] = inverse_sigmoid(torch.tensor(0.9))
+            boxes[b, :n] = sample.boxes
+            boxes[b, :n, 0] += self.shift * sample.boxes[:, 2]
+        return Prediction(logits, boxes, (LayerPrediction(logits, boxes),))
+
+
+def test_a_model_that_knows_the_truth_scores_one():
+    metrics = evaluate(Oracle(SHAPES), SHAPES, batch_size=4)
+    assert metrics.AP == pytest.approx(1)
+
+
+def test_boxes_that_are_a_little_off_lose_the_strict_thresholds():
+    """Moved by a fifth of its width a box has an IoU of 0.8 / 1.2 = 0.67."""
+    metrics = evaluate(Oracle(SHAPES, shift=0.2), SHAPES, batch_size=4)
+    assert metrics.AP50 == pytest.approx(1)
+    assert metrics.AP75 < 0.01
+    assert metrics.AP == pytest.approx(0.4, abs=0.01)
+
+
+def test_the_right_box_with_the_wrong_label_is_a_miss():
+    assert evaluate(Oracle(SHAPES, confused=True), SHAPES).AP < 0.1
+
+
+def test_the_model_is_left_in_the_mode_it_came_in():
+    for training in (True, False):
+        model = Oracle(SHAPES).train(training)
+        evaluate(model, SHAPES)
+        assert model.was_training is False
+        assert model.training is training
+
+
+def test_labels_the_data_does_not_know_are_refused():
+    class Other(Oracle):
+        def forward(self, images):
+            out = super().forward(images)
+            return replace(out, logits=torch.cat([out.logits, out.logits], dim=-1))
+
+    with pytest.raises(DataError, match="but the data has 10 classes"):
+        evaluate(Other(SHAPES), SHAPES)
+
+
+def test_an_empty_data_set_is_refused():
+    with pytest.raises(DataError, match="holds no pictures"):
+        evaluate(Oracle(SHAPES), ShapesDataset(SHAPES.config, VAL, 0))
+
+
+def test_photographs_are_scored_in_their_own_pixels_and_ids(shared):
+    """A model at another size, ids with gaps, and crowds: the truth must still score one."""
+    from rtdetr_lab.data.batch import Mapped
+    from rtdetr_lab.data.transforms import Resize
+
+    photos = CocoDataset.from_folder(shared("data/coco_ccby"), "val")
+    few = CocoDataset(first_pictures(photos.annotations, 8), photos.folder)
+    data = Mapped(few, Resize((64, 64)))
+    metrics = evaluate(Oracle(data), data)
+    assert metrics.AP > 0.95, "boxes clipped at the border cost a little"
+
+
+def first_pictures(annotations, count):
+    return replace(annotations, pictures=annotations.pictures[:count])
