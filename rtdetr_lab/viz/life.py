@@ -1,0 +1,122 @@
+r"""# The life of a query: from a token to a detection
+
+One query, followed through the whole decoder. Its token was one cell of one level; its class score
+gave it a rank among all tokens; its proposal became the reference box; each layer moved the box and
+judged it anew; the last judgement is the detection.
+
+    with record(model) as seen:
+        prediction = model(images)
+    life = life_of_query(prediction, seen, shapes, query=0)
+    draw_life(life, image)
+
+Two sources are chained, what the taps saw on the way and what the model returned. Where they do not
+meet exactly, the taps are those of another run, and `life_of_query` raises `RecordError`: a story
+whose chapters come from two books is worse than none.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from rtdetr_lab.errors import RecordError
+from rtdetr_lab.notation import Size, num_tokens
+from rtdetr_lab.structures import Prediction
+from rtdetr_lab.viz.cells import cells_of_tokens
+
+
+@dataclass(frozen=True, eq=False)
+class QueryLife:
+    """Step 0 is the token's proposal, step i the i-th decoder layer; boxes are cxcywh in [0, 1]."""
+
+    query: int
+    token: int
+    shapes: tuple[Size, ...]
+    boxes: Float[Tensor, "S 4"]
+    logits: Float[Tensor, "S C"]
+
+    @property
+    def rank(self) -> int:
+        """1 for the best-scored of all tokens: selection returns them in order."""
+        return self.query + 1
+
+    @property
+    def cell(self) -> tuple[int, int, int]:
+        """Level, row and column of the token."""
+        level, row, column = cells_of_tokens(torch.tensor(self.token), self.shapes).tolist()
+        return level, row, column
+
+    @property
+    def num_tokens(self) -> int:
+        """How many the token was chosen from."""
+        return num_tokens(self.shapes)
+
+    @property
+    def scores(self) -> Float[Tensor, "S"]:
+        """Best class score after every step."""
+        return self.logits.sigmoid().amax(-1)
+
+    @property
+    def labels(self) -> Int[Tensor, "S"]:
+        """Best class after every step."""
+        return self.logits.argmax(-1)
+
+    @property
+    def score(self) -> float:
+        """That of the detection."""
+        return float(self.scores[-1])
+
+    @property
+    def label(self) -> int:
+        """That of the detection."""
+        return int(self.labels[-1])
+
+
+def life_of_query(
+    prediction: Prediction,
+    seen: Mapping[str, Tensor],
+    shapes: Sequence[Size],
+    query: int,
+    picture: int = 0,
+) -> QueryLife:
+    """Chain the taps `selection.*`, `proposal_head.*` and `decoder.*` of one run to its output.
+
+    `shapes` are those of the decoder's levels. Raises `RecordError` where a link does not hold.
+    """
+    proposals, layers = prediction.proposals, prediction.layers
+    if proposals is None or not 0 <= query < prediction.boxes.shape[1]:
+        what = f"no query {query} that started as a token"
+        raise RecordError("life_of_query", what, "pass a prediction of RT-DETR and one of its Q")
+    token = int(proposals.index[picture, query])
+    logits = [proposals.logits[picture, query], *(p.logits[picture, query] for p in layers)]
+    boxes = [proposals.boxes[picture, query], *(p.boxes[picture, query] for p in layers)]
+    # Denoising queries, if any, come first: ours count from the end.
+    place = query - prediction.boxes.shape[1]
+    links = [("selection.index", query, proposals.index[picture, query])]
+    links.append(("proposal_head.logits", token, logits[0]))
+    for i in range(len(layers)):
+        links.append((f"decoder.reference.{i}", place, boxes[i]))
+        links.append((f"decoder.boxes.{i}", place, boxes[i + 1]))
+        links.append((f"decoder.logits.{i}", place, logits[i + 1]))
+    for name, where, told in links:
+        _check_link(name, seen[name][picture, where], told)
+    return QueryLife(
+        query,
+        token,
+        tuple(shapes),
+        torch.stack(boxes).detach().cpu(),
+        torch.stack(logits).detach().cpu(),
+    )
+
+
+def _check_link(name: str, recorded: Tensor, told: Tensor) -> None:
+    # Exact but for one link: the first reference is a sigmoid taken over another tensor than the
+    # proposals', and vectorised sigmoids may differ in the last digit.
+    first = name == "decoder.reference.0"
+    slack = 4 * torch.finfo(told.dtype).eps if first else 0.0
+    if not torch.allclose(recorded.detach(), told.detach(), rtol=0.0, atol=slack):
+        what = "what was recorded is not what the prediction says"
+        remedy = "take both from one call: prediction = model(images) inside the record block"
+        raise RecordError(name, what, remedy)

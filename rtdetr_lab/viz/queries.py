@@ -1,0 +1,112 @@
+r"""# Queries: which tokens were chosen, and whether that was wise
+
+The papers' Figure 6 is a cloud: one dot per chosen token, its class score to the right, the IoU of
+its box with the best object upwards. A dot right and low is a slot wasted on a confident token with
+a poor box; one left and high is a good box that nearly was not chosen. Varifocal loss pulls the
+cloud onto the diagonal, and the count in the upper right corner is what the decoder profits from.
+
+    score = proposals.logits.sigmoid().amax(-1)[0]
+    proposal_scatter({"varifocal": (score, best_iou(proposals.boxes[0], objects))})
+    selected_tokens(proposals.index[0], shapes, image)
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from rtdetr_lab.boxes import iou, xyxy_from_cxcywh
+from rtdetr_lab.notation import Size
+from rtdetr_lab.viz.canvas import (
+    LEVEL_MARKERS,
+    RIM,
+    as_rgb,
+    mark_key,
+    new_axes,
+    new_grid,
+    page_of,
+    scale_bar,
+    show_picture,
+)
+from rtdetr_lab.viz.cells import cells_of_tokens, centres_of_cells, level_name
+from rtdetr_lab.viz.palette import DARK, LIGHT
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Cloud = tuple[Float[Tensor, "Q"], Float[Tensor, "Q"]]
+"""Class score and IoU of every query."""
+
+GOOD = 0.5
+"""Score and IoU above which the papers call a chosen token a good one."""
+
+GROUP_LABELS = {LIGHT: (0, 5, 2, 3), DARK: (4, 5, 6, 3)}
+"""Blues, vermillion, a third, purple: four clouds can be told apart, with their marks."""
+
+
+def best_iou(boxes: Float[Tensor, "Q 4"], objects: Float[Tensor, "T 4"]) -> Float[Tensor, "Q"]:
+    """IoU of every box with the object it overlaps most; 0 where there is no object."""
+    if not len(objects):
+        return boxes.new_zeros(len(boxes))
+    return iou(xyxy_from_cxcywh(boxes.detach()), xyxy_from_cxcywh(objects)).amax(1)
+
+
+def proposal_scatter(clouds: Mapping[str, Cloud], ax: "Axes | None" = None) -> "Axes":
+    """Score against IoU, one cloud per model; the corner of the good ones is counted."""
+    ax = new_axes(ax, 4.6, 5.0)
+    page, entries = page_of(ax), []
+    for (name, (score, overlap)), label, marker in zip(
+        clouds.items(), GROUP_LABELS[page], LEVEL_MARKERS, strict=False
+    ):
+        x, y = (v.detach().double().cpu().numpy() for v in (score, overlap))
+        color = page.color(label)
+        ax.scatter(x, y, s=16, color=color, marker=marker, alpha=0.65, linewidths=0, label=name)
+        good = int(((x > GOOD) & (y > GOOD)).sum())
+        entries.append(
+            mark_key(f"{name}: {good} of {len(x)} with both above {GOOD:g}", color, marker)
+        )
+    for line in (ax.axvline, ax.axhline):
+        line(GOOD, color=page.muted, lw=0.8, ls=":", zorder=0)
+    ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+    ax.set(xlabel="class score", ylabel="IoU with the best object")
+    ax.legend(handles=entries, loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=8, ncols=1)
+    ax.get_legend().set_frame_on(False)
+    return ax
+
+
+def selected_tokens(
+    tokens: Int[Tensor, "Q"],
+    shapes: Sequence[Size],
+    image: np.ndarray | Tensor,
+    axes: "Sequence[Axes] | None" = None,
+) -> "list[Axes]":
+    """One panel per level: the cells of the chosen tokens, coloured by rank."""
+    height, width = as_rgb(image).shape[:2]
+    axes = new_grid(axes, len(shapes), min(3, len(shapes)), height / width, extra=0.3)
+    tokens = tokens.cpu()
+    cells, ranks = cells_of_tokens(tokens, shapes), torch.arange(len(tokens))
+    for level, (ax, shape) in enumerate(zip(axes, shapes, strict=True)):
+        size = show_picture(ax, image, quiet=0.75)
+        own = cells[:, 0] == level
+        x, y = centres_of_cells(cells[own], shapes, size).unbind(-1)
+        style = {"cmap": "plasma_r", "vmin": 0, "vmax": max(1, len(tokens) - 1), "marker": "s"}
+        area = _cell_area(ax, shape, size)
+        # The best on top: a scatter draws in the order it is given.
+        drawn = ax.scatter(
+            x.flip(0), y.flip(0), c=ranks[own].flip(0), s=area, ec=RIM, lw=0.4, **style
+        )
+        share = f"{int(own.sum())} of {len(tokens)}"
+        ax.set_title(f"{level_name(shape, size)} · {shape[0]}×{shape[1]} · {share}", fontsize=9)
+    scale_bar(drawn, axes, "rank of the token")
+    return axes
+
+
+def _cell_area(ax: "Axes", shape: Size, size: Size) -> float:
+    """Area in points² of a mark about as large as a cell, within what can be seen."""
+    cell = ax.get_subplotspec()
+    columns = 1 if cell is None else cell.get_gridspec().ncols
+    across = 72 * float(ax.figure.get_figwidth()) / columns / shape[1]
+    return min(90.0, max(9.0, (0.8 * across) ** 2))

@@ -1,0 +1,145 @@
+r"""# Refinement: boxes on the move
+
+Every decoder layer moves every box. Colours go from yellow (the reference box) over orange to
+vermillion (the last layer): darker is later, on every picture here.
+
+    draw_life(life, image)                          # one query: boxes on the picture, scores beside
+    box_trails(boxes, image, queries=[0, 4, 7])     # several: first and last box, the way between
+    refinement_curves(boxes, objects)               # how near each came to its object, per layer
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from rtdetr_lab.boxes import paired_iou, xyxy_from_cxcywh
+from rtdetr_lab.viz.boxes import printable
+from rtdetr_lab.viz.canvas import (
+    RIM,
+    SKY,
+    as_rgb,
+    frame_box,
+    key_below,
+    line_key,
+    mark_key,
+    new_axes,
+    new_grid,
+    page_of,
+    rim,
+    show_picture,
+    steps,
+)
+from rtdetr_lab.viz.cells import corners_of_cells, level_name
+from rtdetr_lab.viz.life import QueryLife
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def draw_life(
+    life: QueryLife,
+    image: np.ndarray | Tensor,
+    names: Sequence[str] = (),
+    axes: "Sequence[Axes] | None" = None,
+) -> "list[Axes]":
+    """Left the picture with token, reference box and later boxes; right the score at each step."""
+    height, width = as_rgb(image).shape[:2]
+    axes = _two_axes(height / width) if axes is None else new_grid(axes, 2, 2, 1.0)
+    size = show_picture(axes[0], image, quiet=0.45)
+    colors = steps(len(life.boxes))
+    _mark_token(axes[0], life, size)
+    for step, (box, color) in enumerate(zip(life.boxes, colors, strict=True)):
+        last = step == len(colors) - 1
+        frame_box(axes[0], box, size, color, "-" if step else "--", 3.0 if last else 1.6)
+    level, row, column = life.cell
+    where = f"{level_name(life.shapes[level], size)} ({row}, {column})"
+    axes[0].set_title(f"token {life.token} in {where}, rank {life.rank} of {life.num_tokens}")
+    axes[0].title.set_fontsize(9)
+    _score_steps(axes[1], life, names, colors)
+    entries = [mark_key("token", SKY, "s"), line_key("reference box", colors[0], "--")]
+    entries += [line_key(f"layer {i}", color) for i, color in enumerate(colors[1:])]
+    key_below(axes, entries)
+    return axes
+
+
+def _two_axes(aspect: float) -> "list[Axes]":
+    import matplotlib.pyplot as plt
+
+    figure = plt.figure(figsize=(7.0, 4.6 * aspect + 0.75), layout="constrained")
+    return list(figure.subplots(1, 2, width_ratios=(2.2, 1)))
+
+
+def _mark_token(ax: "Axes", life: QueryLife, size: tuple[int, int]) -> None:
+    from matplotlib.patches import Rectangle
+
+    cell = torch.tensor(life.cell)
+    x0, y0, x1, y1 = corners_of_cells(cell, life.shapes, size).tolist()
+    patch = Rectangle((x0, y0), x1 - x0, y1 - y0, fc=SKY, ec=RIM, lw=0.8, alpha=0.85, gid="token")
+    ax.add_patch(patch)
+
+
+def _score_steps(ax: "Axes", life: QueryLife, names: Sequence[str], colors: Sequence[str]) -> None:
+    page, scores = page_of(ax), life.scores.double().numpy()
+    ax.plot(range(len(scores)), scores, color=page.muted, lw=1.2, zorder=1)
+    ax.scatter(range(len(scores)), scores, c=colors, s=46, edgecolors=page.ink, lw=0.7, zorder=2)
+    before = -1
+    for step, (score, label) in enumerate(zip(scores, life.labels.tolist(), strict=True)):
+        if label != before:  # only where its mind changes
+            name = printable(names[label]) if names else f"class {label}"
+            below = score > 0.85
+            text = {"xy": (step, score), "textcoords": "offset points", "fontsize": 8}
+            ax.annotate(name, xytext=(0, -14 if below else 8), ha="center", **text)
+        before = label
+    ax.set(xlim=(-0.6, len(scores) - 0.4), ylim=(0, 1.02), ylabel="score of the best class")
+    labels = ["token", *(f"layer {i}" for i in range(len(scores) - 1))]
+    ax.set_xticks(range(len(scores)), labels, rotation=45, ha="right", fontsize=8)
+    ax.set_title(f"final score {life.score:.2f}", fontsize=9)
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def box_trails(
+    boxes: Float[Tensor, "S Q 4"],
+    image: np.ndarray | Tensor,
+    queries: Sequence[int],
+    ax: "Axes | None" = None,
+) -> "Axes":
+    """Reference box dashed, last box solid, and the way of the centre between them."""
+    height, width = as_rgb(image).shape[:2]
+    ax = new_axes(ax, 7.0 * height / width + 0.4)
+    size = show_picture(ax, image, quiet=0.6)
+    colors = steps(len(boxes))
+    centres = boxes[..., :2].detach().double().cpu() * torch.tensor([width, height])
+    for query in queries:
+        frame_box(ax, boxes[0, query], size, colors[0], "--", 1.0)
+        frame_box(ax, boxes[-1, query], size, colors[-1], "-", 1.8)
+        x, y = centres[:, query].unbind(-1)
+        (way,) = ax.plot(x, y, color="#FFFFFF", lw=1.2, zorder=3, gid=f"query {query}")
+        way.set_path_effects(rim(2.6))
+        ax.scatter(x, y, c=colors, s=26, edgecolors=RIM, linewidths=0.6, zorder=4)
+    entries = [line_key("reference box", colors[0], "--"), line_key("last box", colors[-1])]
+    key_below(ax, [*entries, mark_key("centre after each step", colors[len(colors) // 2], "o")])
+    return ax
+
+
+def refinement_curves(
+    boxes: Float[Tensor, "S Q 4"], objects: Float[Tensor, "Q 4"], ax: "Axes | None" = None
+) -> "Axes":
+    """IoU of each query's box with its own object after every step, and the mean of all."""
+    ax = new_axes(ax, 3.4)
+    page, own = page_of(ax), xyxy_from_cxcywh(objects)
+    overlap = torch.stack([paired_iou(xyxy_from_cxcywh(b), own) for b in boxes])
+    overlap = overlap.detach().double().cpu()
+    for query, curve in enumerate(overlap.unbind(1)):
+        ax.plot(range(len(curve)), curve, color=page.muted, lw=0.8, alpha=0.7, gid=f"query {query}")
+    mean = overlap.mean(1)
+    ax.plot(range(len(mean)), mean, color=page.color(5), lw=2.4, marker="o", label="mean")
+    ax.plot([], [], color=page.muted, lw=0.8, label="one query")
+    ax.set(ylim=(0, 1.02), ylabel="IoU with its object")
+    ax.set_xticks(range(len(mean)), ["reference", *(f"layer {i}" for i in range(len(mean) - 1))])
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(fontsize=8, frameon=False, loc="lower right")
+    return ax
