@@ -1,0 +1,155 @@
+r"""# Denoising: objects spoilt on purpose, and who may see whom
+
+A group holds a positive and a negative copy of every object. `noised_boxes` shows one group on the
+picture: positives lie near their object, negatives farther off. `mask_matrix` is the attention mask
+itself, one pixel per pair of queries, and `who_sees_whom` the same in words, one cell per pair of
+groups: groups never meet, and matching queries never see what would tell them the answer.
+
+    noised_boxes(batch, objects, image, group=0)
+    mask_matrix(batch.blocked, batch.num_queries, batch.num_groups)
+    who_sees_whom(batch.blocked, batch.num_queries, batch.num_groups)
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from rtdetr_lab.config import require
+from rtdetr_lab.structures import CDNBatch
+from rtdetr_lab.viz.canvas import (
+    ORANGE,
+    SKY,
+    as_rgb,
+    frame_box,
+    key_below,
+    line_key,
+    mark_key,
+    new_axes,
+    page_of,
+    show_picture,
+)
+from rtdetr_lab.viz.palette import mix, text_on
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+OBJECT = "#FFFFFF"
+
+
+def noised_boxes(
+    batch: CDNBatch,
+    objects: Float[Tensor, "T 4"],
+    image: np.ndarray | Tensor,
+    picture: int = 0,
+    group: int = 0,
+    ax: "Axes | None" = None,
+) -> "Axes":
+    """The objects of a picture and their positive and negative copies in one group."""
+    height, width = as_rgb(image).shape[:2]
+    ax = new_axes(ax, 7.0 * height / width + 0.4)
+    size = show_picture(ax, image, quiet=0.6)
+    per_group = batch.num_queries // batch.num_groups
+    rows = range(group * per_group, (group + 1) * per_group)
+    boxes = batch.reference_logits[picture].detach().sigmoid()
+    for box in objects:
+        frame_box(ax, box, size, OBJECT, width=2.4).set_gid("object")
+    for row in rows:
+        if int(batch.target_index[picture, row]) < 0:
+            continue  # padding
+        positive = bool(batch.is_positive[picture, row])
+        color, dash = (SKY, "--") if positive else (ORANGE, "-.")
+        drawn = frame_box(ax, boxes[row], size, color, dash, 1.8)
+        drawn.set_gid(f"{'positive' if positive else 'negative'} {row}")
+    ax.set_title(f"group {group} of {batch.num_groups}", fontsize=9)
+    entries = [line_key("object", OBJECT), line_key("positive: give the object back", SKY, "--")]
+    key_below(ax, [*entries, line_key("negative: say nothing", ORANGE, "-.")])
+    return ax
+
+
+def mask_matrix(
+    blocked: Bool[Tensor, "S S"],
+    num_denoising: int,
+    num_groups: int,
+    ax: "Axes | None" = None,
+) -> "Axes":
+    """The mask as it is given to attention: 1 where a row may look at a column."""
+    from matplotlib.colors import ListedColormap
+
+    ax = new_axes(ax, 5.2, 5.4)
+    closed, opened = _mask_colors(ax)
+    shown = (~blocked).detach().cpu().numpy().astype(float)
+    colors = ListedColormap([closed, opened])
+    ax.imshow(shown, cmap=colors, vmin=0, vmax=1, interpolation="nearest")
+    per_group = num_denoising // num_groups
+    edges = [per_group * g for g in range(1, num_groups + 1)] if num_groups <= 10 else []
+    for edge in edges:
+        ax.axhline(edge - 0.5, color=page_of(ax).ink, lw=0.5)
+        ax.axvline(edge - 0.5, color=page_of(ax).ink, lw=0.5)
+    total = len(blocked)
+    middles = [num_denoising / 2, (num_denoising + total) / 2]
+    names = [
+        f"{num_denoising} denoising\n({num_groups} groups)",
+        f"{total - num_denoising} matching",
+    ]
+    ax.set_xticks(middles, names, fontsize=8)
+    ax.set_yticks(middles, names, fontsize=8, rotation=90, va="center")
+    ax.set(xlabel="is looked at", ylabel="looks")
+    ax.xaxis.set_label_position("top")
+    ax.tick_params(length=0)
+    key = [mark_key("may look", opened, "s"), mark_key("blocked", closed, "s")]
+    below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.1), "frameon": False}
+    ax.legend(handles=key, ncols=2, fontsize=8, **below)
+    return ax
+
+
+def sight(
+    blocked: Bool[Tensor, "S S"], num_denoising: int, num_groups: int
+) -> Float[Tensor, "G G"]:
+    """Share of open pairs between every two groups, the matching queries being the last group.
+
+    Raises `ConfigError` unless groups divide the denoising queries.
+    """
+    what = f"{num_denoising} denoising queries are not {num_groups} groups of one size"
+    fits = num_groups >= 1 and num_denoising % num_groups == 0 and num_denoising <= len(blocked)
+    require(fits, "num_groups", what, "pass num_queries and num_groups of the CDNBatch")
+    sizes = [num_denoising // num_groups] * num_groups + [len(blocked) - num_denoising]
+    rows = (~blocked).detach().cpu().double().split(sizes)
+    return torch.stack([torch.stack([c.mean() for c in row.split(sizes, dim=1)]) for row in rows])
+
+
+def who_sees_whom(
+    blocked: Bool[Tensor, "S S"],
+    num_denoising: int,
+    num_groups: int,
+    show: int = 3,
+    ax: "Axes | None" = None,
+) -> "Axes":
+    """The first `show` groups and the matching queries: all, nothing, or a share of the pairs."""
+    from matplotlib.colors import ListedColormap
+
+    ax = new_axes(ax, 3.8, 5.2)
+    shown = min(show, num_groups)
+    kept = [*range(shown), num_groups]
+    share = sight(blocked, num_denoising, num_groups)[kept][:, kept].numpy()
+    closed, opened = _mask_colors(ax)
+    ramp = ListedColormap([mix(closed, opened, i / 100) for i in range(101)])
+    ax.imshow(share, cmap=ramp, vmin=0, vmax=1)
+    for (row, column), value in np.ndenumerate(share):
+        word = {0.0: "–", 1.0: "sees"}.get(float(value), f"{value:.0%}")
+        ink = text_on(mix(closed, opened, float(value)))
+        ax.text(column, row, word, ha="center", va="center", fontsize=9, color=ink)
+    names = [*(f"group {g}" for g in range(shown)), "matching"]
+    ax.set_xticks(range(len(names)), names, fontsize=8)
+    ax.set_yticks(range(len(names)), names, fontsize=8)
+    ax.set(xlabel="is looked at", ylabel="looks")
+    ax.tick_params(length=0)
+    return ax
+
+
+def _mask_colors(ax: "Axes") -> tuple[Any, Any]:
+    """Blocked is nearly the page, open is a blue: lightness alone tells them apart."""
+    page = page_of(ax)
+    return mix(page.background, page.muted, 0.25), page.color(0)
