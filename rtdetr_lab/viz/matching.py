@@ -1,0 +1,158 @@
+r"""# Matching: what each query would cost, and who gets whom
+
+    cost = matcher.cost_matrix(logits[0], boxes[0], labels, objects)    # Q T
+    cost_matrix(cost, queries, objects_of, names)
+    matched_boxes(boxes[0], objects, queries, objects_of, image)
+    matches_over_steps([who answered for object t at step s, …])
+
+A detector learns fast when a query keeps its object from layer to layer and from epoch to epoch.
+`matches_over_steps` draws one line per object; a line that jumps is a query that was taught two
+things. The share of jumps is DN-DETR's *instability* (their §3.2).
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from rtdetr_lab.config import require
+from rtdetr_lab.viz.boxes import printable
+from rtdetr_lab.viz.canvas import (
+    LEVEL_MARKERS,
+    ORANGE,
+    SKY,
+    as_rgb,
+    frame_box,
+    key_below,
+    line_key,
+    new_axes,
+    page_of,
+    rim,
+    scale_bar,
+    show_picture,
+)
+from rtdetr_lab.viz.palette import text_on
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def rows_to_show(cost: Float[Tensor, "Q T"], queries: Int[Tensor, "A"], count: int) -> list[int]:
+    """The matched queries, then the cheapest others, in order of index: nobody reads 300 rows."""
+    matched = queries.tolist()
+    cheapest = [q for q in cost.amin(1).argsort().tolist() if q not in matched]
+    return sorted([*matched, *cheapest[: max(0, count - len(matched))]])
+
+
+def cost_matrix(
+    cost: Float[Tensor, "Q T"],
+    queries: Int[Tensor, "A"],
+    objects: Int[Tensor, "A"],
+    names: Sequence[str] = (),
+    count: int = 14,
+    ax: "Axes | None" = None,
+) -> "Axes":
+    """Rows are queries, columns objects; the assignment is framed, cheap is dark."""
+    from matplotlib.patches import Rectangle
+
+    rows = rows_to_show(cost, queries, count)
+    shown = cost[rows].detach().double().cpu().numpy()
+    ax = new_axes(ax, 0.28 * len(rows) + 1.1, 5.4)
+    drawn = ax.imshow(shown, cmap="viridis", aspect="auto", interpolation="nearest")
+    for (row, column), value in np.ndenumerate(shown) if shown.size <= 200 else ():
+        ink = text_on(_hex(drawn, value))
+        ax.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=7, color=ink)
+    for query, column in zip(queries.tolist(), objects.tolist(), strict=True):
+        corner = (column - 0.5, rows.index(query) - 0.5)
+        ax.add_patch(
+            Rectangle(corner, 1, 1, fill=False, ec=ORANGE, lw=2.6, gid=f"{query}→{column}")
+        )
+    titles = [printable(n) for n in names] or [f"object {t}" for t in range(cost.shape[1])]
+    ax.set_xticks(range(len(titles)), titles, fontsize=8)
+    ax.set_yticks(range(len(rows)), [str(r) for r in rows], fontsize=8)
+    ax.set(xlabel="object", ylabel=f"query ({len(rows)} of {len(cost)})")
+    ax.set_title("framed: the cheapest assignment in total", fontsize=9)
+    ax.tick_params(length=0)
+    scale_bar(drawn, ax, "matching cost")
+    return ax
+
+
+def _hex(drawn: object, value: float) -> str:
+    from matplotlib.colors import to_hex
+
+    return to_hex(drawn.to_rgba(value))  # type: ignore[attr-defined]
+
+
+def matched_boxes(
+    boxes: Float[Tensor, "Q 4"],
+    targets: Float[Tensor, "T 4"],
+    queries: Int[Tensor, "A"],
+    objects: Int[Tensor, "A"],
+    image: np.ndarray | Tensor,
+    ax: "Axes | None" = None,
+) -> "Axes":
+    """Every object, the box of the query that answers for it, and a line between their centres."""
+    height, width = as_rgb(image).shape[:2]
+    ax = new_axes(ax, 7.0 * height / width + 0.4)
+    size = show_picture(ax, image, quiet=0.6)
+    to_pixels = torch.tensor([width, height], dtype=torch.float64)
+    for box in targets:
+        frame_box(ax, box, size, SKY, width=2.2).set_gid("object")
+    for query, target in zip(queries.tolist(), objects.tolist(), strict=True):
+        frame_box(ax, boxes[query], size, ORANGE, "--", 1.4).set_gid(f"query {query}")
+        ends = torch.stack([boxes[query, :2], targets[target, :2]]).detach().double().cpu()
+        x, y = (ends * to_pixels).unbind(-1)
+        (line,) = ax.plot(x, y, color=ORANGE, lw=1.4, marker="o", ms=3, gid=f"{query}→{target}")
+        line.set_path_effects(rim(2.8))
+        style = {"textcoords": "offset points", "fontsize": 8, "color": ORANGE, "clip_on": True}
+        text = ax.annotate(f"q{query}", (float(x[0]), float(y[0])), xytext=(4, 4), **style)
+        text.set_path_effects(rim(2.0))
+    key_below(ax, [line_key("object", SKY), line_key("query that answers for it", ORANGE, "--")])
+    return ax
+
+
+def instability(matches: Int[Tensor, "S T"]) -> float:
+    """Share of objects that change their query from one step to the next."""
+    if len(matches) < 2 or not matches.shape[1]:
+        return 0.0
+    return float((matches[1:] != matches[:-1]).double().mean())
+
+
+def matches_over_steps(
+    matches: Int[Tensor, "S T"],
+    step_names: Sequence[str] = (),
+    names: Sequence[str] = (),
+    ax: "Axes | None" = None,
+) -> "Axes":
+    """Which query answers for object t at step s (a layer, or an epoch): one line per object."""
+    require(
+        not step_names or len(step_names) == len(matches),
+        "step_names",
+        f"{len(step_names)} names for {len(matches)} steps",
+        "give one name per row of matches",
+    )
+    ax = new_axes(ax, 3.6)
+    page, x = page_of(ax), range(len(matches))
+    titles = [printable(n) for n in names] or [f"object {t}" for t in range(matches.shape[1])]
+    for t, (title, line) in enumerate(zip(titles, matches.cpu().unbind(1), strict=True)):
+        style = {"marker": LEVEL_MARKERS[t % 5], "ms": 6, "lw": 1.6, "color": page.color(t)}
+        ax.plot(x, line, label=title, **style)
+    ax.set_xticks(x, list(step_names) or [f"layer {i}" for i in x], fontsize=8)
+    ax.set_ylabel("query that answers")
+    ax.locator_params(axis="y", integer=True)
+    ax.set_title(f"{instability(matches):.0%} of the matches change from step to step", fontsize=9)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return ax
+
+
+def matches_of(queries: Sequence[Int[Tensor, "_"]], objects: Sequence[Int[Tensor, "_"]]) -> Tensor:
+    """One picture's assignments at S steps as `S T`: the query of every object, −1 if none."""
+    count = 1 + max((int(o.max()) for o in objects if len(o)), default=-1)
+    table = torch.full((len(queries), count), -1)
+    for row, query, target in zip(table, queries, objects, strict=True):
+        row[target.cpu()] = query.cpu()
+    return table

@@ -1,0 +1,51 @@
+r"""# Training: what is paid, where
+
+The loss of a detector with deep supervision is a sum over layers of a sum over terms. Bars stack
+the terms of one layer: which layer pays most, and for what?
+
+    layer_losses({"class": [1.2, 0.9, 0.8], "L1": […], "GIoU": […]}, ["layer 0", …])
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rtdetr_lab.config import require
+from rtdetr_lab.viz.canvas import new_axes, page_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+HATCHES = ("", "///", "...", "xxx", "\\\\\\")
+"""A second difference beside the colour."""
+
+
+def layer_losses(
+    terms: Mapping[str, Sequence[float]],
+    layer_names: Sequence[str] = (),
+    ax: "Axes | None" = None,
+) -> "Axes":
+    """Stacked bars: one bar per layer, one colour per term, the sum written above."""
+    lengths = {len(values) for values in terms.values()}
+    what = f"terms have {sorted(lengths)} values"
+    require(len(lengths) == 1, "terms", what, "give every term one value per layer")
+    (layers,) = lengths
+    ax = new_axes(ax, 3.4)
+    page, bottom = page_of(ax), np.zeros(layers)
+    for t, (name, values) in enumerate(terms.items()):
+        height = np.asarray([float(v) for v in values])
+        style = {"color": page.color(t), "edgecolor": page.background, "hatch": HATCHES[t % 5]}
+        ax.bar(range(layers), height, 0.7, bottom=bottom, label=name, linewidth=0.6, **style)
+        bottom = bottom + height
+    for x, total in enumerate(bottom):
+        ax.annotate(
+            f"{total:.2f}", (x, total), xytext=(0, 3), textcoords="offset points", ha="center"
+        )
+    ax.set_xticks(range(layers), list(layer_names) or [f"layer {i}" for i in range(layers)])
+    ax.set(ylabel="loss (weighted)", ylim=(0, 1.12 * max(float(bottom.max()), 1e-12)))
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(
+        fontsize=8, frameon=False, ncols=len(terms), loc="lower center", bbox_to_anchor=(0.5, 1)
+    )
+    return ax
