@@ -239,4 +239,5 @@ def rtdetr_nano(num_classes: int = 80) -> RTDETRConfig:
         ),
         selection=TopScore(num_queries=100),
         decoder=DecoderConfig(dim=96, num_layers=3, num_heads=6, ffn_dim=192),
+        denoising=DenoisingConfig(num_queries=50),
     )
