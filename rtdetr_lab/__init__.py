@@ -16,6 +16,8 @@ if TYPE_CHECKING:  # the same names for type checkers and editors; a test compar
     from rtdetr_lab.checkpoints.save import save_pretrained as save_pretrained
     from rtdetr_lab.config import diff as diff
     from rtdetr_lab.config import replace_at as replace_at
+    from rtdetr_lab.detections import Detections as Detections
+    from rtdetr_lab.detector import Detector as Detector
     from rtdetr_lab.rtdetr import RTDETRConfig as RTDETRConfig
     from rtdetr_lab.rtdetr import rtdetr_nano as rtdetr_nano
     from rtdetr_lab.rtdetr import rtdetr_r18 as rtdetr_r18
@@ -39,6 +41,8 @@ _HOME = {
     "save_pretrained": "checkpoints.save",
     "diff": "config",
     "replace_at": "config",
+    "Detections": "detections",
+    "Detector": "detector",
     "RTDETRConfig": "rtdetr",
     "rtdetr_nano": "rtdetr",
     "rtdetr_r101": "rtdetr",
