@@ -51,6 +51,22 @@ def test_a_picture_does_not_depend_on_those_drawn_before():
     assert fingerprint(5) == later != fingerprint(4)
 
 
+def test_a_core_draws_75_pictures_a_second():
+    """Processor time of the best of three, in a process without the checks of the tests."""
+    code = """
+import time
+from rtdetr_lab.data.shapes import ShapesConfig, draw
+best = 0
+for start in (0, 40, 80):
+    before = time.process_time()
+    for i in range(start, start + 40): draw(ShapesConfig(), 0, i)
+    best = max(best, 40 / (time.process_time() - before))
+print(best)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert float(run.stdout) >= 75
+
+
 def test_training_and_validation_share_no_picture():
     train, val = train_val(CONFIG, 20, 20)
     assert (train.seed, val.seed) == (TRAIN, VAL)
@@ -151,8 +167,7 @@ def test_neither_mean_colour_nor_area_gives_the_class_away():
 
     optimizer.step(loss)
     accuracy = (probe(features[half:]).argmax(1) == labels[half:]).float().mean().item()
-    assert accuracy < 0.4
-    print(f"probe accuracy {accuracy:.3f}")
+    assert accuracy < 0.4, "0.09 when this was written"
 
 
 def test_a_sample_agrees_with_its_picture_and_its_truth():
