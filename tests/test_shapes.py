@@ -147,7 +147,7 @@ def test_a_mirrored_class_is_the_same_class():
 def test_neither_mean_colour_nor_area_gives_the_class_away():
     """A linear probe, scored on pictures it has not seen; guessing would reach about 10 %."""
     rows, labels = [], []
-    for index in range(400):
+    for index in range(240):
         picture = draw(CONFIG, 3, index)
         for mask, area, label in zip(picture.masks, picture.areas, picture.labels, strict=True):
             mean = picture.image[mask].mean(0) / 255
