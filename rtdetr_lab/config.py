@@ -108,7 +108,8 @@ def _is_config(value: Any) -> bool:
 
 
 def _is_frozen(cls: type) -> bool:
-    return dataclasses.is_dataclass(cls) and vars(cls)["__dataclass_params__"].frozen
+    params: Any = getattr(cls, "__dataclass_params__", None)
+    return params is not None and params.frozen
 
 
 def _join(path: str, step: object) -> str:

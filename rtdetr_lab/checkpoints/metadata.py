@@ -56,15 +56,12 @@ class Metadata:
 
     def __post_init__(self) -> None:
         where, remedy = "metadata", "give one name and one category id per class"
-        texts = all(isinstance(n, str) for n in self.names)
-        if not texts or not all(type(i) is int for i in (*self.category_ids, *self.image_size)):
-            raise CheckpointError(where, "names are texts, ids and sizes whole numbers", remedy)
         if self.category_ids and len(self.category_ids) != len(self.names):
             what = f"{len(self.names)} names and {len(self.category_ids)} category ids"
             raise CheckpointError(where, what, remedy)
         if len(set(self.category_ids)) != len(self.category_ids):
             raise CheckpointError(where, "a category id stands twice", remedy)
-        if len(self.image_size) != 2 or min(self.image_size) < 1:
+        if min(self.image_size) < 1:
             what = f"image_size is {self.image_size}"
             raise CheckpointError(where, what, "give (height, width) in pixels")
 
@@ -75,15 +72,22 @@ class Metadata:
 
 def metadata_from_dict(tree: Any, where: str) -> Metadata:
     """The reverse of `to_dict`, for what may have been edited by hand."""
-    known = {f.name for f in fields(Metadata)}
+    where, known = f"{where}[metadata]", {f.name for f in fields(Metadata)}
     if not isinstance(tree, dict) or set(tree) - known:
         extra = sorted(set(tree) - known) if isinstance(tree, dict) else tree
-        raise CheckpointError(f"{where}[metadata]", f"unknown: {extra}", f"use {sorted(known)}")
-    try:
-        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in tree.items()}
-        return Metadata(**plain)
-    except TypeError as error:
-        raise CheckpointError(f"{where}[metadata]", str(error), "correct its values") from error
+        raise CheckpointError(where, f"unknown: {extra}", f"use {', '.join(sorted(known))}")
+    for name, kind in (("names", str), ("category_ids", int), ("image_size", int)):
+        values = tree.get(name, [])
+        if not isinstance(values, list) or any(type(v) is not kind for v in values):
+            raise CheckpointError(where, f"{name} is {values}", f"give a list of {kind.__name__}")
+    if len(tree.get("image_size", "hw")) != 2:
+        what = f"image_size is {tree['image_size']}"
+        raise CheckpointError(where, what, "give (height, width) in pixels")
+    for name in ("licence", "source", "revision", "sha256"):
+        if not isinstance(tree.get(name), str | None):
+            raise CheckpointError(where, f"{name} is {tree[name]!r}", "give a text, or null")
+    plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in tree.items()}
+    return Metadata(**plain)
 
 
 def metadata_for(num_classes: int, names: tuple[str, ...] = (), **known: Any) -> Metadata:

@@ -22,10 +22,12 @@ def image_size_of(path: Path) -> Size:
     if tree.get("do_normalize", False) or abs(tree.get("rescale_factor", 1 / 255) * 255 - 1) > 1e-6:
         what = "asks for pixels that are normalised, or scaled to another range than [0, 1]"
         raise CheckpointError(str(path), what, "train without, as all published RT-DETRs were")
-    size = tree.get("size", {})
-    if not isinstance(size, Mapping) or not {"height", "width"} <= set(size):
-        return (640, 640)
-    return (int(size["height"]), int(size["width"]))
+    size = tree.get("size", {"height": 640, "width": 640})
+    sides = [size.get(side) for side in ("height", "width")] if isinstance(size, Mapping) else []
+    if len(sides) != 2 or not all(type(side) is int and side > 0 for side in sides):
+        what = f"size is {size}"
+        raise CheckpointError(str(path), what, 'give {"height": 640, "width": 640}')
+    return (sides[0], sides[1])
 
 
 def preprocessor_config(image_size: Size) -> dict[str, Any]:

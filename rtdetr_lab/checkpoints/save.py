@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,11 +35,11 @@ from rtdetr_lab.errors import CheckpointError, ConfigError
 def save_pretrained(
     model: nn.Module,
     folder: str | os.PathLike[str],
-    layout: Literal["lab", "transformers"] = "lab",
+    layout: str = "lab",
     *,
     metadata: Metadata | None = None,
 ) -> Path:
-    """Write config and weights of `model` into `folder`; returns it.
+    """Write config and weights of `model` into `folder`; returns it. `layout` is a name above.
 
     Without `metadata` the model's own is kept, or, if it never had any, classes are numbered.
     Raises `ConfigError` for what the layout cannot say, and `CheckpointError` for a model without

@@ -28,7 +28,7 @@ MODEL: Rows = (
     ("encoder_attention_heads", "encoder.aifi.num_heads", 8),
     ("encoder_ffn_dim", "encoder.aifi.ffn_dim", 1024),
     ("encoder_activation_function", "encoder.aifi.act", "gelu"),
-    ("positional_encoding_temperature", "encoder.aifi.temperature", 10000),
+    ("positional_encoding_temperature", "encoder.aifi.temperature", 10000.0),
     ("dropout", "encoder.aifi.dropout", 0.0),
     ("hidden_expansion", "encoder.ccff.expansion", 1.0),
     ("activation_function", "encoder.ccff.act", "silu"),
@@ -70,6 +70,9 @@ CRITERION: Rows = (
     ("matcher_alpha", "criterion.matcher.classification.alpha", 0.25),
     ("matcher_gamma", "criterion.matcher.classification.gamma", 2.0),
 )
+
+WHOLE = {"positional_encoding_temperature"}
+"""Numbers that theirs wants whole, and that are not for us."""
 
 DEFAULT_WIDTHS = {
     "encoder_in_channels": [512, 1024, 2048],
@@ -134,7 +137,8 @@ def spelled(rows: Rows, cfg: Any) -> dict[str, Any]:
     """Their key → value of our config, written as they write it."""
     tree: dict[str, Any] = {}
     for key, path, default in rows:
-        value = reduce(getattr, path.split("."), cfg)
+        value = reduce(lambda part, name: getattr(part, name, None), path.split("."), cfg)
+        require(value is not None, path, "is nothing transformers knows", KEEP)
         if isinstance(default, str):
             known = BLOCKS if default in BLOCKS else FUNCTIONS
             names = [name for name, item in known.items() if item is value]
@@ -143,5 +147,5 @@ def spelled(rows: Rows, cfg: Any) -> dict[str, Any]:
         elif isinstance(default, list):
             tree[key] = list(value)
         else:
-            tree[key] = type(default)(value)  # their int 10000 is our 10000.0
+            tree[key] = int(value) if key in WHOLE else value
     return tree
