@@ -1,7 +1,20 @@
 """# Viz: tensors and pictures in, matplotlib axes out; never a model
 
-| module    | shows                                                       |
-|-----------|-------------------------------------------------------------|
-| `palette` | the colours, readable for colour-blind eyes, light and dark |
-| `boxes`   | boxes and their labels, on axes or written into a picture   |
+| module            | shows                                                                      |
+|-------------------|----------------------------------------------------------------------------|
+| `palette`         | the colours, readable for colour-blind eyes, light and dark                |
+| `canvas`          | what all figures share: axes, quiet pictures, marks, legends, themes       |
+| `cells`           | token ↔ level, row, column ↔ place in the picture                          |
+| `boxes`           | boxes and their labels, on axes or written into a picture                  |
+| `features`        | feature maps per level, before and after a stage                           |
+| `attention`       | where the cell under a pixel looks, per head; likeness of positions        |
+| `query_attention` | who listens to whom among the queries                                      |
+| `looks`           | what one query reads in one layer, cut out of a record                     |
+| `sampling`        | sampling points: per query, layer, head; v1 beside v2 beside discrete      |
+| `queries`         | score against IoU of the proposals, where the chosen tokens lie            |
+| `life`            | one query from its token to the detection, chained to the model's output   |
+| `refinement`      | the drawing of a life, trails of boxes, overlap after every layer          |
+| `denoising`       | spoilt objects of a group, the mask, who may see whom                      |
+| `matching`        | the cost matrix, the assignment, how it changes over layers or epochs      |
+| `training`        | losses per layer                                                           |
 """
