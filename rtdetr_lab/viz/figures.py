@@ -1,0 +1,80 @@
+"""# Figures: the pictures of the README and the site, drawn again by one command
+
+`make figures`, or `python -m rtdetr_lab.viz.figures [FOLDER]`. Every figure is a function without
+arguments that returns RGB; a figure that cannot be drawn yet is named, with what it waits for, and
+the command then ends with 1.
+
+This file stands on top of the package, like the command line: it is the one in `viz` that may use
+a model, because it is a user of everything and nobody imports it.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from rtdetr_lab.data.shapes import DEFAULT, SHAPE_NAMES, VAL, draw
+from rtdetr_lab.detector import Detector
+from rtdetr_lab.errors import LabError
+from rtdetr_lab.images.arrays import RGB, RGBs
+from rtdetr_lab.viz.boxes import annotate
+from rtdetr_lab.viz.palette import LIGHT
+
+HOME = Path(__file__).resolve().parents[2] / "docs" / "img"
+PICTURES = (0, 1, 2)
+"""Which validation pictures are shown: the first ones, not the best ones."""
+
+
+def side_by_side(pictures: RGBs, gap: int = 8) -> RGB:
+    """Pictures of one height in a row, white between them."""
+    white = np.full((pictures[0].shape[0], gap, 3), 255, dtype=np.uint8)
+    spaced = [part for picture in pictures for part in (white, picture)][1:]
+    return np.concatenate(spaced, axis=1)
+
+
+def shapes() -> RGB:
+    """The shapes world with its truth."""
+    shown = []
+    for index in PICTURES:
+        truth = draw(DEFAULT, VAL, index)
+        names = [SHAPE_NAMES[label] for label in truth.labels]
+        colors = [LIGHT.color(int(label)) for label in truth.labels]
+        shown.append(annotate(truth.image, torch.from_numpy(truth.boxes_xyxy), names, colors))
+    return side_by_side(shown)
+
+
+def detections() -> RGB:
+    """The same pictures as the embedded detector sees them."""
+    detector = Detector.from_pretrained("nano", device="cpu")
+    shown = []
+    for found in detector([draw(DEFAULT, VAL, index).image for index in PICTURES]):
+        assert found.image is not None
+        names = [f"{d.name} {d.score:.2f}" for d in found]
+        colors = [LIGHT.color(d.label) for d in found]
+        shown.append(annotate(found.image, found.boxes_xyxy, names, colors))
+    return side_by_side(shown)
+
+
+FIGURES = {"shapes.png": shapes, "detections.png": detections}
+
+
+def main(folder: Path = HOME) -> int:
+    """Draw every figure into `folder`; 1 if one could not be drawn."""
+    from PIL import Image
+
+    folder.mkdir(parents=True, exist_ok=True)
+    failed = 0
+    for name, figure in FIGURES.items():
+        try:
+            picture = Image.fromarray(figure())
+            picture.quantize(256).save(folder / name, optimize=True)  # a third of the size
+            print(f"drew {folder / name}")
+        except LabError as error:
+            print(f"{name} not drawn: {error}", file=sys.stderr)
+            failed = 1
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main(*map(Path, sys.argv[1:2])))

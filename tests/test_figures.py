@@ -1,0 +1,45 @@
+"""The figures of the README are drawn by a command, and say so when they cannot be."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rtdetr_lab.errors import UnknownModelError
+from rtdetr_lab.viz import figures
+
+
+def test_side_by_side_keeps_every_picture_and_a_white_gap():
+    black, grey = np.zeros((4, 5, 3), np.uint8), np.full((4, 3, 3), 128, np.uint8)
+    row = figures.side_by_side([black, grey], gap=2)
+    assert row.shape == (4, 10, 3)
+    assert (row[:, :5] == 0).all()
+    assert (row[:, 5:7] == 255).all()
+    assert (row[:, 7:] == 128).all()
+
+
+def test_the_shapes_world_is_drawn_with_its_truth():
+    plain = figures.side_by_side(
+        [figures.draw(figures.DEFAULT, figures.VAL, index).image for index in figures.PICTURES]
+    )
+    figure = figures.shapes()
+    assert figure.shape == plain.shape
+    changed = (figure != plain).any(-1).mean()
+    assert 0.01 < changed < 0.6, "boxes and labels, and not over everything"
+
+
+def test_a_figure_that_cannot_be_drawn_is_named_and_the_others_are_drawn(
+    tmp_path, monkeypatch, capsys
+):
+    def fails():
+        raise UnknownModelError("nano", "nobody knows it", "train it")
+
+    white = np.full((2, 2, 3), 255, np.uint8)
+    monkeypatch.setattr(figures, "FIGURES", {"no.png": fails, "yes.png": lambda: white})
+    assert figures.main(tmp_path) == 1
+    assert "no.png not drawn: nano" in capsys.readouterr().err
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "yes.png").convert("RGB")), white)
+
+
+@pytest.mark.parametrize("name", ["shapes.png"])
+def test_what_the_site_shows_is_small_enough_to_load(name):
+    assert (figures.HOME / name).stat().st_size < 400_000
