@@ -23,7 +23,7 @@ images ─ backbone ─ S3 S4 S5 ─ encoder ─ to_memory ─ N tokens ─ prop
 | `rtdetr_r50_m` | ResNet-50-D | 256, 0.5 | 6, runs 3 | 36.6 M | 51.3 |
 | `rtdetr_r50` | ResNet-50-D | 256, 1.0 | 6 | 42.9 M | 53.1 |
 | `rtdetr_r101` | ResNet-101-D | 384, 1.0 | 6 | 76.6 M | 54.3 |
-| `rtdetr_nano` | 4 blocks | 96, 0.5 | 3 | 1.5 M | knows shapes, not COCO |
+| `rtdetr_nano` | 4 blocks | 96, 0.5 | 3 | 1.6 M | knows shapes, not COCO |
 
 Parameters are the training form with 80 classes, frozen batch norm not counted; AP from the paper's
 Table 2 and the authors' repository.
@@ -227,7 +227,7 @@ def rtdetr_r101(num_classes: int = 80) -> RTDETRConfig:
 
 
 def rtdetr_nano(num_classes: int = 80) -> RTDETRConfig:
-    """About 1.5 M parameters for pictures of 256 to 320 px, with live batch norm: ours, to learn
+    """About 1.6 M parameters for pictures of 256 to 320 px, with live batch norm: ours, to learn
     from scratch on a laptop. Not in the paper."""
     return RTDETRConfig(
         num_classes,
@@ -235,7 +235,7 @@ def rtdetr_nano(num_classes: int = 80) -> RTDETRConfig:
         encoder=HybridEncoderConfig(
             dim=96,
             aifi=AIFIConfig(num_heads=6, ffn_dim=192),
-            ccff=CCFFConfig(expansion=0.5, num_blocks=1),
+            ccff=CCFFConfig(expansion=0.5),
         ),
         selection=TopScore(num_queries=100),
         decoder=DecoderConfig(dim=96, num_layers=3, num_heads=6, ffn_dim=192),
