@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors; a test compar
     from rtdetr_lab.config import replace_at as replace_at
     from rtdetr_lab.detections import Detections as Detections
     from rtdetr_lab.detector import Detector as Detector
+    from rtdetr_lab.evaluation.evaluate import evaluate as evaluate
     from rtdetr_lab.rtdetr import RTDETRConfig as RTDETRConfig
     from rtdetr_lab.rtdetr import rtdetr_nano as rtdetr_nano
     from rtdetr_lab.rtdetr import rtdetr_r18 as rtdetr_r18
@@ -43,6 +44,7 @@ _HOME = {
     "replace_at": "config",
     "Detections": "detections",
     "Detector": "detector",
+    "evaluate": "evaluation.evaluate",
     "RTDETRConfig": "rtdetr",
     "rtdetr_nano": "rtdetr",
     "rtdetr_r101": "rtdetr",
