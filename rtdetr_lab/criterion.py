@@ -85,7 +85,7 @@ class Criterion:
         """Terms by name, in float32 or better whatever autocast says."""
         device = prediction.boxes.device
         targets = targets.to(device)
-        terms = {}
+        terms: dict[str, Tensor] = {}
         with torch.autocast(device.type, enabled=False):
             num_boxes = mean_over_ranks(targets.num_boxes, device)
             for name, layer in matched_layers(prediction):

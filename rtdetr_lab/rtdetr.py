@@ -100,7 +100,8 @@ class RTDETR(nn.Module):
         self.to_memory = MemoryProjection(self.encoder.channels, dim, cfg.decoder.num_levels)
         self.proposal_head = ProposalHead(dim, cfg.num_classes)
         self.selection = cfg.selection.build(dim)
-        self.denoising = cfg.denoising and cfg.denoising.build(cfg.num_classes, dim)
+        noise = cfg.denoising
+        self.denoising = None if noise is None else noise.build(cfg.num_classes, dim)
         self.decoder = cfg.decoder.build(cfg.num_classes)
 
     def forward(
