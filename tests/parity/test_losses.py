@@ -4,18 +4,16 @@ The oracle is transformers' RTDetrForObjectDetectionLoss, in fp64, on random out
 decoder layers with denoising; DETR's is its loss_for_object_detection.
 """
 
-import dataclasses
+from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
-from torch.nn import Buffer
 
 from rtdetr_lab.config import replace_at
 from rtdetr_lab.criterion import CriterionConfig
 from rtdetr_lab.denoising import DenoisingConfig
 from rtdetr_lab.losses import CrossEntropy
-from rtdetr_lab.matching import MatcherConfig, SoftmaxCost
+from rtdetr_lab.matching import FocalCost, MatcherConfig, SoftmaxCost
 from rtdetr_lab.structures import (
     Denoised,
     LayerPrediction,
@@ -69,6 +67,11 @@ def our_prediction(out, batch):
     return Prediction(last.logits, last.boxes, layers, proposals, Denoised(noised, batch))
 
 
+def as_theirs(targets):
+    pairs = zip(targets.labels, targets.boxes, strict=True)
+    return [{"class_labels": labels, "boxes": boxes} for labels, boxes in pairs]
+
+
 def their_terms(out, batch, targets, **changes):
     """Their loss on the same numbers, in their vocabulary."""
     from transformers.loss.loss_rt_detr import RTDetrForObjectDetectionLoss
@@ -79,11 +82,8 @@ def their_terms(out, batch, targets, **changes):
         "dn_num_group": batch.num_groups,
         "dn_num_split": [batch.num_queries, NUM_QUERIES],
     }
-    labels = [
-        {"class_labels": c, "boxes": b} for c, b in zip(targets.labels, targets.boxes, strict=True)
-    ]
     _, terms, _ = RTDetrForObjectDetectionLoss(
-        out["logits"][:, -1], labels, "cpu", out["boxes"][:, -1], config,
+        out["logits"][:, -1], as_theirs(targets), "cpu", out["boxes"][:, -1], config,
         out["logits"], out["boxes"], out["enc_logits"], out["enc_boxes"], meta,
     )  # fmt: skip
     return terms
@@ -132,3 +132,124 @@ def test_every_gradient_is_theirs(case):
     for name, a, b in zip(out, mine, expected, strict=True):
         assert b.abs().max() > 1e-3
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12, msg=name)
+
+
+SETTINGS = {
+    "class_weight": ("weight_loss_vfl", 1.7),
+    "l1_weight": ("weight_loss_bbox", 3.0),
+    "giou_weight": ("weight_loss_giou", 0.4),
+    "classification.alpha": ("focal_loss_alpha", 0.3),
+    "classification.gamma": ("focal_loss_gamma", 1.5),
+    "matcher.class_cost": ("matcher_class_cost", 9.0),
+    "matcher.l1_cost": ("matcher_bbox_cost", 0.1),
+    "matcher.giou_cost": ("matcher_giou_cost", 20.0),
+    "matcher.classification.alpha": ("matcher_alpha", 0.9),
+    "matcher.classification.gamma": ("matcher_gamma", 0.5),
+}
+"""Our path, their key, and a value far from the default."""
+
+
+@usual_case
+@pytest.mark.parametrize("path", SETTINGS)
+def test_every_setting_means_the_same(case, path):
+    out, batch, targets = case
+    theirs, value = SETTINGS[path]
+    expected = their_terms(out, batch, targets, **{theirs: value})
+    cfg = replace_at(CriterionConfig(), path, value)
+    mine = cfg.build()(our_prediction(out, batch), targets)
+    for name, term in expected.items():
+        torch.testing.assert_close(mine[our_name(name)], term, rtol=1e-9, atol=1e-12, msg=name)
+
+
+@usual_case
+@pytest.mark.parametrize("path", [p for p in SETTINGS if not p.startswith("matcher")])
+def test_a_setting_that_is_off_by_one_percent_would_be_seen(case, path):
+    out, batch, targets = case
+    value = 1.01 * SETTINGS[path][1]
+    off = replace_at(CriterionConfig(), path, value).build()(our_prediction(out, batch), targets)
+    expected = their_terms(out, batch, targets, **{SETTINGS[path][0]: SETTINGS[path][1]})
+    wrong = [n for n, t in expected.items() if (off[our_name(n)] / t - 1).abs() > 1e-4]
+    assert len(wrong) == 2 * NUM_LAYERS + 1
+
+
+# --- matching -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def their_costs(monkeypatch):
+    """Every cost matrix that either of their matchers solves, in order."""
+    from transformers.loss import loss_for_object_detection, loss_rt_detr
+
+    seen = []
+    for module in (loss_for_object_detection, loss_rt_detr):
+        solve = module.linear_sum_assignment
+
+        def remember(cost, solve=solve):
+            seen.append(torch.as_tensor(cost).clone())
+            return solve(cost)
+
+        monkeypatch.setattr(module, "linear_sum_assignment", remember)
+    return seen
+
+
+def their_matchers():
+    from transformers.loss.loss_for_object_detection import HungarianMatcher
+    from transformers.loss.loss_rt_detr import RTDetrHungarianMatcher
+
+    settings = {"matcher_class_cost": 1.3, "matcher_alpha": 0.3, "matcher_gamma": 1.5}
+    yield (
+        RTDetrHungarianMatcher(transformers.RTDetrConfig(**settings)),
+        MatcherConfig(class_cost=1.3, classification=FocalCost(0.3, 1.5)),
+    )
+    yield HungarianMatcher(1.0, 5.0, 2.0), MatcherConfig(1.0, 5.0, 2.0, SoftmaxCost())
+
+
+@pytest.mark.parametrize(("theirs", "cfg"), list(their_matchers()), ids=["RT-DETR", "DETR"])
+@pytest.mark.parametrize("counts", COUNTS.values(), ids=COUNTS)
+def test_costs_and_pairs_are_theirs(theirs, cfg, counts, rng, their_costs):
+    targets = random_targets(counts, rng)
+    out = random_outputs(len(targets), 0, rng)
+    layer = LayerPrediction(out["logits"][:, 0].detach(), out["boxes"][:, 0].detach())
+    expected = theirs(
+        {"logits": layer.logits, "pred_boxes": layer.boxes},
+        as_theirs(targets),
+    )
+    matcher = cfg.build()
+    for (queries, objects), theirs_ in zip(matcher(layer, targets), expected, strict=True):
+        assert torch.equal(queries, theirs_[0])
+        assert torch.equal(objects, theirs_[1])
+    for i, cost in enumerate(their_costs):
+        mine = matcher.cost_matrix(
+            layer.logits[i], layer.boxes[i], targets.labels[i], targets.boxes[i]
+        )
+        torch.testing.assert_close(mine, cost, rtol=1e-9, atol=1e-12)
+    assert len(their_costs) == len(targets)
+
+
+# --- DETR ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("counts", COUNTS.values(), ids=COUNTS)
+def test_detrs_terms_are_theirs_times_their_weights(counts, rng):
+    from transformers.loss.loss_for_object_detection import HungarianMatcher, ImageLoss
+
+    targets = random_targets(counts, rng)
+    out = random_outputs(len(targets), 0, rng)
+    logits, boxes = out["logits"][:, 0], out["boxes"][:, 0]
+    # The last class is "no object"; labels stay below it.
+    targets = replace(targets, labels=tuple(c.clamp(max=NUM_CLASSES - 2) for c in targets.labels))
+    loss = ImageLoss(HungarianMatcher(1, 5, 2), NUM_CLASSES - 1, 0.25, ["labels", "boxes"])
+    expected = loss.double()(
+        {"logits": logits, "pred_boxes": boxes},
+        as_theirs(targets),
+    )
+    cfg = CriterionConfig(
+        MatcherConfig(1.0, 5.0, 2.0, SoftmaxCost()), CrossEntropy(no_object=0.25), 1.0, 5.0, 2.0
+    )
+    mine = cfg.build()(Prediction(logits, boxes, (LayerPrediction(logits, boxes),)), targets)
+    for ours, theirs, weight in (
+        ("class", "loss_ce", 1),
+        ("l1", "loss_bbox", 5),
+        ("giou", "loss_giou", 2),
+    ):
+        torch.testing.assert_close(mine[ours], weight * expected[theirs], rtol=1e-9, atol=1e-12)
