@@ -161,7 +161,7 @@ def _read(
     """One point: cell i has its centre at (i + ½) / width, hence the half."""
     height, width = shape
     u, v = x * width - 0.5, y * height - 0.5
-    left, top = math.floor(u), math.floor(v)
+    left, top = math.floor(u.item()), math.floor(v.item())
     value = cells.new_zeros(cells.shape[-1])
     for row, column in [(top, left), (top, left + 1), (top + 1, left), (top + 1, left + 1)]:
         if 0 <= row < height and 0 <= column < width:
