@@ -1,0 +1,110 @@
+r"""# Ship: from a finished run to the checkpoint inside the package
+
+    rtdetr-lab train --preset nano --data shapes --out runs/nano
+    python -m rtdetr_lab.training.ship runs/nano
+
+The averaged weights are rounded to half precision, and *those* are evaluated, on the first 500
+pictures of the validation world: the numbers in the record are those of the file people load. The
+record, `assets/nano.json`, says what was trained, how, on how many pictures, with what result and
+under which licence, and holds the sha256 of the file, which `load_pretrained("nano")` checks.
+"""
+
+import datetime
+import hashlib
+import json
+import os
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import nn
+
+from rtdetr_lab.checkpoints.metadata import Metadata
+from rtdetr_lab.checkpoints.save import save_pretrained
+from rtdetr_lab.checkpoints.source import ASSETS
+from rtdetr_lab.config import from_json
+from rtdetr_lab.data.shapes import DEFAULT, SHAPE_NAMES, VAL, ShapesDataset
+from rtdetr_lab.errors import TrainingError
+from rtdetr_lab.evaluation.evaluate import evaluate
+from rtdetr_lab.training.metrics import Record
+from rtdetr_lab.training.state import load_last
+
+LICENCE = "Apache-2.0"
+NUM_VALIDATION = 500
+COMMAND = "rtdetr-lab train --preset nano --data shapes --out runs/nano"
+
+
+def validation(size: int, count: int = NUM_VALIDATION) -> ShapesDataset:
+    """The pictures the record's numbers are about: the default world at the model's size."""
+    return ShapesDataset(replace(DEFAULT, size=size), VAL, count)
+
+
+def ship(run: str | Path, size: int = 256, assets: Path = ASSETS, name: str = "nano") -> Path:
+    """Write `name.safetensors` and `name.json` into `assets` from the run folder; returns the
+    record. Raises `TrainingError` for a folder without a run."""
+    run = Path(run)
+    state, _ = load_last(run)
+    if state is None:
+        raise TrainingError(str(run), "holds no run", f"train one first: {COMMAND}")
+    model = _rounded(state)
+    count = len(SHAPE_NAMES)
+    known = Metadata(
+        SHAPE_NAMES, tuple(range(1, count + 1)), (size, size), LICENCE, "rtdetr_lab, shapes world"
+    )
+    scores = evaluate(model.float(), validation(size))
+    assets.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=assets) as folder:
+        save_pretrained(model.half(), folder, metadata=known)
+        os.replace(Path(folder) / "model.safetensors", assets / f"{name}.safetensors")
+    digest = hashlib.sha256((assets / f"{name}.safetensors").read_bytes()).hexdigest()
+    record = _record(run, state, size) | {"metrics": dict(scores), "sha256": digest}
+    target = assets / f"{name}.json"
+    target.write_text(json.dumps(record, indent=2) + "\n", encoding="utf8")
+    return target
+
+
+def _rounded(state: dict[str, Any]) -> nn.Module:
+    model = from_json(state["cfg"]).build()
+    model.load_state_dict(state["ema"])
+    return model.half().eval()
+
+
+def _record(run: Path, state: dict[str, Any], size: int) -> dict[str, Any]:
+    lines = (run / "metrics.jsonl").read_text(encoding="utf8").splitlines()
+    history: list[Record] = [json.loads(line) for line in lines]
+    recipe = json.loads(state["config"])
+    return {
+        "what": "rtdetr_nano, trained from scratch on the shapes world",
+        "command": COMMAND,
+        "licence": LICENCE,
+        "date": datetime.date.today().isoformat(),
+        "torch": torch.__version__,
+        "seed": recipe["seed"],
+        "pictures_seen": state["step"] * recipe["batch_size"],
+        "hours": round(max(line["seconds"] for line in history) / 3600, 2),
+        "recipe": recipe,
+        "model": json.loads(state["cfg"]),
+        "validation": {
+            "seed": VAL,
+            "count": NUM_VALIDATION,
+            "world": asdict(validation(size).config),
+        },
+        "curves": _curves(history),
+    }
+
+
+def _curves(history: list[Record], points: int = 40) -> dict[str, list[float]]:
+    """Pictures seen and loss, thinned for reading."""
+    lines = [line for line in history if "loss" in line]
+    lines = lines[:: max(1, len(lines) // points)]
+    return {
+        "pictures": [int(line["pictures"]) for line in lines],
+        "loss": [round(line["loss"], 3) for line in lines],
+    }
+
+
+if __name__ == "__main__":
+    print(ship(sys.argv[1]))
