@@ -120,7 +120,10 @@ def load_state(path: Path) -> dict[str, Any]:
     payload = content[HEADER:]
     if hashlib.sha256(payload).hexdigest().encode() != content[len(MAGIC) : HEADER - 1]:
         raise TrainingError(str(path), "is damaged: its sha256 does not fit its content", remedy)
-    return torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+    try:
+        return torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever the unpickler stumbles over: it is not ours
+        raise TrainingError(str(path), "holds more than tensors and numbers", remedy) from error
 
 
 def save_last(folder: Path, state: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from rtdetr_lab.data.batch import Dataset, Sample, collate
+from rtdetr_lab.data.batch import Dataset, collate
 from rtdetr_lab.errors import DataError, LabError
 from rtdetr_lab.structures import Targets
 
@@ -54,11 +54,11 @@ def batches(
     if not len(data):
         raise DataError("data", "holds no pictures", "give at least one")
     loader: Any = DataLoader(
-        cast(Any, data),
+        cast(Any, range(len(data))),
         batch_sampler=Batches(len(data), batch_size, seed, first, last),
         num_workers=num_workers,
-        collate_fn=_collate,
-        worker_init_fn=_quiet_worker if num_workers else None,
+        collate_fn=_Load(data),
+        worker_init_fn=_ignore_signals if num_workers else None,
         # Its own generator: the loader must not draw from the random numbers of the run.
         generator=torch.Generator().manual_seed(seed),
         prefetch_factor=4 if num_workers else None,
@@ -69,14 +69,21 @@ def batches(
         yield batch
 
 
-def _collate(samples: list[Sample]) -> Any:
-    try:
-        return collate(samples)
-    except LabError as error:  # a worker would wrap it into a RuntimeError; carried over as a value
-        return error
+@dataclass(frozen=True)
+class _Load:
+    """Numbers to a batch, or the error on the way: raised inside a worker it would lose its type,
+    so it travels as a value."""
+
+    data: Dataset
+
+    def __call__(self, indices: list[int]) -> tuple[Tensor, Targets] | LabError:
+        try:
+            return collate([self.data[index] for index in indices])
+        except LabError as error:
+            return error
 
 
-def _quiet_worker(_: int) -> None:
+def _ignore_signals(_: int) -> None:
     """Ctrl-C reaches every process of a terminal; only the main one shall decide what follows."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

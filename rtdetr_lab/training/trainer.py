@@ -96,7 +96,7 @@ def _not_finite(step: int, terms: dict[str, Tensor], model: nn.Module) -> Traini
             return TrainingError(where, f"the weight {name} is not finite", remedy)
     for name, term in terms.items():
         if not bool(torch.isfinite(term)):
-            return TrainingError(where, f"{name} is {float(term)}", remedy)
+            return TrainingError(where, f"{name} is {term.item()}", remedy)
     grads = ((n, p.grad) for n, p in model.named_parameters() if p.grad is not None)
     bad = (n for n, grad in grads if not bool(torch.isfinite(grad).all()))
     return TrainingError(

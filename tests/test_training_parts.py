@@ -1,0 +1,90 @@
+"""Optimizer groups, schedules and the averaged weights, against their equations."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from training_toy import Toy
+
+from rtdetr_lab.config import from_json, to_json
+from rtdetr_lab.training import Constant, Cosine, TrainConfig, from_scratch
+from rtdetr_lab.training.ema import EMA, ema_decay
+from rtdetr_lab.training.optim import adamw, lr_factor, parameter_groups, set_lr
+
+
+@pytest.fixture
+def groups():
+    return parameter_groups(Toy().build(), lr=1e-3, backbone_lr=1e-4, weight_decay=0.05)
+
+
+def test_norms_and_biases_are_not_pulled_to_zero(groups):
+    decayed = {name for g in groups for name in g["names"] if g["weight_decay"] > 0}
+    assert decayed == {"backbone.0.weight", "head.weight"}
+
+
+def test_the_backbone_learns_at_its_own_rate(groups):
+    rates = {name: g["lr"] for g in groups for name in g["names"]}
+    assert {n for n, rate in rates.items() if rate == 1e-4} == {
+        n for n in rates if n.startswith("backbone.")
+    }
+    assert len(rates) == len(list(Toy().build().parameters()))
+
+
+def test_frozen_parameters_are_in_no_group():
+    model = Toy().build()
+    model.backbone.requires_grad_(False)
+    names = [n for g in parameter_groups(model, 1.0, 1.0, 0.0) for n in g["names"]]
+    assert names == ["head.weight", "head.bias"]
+
+
+def test_a_factor_reaches_every_group(groups):
+    optimizer = adamw(groups)
+    set_lr(optimizer, 0.5)
+    assert {g["lr"] for g in optimizer.param_groups} == {5e-4, 5e-5}
+
+
+def test_the_rate_rises_in_a_line_and_falls_in_a_wave():
+    factors = [lr_factor(step, 100, 10, Cosine(0.1)) for step in range(101)]
+    flat = [Cosine(0.1)(step / 100) for step in range(101)]
+    assert factors[:10] == pytest.approx([(s + 1) / 10 * flat[s] for s in range(10)])
+    assert factors[10:] == pytest.approx(flat[10:])
+    assert factors[100] == pytest.approx(0.1)
+    assert factors[50] == pytest.approx(0.55)
+    assert [lr_factor(s, 100, 0, Constant()) for s in (0, 99)] == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("config", [TrainConfig(), from_scratch(10, amp=True)])
+def test_a_recipe_survives_json(config):
+    assert from_json(to_json(config)) == config
+
+
+def test_the_average_follows_its_equation():
+    model = nn.Linear(1, 1, bias=False)
+    by_hand = model.weight.item()
+    average = EMA(model, decay=0.9, warmup=5)
+    for step in range(1, 20):
+        with torch.no_grad():
+            model.weight.fill_(math.sin(step))
+        average.update(step)
+        decay = 0.9 * (1 - math.exp(-step / 5))
+        by_hand = decay * by_hand + (1 - decay) * math.sin(step)
+        assert float(average.model.weight) == pytest.approx(by_hand, abs=1e-6)
+
+
+def test_without_warm_up_the_decay_is_what_was_asked_for():
+    assert ema_decay(1, 0.99, 0) == 0.99
+    assert ema_decay(1, 0.99, 1000) < 0.001
+    assert ema_decay(100_000, 0.99, 1000) == pytest.approx(0.99)
+
+
+def test_statistics_are_averaged_counters_copied_and_the_model_left_alone():
+    model = nn.BatchNorm1d(2)
+    average = EMA(model, decay=0.5, warmup=0)
+    model(torch.randn(8, 2) + 3)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    average.update(1)
+    assert torch.allclose(average.model.running_mean, 0.5 * model.running_mean)
+    assert average.model.num_batches_tracked == 1
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert not any(p.requires_grad for p in average.model.parameters())

@@ -1,0 +1,86 @@
+"""A detector's shape without its weight: what the loop asks of a model, in a few thousand numbers.
+
+It has batch norm (buffers) and dropout (random numbers of the run), so that a resume that forgot
+either of them is caught. Run as a script it trains until it is stopped, for the tests of signals.
+"""
+
+import sys
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from rtdetr_lab.data.batch import Sample, Truth
+from rtdetr_lab.training import TrainConfig, train
+
+NUM_PICTURES = 10
+
+
+@dataclass(frozen=True)
+class ToyCriterion:
+    def build(self):
+        def terms(prediction, targets):
+            wanted = torch.tensor([float(count) for count in targets.counts])
+            return {"loss_count": (prediction - wanted).square().mean()}
+
+        return terms
+
+
+@dataclass(frozen=True)
+class Toy:
+    width: int = 8
+    criterion: ToyCriterion = ToyCriterion()
+
+    def build(self):
+        return ToyModel(self)
+
+
+class ToyModel(nn.Module):
+    """Counts the objects of a picture, badly."""
+
+    def __init__(self, cfg):
+        super().__init__()
+        self.cfg = cfg
+        self.backbone = nn.Sequential(nn.Conv2d(3, cfg.width, 3), nn.BatchNorm2d(cfg.width))
+        self.dropout, self.head = nn.Dropout(0.3), nn.Linear(cfg.width, 1)
+
+    def forward(self, images, targets=None):
+        features = self.backbone(images).relu().mean((2, 3))
+        return self.head(self.dropout(features)).squeeze(-1)
+
+
+class ToyData:
+    """Grey pictures; how many objects there are shows in how bright they are."""
+
+    def __init__(self, length=NUM_PICTURES, delay=0.0):
+        self.length, self.delay = length, delay
+
+    def __len__(self):
+        return self.length
+
+    @property
+    def names(self):
+        return ("thing",)
+
+    @property
+    def category_ids(self):
+        return (1,)
+
+    def __getitem__(self, index):
+        time.sleep(self.delay)
+        count = index % 3
+        labels, boxes = torch.zeros(count, dtype=torch.long), torch.full((count, 4), 0.5)
+        crowd = torch.zeros(count, dtype=torch.bool)
+        truth = Truth(index, (8, 8), labels, 8 * boxes, torch.ones(count), crowd)
+        return Sample(torch.full((3, 8, 8), 80 * count + index).byte(), labels, boxes, truth)
+
+
+def main(folder, stop_after=None):
+    config = TrainConfig(num_pictures=10**6, batch_size=2, log_every=1, save_every=3)
+    run = train(Toy(), ToyData(delay=0.01), folder, config, stop_after=stop_after, progress=False)
+    print(run.step, run.finished)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], *map(int, sys.argv[2:]))
