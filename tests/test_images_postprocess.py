@@ -73,6 +73,14 @@ def test_a_picture_does_not_depend_on_its_neighbours_in_the_batch():
         assert torch.equal(result.scores, together[b].scores)
 
 
+def test_half_precision_answers_give_pixels_in_single_precision():
+    answer = prediction([[[9.0]]], [[[0.5, 0.5, 0.25, 0.25]]])
+    half = Prediction(answer.logits.bfloat16(), answer.boxes.bfloat16(), layers=())
+    (found,) = postprocess(half, [(1001, 2003)])
+    assert found.boxes_xyxy.dtype == found.scores.dtype == torch.float32
+    assert torch.equal(found.boxes_xyxy, postprocess(answer, [(1001, 2003)])[0].boxes_xyxy)
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_an_answer_that_is_not_finite_is_no_empty_picture(bad):
     for logits, boxes in (([[[0.0]], [[bad]]], None), ([[[0.0]], [[0.0]]], [[[bad] * 4]] * 2)):

@@ -54,10 +54,10 @@ def postprocess(
 ) -> list[Found]:
     """Per picture, what scores strictly above `threshold`; `sizes` are (height, width) in pixels.
 
-    Boxes may reach a little over the edge, as predicted. Raises `ImageError` when a score is not
-    finite: compared with a threshold, NaN would look like an empty picture.
+    Boxes may reach a little over the edge, as predicted; they are in single precision at least.
+    Raises `ImageError` when a score is not finite: NaN would look like an empty picture.
     """
-    logits, boxes = prediction.logits, prediction.boxes
+    logits, boxes = _at_least_single(prediction.logits), _at_least_single(prediction.boxes)
     if len(sizes) != len(logits):
         what = f"{len(sizes)} sizes for {len(logits)} pictures"
         raise ImageError("sizes", what, "give one (height, width) per picture of the batch")
@@ -73,6 +73,11 @@ def postprocess(
         all_of_them = Found(scale_boxes(boxes_xyxy[b], size), scores[b], labels[b], queries[b])
         found.append(all_of_them.at(scores[b] > threshold))
     return found
+
+
+def _at_least_single(values: Tensor) -> Tensor:
+    # Half precision has no room for pixels: bfloat16 knows 512 and 516, and nothing between.
+    return values if values.dtype == torch.float64 else values.float()
 
 
 def suppress(found: Found, max_iou: float = 0.7) -> Found:
