@@ -173,6 +173,35 @@ def test_cmyk_jpegs_of_photoshop_are_not_negatives():
     assert decode(data)[4, 4].tolist() == pytest.approx(RED, abs=6)
 
 
+def profile_that_turns_ink_green():
+    """The smallest CMYK profile there is: no ink is white, any ink is green (ICC.1, lut8Type)."""
+    lab = {True: (255, 128, 128), False: (137, 42, 199)}  # L*, a*, b* as bytes
+    grid = b"".join(bytes(lab[i == 0]) for i in range(16))  # 2⁴ corners, 3 outputs
+    unity = b"".join(struct.pack(">i", 65536 * (i % 4 == 0)) for i in range(9))
+    ramp = bytes(range(256))
+    lut = b"mft1" + bytes(4) + bytes([4, 3, 2, 0]) + unity + ramp * 4 + grid + ramp * 3
+    text = b"desc" + bytes(4) + struct.pack(">I", 2) + b"x\0" + bytes(4 + 4 + 2 + 1 + 67)
+    white = b"XYZ " + bytes(4) + struct.pack(">iii", 63190, 65536, 54061)
+    body, table = b"", b""
+    for name, data in ((b"A2B0", lut), (b"desc", text), (b"wtpt", white)):
+        table += name + struct.pack(">II", 128 + 4 + 3 * 12 + len(body), len(data))
+        body += data + bytes(-len(data) % 4)
+    head = bytes(8) + struct.pack(">I", 0x02400000) + b"prtrCMYKLab " + bytes(12) + b"acsp"
+    head = head.ljust(68, b"\0") + struct.pack(">iii", 63190, 65536, 54061)
+    profile = head.ljust(128, b"\0") + struct.pack(">I", 3) + table + body
+    return struct.pack(">I", len(profile)) + profile[4:]
+
+
+@pytest.mark.parametrize("format", ["JPEG", "TIFF"])
+def test_cmyk_has_the_colours_its_profile_says(format):
+    inks = Image.new("CMYK", (32, 32), (0, 0, 0, 0))
+    inks.paste((0, 255, 255, 0), (16, 0, 32, 32))
+    rgb = decode(encoded(inks, format, icc_profile=profile_that_turns_ink_green()))
+    assert rgb[8, 4].min() >= 250
+    assert rgb[8, 28].argmax() == 1
+    assert rgb[8, 28].tolist() != RED
+
+
 def test_a_broken_cmyk_profile_falls_back_to_the_plain_formula():
     red = Image.new("CMYK", (8, 8), (0, 255, 255, 0))
     data = encoded(red, "TIFF", icc_profile=b"not a profile")
