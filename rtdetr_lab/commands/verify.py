@@ -1,6 +1,7 @@
 """# Verify: are these weights in our code what they are in transformers'?"""
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Annotated
 
 import tyro
@@ -25,7 +26,16 @@ class Verify(Command):
         from rtdetr_lab.checkpoints.verify import verify
         from rtdetr_lab.images.decode import decode
 
+        _hush_transformers()
         picture = chelsea() if self.image is None else decode(self.image)
         report = verify(self.model, picture, revision=self.revision)
         say(str(report))
         return DONE if report.ok else FAILED
+
+
+def _hush_transformers() -> None:
+    """Its bar for half a second of loading would stand in the middle of our table."""
+    if find_spec("transformers") is not None:
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
