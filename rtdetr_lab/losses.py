@@ -97,7 +97,8 @@ class Focal:
         num_boxes: float,
     ) -> Float[Tensor, ""]:
         target = class_target(is_class, iou, self.iou_target)
-        balance = torch.where(is_class, self.alpha, 1 - self.alpha).to(logits.dtype)
+        found = is_class.to(logits.dtype)
+        balance = self.alpha * found + (1 - self.alpha) * (1 - found)
         weight = balance * (target - logits.sigmoid()).abs() ** self.gamma
         error = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
         return (weight * error).sum() / num_boxes

@@ -23,7 +23,7 @@ ALL = [
     Varifocal(alpha=0.5, gamma=1.0),
     Varifocal(iou_target=False),
     Focal(),
-    Focal(alpha=0.5, gamma=1.0),
+    Focal(alpha=0.3, gamma=1.0),
     Focal(iou_target=True),
     BinaryCrossEntropy(),
     BinaryCrossEntropy(iou_target=True),
