@@ -52,7 +52,7 @@ class Detector:
         max_iou: float | None = None,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
-        self.model = model if device is None else model.to(device)
+        self.model = model if device is None else _moved(model, device)
         metadata = getattr(model, "metadata", None)
         self.classes = _classes(model, names, metadata)
         self.threshold = _checked("threshold", threshold)
@@ -172,6 +172,14 @@ class Detector:
         height, width = self.preprocess.size
         kind = type(self.model).__name__
         return f"Detector({kind}, {len(self.classes)} classes, {height} × {width})"
+
+
+def _moved(model: nn.Module, device: torch.device | str) -> nn.Module:
+    try:
+        return model.to(device)
+    except (RuntimeError, AssertionError) as error:  # torch raises either, by kind of absence
+        reason = str(error).splitlines()[0]
+        raise ConfigError("device", f"{device} cannot be used: {reason}", 'try "cpu"') from error
 
 
 def _checked(where: str, fraction: float) -> float:

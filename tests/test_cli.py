@@ -205,12 +205,15 @@ def test_one_unreadable_picture_is_named_the_rest_done_and_the_exit_code_is_1(
         (["photos", "--size", "0", "96"], "not a height and a width"),
         (["photos", "--tile", "3"], "too small"),
         (["photos", "--batch-size", "0"], "batch_size"),
+        (["photos", "--limit", "0"], "limit"),
+        (["photos", "--device", "warp"], "warp cannot be used"),
         (["photos", "--out", "photos/notes.txt"], "notes.txt"),
     ],
 )
 def test_bad_input_is_one_line_on_stderr_and_exit_code_1(model, photos, capsys, words, says):
     Path("empty").mkdir()
     given = words if "--model" in words else [*words, "--model", model]
+    given = given if "--device" in words else [*given, "--device", "cpu"]
     assert main(["detect", *given]) == 1
     errors = capsys.readouterr().err.strip().splitlines()
     assert says in errors[-1]

@@ -156,6 +156,20 @@ def test_a_model_in_training_mode_is_refused(nano):
         Detector(nano.train(), size=(96, 96))(meadow())
 
 
+def test_a_device_that_is_not_there_is_named():
+    for device in ("warp", "meta:x", "cuda:77"):
+        with pytest.raises(ConfigError, match=device):
+            Detector(GreenThings().eval(), device=device)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU; runs where torch sees one")
+def test_a_gpu_finds_what_the_cpu_finds(nano):
+    here = Detector(nano, size=(96, 96), threshold=0.0)(meadow())
+    there = Detector(nano, size=(96, 96), threshold=0.0, device="cuda")(meadow())
+    assert torch.allclose(here.scores, there.scores, atol=1e-9)
+    assert there.boxes_xyxy.device.type == "cpu"
+
+
 def test_odd_sizes_work_and_too_small_ones_are_refused_by_name(nano):
     assert len(Detector(nano, size=(130, 250), threshold=0.0)(meadow())) == 100
     with pytest.raises(LabError, match="tokens"):

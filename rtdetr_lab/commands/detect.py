@@ -12,6 +12,7 @@ import tyro
 
 from rtdetr_lab.commands.base import DONE, FAILED, USAGE, Command, complain, one_line_of, say
 from rtdetr_lab.commands.pictures import ResultNames, gather, image_ids
+from rtdetr_lab.config import require
 from rtdetr_lab.errors import ImageError
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class Detect(Command):
         if not self.images:
             complain(ValueError("detect: no picture given; see rtdetr-lab detect --help"))
             return USAGE
+        require(self.limit is None or self.limit > 0, "limit", f"is {self.limit}", "1 or more")
         paths = gather(self.images, leave_out=self.out)[: self.limit]
         ids = image_ids(paths, self.annotations) if self.coco else [0] * len(paths)
         detector = self._detector()
