@@ -222,21 +222,12 @@ def test_double_precision_stays_double():
     assert {term.dtype for term in terms.values()} == {torch.float64}
 
 
-def one_process(rank, folder, counts, queue):
-    """What process `rank` of two computes for its half of the batch: the gradient of its logits."""
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=len(counts)
-    )
-    layers, targets = halves(counts)
-    terms = CriterionConfig().build()(layers[rank], targets[rank])
-    sum(terms.values()).backward()
-    queue.put((rank, [leaf.grad.tolist() for leaf in leaves(layers[rank])]))
-    torch.distributed.destroy_process_group()
+SPREAD = [(5, 1), (2, 0)]
+"""How many objects each of two processes sees."""
 
 
 def halves(counts):
-    """The same predictions and targets, one picture per process, in whatever process."""
+    """Predictions and targets, one picture per process: the same ones in whatever process."""
     torch.manual_seed(5)
     targets = [targets_of(count, dtype=torch.float64) for count in counts]
     return [
@@ -244,35 +235,53 @@ def halves(counts):
     ], targets
 
 
-@pytest.mark.parametrize("counts", [(5, 1), (2, 0)], ids=str)
-def test_two_processes_learn_what_one_learns_from_the_whole_batch(counts, tmp_path):
+def one_process(rank, folder):
+    """What process `rank` of two computes from its half of every batch: gradients, in a file."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2
+    )
+    found = []
+    for counts in SPREAD:
+        predictions, targets = halves(counts)
+        sum(CriterionConfig().build()(predictions[rank], targets[rank]).values()).backward()
+        found.append([leaf.grad for leaf in leaves(predictions[rank])])
+    torch.save(found, f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def of_two_processes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("processes")
     context = torch.multiprocessing.get_context("spawn")
-    queue = context.SimpleQueue()
-    processes = [
-        context.Process(target=one_process, args=(rank, tmp_path, counts, queue))
-        for rank in range(2)
-    ]
+    processes = [context.Process(target=one_process, args=(rank, folder)) for rank in range(2)]
     for process in processes:
         process.start()
-    found = dict(queue.get() for _ in processes)
     for process in processes:
-        process.join()
+        process.join(timeout=120)
+    assert [process.exitcode for process in processes] == [0, 0]
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
-    parts, targets = halves(counts)
-    whole = Targets(
-        *(tuple(t for part in targets for t in getattr(part, n)) for n in ("labels", "boxes"))
+
+@pytest.mark.parametrize("case", range(len(SPREAD)), ids=[str(counts) for counts in SPREAD])
+def test_two_processes_learn_what_one_learns_from_the_whole_batch(case, of_two_processes):
+    parts, targets = halves(SPREAD[case])
+    labels, boxes = ([t for p in targets for t in getattr(p, n)] for n in ("labels", "boxes"))
+    pairs = zip(*map(leaves, parts), strict=True)
+    joined = [torch.cat(pair).detach().requires_grad_() for pair in pairs]
+    last, first, (logits, proposed) = zip(joined[::2], joined[1::2], strict=True)
+    index = torch.zeros(2, NUM_QUERIES, dtype=torch.long)
+    prediction = Prediction(
+        *last,
+        (LayerPrediction(*first), LayerPrediction(*last)),
+        Proposals(index, logits, proposed),
     )
-    joined = [
-        torch.cat(pair).detach().requires_grad_() for pair in zip(*map(leaves, parts), strict=True)
-    ]
-    layers = tuple(LayerPrediction(*joined[i : i + 2]) for i in (2, 0))
-    proposals = Proposals(torch.zeros(2, NUM_QUERIES, dtype=torch.long), *joined[4:6])
-    prediction = Prediction(*joined[:2], layers, proposals)
-    sum(CriterionConfig().build()(prediction, whole).values()).backward()
+    terms = CriterionConfig().build()(prediction, Targets(tuple(labels), tuple(boxes)))
+    sum(terms.values()).backward()
     for rank in range(2):
-        for mine, expected in zip(found[rank], joined, strict=True):
+        for mine, whole in zip(of_two_processes[rank][case], joined, strict=True):
             # DistributedDataParallel takes the mean over processes.
-            torch.testing.assert_close(torch.tensor(mine).double()[0] / 2, expected.grad[rank])
+            torch.testing.assert_close(mine[0] / 2, whole.grad[rank], rtol=1e-9, atol=1e-12)
 
 
 # --- other losses, other matchers ---------------------------------------------------------------
