@@ -4,6 +4,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,11 +39,28 @@ def fingerprint(index):
     return hashlib.sha256(b"".join(np.ascontiguousarray(p).tobytes() for p in parts)).hexdigest()
 
 
-def test_another_process_draws_the_same_picture():
-    code = "import test_shapes; print(test_shapes.fingerprint(3))"
+@pytest.fixture(scope="module")
+def elsewhere():
+    """What another process, without the checks of the tests, draws and how fast: one start."""
+    code = "import test_shapes as t; print(t.fingerprint(3), t.pictures_per_second())"
     here = {"cwd": Path(__file__).parent, "env": {**os.environ, "PYTHONPATH": ".."}}
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, **here)
-    assert run.stdout.decode().strip() == fingerprint(3)
+    return run.stdout.decode().split()
+
+
+def pictures_per_second():
+    """In processor time, the best of three: a busy machine must not look like a slow world."""
+    best = 0.0
+    for start in (0, 15, 30):
+        before = time.process_time()
+        for index in range(start, start + 15):
+            draw(CONFIG, TRAIN, index)
+        best = max(best, 15 / (time.process_time() - before))
+    return best
+
+
+def test_another_process_draws_the_same_picture(elsewhere):
+    assert elsewhere[0] == fingerprint(3)
 
 
 def test_a_picture_does_not_depend_on_those_drawn_before():
@@ -51,27 +69,15 @@ def test_a_picture_does_not_depend_on_those_drawn_before():
     assert fingerprint(5) == later != fingerprint(4)
 
 
-def test_a_core_draws_75_pictures_a_second():
-    """Processor time of the best of three, in a process without the checks of the tests."""
-    code = """
-import time
-from rtdetr_lab.data.shapes import ShapesConfig, draw
-best = 0
-for start in (0, 40, 80):
-    before = time.process_time()
-    for i in range(start, start + 40): draw(ShapesConfig(), 0, i)
-    best = max(best, 40 / (time.process_time() - before))
-print(best)
-"""
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
-    assert float(run.stdout) >= 75
+def test_a_core_draws_75_pictures_a_second(elsewhere):
+    assert float(elsewhere[1]) >= 75
 
 
 def test_training_and_validation_share_no_picture():
-    train, val = train_val(CONFIG, 20, 20)
+    train, val = train_val(CONFIG, 8, 8)
     assert (train.seed, val.seed) == (TRAIN, VAL)
-    seen = {s.image.numpy().tobytes() for s in (train[i] for i in range(20))}
-    assert not seen & {val[i].image.numpy().tobytes() for i in range(20)}
+    seen = {s.image.numpy().tobytes() for s in (train[i] for i in range(8))}
+    assert not seen & {val[i].image.numpy().tobytes() for i in range(8)}
 
 
 def test_boxes_are_the_extent_of_visible_mask_pixels(pictures):
@@ -144,30 +150,23 @@ def test_a_mirrored_class_is_the_same_class():
         assert (low, high) == (0, 360) or (-low % 90, -high % 90) == (high % 90, low % 90)
 
 
-def test_neither_mean_colour_nor_area_gives_the_class_away():
+def test_neither_mean_colour_nor_area_gives_the_class_away(pictures):
     """A linear probe, scored on pictures it has not seen; guessing would reach about 10 %."""
     rows, labels = [], []
-    for index in range(240):
-        picture = draw(CONFIG, 3, index)
-        for mask, area, label in zip(picture.masks, picture.areas, picture.labels, strict=True):
-            mean = picture.image[mask].mean(0) / 255
+    for picture in [*pictures, *(draw(CONFIG, TRAIN, index) for index in range(60, 150))]:
+        instances, count = picture.instances.ravel(), len(picture.labels) + 1
+        channels = (picture.image[..., c].ravel() for c in range(3))
+        sums = np.stack([np.bincount(instances, c, count)[1:] for c in channels], axis=1)
+        means = sums / picture.areas[:, None] / 255
+        for mean, area, label in zip(means, picture.areas, picture.labels, strict=True):
             rows.append([*mean, *(mean**2), np.log(area), area / 10_000, np.sqrt(area) / 100])
             labels.append(label)
-    features = torch.tensor(np.array(rows), dtype=torch.float32)
-    features = (features - features.mean(0)) / features.std(0)
-    labels, half = torch.tensor(np.array(labels)), len(rows) // 2
-    probe = torch.nn.Linear(features.shape[1], len(SHAPE_NAMES))
-    optimizer = torch.optim.LBFGS(probe.parameters(), max_iter=200)
-
-    def loss():
-        optimizer.zero_grad()
-        value = torch.nn.functional.cross_entropy(probe(features[:half]), labels[:half])
-        value.backward()
-        return value
-
-    optimizer.step(loss)
-    accuracy = (probe(features[half:]).argmax(1) == labels[half:]).float().mean().item()
-    assert accuracy < 0.4, "0.09 when this was written"
+    features, labels, half = np.array(rows), np.array(labels), len(rows) // 2
+    features = np.c_[(features - features.mean(0)) / features.std(0), np.ones(len(rows))]
+    wanted = np.eye(len(SHAPE_NAMES))[labels]
+    probe = np.linalg.lstsq(features[:half], wanted[:half], rcond=None)[0]
+    accuracy = ((features[half:] @ probe).argmax(1) == labels[half:]).mean()
+    assert accuracy < 0.3, "0.12 when this was written"
 
 
 def test_a_sample_agrees_with_its_picture_and_its_truth():
