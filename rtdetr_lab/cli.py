@@ -23,6 +23,9 @@ COMMANDS = {
     "detect": "detect.Detect",
     "verify": "verify.Verify",
     "classes": "classes.Classes",
+    "train": "train.Train",
+    "eval": "evaluate.Eval",
+    "data": "data.Data",
 }
 """Verb → module.Class in `rtdetr_lab.commands`."""
 

@@ -14,7 +14,7 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,19 +29,20 @@ from rtdetr_lab.data.batch import Dataset
 from rtdetr_lab.errors import TrainingError
 from rtdetr_lab.training import state as keep
 from rtdetr_lab.training.metrics import History, Record, draw_curves
+from rtdetr_lab.training.publish import metadata_of, publish
 from rtdetr_lab.training.recipe import MAY_CHANGE, TrainConfig
 from rtdetr_lab.training.stop import Stop
 from rtdetr_lab.training.stream import batches
 from rtdetr_lab.training.trainer import Trainer
 
 RECIPE = TrainConfig()
-Validate = Callable[[nn.Module], dict[str, float]]
+Validate = Callable[[nn.Module], Mapping[str, float]]
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """What came out: the averaged model in eval mode, and the record. `finished` is False for a
-    run that was paused; calling `train` again continues it."""
+    """What came out: the averaged model of the best validation (or the newest, without one) in eval
+    mode, and the record. `finished` is False for a run that was paused: call `train` again."""
 
     model: nn.Module
     history: list[Record]
@@ -82,8 +83,11 @@ def train(
         history = History(folder and folder / "metrics.jsonl", trainer.step)
         session = Session(trainer, data, folder, history, validate, stop, progress)
         session.learn()
-    finished = trainer.step >= config.num_steps
-    return Run(trainer.ema.model, history.records, trainer.step, finished, folder)
+        model: Any = trainer.ema.model
+        model.metadata = metadata_of(data)
+        if folder:
+            publish(folder, model, model.metadata)
+    return Run(model, history.records, trainer.step, trainer.step >= config.num_steps, folder)
 
 
 @dataclass

@@ -15,6 +15,7 @@ last, the run goes back one save and says so. Reading checks the sum first and t
 | `metrics.jsonl`              | one line per logged step and per evaluation: the record  |
 | `last.pt`, `previous.pt`     | the complete state, to continue                          |
 | `best.pt`                    | the same, where the validation AP was highest            |
+| `model/`                     | the averaged model, to load and ship (`publish.py`)      |
 | `curves.png`                 | the record, drawn                                        |
 | `damaged.pt`                 | a checkpoint whose sum did not fit, set aside            |
 | `lock`                       | held by the process that trains here, freed when it dies |

@@ -1,0 +1,29 @@
+r"""# Publish: from a run to a model that others can load
+
+`RUN/model/` holds the averaged weights of the best validation, or the newest where none was made,
+with class names and picture size: `Detector.from_pretrained("RUN/model")` knows what it sees.
+"""
+
+from pathlib import Path
+
+from torch import nn
+
+from rtdetr_lab.checkpoints.metadata import Metadata
+from rtdetr_lab.checkpoints.save import save_pretrained
+from rtdetr_lab.data.batch import Dataset
+from rtdetr_lab.training.state import load_state
+
+
+def metadata_of(data: Dataset) -> Metadata:
+    """What a model that was trained on `data` must remember of it."""
+    height, width = data[0].image.shape[-2:]
+    return Metadata(tuple(data.names), tuple(data.category_ids), (height, width))
+
+
+def publish(folder: Path, model: nn.Module, metadata: Metadata) -> nn.Module:
+    """Write `folder / "model"`, and return `model` with the weights that were written."""
+    best = folder / "best.pt"
+    if best.exists():
+        model.load_state_dict(load_state(best)["ema"])
+    save_pretrained(model, folder / "model", metadata=metadata)
+    return model
