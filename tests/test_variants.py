@@ -1,0 +1,249 @@
+"""No dark switch: every variant and every other value of every field runs, learns and matters.
+
+`OTHER` has an entry for every field of every configuration of the chapters; a new field without
+one fails here, and so does a value that changes nothing anybody could measure.
+"""
+
+import dataclasses
+import importlib
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from small import SMALL, pictures, shaken, small, targets
+
+from rtdetr_lab.aifi import AIFIConfig
+from rtdetr_lab.backbone import Bottleneck, ResNetDConfig
+from rtdetr_lab.ccff import CCFFConfig
+from rtdetr_lab.criterion import CriterionConfig
+from rtdetr_lab.decoder import DecoderConfig, look_forward_once
+from rtdetr_lab.denoising import DenoisingConfig
+from rtdetr_lab.hybrid_encoder import HybridEncoderConfig
+from rtdetr_lab.layers import FrozenBatchNorm2d, sine_2d_authors
+from rtdetr_lab.losses import BinaryCrossEntropy, CrossEntropy, Focal, Varifocal
+from rtdetr_lab.matching import FocalCost, MatcherConfig, SoftmaxCost
+from rtdetr_lab.query_selection import LearnedContent, TopScore
+from rtdetr_lab.rtdetr import RTDETRConfig
+from rtdetr_lab.samplers import Bilinear, Discrete, Naive
+
+CHAPTERS = ("aifi", "backbone", "ccff", "hybrid_encoder", "query_selection", "samplers", "decoder")
+CHAPTERS += ("deformable_attention", "denoising", "matching", "losses", "criterion", "rtdetr")
+
+
+@dataclasses.dataclass(frozen=True)
+class With:
+    """A value that needs another one beside it."""
+
+    value: object
+    also: dict
+
+
+LOSS, COST = "criterion.classification", "criterion.matcher.classification"
+
+OTHER = {
+    # where in the model, and per field the values that are not the small model's
+    RTDETRConfig: (
+        "",
+        {
+            "num_classes": [7],
+            "backbone": [ResNetDConfig((1, 1, 1, 1), (8, 8, 8, 8), stem_width=4)],
+            "encoder": [HybridEncoderConfig(12, AIFIConfig(num_heads=2), CCFFConfig(1.0, 1))],
+            "selection": [LearnedContent(10)],
+            "decoder": [DecoderConfig(16, num_layers=2, num_heads=2, ffn_dim=8)],
+            "denoising": [None],
+            "criterion": [CriterionConfig(l1_weight=1.0)],
+        },
+    ),
+    ResNetDConfig: (
+        "backbone",
+        {
+            "depths": [(1, 2, 1, 2)],
+            "widths": [(8, 8, 8, 12)],
+            "block": [Bottleneck],
+            "stem_width": [6],
+            "outputs": [
+                With((4,), {"decoder.num_levels": 1, "selection.num_queries": 5}),
+                With((1, 2, 3, 4), {"decoder.num_levels": 4}),
+            ],
+            "norm": [FrozenBatchNorm2d],
+            "act": [F.silu],
+        },
+    ),
+    HybridEncoderConfig: (
+        "encoder",
+        {"dim": [24], "aifi": [None], "ccff": [CCFFConfig(1.0, 2)]},
+    ),
+    AIFIConfig: (
+        "encoder.aifi",
+        {
+            "num_layers": [2],
+            "num_heads": [2],
+            "ffn_dim": [8],
+            "dropout": [0.3],
+            "act": [F.relu],
+            "positions": [None, sine_2d_authors],
+            "temperature": [20.0],
+        },
+    ),
+    CCFFConfig: ("encoder.ccff", {"expansion": [1.0, 0.25], "num_blocks": [0, 2], "act": [F.relu]}),
+    TopScore: ("selection", {"num_queries": [3]}),
+    LearnedContent: ("selection", {"num_queries": [3]}),
+    DecoderConfig: (
+        "decoder",
+        {
+            "dim": [24],
+            "num_layers": [1],
+            "num_heads": [2],
+            "ffn_dim": [8],
+            "num_levels": [4, 5],
+            "num_points": [1, (4, 2, 0)],
+            "sampler": [Discrete(), Naive()],
+            "box_gradient": [look_forward_once],
+            "inference_layers": [1],
+            "dropout": [0.3],
+            "act": [F.gelu],
+        },
+    ),
+    Bilinear: ("decoder.sampler", {}),
+    Naive: ("decoder.sampler", {}),
+    Discrete: ("decoder.sampler", {"shift": [0.5]}),
+    DenoisingConfig: (
+        "denoising",
+        {"num_queries": [12], "label_noise": [0.0], "box_noise": [0.0, 0.4], "max_queries": [2]},
+    ),
+    CriterionConfig: (
+        "criterion",
+        {
+            "matcher": [MatcherConfig(class_cost=0.0)],
+            "classification": [Focal()],
+            "class_weight": [2.0],
+            "l1_weight": [0.0],
+            "giou_weight": [0.0],
+        },
+    ),
+    MatcherConfig: (
+        "criterion.matcher",
+        {
+            "class_cost": [90.0],
+            "l1_cost": [90.0],
+            "giou_cost": [90.0],
+            "classification": [SoftmaxCost()],
+        },
+    ),
+    FocalCost: (COST, {"alpha": [0.99], "gamma": [9.0]}),
+    SoftmaxCost: (COST, {}),
+    Varifocal: (LOSS, {"alpha": [0.25], "gamma": [0.0], "iou_target": [False]}),
+    Focal: (LOSS, {"alpha": [0.75], "gamma": [0.0], "iou_target": [True]}),
+    BinaryCrossEntropy: (LOSS, {"iou_target": [True]}),
+    CrossEntropy: (LOSS, {"no_object": [1.0]}),
+}
+
+NEEDS = {FocalCost: {"criterion.matcher.class_cost": 20.0}}
+"""What makes a variant visible in a model as small as this one."""
+
+SAME_ANSWER = [(DecoderConfig, "sampler", Naive())]
+"""The reference implementation: its whole point is that it changes nothing."""
+
+
+def configurations():
+    """Every configuration the chapters define: frozen, compared by value."""
+    for chapter in CHAPTERS:
+        module = importlib.import_module(f"rtdetr_lab.{chapter}")
+        for item in vars(module).values():
+            if dataclasses.is_dataclass(item) and item.__module__ == module.__name__:
+                params = item.__dataclass_params__
+                if params.frozen and params.eq:
+                    yield item
+
+
+def cases():
+    found = []
+    for cls, (place, fields) in OTHER.items():
+        for name, values in fields.items():
+            for value in values:
+                shown = getattr(value, "__name__", str(value).split("(")[0] or value)
+                case = f"{cls.__name__}.{name}={shown}"
+                found.append(pytest.param(cls, place, name, value, id=case))
+    return found
+
+
+def model_of(cls, place, **fields):
+    """The small model with the small model's own part of this class, or the class's defaults."""
+    part = SMALL
+    for step in filter(None, place.split(".")):
+        part = getattr(part, step)
+    part = part if type(part) is cls else cls()
+    if cls is LearnedContent:
+        part = LearnedContent(10)
+    also = dict(NEEDS.get(cls, {}))
+    for name, value in fields.items():
+        if isinstance(value, With):
+            value, also = value.value, also | value.also
+        assert getattr(part, name) != value, "this is the value it has anyway"
+        part = dataclasses.replace(part, **{name: value})
+    return small({place: part, **also} if place else also) if place else part
+
+
+def run(cfg):
+    """Everything that a switch could change: weights, answers, loss, gradients."""
+    torch.manual_seed(0)
+    model = shaken(cfg.build())
+    images, found = pictures(2, 64, 96), targets(4, 2, num_classes=4)
+    with torch.no_grad():
+        answer = model.eval()(images).layers
+    torch.manual_seed(1)
+    terms = cfg.criterion.build()(model.train()(images, found), found)
+    sum(terms.values()).backward()
+    return model, {
+        "weights": {n: p.shape for n, p in model.state_dict().items()},
+        "answer": [layer.boxes.sum().item() for layer in answer],
+        "terms": {n: t.item() for n, t in terms.items()},
+        "gradients": {
+            n: p.grad.norm().item() for n, p in model.named_parameters() if p.grad is not None
+        },
+    }
+
+
+def differ(a, b):
+    if a["weights"] != b["weights"] or len(a["answer"]) != len(b["answer"]):
+        return True
+    numbers = [*zip(a["answer"], b["answer"], strict=True)]
+    for part in ("terms", "gradients"):
+        if a[part].keys() != b[part].keys():
+            return True
+        numbers += [(a[part][n], b[part][n]) for n in a[part]]
+    return any(not math.isclose(x, y, rel_tol=1e-4, abs_tol=1e-6) for x, y in numbers)
+
+
+@pytest.fixture(scope="module")
+def plain():
+    """What each part's default does, computed once per part."""
+    known = {}
+
+    def of(cls, place):
+        if cls not in known:
+            known[cls] = run(model_of(cls, place))[1]
+        return known[cls]
+
+    return of
+
+
+@pytest.mark.parametrize(("cls", "place", "name", "value"), cases())
+def test_every_other_value_runs_learns_and_matters(cls, place, name, value, plain):
+    model, seen = run(model_of(cls, place, **{name: value}))
+    assert all(math.isfinite(t) for t in seen["terms"].values())
+    assert all(math.isfinite(g) for g in seen["gradients"].values())
+    learning = {n for n, p in model.named_parameters() if p.requires_grad}
+    assert set(seen["gradients"]) == learning
+    assert differ(seen, plain(cls, place)) == ((cls, name, value) not in SAME_ANSWER)
+
+
+def test_every_field_has_an_entry():
+    found = {cls: {f.name for f in dataclasses.fields(cls)} for cls in configurations()}
+    assert {cls: set(fields) for cls, (_, fields) in OTHER.items()} == found
+    assert all(all(fields.values()) for _, fields in OTHER.values()), "and a value in it"
+
+
+def test_a_switch_without_effect_would_be_caught(plain):
+    assert not differ(plain(AIFIConfig, "encoder.aifi"), run(SMALL)[1])
