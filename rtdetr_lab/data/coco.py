@@ -95,7 +95,7 @@ class CocoDataset:
         boxes_xyxy = clip(truth.boxes_xyxy[objects], picture.size)
         height, width = picture.size
         return Sample(
-            image=torch.from_numpy(raster).permute(2, 0, 1).contiguous(),
+            image=torch.from_numpy(raster).permute(2, 0, 1),
             labels=truth.labels[objects],
             boxes=cxcywh_from_xyxy(boxes_xyxy) / torch.tensor([width, height, width, height]),
             truth=truth,

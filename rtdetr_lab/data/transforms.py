@@ -1,18 +1,46 @@
 """# Transforms: picture, boxes and masks change together
 
 A transform is a pure function of a sample (and of the random numbers it is given, never of its
-own). `truth` stays what it was. Fixed ones go into `Mapped`, random ones into `Augmented`.
+own). `truth` stays what it was. Fixed ones go into `Mapped`, random ones into `Augmented` or, with
+the rest of the paper's recipe, into an `Augmentation` (`augment.py`).
+
+| here           | `colours.py`         | `windows.py`                    |
+|----------------|----------------------|---------------------------------|
+| `Resize`       | `PhotometricDistort` | `ZoomOut`: on a black canvas    |
+| `flip`         |                      | `IoUCrop`: a part of the picture |
+| `RandomFlip`   |                      |                                 |
+| `SanitizeBoxes` |                     |                                 |
+
+Pillow wants the three numbers of a pixel side by side, torch wants three planes. A tensor can be a
+view of either, so pixels are copied where something changes them and not where they change hands.
 """
 
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
 from PIL import Image
+from torch import Tensor
 
 from rtdetr_lab.config import require
 from rtdetr_lab.data.batch import Sample
 from rtdetr_lab.notation import Size
+
+
+def pixels_of(image: UInt8[Tensor, "3 H W"]) -> UInt8[np.ndarray, "H W 3"]:
+    """A picture as Pillow and numpy have it; a view where the memory allows one."""
+    return np.ascontiguousarray(image.permute(1, 2, 0).numpy())
+
+
+def image_of(pixels: UInt8[np.ndarray, "H W 3"]) -> UInt8[Tensor, "3 H W"]:
+    """A picture as a model has it: a view."""
+    return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def require_probability(p: float) -> None:
+    """Refuse what is not between never and always."""
+    require(0 <= p <= 1, "p", f"is {p}", "give a probability from 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -36,14 +64,13 @@ class Resize:
             )[0]
         else:
             height, width = self.size
-            stored = Image.fromarray(np.ascontiguousarray(sample.image.permute(1, 2, 0).numpy()))
-            small = np.array(stored.resize((width, height), Image.Resampling.BILINEAR))
-            image = torch.from_numpy(small).permute(2, 0, 1).contiguous()
+            stored = Image.fromarray(pixels_of(sample.image))
+            image = image_of(np.array(stored.resize((width, height), Image.Resampling.BILINEAR)))
         return replace(sample, image=image, masks=self._masks(sample.masks))
 
-    def _masks(self, masks: torch.Tensor | None) -> torch.Tensor | None:
-        if masks is None:
-            return None
+    def _masks(self, masks: Tensor | None) -> Tensor | None:
+        if masks is None or not len(masks):
+            return None if masks is None else masks.new_zeros((0, *self.size))
         small = torch.nn.functional.interpolate(
             masks[None].to(torch.uint8), self.size, mode="nearest-exact"
         )
@@ -63,13 +90,41 @@ def flip(sample: Sample) -> Sample:
 
 @dataclass(frozen=True)
 class RandomFlip:
-    """`flip` with a probability."""
+    """`flip` with probability `p`."""
 
-    probability: float = 0.5
+    p: float = 0.5
 
     def __post_init__(self) -> None:
-        p = self.probability
-        require(0 <= p <= 1, "probability", f"is {p}", "give a number from 0 to 1")
+        require_probability(self.p)
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        return flip(sample) if rng.random() < self.probability else sample
+        return flip(sample) if rng.random() < self.p else sample
+
+
+@dataclass(frozen=True)
+class SanitizeBoxes:
+    """Leave out objects of which too little is left to learn from: a side below `min_size` pixels,
+    or, where masks are loaded, not one pixel."""
+
+    min_size: float = 1.0
+
+    def __post_init__(self) -> None:
+        require(self.min_size >= 0, "min_size", f"is {self.min_size}", "give 0 pixels or more")
+
+    def __call__(self, sample: Sample) -> Sample:
+        height, width = sample.image.shape[-2:]
+        sides = sample.boxes[:, 2:] * sample.boxes.new_tensor([width, height])
+        large = (sides >= self.min_size).all(1)
+        if sample.masks is not None:
+            large &= sample.masks.flatten(1).any(1)
+        return sample if bool(large.all()) else select(sample, large)
+
+
+def select(sample: Sample, keep: Tensor) -> Sample:
+    """Only the objects where `keep` is true; the picture and its truth stay."""
+    return replace(
+        sample,
+        labels=sample.labels[keep],
+        boxes=sample.boxes[keep],
+        masks=None if sample.masks is None else sample.masks[keep],
+    )

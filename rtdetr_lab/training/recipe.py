@@ -8,13 +8,16 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rtdetr_lab.config import require
+from rtdetr_lab.data.augment import Augmentation
 from rtdetr_lab.training.optim import Constant, Cosine, Schedule
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """The budget is `num_pictures` seen, however often each. `amp` computes the model, not the
-    matching and the losses, in bfloat16. Zero for `…_every` means "only at the end"."""
+    matching and the losses, in bfloat16. `augment` changes every picture as its place in the run
+    says, and its size; without it the data must come in one size. Zero for `…_every` means "only
+    at the end"."""
 
     num_pictures: int = 100_000
     batch_size: int = 16
@@ -27,6 +30,7 @@ class TrainConfig:
     ema_decay: float = 0.9999
     ema_warmup: int = 2000
     seed: int = 0
+    augment: Augmentation | None = None
     amp: bool = False
     num_workers: int = 0
     log_every: int = 50
@@ -38,7 +42,7 @@ class TrainConfig:
             value = getattr(self, name)
             require(value > 0, name, f"is {value}", "give more than zero")
         for name, value in asdict(self).items():
-            if name not in ("schedule", "seed"):
+            if name not in ("schedule", "augment", "seed"):
                 require(value >= 0, name, f"is {value}", "give zero or more")
 
     @property

@@ -3,7 +3,8 @@ r"""# Stream: which pictures step s sees
 A run reads one endless stream: the data in a random order, then in another, and so on; step $s$
 gets pictures $sB \dots (s+1)B - 1$ of it. The order follows from the seed and the position alone.
 That is why the *position* is all a checkpoint keeps of the loader: nothing has to be replayed, and
-neither the number of workers nor the place of a stop changes what a step sees.
+neither the number of workers nor the place of a stop changes what a step sees. Augmentation takes
+its random numbers from the seed and the position, too (`data/augment.py`).
 """
 
 import signal
@@ -15,7 +16,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from rtdetr_lab.data.batch import Dataset, collate
+from rtdetr_lab.data.augment import Augmentation, Place
+from rtdetr_lab.data.batch import Dataset, Sample, collate
 from rtdetr_lab.errors import DataError, LabError
 from rtdetr_lab.structures import Targets
 
@@ -48,16 +50,26 @@ class Batches:
 
 
 def batches(
-    data: Dataset, batch_size: int, seed: int, first: int, last: int, num_workers: int
+    data: Dataset,
+    batch_size: int,
+    seed: int,
+    first: int,
+    last: int,
+    num_workers: int,
+    augment: Augmentation | None = None,
 ) -> Iterator[tuple[Tensor, Targets]]:
-    """(images, targets) of steps `first` to `last - 1`, loaded ahead by `num_workers` processes."""
+    """(images, targets) of steps `first` to `last - 1`, loaded ahead by `num_workers` processes.
+
+    The run ends at `last`: `augment` goes by how much of it lies behind.
+    """
     if not len(data):
         raise DataError("data", "holds no pictures", "give at least one")
+    order = Batches(len(data), batch_size, seed, first, last)
     loader: Any = DataLoader(
-        cast(Any, range(len(data))),
-        batch_sampler=Batches(len(data), batch_size, seed, first, last),
+        cast(Any, _Steps()),
+        batch_sampler=cast(Any, _Numbered(order)),
         num_workers=num_workers,
-        collate_fn=_Load(data),
+        collate_fn=_Load(data, order, augment),
         worker_init_fn=_ignore_signals if num_workers else None,
         # Its own generator: the loader must not draw from the random numbers of the run.
         generator=torch.Generator().manual_seed(seed),
@@ -69,18 +81,48 @@ def batches(
         yield batch
 
 
+class _Steps:
+    """What the loader looks up by a step and its pictures: themselves. `_Load` does the work."""
+
+    def __getitem__(self, step: tuple[int, list[int]]) -> tuple[int, list[int]]:
+        return step
+
+
+@dataclass(frozen=True)
+class _Numbered:
+    batches: Batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[tuple[int, list[int]]]]:
+        for step, indices in enumerate(self.batches, self.batches.first):
+            yield [(step, indices)]
+
+
 @dataclass(frozen=True)
 class _Load:
     """Numbers to a batch, or the error on the way: raised inside a worker it would lose its type,
     so it travels as a value."""
 
     data: Dataset
+    order: Batches
+    augment: Augmentation | None
 
-    def __call__(self, indices: list[int]) -> tuple[Tensor, Targets] | LabError:
+    def __call__(self, steps: list[tuple[int, list[int]]]) -> tuple[Tensor, Targets] | LabError:
+        ((step, indices),) = steps
+        first = step * self.order.batch_size
         try:
-            return collate([self.data[index] for index in indices])
+            return collate([self._load(i, step, p) for p, i in enumerate(indices, first)])
         except LabError as error:
             return error
+
+    def _load(self, index: int, step: int, position: int) -> Sample:
+        sample = self.data[index]
+        if self.augment is None:
+            return sample
+        place = Place(self.order.seed, position, step, step / self.order.last)
+        return self.augment(sample, place)
 
 
 def _ignore_signals(_: int) -> None:

@@ -1,0 +1,161 @@
+r"""# Windows: seeing more than the picture, or less
+
+`ZoomOut` lays the picture on a larger black canvas, so that objects become small; `IoUCrop` cuts a
+part out, so that they become large and are cut off at the border. Both move a window over the plane
+in which the picture lies: $x_\text{new} = (x - \text{left}) / \text{width}$.
+
+An object belongs to a crop if its centre does; its box is then cut off at the border, and so is its
+mask. (The visible rest of a slanted object may be smaller than its cut-off box. The box is not
+shrunk to it: training must not depend on whether masks happen to be loaded.)
+
+The numbers are those of SSD's crop (Liu et al., 2016), which the recipe took over.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from rtdetr_lab.boxes import cxcywh_from_xyxy, xyxy_from_cxcywh
+from rtdetr_lab.config import require
+from rtdetr_lab.data.batch import Sample
+from rtdetr_lab.data.transforms import image_of, pixels_of, require_probability, select
+from rtdetr_lab.notation import Size
+
+
+@dataclass(frozen=True)
+class Window:
+    """A rectangle of whole pixels in the plane of a picture; it may reach beyond the picture."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+    def move(self, boxes: Float[Tensor, "T 4"], size: Size) -> Float[Tensor, "T 4"]:
+        """Boxes (cxcywh, fractions of a picture of `size`) as fractions of the window."""
+        height, width = size
+        scale = boxes.new_tensor([width / self.width, height / self.height] * 2)
+        shift = boxes.new_tensor([self.left / self.width, self.top / self.height, 0, 0])
+        return boxes * scale - shift
+
+
+def paste(sample: Sample, window: Window) -> Sample:
+    """The window around a picture that lies inside it; black where there is no picture."""
+    height, width = sample.image.shape[-2:]
+    rows = slice(-window.top, height - window.top)
+    columns = slice(-window.left, width - window.left)
+    if sample.image.dtype == torch.uint8:
+        canvas = np.zeros((window.height, window.width, 3), np.uint8)
+        canvas[rows, columns] = pixels_of(sample.image)
+        image = image_of(canvas)
+    else:
+        image = sample.image.new_zeros((3, window.height, window.width))
+        image[:, rows, columns] = sample.image
+    masks = None
+    if sample.masks is not None:
+        masks = sample.masks.new_zeros((len(sample.masks), window.height, window.width))
+        masks[:, rows, columns] = sample.masks
+    boxes = window.move(sample.boxes, (height, width))
+    return replace(sample, image=image, boxes=boxes, masks=masks)
+
+
+def crop(sample: Sample, window: Window) -> Sample:
+    """A window inside the picture, with the objects whose centre it holds."""
+    size = (sample.image.shape[-2], sample.image.shape[-1])
+    boxes = window.move(sample.boxes, size)
+    centred = ((boxes[:, :2] > 0) & (boxes[:, :2] < 1)).all(1)
+    boxes = cxcywh_from_xyxy(xyxy_from_cxcywh(boxes).clamp(0, 1))
+    rows = slice(window.top, window.top + window.height)
+    columns = slice(window.left, window.left + window.width)
+    image, masks = sample.image[:, rows, columns], sample.masks
+    masks = None if masks is None else masks[:, rows, columns]
+    return select(replace(sample, image=image, boxes=boxes, masks=masks), centred)
+
+
+@dataclass(frozen=True)
+class ZoomOut:
+    """With probability `p`, a canvas 1 to `largest` times as wide and as high, the picture
+    anywhere on it."""
+
+    p: float = 0.5
+    largest: float = 4.0
+
+    def __post_init__(self) -> None:
+        require_probability(self.p)
+        require(self.largest >= 1, "largest", f"is {self.largest}", "give 1 or more")
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        if rng.random() >= self.p:
+            return sample
+        height, width = sample.image.shape[-2:]
+        ratio = rng.uniform(1, self.largest)
+        tall, wide = int(height * ratio), int(width * ratio)
+        left, top = int((wide - width) * rng.random()), int((tall - height) * rng.random())
+        return paste(sample, Window(-left, -top, wide, tall))
+
+
+Tries = Int[np.ndarray, "N 4"]
+
+
+@dataclass(frozen=True)
+class IoUCrop:
+    """With probability `p`, a crop that overlaps some object by a drawn IoU at least.
+
+    Sides are `smallest` to 1 of the picture's, their ratio at most 2. A drawn overlap of 1, and a
+    picture without objects, mean the whole picture. After `tries` without success another overlap
+    is drawn.
+    """
+
+    p: float = 0.8
+    smallest: float = 0.3
+    overlaps: tuple[float, ...] = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
+    tries: int = 40
+
+    def __post_init__(self) -> None:
+        require_probability(self.p)
+        require(0 < self.smallest <= 1, "smallest", f"is {self.smallest}", "give a part up to 1")
+        ends = self.overlaps and max(self.overlaps) >= 1
+        require(ends, "overlaps", f"are {self.overlaps}", "end them with 1: the whole picture")
+        require(self.tries >= 1, "tries", f"is {self.tries}", "give at least 1")
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        if rng.random() >= self.p or not len(sample.boxes):
+            return sample
+        height, width = sample.image.shape[-2:]
+        edges = np.array([width, height, width, height])
+        boxes = xyxy_from_cxcywh(sample.boxes).double().numpy() * edges
+        while (overlap := float(rng.choice(self.overlaps))) < 1:
+            tried = self._windows((height, width), rng)
+            good = np.flatnonzero(holds_an_object(tried, boxes, overlap))
+            if len(good):
+                left, top, right, bottom = tried[good[0]].tolist()
+                return crop(sample, Window(left, top, right - left, bottom - top))
+        return sample
+
+    def _windows(self, size: Size, rng: np.random.Generator) -> Tries:
+        """xyxy of those of `tries` windows that are neither too flat nor too slim."""
+        height, width = size
+        parts, places = rng.random((2, self.tries, 2))
+        sides = (np.array([width, height]) * (self.smallest + (1 - self.smallest) * parts)).astype(
+            np.int64
+        )
+        sides = np.maximum(sides, 1)
+        corners = ((np.array([width, height]) - sides) * places).astype(np.int64)
+        ratio = sides[:, 0] / sides[:, 1]
+        return np.concatenate([corners, corners + sides], axis=1)[(ratio >= 0.5) & (ratio <= 2)]
+
+
+def holds_an_object(
+    windows: Tries, boxes_xyxy: Float[np.ndarray, "T 4"], overlap: float
+) -> Bool[np.ndarray, "N"]:
+    """Which windows hold the centre of a box that they overlap by an IoU of at least `overlap`."""
+    window, box = windows[:, None].astype(np.float64), boxes_xyxy[None]
+    centre = (box[..., :2] + box[..., 2:]) / 2
+    centred = ((centre > window[..., :2]) & (centre < window[..., 2:])).all(-1)
+    both = np.minimum(window[..., 2:], box[..., 2:]) - np.maximum(window[..., :2], box[..., :2])
+    shared = both.clip(min=0).prod(-1)
+    area = (window[..., 2:] - window[..., :2]).prod(-1) + (box[..., 2:] - box[..., :2]).prod(-1)
+    return (centred & (shared >= overlap * (area - shared))).any(1)
