@@ -28,6 +28,11 @@ SHAPES = [(640, 640), (320, 320), (256, 384), (384, 256)]
 full = pytest.mark.full
 
 
+def some(value):
+    """A case that the cut leaves out."""
+    return pytest.param(value, marks=full)
+
+
 def cases():
     """The cut: r18 in all shapes, every size on small pictures. The rest with --full."""
     found = []
@@ -56,10 +61,10 @@ def test_every_number_is_theirs(size, version, batch, shape, num_queries, rng):
     for side in (rounded, mine):
         assert by_token(side, exact)[2] >= 0.95, "hardly a token may be lost to rounding"
     allowed, got = error(rounded, exact), error(mine, exact)
-    assert {n: e for n, e in got.items() if e > 2 * allowed[n] + 1e-6} == {}
+    assert {n: e for n, e in got.items() if not e <= 2 * allowed[n] + 1e-6} == {}
 
 
-@pytest.mark.parametrize("size", ["r18", pytest.param("r50", marks=full)])
+@pytest.mark.parametrize("size", ["r18", some("r50")])
 def test_the_answers_compared_are_not_all_alike(size, rng):
     """What makes the test above worth running: pictures, queries and layers differ."""
     model, _ = twins(size, "v1", 100)
@@ -101,7 +106,7 @@ def set_points(model, points):
         attention.attention_weights = torch.nn.Linear(width, heads * total)
 
 
-@pytest.mark.parametrize("points", [1, 2, 4, 8, (4, 2, 1)], ids=str)
+@pytest.mark.parametrize("points", [1, some(2), some(8), (4, 2, 1)], ids=str)
 def test_v2_with_powers_of_two_is_theirs_exactly(points, rng):
     model, ours = pair(points)
     images = torch.rand(1, 3, 96, 128, generator=rng)
@@ -110,7 +115,7 @@ def test_v2_with_powers_of_two_is_theirs_exactly(points, rng):
     )
 
 
-@pytest.mark.parametrize("points", [3, (3, 2, 1), (5, 4, 3)], ids=str)
+@pytest.mark.parametrize("points", [3, some((3, 2, 1)), (5, 4, 3)], ids=str)
 def test_v2_with_other_splits_differs_by_their_rounded_scale(points, rng):
     """They keep 1/n as an fp32 buffer, we divide."""
     model, ours = pair(points)
