@@ -36,6 +36,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any
 
 import torch
@@ -143,26 +144,23 @@ class Record(Mapping[str, Tensor]):
 
     def attach(self) -> list[Any]:
         """Put the path-tracking hooks on every submodule; returns their handles."""
-        handles = []
+        handles: list[Any] = []
         for path, module in self._model.named_modules():
-            before, after = self._hooks(path)
+            before, after = partial(self._enter, path), self._leave
             handles.append(module.register_forward_pre_hook(before, prepend=True))
             handles.append(module.register_forward_hook(after, always_call=True))
         return handles
 
-    def _hooks(self, path: str) -> tuple[Callable[..., None], Callable[..., None]]:
-        def before(module: nn.Module, args: Any) -> None:
-            if threading.get_ident() == self._owner:
-                if not path:
-                    self._path.clear()  # left over if an interrupt ended the last run
-                    self._ran = True
-                self._path.append(path)
+    def _enter(self, path: str, module: nn.Module, args: Any) -> None:
+        if threading.get_ident() == self._owner:
+            if not path:
+                self._path.clear()  # left over if an interrupt ended the last run
+                self._ran = True
+            self._path.append(path)
 
-        def after(module: nn.Module, args: Any, output: Any) -> None:
-            if threading.get_ident() == self._owner and self._path:
-                self._path.pop()
-
-        return before, after
+    def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
+        if threading.get_ident() == self._owner and self._path:
+            self._path.pop()
 
 
 @contextmanager

@@ -9,9 +9,10 @@ as well, which catches those that no inference reads.
 In float64 two honest implementations differ by rounding, some 1e-13; a wrong weight by much more.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -88,20 +89,20 @@ def _paired_modules(ours: nn.Module, theirs: nn.Module) -> dict[str, str]:
 def _fingerprints(model: nn.Module, paths: Any) -> Iterator[dict[str, Tensor]]:
     """Path → a sample of the last output of that layer, in the order in which layers ran."""
     seen: dict[str, Tensor] = {}
-
-    def hook(path: str) -> Callable[..., None]:
-        def keep(module: nn.Module, args: Any, output: Any) -> None:
-            if isinstance(output, Tensor):
-                seen.setdefault(path, _fingerprint(output))
-
-        return keep
-
-    handles = [model.get_submodule(p).register_forward_hook(hook(p)) for p in paths]
+    layers = [(path, model.get_submodule(path)) for path in paths]
+    handles = [m.register_forward_hook(partial(_keep_fingerprint, seen, p)) for p, m in layers]
     try:
         yield seen
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _keep_fingerprint(
+    seen: dict[str, Tensor], path: str, module: nn.Module, args: Any, output: Any
+) -> None:
+    if isinstance(output, Tensor):
+        seen.setdefault(path, _fingerprint(output))
 
 
 def _fingerprint(x: Tensor) -> Tensor:

@@ -23,7 +23,9 @@ def image_size_of(path: Path) -> Size:
         what = "asks for pixels that are normalised, or scaled to another range than [0, 1]"
         raise CheckpointError(str(path), what, "train without, as all published RT-DETRs were")
     size = tree.get("size", {"height": 640, "width": 640})
-    sides = [size.get(side) for side in ("height", "width")] if isinstance(size, Mapping) else []
+    sides: list[Any] = (
+        [size.get(side) for side in ("height", "width")] if isinstance(size, Mapping) else []
+    )
     if len(sides) != 2 or not all(type(side) is int and side > 0 for side in sides):
         what = f"size is {size}"
         raise CheckpointError(str(path), what, 'give {"height": 640, "width": 640}')
