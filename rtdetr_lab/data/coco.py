@@ -9,7 +9,10 @@ labels 0 … C - 1, so categories are sorted by id, and the place in that order 
 |--------------------------------|-------------------------|-------------------------------------|
 | an object                      | its box, clipped        | its box as annotated                |
 | a box without area, or outside | nothing (`dropped`)     | nothing                             |
-| a crowd (`iscrowd`)            | nothing                 | a region where nothing is wrong     |
+| a crowd (`iscrowd`)            | nothing (`dropped`)     | a region where nothing is wrong     |
+
+What is wrong or dropped follows from the rules of `findings.py`, which `preflight.py` applies to a
+whole data set before training.
 
 Boxes refer to the raster as stored. A photo whose EXIF says that a viewer should turn it is
 therefore *not* turned here.
@@ -20,24 +23,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
-from PIL import Image
 from torch import Tensor
 
 from rtdetr_lab.boxes import cxcywh_from_xyxy, xyxy_from_xywh
 from rtdetr_lab.data.batch import Sample, Truth
-from rtdetr_lab.data.coco_json import Annotations, find_annotations, find_picture, read_annotations
+from rtdetr_lab.data.coco_files import find_annotations, open_picture
+from rtdetr_lab.data.coco_json import Annotations, read_annotations
+from rtdetr_lab.data.findings import count_dropped, raise_first_error
 from rtdetr_lab.data.rle import decode_mask
+from rtdetr_lab.data.transforms import image_of
 from rtdetr_lab.errors import DataError
-from rtdetr_lab.images.decode import decode
-from rtdetr_lab.images.modes import ORIENTATION, UPRIGHT
-
-AS_STORED = {
-    **UPRIGHT,
-    6: Image.Transpose.ROTATE_90,
-    8: Image.Transpose.ROTATE_270,
-}
-"""EXIF orientation → what undoes the turn a viewer makes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +47,7 @@ class CocoDataset:
     def from_folder(
         cls, folder: str | Path, split: str = "train", with_masks: bool = False
     ) -> "CocoDataset":
-        """The annotations of a split, looked for in the usual places (`coco_json.LAYOUTS`)."""
+        """The annotations of a split, looked for in the usual places (`coco_files.LAYOUTS`)."""
         folder = Path(folder)
         return cls(read_annotations(find_annotations(folder, split)), folder, with_masks)
 
@@ -76,26 +71,23 @@ class CocoDataset:
 
     @property
     def dropped(self) -> dict[str, int]:
-        """How many annotations training does not see, by reason."""
-        return dict(self.annotations.dropped)
+        """How many annotations training does not see, by the rule of `findings.py`."""
+        return count_dropped(self.annotations.findings)
 
     def __len__(self) -> int:
         return len(self.annotations.pictures)
 
     def __getitem__(self, index: int) -> Sample:
         picture = self.annotations.pictures[index]
-        path = find_picture(self.folder, picture, self.annotations.path)
-        raster = read_raster(path)
-        if raster.shape[:2] != picture.size:
-            (height, width), (h, w) = raster.shape[:2], picture.size
-            what = f"is {width}×{height}, {self.annotations.path} says {w}×{h} (id {picture.id})"
-            raise DataError(str(path), what, "correct width and height, or the file")
+        opened = open_picture(self.folder, picture, self.annotations.path)
+        raise_first_error(opened.findings)
+        assert opened.raster is not None
         truth = self._truth(index)
         objects = ~truth.is_crowd
         boxes_xyxy = clip(truth.boxes_xyxy[objects], picture.size)
         height, width = picture.size
         return Sample(
-            image=torch.from_numpy(raster).permute(2, 0, 1),
+            image=image_of(opened.raster),
             labels=truth.labels[objects],
             boxes=cxcywh_from_xyxy(boxes_xyxy) / torch.tensor([width, height, width, height]),
             truth=truth,
@@ -134,11 +126,3 @@ def clip(boxes_xyxy: Tensor, size: tuple[int, int]) -> Tensor:
     height, width = size
     edge = boxes_xyxy.new_tensor([width, height, width, height])
     return boxes_xyxy.clamp(min=0).minimum(edge)
-
-
-def read_raster(path: Path) -> UInt8[np.ndarray, "H W 3"]:
-    """The pixels in the order they are stored in, whatever the EXIF says about up and down."""
-    upright = decode(path)
-    with Image.open(path) as image:
-        turn = AS_STORED.get(image.getexif().get(ORIENTATION, 1))
-    return upright if turn is None else np.array(Image.fromarray(upright).transpose(turn))

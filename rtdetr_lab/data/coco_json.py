@@ -2,32 +2,35 @@
 
 Three lists that refer to each other are easy to get wrong by hand, and a wrong reference that is
 skipped in silence becomes a model that never learns one class. So each is checked when it is read.
+
+`inspect_annotations` reads what can be read and reports everything it finds (`findings.py`);
+`read_annotations`, which training uses, is the same and refuses the first error.
 """
 
 import json
 import math
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
-from rtdetr_lab.errors import DataError
-from rtdetr_lab.notation import Size
-
-LAYOUTS = (
-    "{split}.json",
-    "{split}2017.json",
-    "annotations/{split}.json",
-    "annotations/instances_{split}.json",
-    "annotations/instances_{split}2017.json",
-    "{split}/_annotations.coco.json",
+from rtdetr_lab.data.findings import (
+    BAD_BOX,
+    BAD_ID,
+    BAD_SIZE,
+    CROWD,
+    DUPLICATE_ID,
+    NEGATIVE,
+    NO_AREA,
+    NOT_COCO,
+    OUTSIDE,
+    UNKNOWN_CATEGORY,
+    UNLISTED_PICTURE,
+    Finding,
+    Rule,
+    raise_first_error,
 )
-"""Where annotations of a split may lie in a folder."""
-
-PICTURES = ("", "images", "{split}", "images/{split}")
-"""Where a picture may lie, below the folder and below the one above its annotations."""
+from rtdetr_lab.notation import Size
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,135 +63,149 @@ class Annotations:
     names: tuple[str, ...]
     category_ids: tuple[int, ...]
     pictures: tuple[Picture, ...]
-    dropped: Mapping[str, int]
-
-
-def find_annotations(folder: Path, split: str) -> Path:
-    """The file of a split, in one of `LAYOUTS`; raises `DataError` listing what is there."""
-    for layout in LAYOUTS:
-        path = folder / layout.format(split=split)
-        if path.is_file():
-            return path
-    there = sorted(p.name for p in folder.glob("*.json")) if folder.is_dir() else []
-    what = f"has no annotations for {split!r}" if folder.is_dir() else "is not a folder"
-    remedy = f"there is {', '.join(there)}" if there else f"put {split}.json and images/ there"
-    raise DataError(str(folder), what, remedy)
-
-
-def find_picture(folder: Path, picture: Picture, annotations: Path) -> Path:
-    """The file of a picture; raises `DataError` naming its id if it is nowhere, or outside."""
-    where = f"{annotations}: picture {picture.id}"
-    name = Path(picture.file_name)
-    if name.is_absolute() or ".." in name.parts:
-        what = f"its file_name {picture.file_name!r} leaves the folder"
-        raise DataError(where, what, "give paths below the folder of the data")
-    split = annotations.stem.removeprefix("instances_")
-    for base in dict.fromkeys((folder, annotations.parent, annotations.parent.parent)):
-        for place in PICTURES:
-            path = base / place.format(split=split) / name
-            if path.is_file():
-                return path
-    what = f"{picture.file_name!r} is not in {folder} or its images/"
-    raise DataError(where, what, "fetch the picture, or remove it and its annotations")
+    findings: tuple[Finding, ...] = ()
 
 
 def read_annotations(path: Path) -> Annotations:
     """Read and check a file; raises `DataError` naming the file and the id of what is wrong."""
-    tree = _parse(path)
-    names = {i: str(c.get("name", "")) for i, c in _by_id(tree, "categories", path).items()}
+    found = inspect_annotations(path)
+    raise_first_error(found.findings)
+    return found
+
+
+def inspect_annotations(path: Path) -> Annotations:
+    """What can be read of a file, with everything that is wrong in its `findings`."""
+    reader = _Reader(path)
+    tree = reader.parse()
+    if not all(reader.has_list(tree, key) for key in KINDS):
+        return Annotations(path, (), (), (), tuple(reader.findings))
+    names = {i: str(c.get("name", "")) for i, c in reader.by_id(tree, "categories").items()}
     category_ids = tuple(sorted(names))
-    label_of = {category: label for label, category in enumerate(category_ids)}
-    images = _by_id(tree, "images", path)
-    sizes = {i: _size(image, f"{path}: picture {i}") for i, image in images.items()}
-    dropped: Counter[str] = Counter()
-    of_picture: dict[int, list[Annotated]] = {i: [] for i in images}
-    for number, entry in _by_id(tree, "annotations", path).items():
-        where, picture = f"{path}: annotation {number}", entry.get("image_id")
-        if type(picture) is not int or picture not in of_picture:
-            raise DataError(where, f"is on picture {picture!r}, which is not listed", "remove it")
-        annotated = _annotated(entry, label_of, where)
-        reason = _reason_to_drop(annotated, sizes[picture])
-        dropped.update([reason] if reason else [])
-        if reason != WITHOUT_AREA:
-            of_picture[picture].append(annotated)
+    images = reader.by_id(tree, "images")
+    sizes = {i: size for i, image in images.items() if (size := reader.size(image, i))}
+    on_picture: dict[int, list[Annotated]] = {i: [] for i in sizes}
+    labels = {category: label for label, category in enumerate(category_ids)}
+    for picture, annotated in reader.annotated(tree, images, sizes, labels):
+        on_picture[picture].append(annotated)
     pictures = tuple(
-        Picture(i, str(image.get("file_name", "")), sizes[i], tuple(of_picture[i]))
-        for i, image in images.items()
+        Picture(i, str(images[i].get("file_name", "")), size, tuple(on_picture[i]))
+        for i, size in sizes.items()
     )
     by_label = tuple(names[c] for c in category_ids)
-    return Annotations(path, by_label, category_ids, pictures, MappingProxyType(dropped))
+    return Annotations(path, by_label, category_ids, pictures, tuple(reader.findings))
 
 
-WITHOUT_AREA, CROWD = "without area inside the picture", "crowd"
-
-
-def _reason_to_drop(annotated: Annotated, size: Size) -> str:
-    x, y, w, h = annotated.box_xywh
+def reason_to_drop(box_xywh: tuple[float, ...], is_crowd: bool, size: Size) -> Rule | None:
+    """Why training does not see a box, if it does not."""
+    x, y, w, h = box_xywh
     height, width = size
+    if w < 0 or h < 0:
+        return NEGATIVE
+    if w == 0 or h == 0:
+        return NO_AREA
     if min(x + w, width) <= max(x, 0) or min(y + h, height) <= max(y, 0):
-        return WITHOUT_AREA
-    return CROWD if annotated.is_crowd else ""
+        return OUTSIDE
+    return CROWD if is_crowd else None
 
 
-def _annotated(entry: Mapping[str, Any], label_of: Mapping[Any, int], where: str) -> Annotated:
-    category, box = entry.get("category_id"), entry.get("bbox")
-    if type(category) is not int or category not in label_of:
-        what = f"is of category {category!r}, which is not listed"
-        raise DataError(where, what, "list it under categories, or remove the annotation")
-    if not (isinstance(box, list) and len(box) == 4 and all(_is_finite(n) for n in box)):
-        raise DataError(where, f"has the bbox {box!r}", "give [left, top, width, height] in pixels")
-    x, y, w, h = (float(n) for n in box)
-    area = entry.get("area", w * h)
-    return Annotated(
-        id=entry["id"],
-        label=label_of[category],
-        box_xywh=(x, y, w, h),
-        area=float(area) if _is_finite(area) else w * h,
-        is_crowd=bool(entry.get("iscrowd", 0)),
-        segmentation=entry.get("segmentation"),
-    )
+KINDS = {"categories": "category", "images": "picture", "annotations": "annotation"}
 
 
-def _parse(path: Path) -> Mapping[str, Any]:
-    try:
-        tree = json.loads(path.read_bytes())
-    except OSError as error:
-        raise DataError(
-            str(path), f"cannot be read ({error.strerror})", "check the path"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(str(path), f"is not JSON ({error})", "write it again") from error
-    if not isinstance(tree, dict):
-        raise DataError(str(path), "is not COCO's format", "write images, annotations, categories")
-    return tree
+class _Reader:
+    """Goes through one file and keeps what it finds."""
 
+    def __init__(self, path: Path) -> None:
+        self.path, self.findings = path, list[Finding]()
 
-KINDS = {"images": "picture", "annotations": "annotation", "categories": "category"}
+    def find(
+        self, rule: Rule, what: str, kind: str = "", number: Any = None, advice: str = ""
+    ) -> None:
+        self.findings.append(Finding(rule, str(self.path), what, kind, number, advice))
 
+    def parse(self) -> Mapping[str, Any]:
+        try:
+            tree = json.loads(self.path.read_bytes())
+        except OSError as error:
+            self.find(NOT_COCO, f"cannot be read ({error.strerror})", advice="check the path")
+        except (ValueError, RecursionError) as error:
+            self.find(NOT_COCO, f"is not JSON ({error})", advice="write it again")
+        else:
+            if isinstance(tree, dict):
+                return tree
+            self.find(NOT_COCO, "is not COCO's format")
+        return {}
 
-def _by_id(tree: Mapping[str, Any], key: str, path: Path) -> dict[int, dict[str, Any]]:
-    entries = tree.get(key)
-    if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
-        remedy = "write images, annotations and categories, each a list of objects"
-        raise DataError(str(path), f"has no list of {key}", remedy)
-    by_id: dict[int, dict[str, Any]] = {}
-    for entry in entries:
-        number = entry.get("id")
-        if type(number) is not int:
-            where = f"{path}: {KINDS[key]}"
-            raise DataError(where, f"has the id {number!r}", "ids are whole numbers")
-        if number in by_id:
-            raise DataError(f"{path}: {KINDS[key]} {number}", "occurs twice", "use every id once")
-        by_id[number] = entry
-    return by_id
+    def has_list(self, tree: Mapping[str, Any], key: str) -> bool:
+        entries = tree.get(key)
+        well = isinstance(entries, list) and all(isinstance(e, dict) for e in entries)
+        if not well and not self.findings:  # one missing list, or a file that is none, is enough
+            advice = "write images, annotations and categories, each a list of objects"
+            self.find(NOT_COCO, f"has no list of {key}", advice=advice)
+        return well
 
+    def by_id(self, tree: Mapping[str, Any], key: str) -> dict[int, dict[str, Any]]:
+        kind, by_id = KINDS[key], dict[int, dict[str, Any]]()
+        for entry in tree[key]:
+            number = entry.get("id")
+            if type(number) is not int:
+                self.find(BAD_ID, f"has the id {number!r}", kind)
+            elif number in by_id:
+                self.find(DUPLICATE_ID, "occurs twice", kind, number)
+            else:
+                by_id[number] = entry
+        return by_id
 
-def _size(entry: Mapping[str, Any], where: str) -> Size:
-    height, width = entry.get("height"), entry.get("width")
-    if type(height) is not int or type(width) is not int or min(height, width) < 1:
-        what = f"has width {width!r} and height {height!r}"
-        raise DataError(where, what, "write the size of the stored raster")
-    return height, width
+    def size(self, entry: Mapping[str, Any], number: int) -> Size | None:
+        height, width = entry.get("height"), entry.get("width")
+        if type(height) is int and type(width) is int and min(height, width) >= 1:
+            return height, width
+        self.find(BAD_SIZE, f"has width {width!r} and height {height!r}", "picture", number)
+        return None
+
+    def annotated(
+        self,
+        tree: Mapping[str, Any],
+        images: Mapping[int, Any],
+        sizes: Mapping[int, Size],
+        labels: Mapping[int, int],
+    ) -> Iterator[tuple[int, Annotated]]:
+        """(picture id, annotation) of all that evaluation sees."""
+        for number, entry in self.by_id(tree, "annotations").items():
+            picture = entry.get("image_id")
+            if type(picture) is not int or picture not in images:
+                what = f"is on picture {picture!r}, which is not listed"
+                self.find(UNLISTED_PICTURE, what, "annotation", number)
+                continue
+            one = self._annotated(entry, labels)
+            if one is None or picture not in sizes:
+                continue
+            rule = reason_to_drop(one.box_xywh, one.is_crowd, sizes[picture])
+            if rule is not None:
+                box, (height, width) = list(one.box_xywh), sizes[picture]
+                what = f"has the bbox {box} on picture {picture} of {width}×{height}"
+                self.find(rule, what, "annotation", number)
+            if rule in (None, CROWD):
+                yield picture, one
+
+    def _annotated(self, entry: Mapping[str, Any], labels: Mapping[int, int]) -> Annotated | None:
+        category, box, number = entry.get("category_id"), entry.get("bbox"), entry["id"]
+        if type(category) is not int or category not in labels:
+            what = f"is of category {category!r}, which is not listed"
+            self.find(UNKNOWN_CATEGORY, what, "annotation", number)
+            return None
+        if not (isinstance(box, list) and len(box) == 4 and all(_is_finite(n) for n in box)):
+            self.find(BAD_BOX, f"has the bbox {box!r}", "annotation", number)
+            return None
+        x, y, w, h = (float(n) for n in box)
+        area = entry.get("area", w * h)
+        return Annotated(
+            id=number,
+            label=labels[category],
+            box_xywh=(x, y, w, h),
+            area=float(area) if _is_finite(area) else w * h,
+            is_crowd=bool(entry.get("iscrowd", 0)),
+            segmentation=entry.get("segmentation"),
+        )
 
 
 def _is_finite(value: object) -> bool:
