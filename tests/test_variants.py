@@ -146,15 +146,17 @@ SAME_ANSWER = [(DecoderConfig, "sampler", Naive())]
 """The reference implementation: its whole point is that it changes nothing."""
 
 
+def is_configuration(item, module):
+    """Frozen, compared by value, and defined there."""
+    if not dataclasses.is_dataclass(item) or item.__module__ != module.__name__:
+        return False
+    return item.__dataclass_params__.frozen and item.__dataclass_params__.eq
+
+
 def configurations():
-    """Every configuration the chapters define: frozen, compared by value."""
-    for chapter in CHAPTERS:
-        module = importlib.import_module(f"rtdetr_lab.{chapter}")
-        for item in vars(module).values():
-            if dataclasses.is_dataclass(item) and item.__module__ == module.__name__:
-                params = item.__dataclass_params__
-                if params.frozen and params.eq:
-                    yield item
+    """Every configuration the chapters define."""
+    modules = [importlib.import_module(f"rtdetr_lab.{chapter}") for chapter in CHAPTERS]
+    return [item for m in modules for item in vars(m).values() if is_configuration(item, m)]
 
 
 def cases():
