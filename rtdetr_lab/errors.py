@@ -20,7 +20,7 @@ class LabError(Exception):
         super().__init__(where, what, remedy)  # all three, so that it survives pickling
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.what.rstrip('.')}. {self.remedy.rstrip('.')}."
+        return f"{self.where}: {self.what.rstrip('.')}; {self.remedy.rstrip('.')}"
 
 
 class ConfigError(LabError, ValueError):

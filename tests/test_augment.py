@@ -343,7 +343,7 @@ def test_a_picture_that_cannot_be_read_ends_the_stream_with_its_name(num_workers
         def __getitem__(self, index):
             raise DataError("picture 5", "is gone", "fetch it")
 
-    with pytest.raises(DataError, match=r"picture 5: is gone\. fetch it"):
+    with pytest.raises(DataError, match=r"picture 5: is gone; fetch it"):
         list(islice(batches(Broken(), 2, 0, 0, 3, num_workers, EVERYTHING), 3))
 
 

@@ -73,7 +73,7 @@ class Broken:
 
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_an_error_in_a_worker_keeps_its_type_and_its_words(num_workers):
-    with pytest.raises(DataError, match=r"picture 1: is missing\. fetch it"):
+    with pytest.raises(DataError, match=r"picture 1: is missing; fetch it"):
         list(in_order(Broken(), 2, num_workers))
 
 

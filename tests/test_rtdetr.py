@@ -324,3 +324,9 @@ def test_an_impossible_model_is_refused_by_name(path, value, where):
 def test_no_queries_are_refused_at_run_time():
     with pytest.raises(ConfigError, match="find nothing"):
         small().build().num_queries = 0
+
+
+def test_a_single_cell_is_too_little_to_train_on():
+    model = rtdetr.rtdetr_nano(3).build()
+    with pytest.raises(ImageError, match="batch norm a single value"):
+        model(torch.rand(1, 3, 32, 32))
