@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rtdetr_lab.commands.base import say
 from rtdetr_lab.data.batch import Augmented, Dataset, Mapped, Sample
 from rtdetr_lab.data.coco import CocoDataset
 from rtdetr_lab.data.shapes import TRAIN, VAL, ShapesConfig, ShapesDataset
@@ -14,15 +15,17 @@ ENDLESS = 1_000_000
 
 def world(size: int) -> ShapesConfig:
     """The default world in pictures of another size; in small ones the largest shapes fit in."""
-    return ShapesConfig(size=size, max_side=min(ShapesConfig.max_side, size))
+    return ShapesConfig(size=size, max_side=min(ShapesConfig.max_side, float(size)))
 
 
 def training_set(source: str, size: int, seed: int) -> Dataset:
     """`shapes`, or the `train` split of a COCO folder, resized and flipped at random."""
     if source == "shapes":
         return ShapesDataset(world(size), TRAIN, ENDLESS)
-    resized = Mapped(CocoDataset.from_folder(source, "train"), Resize((size, size)))
-    return Augmented(resized, RandomFlip(), seed)
+    found = CocoDataset.from_folder(source, "train")
+    for reason, count in found.dropped.items():
+        say(f"{source}: {count} annotations are left out: {reason}", aside=True)
+    return Augmented(Mapped(found, Resize((size, size))), RandomFlip(), seed)
 
 
 def validation_set(source: str, size: int, count: int | None = None, split: str = "val") -> Dataset:

@@ -6,12 +6,10 @@ The same call continues what it finds in the folder, whether it was stopped by C
 `stop_after="50m"`, or by a power cut. On the CPU the result is bit for bit that of a run that was
 never stopped: what a step does follows from the state (`state.py`) and its number (`stream.py`).
 
-`train` prepares, `_learn` is the loop, `Trainer.learn` is one step, and `_between` is what comes
-between two of them: a line of the record, a validation, a save.
+`train` prepares, `Session.learn` is the loop, `Trainer.learn` is one step, and `_between` is what
+comes between two of them: a line of the record, a validation, a save.
 """
 
-import json
-import platform
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -24,13 +22,13 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from rtdetr_lab.config import build, to_dict
+from rtdetr_lab.config import build
 from rtdetr_lab.data.batch import Dataset
-from rtdetr_lab.errors import TrainingError
 from rtdetr_lab.training import state as keep
+from rtdetr_lab.training.folder import check_same_run, description, saved_state
 from rtdetr_lab.training.metrics import History, Record, draw_curves
 from rtdetr_lab.training.publish import metadata_of, publish
-from rtdetr_lab.training.recipe import MAY_CHANGE, TrainConfig
+from rtdetr_lab.training.recipe import TrainConfig
 from rtdetr_lab.training.stop import Stop
 from rtdetr_lab.training.stream import batches
 from rtdetr_lab.training.trainer import Trainer
@@ -41,8 +39,8 @@ Validate = Callable[[nn.Module], Mapping[str, float]]
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """What came out: the averaged model of the best validation (or the newest, without one) in eval
-    mode, and the record. `finished` is False for a run that was paused: call `train` again."""
+    """What came out: the averaged model as it was last, in eval mode, and the record. `finished` is
+    False for a run that was paused: call `train` again. The best model is in `folder / "model"`."""
 
     model: nn.Module
     history: list[Record]
@@ -74,11 +72,11 @@ def train(
         if folder:
             held.enter_context(keep.lock(folder))
         stop = held.enter_context(Stop(stop_after))
-        saved = _saved(folder)
+        saved = saved_state(folder)
         keep.seed_everything(config.seed)
         trainer = Trainer(cfg if isinstance(cfg, nn.Module) else build(cfg), config, where)
         if folder and saved:
-            _check_same_run(folder, saved, trainer, data)
+            check_same_run(folder, saved, trainer, data)
             trainer.restore(saved)
         history = History(folder and folder / "metrics.jsonl", trainer.step)
         session = Session(trainer, data, folder, history, validate, stop, progress)
@@ -111,11 +109,12 @@ class Session:
         """From the step that is next to the last, or until `stop` says so."""
         trainer, config, first = self.trainer, self.config, self.trainer.step
         if self.folder and first == 0:
-            keep.write_file(self.folder / "run.json", _description(trainer, self.data).encode())
+            keep.write_file(self.folder / "run.json", description(trainer, self.data).encode())
             # An unwritable or full disk shows now and not after the first hour.
             keep.save_last(self.folder, self._state())
         last, workers = config.num_steps, config.num_workers
-        stream = batches(self.data, config.batch_size, config.seed, first, last, workers)
+        order = (config.batch_size, config.seed, first, last)
+        stream = batches(self.data, *order, workers, config.augment)
         with self._bar(first, last) as bar:
             for images, targets in stream:
                 trainer.learn(images, targets)
@@ -180,44 +179,3 @@ class Session:
 
 def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
-
-
-def _saved(folder: Path | None) -> dict[str, Any] | None:
-    state, damaged = keep.load_last(folder) if folder else (None, [])
-    for error in damaged:
-        print(f"{error} Going on from the save before it.", file=sys.stderr)
-    return state
-
-
-def _check_same_run(folder: Path, saved: dict[str, Any], trainer: Trainer, data: Dataset) -> None:
-    """A folder is one run: another model, recipe or data set must not be mixed into it."""
-    mine = {"cfg": to_dict(trainer.model.cfg), "config": to_dict(trainer.config)}
-    for part, now in mine.items():
-        then = json.loads(saved[part])
-        other = sorted(k for k in now.keys() | then.keys() if now.get(k) != then.get(k))
-        other = [name for name in other if part == "cfg" or name not in MAY_CHANGE]
-        if other:
-            what = f"holds a run with another {', '.join(other)}"
-            raise TrainingError(str(folder), what, "give another folder, or the same settings")
-    if saved["num_data"] != len(data):
-        what = f"holds a run on {saved['num_data']} pictures, these are {len(data)}"
-        raise TrainingError(str(folder), what, "give another folder, or the same data")
-
-
-def _description(trainer: Trainer, data: Dataset) -> str:
-    """What a reader wants to know of a run in a year."""
-    return json.dumps(
-        {
-            "model": to_dict(trainer.model.cfg),
-            "recipe": to_dict(trainer.config),
-            "num_data": len(data),
-            "names": list(data.names),
-            "category_ids": list(data.category_ids),
-            "num_parameters": sum(p.numel() for p in trainer.parameters),
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-            "device": str(trainer.device),
-            "threads": torch.get_num_threads(),
-        },
-        indent=2,
-    )

@@ -4,6 +4,7 @@ r"""# Publish: from a run to a model that others can load
 with class names and picture size: `Detector.from_pretrained("RUN/model")` knows what it sees.
 """
 
+import copy
 from pathlib import Path
 
 from torch import nn
@@ -20,10 +21,10 @@ def metadata_of(data: Dataset) -> Metadata:
     return Metadata(tuple(data.names), tuple(data.category_ids), (height, width))
 
 
-def publish(folder: Path, model: nn.Module, metadata: Metadata) -> nn.Module:
-    """Write `folder / "model"`, and return `model` with the weights that were written."""
+def publish(folder: Path, model: nn.Module, metadata: Metadata) -> None:
+    """Write `folder / "model"`: the best weights of the run, else those of `model`."""
     best = folder / "best.pt"
     if best.exists():
+        model = copy.deepcopy(model)
         model.load_state_dict(load_state(best)["ema"])
     save_pretrained(model, folder / "model", metadata=metadata)
-    return model

@@ -34,7 +34,7 @@ from rtdetr_lab.training.state import load_last
 
 LICENCE = "Apache-2.0"
 NUM_VALIDATION = 500
-COMMAND = "rtdetr-lab train --preset nano --data shapes --out runs/nano"
+COMMAND = "rtdetr-lab train --preset nano --data shapes --out runs/nano --pictures 52000 --amp"
 
 
 def validation(size: int, count: int = NUM_VALIDATION) -> ShapesDataset:
