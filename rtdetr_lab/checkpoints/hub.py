@@ -4,7 +4,9 @@ r"""# The hub: files by repository, revision and name
 `HF_TOKEN` and `HF_HUB_OFFLINE` all mean what its documentation says. A revision may be a branch, a
 tag or, to get the same bytes for ever, a commit; a cached commit is read without any request.
 
-Here its errors become one, which says what is not there and what to do.
+Here its errors become one, which says what is not there and what to do. (Without a network the
+client tries for some 20 seconds before it falls back on its cache; `HF_HUB_OFFLINE=1` does so at
+once.)
 """
 
 import re
@@ -101,6 +103,10 @@ def _errors() -> Any:
 def _explained(error: Exception) -> tuple[str, str]:
     """What happened and what to do; the most special error first, some are both."""
     e = _errors()
+    if isinstance(error, e.LocalEntryNotFoundError) and isinstance(
+        error.__cause__, e.HfHubHTTPError
+    ):
+        error = error.__cause__  # the hub did answer, and not with a file
     first = (str(error).splitlines() or [type(error).__name__])[0][:160]
     if isinstance(error, e.LocalEntryNotFoundError | e.OfflineModeIsEnabled):
         return (
