@@ -75,7 +75,9 @@ class Residual(nn.Module):
     ) -> None:
         super().__init__()
         self.act = act
-        self.shortcut = Shortcut(channels_in, width, stride, norm) if first else nn.Identity()
+        self.shortcut: nn.Module = nn.Identity()
+        if first:
+            self.shortcut = Shortcut(channels_in, width, stride, norm)
 
     def branch(self, x: Float[Tensor, "B Ci Hi Wi"]) -> Float[Tensor, "B Co Ho Wo"]:
         """The residual function F."""
@@ -154,17 +156,30 @@ class ResNetD(nn.Module):
         self.cfg = cfg
         self.strides = tuple(2 ** (stage + 1) for stage in cfg.outputs)
         self.channels = tuple(cfg.widths[stage - 1] for stage in cfg.outputs)
-        half = cfg.stem_width // 2
-        self.stem = nn.Sequential(
+        self.stem = self.make_stem()
+        self.pool = nn.MaxPool2d(3, 2, padding=1)
+        entries = (cfg.stem_width, *cfg.widths[:-1])
+        # A stage that nobody listens to would only cost parameters and time.
+        stages = range(cfg.outputs[-1])
+        self.stages = nn.ModuleList(self.make_stage(i, entries[i]) for i in stages)
+        self.reset_parameters()
+
+    def make_stem(self) -> nn.Module:
+        """Three small convolutions, the first with stride 2."""
+        cfg, half = self.cfg, self.cfg.stem_width // 2
+        return nn.Sequential(
             ConvNormAct(3, half, 3, 2, cfg.act, cfg.norm),
             ConvNormAct(half, half, 3, 1, cfg.act, cfg.norm),
             ConvNormAct(half, cfg.stem_width, 3, 1, cfg.act, cfg.norm),
         )
-        self.pool = nn.MaxPool2d(3, 2, padding=1)
-        entries = (cfg.stem_width, *cfg.widths[:-1])
-        # A stage that nobody listens to would only cost parameters and time.
-        self.stages = nn.ModuleList(_stage(cfg, i, entries[i]) for i in range(cfg.outputs[-1]))
-        self.reset_parameters()
+
+    def make_stage(self, index: int, channels_in: int) -> nn.Sequential:
+        """Blocks of one width; the first of them halves the map, except in the first stage."""
+        cfg, width, stride = self.cfg, self.cfg.widths[index], 1 if index == 0 else 2
+        blocks = [cfg.block(channels_in, width, stride, True, cfg.act, cfg.norm)]
+        for _ in range(cfg.depths[index] - 1):
+            blocks.append(cfg.block(width, width, 1, False, cfg.act, cfg.norm))
+        return nn.Sequential(*blocks)
 
     def reset_parameters(self) -> None:
         """Keep the variance of the activations from layer to layer (He et al. 2015)."""
@@ -180,11 +195,3 @@ class ResNetD(nn.Module):
             if number in self.cfg.outputs:
                 maps.append(tap(LEVEL_NAMES[number - 1], x))
         return tuple(maps)
-
-
-def _stage(cfg: ResNetDConfig, index: int, channels_in: int) -> nn.Sequential:
-    width, stride = cfg.widths[index], 1 if index == 0 else 2
-    blocks = [cfg.block(channels_in, width, stride, True, cfg.act, cfg.norm)]
-    for _ in range(cfg.depths[index] - 1):
-        blocks.append(cfg.block(width, width, 1, False, cfg.act, cfg.norm))
-    return nn.Sequential(*blocks)

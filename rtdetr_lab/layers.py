@@ -161,7 +161,7 @@ class Attention(nn.Module):
         query: Float[Tensor, "B Q D"],
         key: Float[Tensor, "B N D"],
         value: Float[Tensor, "B N D"],
-        blocked: Bool[Tensor, "*mask Q N"] | None = None,
+        blocked: Bool[Tensor, "*#mask #Q N"] | None = None,
     ) -> Float[Tensor, "B Q D"]:
         """`blocked` is True where a query must not look."""
         q = self._heads(self.q_proj(query))
@@ -183,7 +183,7 @@ class Attention(nn.Module):
         q: Float[Tensor, "B M Q d"],
         k: Float[Tensor, "B M N d"],
         v: Float[Tensor, "B M N d"],
-        blocked: Bool[Tensor, "*mask Q N"] | None,
+        blocked: Bool[Tensor, "*#mask #Q N"] | None,
     ) -> Float[Tensor, "B M Q d"]:
         score = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
         if blocked is not None:

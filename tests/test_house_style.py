@@ -18,7 +18,8 @@ PACKAGE = ROOT / "rtdetr_lab"
 BRICKS = {"errors", "notation", "taps", "config", "boxes", "structures", "layers"}
 PARTS = BRICKS | {"matching", "backbone", "aifi", "ccff", "query_selection", "denoising"}
 PARTS |= {"deformable_attention", "samplers", "losses", "criterion", "hybrid_encoder", "decoder"}
-CHAPTERS = PARTS | {"rtdetr", "rtdetrv2", "detr", "segmentation"}
+DETR_PARTS = {"resnet", "detr_positions", "detr_transformer"}
+CHAPTERS = PARTS | DETR_PARTS | {"rtdetr", "rtdetrv2", "detr", "segmentation", "mask_losses"}
 EQUIPMENT = {"images", "viz", "checkpoints", "data", "evaluation", "training"}
 EQUIPMENT |= {"ablations", "deploy"}
 
@@ -34,7 +35,10 @@ MAY_IMPORT = {
     "structures": {"errors", "notation", "target_checks"},
     "layers": {"errors", "notation", "taps", "config"},
     # chapters, in reading order
-    "detr": BRICKS | {"matching", "losses", "criterion", "backbone"},
+    "resnet": BRICKS | {"backbone"},
+    "detr_positions": BRICKS,
+    "detr_transformer": BRICKS,
+    "detr": BRICKS | DETR_PARTS | {"matching", "losses", "criterion", "backbone"},
     "matching": BRICKS - {"layers"},
     "losses": BRICKS,
     "criterion": BRICKS | {"matching", "losses"},
@@ -49,7 +53,8 @@ MAY_IMPORT = {
     "denoising": BRICKS,
     "rtdetr": PARTS,
     "rtdetrv2": PARTS | {"rtdetr"},
-    "segmentation": BRICKS | {"detr", "matching", "losses", "criterion", "backbone"},
+    "mask_losses": BRICKS | {"matching", "losses", "criterion"},
+    "segmentation": BRICKS | DETR_PARTS | {"detr", "criterion", "mask_losses", "backbone"},
     # equipment: viz takes tensors and images, never a model
     "images": BRICKS,
     "viz": BRICKS | {"images"},

@@ -1,0 +1,105 @@
+r"""# ResNet: the plain backbone of DETR, and DC5
+
+- **Paper**     He et al. 2016, with the stride on the 3×3 as torchvision has it; DC5: DETR §4
+- **Notebook**  `notebooks/02_detr.ipynb`
+- **Elsewhere** torchvision's `resnet50` in the authors' `Backbone`; transformers' `ResNetBackbone`,
+  or timm's
+
+Everything of `backbone.py` except the two repairs of variant D. The stem is one 7×7 convolution
+with stride 2; a shortcut that must shrink reads one cell in four and drops the others.
+
+| where                | variant D (RT-DETR)          | plain (DETR)                             |
+|----------------------|------------------------------|------------------------------------------|
+| stem                 | `stem.{0,1,2}`, three 3×3    | `stem`, one 7×7                          |
+| shrinking shortcut   | mean of 2×2, then 1×1        | 1×1 with stride 2                        |
+| first stage, r18/r34 | shortcut projects            | nothing changes shape, nothing projects  |
+
+**DC5.** DETR attends on one coarse map, stride 32, and small objects drown in it. `dilated=True`
+takes the stride out of the last stage and spreads its 3×3 filters instead: every filter sees as far
+as before, on a map with four times the cells. The encoder then costs sixteen times the pairs of
+tokens; that is the price multi-scale detectors later refused to pay. The filter that had the
+stride keeps the old spacing: it reads what the stage before wrote. Every other cell of the new map
+is then exactly the old one.
+
+**Frozen.** `frozen_stages=1` keeps the stem and the first stage as ImageNet left them, as the
+authors do. With random weights that would be a wall: `detr_nano` freezes nothing.
+"""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from rtdetr_lab.backbone import Bottleneck, Residual, ResNetD, ResNetDConfig
+from rtdetr_lab.config import require
+from rtdetr_lab.layers import ConvNormAct, identity
+
+
+@dataclass(frozen=True)
+class ResNetConfig(ResNetDConfig):
+    """A plain ResNet, by default ResNet-50 of which only the last map is wanted."""
+
+    depths: tuple[int, ...] = (3, 4, 6, 3)
+    widths: tuple[int, ...] = (256, 512, 1024, 2048)
+    block: type[Residual] = Bottleneck
+    outputs: tuple[int, ...] = (4,)
+    dilated: bool = False
+    frozen_stages: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            0 <= self.frozen_stages <= len(self.depths),
+            "backbone.frozen_stages",
+            f"{self.frozen_stages} of {len(self.depths)} stages cannot be frozen",
+            "give a number from 0 to the number of stages",
+        )
+
+    def build(self) -> "ResNet":
+        return ResNet(self)
+
+
+class ResNet(ResNetD):
+    """As `ResNetD`, with the plain stem and the plain shortcuts."""
+
+    cfg: ResNetConfig
+
+    def __init__(self, cfg: ResNetConfig) -> None:
+        super().__init__(cfg)
+        last = len(cfg.depths)
+        self.strides = tuple(
+            stride // 2 if cfg.dilated and stage == last else stride
+            for stage, stride in zip(cfg.outputs, self.strides, strict=True)
+        )
+        if cfg.frozen_stages:
+            for part in (self.stem, *self.stages[: cfg.frozen_stages]):
+                part.requires_grad_(False)
+
+    def make_stem(self) -> nn.Module:
+        """One large convolution with stride 2."""
+        return ConvNormAct(3, self.cfg.stem_width, 7, 2, self.cfg.act, self.cfg.norm)
+
+    def make_stage(self, index: int, channels_in: int) -> nn.Sequential:
+        """Blocks of one width; in a dilated stage the filters spread and the map stays."""
+        cfg, width = self.cfg, self.cfg.widths[index]
+        dilated = cfg.dilated and index == len(cfg.depths) - 1
+        stride = 1 if index == 0 or dilated else 2
+        blocks = [self._block(channels_in, width, stride)]
+        blocks += [self._block(width, width, 1) for _ in range(cfg.depths[index] - 1)]
+        stage = nn.Sequential(*blocks)
+        if dilated:
+            _spread(stage)
+        return stage
+
+    def _block(self, channels_in: int, width: int, stride: int) -> Residual:
+        cfg = self.cfg
+        block = cfg.block(channels_in, width, stride, False, cfg.act, cfg.norm)
+        if stride != 1 or channels_in != width:
+            block.shortcut = ConvNormAct(channels_in, width, 1, stride, identity, cfg.norm)
+        return block
+
+
+def _spread(stage: nn.Sequential) -> None:
+    """Read every other cell, and pad to match, from where the stride would have been on."""
+    convs = [m for m in stage.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
+    for conv in convs[1:]:
+        conv.dilation = conv.padding = (2, 2)
