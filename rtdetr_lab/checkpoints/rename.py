@@ -17,9 +17,11 @@ import torch
 from torch import Tensor
 
 from rtdetr_lab.checkpoints.tables import TABLES, Table
+from rtdetr_lab.checkpoints.tables_detr import DETR_MASK_TABLES, DETR_TABLES
 from rtdetr_lab.errors import CheckpointError
 
 NUMBERS = {"i": r"\d+", "j": r"\d+", "k": r"\d+", "n": r"[1-9]\d*", "p": r".+"}
+ALL_TABLES = (*TABLES, *DETR_TABLES, *DETR_MASK_TABLES)
 THIRDS = ("q_proj", "k_proj", "v_proj")
 
 
@@ -36,8 +38,11 @@ def to_theirs(table: Table, name: str) -> str | None:
 def table_of(names: Iterable[str]) -> Table | None:
     """The table a file's names are written in, `None` for ours or a foreign file."""
     names = list(names)
-    found = (t for t in TABLES if any(n.startswith(t.probes) for n in names))
-    return next(found, None)
+    found = [t for t in ALL_TABLES if any(n.startswith(t.probes) for n in names)]
+    if len(found) <= 1:
+        return found[0] if found else None
+    # Two papers' files may begin alike: the table that can name most of the tensors is the one.
+    return max(found, key=lambda table: sum(to_ours(table, name) is not None for name in names))
 
 
 def is_derived(table: Table, name: str) -> bool:
@@ -106,7 +111,7 @@ Rule = tuple[re.Pattern[str], str, dict[str, dict[str, str]]]
 @lru_cache
 def _rules(title: str) -> tuple[list[Rule], list[Rule]]:
     """Both directions of a table, compiled: pattern, template, and the words to exchange."""
-    table = next(t for t in TABLES if t.title == title)
+    table = next(t for t in ALL_TABLES if t.title == title)
     forth = {word: dict(pairs) for word, pairs in table.words.items()}
     back = {word: {b: a for a, b in pairs} for word, pairs in table.words.items()}
     return (
