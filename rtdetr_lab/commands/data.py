@@ -1,20 +1,21 @@
-"""# Data: sets of pictures, made"""
+"""# Data: sets of pictures made, checked and converted"""
 
+import json
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any
 
 import tyro
 
-from rtdetr_lab.commands.base import DONE, Command, say
+from rtdetr_lab.commands.base import DONE, FAILED, Command, say
 
 
 @dataclass(frozen=True, kw_only=True)
-class Data(Command):
-    """`data shapes DIR`: write a piece of the shapes world as COCO JSON and PNG."""
+class Shapes:
+    """Write a piece of the shapes world as COCO JSON and PNG."""
 
-    what: Annotated[Literal["shapes"], tyro.conf.Positional]
-    """What to do."""
     folder: Annotated[Path, tyro.conf.Positional]
     """A new folder for it."""
     count: int = 1000
@@ -25,11 +26,94 @@ class Data(Command):
     """Height and width of the pictures."""
 
     def run(self) -> int:
-        from tqdm import tqdm
-
+        """Draw and write."""
         from rtdetr_lab.commands.sets import world
         from rtdetr_lab.data.shapes_export import export_coco
 
-        for path in export_coco(self.folder, self.count, self.val_count, world(self.size), tqdm):
+        size = world(self.size)
+        for path in export_coco(self.folder, self.count, self.val_count, size, bar()):
             say(str(path))
         return DONE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """Read every annotation and picture once, and say what training would meet. Exit code 1 if it
+    would stop."""
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    """A folder with COCO annotations (train, val, valid, test), or one annotation file."""
+    split: tuple[str, ...] = ()
+    """Only these splits; default: all that are there."""
+    images: Path | None = None
+    """Where the pictures lie, if not beside the annotation file."""
+    json: bool = False
+    """Print JSON, with every finding."""
+    picture: Path | None = None
+    """Also draw class counts and box sizes into this file (.png, .svg, .pdf)."""
+
+    def run(self) -> int:
+        """Check and report."""
+        from rtdetr_lab.data.preflight import check_folder, check_json
+        from rtdetr_lab.data.report import draw_reports
+
+        if self.folder.is_file():
+            reports = [check_json(self.folder, self.images, bar())]
+        else:
+            reports = check_folder(self.folder, self.split, bar())
+        if self.json:
+            print(json.dumps([report.to_dict() for report in reports], ensure_ascii=False))
+        else:
+            say("\n\n".join(map(str, reports)))
+        if self.picture:
+            draw_reports(reports, self.picture)
+            say(f"class counts and box sizes → {self.picture}", aside=self.json)
+        return DONE if all(report.ok for report in reports) else FAILED
+
+
+@dataclass(frozen=True, kw_only=True)
+class Convert:
+    """Turn a YOLO or Pascal VOC folder into COCO JSON and a folder of pictures."""
+
+    source: Annotated[Path, tyro.conf.Positional]
+    """A folder with data.yaml or classes.txt (YOLO), or with Annotations/*.xml (VOC)."""
+    folder: Annotated[Path, tyro.conf.Positional]
+    """A new folder for the result."""
+    voc_origin: int = 1
+    """What VOC's first column of pixels is called: 1 by its definition, 0 by some tools."""
+
+    def run(self) -> int:
+        """Read, copy and write."""
+        from rtdetr_lab.data.convert import convert
+
+        for path in convert(self.source, self.folder, self.voc_origin, bar()):
+            say(str(path))
+        say(f"now look at it: rtdetr-lab data check {self.folder}")
+        return DONE
+
+
+def _verb(name: str) -> Any:
+    return tyro.conf.subcommand(name, prefix_name=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data(Command):
+    """Make, check and convert data sets: data shapes, data check, data convert."""
+
+    verb: tyro.conf.OmitArgPrefixes[
+        Annotated[Shapes, _verb("shapes")]
+        | Annotated[Check, _verb("check")]
+        | Annotated[Convert, _verb("convert")]
+    ]
+
+    def run(self) -> int:
+        return self.verb.run()
+
+
+def bar() -> Callable[..., Any]:
+    """A progress bar around an iterable, where someone is there to see it."""
+    from functools import partial
+
+    from tqdm import tqdm
+
+    return partial(tqdm, unit="picture", file=sys.stderr, disable=not sys.stderr.isatty())

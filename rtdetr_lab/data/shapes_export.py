@@ -6,8 +6,6 @@ COCO's format: category ids from 1, masks as run lengths, PNG because JPEG would
 boxes are exact about.
 """
 
-import json
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from rtdetr_lab.config import to_json
+from rtdetr_lab.data.coco_write import new_folder, write_annotations
 from rtdetr_lab.data.rle import encode_mask
 from rtdetr_lab.data.shapes import SHAPE_NAMES, TRAIN, VAL, ShapesConfig, ShapesPicture, draw
 from rtdetr_lab.errors import DataError
@@ -35,12 +34,9 @@ def export_coco(
 
     Raises `DataError` where `folder` already holds something else.
     """
-    folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DataError(str(folder), "exists and is not empty", "give a new folder")
     if count < 1:
         raise DataError("count", f"is {count}", "give at least 1")
-    (folder / "images").mkdir(parents=True, exist_ok=True)
+    folder = new_folder(folder)
     val_count = max(1, count // 5) if val_count is None else val_count
     (folder / "shapes.json").write_text(to_json(config) + "\n", encoding="utf8")
     return [
@@ -66,13 +62,7 @@ def _export_split(
         height, width = picture.instances.shape
         images.append({"id": index, "file_name": name, "width": width, "height": height})
         annotations += _annotations(picture, index, len(annotations) + 1)
-    categories = [{"id": i, "name": name} for i, name in enumerate(SHAPE_NAMES, 1)]
-    tree = {"images": images, "annotations": annotations, "categories": categories}
-    path = folder / f"{split}.json"
-    unfinished = path.with_suffix(".part")
-    unfinished.write_text(json.dumps(tree), encoding="utf8")
-    os.replace(unfinished, path)
-    return path
+    return write_annotations(folder / f"{split}.json", SHAPE_NAMES, images, annotations)
 
 
 def _annotations(picture: ShapesPicture, image_id: int, first: int) -> list[dict[str, Any]]:

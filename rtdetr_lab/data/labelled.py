@@ -1,0 +1,57 @@
+"""# Labelled: a picture and its objects, on the way from one format to another"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from rtdetr_lab.data.coco_files import SIDEWAYS, orientation_of
+from rtdetr_lab.errors import ImageError
+from rtdetr_lab.images.decode import SUFFIXES
+from rtdetr_lab.notation import Size
+
+
+@dataclass(frozen=True, eq=False)
+class Box:
+    """One object: a label, corners in pixels, and polygons (flat x, y lists) if there are any."""
+
+    label: int
+    xyxy: tuple[float, float, float, float]
+    polygons: tuple[tuple[float, ...], ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """One picture with its boxes; `upright` if they refer to it as a viewer shows it."""
+
+    path: Path
+    size: Size
+    boxes: tuple[Box, ...]
+    upright: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A data set in another format: class names, and per split its pictures, read when needed."""
+
+    names: tuple[str, ...]
+    splits: Mapping[str, Sequence[Path]]
+    read: Callable[[Path], Labelled]
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The picture files in a folder and below, in the order of their names."""
+    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+
+
+def sizes_of(path: Path) -> tuple[Size, Size]:
+    """(height, width) of a picture as stored, and as a viewer shows it; raises `ImageError`."""
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+        turned = orientation_of(path) in SIDEWAYS
+    except Exception as error:  # whatever Pillow stumbles over is about this file
+        what = f"cannot be decoded ({error})"
+        raise ImageError(str(path), what, "fetch it again, or remove it") from error
+    return (height, width), (width, height) if turned else (height, width)

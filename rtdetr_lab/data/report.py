@@ -1,0 +1,174 @@
+"""# The report of a preflight: numbers, findings, a table of them, and a picture"""
+
+import bisect
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rtdetr_lab.data.findings import RULES, Finding, Rule, Severity, count_dropped
+from rtdetr_lab.errors import DataError
+
+EDGES = (8, 16, 32, 64, 96, 128, 256, 512)
+"""Between the bars of the histogram of sides; COCO calls boxes small below 32, large above 96."""
+
+EXAMPLES = 3
+"""So many findings of a rule are printed; the JSON has all."""
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What was found in one annotation file and its pictures.
+
+    `classes` are (name, boxes that training sees) by label; `sides` counts those boxes by √(w·h),
+    up to 8 px, 16 px, … (`EDGES`) and above; `digests` maps the sha256 of picture files to ids.
+    """
+
+    file: str
+    findings: tuple[Finding, ...]
+    num_pictures: int
+    classes: tuple[tuple[str, int], ...]
+    sides: tuple[int, ...]
+    digests: Mapping[str, int]
+
+    @property
+    def ok(self) -> bool:
+        """Whether training meets no error."""
+        return not any(f.rule.severity is Severity.ERROR for f in self.findings)
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """How many annotations training does not see, by rule."""
+        return count_dropped(self.findings)
+
+    @property
+    def num_boxes(self) -> int:
+        """How many boxes training sees."""
+        return sum(count for _, count in self.classes)
+
+    def of(self, rule: Rule) -> tuple[Finding, ...]:
+        """The findings of one rule."""
+        return tuple(f for f in self.findings if f.rule is rule)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {
+            "file": self.file,
+            "ok": self.ok,
+            "pictures": self.num_pictures,
+            "boxes": self.num_boxes,
+            "classes": [{"name": name, "boxes": count} for name, count in self.classes],
+            "dropped": self.dropped,
+            "box_sides": {"edges": list(EDGES), "counts": list(self.sides)},
+            "findings": [finding.to_dict() for finding in self.findings],
+        }
+
+    def __str__(self) -> str:
+        head = f"{self.file}: {self.num_pictures} pictures, {self.num_boxes} boxes"
+        lines = [f"{head}, {len(self.classes)} classes", *_table(self.classes)]
+        lines.append("  sides in px: " + ", ".join(map(" ".join, _bars(self.sides))))
+        for severity in Severity:
+            for rule in (r for r in RULES if r.severity is severity and self.of(r)):
+                lines += self._lines(rule)
+        return "\n".join([*lines, "  " + self._verdict()])
+
+    def _lines(self, rule: Rule) -> list[str]:
+        findings = self.of(rule)
+        indent, more = " " * 11, len(findings) - EXAMPLES
+        places = [f.where.removeprefix(f"{self.file}: ") for f in findings]
+        examples = zip(places[:EXAMPLES], findings, strict=False)
+        return [
+            f"  {rule.severity.value.upper():<8} {rule.name}: {len(findings)}",
+            *(f"{indent}{place}: {f.what}" for place, f in examples),
+            *([f"{indent}… and {more} more"] if more > 0 else []),
+            f"{indent}→ {findings[0].remedy}",
+        ]
+
+    def _verdict(self) -> str:
+        errors = sum(f.rule.severity is Severity.ERROR for f in self.findings)
+        dropped = sum(self.dropped.values())
+        leaves_out = (
+            f"training leaves out {dropped} annotations" if dropped else "nothing is left out"
+        )
+        return f"{errors} errors: training would stop" if errors else f"ready: {leaves_out}"
+
+
+def histogram_of_sides(boxes_xywh: Iterable[Sequence[float]]) -> tuple[int, ...]:
+    """How many boxes have √(w·h) up to 8, 16, … and above the last of `EDGES`."""
+    counts = [0] * (len(EDGES) + 1)
+    for _, _, w, h in boxes_xywh:
+        counts[bisect.bisect_left(EDGES, math.sqrt(w * h))] += 1
+    return tuple(counts)
+
+
+def _table(classes: Sequence[tuple[str, int]], most: int = 12) -> list[str]:
+    """The classes with the most boxes."""
+    ranked = sorted(classes, key=lambda c: -c[1])
+    rest = ranked[most:]
+    more = [f"  {sum(n for _, n in rest):>8}  {len(rest)} more classes"] if rest else []
+    return [f"  {count:>8}  {name}" for name, count in ranked[:most]] + more
+
+
+def _bars(sides: Sequence[int]) -> list[tuple[str, str]]:
+    names = [f"≤ {edge}:" for edge in EDGES] + [f"> {EDGES[-1]}:"]
+    return [(name, str(count)) for name, count in zip(names, sides, strict=True)]
+
+
+def draw_reports(reports: Sequence[Report], path: Path) -> None:
+    """Class counts and sizes of boxes, one row per report, as a picture file; raises `DataError`
+    for a kind of file that nobody can write."""
+    import matplotlib.pyplot as plt
+
+    if path.suffix.lower() not in (".png", ".svg", ".pdf", ".jpg"):
+        raise DataError(
+            str(path), "is no picture we can draw", "end its name in .png, .svg or .pdf"
+        )
+
+    rows = len(reports)
+    tallest = max(min(len(r.classes), MOST_BARS) for r in reports)
+    height = rows * max(2.6, 0.6 + 0.17 * tallest)
+    figure, axes = plt.subplots(rows, 2, figsize=(9, height), layout="compressed", squeeze=False)
+    for report, (left, right) in zip(reports, axes, strict=True):
+        _draw_classes(left, report)
+        _draw_sides(right, report)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+MOST_BARS = 30
+BLUE, GREY = "#0072B2", "#808080"
+
+
+def _draw_classes(ax: Any, report: Report) -> None:
+    ranked = sorted(report.classes, key=lambda c: -c[1])
+    rest = ranked[MOST_BARS - 1 :] if len(ranked) > MOST_BARS else []
+    shown = ranked[: len(ranked) - len(rest)]
+    names = [n for n, _ in shown] + ([f"{len(rest)} more"] if rest else [])
+    counts = [c for _, c in shown] + ([sum(c for _, c in rest)] if rest else [])
+    bars = ax.barh(range(len(names)), counts, color=[BLUE] * len(shown) + [GREY] * bool(rest))
+    ax.bar_label(bars, padding=2, fontsize=7)
+    ax.set_yticks(range(len(names)), names, fontsize=7)
+    ax.invert_yaxis()
+    title = f"{Path(report.file).name}: {report.num_pictures} pictures, {report.num_boxes} boxes"
+    ax.set_title(title, fontsize=9, loc="left")
+    _bare(ax)
+    ax.set_xticks([])
+
+
+def _draw_sides(ax: Any, report: Report) -> None:
+    bars = ax.bar(range(len(report.sides)), report.sides, width=0.95, color=BLUE)
+    ax.bar_label(bars, padding=1, fontsize=7)
+    ax.set_xticks([i + 0.5 for i in range(len(EDGES))], [str(e) for e in EDGES], fontsize=7)
+    for edge in (32, 96):
+        ax.axvline(EDGES.index(edge) + 0.5, color=GREY, linewidth=0.8, linestyle="--")
+    ax.set_yticks([])
+    ax.set_title(
+        "√(w · h) of the boxes, px; dashed: COCO's small and large", fontsize=9, loc="left"
+    )
+    _bare(ax)
+
+
+def _bare(ax: Any) -> None:
+    ax.spines[["top", "right", "left"]].set_visible(False)
+    ax.margins(x=0.12)
