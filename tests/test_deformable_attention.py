@@ -71,7 +71,7 @@ def test_before_training_each_head_looks_along_its_ray_and_touches_the_edge_of_t
     rays = (plan.locations[0, 0] - 0.5) / torch.tensor([0.1, 0.2])  # 1 is the edge
     for head, ray in enumerate(rays):
         assert ray[-1].abs().max().item() == pytest.approx(1)
-        angle = math.atan2(ray[-1, 1], ray[-1, 0]) % (2 * math.pi)
+        angle = math.atan2(*ray[-1].flip(0).tolist()) % (2 * math.pi)
         assert angle == pytest.approx(head * math.pi / 4, abs=1e-5)
         for k in range(4):
             assert torch.allclose(ray[k], ray[-1] * (k + 1) / 4, atol=1e-6)
