@@ -12,9 +12,14 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtdetr_lab import config
+from rtdetr_lab import config, rtdetr
 from rtdetr_lab.config import build, diff, from_dict, from_json, replace_at, require, to_json
+from rtdetr_lab.decoder import look_forward_once
 from rtdetr_lab.errors import ConfigError
+from rtdetr_lab.layers import sine_2d_authors
+from rtdetr_lab.losses import BinaryCrossEntropy
+from rtdetr_lab.query_selection import LearnedContent
+from rtdetr_lab.samplers import Discrete
 
 
 @dataclass(frozen=True)
@@ -217,3 +222,27 @@ def test_every_function_of_the_table_exists_and_is_found_again():
 def test_no_tree_raises_anything_but_a_config_error(tree):
     with pytest.raises(ConfigError):
         from_dict(tree, classes=OWN)
+
+
+@pytest.mark.parametrize("name", ["r18", "r34", "r50_m", "r50", "r101", "nano"])
+def test_every_preset_is_itself_after_a_trip_through_json(name):
+    cfg = getattr(rtdetr, f"rtdetr_{name}")(7)
+    assert from_json(to_json(cfg)) == cfg
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("decoder.sampler", Discrete(shift=0.5)),
+        ("decoder.num_points", (4, 2, 1)),
+        ("decoder.box_gradient", look_forward_once),
+        ("encoder.aifi.positions", sine_2d_authors),
+        ("encoder.aifi", None),
+        ("selection", LearnedContent(num_queries=30)),
+        ("backbone.norm", torch.nn.BatchNorm2d),
+        ("criterion.classification", BinaryCrossEntropy(iou_target=True)),
+    ],
+)
+def test_every_kind_of_variant_is_itself_after_a_trip_through_json(path, value):
+    cfg = replace_at(rtdetr.rtdetr_r18(), path, value)
+    assert from_json(to_json(cfg)) == cfg
