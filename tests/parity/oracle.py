@@ -5,11 +5,13 @@ in one vocabulary; `by_token` lays two answers side by side. Plain random weight
 nearly constant, and then a wrong model agrees with a right one: `spread` prevents that.
 """
 
+from contextlib import nullcontext
 from functools import lru_cache
 
 import pytest
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from rtdetr_lab import rtdetr, rtdetrv2
 from rtdetr_lab.checkpoints.rename import import_tensors
@@ -132,10 +134,24 @@ def _calibrate(model, picture):
         hook.remove()
 
 
+class Selecting(TorchFunctionMode):
+    """Every top-k inside chooses these: in fp32 a token may be lost, and all others hear of it."""
+
+    def __init__(self, index):
+        self.index = index
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function not in (torch.topk, torch.Tensor.topk):
+            return function(*args, **(kwargs or {}))
+        return torch.return_types.topk((args[0].gather(1, self.index), self.index))
+
+
 @torch.no_grad()
-def answer(model, images):
-    """What a model, ours or theirs, says in the precision of `images`, query by query."""
-    out = model.to(images.dtype)(images)
+def answer(model, images, index=None):
+    """What a model, ours or theirs, says in the precision of `images`, query by query; with
+    `index` about those tokens."""
+    with nullcontext() if index is None else Selecting(index):
+        out = model.to(images.dtype)(images)
     if isinstance(out, Prediction):
         return {
             "index": out.proposals.index,
@@ -146,9 +162,11 @@ def answer(model, images):
             "logits": out.logits,
             "boxes": out.boxes,
         }
-    score = out.enc_outputs_class.amax(-1)
+    if index is None:
+        score = out.enc_outputs_class.amax(-1)
+        index = score.topk(out.logits.shape[1], dim=1).indices
     return {
-        "index": score.topk(out.logits.shape[1], dim=1).indices,
+        "index": index,
         "proposal logits": out.enc_topk_logits,
         "proposal boxes": out.enc_topk_bboxes,
         "layer logits": out.intermediate_logits.transpose(1, 2),

@@ -58,8 +58,10 @@ def test_every_number_is_theirs(size, version, batch, shape, num_queries, rng):
     assert max(error(mine, exact).values()) <= 1e-9
 
     rounded, mine = answer(model, images), answer(ours, images)
-    for side in (rounded, mine):
-        assert by_token(side, exact)[2] >= 0.95, "hardly a token may be lost to rounding"
+    kept = min(by_token(side, exact)[2] for side in (rounded, mine))
+    assert kept >= 0.95, "hardly a token may be lost to rounding"
+    if kept < 1:  # but one lost changes what all others hear: both are asked about the same
+        rounded, mine = (answer(m, images, exact["index"]) for m in (model, ours))
     allowed, got = error(rounded, exact), error(mine, exact)
     assert {n: e for n, e in got.items() if not e <= 2 * allowed[n] + 1e-6} == {}
 
