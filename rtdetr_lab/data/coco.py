@@ -26,9 +26,10 @@ import torch
 from torch import Tensor
 
 from rtdetr_lab.boxes import cxcywh_from_xyxy, xyxy_from_xywh
+from rtdetr_lab.data.annotated import Annotations
 from rtdetr_lab.data.batch import Sample, Truth
 from rtdetr_lab.data.coco_files import find_annotations, open_picture
-from rtdetr_lab.data.coco_json import Annotations, read_annotations
+from rtdetr_lab.data.coco_json import read_annotations
 from rtdetr_lab.data.findings import count_dropped, raise_first_error
 from rtdetr_lab.data.rle import decode_mask
 from rtdetr_lab.data.transforms import image_of

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from rtdetr_lab.data.coco_json import Picture
+from rtdetr_lab.data.annotated import Picture
 from rtdetr_lab.data.findings import (
     LEAVES_FOLDER,
     MISSING,

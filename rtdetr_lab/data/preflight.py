@@ -21,9 +21,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from rtdetr_lab.data.annotated import Annotations, Picture
 from rtdetr_lab.data.coco import CocoDataset
 from rtdetr_lab.data.coco_files import LAYOUTS, find_annotations, open_picture
-from rtdetr_lab.data.coco_json import Annotations, Picture, inspect_annotations
+from rtdetr_lab.data.coco_json import inspect_annotations
 from rtdetr_lab.data.findings import (
     GAPS,
     NO_BOXES,
