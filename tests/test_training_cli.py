@@ -75,3 +75,17 @@ def test_no_validation_picture_is_trained_on():
     learn, judge = training_set("shapes", 64, 0), validation_set("shapes", 64)
     assert (len(learn), len(judge)) == (ENDLESS, 500)
     assert not any((learn[i].image == judge[i].image).all() for i in range(5))
+
+
+@pytest.mark.parametrize("recipe", ["paper", "v2"])
+def test_the_recipes_augmentation_is_part_of_a_run(folder, tmp_path, recipe):
+    words = ["train", "--data", str(folder), "--out", str(tmp_path / "run"), *SHORT]
+    assert main([*words, "--augment", recipe]) == 0
+    kept = json.loads((tmp_path / "run" / "run.json").read_text())["recipe"]["augment"]
+    assert kept["until"] == (1 if recipe == "paper" else pytest.approx(70 / 72))
+    assert kept["size"] == [96, 96]
+
+
+def test_shapes_are_not_cropped(tmp_path, capsys):
+    assert main(["train", "--augment", "paper", "--out", str(tmp_path / "run")]) == 1
+    assert "told apart by their aspect" in capsys.readouterr().err

@@ -18,14 +18,17 @@ def world(size: int) -> ShapesConfig:
     return ShapesConfig(size=size, max_side=min(ShapesConfig.max_side, float(size)))
 
 
-def training_set(source: str, size: int, seed: int) -> Dataset:
-    """`shapes`, or the `train` split of a COCO folder, resized and flipped at random."""
+def training_set(source: str, size: int, seed: int, as_stored: bool = False) -> Dataset:
+    """`shapes`, or the `train` split of a COCO folder, resized and flipped at random; or left
+    `as_stored`, for a recipe that resizes."""
     if source == "shapes":
         return ShapesDataset(world(size), TRAIN, ENDLESS)
     found = CocoDataset.from_folder(source, "train")
     for reason, count in found.dropped.items():
         say(f"{source}: {count} annotations are left out: {reason}", aside=True)
-    return Augmented(Mapped(found, Resize((size, size))), RandomFlip(), seed)
+    return (
+        found if as_stored else Augmented(Mapped(found, Resize((size, size))), RandomFlip(), seed)
+    )
 
 
 def validation_set(source: str, size: int, count: int | None = None, split: str = "val") -> Dataset:

@@ -8,12 +8,13 @@ was made.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rtdetr_lab.commands.base import DONE, Command, say
 from rtdetr_lab.errors import ConfigError
 
 if TYPE_CHECKING:
+    from rtdetr_lab.data.augment import Augmentation
     from rtdetr_lab.training import Run, TrainConfig
 
 PRESETS = {
@@ -55,6 +56,9 @@ class Train(Command):
     """Steps over which the rate rises."""
     seed: int = 0
     """Of weights, order and augmentation."""
+    augment: Literal["flip", "paper", "v2"] = "flip"
+    """For folders: mirror only, or the recipe of RT-DETR or RT-DETRv2: colours, zoom-out, crops,
+    several sizes. Long runs on photos need it."""
     amp: bool = False
     """Compute in bfloat16: about half the time on a GPU, or a CPU that has it."""
     workers: int = 0
@@ -86,7 +90,7 @@ class Train(Command):
         if self.overfit:
             learn = judge = validation_set(self.data, self.size, self.batch_size, "train")
         else:
-            learn = training_set(self.data, self.size, self.seed)
+            learn = training_set(self.data, self.size, self.seed, self._augmentation() is not None)
             judge = validation_set(self.data, self.size, self.val_limit)
         run = train(
             self._model(len(learn.names)),
@@ -112,11 +116,23 @@ class Train(Command):
             clip_norm=self.clip_norm,
             warmup_steps=self.warmup_steps,
             seed=self.seed,
+            augment=self._augmentation(),
             amp=self.amp,
             num_workers=self.workers,
             save_every=self.save_every,
             eval_every=self.eval_every,
         )
+
+    def _augmentation(self) -> "Augmentation | None":
+        from rtdetr_lab.data.augment import paper_augmentation, v2_augmentation
+
+        if self.augment == "flip" or self.overfit:
+            return None
+        if self.data == "shapes":
+            what = "shapes are told apart by their aspect, which crops would change"
+            raise ConfigError("--augment", what, "leave it out, or give a folder as --data")
+        recipe = paper_augmentation if self.augment == "paper" else v2_augmentation
+        return recipe(self.size)
 
     def _model(self, num_classes: int) -> Any:
         from importlib import import_module
