@@ -92,9 +92,17 @@ class Criterion:
                 layer = _at_least_float32(layer)
                 pairs = self.matcher(layer, targets)
                 terms |= self._terms(name, layer, targets, pairs, num_boxes)
+                if not name:
+                    terms |= self.terms_of_the_answer(prediction, targets, pairs, num_boxes)
             if prediction.denoising is not None:
                 terms |= self._denoising_terms(prediction.denoising, targets, num_boxes)
         return terms
+
+    def terms_of_the_answer(
+        self, prediction: Prediction, targets: Targets, pairs: Assignment, num_boxes: float
+    ) -> dict[str, Tensor]:
+        """More about the last layer and its matching: none here, masks in `mask_losses.py`."""
+        return {}
 
     def _terms(
         self,

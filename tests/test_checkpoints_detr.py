@@ -16,6 +16,8 @@ from rtdetr_lab.checkpoints.tables import TABLES
 from rtdetr_lab.checkpoints.tables_detr import (
     DETR,
     DETR_AUTHORS,
+    DETR_MASK_TABLES,
+    DETR_MASKS_AUTHORS,
     DETR_TABLES,
     DETR_TIMM,
 )
@@ -23,9 +25,21 @@ from rtdetr_lab.config import replace_at
 from rtdetr_lab.detr import detr_nano, detr_r50
 from rtdetr_lab.detr_positions import LearnedPositions
 from rtdetr_lab.rtdetr import rtdetr_nano
+from rtdetr_lab.segmentation import detr_r50_panoptic
 
 LEARNED = replace_at(detr_nano(), "positions", LearnedPositions())
-AUTHORS_LISTS = {"keys_fb_detr_r50": (DETR_AUTHORS, detr_r50)}
+AUTHORS_LISTS = {
+    "keys_fb_detr_r50": (DETR_AUTHORS, detr_r50),
+    "keys_fb_detr_r50_panoptic": (DETR_MASKS_AUTHORS, detr_r50_panoptic),
+}
+MODELS = {
+    **{
+        (t.title, n): (t, c)
+        for t in DETR_TABLES
+        for n, c in (("r50", detr_r50()), ("learned", LEARNED))
+    },
+    **{(t.title, "panoptic"): (t, detr_r50_panoptic()) for t in DETR_MASK_TABLES},
+}
 
 
 @pytest.mark.parametrize("stem", AUTHORS_LISTS)
@@ -39,9 +53,8 @@ def test_the_authors_names_and_shapes_are_exactly_the_presets(stem):
     assert all(to_theirs(table, to_ours(table, name)) == name for name in tensors)
 
 
-@pytest.mark.parametrize("cfg", [detr_r50(), LEARNED], ids=["r50", "nano, learned positions"])
-@pytest.mark.parametrize("table", DETR_TABLES, ids=lambda t: t.title)
-def test_all_our_names_go_out_and_come_back(cfg, table):
+@pytest.mark.parametrize(("table", "cfg"), MODELS.values(), ids=map(str, MODELS))
+def test_all_our_names_go_out_and_come_back(table, cfg):
     with torch.device("meta"):
         ours = cfg.build().state_dict()
     theirs = export_tensors(table, ours, "")
@@ -67,7 +80,8 @@ def test_both_namings_of_transformers_differ_below_the_backbones_roof_only():
 def test_no_table_takes_the_files_of_another_for_its_own():
     with torch.device("meta"):
         rtdetr, detr = rtdetr_nano().build().state_dict(), detr_nano().build().state_dict()
-    for tables, ours in ((TABLES, rtdetr), (DETR_TABLES, detr)):
+        masks = detr_r50_panoptic().build().state_dict()
+    for tables, ours in ((TABLES, rtdetr), (DETR_TABLES, detr), (DETR_MASK_TABLES, masks)):
         for table in tables:
             assert table in ALL_TABLES
             assert table_of(export_tensors(table, ours, "")) is table

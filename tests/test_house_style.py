@@ -19,7 +19,8 @@ BRICKS = {"errors", "notation", "taps", "config", "boxes", "structures", "layers
 PARTS = BRICKS | {"matching", "backbone", "aifi", "ccff", "query_selection", "denoising"}
 PARTS |= {"deformable_attention", "samplers", "losses", "criterion", "hybrid_encoder", "decoder"}
 DETR_PARTS = {"resnet", "detr_positions", "detr_transformer"}
-CHAPTERS = PARTS | DETR_PARTS | {"rtdetr", "rtdetrv2", "detr", "segmentation", "mask_losses"}
+MASK_PARTS = {"mask_head", "mask_losses"}
+CHAPTERS = PARTS | DETR_PARTS | MASK_PARTS | {"rtdetr", "rtdetrv2", "detr", "segmentation"}
 EQUIPMENT = {"images", "viz", "checkpoints", "data", "evaluation", "training"}
 EQUIPMENT |= {"ablations", "deploy"}
 
@@ -53,8 +54,9 @@ MAY_IMPORT = {
     "denoising": BRICKS,
     "rtdetr": PARTS,
     "rtdetrv2": PARTS | {"rtdetr"},
-    "mask_losses": BRICKS | {"matching", "losses", "criterion"},
-    "segmentation": BRICKS | DETR_PARTS | {"detr", "criterion", "mask_losses", "backbone"},
+    "mask_head": BRICKS,
+    "mask_losses": BRICKS | {"criterion"},
+    "segmentation": BRICKS | MASK_PARTS | {"detr", "resnet", "matching", "losses"},
     # equipment: viz takes tensors and images, never a model
     "images": BRICKS,
     "viz": BRICKS | {"images"},

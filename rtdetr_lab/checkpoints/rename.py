@@ -96,7 +96,7 @@ def _split(name: str, tensor: Tensor) -> dict[str, Tensor]:
 def _join(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     joined: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        whole = re.sub(r"\.[qkv]_proj\.", ".in_proj.", name)
+        whole = re.sub(r"_attn\.[qkv]_proj\.", "_attn.in_proj.", name)
         if whole == name:
             joined[name] = tensor
         elif whole not in joined:

@@ -4,6 +4,8 @@ timm cannot be imported here, so that DC5, which transformers has only through t
 hand. Eager attention: torch's fused one misreads an fp32 mask beside fp64 queries.
 """
 
+import dataclasses
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
@@ -13,10 +15,13 @@ from torch import nn
 
 from rtdetr_lab.backbone import BasicBlock, Bottleneck
 from rtdetr_lab.checkpoints.rename import import_tensors, table_of
+from rtdetr_lab.config import replace_at
 from rtdetr_lab.detr import IMAGENET_MEAN, IMAGENET_STD, DETRConfig
 from rtdetr_lab.detr_positions import LearnedPositions, SinePositions
 from rtdetr_lab.detr_transformer import DETRDecoderConfig, DETREncoderConfig
 from rtdetr_lab.resnet import ResNetConfig
+from rtdetr_lab.segmentation import SegmentationConfig, segmentation_criterion
+from rtdetr_lab.structures import Targets
 
 transformers = pytest.importorskip(
     "transformers", reason="transformers, the oracle, is not installed; runs with the extra [dev]"
@@ -56,7 +61,25 @@ def theirs(
     if spread_out:
         spread(model)
         torch.nn.init.normal_(getattr(model, "detr", model).model.input_projection.bias, std=0.2)
+    if spread_out and masks:
+        _let_queries_differ(model)
     return model.double().eval()
+
+
+@torch.no_grad()
+def _let_queries_differ(model):
+    """Random mask heads drown where a query looks in what the picture shows: turn it up."""
+    head, heads = model.mask_head, model.config.encoder_attention_heads
+    model.bbox_attention.q_proj.weight *= 4
+    head.conv1.conv.weight[:, -heads:] *= 100
+    for module in head.modules():
+        if isinstance(module, nn.GroupNorm):
+            module.weight += 0.1 * torch.randn_like(module.weight)
+            module.bias += 0.1 * torch.randn_like(module.bias)
+        if isinstance(module, nn.Conv2d):
+            torch.nn.init.normal_(module.bias, std=0.2)
+    for stage in head.fpn_stages:
+        stage.fpn_adapter.weight *= 0.1
 
 
 def _dilate(model):
@@ -74,7 +97,7 @@ def our_config(model, dc5=False):
     c = model.config
     resnet = c.backbone_config
     sine = c.position_embedding_type == "sine"
-    return DETRConfig(
+    cfg = DETRConfig(
         c.num_labels,
         c.d_model,
         ResNetConfig(
@@ -90,6 +113,13 @@ def our_config(model, dc5=False):
             c.num_queries, c.decoder_layers, c.decoder_attention_heads, c.decoder_ffn_dim, 0.0
         ),
     )
+    if not hasattr(model, "mask_head"):
+        return cfg
+    fields = {f.name: getattr(cfg, f.name) for f in dataclasses.fields(cfg)} | {
+        "backbone": replace_at(cfg.backbone, "outputs", (1, 2, 3, 4)),
+        "criterion": segmentation_criterion(),
+    }
+    return SegmentationConfig(**fields, num_mask_heads=c.encoder_attention_heads)
 
 
 def same_weights(model, cfg):
@@ -163,6 +193,16 @@ def differences(ours, theirs_):
     return {name: (a - b).abs().max().item() for name, (a, b) in pairs.items()}
 
 
+@contextmanager
+def doubles():
+    """Their loss makes its class weights in the default precision."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def learn_everything(*models):
     """Theirs freezes the whole of its own ResNet, ours what `frozen_stages` says: here, nothing."""
     for model in models:
@@ -170,3 +210,25 @@ def learn_everything(*models):
         for module in model.modules():
             if isinstance(module, nn.Dropout):
                 assert module.p == 0
+
+
+def labels_of(counts, rng, num_classes=5, size=None):
+    """Their labels of random objects, with masks where a size is given."""
+    found = []
+    for count in counts:
+        one = {
+            "class_labels": torch.randint(num_classes, (count,), generator=rng),
+            "boxes": (0.2 + 0.4 * torch.rand(count, 4, generator=rng)).double(),
+        }
+        if size:
+            coarse = torch.rand(count, 1, 4, 5, generator=rng)
+            if count:
+                coarse = torch.nn.functional.interpolate(coarse, size, mode="bilinear")
+            one["masks"] = coarse[:, 0] > 0.5 if count else torch.zeros(0, *size).bool()
+        found.append(one)
+    return found
+
+
+def as_targets(labels):
+    """The same as our record."""
+    return Targets.of({**one, "labels": one["class_labels"]} for one in labels)

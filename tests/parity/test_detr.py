@@ -11,7 +11,10 @@ from detr_oracle import (
     SMALL,
     WHOLE,
     WHOLE_RESNET,
+    as_targets,
     differences,
+    doubles,
+    labels_of,
     learn_everything,
     our_config,
     pictures,
@@ -25,7 +28,6 @@ from detr_oracle import (
 from rtdetr_lab.checkpoints.rename import export_tensors, import_tensors, table_of
 from rtdetr_lab.checkpoints.tables_detr import DETR
 from rtdetr_lab.detr import cardinality_error
-from rtdetr_lab.structures import Targets
 from rtdetr_lab.taps import record
 
 SHAPES = [(1, 64, 64), (2, 64, 96), (2, 75, 101), (1, 97, 66)]
@@ -124,41 +126,19 @@ COUNTS = {"usual": (3, 0, 5), "more objects than queries": (15, 2), "nothing at 
 TERMS = {"class": ("loss_ce", 1), "l1": ("loss_bbox", 5), "giou": ("loss_giou", 2)}
 
 
-def labels_of(counts, rng, num_classes=5):
-    """Their labels of random objects."""
-    return [
-        {
-            "class_labels": torch.randint(num_classes, (count,), generator=rng),
-            "boxes": (0.2 + 0.4 * torch.rand(count, 4, generator=rng)).double(),
-        }
-        for count in counts
-    ]
-
-
-def as_targets(labels):
-    return Targets.of({**one, "labels": one["class_labels"]} for one in labels)
-
-
-@pytest.fixture
-def doubles():
-    """Their loss makes its class weights in the default precision."""
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
 @pytest.mark.parametrize("counts", COUNTS.values(), ids=COUNTS)
-def test_every_loss_term_and_every_gradient_is_theirs(counts, rng, doubles):
+def test_every_loss_term_and_every_gradient_is_theirs(counts, rng):
     labels = labels_of(counts, rng)
     images, padding = pictures(len(counts), 64, 97, rng, padded=True)
     model, ours = twins()
     learn_everything(model, ours)
     expected = run(model.train(), images, padding)
     model.config.auxiliary_loss = True
-    loss, terms, _ = model.loss_function(
-        expected.out.logits, labels, "cpu", expected.out.pred_boxes, model.config,
-        expected.layer_logits, expected.layer_boxes,
-    )  # fmt: skip
+    with doubles():
+        loss, terms, _ = model.loss_function(
+            expected.out.logits, labels, "cpu", expected.out.pred_boxes, model.config,
+            expected.layer_logits, expected.layer_boxes,
+        )  # fmt: skip
     loss.backward()
 
     targets = as_targets(labels)

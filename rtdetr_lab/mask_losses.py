@@ -1,0 +1,111 @@
+r"""# Mask losses: is every pixel right, and is the shape?
+
+- **Paper**     DETR §4.2; dice: Milletari et al. 2016, Eq. 3; focal: Lin et al. 2017, Eq. 5
+- **Notebook**  `notebooks/18_masks.ipynb`
+- **Elsewhere** `loss_masks` of the authors' `SetCriterion`, with `sigmoid_focal_loss`, `dice_loss`
+
+A mask of a quarter of the picture's size is enlarged to the annotation's and compared with it,
+object by object, in two ways:
+
+$$ \mathcal L_{\text{mask}} = \frac 1 T \sum_t \frac 1 {HW} \sum_{x} \alpha_x\,
+   |m_{t,x} - \hat p_{t,x}|^\gamma\, \mathrm{BCE}(\hat p_{t,x}, m_{t,x}), \qquad
+   \mathcal L_{\text{dice}} = \frac 1 T \sum_t 1 - \frac{2 \sum_x \hat p\, m + 1}
+   {\sum_x \hat p + \sum_x m + 1} $$
+
+The first counts pixels, so a small object hardly matters to it; the second counts overlap, so all
+sizes matter alike. Which query answers for which object was settled by boxes and classes of the
+last layer: masks take no part in the matching, and only the last layer has them.
+
+| term   | theirs (transformers) | weight |
+|--------|-----------------------|--------|
+| `mask` | `loss_mask`           | 1      |
+| `dice` | `loss_dice`           | 1      |
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from rtdetr_lab.config import require
+from rtdetr_lab.criterion import Criterion, CriterionConfig
+from rtdetr_lab.errors import TargetError
+from rtdetr_lab.structures import Assignment, Prediction, Targets
+
+
+@dataclass(frozen=True)
+class MaskCriterionConfig(CriterionConfig):
+    """Everything a detector is taught, and masks."""
+
+    mask_weight: float = 1.0
+    dice_weight: float = 1.0
+    mask_alpha: float = 0.25
+    mask_gamma: float = 2.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        weights = (self.mask_weight, self.dice_weight)
+        what, remedy = f"weights {weights} teach the opposite", "give none below zero"
+        require(min(weights) >= 0, "criterion.mask_weight", what, remedy)
+
+    def build(self) -> "MaskCriterion":
+        return MaskCriterion(self)
+
+
+class MaskCriterion(Criterion):
+    """The criterion of a detector, and two more terms for the last layer."""
+
+    cfg: MaskCriterionConfig
+
+    def terms_of_the_answer(
+        self, prediction: Prediction, targets: Targets, pairs: Assignment, num_boxes: float
+    ) -> dict[str, Tensor]:
+        """Raises `TargetError` where masks are missing on either side."""
+        if prediction.masks is None or targets.masks is None:
+            who = "the model answers without" if prediction.masks is None else "there are no"
+            remedy = "train a DETRSegmentation, on targets with masks; or use CriterionConfig"
+            raise TargetError("targets.masks", f"{who} masks", remedy)
+        wanted = pairs.gather(targets.masks)
+        masks = prediction.masks[pairs.flat]
+        masks = enlarged(
+            masks.to(torch.promote_types(masks.dtype, torch.float32)), wanted.shape[1:]
+        )
+        cfg, wanted = self.cfg, wanted.to(masks.dtype)
+        focal = mask_focal_loss(masks, wanted, num_boxes, cfg.mask_alpha, cfg.mask_gamma)
+        return {
+            "mask": cfg.mask_weight * focal,
+            "dice": cfg.dice_weight * dice_loss(masks, wanted, num_boxes),
+        }
+
+
+def enlarged(masks: Float[Tensor, "T h w"], size: tuple[int, ...]) -> Float[Tensor, "T H W"]:
+    """Bilinear, as all references do it; no objects have no masks of any size."""
+    if not len(masks):
+        return masks.new_zeros((0, *size)) + masks.sum()  # connected: gradients are there, and zero
+    return F.interpolate(masks.unsqueeze(1), size, mode="bilinear", align_corners=False).squeeze(1)
+
+
+def mask_focal_loss(
+    masks: Float[Tensor, "T H W"],
+    wanted: Float[Tensor, "T H W"],
+    num_boxes: float,
+    alpha: float = 0.25,
+    gamma: float = 2.0,
+) -> Float[Tensor, ""]:
+    """Mean over the pixels of a mask, sum over masks, per object. `masks` are logits."""
+    balance = alpha * wanted + (1 - alpha) * (1 - wanted)
+    weight = balance * (wanted - masks.sigmoid()).abs() ** gamma
+    error = F.binary_cross_entropy_with_logits(masks, wanted, reduction="none")
+    return (weight * error).flatten(1).mean(1).sum() / num_boxes
+
+
+def dice_loss(
+    masks: Float[Tensor, "T H W"], wanted: Float[Tensor, "T H W"], num_boxes: float
+) -> Float[Tensor, ""]:
+    """One minus the overlap, 1 added above and below so that nothing overlaps nothing fully."""
+    p = masks.sigmoid().flatten(1)
+    wanted = wanted.flatten(1)
+    overlap = (2 * (p * wanted).sum(1) + 1) / (p.sum(1) + wanted.sum(1) + 1)
+    return (1 - overlap).sum() / num_boxes
