@@ -39,6 +39,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from rtdetr_lab.config import require
+from rtdetr_lab.errors import ImageError
 from rtdetr_lab.layers import Activation, ConvNormAct, FrozenBatchNorm2d, Norm, identity
 from rtdetr_lab.notation import LEVEL_NAMES
 from rtdetr_lab.taps import tap
@@ -195,3 +196,15 @@ class ResNetD(nn.Module):
             if number in self.cfg.outputs:
                 maps.append(tap(LEVEL_NAMES[number - 1], x))
         return tuple(maps)
+
+
+def check_room(images: Float[Tensor, "B 3 H W"], stride: int) -> None:
+    """Raise `ImageError` where batch norm could not be trained: it needs two values of the
+    coarsest map to compare."""
+    height, width = (-(-side // stride) for side in images.shape[-2:])
+    if len(images) * height * width < 2:
+        raise ImageError(
+            "images",
+            f"one picture of {tuple(images.shape[-2:])} leaves batch norm a single value",
+            f"train on more pictures at once, or on sides of more than {stride} pixels",
+        )

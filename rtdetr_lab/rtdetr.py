@@ -38,13 +38,13 @@ from jaxtyping import Float
 from torch import Tensor, cat, nn
 
 from rtdetr_lab.aifi import AIFIConfig
-from rtdetr_lab.backbone import Bottleneck, ResNetDConfig
+from rtdetr_lab.backbone import Bottleneck, ResNetDConfig, check_room
 from rtdetr_lab.ccff import CCFFConfig
 from rtdetr_lab.config import require
 from rtdetr_lab.criterion import CriterionConfig
 from rtdetr_lab.decoder import DecoderConfig
 from rtdetr_lab.denoising import DenoisingConfig
-from rtdetr_lab.errors import ConfigError, ImageError
+from rtdetr_lab.errors import ConfigError
 from rtdetr_lab.hybrid_encoder import HybridEncoderConfig, MemoryProjection
 from rtdetr_lab.notation import tokens_from_maps
 from rtdetr_lab.query_selection import ProposalHead, TopScore
@@ -113,7 +113,8 @@ class RTDETR(nn.Module):
         `TargetError`, or `ConfigError` if the picture has fewer tokens than queries.
         """
         check_batch(images, targets, self.cfg.num_classes)
-        self._check_room(images)
+        if self.training:
+            check_room(images, self.backbone.strides[-1])
         levels = self.to_memory(self.encoder(self.backbone(images)))
         shapes = [(m.shape[-2], m.shape[-1]) for m in levels]
         memory = tokens_from_maps(levels)
@@ -130,16 +131,6 @@ class RTDETR(nn.Module):
 
         layers = self.decoder(content, reference_logits, memory, shapes, blocked)
         return _prediction(layers, proposed.at(chosen.index), noised)
-
-    def _check_room(self, images: Tensor) -> None:
-        stride = self.backbone.strides[-1]
-        cells = [-(-side // stride) for side in images.shape[-2:]]
-        if self.training and len(images) * cells[0] * cells[1] < 2:
-            raise ImageError(
-                "images",
-                f"one picture of {tuple(images.shape[-2:])} leaves batch norm a single value",
-                f"train on more pictures at once, or on sides of more than {stride} pixels",
-            )
 
     def _noised(self, targets: Targets | None, num_queries: int) -> CDNBatch | None:
         if not self.training or targets is None or self.denoising is None:
