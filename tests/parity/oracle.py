@@ -82,7 +82,8 @@ def twins(size, version="v1", num_queries=300):
 
 GAINS = {
     "sampling_offsets": 0.5,
-    **dict.fromkeys(("box_heads", "bbox_embed", "bbox_head"), 0.7),
+    "output_proj": 0.7,
+    **dict.fromkeys(("bbox_embed", "bbox_head"), 0.5),
 }
 """Smaller than 1 where a decoder would amplify rounding errors out of all proportion."""
 
