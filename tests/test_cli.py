@@ -257,29 +257,23 @@ def test_classes_lists_label_category_and_name(model, capsys):
     assert json.loads(capsys.readouterr().out)[0] == {"label": 0, "category_id": 3, "name": "stone"}
 
 
-def test_demo_detects_writes_and_is_honest_about_an_untrained_model(tmp_path, monkeypatch, capsys):
-    from rtdetr_lab.checkpoints import source
-
-    monkeypatch.setattr(source, "ASSETS", tmp_path / "none")
-    assert main(["demo", "--out", str(tmp_path / "o"), "--no-verify"]) == 0
+def test_demo_shows_shapes_and_says_what_nano_cannot_do(tmp_path, capsys):
+    assert main(["demo", "--out", str(tmp_path / "o")]) == 0
     out = capsys.readouterr().out
-    assert "untrained" in out
-    assert "5 detections (451 × 300)" in out
-    assert Image.open(tmp_path / "o" / "demo.jpg").size == (451, 300)
+    assert "shapes.png (320 × 320)" in out
+    assert "nothing but shapes" in out
+    assert "--model r18" in out
+    assert Image.open(tmp_path / "o" / "demo_shapes.png").size == (320, 320)
+    assert Image.open(tmp_path / "o" / "demo_photo.png").size == (451, 300)
 
 
 def test_verify_agrees_or_names_what_does_not(tmp_path, capsys):
     pytest.importorskip("transformers")
-    from rtdetr_lab.checkpoints.metadata import metadata_for
-    from rtdetr_lab.checkpoints.save import save_pretrained
-    from rtdetr_lab.commands.demo import untrained
-
-    save_pretrained(untrained(), tmp_path, metadata=metadata_for(8, image_size=(128, 128)))
     picture = tmp_path / "grey.png"
     Image.new("L", (30, 30), 99).save(picture)
-    assert main(["verify", str(tmp_path), "--image", str(picture)]) == 0
+    assert main(["verify", "nano", "--image", str(picture)]) == 0
     assert "agrees" in capsys.readouterr().out
-    assert main(["verify", str(tmp_path), "--image", str(tmp_path / "no.png")]) == 1
+    assert main(["verify", "nano", "--image", str(tmp_path / "no.png")]) == 1
     assert "no.png: does not exist" in capsys.readouterr().err
 
 

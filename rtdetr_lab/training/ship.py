@@ -1,6 +1,6 @@
 r"""# Ship: from a finished run to the checkpoint inside the package
 
-    rtdetr-lab train --preset nano --data shapes --out runs/nano
+    rtdetr-lab train --preset nano --data shapes --out runs/nano --pictures 52000 --amp
     python -m rtdetr_lab.training.ship runs/nano
 
 The averaged weights are rounded to half precision, and *those* are evaluated, on the first 500
