@@ -7,5 +7,7 @@
 | `modes`       | the part of it that knows Pillow's colour modes                              |
 | `preprocess`  | uint8 RGB → floats in [0, 1] of the model's size                             |
 | `postprocess` | `Prediction` → boxes in pixels, scores, labels                               |
+| `softmax`     | the same for DETR, whose classes exclude each other                          |
+| `panoptic`    | masks of queries → a class, an object or a segment per pixel                 |
 | `tiling`      | windows over a large picture, and what they found put together again         |
 """

@@ -57,7 +57,7 @@ def postprocess(
     Boxes may reach a little over the edge, as predicted; they are in single precision at least.
     Raises `ImageError` when a score is not finite: NaN would look like an empty picture.
     """
-    logits, boxes = _at_least_single(prediction.logits), _at_least_single(prediction.boxes)
+    logits, boxes = at_least_single(prediction.logits), at_least_single(prediction.boxes)
     if len(sizes) != len(logits):
         what = f"{len(sizes)} sizes for {len(logits)} pictures"
         raise ImageError("sizes", what, "give one (height, width) per picture of the batch")
@@ -75,8 +75,8 @@ def postprocess(
     return found
 
 
-def _at_least_single(values: Tensor) -> Tensor:
-    # Half precision has no room for pixels: bfloat16 knows 512 and 516, and nothing between.
+def at_least_single(values: Tensor) -> Tensor:
+    """Half precision has no room for pixels: bfloat16 knows 512 and 516, and nothing between."""
     return values if values.dtype == torch.float64 else values.float()
 
 

@@ -1,0 +1,224 @@
+r"""# Panoptic: from masks of queries to one answer per pixel
+
+Every query has a mask, and masks overlap. Three questions, three answers:
+
+| function   | asks                                 | gives per pixel                          |
+|------------|--------------------------------------|------------------------------------------|
+| `semantic` | which class?                         | a label: all queries vote, by score and mask |
+| `instance` | which object?                        | a segment's number, 0 for none           |
+| `panoptic` | which object, or which stuff?        | the same; equal stuff is one segment     |
+
+A *rule* settles who gets a pixel and which segments are too ragged to stay. Two are in use:
+
+| rule          | of           | who gets a pixel                   | who stays                |
+|---------------|--------------|------------------------------------|--------------------------|
+| `ByOverlap()` | transformers | the highest score × mask           | keeps 0.8 of its mask    |
+| `ByArea()`    | the authors  | the highest mask, scores over 0.85 | has more than 4 pixels   |
+
+Both give a pixel to the strongest however weak it is: without a segment are only those whose winner
+was thrown out.
+
+`ByArea` repeats until nobody is too small, and gives every pixel to somebody. It joins equal stuff
+**in its first pass only**: the mask that was joined to another is empty then, is dropped as too
+small, and in the second pass its pixels go to whoever lies behind. We keep that, because published
+numbers were made so.
+
+**Padding.** Masks cover the canvas. With `padding` each is enlarged to the canvas and cut to its
+picture; without it the whole mask is taken for the picture, as transformers always does.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from rtdetr_lab.errors import ImageError
+from rtdetr_lab.images.postprocess import at_least_single
+from rtdetr_lab.images.softmax import check_sizes
+from rtdetr_lab.notation import Size
+from rtdetr_lab.structures import Prediction
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One segment: its number in `Segments.ids`, what it is, how sure, and who said so first."""
+
+    id: int
+    label: int
+    score: float
+    query: int
+
+
+@dataclass(frozen=True, eq=False)
+class Segments:
+    """One picture: the number of a segment per pixel, 0 for none, and what the numbers mean."""
+
+    ids: Int[Tensor, "H W"]
+    segments: tuple[Segment, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """Queries of one picture that say anything at all: mask logits, scores, labels."""
+
+    masks: Float[Tensor, "n h w"]
+    scores: Float[Tensor, " n"]
+    labels: Int[Tensor, " n"]
+    queries: Int[Tensor, " n"]
+
+    def at(self, index: Tensor) -> "Candidates":
+        """Those that `index` picks."""
+        parts = (self.masks, self.scores, self.labels, self.queries)
+        return Candidates(*(part[index] for part in parts))
+
+    def segment(self, id: int, i: int) -> Segment:
+        """Candidate `i` as a segment."""
+        return Segment(id, int(self.labels[i]), float(self.scores[i]), int(self.queries[i]))
+
+
+Rule = Callable[[Candidates, Size, Size, Collection[int]], Segments]
+"""Who gets a pixel: from candidates, the size of the result, the size of the picture the model was
+given, and the labels of stuff."""
+
+
+@dataclass(frozen=True)
+class ByOverlap:
+    """Score times mask; a segment stays if it keeps more than `min_kept` of what of its own mask
+    reaches `mask_threshold` (times its score, as transformers does it)."""
+
+    threshold: float = 0.5
+    mask_threshold: float = 0.5
+    min_kept: float = 0.8
+
+    def __call__(
+        self, found: Candidates, size: Size, processed: Size, stuff: Collection[int]
+    ) -> Segments:
+        found = found.at(found.scores > self.threshold)
+        ids = torch.zeros(size, dtype=torch.long, device=found.masks.device)
+        if not len(found.scores):
+            return Segments(ids, ())
+        strength = _resized(found.masks.sigmoid(), size) * found.scores[:, None, None]
+        winner, segments = strength.argmax(0), dict[object, Segment]()
+        for k, label in enumerate(found.labels.tolist()):
+            won, own = winner == k, strength[k] >= self.mask_threshold
+            kept = float(won.sum() / own.sum()) if own.any() else 0.0
+            if kept <= self.min_kept:
+                continue
+            key = label if label in stuff else (label, k)
+            segment = segments.setdefault(key, found.segment(len(segments) + 1, k))
+            ids[won] = segment.id
+        return Segments(ids, tuple(segments.values()))
+
+
+@dataclass(frozen=True)
+class ByArea:
+    """Only sure queries, every pixel to one of them, nothing of `max_small` pixels or fewer."""
+
+    threshold: float = 0.85
+    max_small: int = 4
+
+    def __call__(
+        self, found: Candidates, size: Size, processed: Size, stuff: Collection[int]
+    ) -> Segments:
+        found, first = found.at(found.scores > self.threshold), True
+        while len(found.scores):
+            winner = _resized(found.masks, processed).argmax(0)
+            if first:
+                winner = _joined(winner, found.labels, stuff)
+            winner = _nearest(winner, size)
+            area = winner.flatten().bincount(minlength=len(found.scores))
+            if bool((area > self.max_small).all()):
+                segments = (found.segment(k + 1, k) for k in range(len(found.scores)))
+                return Segments(winner + 1, tuple(segments))
+            found, first = found.at(area > self.max_small), False
+        return Segments(torch.zeros(size, dtype=torch.long, device=found.masks.device), ())
+
+
+def semantic(
+    prediction: Prediction,
+    sizes: Sequence[Size],
+    *,
+    padding: Bool[Tensor, "B H W"] | None = None,
+) -> list[Int[Tensor, "_ _"]]:
+    """Per picture the label of every pixel; "nothing" is no answer here."""
+    masks = _masks(prediction, sizes)
+    votes = at_least_single(prediction.logits).softmax(-1)[..., :-1]
+    maps = []
+    for b, size in enumerate(sizes):
+        probability = _picture(masks[b], padding, b).sigmoid()
+        scores = torch.einsum("qc,qhw->chw", votes[b], probability)
+        maps.append(_resized(scores, size).argmax(0))
+    return maps
+
+
+def panoptic(
+    prediction: Prediction,
+    sizes: Sequence[Size],
+    stuff: Collection[int] = (),
+    rule: Rule | None = None,
+    *,
+    padding: Bool[Tensor, "B H W"] | None = None,
+) -> list[Segments]:
+    """Per picture of the given (height, width) its segments; labels in `stuff` occur once each."""
+    masks, rule = _masks(prediction, sizes), rule or ByOverlap()
+    found, nothing = [], prediction.logits.shape[-1] - 1
+    for b, size in enumerate(sizes):
+        scores, labels = at_least_single(prediction.logits[b]).softmax(-1).max(-1)
+        said = (labels != nothing).nonzero()[:, 0]
+        picture = _picture(masks[b, said], padding, b)
+        processed = size if padding is None else (picture.shape[-2], picture.shape[-1])
+        candidates = Candidates(picture, scores[said], labels[said], said)
+        found.append(rule(candidates, size, processed, stuff))
+    return found
+
+
+def instance(
+    prediction: Prediction,
+    sizes: Sequence[Size],
+    rule: Rule | None = None,
+    *,
+    padding: Bool[Tensor, "B H W"] | None = None,
+) -> list[Segments]:
+    """As `panoptic`, every object for itself."""
+    return panoptic(prediction, sizes, (), rule, padding=padding)
+
+
+def _masks(prediction: Prediction, sizes: Sequence[Size]) -> Float[Tensor, "B Q h w"]:
+    check_sizes(sizes, prediction)
+    if prediction.masks is None:
+        remedy = "use a model that draws (rtdetr_lab.segmentation)"
+        raise ImageError("prediction.masks", "there are none", remedy)
+    return at_least_single(prediction.masks)
+
+
+def _picture(masks: Tensor, padding: Tensor | None, b: int) -> Tensor:
+    """The part of the masks that is the picture's, in its pixels; all of it without padding."""
+    if padding is None:
+        return masks
+    height, width = int((~padding[b, :, 0]).sum()), int((~padding[b, 0]).sum())
+    canvas = (padding.shape[1], padding.shape[2])
+    return _resized(masks, canvas)[:, :height, :width]
+
+
+def _resized(maps: Float[Tensor, "n h w"], size: Size) -> Float[Tensor, "n H W"]:
+    if not len(maps):
+        return maps.new_zeros((0, *size))
+    return F.interpolate(maps.unsqueeze(0), size, mode="bilinear", align_corners=False)[0]
+
+
+def _nearest(ids: Int[Tensor, "h w"], size: Size) -> Int[Tensor, "H W"]:
+    # As Pillow does it, by the centres of pixels; torch's plain "nearest" goes by corners.
+    return F.interpolate(ids[None, None].double(), size, mode="nearest-exact")[0, 0].long()
+
+
+def _joined(winner: Tensor, labels: Tensor, stuff: Collection[int]) -> Tensor:
+    """Pixels of equal stuff to the first who claims it."""
+    first: dict[int, int] = {}
+    target = [
+        first.setdefault(label, k) if label in stuff else k
+        for k, label in enumerate(labels.tolist())
+    ]
+    return torch.tensor(target, device=winner.device)[winner]
