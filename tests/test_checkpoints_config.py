@@ -18,7 +18,6 @@ from rtdetr_lab.layers import sine_2d_authors
 from rtdetr_lab.losses import BinaryCrossEntropy
 from rtdetr_lab.query_selection import LearnedContent
 from rtdetr_lab.rtdetr import (
-    rtdetr_nano,
     rtdetr_r18,
     rtdetr_r34,
     rtdetr_r50,
