@@ -1,6 +1,6 @@
 """# Train: a model from nothing, or from another one
 
-    rtdetr-lab train --preset nano --data shapes --out runs/nano --pictures 52000 --amp --stop-after 50m
+    rtdetr-lab train --preset nano --data shapes --out runs/nano --amp --stop-after 50m
 
 The same command continues a run that was stopped. `training/ship.py` says how the nano checkpoint
 was made.
