@@ -23,9 +23,10 @@ from torch import nn
 from rtdetr_lab.config import require
 from rtdetr_lab.detections import Classes, Detections
 from rtdetr_lab.errors import ConfigError, ImageError
+from rtdetr_lab.evaluation.evaluate import postprocess_for
 from rtdetr_lab.images.arrays import RGB, RGBs
 from rtdetr_lab.images.decode import DEFAULT_LIMITS, Limits, decode, describe
-from rtdetr_lab.images.postprocess import Found, postprocess, suppress
+from rtdetr_lab.images.postprocess import Found, suppress
 from rtdetr_lab.images.preprocess import Preprocess
 from rtdetr_lab.images.tiling import Tiling
 from rtdetr_lab.notation import Size
@@ -166,7 +167,7 @@ class Detector:
         like = next(self.model.parameters(), torch.zeros(()))
         images = self.preprocess.batch(pictures).to(like)
         sizes = [(rgb.shape[0], rgb.shape[1]) for rgb in pictures]
-        return postprocess(self.model(images), sizes, threshold)
+        return postprocess_for(self.model)(self.model(images), sizes, threshold)
 
     def __repr__(self) -> str:
         height, width = self.preprocess.size

@@ -10,6 +10,7 @@ number of classes. Then, **on request only**, the heads below start anew and the
 | `proposal_head.class_head`        | `C D`, `C` |
 | `decoder.class_heads.<i>`         | `C D`, `C` |
 | `denoising.label_embedding`       | `(C+1) D`  |
+| `class_head` of DETR              | `(C+1) D`, `C+1` |
 """
 
 import re
@@ -24,6 +25,7 @@ CLASS_HEADS = (
     r"proposal_head\.class_head\..+",
     r"decoder\.class_heads\.\d+\..+",
     r"denoising\.label_embedding\.weight",
+    r"class_head\..+",
 )
 """Tensors whose shape depends on the number of classes."""
 
@@ -38,6 +40,8 @@ def num_classes_of(tensors: Mapping[str, Tensor]) -> int | None:
     for name in ("decoder.class_heads.0.weight", "proposal_head.class_head.weight"):
         if name in tensors and tensors[name].ndim:
             return len(tensors[name])
+    if "class_head.weight" in tensors and tensors["class_head.weight"].ndim:
+        return len(tensors["class_head.weight"]) - 1  # DETR's last class is "no object"
     return None
 
 
