@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:  # the same names for type checkers and editors; a test compares the two lists
+    from rtdetr_lab.checkpoints.backbone import load_backbone as load_backbone
     from rtdetr_lab.checkpoints.load import load_pretrained as load_pretrained
     from rtdetr_lab.checkpoints.save import save_pretrained as save_pretrained
     from rtdetr_lab.config import diff as diff
@@ -45,6 +46,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors; a test compar
     from rtdetr_lab.training import train as train
 
 _HOME = {
+    "load_backbone": "checkpoints.backbone",
     "load_pretrained": "checkpoints.load",
     "save_pretrained": "checkpoints.save",
     "diff": "config",

@@ -47,6 +47,15 @@ def test_weights_of_another_model_are_a_beginning(folder, tmp_path):
     assert torch.allclose(weight, same["backbone.stem.0.conv.weight"], atol=1e-6)
 
 
+def test_a_pretrained_backbone_alone_is_a_beginning(folder, tmp_path):
+    words = ["--backbone-weights", "nano", "--lr", "1e-9", "--out", str(tmp_path / "run")]
+    assert main(["train", "--data", str(folder), *SHORT, *words]) == 0
+    nano, begun = load_pretrained("nano").state_dict(), load_pretrained(tmp_path / "run" / "model")
+    name, head = "backbone.stages.3.0.conv2.conv.weight", "decoder.class_heads.0.weight"
+    assert torch.allclose(begun.state_dict()[name], nano[name], atol=1e-6)
+    assert not torch.allclose(begun.state_dict()[head], nano[head], atol=1e-3)
+
+
 def test_other_classes_are_not_judged(folder, tmp_path, capsys):
     tree = json.loads((folder / "val.json").read_text())
     tree["categories"][0]["name"] = "cat"

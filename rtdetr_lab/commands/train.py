@@ -38,6 +38,8 @@ class Train(Command):
     model: str | None = None
     """Begin with the weights of this model instead: a short name, a hub id, a folder or a file.
     Class heads are new where the classes are others."""
+    backbone_weights: str | None = None
+    """Pretrained ResNet-D weights for a preset's backbone: a hub id, a folder or a file."""
     out: Path = Path("runs/train")
     """Run folder: state, metrics.jsonl, curves.png, and the model in model/."""
     pictures: int = 200_000
@@ -98,6 +100,7 @@ class Train(Command):
             self.out,
             self.recipe(),
             validate=lambda model: evaluate(model, judge, self.batch_size),
+            backbone_weights=self.backbone_weights,
             stop_after=self.stop_after,
             device=self.device,
         )
@@ -151,7 +154,7 @@ class Train(Command):
         module, _, name = PRESETS[self.preset].partition(":")
         cfg = getattr(import_module(f"rtdetr_lab.{module}"), name)(num_classes=num_classes)
         # Frozen statistics are those of a pretrained backbone; new weights need their own.
-        return replace_at(cfg, "backbone.norm", nn.BatchNorm2d)
+        return cfg if self.backbone_weights else replace_at(cfg, "backbone.norm", nn.BatchNorm2d)
 
 
 def report(run: "Run") -> None:

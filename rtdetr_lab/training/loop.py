@@ -22,6 +22,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from rtdetr_lab.checkpoints.backbone import load_backbone
 from rtdetr_lab.config import build
 from rtdetr_lab.data.batch import Dataset
 from rtdetr_lab.training import state as keep
@@ -56,6 +57,7 @@ def train(
     config: TrainConfig = RECIPE,
     validate: Validate | None = None,
     *,
+    backbone_weights: str | Path | None = None,
     stop_after: int | str | None = None,
     device: str | torch.device | None = None,
     progress: bool = True,
@@ -63,8 +65,9 @@ def train(
     """Train what `cfg` describes, or a model that is already built, on `data`.
 
     `out` is the run folder; without one nothing is kept. `validate` maps the averaged model to
-    scores, of which `AP` decides what is best. `stop_after` pauses this call after so many steps,
-    or after a time ("50m"). Raises `TrainingError` if the folder holds another run or is in use.
+    scores, of which `AP` decides what is best. `backbone_weights` (hub id or file) fill a new
+    model's backbone. `stop_after` pauses this call after so many steps, or a time ("50m").
+    Raises `TrainingError` if the folder holds another run or is in use.
     """
     folder = None if out is None else Path(out)
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -74,7 +77,7 @@ def train(
         stop = held.enter_context(Stop(stop_after))
         saved = saved_state(folder)
         keep.seed_everything(config.seed)
-        trainer = Trainer(cfg if isinstance(cfg, nn.Module) else build(cfg), config, where)
+        trainer = Trainer(_begun(cfg, None if saved else backbone_weights), config, where)
         if folder and saved:
             check_same_run(folder, saved, trainer, data)
             trainer.restore(saved)
@@ -86,6 +89,11 @@ def train(
         if folder:
             publish(folder, model, model.metadata)
     return Run(model, history.records, trainer.step, trainer.step >= config.num_steps, folder)
+
+
+def _begun(cfg: Any, backbone_weights: str | Path | None) -> nn.Module:
+    model = cfg if isinstance(cfg, nn.Module) else build(cfg)
+    return model if backbone_weights is None else load_backbone(model, backbone_weights)
 
 
 @dataclass
