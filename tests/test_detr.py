@@ -25,7 +25,7 @@ from rtdetr_lab.structures import LayerPrediction, Prediction, Targets
 from rtdetr_lab.taps import inventory
 from rtdetr_lab.training import TrainConfig, train
 
-# Eight channels into a 1×1 with stride 2 crash torch 2.13 on CPUs with AVX-512 in `backward`, in the
+# Eight channels into a 1×1 with stride 2 crash torch 2.13 on a CPU with AVX-512 in `backward`, in the
 # memory format that training uses; sixteen do not.
 SMALL = DETRConfig(
     num_classes=5,
