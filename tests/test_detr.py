@@ -25,8 +25,8 @@ from rtdetr_lab.structures import LayerPrediction, Prediction, Targets
 from rtdetr_lab.taps import inventory
 from rtdetr_lab.training import TrainConfig, train
 
-# Eight channels into a 1×1 with stride 2 crash torch 2.13 in `backward` on a CPU with AVX-512,
-# in the memory format that training uses; sixteen do not.
+# Not fewer than sixteen channels: eight into a 1×1 with stride 2 crash the `backward` of torch 2.13
+# on a CPU with AVX-512, in the memory format that training uses.
 SMALL = DETRConfig(
     num_classes=5,
     dim=16,
