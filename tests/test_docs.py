@@ -46,3 +46,17 @@ def test_the_names_in_transformers():
 
 def test_a_name_that_is_nowhere_is_noticed():
     assert missing([r"decoder\.layers\.[0-9]+\.wrong"], ["decoder.layers.0.norm1.weight"])
+
+
+def test_the_page_of_taps_lists_what_the_model_taps():
+    from rtdetr_lab.rtdetr import rtdetr_nano
+    from rtdetr_lab.taps import inventory
+
+    model = rtdetr_nano(3).build().eval()
+    hit = inventory(model, torch.rand(1, 3, 128, 128))
+    names = {re.sub(r"\.\d+(?=\.|$)", ".<i>", name): len(shape) for name, shape in hit}
+    rows = re.findall(r"^\| (.*?) \| `(.*?)` \|", (ROOT / "docs/taps.md").read_text(), re.M)
+    listed = {
+        name: len(shape.split()) for cell, shape in rows for name in re.findall(r"`(.*?)`", cell)
+    }
+    assert listed == names
