@@ -50,6 +50,20 @@ class AIFIConfig:
     positions: Callable[..., Tensor] | None = sine_2d
     temperature: float = 10000.0
 
+    def __post_init__(self) -> None:
+        require(
+            self.num_layers >= 0 and self.num_heads >= 1 and self.ffn_dim >= 1,
+            "encoder.aifi.num_layers",
+            f"{self.num_layers} layers, {self.num_heads} heads and {self.ffn_dim} hidden channels",
+            "give counts that are not negative, and at least one head and one channel",
+        )
+        require(
+            0 <= self.dropout < 1 and self.temperature > 0,
+            "encoder.aifi.dropout",
+            f"dropout {self.dropout} with temperature {self.temperature} is impossible",
+            "give a dropout from 0 to below 1, and a positive temperature",
+        )
+
     def build(self, dim: int) -> "AIFI":
         require(
             dim % self.num_heads == 0 and dim % 4 == 0,

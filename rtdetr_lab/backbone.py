@@ -131,6 +131,12 @@ class ResNetDConfig:
 
     def __post_init__(self) -> None:
         require(
+            self.stem_width >= 2 and self.stem_width % 2 == 0,
+            "backbone.stem_width",
+            f"{self.stem_width} cannot be halved for the first two convolutions",
+            "give an even number",
+        )
+        require(
             len(self.depths) == len(self.widths) and min(self.depths + self.widths) >= 1,
             "backbone.depths",
             f"{self.depths} and widths {self.widths} do not describe the same stages",

@@ -91,10 +91,17 @@ class DecoderConfig:
     def __post_init__(self) -> None:
         points_per_level(self.num_points, self.num_levels)
         require(
-            self.num_layers >= 1 and self.dim % self.num_heads == 0,
+            min(self.num_layers, self.dim, self.ffn_dim) >= 1 and 0 <= self.dropout < 1,
+            "decoder.num_layers",
+            f"{self.num_layers} layers of width {self.dim}, {self.ffn_dim} hidden channels and "
+            f"dropout {self.dropout} are impossible",
+            "give counts of at least one, and a dropout from 0 to below 1",
+        )
+        require(
+            self.num_heads >= 1 and self.dim % self.num_heads == 0,
             "decoder.num_heads",
-            f"{self.num_layers} layers of width {self.dim} with {self.num_heads} heads",
-            "take at least one layer, and a width that num_heads divides",
+            f"{self.num_heads} heads cannot share a width of {self.dim}",
+            "take a width that num_heads divides",
         )
         require(
             self.inference_layers is None or 1 <= self.inference_layers <= self.num_layers,

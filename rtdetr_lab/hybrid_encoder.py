@@ -44,6 +44,9 @@ class HybridEncoderConfig:
     aifi: AIFIConfig | None = field(default_factory=AIFIConfig)
     ccff: CCFFConfig = field(default_factory=CCFFConfig)
 
+    def __post_init__(self) -> None:
+        require(self.dim >= 1, "encoder.dim", f"is {self.dim}", "give at least one channel")
+
     def build(self, channels: Sequence[int]) -> "HybridEncoder":
         """`channels` are those of the backbone's maps, from fine to coarse."""
         return HybridEncoder(self, channels)

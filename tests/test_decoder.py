@@ -161,7 +161,7 @@ def test_dropout_drops_in_training_only(inputs):
     ("changes", "where"),
     [
         ({"num_heads": 3}, "decoder.num_heads"),
-        ({"num_layers": 0}, "decoder.num_heads"),
+        ({"num_layers": 0}, "decoder.num_layers"),
         ({"inference_layers": 4}, "decoder.inference_layers"),
         ({"inference_layers": 0}, "decoder.inference_layers"),
         ({"num_points": (4, 2, 1)}, "decoder.num_points"),

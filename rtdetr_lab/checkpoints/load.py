@@ -33,11 +33,12 @@ from rtdetr_lab.checkpoints.source import Source, locate
 from rtdetr_lab.checkpoints.strict import fit, is_class_head, num_classes_of
 from rtdetr_lab.checkpoints.transformers_config import from_transformers
 from rtdetr_lab.config import from_dict, replace_at
-from rtdetr_lab.errors import CheckpointError
+from rtdetr_lab.errors import CheckpointError, ConfigError, LabError
 
 log = logging.getLogger("rtdetr_lab")
 
 FORMAT = "rtdetr_lab"
+KNOWN = {"format", "version", "model", "metadata"}
 HEADER = "rtdetr_lab.config"
 """Key of the description in the header of a `.safetensors` file of ours."""
 
@@ -64,18 +65,32 @@ def load_pretrained(
 
     trained_for = num_classes_of(tensors)
     reheaded = num_classes is not None and num_classes != trained_for
-    if reheaded:
+    if num_classes is not None and (reheaded or num_classes != cfg.num_classes):
         cfg = replace_at(cfg, "num_classes", num_classes)
         metadata = replace(metadata_for(cfg.num_classes), image_size=metadata.image_size)
     with torch.random.fork_rng(devices=[]):  # initial values come and go: seeds of others stay
-        model = cfg.build()
+        model = _built(cfg, weights.where)
     fit(model, tensors, weights.where, reheaded=reheaded)
     if reheaded:
         _tell_new_heads(model, trained_for)
     _check_names(metadata, cfg.num_classes, weights.where)
     model.metadata = _completed(metadata, source, weights)
-    log.info("%s: weights under licence %s", source.name, model.metadata.licence or "(not stated)")
+    # What comes from somebody else is shown under Python's default logging, too.
+    level = logging.WARNING if source.revision else logging.INFO
+    log.log(
+        level, "%s: weights under licence %s", source.name, model.metadata.licence or "(not stated)"
+    )
     return model.eval()
+
+
+def _built(cfg: Any, where: str) -> Any:
+    try:
+        return cfg.build()
+    except LabError:
+        raise
+    except Exception as error:  # whatever torch says of sizes nobody can build
+        what = f"no model can be built from its configuration ({type(error).__name__}: {error})"
+        raise ConfigError(where, what.splitlines()[0], "correct its sizes") from error
 
 
 def _under_our_names(weights: WeightsFile) -> dict[str, Tensor]:
@@ -125,6 +140,9 @@ def _from_ours(tree: Mapping[str, Any], where: str, classes: Sequence[Any]) -> t
     if tree.get("version") != 1:
         what = f"is of format version {tree.get('version')}, this package knows 1"
         raise CheckpointError(where, what, "upgrade rtdetr_lab")
+    if extra := sorted(set(tree) - KNOWN):
+        what = f"has {', '.join(map(repr, extra))}, which nothing reads"
+        raise ConfigError(where, what, f"keep {', '.join(sorted(KNOWN))}, remove the rest")
     return (
         from_dict(tree.get("model"), classes),
         metadata_from_dict(tree.get("metadata", {}), where),

@@ -44,6 +44,9 @@ def locate(id_or_path: str | os.PathLike[str], revision: str | None = None) -> S
     Raises `UnknownModelError`, `HubError`, or `CheckpointError` for a path without weights.
     """
     name, path = os.fspath(id_or_path), Path(id_or_path).expanduser()
+    on_disk = name == "nano" or (name not in ALIASES and path.exists())
+    if on_disk and revision is not None:
+        raise CheckpointError(name, "is not on the hub, and has no revisions", "leave revision out")
     if name == "nano":
         return _embedded(name)
     if name in ALIASES:

@@ -89,7 +89,8 @@ def _check_shapes(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], whe
     if all(is_class_head(n) for n in other):
         has, model_has = num_classes_of(given), num_classes_of(wanted)
         what = f"was trained for {has} classes, the model has {model_has}"
-        remedy = f"pass num_classes={model_has}: the class heads start anew, the rest is loaded"
+        remedy = f"pass num_classes={has} to keep its class heads, or num_classes={model_has} "
+        remedy += "to let them start anew and load the rest"
         raise CheckpointError(where, what, remedy)
     what = f"has shape {found}, the model needs {needs}"
     what += f" ({len(other) - 1} more such tensors)" if len(other) > 1 else ""
