@@ -21,6 +21,7 @@ from rtdetr_lab.errors import LabError
 COMMANDS = {
     "demo": "demo.Demo",
     "detect": "detect.Detect",
+    "explore": "explore.Explore",
     "verify": "verify.Verify",
     "classes": "classes.Classes",
     "train": "train.Train",

@@ -1,0 +1,161 @@
+r"""# Exploration: everything one run says about its queries, packed for a page
+
+The explorer answers a click without asking the model again, so all it may ever show travels at
+once. For the best `most` queries these are the sampling points of every layer and head; for all
+queries the boxes, scores and classes after every step; and for every kept query, layer and head the
+few queries it listens to most.
+
+    with record(model) as seen:
+        prediction = model(images)
+    explored = exploration(prediction, seen, picture, names, points=(4, 4, 4), shapes=shapes)
+    write_page(explored, "page.html")              # `explorer_page.py`
+    Explorer(explored)                             # `explorer.py`, in a notebook
+
+Numbers are float32 and integers, not rounded for the road: what the page draws is what the taps
+saw. `life_of_query` checks for every kept query that record and prediction are of one run.
+"""
+
+import base64
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rtdetr_lab.config import require
+from rtdetr_lab.errors import RecordError
+from rtdetr_lab.images.arrays import RGB
+from rtdetr_lab.notation import LEVEL_NAMES, Size, num_tokens, token_grid
+from rtdetr_lab.structures import Prediction
+from rtdetr_lab.viz.boxes import printable, shorten
+from rtdetr_lab.viz.life import life_of_query
+from rtdetr_lab.viz.palette import DARK
+
+LISTENED_TO = 6
+"""How many of the queries that a query listens to are kept, for every layer and head."""
+
+LONGEST_SIDE = 900
+"""Pixels of the picture inside the page; the numbers are fractions and stay exact."""
+
+
+@dataclass(frozen=True, eq=False)
+class Exploration:
+    """What the page holds. K queries are explored, of Q; S steps are the proposal and L layers."""
+
+    arrays: Mapping[str, np.ndarray] = field(repr=False)
+    meta: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def num_queries(self) -> int:
+        """K: how many queries can be selected."""
+        return len(self.arrays["kept"])
+
+    @property
+    def payload(self) -> tuple[dict[str, Any], bytes]:
+        """(JSON-able description, bytes): `layout` says where each array lies in the bytes."""
+        layout, parts, at = {}, [], 0
+        for name, array in self.arrays.items():
+            kind = "f4" if array.dtype.kind == "f" else "i4"
+            raw = np.ascontiguousarray(array, dtype="<" + kind).tobytes()
+            layout[name] = {"at": at, "kind": kind, "shape": list(array.shape)}
+            parts.append(raw)
+            at += len(raw)
+        return {**self.meta, "layout": layout}, b"".join(parts)
+
+
+def exploration(
+    prediction: Prediction,
+    seen: Mapping[str, Tensor],
+    image: RGB,
+    names: Sequence[str],
+    points: Sequence[int],
+    shapes: Sequence[Size],
+    *,
+    most: int = 60,
+    title: str = "",
+) -> Exploration:
+    """Pack picture 0 of one run of RT-DETR that recorded `decoder.*`, `selection.*`, `proposal_*`.
+
+    `points` are those of each level, `shapes` the levels' (height, width). Raises `RecordError`
+    where the record is not that of the prediction.
+    """
+    require(most >= 1, "most", f"{most} queries show nothing", "keep at least one")
+    if prediction.proposals is None:
+        raise RecordError("exploration", "a model without proposals", "explore an RT-DETR")
+    require(
+        prediction.logits.shape[-1] == len(names),
+        "names",
+        f"{len(names)} names for {prediction.logits.shape[-1]} classes",
+        "give every class one name",
+    )
+    scores = prediction.logits[0].sigmoid().amax(-1)
+    kept = scores.argsort(descending=True, stable=True)[:most]
+    for query in kept.tolist():
+        life_of_query(prediction, seen, shapes, query)
+    arrays = {"kept": kept, **_steps(prediction), **_looks(seen, kept, len(prediction.layers))}
+    meta = {
+        "title": printable(title),
+        "names": [shorten(printable(name), 40, len) for name in names],
+        "colors": [DARK.color(label) for label in range(len(names))],
+        "levels": [*LEVEL_NAMES[1:], "S7"][: len(points)],
+        "points": list(points),
+        "shapes": [list(shape) for shape in shapes],
+        "num_tokens": num_tokens(shapes),
+        "image": data_uri(image),
+        "size": list(image.shape[:2]),
+    }
+    cells = token_grid(shapes)[prediction.proposals.index[0].cpu()]
+    arrays["cells"] = cells
+    return Exploration({k: v.detach().cpu().numpy() for k, v in arrays.items()}, meta)
+
+
+def _steps(prediction: Prediction) -> dict[str, Tensor]:
+    """Boxes, scores and classes of all queries after every step: `S Q …`."""
+    assert prediction.proposals is not None
+    steps = [prediction.proposals.layer, *prediction.layers]
+    logits = torch.stack([step.logits[0] for step in steps])
+    return {
+        "boxes": torch.stack([step.boxes[0] for step in steps]).float(),
+        "scores": logits.sigmoid().amax(-1).float(),
+        "labels": logits.argmax(-1),
+        "tokens": prediction.proposals.index[0],
+    }
+
+
+def _looks(seen: Mapping[str, Tensor], kept: Tensor, num_layers: int) -> dict[str, Tensor]:
+    """Sampling points of the kept queries, and whom they listen to: `L K M …`."""
+    locations, weights, who, much = [], [], [], []
+    for layer in range(num_layers):
+        where = f"decoder.layers.{layer}"
+        locations.append(seen[f"{where}.cross_attn.locations"][0, kept])
+        weights.append(seen[f"{where}.cross_attn.weights"][0, kept])
+        # M K Q; a last head is the mean of all.
+        attention = seen[f"{where}.self_attn.weights"][0][:, kept]
+        attention = torch.cat([attention, attention.mean(0, keepdim=True)]).transpose(0, 1)
+        top = attention.topk(min(LISTENED_TO, attention.shape[-1]), dim=-1)
+        who.append(top.indices)
+        much.append(top.values)
+    return {
+        "locations": torch.stack(locations).float(),
+        "weights": torch.stack(weights).float(),
+        "listens": torch.stack(who),
+        "hears": torch.stack(much).float(),
+    }
+
+
+def data_uri(image: RGB, longest: int = LONGEST_SIDE) -> str:
+    """The picture as WebP inside a `data:` address, at most `longest` pixels long."""
+    from PIL import Image
+
+    picture = Image.fromarray(image)
+    scale = longest / max(picture.size)
+    if scale < 1:
+        width, height = (max(1, math.ceil(side * scale)) for side in picture.size)
+        picture = picture.resize((width, height), Image.Resampling.LANCZOS)
+    file = io.BytesIO()
+    picture.save(file, "WEBP", quality=82, method=6)
+    return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()

@@ -1,0 +1,61 @@
+r"""# Explorer: click an object, see why it was found
+
+    explored = lab.explore(detector, "picture.png")
+    explored.widget()            # in a notebook
+    explored.save("page.html")   # one file, opens offline
+
+A click or the arrow keys select a query; the picture then shows where it looked, in which layer,
+with which head, on which level, whom it listened to, and how its box came about. Selecting needs no
+kernel: all numbers travel once (`exploration.py`). The kernel is told all the same, so that
+`widget.query`, `.layer`, `.head` and `.level` can be read, observed and set in Python.
+"""
+
+import html
+from typing import Any
+
+import anywidget
+import traitlets
+
+from rtdetr_lab.viz.exploration import Exploration
+from rtdetr_lab.viz.explorer_page import SCRIPT, page
+
+
+class Explorer(anywidget.AnyWidget):
+    """The widget. `query` counts the explored queries from the best; -1 for layer, head or level
+    means the last layer, all heads, all levels."""
+
+    _esm = SCRIPT
+    meta = traitlets.Dict().tag(sync=True)
+    data = traitlets.Bytes().tag(sync=True)
+    query = traitlets.Int(0).tag(sync=True)
+    layer = traitlets.Int(-1).tag(sync=True)
+    head = traitlets.Int(-1).tag(sync=True)
+    level = traitlets.Int(-1).tag(sync=True)
+
+    def __init__(self, explored: Exploration, **kwargs: Any) -> None:
+        meta, data = explored.payload
+        super().__init__(meta=meta, data=data, **kwargs)
+        self.explored = explored
+
+    @traitlets.validate("query")
+    def _known_query(self, proposal: Any) -> int:
+        count = self.explored.num_queries if hasattr(self, "explored") else None
+        value = int(proposal["value"])
+        if value < 0 or (count is not None and value >= count):
+            raise traitlets.TraitError(f"query: {value} is not one of the {count} explored ones")
+        return value
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        """The live widget, and for pages without a kernel the same thing as a static frame."""
+        bundle = super()._repr_mimebundle_(**kwargs)
+        if bundle is None:
+            return None
+        data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
+        return {**data, "text/html": frame(self.explored)}, metadata
+
+
+def frame(explored: Exploration, height: int = 620) -> str:
+    """The page in a sandboxed frame, for the HTML of a notebook or a site."""
+    inside = html.escape(page(explored), quote=True)
+    look = f'style="width:100%;height:{height}px;border:0" loading="lazy"'
+    return f'<iframe title="Explorer" sandbox="allow-scripts" {look} srcdoc="{inside}"></iframe>'

@@ -1,0 +1,90 @@
+r"""# Explorer page: the explorer as one file that needs nothing
+
+The same `explorer.js` that runs in JupyterLab, with a stand-in for the kernel: an object that
+answers `get` and forgets `save_changes`. Script, style, picture and numbers lie inside the page;
+its Content-Security-Policy lets nothing else run or load, so a class called `<img onerror=…>` is
+five words on the screen and nothing more.
+"""
+
+import base64
+import hashlib
+import html
+import json
+from pathlib import Path
+from typing import Any
+
+from rtdetr_lab.viz.exploration import Exploration
+
+SCRIPT = Path(__file__).with_name("explorer.js")
+
+BOOT = """
+const meta = JSON.parse(document.getElementById("meta").textContent);
+const text = atob(document.getElementById("data").textContent.trim());
+const bytes = Uint8Array.from(text, (c) => c.charCodeAt(0));
+const state = { meta, data: new DataView(bytes.buffer), query: 0, layer: -1, head: -1, level: -1 };
+const model = {
+  get: (name) => state[name],
+  set: (name, value) => { state[name] = value; },
+  save_changes: () => {},
+  on: () => {},
+};
+render({ model, el: document.getElementById("explorer") });
+"""
+
+STYLE = """
+html { color-scheme: light dark; }
+body { margin: 0; padding: 12px; font: 15px/1.45 system-ui, sans-serif; }
+"""
+
+PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<title>{title}</title>
+<style>{style}</style>
+</head>
+<body>
+<main id="explorer"></main>
+<noscript>This page draws with a script that lies inside it; scripts are switched off.</noscript>
+<script type="application/json" id="meta">{meta}</script>
+<script type="text/plain" id="data">{data}</script>
+<script type="module">{script}</script>
+</body>
+</html>
+"""
+
+
+def page(explored: Exploration) -> str:
+    """The whole page as text: opens offline, loads nothing."""
+    meta, data = explored.payload
+    script = SCRIPT.read_text(encoding="utf8") + BOOT
+    return PAGE.format(
+        policy=_policy(script),
+        title=html.escape(f"{meta['title']} · explorer".lstrip(" ·")),
+        style=STYLE,
+        meta=_json_inside_script(meta),
+        data=base64.b64encode(data).decode(),
+        script=script,
+    )
+
+
+def write_page(explored: Exploration, path: str | Path) -> Path:
+    """Write the page; returns where."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(page(explored), encoding="utf8")
+    return path
+
+
+def _policy(script: str) -> str:
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    allowed = f"script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:"
+    return f"default-src 'none'; {allowed}; base-uri 'none'; form-action 'none'"
+
+
+def _json_inside_script(value: Any) -> str:
+    """JSON in which nothing can end the script element it stands in."""
+    text = json.dumps(value, ensure_ascii=True)
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
