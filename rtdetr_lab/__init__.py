@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors; a test compar
     from rtdetr_lab.detr import detr_r101 as detr_r101
     from rtdetr_lab.detr import detr_r101_dc5 as detr_r101_dc5
     from rtdetr_lab.evaluation.evaluate import evaluate as evaluate
-    from rtdetr_lab.explore import explore as explore
+    from rtdetr_lab.explored import explore as explore
     from rtdetr_lab.rtdetr import RTDETRConfig as RTDETRConfig
     from rtdetr_lab.rtdetr import rtdetr_nano as rtdetr_nano
     from rtdetr_lab.rtdetr import rtdetr_r18 as rtdetr_r18
@@ -62,7 +62,7 @@ _HOME = {
     "detr_r50_dc5": "detr",
     "detr_r50_panoptic": "segmentation",
     "evaluate": "evaluation.evaluate",
-    "explore": "explore",
+    "explore": "explored",
     "RTDETRConfig": "rtdetr",
     "rtdetr_nano": "rtdetr",
     "rtdetr_r101": "rtdetr",

@@ -69,14 +69,14 @@ MAY_IMPORT = {
     # on top
     "detections": BRICKS | {"images", "viz"},
     "detector": CHAPTERS | EQUIPMENT | {"detections"},
-    "explore": CHAPTERS | EQUIPMENT | {"detections", "detector"},
+    "explored": CHAPTERS | EQUIPMENT | {"detections", "detector"},
     "transformers_api": CHAPTERS | EQUIPMENT | {"detections", "detector"},
     # draws the pictures of the README: a user of everything, not a part of viz
     "viz.figures": CHAPTERS | EQUIPMENT | {"detections", "detector"},
-    "commands": CHAPTERS | EQUIPMENT | {"detections", "detector", "explore"},
+    "commands": CHAPTERS | EQUIPMENT | {"detections", "detector", "explored"},
     "cli": CHAPTERS | EQUIPMENT | {"detections", "detector", "transformers_api", "commands"},
     "__main__": {"cli"},
-    "__init__": CHAPTERS | EQUIPMENT | {"detections", "detector", "explore"},
+    "__init__": CHAPTERS | EQUIPMENT | {"detections", "detector", "explored"},
 }
 
 NUMBERED = CHAPTERS - (BRICKS - {"boxes"})

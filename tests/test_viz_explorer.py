@@ -12,7 +12,7 @@ import torch
 from rtdetr_lab.data.shapes import DEFAULT, VAL, draw
 from rtdetr_lab.detector import Detector
 from rtdetr_lab.errors import ConfigError, RecordError
-from rtdetr_lab.explore import TAPS, explore
+from rtdetr_lab.explored import TAPS, explore
 from rtdetr_lab.taps import record
 from rtdetr_lab.viz.exploration import data_uri, exploration
 from rtdetr_lab.viz.explorer import Explorer, frame

@@ -31,7 +31,7 @@ class Explore(Command):
     def run(self) -> int:
         from rtdetr_lab.data.shapes import DEFAULT, VAL, draw
         from rtdetr_lab.detector import Detector
-        from rtdetr_lab.explore import explore
+        from rtdetr_lab.explored import explore
 
         detector = Detector.from_pretrained(
             self.model, self.device, size=self.size, revision=self.revision

@@ -96,21 +96,28 @@ def exploration(
     kept = scores.argsort(descending=True, stable=True)[:most]
     for query in kept.tolist():
         life_of_query(prediction, seen, shapes, query)
-    arrays = {"kept": kept, **_steps(prediction), **_looks(seen, kept, len(prediction.layers))}
-    meta = {
-        "title": printable(title),
-        "names": [shorten(printable(name), 40, len) for name in names],
-        "colors": [DARK.color(label) for label in range(len(names))],
+    cells = token_grid(shapes)[prediction.proposals.index[0].cpu()]
+    arrays = {"kept": kept, "cells": cells, **_steps(prediction)}
+    arrays |= _looks(seen, kept, len(prediction.layers))
+    about = {"title": printable(title), "image": data_uri(image), "size": list(image.shape[:2])}
+    return Exploration(
+        {name: tensor.detach().cpu().numpy() for name, tensor in arrays.items()},
+        {**about, **_classes(names), **_levels(points, shapes)},
+    )
+
+
+def _classes(names: Sequence[str]) -> dict[str, Any]:
+    shown = [shorten(printable(name), 40, len) for name in names]
+    return {"names": shown, "colors": [DARK.color(label) for label in range(len(names))]}
+
+
+def _levels(points: Sequence[int], shapes: Sequence[Size]) -> dict[str, Any]:
+    return {
         "levels": [*LEVEL_NAMES[1:], "S7"][: len(points)],
         "points": list(points),
         "shapes": [list(shape) for shape in shapes],
         "num_tokens": num_tokens(shapes),
-        "image": data_uri(image),
-        "size": list(image.shape[:2]),
     }
-    cells = token_grid(shapes)[prediction.proposals.index[0].cpu()]
-    arrays["cells"] = cells
-    return Exploration({k: v.detach().cpu().numpy() for k, v in arrays.items()}, meta)
 
 
 def _steps(prediction: Prediction) -> dict[str, Tensor]:
