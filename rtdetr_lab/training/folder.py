@@ -1,30 +1,80 @@
-"""# Folder: one run, one folder, and what stands in `run.json`"""
+r"""# Folder: one run, one folder, and what stands in `run.json`
+
+`enter` is what happens before the first step: left-overs are swept out, another model, recipe or
+data set is refused, the disk is asked for room, and `run.json` is written or gets a line. Whatever
+would end a run after an hour should end it now.
+
+| in `run.json`                      | what it is                                           |
+|------------------------------------|------------------------------------------------------|
+| `model`, `recipe`                  | the configuration, complete                          |
+| `data`                             | names, ids, and the fingerprint (`fingerprint.py`)   |
+| `num_parameters`, `num_frozen`     | that learn, and that do not                          |
+| `sessions`                         | one per start: date, step, command line, environment |
+"""
 
 import json
-import platform
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
-import torch
+from torch import Tensor
 
 from rtdetr_lab.config import to_dict
 from rtdetr_lab.data.batch import Dataset
 from rtdetr_lab.errors import TrainingError
 from rtdetr_lab.training import state as keep
+from rtdetr_lab.training.environment import environment
+from rtdetr_lab.training.fingerprint import Fingerprint, check_same_data, fingerprint
 from rtdetr_lab.training.recipe import MAY_CHANGE
 from rtdetr_lab.training.trainer import Trainer
 
 
 def saved_state(folder: Path | None) -> dict[str, Any] | None:
     """The state to go on from, or None; damage is said on stderr."""
-    state, damaged = keep.load_last(folder) if folder else (None, [])
+    if folder is None:
+        return None
+    keep.remove_left_overs(folder)
+    state, damaged = keep.load_last(folder)
     for error in damaged:
         print(f"{error} Going on from the save before it.", file=sys.stderr)
+    _, damaged_best = keep.load_best(folder)
+    if damaged_best and state:
+        print(f"{damaged_best} The next validation counts as the best.", file=sys.stderr)
+        state["best"] = float("-inf")
     return state
 
 
-def check_same_run(folder: Path, saved: dict[str, Any], trainer: Trainer, data: Dataset) -> None:
+def enter(
+    folder: Path, trainer: Trainer, data: Dataset, saved: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Check that this run may go on, or begin, in `folder`; returns what each save must remember
+    of the data. Raises `TrainingError` before anything was learnt."""
+    known = remembered(data)
+    if saved:
+        check_same_run(folder, saved, trainer, known)
+    check_room(folder, trainer)
+    step = saved["step"] if saved else 0
+    path = folder / "run.json"
+    sessions = _sessions(path) if saved else []
+    tree = description(trainer, known) | {"sessions": [*sessions, session(trainer, step)]}
+    keep.write_file(path, json.dumps(tree, indent=2).encode())
+    return known
+
+
+def remembered(data: Dataset) -> dict[str, Any]:
+    """What a checkpoint keeps of the data set."""
+    return {
+        "num_data": len(data),
+        "names": list(data.names),
+        "category_ids": list(data.category_ids),
+        "fingerprint": fingerprint(data) if len(data) else {},
+    }
+
+
+def check_same_run(
+    folder: Path, saved: dict[str, Any], trainer: Trainer, known: dict[str, Any]
+) -> None:
     """A folder is one run: another model, recipe or data set must not be mixed into it."""
     mine = {"cfg": to_dict(trainer.model.cfg), "config": to_dict(trainer.config)}
     for part, now in mine.items():
@@ -34,25 +84,65 @@ def check_same_run(folder: Path, saved: dict[str, Any], trainer: Trainer, data: 
         if other:
             what = f"holds a run with another {', '.join(other)}"
             raise TrainingError(str(folder), what, "give another folder, or the same settings")
-    if saved["num_data"] != len(data):
-        what = f"holds a run on {saved['num_data']} pictures, these are {len(data)}"
+    _check_same_parameters(folder, saved, trainer)
+    if saved["num_data"] != known["num_data"]:
+        what = f"holds a run on {saved['num_data']} pictures, these are {known['num_data']}"
         raise TrainingError(str(folder), what, "give another folder, or the same data")
+    then_data: Fingerprint = saved.get("fingerprint") or known["fingerprint"]
+    check_same_data(str(folder), then_data, known["fingerprint"])
 
 
-def description(trainer: Trainer, data: Dataset) -> str:
+def _check_same_parameters(folder: Path, saved: dict[str, Any], trainer: Trainer) -> None:
+    then = {n for group in saved["optimizer"]["param_groups"] for n in group["names"]}
+    now = {n for group in trainer.optimizer.param_groups for n in group["names"]}
+    if other := sorted(then ^ now):
+        which = "learns" if other[0] in now else "is frozen"
+        what = f"holds a run in which other parameters learn: now {other[0]} {which}"
+        what += f" (and {len(other) - 1} more differ)" if len(other) > 1 else ""
+        raise TrainingError(str(folder), what, "freeze the same modules, or give another folder")
+
+
+SAVES = 4
+"""The most there is at a time: last, previous, best, and the one that is being written."""
+
+
+def check_room(folder: Path, trainer: Trainer) -> None:
+    """Raises `TrainingError` if the disk has less room than a run will write."""
+    model = _bytes(trainer.model.state_dict().values())
+    moments = 2 * _bytes(trainer.parameters)
+    there = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    needed = SAVES * (2 * model + moments) + 2 * model - there
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        what = f"needs {needed / 1e6:.1f} MB for checkpoints, {free / 1e6:.1f} MB are free"
+        raise TrainingError(str(folder), what, "make room, or give a folder on another disk")
+
+
+def _bytes(tensors: Any) -> int:
+    found: list[Tensor] = list(tensors)
+    return sum(t.numel() * t.element_size() for t in found)
+
+
+def description(trainer: Trainer, known: dict[str, Any]) -> dict[str, Any]:
     """What a reader wants to know of a run in a year."""
-    return json.dumps(
-        {
-            "model": to_dict(trainer.model.cfg),
-            "recipe": to_dict(trainer.config),
-            "num_data": len(data),
-            "names": list(data.names),
-            "category_ids": list(data.category_ids),
-            "num_parameters": sum(p.numel() for p in trainer.parameters),
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-            "device": str(trainer.device),
-            "threads": torch.get_num_threads(),
-        },
-        indent=2,
-    )
+    frozen = (p for p in trainer.model.parameters() if not p.requires_grad)
+    return {
+        "model": to_dict(trainer.model.cfg),
+        "recipe": to_dict(trainer.config),
+        **known,
+        "num_parameters": sum(p.numel() for p in trainer.parameters),
+        "num_frozen": sum(p.numel() for p in frozen),
+    }
+
+
+def session(trainer: Trainer, step: int) -> dict[str, Any]:
+    """One start of a run: when, from where, with what."""
+    return {"step": step, "device": str(trainer.device), **environment()}
+
+
+def _sessions(path: Path) -> list[Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf8")).get("sessions", [])
+    except (OSError, ValueError, AttributeError):
+        return []  # for people only: a run does not hang on it
+    return found if isinstance(found, list) else []

@@ -26,7 +26,7 @@ from rtdetr_lab.checkpoints.backbone import load_backbone
 from rtdetr_lab.config import build
 from rtdetr_lab.data.batch import Dataset
 from rtdetr_lab.training import state as keep
-from rtdetr_lab.training.folder import check_same_run, description, saved_state
+from rtdetr_lab.training.folder import enter, saved_state
 from rtdetr_lab.training.metrics import History, Record, draw_curves
 from rtdetr_lab.training.publish import metadata_of, publish
 from rtdetr_lab.training.recipe import TrainConfig
@@ -78,11 +78,11 @@ def train(
         saved = saved_state(folder)
         keep.seed_everything(config.seed)
         trainer = Trainer(_begun(cfg, None if saved else backbone_weights), config, where)
-        if folder and saved:
-            check_same_run(folder, saved, trainer, data)
+        known = enter(folder, trainer, data, saved) if folder else {}
+        if saved:
             trainer.restore(saved)
         history = History(folder and folder / "metrics.jsonl", trainer.step)
-        session = Session(trainer, data, folder, history, validate, stop, progress)
+        session = Session(trainer, data, folder, history, validate, stop, progress, known)
         session.learn()
         model: Any = trainer.ema.model
         model.metadata = metadata_of(data)
@@ -107,6 +107,7 @@ class Session:
     validate: Validate | None
     stop: Stop
     progress: bool
+    known: dict[str, Any]
 
     def __post_init__(self) -> None:
         self.config = self.trainer.config
@@ -117,7 +118,6 @@ class Session:
         """From the step that is next to the last, or until `stop` says so."""
         trainer, config, first = self.trainer, self.config, self.trainer.step
         if self.folder and first == 0:
-            keep.write_file(self.folder / "run.json", description(trainer, self.data).encode())
             # An unwritable or full disk shows now and not after the first hour.
             keep.save_last(self.folder, self._state())
         last, workers = config.num_steps, config.num_workers
@@ -166,7 +166,7 @@ class Session:
         self.logged = (self.trainer.step, time.monotonic())
 
     def _state(self) -> dict[str, Any]:
-        return {**self.trainer.state(), "num_data": len(self.data), "names": list(self.data.names)}
+        return {**self.trainer.state(), **self.known}
 
     def _append(self, values: Record) -> None:
         step, seconds = self.trainer.step, self.before + time.monotonic() - self.started

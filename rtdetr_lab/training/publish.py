@@ -5,6 +5,7 @@ with class names and picture size: `Detector.from_pretrained("RUN/model")` knows
 """
 
 import copy
+import sys
 from pathlib import Path
 
 from torch import nn
@@ -12,7 +13,7 @@ from torch import nn
 from rtdetr_lab.checkpoints.metadata import Metadata
 from rtdetr_lab.checkpoints.save import save_pretrained
 from rtdetr_lab.data.batch import Dataset
-from rtdetr_lab.training.state import load_state
+from rtdetr_lab.training.state import load_best
 
 
 def metadata_of(data: Dataset) -> Metadata:
@@ -22,9 +23,12 @@ def metadata_of(data: Dataset) -> Metadata:
 
 
 def publish(folder: Path, model: nn.Module, metadata: Metadata) -> None:
-    """Write `folder / "model"`: the best weights of the run, else those of `model`."""
-    best = folder / "best.pt"
-    if best.exists():
+    """Write `folder / "model"`: the best weights of the run, else those of `model`. A damaged best
+    is named on stderr."""
+    best, damaged = load_best(folder)
+    if damaged:
+        print(f"{damaged} The newest weights are published instead.", file=sys.stderr)
+    if best:
         model = copy.deepcopy(model)
-        model.load_state_dict(load_state(best)["ema"])
+        model.load_state_dict(best["ema"])
     save_pretrained(model, folder / "model", metadata=metadata)

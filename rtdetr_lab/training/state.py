@@ -5,9 +5,10 @@ A checkpoint is one line of text and a `torch.save` of plain tensors, numbers an
     rtdetr_lab run 1 <sha256 of all that follows>\n<torch.save …>
 
 It is written to a temporary file in the same folder, forced to the disk, and renamed, so that a
-name never points at half a file. The one before stays as `previous.pt`: if a disk damages the
-last, the run goes back one save and says so. Reading checks the sum first and then uses
-`weights_only=True`: nothing in a file can make us run it.
+name never points at half a file, and a disk that is full leaves everything as it was. The one
+before stays as `previous.pt`: if a disk damages the last, the run goes back one save and says so; a
+damaged `best.pt` is named, set aside, and found again by the next validation. Reading checks the
+sum first and then uses `weights_only=True`: nothing in a file can make us run it.
 
 | in a run folder              | what it is                                               |
 |------------------------------|----------------------------------------------------------|
@@ -17,7 +18,7 @@ last, the run goes back one save and says so. Reading checks the sum first and t
 | `best.pt`                    | the same, where the validation AP was highest            |
 | `model/`                     | the averaged model, to load and ship (`publish.py`)      |
 | `curves.png`                 | the record, drawn                                        |
-| `damaged.pt`                 | a checkpoint whose sum did not fit, set aside            |
+| `damaged.pt`, `damaged_best.pt` | a checkpoint whose sum did not fit, set aside         |
 | `lock`                       | held by the process that trains here, freed when it dies |
 """
 
@@ -27,7 +28,7 @@ import io
 import os
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -76,20 +77,34 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def write_file(path: Path, content: bytes) -> None:
-    """Replace `path` as a whole or not at all."""
+def write_file(
+    path: Path, *content: bytes | memoryview, keep_old_as: Path | None = None
+) -> None:
+    """Replace `path` as a whole or not at all; what was there may be kept under another name."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
-            file.write(content)
+            for part in content:
+                file.write(part)
             file.flush()
             os.fsync(file.fileno())
+        if keep_old_as and path.exists():
+            os.replace(path, keep_old_as)  # killed here, a run resumes from what was kept
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # the disk may have been taken away
+            temporary.unlink(missing_ok=True)
+        size = sum(memoryview(part).nbytes for part in content) / 1e6
+        what = f"cannot be written ({size:.1f} MB): {error.strerror}"
         remedy = "make room, or give a folder that can be written"
-        raise TrainingError(str(path), f"cannot be written: {error.strerror}", remedy) from error
+        raise TrainingError(str(path), what, remedy) from error
+
+
+def remove_left_overs(folder: Path) -> None:
+    """Delete half-written files of a process that was killed. Call it while holding the lock."""
+    for path in folder.glob(".*.tmp"):
+        path.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -100,13 +115,13 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def save_state(path: Path, state: dict[str, Any]) -> None:
+def save_state(path: Path, state: dict[str, Any], keep_old_as: Path | None = None) -> None:
     """Write a checkpoint."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    payload = buffer.getvalue()
+    payload = buffer.getbuffer()  # a view: a second copy of a large model would hurt
     digest = hashlib.sha256(payload).hexdigest().encode()
-    write_file(path, MAGIC + digest + b"\n" + payload)
+    write_file(path, MAGIC + digest + b"\n", payload, keep_old_as=keep_old_as)
 
 
 def load_state(path: Path) -> dict[str, Any]:
@@ -129,10 +144,7 @@ def load_state(path: Path) -> dict[str, Any]:
 
 def save_last(folder: Path, state: dict[str, Any]) -> None:
     """Write `last.pt` and keep the one before as `previous.pt`."""
-    last = folder / "last.pt"
-    if last.exists():
-        os.replace(last, folder / "previous.pt")  # killed here, a run resumes from `previous.pt`
-    save_state(last, state)
+    save_state(folder / "last.pt", state, keep_old_as=folder / "previous.pt")
 
 
 def load_last(folder: Path) -> tuple[dict[str, Any] | None, list[TrainingError]]:
@@ -150,6 +162,19 @@ def load_last(folder: Path) -> tuple[dict[str, Any] | None, list[TrainingError]]
     if damaged:
         raise damaged[0]
     return None, damaged
+
+
+def load_best(folder: Path) -> tuple[dict[str, Any] | None, TrainingError | None]:
+    """The state with the highest AP, or None where there is none or it is damaged: then what is
+    wrong, and the file is set aside."""
+    best = folder / "best.pt"
+    if not best.exists():
+        return None, None
+    try:
+        return load_state(best), None
+    except TrainingError as error:
+        os.replace(best, folder / "damaged_best.pt")
+        return None, error
 
 
 @contextmanager
