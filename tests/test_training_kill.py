@@ -1,0 +1,38 @@
+"""A run that is killed, whenever, goes on from a valid checkpoint and ends with the same bits."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).with_name("kill_runs.py")
+
+
+def kills(count, seed, first=0):
+    words = ["--count", str(count), "--seed", str(seed), "--first", str(first)]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(SCRIPT.parents[1]),
+        "OMP_NUM_THREADS": "1",
+        "MPLBACKEND": "Agg",
+    }
+    command = [sys.executable, str(SCRIPT), *words]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_three_kills_one_of_them_inside_a_save_change_nothing():
+    seen = kills(3, seed=0, first=1)
+    assert (seen["kills"], seen["inside"], seen["same"]) == (3, 1, 3)
+    assert seen["struck"] >= 2  # a run may be faster than the one that was timed
+
+
+@pytest.mark.full
+def test_twenty_kills_five_of_them_inside_a_save_change_nothing():
+    seen = kills(20, seed=1)
+    assert (seen["kills"], seen["inside"], seen["same"]) == (20, 5, 20)
+    assert seen["struck"] >= 15
