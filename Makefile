@@ -20,9 +20,8 @@ lint: .venv/dev  ## style, formatting, types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-notebooks: .venv/notebooks  ## every notebooks/NN_name.py to a freshly executed .ipynb
-	@test -n "$(wildcard notebooks/*.py)" || { echo "make notebooks: no notebooks/*.py written yet"; exit 1; }
-	$(BIN)/jupytext --to ipynb --execute notebooks/*.py
+notebooks: .venv/notebooks  ## notebooks/NN_name.py to an executed .ipynb, where stale; ONLY="09 10"
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m rtdetr_lab.notebook_tools.build $(ONLY) $(if $(FORCE),--force)
 
 docs: .venv/docs  ## the site, into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

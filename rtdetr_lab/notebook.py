@@ -1,0 +1,215 @@
+"""# Notebook: what every notebook needs, and nothing of the subject
+
+    from rtdetr_lab.notebook import check, chelsea, cost, online, seeded, shapes, source
+
+`source` shows code where it is, so that a notebook never repeats it. `check` compares the answer to
+an exercise with one that was just computed. `cost` counts parameters and floating-point operations.
+`shapes`, `chelsea`, `coffee`, `astronaut` are pictures that need no network; `online` says whether
+there is one.
+"""
+
+import os
+import socket
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+from time import perf_counter
+from typing import Any
+from urllib.parse import urlparse
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from rtdetr_lab.images.preprocess import Preprocess
+from rtdetr_lab.notation import Size
+from rtdetr_lab.structures import Targets
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    """Seed torch's random numbers, and return a generator of one's own."""
+    torch.manual_seed(seed)
+    torch.set_printoptions(precision=4, sci_mode=False, linewidth=100)
+    return torch.Generator().manual_seed(seed)
+
+
+# --- pictures -----------------------------------------------------------------------------------
+
+
+def shapes(*indices: int) -> tuple[Float[Tensor, "B 3 H W"], Targets]:
+    """Validation pictures of the shapes world, and the truth about them."""
+    from rtdetr_lab.data.batch import collate
+    from rtdetr_lab.data.shapes import VAL, ShapesDataset
+
+    world = ShapesDataset(seed=VAL)
+    return collate([world[i] for i in indices])
+
+
+def chelsea(size: Size = (256, 256)) -> Float[Tensor, "1 3 h w"]:
+    """scikit-image's cat, resized as the model wants it."""
+    return _photo("chelsea", size)
+
+
+def coffee(size: Size = (256, 256)) -> Float[Tensor, "1 3 h w"]:
+    """A cup, a spoon, a table."""
+    return _photo("coffee", size)
+
+
+def astronaut(size: Size = (256, 256)) -> Float[Tensor, "1 3 h w"]:
+    """Eileen Collins; NASA, public domain."""
+    return _photo("astronaut", size)
+
+
+def _photo(name: str, size: Size) -> Tensor:
+    import skimage.data
+
+    return Preprocess(size)(getattr(skimage.data, name)())[None]
+
+
+def online(seconds: float = 2.0) -> bool:
+    """Whether the model hub can be reached; says so if not. Respects `HF_HUB_OFFLINE`."""
+    if os.environ.get("HF_HUB_OFFLINE", "0").lower() not in {"1", "true", "yes", "on"}:
+        home = urlparse(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
+        port = home.port or (443 if home.scheme == "https" else 80)
+        try:
+            socket.create_connection((home.hostname or "", port), timeout=seconds).close()
+            return True
+        except OSError:
+            pass
+    print("Skipped: this cell loads weights from the hub, and there is no way to it from here.")
+    return False
+
+
+# --- code ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Source:
+    """Code with its place. A notebook shows it highlighted, a terminal as it is."""
+
+    code: str
+    place: str
+
+    def _repr_markdown_(self) -> str:
+        return f"```python\n{self.code}\n```\n*{self.place}*"
+
+    def __repr__(self) -> str:
+        return f"{self.code}\n# {self.place}"
+
+
+def source(thing: Any, doc: bool = False) -> Source:
+    """The source of a function, method or class, without its docstrings unless `doc`."""
+    import inspect
+
+    lines, first = inspect.getsourcelines(thing)
+    code = textwrap.dedent("".join(lines)).rstrip()
+    module = inspect.getmodule(thing)
+    name = module.__name__ if module else "notebook"
+    where = f"{name.replace('.', '/')}.py, line {first}"
+    return Source(code if doc else _without_docstrings(code), where)
+
+
+def _without_docstrings(code: str) -> str:
+    import ast
+
+    lines, kinds = code.split("\n"), (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    for node in ast.walk(ast.parse(code)):
+        # A body that is nothing but a docstring has to stay.
+        if isinstance(node, kinds) and ast.get_docstring(node) and len(node.body) > 1:
+            first, after = node.body[0], node.body[1]
+            start = min([after.lineno] + [d.lineno for d in getattr(after, "decorator_list", [])])
+            for number in range(first.lineno - 1, min(start - 1, first.end_lineno or 0)):
+                lines[number] = "\0"
+            if lines[first.end_lineno or 0].strip() == "":
+                lines[first.end_lineno or 0] = "\0"
+    return "\n".join(line for line in lines if line != "\0")
+
+
+# --- exercises ----------------------------------------------------------------------------------
+
+
+def check(answer: Any, expected: Any, hint: str = "", tolerance: float = 1e-3) -> None:
+    """Say whether an answer is right; `...` means that there is none yet.
+
+    Numbers and tensors may differ by `tolerance`, relative or absolute; all else must be equal.
+    """
+    if answer is ...:
+        print("No answer yet: replace the `...` above. This cell, unfolded, is one way to find it.")
+    elif _same(answer, expected, tolerance):
+        print("Right.")
+    else:
+        print(f"Not {answer}." + (f" {hint}" if hint else ""))
+
+
+def _same(answer: Any, expected: Any, tolerance: float) -> bool:
+    if isinstance(answer, bool | str | set | dict) or isinstance(expected, bool | str | set | dict):
+        return bool(answer == expected)
+    try:
+        a, b = (torch.as_tensor(v, dtype=torch.float64) for v in (answer, expected))
+    except (TypeError, ValueError, RuntimeError):
+        return bool(answer == expected)
+    return a.shape == b.shape and torch.allclose(a, b, rtol=tolerance, atol=tolerance)
+
+
+# --- cost ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Parameters and floating-point operations (two per multiply-add) of a module's parts."""
+
+    rows: tuple[tuple[str, int, int], ...]
+
+    @property
+    def params(self) -> int:
+        """Of the whole."""
+        return self.rows[-1][1]
+
+    @property
+    def flops(self) -> int:
+        """Of the whole, in one call."""
+        return self.rows[-1][2]
+
+    def _repr_markdown_(self) -> str:
+        lines = [f"| {n} | {p:,} | {f / 1e6:,.1f} |" for n, p, f in self.rows]
+        return "\n".join(["| part | parameters | MFLOPs |", "|---|---:|---:|", *lines])
+
+    def __repr__(self) -> str:
+        wide = max(len(n) for n, *_ in self.rows)
+        lines = [f"{n:<{wide}}  {p:>12,}  {f / 1e6:>12,.1f}" for n, p, f in self.rows]
+        return "\n".join([f"{'part':<{wide}}  {'parameters':>12}  {'MFLOPs':>12}", *lines])
+
+
+def cost(module: nn.Module, *inputs: Any) -> Cost:
+    """Count one call of `module`, part by part.
+
+    Convolutions and matrix products count; sampling, norms and activations do not, as in the
+    papers' tables.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        module(*inputs)
+    counts, root = counter.get_flop_counts(), type(module).__name__
+    rows = []
+    for name, child in module.named_children():
+        flops = sum(counts.get(f"{root}.{name}", {}).values())
+        rows.append((name, num_parameters(child), int(flops)))
+    return Cost((*rows, ("all", num_parameters(module), int(counter.get_total_flops()))))
+
+
+def num_parameters(module: nn.Module) -> int:
+    """How many numbers there are to learn."""
+    return sum(p.numel() for p in module.parameters())
+
+
+def milliseconds(call: Callable[[], Any], repeat: int = 5) -> float:
+    """Median time of a call, after one that does not count. Put it in a cell tagged `varies`."""
+    call()
+    times = []
+    for _ in range(repeat):
+        began = perf_counter()
+        call()
+        times.append(1000 * (perf_counter() - began))
+    return median(times)

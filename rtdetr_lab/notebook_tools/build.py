@@ -1,0 +1,180 @@
+"""# Build: `make notebooks`
+
+Every `notebooks/NN_name.py` becomes an executed `.ipynb` beside it. A notebook runs again only if
+its code, or a source of `rtdetr_lab` that its last run imported, has changed in substance; where
+only prose has changed, the outputs are kept.
+
+    python -m rtdetr_lab.notebook_tools.build            # those that are stale
+    python -m rtdetr_lab.notebook_tools.build 09 --force # that one, whatever it says
+"""
+
+import argparse
+import ast
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rtdetr_lab.errors import ConfigError, LabError
+from rtdetr_lab.notebook_tools.outputs import normalised
+from rtdetr_lab.notebook_tools.percent import code_digest, contents, digest, read
+
+PACKAGE = Path(__file__).resolve().parents[1]
+HOME = PACKAGE.parent / "notebooks"
+MAX_BYTES = 150_000
+CELL_SECONDS = 300
+KEY = "rtdetr_lab"
+"""Where the metadata of a notebook say what it was made from."""
+
+ENVIRONMENT = {
+    "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+    "HF_HUB_OFFLINE": "1",  # what is committed is what a reader without a network sees
+    "TQDM_DISABLE": "1",
+    "CUDA_VISIBLE_DEVICES": "",
+}
+"""What a kernel gets, so that two machines print the same."""
+
+PREPARE = """\
+%config InlineBackend.rc = {"figure.dpi": 88, "savefig.dpi": 88, "figure.facecolor": "white"}
+import warnings; warnings.filterwarnings("ignore", category=DeprecationWarning)"""
+ASK_MODULES = """\
+import json, sys
+print(json.dumps(sorted(m for m in sys.modules if m.split(".")[0] == "rtdetr_lab")))"""
+
+
+def sources_digest(modules: Iterable[str]) -> str:
+    """Of these modules' code; comments and docstrings do not count."""
+    return digest("\n".join(f"{m} {_substance(_file_of(m))}" for m in sorted(modules)))
+
+
+def _file_of(module: str) -> Path:
+    path = PACKAGE.parent.joinpath(*module.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def _substance(path: Path) -> str:
+    if not path.is_file():
+        return "gone"
+    tree = ast.parse(path.read_text(encoding="utf8"))
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and _is_docstring(body[0]):
+            body[0] = ast.Pass()
+    return ast.dump(tree)
+
+
+def _is_docstring(node: ast.AST) -> bool:
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )
+
+
+def stale(path: Path) -> str:
+    """Why the notebook of this `.py` has to run again; empty if it need not."""
+    import nbformat
+
+    target = path.with_suffix(".ipynb")
+    if not target.is_file():
+        return "never executed"
+    made = nbformat.read(target, as_version=4).metadata.get(KEY, {})
+    if made.get("code") != code_digest(read(path)):
+        return "its code changed"
+    if made.get("sources") != sources_digest(made.get("uses", [])):
+        return "rtdetr_lab changed"
+    return ""
+
+
+def execute(notebook: Any, folder: Path) -> list[str]:
+    """Run every cell in a fresh kernel; returns the modules of `rtdetr_lab` it imported."""
+    import nbformat
+    from nbclient import NotebookClient
+
+    first, last = (nbformat.v4.new_code_cell(c) for c in (PREPARE, ASK_MODULES))
+    own = notebook.cells
+    notebook.cells = [first, *own, last]
+    path = os.pathsep.join(filter(None, [str(PACKAGE.parent), os.environ.get("PYTHONPATH")]))
+    client = NotebookClient(
+        notebook,
+        timeout=CELL_SECONDS,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(folder)}},
+        record_timing=False,
+        store_widget_state=False,
+    )
+    client.execute(env={**os.environ, **ENVIRONMENT, "PYTHONPATH": path})
+    notebook.cells = own
+    modules: list[str] = json.loads(last.outputs[0].text)
+    return modules
+
+
+def build(path: Path, force: bool = False) -> str:
+    """Bring the notebook of this `.py` up to date; returns what was done."""
+    import nbformat
+
+    target, notebook, reason = path.with_suffix(".ipynb"), read(path), stale(path)
+    if force or reason:
+        began = time.perf_counter()
+        uses = execute(notebook, path.parent)
+        normalised(notebook, path.stem)
+        made = {"code": code_digest(notebook), "sources": sources_digest(uses), "uses": uses}
+        notebook.metadata[KEY] = made
+        took = f"executed in {time.perf_counter() - began:.0f} s ({reason or 'asked for'})"
+    else:
+        old = nbformat.read(target, as_version=4)
+        if contents(old) == contents(notebook):
+            return "up to date"
+        _keep_outputs(notebook, old)
+        took = "new prose, outputs kept"
+    text = nbformat.writes(notebook, version=4)
+    _refuse_large(notebook, text, path.stem)
+    target.write_text(text + "\n", encoding="utf8")
+    return f"{took}, {len(text) / 1000:.0f} kB"
+
+
+def _keep_outputs(notebook: Any, old: Any) -> None:
+    before = iter([c for c in old.cells if c.cell_type == "code"])
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = next(before).outputs
+    normalised(notebook, "kept outputs")
+    notebook.metadata[KEY] = old.metadata[KEY]
+
+
+def _refuse_large(notebook: Any, text: str, stem: str) -> None:
+    if len(text) <= MAX_BYTES:
+        return
+    sizes = {i: len(json.dumps(c.get("outputs", []))) for i, c in enumerate(notebook.cells)}
+    largest = sorted(sizes, key=lambda i: -sizes[i])[:4]
+    worst = ", ".join(f"cell {i}: {sizes[i] / 1000:.0f} kB" for i in largest)
+    remedy = f"draw smaller or fewer figures ({worst})"
+    raise ConfigError(stem, f"{len(text) / 1000:.0f} kB, {MAX_BYTES // 1000} allowed", remedy)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Build what is stale; returns 1 if one could not be built."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0].lstrip("# "))
+    parser.add_argument("only", nargs="*", help="numbers or names, as 09 or 09_query_selection")
+    parser.add_argument("--force", action="store_true", help="execute whether stale or not")
+    asked = parser.parse_args(argv)
+    wanted = tuple(asked.only)
+    paths = [p for p in sorted(HOME.glob("*.py")) if not wanted or p.stem.startswith(wanted)]
+    failed = not paths
+    for path in paths:
+        try:
+            print(f"{path.stem}: {build(path, asked.force)}", flush=True)
+        except LabError as error:
+            print(f"{path.stem}: {error}", file=sys.stderr)
+            failed = True
+        except Exception as error:  # nbclient tells the cell and the traceback in the message
+            print(f"{path.stem}: {error}", file=sys.stderr)
+            failed = True
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,117 @@
+"""# Outputs: what a run leaves behind, made the same every time
+
+No execution counts, times or widget state; one block of text per stream; figures small, and none
+without an alternative text. What cannot be made reproducible is refused: an address in memory, a
+warning on stderr.
+"""
+
+import base64
+import io
+import re
+from typing import Any
+
+from rtdetr_lab.errors import ConfigError
+
+VIEW = "application/vnd.jupyter.widget-view+json"
+STILL = "<p><em>Interactive: run this cell to move it.</em></p>"
+PICTURES = ("image/png", "image/jpeg")
+GOOD_SIZE = 20_000
+"""Bytes up to which a figure is kept as a palette PNG: sharp letters, exact colours."""
+
+ADDRESS = re.compile(r"\bat 0x[0-9a-f]{6,}|object at 0x")
+
+
+def normalised(notebook: Any, where: str) -> Any:
+    """The executed notebook without anything that depends on when and where it ran."""
+    notebook.metadata.pop("widgets", None)
+    for number, cell in enumerate(notebook.cells):
+        if cell.cell_type != "code":
+            continue
+        place = f"{where}, cell {number} ({cell.source.strip().splitlines()[0][:50]!r})"
+        cell.execution_count = None
+        cell.metadata.pop("execution", None)
+        cell.outputs = _outputs(cell, place)
+    return notebook
+
+
+def _outputs(cell: Any, place: str) -> list[Any]:
+    kept: list[Any] = []
+    for output in cell.outputs:
+        if output.output_type == "stream":
+            _add_text(kept, output, place)
+            continue
+        if output.output_type == "error":
+            raise ConfigError(place, f"{output.ename}: {output.evalue}", "make the cell run")
+        output.pop("execution_count", None)
+        output.output_type = "display_data"
+        output.data, output.metadata = dict(output.data), {}
+        kept.append(_still(output))
+    figures = [o for o in kept if o.output_type == "display_data" and _picture_of(o)]
+    if figures:
+        kept = [o for o in kept if o in figures or not _is_artist(o)]
+    _describe(figures, cell.metadata.get("alt", []), place)
+    for output in kept:
+        _refuse_addresses(output, place)
+    return kept
+
+
+def _add_text(kept: list[Any], output: Any, place: str) -> None:
+    if output.name == "stderr":
+        raise ConfigError(place, f"writes to stderr: {output.text.strip()[:300]}", "fix its cause")
+    if kept and kept[-1].output_type == "stream":
+        kept[-1].text += output.text
+    else:
+        kept.append(output)
+
+
+def _still(output: Any) -> Any:
+    """A widget's view needs a kernel: keep what it shows without one."""
+    if output.data.pop(VIEW, None) is not None and "text/html" not in output.data:
+        output.data = {"text/html": STILL, "text/plain": "(interactive)"}
+    return output
+
+
+def _picture_of(output: Any) -> str | None:
+    return next((mime for mime in PICTURES if mime in output.data), None)
+
+
+def _is_artist(output: Any) -> bool:
+    text = output.get("data", {}).get("text/plain", "")
+    return "<Axes" in text or "matplotlib." in text
+
+
+def _describe(figures: list[Any], alts: list[str], place: str) -> None:
+    if len(figures) != len(alts):
+        what = f"{len(figures)} figures and {len(alts)} alternative texts"
+        raise ConfigError(place, what, "begin the cell with one `# alt: …` line per figure")
+    for output, alt in zip(figures, alts, strict=True):
+        mime = _picture_of(output)
+        assert mime is not None
+        kind, data = compact(base64.b64decode(output.data[mime]))
+        output.data = {kind: base64.b64encode(data).decode(), "text/plain": alt}
+        output.metadata = {kind: {"alt": alt}}
+
+
+def compact(data: bytes) -> tuple[str, bytes]:
+    """A figure in few bytes: a palette PNG where that is small, else a JPEG if that is smaller."""
+    from PIL import Image
+
+    picture = Image.open(io.BytesIO(data)).convert("RGB")
+    png = _saved(picture.quantize(96, dither=Image.Dither.NONE), "PNG", optimize=True)
+    if len(png) <= GOOD_SIZE:
+        return "image/png", png
+    jpeg = _saved(picture, "JPEG", quality=72, optimize=True, progressive=True)
+    return ("image/jpeg", jpeg) if len(jpeg) < len(png) else ("image/png", png)
+
+
+def _saved(picture: Any, kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def _refuse_addresses(output: Any, place: str) -> None:
+    text = output.get("text", "") or output.get("data", {}).get("text/plain", "")
+    if ADDRESS.search(text):
+        what = f"prints an address: {text.strip()[:80]}"
+        raise ConfigError(place, what, "assign the value, or print what matters of it")

@@ -1,0 +1,130 @@
+"""# Percent: a notebook as a text file
+
+`notebooks/NN_name.py` is what is edited; the notebook is made from it. Beyond jupytext's
+py:percent format there are three conventions:
+
+- `# alt: what one sees` opens a code cell that draws; it becomes the alternative text of its
+  figure (one such comment per figure, continued on lines that begin with `#   `).
+- `# %% tags=["solution"]` folds the code of a cell away, `tags=["varies"]` says that its output
+  differs from run to run (a time, a download) and is not compared.
+- The Colab badge and the install cell are added here and not written twenty times.
+"""
+
+import hashlib
+import re
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from rtdetr_lab.errors import ConfigError
+
+REPOSITORY = ""
+"""owner/name on GitHub. Empty until the project has a public home: the badge then leads to Colab's
+front page, where a notebook can be uploaded."""
+
+BADGE = (
+    '<svg xmlns="http://www.w3.org/2000/svg" width="117" height="20" role="img">'
+    '<rect width="117" height="20" rx="3" fill="#555"/><text x="8" y="14" fill="#fff" '
+    'font-family="Verdana,sans-serif" font-size="11">Open in Colab</text></svg>'
+)
+
+INSTALL = """\
+# On Colab, once; where rtdetr_lab is there already this does nothing.
+import importlib.util
+
+if importlib.util.find_spec("rtdetr_lab") is None:
+    %pip install -q rtdetr_lab"""
+
+ADDED = "added"
+"""Tag of a cell that is not in the `.py`."""
+
+
+def read(path: Path) -> Any:
+    """The notebook of a `.py`: fixed ids, alternative texts in the metadata, nothing executed."""
+    import jupytext
+
+    notebook = jupytext.reads(path.read_text(encoding="utf8"), fmt="py:percent")
+    cells = [_cell(c) for c in notebook.cells]
+    if not cells or cells[0].cell_type != "markdown" or not cells[0].source.startswith("# "):
+        raise ConfigError(
+            str(path), "does not begin with a title", "first cell: `# %% [markdown]`, `# # NN · …`"
+        )
+    title, *rest = cells[0].source.split("\n")
+    cells[0].source = "\n".join([title, "", badge(path.stem), *rest])
+    notebook.cells = [cells[0], _install_cell(), *cells[1:]]
+    _give_ids(notebook.cells)
+    notebook.metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    return notebook
+
+
+def badge(stem: str) -> str:
+    """Markdown of the badge of a notebook."""
+    home = "https://colab.research.google.com/"
+    if REPOSITORY:
+        home += f"github/{REPOSITORY}/blob/main/notebooks/{stem}.ipynb"
+    return f'<a href="{home}"><img alt="Open in Colab" src="data:image/svg+xml,{quote(BADGE)}"></a>'
+
+
+def without_badge(source: str) -> str:
+    """Markdown as it was written in the `.py`."""
+    return re.sub(r'<a href="https://colab\.[^\n]*</a>\n*', "", source)
+
+
+def _install_cell() -> Any:
+    import nbformat
+
+    folded = {"tags": [ADDED], "jupyter": {"source_hidden": True}}
+    return nbformat.v4.new_code_cell(INSTALL, metadata=folded)
+
+
+def _cell(cell: Any) -> Any:
+    tags = list(cell.metadata.get("tags", []))
+    cell.metadata = {"tags": tags} if tags else {}
+    if cell.cell_type != "code":
+        return cell
+    alts, cell.source = split_alts(cell.source)
+    if alts:
+        cell.metadata["alt"] = alts
+    if "solution" in tags:
+        cell.metadata["jupyter"] = {"source_hidden": True}
+    return cell
+
+
+def split_alts(source: str) -> tuple[list[str], str]:
+    """The `# alt:` comments at the head of a cell, and its code without them."""
+    lines, alts = source.split("\n"), []
+    while lines and lines[0].startswith("# alt: "):
+        alts.append(lines.pop(0).removeprefix("# alt: "))
+        while lines and lines[0].startswith("#   "):
+            alts[-1] += " " + lines.pop(0)[1:].strip()
+    return alts, "\n".join(lines)
+
+
+def _give_ids(cells: list[Any]) -> None:
+    """An id depends on what a cell says, and on its place only among cells that say the same."""
+    taken: set[str] = set()
+    for cell in cells:
+        text, again = f"{cell.cell_type}\n{cell.source}", 0
+        while (name := digest(f"{text}\n{again}")[:12]) in taken:
+            again += 1
+        taken.add(name)
+        cell.id = name
+
+
+def digest(text: str) -> str:
+    """Hexadecimal SHA-256."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def contents(notebook: Any) -> list[tuple[str, str, str, tuple[str, ...]]]:
+    """What a `.py` and its notebook must agree on: id, kind, source and alternative texts."""
+    return [(c.id, c.cell_type, c.source, tuple(c.metadata.get("alt", ()))) for c in notebook.cells]
+
+
+def code_digest(notebook: Any) -> str:
+    """Changes when a cell has to be executed again; prose and alternative texts do not count."""
+    return digest("\n# %%\n".join(c.source for c in notebook.cells if c.cell_type == "code"))
