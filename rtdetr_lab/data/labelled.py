@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from rtdetr_lab.data.coco_files import SIDEWAYS, orientation_of
-from rtdetr_lab.errors import ImageError
+from rtdetr_lab.errors import DataError, ImageError
 from rtdetr_lab.images.decode import SUFFIXES
 from rtdetr_lab.notation import Size
 
@@ -43,6 +43,14 @@ class Source:
 def pictures_in(folder: Path) -> list[Path]:
     """The picture files in a folder and below, in the order of their names."""
     return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+
+
+def lines_of(path: Path) -> list[str]:
+    """The lines of a text file; raises `DataError` for one that is not UTF-8, or cannot be read."""
+    try:
+        return path.read_text(encoding="utf8").splitlines()
+    except (OSError, ValueError) as error:
+        raise DataError(str(path), f"is no text ({error})", "write it again, as UTF-8") from error
 
 
 def sizes_of(path: Path) -> tuple[Size, Size]:

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
 
-from rtdetr_lab.data.labelled import Box, Labelled, Source, pictures_in, sizes_of
+from rtdetr_lab.data.labelled import Box, Labelled, Source, lines_of, pictures_in, sizes_of
 from rtdetr_lab.errors import DataError
 
 SPLITS = ("train", "val", "test")
@@ -85,7 +85,7 @@ def _splits(folder: Path, by_stem: dict[str, Path]) -> dict[str, list[Path]]:
     splits = {}
     for split in SPLITS:
         path = folder / "ImageSets" / "Main" / f"{split}.txt"
-        lines = path.read_text(encoding="utf8").splitlines() if path.is_file() else []
+        lines = lines_of(path) if path.is_file() else []
         stems = [line.split()[0] for line in lines if line.strip()]
         missing = [stem for stem in stems if stem not in by_stem]
         if missing:

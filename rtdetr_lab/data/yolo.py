@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rtdetr_lab.data.labelled import Box, Labelled, Source, pictures_in, sizes_of
+from rtdetr_lab.data.labelled import Box, Labelled, Source, lines_of, pictures_in, sizes_of
 from rtdetr_lab.errors import DataError
 
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
@@ -44,7 +44,7 @@ def read_yolo(path: Path, names: Sequence[str]) -> Labelled:
     """A picture and the objects in its text file; raises `DataError` naming file and line."""
     _, (height, width) = sizes_of(path)
     labels, boxes = label_file(path), list[Box]()
-    lines = labels.read_text(encoding="utf8").splitlines() if labels.is_file() else []
+    lines = lines_of(labels) if labels.is_file() else []
     for number, line in enumerate(lines, 1):
         if line.strip():
             label, numbers = _numbers(line, f"{labels}: line {number}", len(names))
@@ -117,7 +117,7 @@ def _names(names: Any, folder: Path) -> tuple[str, ...]:
 
 def _listed_names(folder: Path) -> tuple[str, ...]:
     path = next((folder / name for name in NAMES if (folder / name).is_file()), None)
-    lines = path.read_text(encoding="utf8").splitlines() if path else []
+    lines = lines_of(path) if path else []
     return tuple(line.strip() for line in lines if line.strip())
 
 
@@ -134,7 +134,7 @@ def _listed(value: Any, tree: dict[str, Any], folder: Path) -> list[Path]:
         if place.is_dir():
             found += pictures_in(place)
         else:
-            lines = place.read_text(encoding="utf8").splitlines()
+            lines = lines_of(place)
             found += [_inside(line.strip(), tree, folder) for line in lines if line.strip()]
     return found
 
