@@ -73,7 +73,10 @@ MAY_IMPORT = {
     "transformers_api": CHAPTERS | EQUIPMENT | {"detections", "detector"},
     # draws the pictures of the README: a user of everything, not a part of viz
     "viz.figures": CHAPTERS | EQUIPMENT | {"detections", "detector"},
-    "commands": CHAPTERS | EQUIPMENT | {"detections", "detector", "explored"},
+    # for notebooks, and for those who make them
+    "notebook": CHAPTERS | EQUIPMENT | {"detections", "detector"},
+    "notebook_tools": {"errors"},
+    "commands": CHAPTERS | EQUIPMENT | {"detections", "detector", "notebook_tools", "explored"},
     "cli": CHAPTERS | EQUIPMENT | {"detections", "detector", "transformers_api", "commands"},
     "__main__": {"cli"},
     "__init__": CHAPTERS | EQUIPMENT | {"detections", "detector", "explored"},
