@@ -1,7 +1,20 @@
 """Training: `train` and the values it is called with."""
 
+from rtdetr_lab.training.finetune import Prepared, prepare
 from rtdetr_lab.training.loop import Run, train
 from rtdetr_lab.training.optim import Constant, Cosine
-from rtdetr_lab.training.recipe import TrainConfig, from_scratch
+from rtdetr_lab.training.recipe import TrainConfig, fine_tune, from_scratch, paper, v2
 
-__all__ = ["Constant", "Cosine", "Run", "TrainConfig", "from_scratch", "train"]
+__all__ = [
+    "Constant",
+    "Cosine",
+    "Prepared",
+    "Run",
+    "TrainConfig",
+    "fine_tune",
+    "from_scratch",
+    "paper",
+    "prepare",
+    "train",
+    "v2",
+]

@@ -26,6 +26,7 @@ from rtdetr_lab.checkpoints.backbone import load_backbone
 from rtdetr_lab.config import build
 from rtdetr_lab.data.batch import Dataset
 from rtdetr_lab.training import state as keep
+from rtdetr_lab.training.finetune import check_classes
 from rtdetr_lab.training.folder import enter, saved_state
 from rtdetr_lab.training.metrics import History, Record, draw_curves
 from rtdetr_lab.training.publish import metadata_of, publish
@@ -77,18 +78,20 @@ def train(
         stop = held.enter_context(Stop(stop_after))
         saved = saved_state(folder)
         keep.seed_everything(config.seed)
-        trainer = Trainer(_begun(cfg, None if saved else backbone_weights), config, where)
+        model = _begun(cfg, None if saved else backbone_weights)
+        check_classes(model, data.names)
+        trainer = Trainer(model, config, where)
         known = enter(folder, trainer, data, saved) if folder else {}
         if saved:
             trainer.restore(saved)
         history = History(folder and folder / "metrics.jsonl", trainer.step)
         session = Session(trainer, data, folder, history, validate, stop, progress, known)
         session.learn()
-        model: Any = trainer.ema.model
-        model.metadata = metadata_of(data)
+        average: Any = trainer.ema.model
+        average.metadata = metadata_of(data)
         if folder:
-            publish(folder, model, model.metadata)
-    return Run(model, history.records, trainer.step, trainer.step >= config.num_steps, folder)
+            publish(folder, average, average.metadata)
+    return Run(average, history.records, trainer.step, trainer.step >= config.num_steps, folder)
 
 
 def _begun(cfg: Any, backbone_weights: str | Path | None) -> nn.Module:

@@ -76,6 +76,17 @@ def parameter_groups(
     return list(groups.values())
 
 
+def learning_mode(model: nn.Module) -> nn.Module:
+    """Training mode, except for what is frozen: a batch norm none of whose parameters learn shall
+    not learn statistics either, and dropout in front of a fixed weight is only noise."""
+    model.train()
+    for module in model.modules():
+        own = list(module.parameters())
+        if own and not any(p.requires_grad for p in own):
+            module.eval()
+    return model
+
+
 def adamw(groups: list[dict[str, Any]]) -> torch.optim.AdamW:
     """AdamW in its one-kernel form: the step of a small model is mostly overhead otherwise."""
     return torch.optim.AdamW(groups, fused=True)

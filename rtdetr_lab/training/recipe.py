@@ -1,14 +1,23 @@
 r"""# Recipe: how a run learns, as a value
 
 The defaults are the paper's for a pretrained backbone (RT-DETR §5.1), except for the budget. From
-scratch everything learns at one, higher rate, and gradients are larger: `from_scratch()`.
+scratch everything learns at one, higher rate, and gradients are larger.
+
+| function       | begins with           | lr   | backbone                      | schedule |
+|----------------|-----------------------|------|-------------------------------|----------|
+| `from_scratch` | nothing               | 1e-3 | the same                      | cosine   |
+| `fine_tune`    | a whole model         | 1e-4 | × 1, ½, ⅒, 1⁄100 by its depth | cosine   |
+| `paper`        | a pretrained backbone | 1e-4 | 1e-5                          | constant |
+| `v2`           | a pretrained backbone | 1e-4 | × 1, ½, ⅒, 1⁄100 by its depth | constant |
 """
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from rtdetr_lab.backbone import Bottleneck, ResNetDConfig
 from rtdetr_lab.config import require
-from rtdetr_lab.data.augment import Augmentation
+from rtdetr_lab.data.augment import Augmentation, paper_augmentation, v2_augmentation
+from rtdetr_lab.resnet import ResNetConfig
 from rtdetr_lab.training.optim import Constant, Cosine, Schedule
 
 
@@ -66,3 +75,66 @@ def from_scratch(num_pictures: int = 200_000, **changes: Any) -> TrainConfig:
     }
     recipe |= {"schedule": Cosine(0.05), "ema_decay": 0.999, "ema_warmup": 500}
     return TrainConfig(num_pictures=num_pictures, **(recipe | changes))
+
+
+def paper(num_pictures: int, size: int = 640, **changes: Any) -> TrainConfig:
+    """RT-DETR §5.1 and Table A, from a pretrained backbone: 72 epochs, on COCO 8.5 M pictures."""
+    recipe: dict[str, Any] = {"augment": paper_augmentation(size)} | changes
+    return TrainConfig(num_pictures=num_pictures, **recipe)
+
+
+def v2(cfg: Any, num_pictures: int, size: int = 640, **changes: Any) -> TrainConfig:
+    """RT-DETRv2 §2.2 for a model of this configuration: the backbone's rate by its depth, and plain
+    pictures at the end."""
+    lr = changes.get("lr", TrainConfig.lr)
+    recipe: dict[str, Any] = {"augment": v2_augmentation(size)}
+    recipe |= {"backbone_lr": lr * backbone_ratio(cfg)}
+    return TrainConfig(num_pictures=num_pictures, **(recipe | changes))
+
+
+def fine_tune(cfg: Any, num_pictures: int, **changes: Any) -> TrainConfig:
+    """From a whole pretrained model of this configuration.
+
+    Rates are RT-DETRv2's, falling along a cosine; a small model, which learnt at ten times that
+    rate, goes on at half of what it learnt with. Runs are short, so warm-up and average are
+    measured in parts of the run: a tenth each, and never more than the paper's.
+    """
+    steps = -(-num_pictures // changes.get("batch_size", TrainConfig.batch_size))
+    tenth = max(1, steps // 10)
+    small = depth_of(cfg) < 18
+    lr = changes.get("lr", SMALL_LR if small else TrainConfig.lr)
+    recipe: dict[str, Any] = {
+        "lr": lr,
+        "backbone_lr": lr * backbone_ratio(cfg),
+        "clip_norm": 1.0 if small else TrainConfig.clip_norm,
+        "warmup_steps": min(tenth, TrainConfig.warmup_steps),
+        "schedule": Cosine(0.05),
+        "ema_decay": min(1 - 1 / tenth, TrainConfig.ema_decay),
+        "ema_warmup": min(tenth, TrainConfig.ema_warmup),
+    }
+    return TrainConfig(num_pictures=num_pictures, **(recipe | changes))
+
+
+SMALL_LR = 5e-4
+
+RATIOS = {18: 1.0, 34: 0.5, 50: 0.1, 101: 0.01}
+"""Depth of a backbone → its rate as a part of the others' (RT-DETRv2 §2.2): the more a backbone has
+learnt, the less it should forget."""
+
+
+def backbone_ratio(cfg: Any) -> float:
+    """How much slower than the rest a model's backbone learns. Shallower than r18, as in nano: as
+    fast; DETR's, and one that is no ResNet: a tenth, as in their papers."""
+    backbone = getattr(cfg, "backbone", None)
+    if isinstance(backbone, ResNetConfig) or not isinstance(backbone, ResNetDConfig):
+        return RATIOS[50]
+    depth = depth_of(cfg)
+    return next((ratio for most, ratio in RATIOS.items() if depth <= most), RATIOS[101])
+
+
+def depth_of(cfg: Any) -> int:
+    """Convolutions in a row in a model's ResNet, counted as its name does; 50 for anything else."""
+    backbone = getattr(cfg, "backbone", None)
+    if not isinstance(backbone, ResNetDConfig):
+        return 50
+    return 2 + sum(backbone.depths) * (3 if issubclass(backbone.block, Bottleneck) else 2)

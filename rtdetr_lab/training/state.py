@@ -77,9 +77,7 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def write_file(
-    path: Path, *content: bytes | memoryview, keep_old_as: Path | None = None
-) -> None:
+def write_file(path: Path, *content: bytes | memoryview, keep_old_as: Path | None = None) -> None:
     """Replace `path` as a whole or not at all; what was there may be kept under another name."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

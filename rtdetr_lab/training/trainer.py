@@ -16,7 +16,13 @@ from rtdetr_lab.structures import Targets
 from rtdetr_lab.training import state as keep
 from rtdetr_lab.training.ema import EMA
 from rtdetr_lab.training.metrics import Window
-from rtdetr_lab.training.optim import adamw, lr_factor, parameter_groups, set_lr
+from rtdetr_lab.training.optim import (
+    adamw,
+    learning_mode,
+    lr_factor,
+    parameter_groups,
+    set_lr,
+)
 from rtdetr_lab.training.recipe import TrainConfig
 
 
@@ -25,7 +31,7 @@ class Trainer:
 
     def __init__(self, model: Any, config: TrainConfig, device: torch.device) -> None:
         self.config, self.device, self.step = config, device, 0
-        self.model = model.to(device).to(memory_format=torch.channels_last).train()
+        self.model = learning_mode(model.to(device).to(memory_format=torch.channels_last))
         self.criterion = model.cfg.criterion.build()
         rates = (config.lr, config.backbone_lr, config.weight_decay)
         self.optimizer = adamw(parameter_groups(model, *rates))

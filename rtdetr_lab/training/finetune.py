@@ -1,0 +1,145 @@
+r"""# Fine-tuning: a model that knows something, and data with other classes
+
+    ready = prepare(load_pretrained("r18"), data.names, freeze=("backbone",))
+    print(ready)                       # which heads are new, what is frozen
+    train(ready.model, data, "runs/cells", fine_tune(ready.model.cfg, 15_000))
+
+**Heads.** Whether a head may stay is a question of names, not of numbers: three cells are not the
+three animals it was trained for. If the data has exactly the model's classes, in its order, every
+head stays; otherwise all of them (`checkpoints/strict.py`) begin anew, the embedding of noised
+labels included, and `prepare` says which. Everything else, boxes too, is kept.
+
+**Frozen** modules get no gradient and no place in the optimizer, and their batch norms keep their
+statistics: a norm in training mode learns from every batch, whatever the optimizer does
+(`optim.learning_mode`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+import torch
+from torch import nn
+
+from rtdetr_lab.checkpoints.strict import is_class_head
+from rtdetr_lab.config import replace_at
+from rtdetr_lab.errors import ConfigError, TrainingError
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class NewHead:
+    """A tensor that begins anew."""
+
+    name: str
+    old: Shape
+    new: Shape
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.old} → {self.new}"
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A model to fine-tune, and what was done to it; `str` tells, line by line."""
+
+    model: nn.Module
+    names: tuple[str, ...]
+    known: tuple[str, ...]
+    """The classes it was trained for; empty where nobody said."""
+    new_heads: tuple[NewHead, ...]
+    frozen: tuple[str, ...]
+    num_frozen: int
+    num_learning: int
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
+
+    def lines(self) -> list[str]:
+        """What a reader must know before it trains."""
+        return [*self._about_heads(), self._about_parameters()]
+
+    def _about_heads(self) -> list[str]:
+        if not self.new_heads:
+            return [f"class heads kept: the data has the model's classes ({_few(self.names)})"]
+        line = f"new class heads for {_few(self.names)}; the model knew {_few(self.known)}"
+        return [line, *(f"  {head}" for head in self.new_heads)]
+
+    def _about_parameters(self) -> str:
+        learning = f"{self.num_learning:,} parameters learn"
+        if not self.frozen:
+            return learning
+        return f"{learning}; frozen: {', '.join(self.frozen)} ({self.num_frozen:,} parameters)"
+
+
+def prepare(
+    model: nn.Module, names: Sequence[str], freeze: Sequence[str] = (), seed: int = 0
+) -> Prepared:
+    """`model` with heads for `names`, and the modules `freeze` names frozen.
+
+    The model given is used up: its tensors are those of the one that comes back. New heads follow
+    from `seed`. Raises `ConfigError` for a module the model does not have.
+    """
+    metadata: Any = getattr(model, "metadata", None)
+    known = tuple(metadata.names) if metadata else ()
+    new_heads: tuple[NewHead, ...] = ()
+    if known != tuple(names):
+        model, new_heads = rehead(model, len(names), seed)
+    for name in freeze:
+        freeze_module(model, name)
+    counts = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    learning = sum(n for n, learns in counts if learns)
+    if not learning:
+        what = f"{', '.join(freeze)} is all there is: nothing would learn"
+        raise ConfigError("freeze", what, "freeze less")
+    frozen = sum(n for n, learns in counts if not learns)
+    return Prepared(model, tuple(names), known, new_heads, tuple(freeze), frozen, learning)
+
+
+def rehead(
+    model: nn.Module, num_classes: int, seed: int = 0
+) -> tuple[nn.Module, tuple[NewHead, ...]]:
+    """The same model for other classes, and its tensors that began anew."""
+    cfg: Any = model.cfg
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        fresh = replace_at(cfg, "num_classes", num_classes).build()
+    old, new = model.state_dict(), fresh.state_dict()
+    heads = tuple(
+        NewHead(name, tuple(old[name].shape), tuple(new[name].shape))
+        for name in new
+        if is_class_head(name)
+    )
+    fresh.load_state_dict({n: new[n] if is_class_head(n) else old[n] for n in old})
+    return fresh, heads
+
+
+def freeze_module(model: nn.Module, name: str) -> None:
+    """No gradient for the module of this name, however deep: `backbone`, `decoder.layers.0`."""
+    modules = dict(model.named_modules())
+    modules.pop("", None)
+    if name not in modules:
+        top = [n for n, _ in model.named_children()]
+        near = get_close_matches(name, modules, n=3, cutoff=0.6)
+        remedy = f"did you mean {', '.join(near)}?" if near else f"use {', '.join(top)}"
+        raise ConfigError("freeze", f"the model has no module {name!r}", remedy)
+    modules[name].requires_grad_(False)
+
+
+def check_classes(model: nn.Module, names: Sequence[str]) -> None:
+    """Raises `TrainingError` for a model with another number of classes than the data has."""
+    cfg: Any = getattr(model, "cfg", None)
+    has: int | None = getattr(cfg, "num_classes", None)
+    if has is not None and has != len(names):
+        what = f"has {has} classes, the data has {len(names)}: {_few(names)}"
+        remedy = "use training.finetune.prepare(model, data.names), or build it for as many"
+        raise TrainingError("model", what, remedy)
+
+
+def _few(names: Sequence[str], most: int = 5) -> str:
+    if not names:
+        return "classes nobody named"
+    more = f" … ({len(names)} in all)" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
