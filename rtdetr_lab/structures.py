@@ -37,11 +37,15 @@ def exportable(record: type[Record]) -> type[Record]:
 
 @dataclass(frozen=True, eq=False)
 class Targets:
-    """Ground truth of a batch: per picture T labels, T boxes (cxcywh in [0, 1]), maybe T masks."""
+    """Ground truth of a batch: per picture T labels, T boxes (cxcywh in [0, 1]), maybe T masks.
+
+    `pictures` are what errors call them: file names, from a loader that knows them.
+    """
 
     labels: tuple[Int[Tensor, "_"], ...]
     boxes: tuple[Float[Tensor, "_ 4"], ...]
     masks: tuple[Bool[Tensor, "_ H W"], ...] | None = None
+    pictures: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_pictures(self.labels, self.boxes, self.masks)
@@ -78,7 +82,7 @@ class Targets:
         masks = self.masks and tuple(t.to(d) for t, d in zip(self.masks, devices, strict=True))
         # Checked already, and a second look would make the host wait for the device.
         moved = object.__new__(Targets)
-        vars(moved).update(labels=labels, boxes=boxes, masks=masks)
+        vars(moved).update(labels=labels, boxes=boxes, masks=masks, pictures=self.pictures)
         return moved
 
     def check_labels(self, num_classes: int) -> None:

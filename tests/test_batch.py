@@ -44,6 +44,13 @@ def test_pictures_of_two_sizes_are_refused_by_id():
         collate([SHAPES[0], Resize((48, 64))(SHAPES[1])])
 
 
+def test_a_batch_says_which_pictures_it_holds_and_takes_the_names_along():
+    named = replace(SHAPES[1], truth=replace(SHAPES[1].truth, file_name="b/cell.jpg"))
+    _, targets = collate([SHAPES[0], named])
+    assert targets.pictures == ("picture 0", "b/cell.jpg")
+    assert targets.to(torch.float64).pictures == targets.pictures
+
+
 def test_an_empty_batch_is_refused():
     with pytest.raises(DataError, match="holds no samples"):
         collate([])

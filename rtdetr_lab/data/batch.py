@@ -31,6 +31,7 @@ class Truth:
     boxes_xyxy: Float[Tensor, "A 4"]
     areas: Float[Tensor, "A"]
     is_crowd: Bool[Tensor, "A"]
+    file_name: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +53,11 @@ class Sample:
     def size(self) -> Size:
         """(height, width) of the picture as stored."""
         return self.truth.size
+
+    @property
+    def name(self) -> str:
+        """What an error calls the picture: its file, or its id where it comes from none."""
+        return self.truth.file_name or f"picture {self.image_id}"
 
 
 @runtime_checkable
@@ -140,12 +146,13 @@ def collate(samples: Sequence[Sample]) -> tuple[Float[Tensor, "B 3 H W"], Target
         if size != sizes[0]:
             what = f"is {size[0]}×{size[1]}, the first of the batch {sizes[0][0]}×{sizes[0][1]}"
             remedy = "resize all pictures to one size (rtdetr_lab.data.transforms.resize)"
-            raise DataError(f"picture {sample.image_id}", what, remedy)
+            raise DataError(sample.name, what, remedy)
     masks = [s.masks for s in samples]
     targets = Targets(
         tuple(s.labels for s in samples),
         tuple(s.boxes for s in samples),
         tuple(m for m in masks if m is not None) if all(m is not None for m in masks) else None,
+        tuple(s.name for s in samples),
     )
     return stack([s.image for s in samples]), targets
 

@@ -106,6 +106,7 @@ class CocoDataset:
             boxes_xyxy=xyxy_from_xywh(boxes),
             areas=torch.tensor([a.area for a in annotated], dtype=torch.float32),
             is_crowd=torch.tensor([a.is_crowd for a in annotated], dtype=torch.bool),
+            file_name=picture.file_name,
         )
 
     def _masks(self, index: int) -> Tensor:
