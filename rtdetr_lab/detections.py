@@ -132,7 +132,7 @@ class Detections:
 
     def __repr__(self) -> str:
         height, width = self.size
-        source = f" in {self.source}" if self.source else ""
+        source = f" in {printable(self.source)}" if self.source else ""
         head = f"{len(self)} detection{'s' * (len(self) != 1)}{source} ({width} × {height})"
         names = [shorten(printable(n), 40, len) for n in self.names]
         wide = max(map(len, names), default=0)

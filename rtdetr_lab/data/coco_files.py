@@ -3,6 +3,7 @@
 A picture's path comes out of a JSON that someone else wrote: it may not lead out of the folder.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,7 +69,7 @@ def find_picture(folder: Path, picture: Picture, annotations: Path) -> Path | Fi
     for base in dict.fromkeys((folder, annotations.parent, annotations.parent.parent)):
         for place in PICTURES:
             path = base / place.format(split=split) / name
-            if path.is_file():
+            if os.path.isfile(path):  # False, too, for a name no file can have
                 return path
     what = f"{picture.file_name!r} is not in {folder} or its images/"
     return Finding(MISSING, file, what, "picture", picture.id)
