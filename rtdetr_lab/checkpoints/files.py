@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import tempfile
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -130,6 +131,7 @@ def _read_shards(index: Path) -> WeightsFile:
 
 
 def _read_pickle(path: Path) -> WeightsFile:
+    _check_sums(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch's reader raises what it met: a dozen unrelated types
@@ -145,6 +147,21 @@ def _read_pickle(path: Path) -> WeightsFile:
             content = inner
             break
     return WeightsFile(_only_tensors(content, path), str(path))
+
+
+def _check_sums(path: Path) -> None:
+    """A `.pth` is a zip, and holds a CRC of every tensor, which torch's reader does not look at."""
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except Exception as error:  # zipfile, too, raises whatever it stumbled over
+        what = f"is a damaged zip ({error or type(error).__name__})"
+        raise CheckpointError(str(path), what, "download it again") from error
+    if damaged is not None:
+        what = "does not hold what was written: its checksum differs"
+        raise CheckpointError(f"{path}[{damaged}]", what, "download it again")
 
 
 def _only_tensors(content: Any, path: Path) -> dict[str, Tensor]:

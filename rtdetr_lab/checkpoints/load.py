@@ -143,10 +143,11 @@ def _from_ours(tree: Mapping[str, Any], where: str, classes: Sequence[Any]) -> t
     if extra := sorted(set(tree) - KNOWN):
         what = f"has {', '.join(map(repr, extra))}, which nothing reads"
         raise ConfigError(where, what, f"keep {', '.join(sorted(KNOWN))}, remove the rest")
-    return (
-        from_dict(tree.get("model"), classes),
-        metadata_from_dict(tree.get("metadata", {}), where),
-    )
+    try:
+        cfg = from_dict(tree.get("model"), classes)
+    except ConfigError as error:  # which of all the files on this disk?
+        raise ConfigError(f"{where}: {error.where}", error.what, error.remedy) from error
+    return cfg, metadata_from_dict(tree.get("metadata", {}), where)
 
 
 def _header(weights: WeightsFile) -> dict[str, Any]:
