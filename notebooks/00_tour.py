@@ -1,0 +1,228 @@
+# %% [markdown]
+# # 00 · Tour: five minutes from a picture to the inside of a detector
+#
+# **Paper** RT-DETR, Fig. 4 · **Code** `rtdetr_lab/detector.py`, `rtdetr_lab/rtdetr.py` ·
+# **You need** PyTorch, and no more
+#
+# A real-time detection transformer finds objects with a few hundred **queries**: slots that each
+# end as one box, one class, one score. This notebook shows what goes in, what comes out, and how
+# to look at everything between. The other notebooks take the parts one by one.
+
+# %%
+import matplotlib.pyplot as plt
+import torch
+
+import rtdetr_lab as lab
+from rtdetr_lab.boxes import iou, xyxy_from_cxcywh
+from rtdetr_lab.notebook import check, chelsea, cost, online, seeded, shapes
+from rtdetr_lab.viz.cells import level_name
+from rtdetr_lab.viz.life import life_of_query
+from rtdetr_lab.viz.looks import close_up, looks_of
+from rtdetr_lab.viz.refinement import draw_life
+from rtdetr_lab.viz.sampling import sampling_panels
+
+generator = seeded()
+
+# %% [markdown]
+# ## Detect
+#
+# `nano` lies inside the package: 1.6 million parameters, trained on a world of painted shapes that
+# needs no download. It knows ten shapes and nothing else, and it makes mistakes, as you will see.
+
+# %%
+# alt: A painted scene with shapes; each shape nano found has a box with its name and score.
+painted, targets = shapes(3)
+picture = (painted[0] * 255).byte()
+detector = lab.Detector.from_pretrained("nano", "cpu")
+found = detector(picture, threshold=0.5)
+fig, ax = plt.subplots(figsize=(4, 4), layout="compressed")
+ax = found.plot(ax)
+
+# %%
+found
+
+# %%
+truth = [detector.classes.names[label] for label in targets.labels[0].tolist()]
+print("really there:", ", ".join(sorted(truth)))
+print("found:       ", ", ".join(sorted(found.names)))
+assert len(found) >= len(truth) - 1
+
+# %% [markdown]
+# A row is a box in pixels, a score and a name. No step afterwards removes duplicates: the queries
+# have agreed among themselves who answers for what. How they learned to is the subject of notebooks
+# 03 (matching) and 11 (decoder).
+#
+# ## One picture, six parts
+#
+# ```
+# picture ─ backbone ─ S3 S4 S5 ─ encoder ─ tokens ─ proposals ─ the best ─ decoder ─ boxes, classes
+#           (05)                  (06–08)            (09)                   (10, 11)
+# ```
+#
+# The numbers are those of the notebooks. This is what the parts weigh, and what one picture costs:
+
+# %%
+model = detector.model
+images = detector.preprocess.batch([found.image])  # 256 × 256, as nano was trained
+total = cost(model, images)
+total
+
+# %%
+assert total.params < 2_000_000
+assert [name for name, *_ in total.rows][:2] == ["backbone", "encoder"]
+
+# %% [markdown]
+# ## Look inside
+#
+# Any named quantity can be recorded while the model runs, without a change to the model. Here are a
+# few of them, with their shapes (B pictures, Q queries, M heads, P points, …):
+
+# %%
+with torch.no_grad(), lab.record(model) as seen:
+    prediction = model(images)
+for name in list(seen)[:3] + [n for n in seen if "layers.2.cross" in n or "selection" in n]:
+    print(f"{name:42} {tuple(seen[name].shape)}")
+
+# %% [markdown]
+# ### The life of a query
+#
+# Follow the query behind the best detection. It began as one cell of one feature map, whose class
+# score ranked sixth among 1,344 tokens. The cell proposed a box, and took the triangle for a
+# diamond. Each of three decoder layers moved the box and judged it anew.
+
+# %%
+# alt: Left, the picture with the token's cell, the reference box and the box after each layer,
+#   closing in on a shape. Right, the class score after each step.
+maps = [(32, 32), (16, 16), (8, 8)]  # strides 8, 16, 32
+best = int(found.queries[0])
+life = life_of_query(prediction, seen, maps, best)
+axes = draw_life(life, images[0], detector.classes.names)
+
+# %%
+level, row, column = life.cell
+print(f"token {life.token}: {level_name(maps[level], (256, 256))}, row {row}, column {column}")
+print("score after each step:", [round(s, 2) for s in life.scores.tolist()])
+assert abs(life.score - found.scores[0].item()) < 1e-5, "the last judgement is the detection"
+
+# %% [markdown]
+# ### Where it looks
+#
+# A query never reads the whole picture. In each layer it reads a few points around its box: 6
+# heads, 3 levels, 4 points. Larger marks count more.
+
+# %%
+# alt: Three close-ups of the picture, one per decoder layer. Marks around the reference box show
+#   the sampling points of the query; their size is the attention weight, their colour the level.
+looks = {f"layer {i}": looks_of(seen, i, best, points=(4, 4, 4)) for i in range(3)}
+view = close_up(list(looks.values()), (256, 256))
+axes = sampling_panels(looks, images[0], view=view)
+
+# %%
+weights = seen["decoder.layers.2.cross_attn.weights"][0, best]
+print(f"{weights.numel()} points; the weights of a head sum to {weights.sum(-1)[0]:.4f}")
+assert torch.allclose(weights.sum(-1), torch.ones(6), atol=1e-5)
+
+# %% [markdown]
+# ## Predict, then break it
+#
+# Recording has a twin: *editing*. We cut the decoder short and read the boxes of the layers before
+# the last. **Predict**: does the first layer find the same objects, only with looser boxes? Or
+# other objects?
+
+# %%
+for number, layer in enumerate(prediction.layers):
+    sure = layer.logits[0].sigmoid().amax(-1) > 0.5
+    names = [detector.classes.names[i] for i in layer.logits[0, sure].argmax(-1).tolist()]
+    print(f"layer {number}: {len(names):2} above 0.5:", ", ".join(sorted(names)))
+
+# %% [markdown]
+# Every layer has heads and a loss of its own, so every layer is already a detector; later ones are
+# surer and tidier. That is why RT-DETR can be run with fewer layers than it was trained with.
+#
+# Now break it. Queries talk to each other through self-attention. We forbid it in all layers, by
+# letting every query listen to itself alone, and count on eight pictures.
+#
+# **Predict**: what goes wrong when queries cannot hear each other? Are shapes missed, or is
+# something else the matter?
+
+
+# %%
+def found_and_repeated(prediction, targets):
+    """Shapes with a sure box (score and IoU above 0.5), and further sure boxes on the same shape."""
+    hits = []
+    for boxes, logits, objects in zip(
+        prediction.boxes, prediction.logits, targets.boxes, strict=True
+    ):
+        sure = logits.sigmoid().amax(-1) > 0.5
+        overlaps = iou(xyxy_from_cxcywh(objects), xyxy_from_cxcywh(boxes[sure]))
+        hits += (overlaps > 0.5).sum(1).tolist()
+    return sum(n > 0 for n in hits), sum(max(0, n - 1) for n in hits)
+
+
+# %%
+def only_itself(weights):
+    return torch.eye(weights.shape[-1]).expand_as(weights)
+
+
+many, truths = shapes(*range(8))
+many = torch.nn.functional.interpolate(many, (256, 256), mode="bilinear", antialias=True)
+deaf = {f"decoder.layers.{i}.self_attn.weights": only_itself for i in range(3)}
+with torch.no_grad():
+    talking = found_and_repeated(model(many), truths)
+    with lab.record(model, edit=deaf):
+        silent = found_and_repeated(model(many), truths)
+print(f"{truths.num_boxes} shapes; (found, repeated): {talking} talking, {silent} silent")
+
+# %% [markdown]
+# Both. Above all, shapes are found twice and three times: self-attention is where queries agree who
+# answers for what, and the reason why nothing has to suppress duplicates afterwards.
+
+# %%
+assert silent[1] > 5 * talking[1] and silent[0] < talking[0]
+
+# %% [markdown]
+# ## Exercises
+#
+# **1.** How many of the 1,344 tokens lie on the coarsest level (8 × 8)? In per cent.
+
+# %%
+answer = ...
+
+# %% tags=["solution"]
+check(answer, 100 * 8 * 8 / 1344, hint="1,344 = 32 × 32 + 16 × 16 + 8 × 8.")
+
+# %% [markdown]
+# **2.** How many values does one query read from the feature maps in all three layers together?
+# Count points, for all heads and levels.
+
+# %%
+answer = ...
+
+# %% tags=["solution"]
+names = [f"decoder.layers.{i}.cross_attn.weights" for i in range(3)]
+check(
+    answer, sum(seen[n][0, best].numel() for n in names), hint="6 heads × 3 levels × 4 points × …"
+)
+
+# %% [markdown]
+# **3.** `found` holds detections above 0.5. With the threshold at 0.3, how many more are there?
+
+# %%
+answer = ...
+
+# %% tags=["solution"]
+check(answer, len(detector(picture, threshold=0.3)) - len(found), hint="Call the detector again.")
+
+# %% [markdown]
+# ## With real weights, if there is a network
+#
+# The same view with RT-DETR-R18, which has learned COCO's 80 classes, on a photograph.
+
+# %% tags=["varies"]
+if online():
+    real = lab.Detector.from_pretrained("r18")
+    print(real((chelsea((480, 640))[0] * 255).byte()))
+
+# %% [markdown]
+# **Next**: [01 · Boxes](01_boxes.ipynb), if you want it from the ground up; or
+# [09 · Query selection](09_query_selection.ipynb), if you know DETR and want what is new.

@@ -1,0 +1,249 @@
+# %% [markdown]
+# # 01 · Boxes: what is a box, and how far is it from another?
+#
+# **Paper** GIoU: Rezatofighi et al. 2019, Eq. 2; refinement in logit space: Deformable DETR §A.2 ·
+# **Chapter** `rtdetr_lab/boxes.py` · **Before this** [00 tour](00_tour.ipynb)
+#
+# Everything a detector learns about places it learns through two questions: how much do two boxes
+# overlap, and in which direction would they overlap more? Afterwards you can say why the second
+# needs more than IoU, and why boxes are moved in logit space.
+
+# %%
+import matplotlib.pyplot as plt
+import torch
+
+from rtdetr_lab.boxes import (
+    cxcywh_from_xyxy,
+    giou,
+    inverse_sigmoid,
+    iou,
+    paired_giou,
+    paired_iou,
+    xyxy_from_cxcywh,
+)
+from rtdetr_lab.notebook import check, milliseconds, seeded, shapes, source
+from rtdetr_lab.viz.canvas import BLUE, ORANGE, frame_box, show_picture
+
+generator = seeded()
+images, targets = shapes(7)
+
+# %% [markdown]
+# ## The end, first
+#
+# A box slides from left to right over a fixed one. IoU sees nothing until they touch. GIoU knows
+# from the start that it is getting closer.
+
+# %%
+# alt: Two curves over the position of a sliding box. IoU is zero, rises to one where the boxes
+#   coincide and falls back to zero. GIoU rises from minus 0.33 all the way to the same peak.
+fixed = torch.tensor([[0.5, 0.5, 0.2, 0.2]])
+centres = torch.linspace(0.1, 0.9, 161)
+sliding = fixed.repeat(161, 1)
+sliding[:, 0] = centres
+pairs = xyxy_from_cxcywh(sliding), xyxy_from_cxcywh(fixed)
+fig, ax = plt.subplots(figsize=(6, 2.6), layout="compressed")
+ax.plot(centres, paired_iou(*pairs), color=BLUE, label="IoU")
+ax.plot(centres, paired_giou(*pairs), color=ORANGE, ls="--", label="GIoU")
+ax.set(xlabel="centre of the sliding box", ylabel="overlap", ylim=(-0.75, 1.05))
+ax.legend(frameon=False)
+
+# %% [markdown]
+# ## The question
+#
+# **Intersection over union** of two boxes $A$ and $B$ is the usual answer to "how good is this
+# box?", and the one that average precision is built on:
+#
+# $$ \mathrm{IoU} = \frac{|A \cap B|}{|A \cup B|} \tag{01.1} $$
+#
+# A network that is to *learn* from it needs a slope, and where boxes do not touch there is none.
+# **Generalised IoU** subtracts the emptiness of the smallest box $E$ around both:
+#
+# $$ \mathrm{GIoU} = \mathrm{IoU} - \frac{|E| - |A \cup B|}{|E|} \tag{01.2} $$
+
+# %% [markdown]
+# ## By hand, on 3 × 3 cells
+#
+# Two squares of 2 × 2 cells on a 3 × 3 grid, in opposite corners. They share one cell, cover seven,
+# and the box around them is the whole grid of nine.
+
+# %%
+a = torch.zeros(3, 3, dtype=torch.bool)
+a[:2, :2] = True
+b = a.flip(0, 1)
+shared, covered, around = int((a & b).sum()), int((a | b).sum()), 9
+by_hand = shared / covered, shared / covered - (around - covered) / around
+print(f"IoU = {shared}/{covered} = {by_hand[0]:.4f},  GIoU = {by_hand[1]:.4f}")
+
+# %% [markdown]
+# The same with coordinates. Corners are `(left, top, right, bottom)`, and a name that ends in
+# `_xyxy` says so. Every other box in this package is `(centre x, centre y, width, height)` in
+# fractions of the picture.
+
+# %%
+a_xyxy, b_xyxy = torch.tensor([[0.0, 0, 2, 2]]), torch.tensor([[1.0, 1, 3, 3]])
+assert torch.isclose(iou(a_xyxy, b_xyxy), torch.tensor(by_hand[0]))
+assert torch.isclose(giou(a_xyxy, b_xyxy), torch.tensor(by_hand[1]))
+cxcywh_from_xyxy(a_xyxy)
+
+# %% [markdown]
+# ## The real module
+#
+# Five lines do the work. `maximum` of the low corners and `minimum` of the high ones are the
+# intersection, and `clamp(min=0)` is what makes two boxes that miss share nothing.
+
+# %%
+source(paired_giou)
+
+# %% [markdown]
+# `iou` and `giou` compare every box of one set with every box of another: that matrix is what the
+# matching of notebook 03 works on. `paired_…` compare the first with the first, the second with the
+# second: that is what a loss needs. Both are the same code, broadcast in two ways.
+#
+# ## Look inside
+#
+# A picture of the shapes world, its boxes, and the matrix of their IoUs. The diagonal is one, for
+# every box fits itself; off it one finds the pairs that stand in front of each other.
+
+# %%
+# alt: A picture of six shapes with a frame around each, and beside it a six by six matrix of
+#   IoU values, one on the diagonal and small elsewhere.
+objects = targets.boxes[0]
+matrix = iou(xyxy_from_cxcywh(objects), xyxy_from_cxcywh(objects))
+fig, (left, right) = plt.subplots(1, 2, figsize=(7, 3.2), layout="compressed")
+size = show_picture(left, images[0], quiet=0.5)
+for number, box in enumerate(objects):
+    frame_box(left, box, size, ORANGE)
+    left.text(box[0] * size[1], box[1] * size[0], number, color="white", ha="center", va="center")
+drawn = right.imshow(matrix, cmap="inferno", vmin=0, vmax=1)
+right.set(xlabel="box", ylabel="box", title="IoU")
+fig.colorbar(drawn, ax=right, fraction=0.046)
+
+# %%
+off_diagonal = matrix - torch.eye(len(objects))
+print(f"{len(objects)} objects, largest IoU of two of them: {off_diagonal.max():.2f}")
+assert torch.equal(matrix, matrix.T)
+
+# %% [markdown]
+# ## Predict, then break it
+#
+# We let gradient descent move a box onto another that it does not touch, once with $1 -
+# \mathrm{IoU}$ as the loss and once with $1 - \mathrm{GIoU}$.
+#
+# **Predict**: where is the box after 300 steps with IoU? And with GIoU, does it keep its size until
+# it is there?
+
+# %%
+goal = torch.tensor([[0.7, 0.6, 0.2, 0.3]])
+start = torch.tensor([[0.2, 0.3, 0.15, 0.15]])
+
+
+def descend(overlap, steps=300, rate=0.1):
+    box_logits = inverse_sigmoid(start).requires_grad_()
+    trail = [start]
+    for step in range(steps):
+        box = box_logits.sigmoid()
+        loss = 1 - overlap(xyxy_from_cxcywh(box), xyxy_from_cxcywh(goal)).sum()
+        (slope,) = torch.autograd.grad(loss, box_logits)
+        pace = rate * (1 - step / steps)  # smaller and smaller steps, so that it can settle
+        box_logits = (box_logits - pace * slope).detach().requires_grad_()
+        trail.append(box_logits.sigmoid().detach())
+    return torch.cat(trail)
+
+
+# %%
+# alt: Two panels. With IoU the box stays where it started, far from its goal. With GIoU it travels,
+#   grows on the way, and ends on its goal.
+trails = {"IoU": descend(paired_iou), "GIoU": descend(paired_giou)}
+fig, axes = plt.subplots(1, 2, figsize=(7, 3.4), layout="compressed")
+for ax, (name, trail) in zip(axes, trails.items(), strict=True):
+    show_picture(ax, torch.full((3, 100, 100), 0.15))
+    frame_box(ax, goal[0], (100, 100), BLUE, "--")
+    for step in (0, 40, 80, 100, 300):
+        frame_box(ax, trail[step], (100, 100), ORANGE, width=0.8 + step / 150)
+    reached = paired_iou(xyxy_from_cxcywh(trail[-1:]), xyxy_from_cxcywh(goal)).item()
+    ax.set_title(f"1 − {name}: ends at IoU {reached:.2f}")
+
+# %%
+assert torch.allclose(trails["IoU"][-1:], start, atol=1e-6), "not moved at all"
+final = xyxy_from_cxcywh(trails["GIoU"][-1:])
+assert paired_iou(final, xyxy_from_cxcywh(goal)).item() > 0.99
+areas = trails["GIoU"][:, 2] * trails["GIoU"][:, 3]
+print(f"area: {areas[0]:.3f} at first, {areas.max():.3f} at its largest, {areas[-1]:.3f} at last")
+assert areas.max() > 1.2 * areas[-1]
+
+# %% [markdown]
+# With IoU nothing happens: the slope is exactly zero. With GIoU the box travels, and on the way it
+# *inflates* beyond the size of its goal, because a larger box fills the emptiness of $E$ as well as
+# a shifted one does. Only when the two overlap does it shrink to fit. That detour is one reason why
+# every loss here pairs GIoU with L1, which simply points at the goal (notebook 04).
+#
+# ## Why logits?
+#
+# A decoder layer says "a little to the right" by adding to the **logit** of a coordinate,
+# $\hat b = \sigma(\Delta + \sigma^{-1}(b))$. Where the coordinate is near the border the same
+# $\Delta$ moves it less, and it never leaves (0, 1). The inverse is clamped, or an edge at exactly
+# 0 would be infinite for ever:
+#
+# $$ \sigma^{-1}(x) = \log \frac{\max(x, \epsilon)}{\max(1 - x, \epsilon)}, \qquad
+#    \epsilon = 10^{-5} \tag{01.3} $$
+
+# %%
+x = torch.tensor([0.0, 0.02, 0.5, 0.98, 1.0])
+moved = (inverse_sigmoid(x) + 1.0).sigmoid()
+print("logits:", inverse_sigmoid(x))
+print("all moved by +1:", moved)
+assert bool((moved > x).logical_or(x == 1).all())
+assert bool((moved <= 1).all())
+
+# %% [markdown]
+# ## What it costs
+#
+# Boxes are four numbers. A matrix of 300 queries against 50 objects is what one picture needs.
+
+# %% tags=["varies"]
+queries = xyxy_from_cxcywh(torch.rand(300, 4, generator=generator))
+crowd = xyxy_from_cxcywh(torch.rand(50, 4, generator=generator))
+print(f"GIoU of 300 × 50 boxes: {milliseconds(lambda: giou(queries, crowd)):.2f} ms")
+
+# %% [markdown]
+# ## Exercises
+#
+# **1.** Two squares with side 1 touch along a whole edge. What is their GIoU?
+
+# %%
+answer = ...
+
+# %% tags=["solution"]
+one, two = torch.tensor([[0.0, 0, 1, 1]]), torch.tensor([[1.0, 0, 2, 1]])
+check(answer, giou(one, two).item(), hint="What is shared, what is covered, what lies around?")
+
+# %% [markdown]
+# **2.** A predicted box has the right centre, but both its sides are 10 % too long. What is its IoU
+# with the object? (Detectors are judged at IoU 0.5, 0.55 … 0.95.)
+
+# %%
+answer = ...
+
+# %% tags=["solution"]
+true, loose = torch.tensor([[0.5, 0.5, 0.2, 0.2]]), torch.tensor([[0.5, 0.5, 0.22, 0.22]])
+check(answer, iou(xyxy_from_cxcywh(true), xyxy_from_cxcywh(loose)).item(), hint="Areas: 1 / 1.1².")
+
+# %% [markdown]
+# **3.** A 10-pixel and a 100-pixel square are each predicted 2 pixels too far to the right. What
+# are the two IoUs? Answer with a pair.
+
+# %%
+answer = ...
+
+# %% tags=["solution"]
+sides = torch.tensor([10.0, 100.0])
+zero = torch.zeros(2)
+there = torch.stack([zero, zero, sides, sides], dim=-1)
+overlaps = paired_iou(there, there + torch.tensor([2.0, 0.0, 2.0, 0.0]))
+check(answer, overlaps.tolist(), hint="The same two pixels are 20 % of one and 2 % of the other.")
+
+# %% [markdown]
+# That third answer is why small objects are hard: two pixels cost the small square a third of its
+# IoU.
+#
+# **Next**: [02 · DETR](02_detr.ipynb). A hundred boxes at once, and nothing else to clean up.
