@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from rtdetr_lab.checkpoints.load import load_pretrained
-from rtdetr_lab.cli import main
+from rtdetr_lab.cli import _parsed, main
+from rtdetr_lab.commands.beginnings import Beginning, preset
 from rtdetr_lab.commands.sets import ENDLESS, training_set, validation_set
 from rtdetr_lab.detector import Detector
 
@@ -77,7 +78,106 @@ def test_overfitting_judges_by_what_was_learnt(folder, tmp_path, capsys):
 
 def test_an_unknown_preset_is_named(tmp_path, capsys):
     assert main(["train", "--preset", "r19", "--out", str(tmp_path / "run")]) == 1
-    assert "use one of nano, r18" in capsys.readouterr().err
+    assert "did you mean r18" in capsys.readouterr().err
+
+
+# --- from a model -----------------------------------------------------------------------------
+
+
+def test_a_model_and_data_are_enough_and_it_says_what_it_does(folder, tmp_path, capsys):
+    begun = ["train", "--model", "nano", "--data", str(folder), "--out", str(tmp_path / "run")]
+    assert main([*begun, "--stop-after", "0s"]) == 0
+    said = capsys.readouterr().out
+    assert "nano: class heads kept: the data has the model's classes" in said
+    assert "fine-tune: 5,000 pictures (833 × 6) of 256 px in steps of 16, lr 0.0005" in said
+
+
+def test_other_classes_get_new_heads_frozen_parts_stay_and_both_are_said(folder, tmp_path, capsys):
+    other = renamed(folder, tmp_path / "other", "cat")
+    words = ["--model", "nano", "--freeze", "backbone, encoder", "--out", str(tmp_path / "run")]
+    assert main(["train", "--data", str(other), *SHORT, *words]) == 0
+    said = capsys.readouterr().out
+    assert "nano: new class heads for cat, ellipse" in said
+    assert "  decoder.class_heads.0.weight (10, 96) → (10, 96)" in said
+    assert "frozen: backbone, encoder (" in said
+    nano, tuned = load_pretrained("nano"), load_pretrained(tmp_path / "run" / "model")
+    assert tuned.metadata.names[0] == "cat"
+    frozen = ("backbone.", "encoder.")
+    after = tuned.state_dict()
+    for name, tensor in nano.state_dict().items():
+        assert torch.equal(after[name], tensor) == name.startswith(frozen), name
+    described = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert described["num_frozen"] == sum(
+        p.numel() for n, p in nano.named_parameters() if n.startswith(frozen)
+    )
+
+
+def renamed(folder, copy, name, splits=("train", "val")):
+    """The same data with another name for its first class."""
+    copy.mkdir()
+    (copy / "images").symlink_to(folder / "images")
+    for split in ("train", "val"):
+        tree = json.loads((folder / f"{split}.json").read_text())
+        if split in splits:
+            tree["categories"][0]["name"] = name
+        (copy / f"{split}.json").write_text(json.dumps(tree))
+    return copy
+
+
+WRONG = [
+    (["--model", "nana"], "nearest: nano"),
+    (["--model", "nano", "--preset", "r18"], "--preset: cannot be had with --model nano"),
+    (["--model", "nano", "--freeze", "bakbone"], "did you mean backbone"),
+    (["--freeze", "backbone"], "would freeze weights that never learnt"),
+]
+
+
+@pytest.mark.parametrize(("words", "said"), WRONG)
+def test_a_senseless_beginning_is_refused(folder, tmp_path, capsys, words, said):
+    out = ["--out", str(tmp_path / "run")]
+    assert main(["train", "--data", str(folder), *out, *words]) == 1
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_without_both_splits_or_with_two_sets_of_classes_is_refused(
+    folder, tmp_path, capsys
+):
+    other = renamed(folder, tmp_path / "other", "cat", splits=("val",))
+    assert main(["train", "--data", str(other), "--out", str(tmp_path / "run")]) == 1
+    assert "train has the classes circle, " in capsys.readouterr().err
+    (other / "val.json").unlink()
+    assert main(["train", "--data", str(other), "--out", str(tmp_path / "run")]) == 1
+    assert "has no annotations for 'val'; there is train.json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "rates"),
+    [
+        (["--backbone-weights", "x"], (1e-4, 1e-5, 0.1)),
+        (["--preset", "r101", "--recipe", "v2", "--augment", "flip"], (1e-4, 1e-6, 0.1)),
+        (["--recipe", "paper", "--augment", "flip", "--lr", "1e-3"], (1e-3, 1e-4, 0.1)),
+        (["--lr", "1e-2", "--clip-norm", "3"], (1e-2, 1e-2, 3)),
+        (["--recipe", "fine-tune", "--backbone-lr", "0"], (5e-4, 0, 1)),
+    ],
+)
+def test_options_change_a_recipe_and_the_rest_follows(words, rates):
+    command = _parsed(["train", *words])
+    cfg = preset(command.preset or "nano", 10)
+    data = training_set("shapes", 64, 0)
+    made = command.recipe(Beginning(cfg, cfg, 256), 256, data)
+    assert (made.lr, made.backbone_lr, made.clip_norm) == pytest.approx(rates)
+
+
+def test_changed_pictures_end_a_run_before_it_goes_on(folder, tmp_path, capsys):
+    data = renamed(folder, tmp_path / "data", "cat")
+    run = ["train", "--data", str(data), "--out", str(tmp_path / "run"), *SHORT]
+    assert main([*run, "--stop-after", "0s"]) == 0
+    tree = json.loads((data / "train.json").read_text())
+    tree["annotations"][0]["bbox"][2] += 1
+    (data / "train.json").write_text(json.dumps(tree))
+    assert main(run) == 1
+    assert "CocoDataset.annotations was sha256 " in capsys.readouterr().err
 
 
 def test_no_validation_picture_is_trained_on():

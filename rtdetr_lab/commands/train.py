@@ -1,160 +1,183 @@
 """# Train: a model from nothing, or from another one
 
-    rtdetr-lab train --preset nano --data shapes --out runs/nano --amp --stop-after 50m
+    rtdetr-lab train --data shapes --out runs/nano --amp --stop-after 50m
+    rtdetr-lab train --model r18 --data my_data
 
 The same command continues a run that was stopped. `training/ship.py` says how the nano checkpoint
 was made.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
 
 from rtdetr_lab.commands.base import DONE, Command, say
-from rtdetr_lab.errors import ConfigError
+from rtdetr_lab.commands.beginnings import Beginning, from_model, from_preset
+from rtdetr_lab.commands.train_options import Judging, Learning, Running
+from rtdetr_lab.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from rtdetr_lab.data.augment import Augmentation
+    from rtdetr_lab.data.batch import Dataset
     from rtdetr_lab.training import Run, TrainConfig
 
-PRESETS = {
-    "nano": "rtdetr:rtdetr_nano",
-    **{size: f"rtdetr:rtdetr_{size}" for size in ("r18", "r34", "r50_m", "r50", "r101")},
-    **{
-        f"v2_{size}": f"rtdetrv2:rtdetrv2_{size}" for size in ("r18", "r34", "r50_m", "r50", "r101")
-    },
-}
-"""What `--preset` may name."""
+ROUNDS = {"fine-tune": 50, "paper": 72, "v2": 72}
+"""Default budget: how often each picture is seen."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Train(Command):
-    """Train a detector; the same command continues a stopped run. Ctrl-C saves and stops."""
+    """Train a detector, new or from another one, on your data or on drawn shapes. The same command
+    continues a stopped run; Ctrl-C saves and stops. To fine-tune, --model and --data are enough."""
 
     data: str = "shapes"
     """`shapes` (drawn while training), or a folder with COCO annotations train and val."""
-    preset: str = "nano"
-    """Architecture, with new weights: nano, r18, r34, r50_m, r50, r101, v2_r18 …"""
-    model: str | None = None
-    """Begin with the weights of this model instead: a short name, a hub id, a folder or a file.
-    Class heads are new where the classes are others."""
-    backbone_weights: str | None = None
+    model: Annotated[str | None, tyro.conf.arg(help_behavior_hint="(default: a new one)")] = None
+    """Begin with this model: a short name, a hub id, a folder or a file. Class heads are new where
+    the data has other classes."""
+    preset: Annotated[str | None, tyro.conf.arg(help_behavior_hint="(default: nano)")] = None
+    """Begin with new weights of: nano, r18, r34, r50_m, r50, r101, v2_r18 … v2_r101."""
+    backbone_weights: Annotated[
+        str | None, tyro.conf.arg(help_behavior_hint="(default: new weights)")
+    ] = None
     """Pretrained ResNet-D weights for a preset's backbone: a hub id, a folder or a file."""
+    freeze: Annotated[str, tyro.conf.arg(help_behavior_hint="(default: nothing)")] = ""
+    """Modules that shall not learn: backbone, or backbone,encoder …"""
     out: Path = Path("runs/train")
     """Run folder: state, metrics.jsonl, curves.png, and the model in model/."""
-    pictures: int = 200_000
-    """Budget: pictures seen, however often each."""
-    size: int = 256
+    size: Annotated[
+        int | None, tyro.conf.arg(help_behavior_hint="(default: the model's; new: 256 nano, 640)")
+    ] = None
     """Height and width the model sees."""
-    batch_size: int = 16
-    """Pictures per step."""
-    lr: float = 1e-3
-    """Learning rate after the warm-up."""
-    backbone_lr: float | None = None
-    """That of the backbone; default: the same."""
-    clip_norm: float = 1.0
-    """Longest gradient."""
-    warmup_steps: int = 500
-    """Steps over which the rate rises."""
-    seed: int = 0
-    """Of weights, order and augmentation."""
-    augment: Literal["flip", "paper", "v2"] = "flip"
-    """For folders: mirror only, or the recipe of RT-DETR or RT-DETRv2: colours, zoom-out, crops,
-    several sizes. Long runs on photos need it."""
-    amp: bool = False
-    """Compute in bfloat16: about half the time on a GPU, or a CPU that has it."""
-    workers: int = 0
-    """Processes that load pictures; 0: between the steps."""
-    threads: int | None = None
-    """Threads for the arithmetic; 1 is fastest where other programs compete for the cores."""
-    stop_after: str | None = None
-    """Pause after a time: 90s, 50m, 1.5h."""
-    save_every: int = 250
-    """Steps between saves."""
-    eval_every: int = 0
-    """Steps between validations; 0: only at the end."""
-    val_limit: int | None = None
-    """At most so many pictures in a validation."""
-    overfit: bool = False
-    """Learn one batch by heart and be judged by it: AP must come near 1, or something is wrong."""
-    device: str | None = None
-    """cpu, cuda, cuda:1 …; default: the GPU where there is one."""
+    learning: Annotated[Learning, tyro.conf.OmitArgPrefixes] = field(default_factory=Learning)
+    judging: Annotated[Judging, tyro.conf.OmitArgPrefixes] = field(default_factory=Judging)
+    running: Annotated[Running, tyro.conf.OmitArgPrefixes] = field(default_factory=Running)
 
     def run(self) -> int:
         import torch
 
-        from rtdetr_lab.commands.sets import training_set, validation_set
         from rtdetr_lab.evaluation.evaluate import evaluate
         from rtdetr_lab.training import train
 
-        if self.threads:
-            torch.set_num_threads(self.threads)
-        if self.overfit:
-            learn = judge = validation_set(self.data, self.size, self.batch_size, "train")
-        else:
-            learn = training_set(self.data, self.size, self.seed, self._augmentation() is not None)
-            judge = validation_set(self.data, self.size, self.val_limit)
+        if self.running.threads:
+            torch.set_num_threads(self.running.threads)
+        classes = self._classes()
+        begun = self._begin(classes)
+        size = self.size or begun.size
+        learn, judge = self._data(size)
+        recipe = self.recipe(begun, size, learn)
+        tell(recipe, self._recipe(), learn, size)
         run = train(
-            self._model(len(learn.names)),
+            begun.start,
             learn,
             self.out,
-            self.recipe(),
-            validate=lambda model: evaluate(model, judge, self.batch_size),
+            recipe,
+            validate=lambda model: evaluate(model, judge, recipe.batch_size),
             backbone_weights=self.backbone_weights,
-            stop_after=self.stop_after,
-            device=self.device,
+            stop_after=self.running.stop_after,
+            device=self.running.device,
         )
         report(run)
         return DONE
 
-    def recipe(self) -> "TrainConfig":
+    def recipe(self, begun: Beginning, size: int, data: "Dataset") -> "TrainConfig":
         """The options as a value."""
-        from rtdetr_lab.training import from_scratch
+        from rtdetr_lab.training import fine_tune, from_scratch, paper, v2
 
-        return from_scratch(
-            self.pictures,
-            batch_size=self.batch_size,
-            lr=self.lr,
-            backbone_lr=self.lr if self.backbone_lr is None else self.backbone_lr,
-            clip_norm=self.clip_norm,
-            warmup_steps=self.warmup_steps,
-            seed=self.seed,
-            augment=self._augmentation(),
-            amp=self.amp,
-            num_workers=self.workers,
-            save_every=self.save_every,
-            eval_every=self.eval_every,
-        )
+        given, running = self.learning, self.running
+        count, batch = given.pictures or self._budget(data), given.batch_size
+        makers: dict[str, Any] = {
+            "scratch": lambda: from_scratch(count, batch_size=batch),
+            "fine-tune": lambda: fine_tune(begun.cfg, count, batch_size=batch),
+            "paper": lambda: paper(count, size, batch_size=batch),
+            "v2": lambda: v2(begun.cfg, count, size, batch_size=batch),
+        }
+        made: TrainConfig = makers[self._recipe()]()
+        if given.lr is not None:
+            ratio = given.lr / made.lr
+            made = replace(made, lr=given.lr, backbone_lr=made.backbone_lr * ratio)
+        values: dict[str, Any] = {
+            **given.rates(),
+            "seed": given.seed,
+            "augment": self._augmentation(size),
+            "amp": running.amp,
+            "num_workers": running.workers,
+            "save_every": running.save_every,
+            "eval_every": self.judging.eval_every,
+        }
+        return replace(made, **values)
 
-    def _augmentation(self) -> "Augmentation | None":
+    def _recipe(self) -> str:
+        automatic = "fine-tune" if self.model else "paper" if self.backbone_weights else "scratch"
+        return self.learning.recipe or automatic
+
+    def _budget(self, data: "Dataset") -> int:
+        rounds, count = ROUNDS.get(self._recipe()), num_stored(data)
+        if rounds is None:
+            return 200_000
+        return 20_000 if self.data == "shapes" else max(5_000, rounds * count)
+
+    def _begin(self, classes: tuple[str, ...]) -> Beginning:
+        seed = self.learning.seed
+        freeze = tuple(part.strip() for part in self.freeze.split(",") if part.strip())
+        if not self.model:
+            name = self.preset or "nano"
+            return from_preset(name, len(classes), self.backbone_weights, freeze, seed)
+        for option, value in (("preset", self.preset), ("backbone-weights", self.backbone_weights)):
+            if value:
+                what = f"cannot be had with --model {self.model}, which brings its own"
+                raise ConfigError(f"--{option}", what, "leave one of them out")
+        return from_model(self.model, classes, freeze, seed)
+
+    def _classes(self) -> tuple[str, ...]:
+        from rtdetr_lab.commands.sets import validation_set
+
+        learn = validation_set(self.data, 64, split="train").names
+        judge = learn if self.judging.overfit else validation_set(self.data, 64).names
+        if tuple(learn) != tuple(judge):
+            what = f"train has the classes {', '.join(learn)}, val has {', '.join(judge)}"
+            raise DataError(self.data, what, "give both the same categories")
+        return tuple(learn)
+
+    def _data(self, size: int) -> tuple["Dataset", "Dataset"]:
+        from rtdetr_lab.commands.sets import training_set, validation_set
+
+        if self.judging.overfit:
+            one = validation_set(self.data, size, self.learning.batch_size, "train")
+            return one, one
+        stored = self._augmentation(size) is not None
+        learn = training_set(self.data, size, self.learning.seed, stored)
+        return learn, validation_set(self.data, size, self.judging.val_limit)
+
+    def _augmentation(self, size: int) -> "Augmentation | None":
         from rtdetr_lab.data.augment import paper_augmentation, v2_augmentation
 
-        if self.augment == "flip" or self.overfit:
+        asked = self.learning.recipe
+        chosen = self.learning.augment or (asked if asked in ("paper", "v2") else "flip")
+        if chosen == "flip" or self.judging.overfit:
             return None
         if self.data == "shapes":
             what = "shapes are told apart by their aspect, which crops would change"
-            raise ConfigError("--augment", what, "leave it out, or give a folder as --data")
-        recipe = paper_augmentation if self.augment == "paper" else v2_augmentation
-        return recipe(self.size)
+            raise ConfigError("--augment", what, "say flip, or give a folder as --data")
+        return paper_augmentation(size) if chosen == "paper" else v2_augmentation(size)
 
-    def _model(self, num_classes: int) -> Any:
-        from importlib import import_module
 
-        from torch import nn
+def num_stored(data: Any) -> int:
+    """Pictures of a data set, not counting an augmented one again for each of its versions."""
+    while (inner := getattr(data, "dataset", None)) is not None:
+        data = inner
+    return len(data)
 
-        from rtdetr_lab.config import replace_at
 
-        if self.model:
-            from rtdetr_lab.checkpoints.load import load_pretrained
-
-            return load_pretrained(self.model, num_classes=num_classes)
-        if self.preset not in PRESETS:
-            what = f"{self.preset!r} is no preset"
-            raise ConfigError("--preset", what, f"use one of {', '.join(PRESETS)}")
-        module, _, name = PRESETS[self.preset].partition(":")
-        cfg = getattr(import_module(f"rtdetr_lab.{module}"), name)(num_classes=num_classes)
-        # Frozen statistics are those of a pretrained backbone; new weights need their own.
-        return cfg if self.backbone_weights else replace_at(cfg, "backbone.norm", nn.BatchNorm2d)
+def tell(recipe: "TrainConfig", name: str, data: "Dataset", size: int) -> None:
+    """What is about to happen, in one line."""
+    rounds = f"{recipe.num_pictures / num_stored(data):.3g} × {num_stored(data):,}"
+    say(
+        f"{name}: {recipe.num_pictures:,} pictures ({rounds}) of {size} px in steps of "
+        f"{recipe.batch_size}, lr {recipe.lr:.3g}, backbone {recipe.backbone_lr:.3g}"
+    )
 
 
 def report(run: "Run") -> None:

@@ -1,0 +1,78 @@
+"""# Train's options, by what they are about: how it learns, how it is judged, how it runs
+
+None means "as the recipe says" (`training/recipe.py`), so that `--model` and `--data` are enough.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import tyro
+
+Recipe = Literal["scratch", "fine-tune", "paper", "v2"]
+Augment = Literal["flip", "paper", "v2"]
+
+
+def _by(hint: str) -> object:
+    """What stands in the help where tyro would say "default: None"."""
+    return tyro.conf.arg(help_behavior_hint=f"(default: {hint})")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learning:
+    """How it learns. What is not given follows from the recipe."""
+
+    recipe: Annotated[Recipe | None, _by("fine-tune with --model, else scratch")] = None
+    """scratch, fine-tune, or as published: paper (RT-DETR) or v2 (RT-DETRv2), for a preset with
+    --backbone-weights."""
+    pictures: Annotated[int | None, _by("200,000 from scratch, else so many rounds")] = None
+    """Budget: pictures seen, however often each."""
+    batch_size: int = 16
+    """Pictures per step."""
+    lr: Annotated[float | None, _by("by the recipe")] = None
+    """Learning rate after the warm-up."""
+    backbone_lr: Annotated[float | None, _by("a part of --lr, by the backbone's depth")] = None
+    """That of the backbone."""
+    clip_norm: Annotated[float | None, _by("by the recipe")] = None
+    """Longest gradient."""
+    warmup_steps: Annotated[int | None, _by("by the recipe")] = None
+    """Steps over which the rate rises."""
+    augment: Annotated[Augment | None, _by("paper and v2: their own, else flip")] = None
+    """For folders: mirror only, or the recipe of RT-DETR or RT-DETRv2: colours, zoom-out, crops,
+    several sizes. Long runs on photos need it."""
+    seed: int = 0
+    """Of weights, order and augmentation."""
+
+    def rates(self) -> dict[str, float]:
+        """What was given of the recipe's values, apart from the rate itself."""
+        names = ("backbone_lr", "clip_norm", "warmup_steps")
+        return {n: v for n in names if (v := getattr(self, n)) is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judging:
+    """How it is judged while it learns."""
+
+    eval_every: int = 0
+    """Steps between validations; 0: only at the end."""
+    val_limit: Annotated[int | None, _by("all")] = None
+    """At most so many pictures in a validation."""
+    overfit: bool = False
+    """Learn one batch by heart and be judged by it: AP must come near 1, or something is wrong."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """How it runs. Nothing here changes what is learnt, but for the rounding of --amp."""
+
+    amp: bool = False
+    """Compute in bfloat16: about half the time on a GPU, or a CPU that has it."""
+    device: Annotated[str | None, _by("the GPU where there is one")] = None
+    """cpu, cuda, cuda:1 …"""
+    workers: int = 0
+    """Processes that load pictures; 0: between the steps."""
+    threads: Annotated[int | None, _by("all cores")] = None
+    """Threads for the arithmetic; 1 is fastest where other programs compete for the cores."""
+    stop_after: Annotated[str | None, _by("the whole budget")] = None
+    """Pause after a time: 90s, 50m, 1.5h."""
+    save_every: int = 250
+    """Steps between saves."""
