@@ -107,7 +107,7 @@ def evil_index(rng: random.Random, folder: Path, tripwire: Path) -> str:
 
 
 def evil_file_name(rng: random.Random, folder: Path, tripwire: Path) -> str:
-    """Annotations whose pictures lie elsewhere: absolute, climbing, UNC, a link out of the folder."""
+    """Annotations whose pictures lie elsewhere: absolute, climbing, UNC, impossible."""
     secret = folder / "secret.png"
     Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(secret)
     data = folder / "data"

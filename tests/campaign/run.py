@@ -15,6 +15,7 @@ CAMPAIGNS = {
     "voc": "annotations.voc",
     "yolo": "annotations.yolo",
     "safetensors": "weights.safetensors",
+    "foreign": "weights.foreign",
     "pth": "weights.pth",
     "config": "weights.config",
     "bits": "weights.bits",
