@@ -78,9 +78,7 @@ def train(
         stop = held.enter_context(Stop(stop_after))
         saved = saved_state(folder)
         keep.seed_everything(config.seed)
-        model = _begun(cfg, None if saved else backbone_weights)
-        check_classes(model, data.names)
-        trainer = Trainer(model, config, where)
+        trainer = Trainer(_begun(cfg, data, backbone_weights, saved), config, where)
         known = enter(folder, trainer, data, saved) if folder else {}
         if saved:
             trainer.restore(saved)
@@ -94,9 +92,14 @@ def train(
     return Run(average, history.records, trainer.step, trainer.step >= config.num_steps, folder)
 
 
-def _begun(cfg: Any, backbone_weights: str | Path | None) -> nn.Module:
+def _begun(
+    cfg: Any, data: Dataset, backbone_weights: str | Path | None, saved: dict[str, Any] | None
+) -> nn.Module:
     model = cfg if isinstance(cfg, nn.Module) else build(cfg)
-    return model if backbone_weights is None else load_backbone(model, backbone_weights)
+    check_classes(model, data.names)
+    if backbone_weights is None or saved:
+        return model
+    return load_backbone(model, backbone_weights)
 
 
 @dataclass
