@@ -8,8 +8,9 @@ A model predicts a box as its centre and size in fractions of the picture, becau
 numbers in $[0, 1]$ whatever the picture measures. Overlap is easier with corners. So there are two
 formats, and one rule about names: **a box is `cxcywh` in $[0, 1]$ unless it is called `_xyxy`.**
 
-$$ \mathrm{IoU} = \frac{|A \cap B|}{|A \cup B|}, \qquad
-   \mathrm{GIoU} = \mathrm{IoU} - \frac{|E| - |A \cup B|}{|E|} $$
+$$ \mathrm{IoU} = \frac{|A \cap B|}{|A \cup B|} \tag{01.1} $$
+
+$$ \mathrm{GIoU} = \mathrm{IoU} - \frac{|E| - |A \cup B|}{|E|} \tag{01.2} $$
 
 where $E$ is the smallest box around both. IoU is 0 for every pair that does not touch, so it cannot
 say "closer"; GIoU keeps falling, down to $-1$, and gives a gradient to a box that missed.
@@ -90,14 +91,14 @@ def _ratio(numerator: Float[Tensor, "*n"], denominator: Float[Tensor, "*n"]) -> 
 def paired_iou(
     a_xyxy: Float[Tensor, "*#n 4"], b_xyxy: Float[Tensor, "*#n 4"]
 ) -> Float[Tensor, "*n"]:
-    """IoU of the first with the first, the second with the second, …"""
+    """IoU (Eq. 01.1) of the first with the first, the second with the second, …"""
     return _ratio(*_overlap(a_xyxy, b_xyxy))
 
 
 def paired_giou(
     a_xyxy: Float[Tensor, "*#n 4"], b_xyxy: Float[Tensor, "*#n 4"]
 ) -> Float[Tensor, "*n"]:
-    """GIoU of the first with the first, the second with the second, …"""
+    """GIoU (Eq. 01.2) of the first with the first, the second with the second, …"""
     intersection, union = _overlap(a_xyxy, b_xyxy)
     low = torch.minimum(a_xyxy[..., :2], b_xyxy[..., :2])
     high = torch.maximum(a_xyxy[..., 2:], b_xyxy[..., 2:])
@@ -116,7 +117,10 @@ def giou(a_xyxy: Float[Tensor, "A 4"], b_xyxy: Float[Tensor, "B 4"]) -> Float[Te
 
 
 def inverse_sigmoid(x: Float[Tensor, "*n"], eps: float = LOGIT_EPS) -> Float[Tensor, "*n"]:
-    r"""$\log \frac{x}{1-x}$, kept finite at 0 and 1: refinement adds to a box in this space.
+    r"""$\log \frac{x}{1-x}$, kept finite at 0 and 1 (Eq. 01.3): refinement adds to a box in this
+    space.
+
+    $$ \sigma^{-1}(x) = \log \frac{\max(x, \epsilon)}{\max(1 - x, \epsilon)} \tag{01.3} $$
 
     `torch.logit` clamps $x$ to $[\epsilon, 1-\epsilon]$; the papers' code clamps $x$ and $1-x$
     each from below, which differs from it in the last digits near both ends.

@@ -9,8 +9,9 @@ The encoder hands over $N$ tokens, the decoder can afford $Q \ll N$. DETR starts
 queries that are the same for every picture and has to find the objects from there. Here every token
 first makes a *proposal*, a class score and a box, and the best-scored $Q$ become the queries.
 
-$$ I = \operatorname{top\text{-}Q}_n \max_c s_{n,c}, \qquad
-   \hat b_n = \sigma\bigl(\Delta_n + \sigma^{-1}(a_n)\bigr) $$
+$$ I = \operatorname{top\text{-}Q}_n \max_c s_{n,c} \tag{09.1} $$
+
+$$ \hat b_n = \sigma\bigl(\Delta_n + \sigma^{-1}(a_n)\bigr) \tag{09.2} $$
 
 A token with a high class score and a poor box wastes its slot. What the paper calls minimising the
 uncertainty $\|\mathcal P(\hat X) - \mathcal C(\hat X)\|$ is done in the *loss*: the varifocal
@@ -90,7 +91,7 @@ class TokenProposals:
 
 
 class ProposalHead(nn.Module):
-    """Token → class scores and a box relative to the token's anchor."""
+    """Token → class scores and a box relative to the token's anchor, Eq. 09.2."""
 
     def __init__(self, dim: int, num_classes: int) -> None:
         super().__init__()
@@ -150,7 +151,7 @@ class TopScore:
 
 
 class QuerySelection(nn.Module):
-    """Top-Q by the best class score; both halves of a query come from its token."""
+    """Top-Q by the best class score, Eq. 09.1; both halves of a query come from its token."""
 
     def __init__(self, cfg: TopScore) -> None:
         super().__init__()

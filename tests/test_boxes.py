@@ -53,6 +53,7 @@ def covered(box):
 @given(a=CELLS, b=CELLS)
 @few
 def test_overlap_is_what_counting_cells_gives(a, b):
+    """Eq. 01.1 and Eq. 01.2, on cells one can count."""
     both, either = covered(a) & covered(b), covered(a) | covered(b)
     around = (*map(min, a[:2], b[:2]), *map(max, a[2:], b[2:]))
     iou = len(both) / len(either) if either else 0.0
@@ -136,6 +137,7 @@ def test_inverse_sigmoid_stays_finite_at_the_ends_and_beyond():
 
 
 def test_inverse_sigmoid_is_torchs_logit_away_from_the_ends():
+    """Eq. 01.3: at the ends it is clamped in its own way."""
     x = torch.linspace(0.001, 0.999, 99, dtype=torch.float64)
     torch.testing.assert_close(B.inverse_sigmoid(x), torch.logit(x))
     near_one = torch.tensor([1 - 1e-5 / 2], dtype=torch.float64)

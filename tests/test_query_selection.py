@@ -26,6 +26,7 @@ def tokens():
 
 
 def test_keeps_the_tokens_a_reader_would_pick_by_hand(tokens):
+    """Eq. 09.1."""
     features, logits, box_logits = tokens
     out = TopScore(num_queries=3).build(4)(*tokens)
     for b in range(2):
@@ -167,6 +168,18 @@ def test_anchors_made_in_inference_mode_can_be_trained_with():
     proposed = head(memory, shapes)
     (proposed.logits.sum() + proposed.box_logits.sigmoid().sum()).backward()
     assert head.project.weight.grad.abs().sum() > 0
+
+
+def test_a_proposal_is_its_anchor_moved_in_logit_space():
+    """Eq. 09.2."""
+    head, shapes, memory = shaken(ProposalHead(8, 3)), [(3, 7), (2, 4)], torch.randn(1, 29, 8)
+    proposed = head(memory, shapes)
+    step = head.box_head(proposed.tokens)
+    a = anchors(tuple(shapes))[0].sigmoid()
+    expected = (step + (a / (1 - a)).log()).sigmoid()
+    everything = torch.arange(29)[None]
+    torch.testing.assert_close(proposed.at(everything).boxes, expected)
+    assert step.abs().max() > 1e-3
 
 
 def test_an_invalid_token_is_blank_and_still_competes():

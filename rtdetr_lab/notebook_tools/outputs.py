@@ -44,7 +44,7 @@ def _outputs(cell: Any, place: str) -> list[Any]:
             raise ConfigError(place, f"{output.ename}: {output.evalue}", "make the cell run")
         output.pop("execution_count", None)
         output.output_type = "display_data"
-        output.data, output.metadata = dict(output.data), {}
+        output.data, output.metadata = dict(output.data), dict(output.metadata)
         kept.append(_still(output))
     figures = [o for o in kept if o.output_type == "display_data" and _picture_of(o)]
     if figures:
@@ -85,10 +85,12 @@ def _describe(figures: list[Any], alts: list[str], place: str) -> None:
         what = f"{len(figures)} figures and {len(alts)} alternative texts"
         raise ConfigError(place, what, "begin the cell with one `# alt: …` line per figure")
     for output, alt in zip(figures, alts, strict=True):
-        mime = _picture_of(output)
-        assert mime is not None
-        kind, data = compact(base64.b64decode(output.data[mime]))
-        output.data = {kind: base64.b64encode(data).decode(), "text/plain": alt}
+        kind = _picture_of(output) or ""
+        coded = output.data[kind]
+        if kind not in output.metadata:  # else it was made compact before, and once is enough
+            kind, data = compact(base64.b64decode(coded))
+            coded = base64.b64encode(data).decode()
+        output.data = {kind: coded, "text/plain": alt}
         output.metadata = {kind: {"alt": alt}}
 
 
