@@ -6,7 +6,8 @@ r"""# Detector: the front door
 
 `decode → Preprocess → model → postprocess`, with the names of the classes; every step can be used
 alone. A detector keeps no state between calls and may be shared by threads. A picture's detections
-do not depend on what it was batched with (up to the last bits of floating point).
+do not depend on what it was batched with (up to the last bits of floating point). A DETR's do, a
+little: pictures keep their shape and share a canvas (`images/edges.py`), and its borders are seen.
 
 One picture that cannot be read raises `ImageError`. Where ten thousand are on their way that is not
 what one wants: `each` yields, in order, a `Detections` or the `ImageError` for every source.
@@ -22,12 +23,20 @@ from torch import nn
 
 from rtdetr_lab.config import require
 from rtdetr_lab.detections import Classes, Detections
+from rtdetr_lab.detr import DETRConfig
 from rtdetr_lab.errors import ConfigError, ImageError
 from rtdetr_lab.evaluation.evaluate import postprocess_for
 from rtdetr_lab.images.arrays import RGB, RGBs
 from rtdetr_lab.images.decode import DEFAULT_LIMITS, Limits, decode, describe
+from rtdetr_lab.images.edges import Edges, KeepAspect
 from rtdetr_lab.images.postprocess import Found, suppress
 from rtdetr_lab.images.preprocess import Preprocess
+from rtdetr_lab.images.softmax import (
+    Fractions,
+    of_the_canvas,
+    of_the_picture,
+    postprocess_softmax,
+)
 from rtdetr_lab.images.tiling import Tiling
 from rtdetr_lab.notation import Size
 
@@ -36,9 +45,11 @@ class Detector:
     """Pictures in, `Detections` out.
 
     `model` is any module in eval mode that answers a batch with a `Prediction`. `names` and `size`
-    default to what the checkpoint says, else to "class 0" … and 640 × 640. `tiling` looks at large
-    pictures in windows, `max_iou` removes overlapping boxes whatever their class: both are off
-    unless given, and are no part of RT-DETR.
+    default to what the checkpoint says, else to "class 0" … and 640 × 640. `edges` (shortest,
+    longest) keep the shape of pictures instead, which a DETR can; `fractions` says what its boxes
+    are fractions of (`images/softmax.py`); both default to the checkpoint's. `tiling` looks at
+    large pictures in windows, `max_iou` removes overlapping boxes whatever their class: both are
+    off unless given, and are no part of RT-DETR.
     """
 
     def __init__(
@@ -52,12 +63,16 @@ class Detector:
         tiling: Tiling | None = None,
         max_iou: float | None = None,
         limits: Limits = DEFAULT_LIMITS,
+        edges: Edges | None = None,
+        fractions: Fractions | None = None,
     ) -> None:
         self.model = model if device is None else _moved(model, device)
         metadata = getattr(model, "metadata", None)
         self.classes = _classes(model, names, metadata)
         self.threshold = _checked("threshold", threshold)
-        self.preprocess = Preprocess(size or (metadata.image_size if metadata else (640, 640)))
+        self.preprocess = _preprocess(model, size, edges, metadata)
+        of_canvas = metadata is not None and metadata.canvas_boxes
+        self.fractions = fractions or (of_the_canvas if of_canvas else of_the_picture)
         self.tiling, self.limits = tiling, limits
         self.max_iou = None if max_iou is None else _checked("max_iou", max_iou)
 
@@ -73,6 +88,7 @@ class Detector:
         num_classes: int | None = None,
         tiling: Tiling | None = None,
         max_iou: float | None = None,
+        edges: Edges | None = None,
     ) -> "Detector":
         """From a short name ("r18", "nano"), a hub id, a folder or a file of weights.
 
@@ -89,6 +105,7 @@ class Detector:
             device=device,
             tiling=tiling,
             max_iou=max_iou,
+            edges=edges,
         )
 
     @overload
@@ -165,14 +182,37 @@ class Detector:
             what = "the model is in training mode: dropout and batch statistics would be at work"
             raise ConfigError("Detector", what, "call model.eval()")
         like = next(self.model.parameters(), torch.zeros(()))
-        images = self.preprocess.batch(pictures).to(like)
         sizes = [(rgb.shape[0], rgb.shape[1]) for rgb in pictures]
+        if isinstance(self.preprocess, KeepAspect):
+            canvas, padding = self.preprocess.batch(pictures)
+            padding = padding.to(like.device)
+            prediction = self.model(canvas.to(like), padding=padding)
+            return postprocess_softmax(
+                prediction, sizes, threshold, padding=padding, fractions=self.fractions
+            )
+        images = self.preprocess.batch(pictures).to(like)
         return postprocess_for(self.model)(self.model(images), sizes, threshold)
 
     def __repr__(self) -> str:
-        height, width = self.preprocess.size
-        kind = type(self.model).__name__
-        return f"Detector({kind}, {len(self.classes)} classes, {height} × {width})"
+        seen = self.preprocess
+        size = "{} × {}".format(*seen.size) if isinstance(seen, Preprocess) else f"{seen.edges}"
+        return f"Detector({type(self.model).__name__}, {len(self.classes)} classes, {size})"
+
+
+def _preprocess(
+    model: nn.Module, size: Size | None, edges: Edges | None, metadata: Any
+) -> Preprocess | KeepAspect:
+    """What the caller says before what the checkpoint says."""
+    both = size is not None and edges is not None
+    require(not both, "edges", "cannot be kept in a fixed size", "give size= or edges=")
+    if size is None and edges is None and metadata is not None:
+        size, edges = metadata.image_size, metadata.edges
+    if edges is None:
+        return Preprocess(size or (640, 640))
+    can_pad = isinstance(getattr(model, "cfg", None), DETRConfig)
+    what = f"{type(model).__name__} takes pictures of one size, and edges make many"
+    require(can_pad, "edges", what, "give size=(height, width), or a DETR")
+    return KeepAspect(edges)
 
 
 def _moved(model: nn.Module, device: torch.device | str) -> nn.Module:

@@ -23,9 +23,14 @@ WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.b
 ALIASES = {
     **{size: f"PekingU/rtdetr_{size}vd" for size in ("r18", "r34", "r50", "r101")},
     **{f"v2_{size}": f"PekingU/rtdetr_v2_{size}vd" for size in ("r18", "r34", "r50", "r101")},
+    **{f"detr_r{n}": f"facebook/detr-resnet-{n}" for n in (50, 101)},
+    **{f"detr_r{n}_dc5": f"facebook/detr-resnet-{n}-dc5" for n in (50, 101)},
+    **{f"detr_r{n}_panoptic": f"facebook/detr-resnet-{n}-panoptic" for n in (50, 101)},
+    "detr_r50_dc5_panoptic": "facebook/detr-resnet-50-dc5-panoptic",
     **{f"{size}_o365": f"PekingU/rtdetr_{size}vd_coco_o365" for size in ("r18", "r50", "r101")},
 }
-"""Short names of the published checkpoints. `_o365`: pre-trained on Objects365, then COCO."""
+"""Short names of the published checkpoints. `_o365`: pre-trained on Objects365, then COCO.
+DETR's are the authors', under timm's names."""
 
 
 @dataclass(frozen=True)

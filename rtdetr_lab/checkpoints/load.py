@@ -26,13 +26,15 @@ from torch import Tensor, nn
 
 from rtdetr_lab.checkpoints.files import WeightsFile, read_json, read_weights
 from rtdetr_lab.checkpoints.infer import infer_config
+from rtdetr_lab.checkpoints.infer_detr import infer_detr, is_detr
 from rtdetr_lab.checkpoints.metadata import Metadata, metadata_for, metadata_from_dict
-from rtdetr_lab.checkpoints.preprocessor import image_size_of
+from rtdetr_lab.checkpoints.preprocessor import detr_metadata, image_size_of, pixels_of
 from rtdetr_lab.checkpoints.rename import import_tensors, table_of
 from rtdetr_lab.checkpoints.source import Source, locate
 from rtdetr_lab.checkpoints.strict import fit, is_class_head, num_classes_of
 from rtdetr_lab.checkpoints.transformers_config import from_transformers
 from rtdetr_lab.config import from_dict, replace_at
+from rtdetr_lab.detr import DETRConfig
 from rtdetr_lab.errors import CheckpointError, ConfigError, LabError
 
 log = logging.getLogger("rtdetr_lab")
@@ -67,7 +69,8 @@ def load_pretrained(
     reheaded = num_classes is not None and num_classes != trained_for
     if num_classes is not None and (reheaded or num_classes != cfg.num_classes):
         cfg = replace_at(cfg, "num_classes", num_classes)
-        metadata = replace(metadata_for(cfg.num_classes), image_size=metadata.image_size)
+        kept = {n: getattr(metadata, n) for n in ("image_size", "edges", "canvas_boxes")}
+        metadata = replace(metadata_for(cfg.num_classes), **kept)
     with torch.random.fork_rng(devices=[]):  # initial values come and go: seeds of others stay
         model = _built(cfg, weights.where)
     fit(model, tensors, weights.where, reheaded=reheaded)
@@ -110,11 +113,14 @@ def _description(
         found = _from_json(source, weights, classes)
     elif HEADER in weights.header:
         found = _from_ours(_header(weights), weights.where, classes)
-    if found is None:
-        scale = next((t for n, t in weights.tensors.items() if n.endswith("points_scale")), None)
-        cfg = config or infer_config(tensors, weights.where, scale)
-        return cfg, metadata_for(num_classes_of(tensors) or cfg.num_classes)
-    return config or found[0], found[1]
+    if found is not None:
+        return config or found[0], found[1]
+    if is_detr(tensors):
+        cfg = config or infer_detr(tensors, weights.where)
+        return cfg, detr_metadata(num_classes_of(tensors) or cfg.num_classes)
+    scale = next((t for n, t in weights.tensors.items() if n.endswith("points_scale")), None)
+    cfg = config or infer_config(tensors, weights.where, scale)
+    return cfg, metadata_for(num_classes_of(tensors) or cfg.num_classes)
 
 
 def _from_json(
@@ -131,8 +137,14 @@ def _from_json(
     if "model_type" not in tree:
         what = 'is neither ours ("format") nor transformers\' ("model_type")'
         raise CheckpointError(where, what, "give a folder that save_pretrained wrote")
-    cfg, names = from_transformers(tree, where)
-    size = image_size_of(source.config.parent / "preprocessor_config.json")
+    draws = any("mask_head." in name for name in weights.tensors)
+    cfg, names = from_transformers(tree, where, draws)
+    beside = source.config.parent / "preprocessor_config.json"
+    if isinstance(cfg, DETRConfig):
+        pixels = pixels_of(beside)
+        known = detr_metadata(cfg.num_classes, names, pixels)
+        return replace(cfg, mean=pixels.mean, std=pixels.std), known
+    size = image_size_of(beside)
     return cfg, metadata_for(cfg.num_classes, names, image_size=size)
 
 

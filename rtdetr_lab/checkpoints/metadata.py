@@ -3,12 +3,17 @@ r"""# Metadata: what a model remembers beside its weights
 A label is a number until somebody says that 15 is a cat, and a COCO result needs the category id 17
 that COCO gave it. Both travel with the weights, as do the picture size they were trained for, their
 licence, and where they came from.
+
+A DETR keeps the shape of a picture: `edges` are its shortest and longest side, and `image_size` is
+then only what fixed-size uses (export) take. `canvas_boxes` says what its boxes are fractions of
+where pictures are padded; see `images/softmax.py`.
 """
 
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from rtdetr_lab.errors import CheckpointError
+from rtdetr_lab.images.edges import Edges
 from rtdetr_lab.notation import Size
 
 COCO_NAMES = (
@@ -49,6 +54,8 @@ class Metadata:
     names: tuple[str, ...] = ()
     category_ids: tuple[int, ...] = ()
     image_size: Size = (640, 640)
+    edges: Edges | None = None
+    canvas_boxes: bool = False
     licence: str | None = None
     source: str | None = None
     revision: str | None = None
@@ -61,6 +68,9 @@ class Metadata:
             raise CheckpointError(where, what, remedy)
         if len(set(self.category_ids)) != len(self.category_ids):
             raise CheckpointError(where, "a category id stands twice", remedy)
+        if self.edges is not None and not 1 <= self.edges[0] <= self.edges[1]:
+            what = f"edges are {self.edges}"
+            raise CheckpointError(where, what, "give the shortest side and the longest, in pixels")
         if min(self.image_size) < 1:
             what = f"image_size is {self.image_size}"
             raise CheckpointError(where, what, "give (height, width) in pixels")
@@ -76,13 +86,17 @@ def metadata_from_dict(tree: Any, where: str) -> Metadata:
     if not isinstance(tree, dict) or set(tree) - known:
         extra = sorted(set(tree) - known) if isinstance(tree, dict) else tree
         raise CheckpointError(where, f"unknown: {extra}", f"use {', '.join(sorted(known))}")
-    for name, kind in (("names", str), ("category_ids", int), ("image_size", int)):
-        values = tree.get(name, [])
+    kinds = (("names", str), ("category_ids", int), ("image_size", int), ("edges", int))
+    for name, kind in kinds:
+        values = tree.get(name) or []
         if not isinstance(values, list) or any(type(v) is not kind for v in values):
             raise CheckpointError(where, f"{name} is {values}", f"give a list of {kind.__name__}")
     if len(tree.get("image_size", "hw")) != 2:
         what = f"image_size is {tree['image_size']}"
         raise CheckpointError(where, what, "give (height, width) in pixels")
+    if len(tree.get("edges") or "sl") != 2 or type(tree.get("canvas_boxes", False)) is not bool:
+        what = f"edges are {tree.get('edges')}, canvas_boxes is {tree.get('canvas_boxes')}"
+        raise CheckpointError(where, what, "give two numbers of pixels, and true or false")
     for name in ("licence", "source", "revision", "sha256"):
         if not isinstance(tree.get(name), str | None):
             raise CheckpointError(where, f"{name} is {tree[name]!r}", "give a text, or null")

@@ -1,15 +1,28 @@
 r"""# Preprocessor: what transformers' folders say about pixels
 
 `preprocessor_config.json` describes how a picture becomes a tensor. We read the size from it and
-refuse what would silently change every number: RT-DETR sees RGB in [0, 1] and nothing else.
+refuse what would silently change every number: RT-DETR sees RGB in [0, 1] and nothing else. A
+DETR's mean and spread become part of its configuration, which normalises.
+
+| model   | `size`                                   | here                         |
+|---------|------------------------------------------|------------------------------|
+| RT-DETR | `height`, `width`                        | `image_size`                 |
+| DETR    | `shortest_edge`, `longest_edge`          | `edges`                      |
+| DETR    | 800 and `max_size` 1333, as in 2020      | the same                     |
+| DETR    | `height`, `width`                        | `image_size`, no `edges`     |
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rtdetr_lab.checkpoints.coco_names import PUBLISHED_NAMES
 from rtdetr_lab.checkpoints.files import read_json
+from rtdetr_lab.checkpoints.metadata import Metadata, metadata_for
+from rtdetr_lab.detr import IMAGENET_MEAN, IMAGENET_STD, RGB
 from rtdetr_lab.errors import CheckpointError
+from rtdetr_lab.images.edges import PAPER_EDGES, Edges
 from rtdetr_lab.notation import Size
 
 
@@ -30,6 +43,88 @@ def image_size_of(path: Path) -> Size:
         what = f"size is {size}"
         raise CheckpointError(str(path), what, 'give {"height": 640, "width": 640}')
     return (sides[0], sides[1])
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """What a DETR is shown: its edges, or a fixed size; and how colours are normalised."""
+
+    edges: Edges | None = PAPER_EDGES
+    image_size: Size = (800, 800)
+    mean: RGB = IMAGENET_MEAN
+    std: RGB = IMAGENET_STD
+
+
+def pixels_of(path: Path) -> Pixels:
+    """What their `preprocessor_config.json` says for a DETR; without one, what the paper says."""
+    tree = read_json(path) if path.is_file() else {}
+    _refuse_scaled(tree, path)
+    if tree.get("resample", 2) != 2 or tree.get("pad_size"):
+        what = "resizes other than bilinearly, or pads to a fixed size"
+        raise CheckpointError(str(path), what, "prepare pictures yourself and call the model")
+    normalised = tree.get("do_normalize", True)
+    mean = _three(tree, "image_mean", IMAGENET_MEAN, path) if normalised else (0.0, 0.0, 0.0)
+    std = _three(tree, "image_std", IMAGENET_STD, path) if normalised else (1.0, 1.0, 1.0)
+    size = tree.get("size", {"shortest_edge": 800, "longest_edge": 1333})
+    if type(size) is int:
+        size = {"shortest_edge": size, "longest_edge": tree.get("max_size", 1333)}
+    kind: Any = size if isinstance(size, Mapping) else {}
+    for names in (("shortest_edge", "longest_edge"), ("height", "width")):
+        sides = tuple(kind.get(name) for name in names)
+        if all(type(side) is int and side > 0 for side in sides):
+            edges = sides if names[0] == "shortest_edge" else None
+            return Pixels(edges, (sides[0], sides[0] if edges else sides[1]), mean, std)
+    what = f"size is {size}"
+    raise CheckpointError(str(path), what, 'give {"shortest_edge": 800, "longest_edge": 1333}')
+
+
+PAPER_PIXELS = Pixels()
+
+
+def detr_metadata(
+    num_classes: int, names: tuple[str, ...] = (), pixels: Pixels = PAPER_PIXELS
+) -> Metadata:
+    """Metadata of a DETR: its labels are COCO's category ids, gaps included."""
+    names = names or PUBLISHED_NAMES.get(num_classes, ())
+    known = metadata_for(num_classes, names, edges=pixels.edges, image_size=pixels.image_size)
+    return replace(known, category_ids=tuple(range(num_classes))) if len(names) > 80 else known
+
+
+def detr_preprocessor_config(pixels: Pixels) -> dict[str, Any]:
+    """Their `preprocessor_config.json` for a DETR."""
+    height, width = pixels.image_size
+    size = {"height": height, "width": width}
+    if pixels.edges:
+        size = {"shortest_edge": pixels.edges[0], "longest_edge": pixels.edges[1]}
+    return {
+        "image_processor_type": "DetrImageProcessor",
+        "format": "coco_detection",
+        "do_resize": True,
+        "size": size,
+        "resample": 2,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(pixels.mean),
+        "image_std": list(pixels.std),
+        "do_pad": True,
+    }
+
+
+def _refuse_scaled(tree: Mapping[str, Any], path: Path) -> None:
+    whole = tree.get("do_rescale", True) and tree.get("do_resize", True)
+    if not whole or abs(tree.get("rescale_factor", 1 / 255) * 255 - 1) > 1e-6:
+        what = "does not resize, or asks for pixels in another range than [0, 1]"
+        raise CheckpointError(str(path), what, "prepare pictures yourself and call the model")
+
+
+def _three(tree: Mapping[str, Any], key: str, default: RGB, path: Path) -> RGB:
+    found = tree.get(key, default)
+    if isinstance(found, list | tuple) and len(found) == 3:
+        red, green, blue = found
+        if all(type(v) in (int, float) for v in found):
+            return (float(red), float(green), float(blue))
+    raise CheckpointError(f"{path}[{key}]", f"is {found!r}", "give three numbers")
 
 
 def preprocessor_config(image_size: Size) -> dict[str, Any]:

@@ -23,12 +23,19 @@ from torch import Tensor, nn
 from rtdetr_lab.checkpoints.files import digest, write_text, write_weights
 from rtdetr_lab.checkpoints.load import FORMAT, HEADER
 from rtdetr_lab.checkpoints.metadata import Metadata, metadata_for
-from rtdetr_lab.checkpoints.preprocessor import preprocessor_config
+from rtdetr_lab.checkpoints.preprocessor import (
+    Pixels,
+    detr_preprocessor_config,
+    preprocessor_config,
+)
 from rtdetr_lab.checkpoints.rename import export_tensors
 from rtdetr_lab.checkpoints.tables import TRANSFORMERS
+from rtdetr_lab.checkpoints.tables_detr import DETR, DETR_MASKS, DETR_MASKS_TIMM, DETR_TIMM
 from rtdetr_lab.checkpoints.transformers_config import to_transformers
+from rtdetr_lab.checkpoints.transformers_detr import draws, speaks_timm
 from rtdetr_lab.config import to_dict
 from rtdetr_lab.deformable_attention import points_per_level
+from rtdetr_lab.detr import DETRConfig
 from rtdetr_lab.errors import CheckpointError, ConfigError
 
 
@@ -73,15 +80,34 @@ def _save_ours(cfg: Any, tensors: Mapping[str, Tensor], known: Metadata, folder:
 
 def _save_theirs(cfg: Any, tensors: Mapping[str, Tensor], known: Metadata, folder: Path) -> None:
     tree = to_transformers(cfg, known.names)  # first: refuses what it cannot say
-    theirs = export_tensors(TRANSFORMERS, tensors, str(folder))
-    if tree["model_type"] == "rt_detr_v2":
-        theirs |= _scales(cfg)
+    is_detr = isinstance(cfg, DETRConfig)
+    theirs = (
+        _detr_tensors(cfg, tensors, folder)
+        if is_detr
+        else _rtdetr_tensors(cfg, tensors, folder, tree["model_type"])
+    )
     write_weights(folder / "model.safetensors", theirs, {})
     write_text(folder / "config.json", json.dumps(tree, indent=2) + "\n")
-    size = json.dumps(preprocessor_config(known.image_size), indent=2)
-    write_text(folder / "preprocessor_config.json", size + "\n")
+    pixels = preprocessor_config(known.image_size)
+    if is_detr:
+        pixels = detr_preprocessor_config(Pixels(known.edges, known.image_size, cfg.mean, cfg.std))
+    write_text(folder / "preprocessor_config.json", json.dumps(pixels, indent=2) + "\n")
     if known.licence:
         write_text(folder / "README.md", f"---\nlicense: {known.licence}\n---\n")
+
+
+def _rtdetr_tensors(
+    cfg: Any, tensors: Mapping[str, Tensor], folder: Path, model_type: str
+) -> dict[str, Tensor]:
+    theirs = export_tensors(TRANSFORMERS, tensors, str(folder))
+    return theirs | _scales(cfg) if model_type == "rt_detr_v2" else theirs
+
+
+def _detr_tensors(cfg: Any, tensors: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]:
+    own, timm = (DETR_MASKS, DETR_MASKS_TIMM) if draws(cfg) else (DETR, DETR_TIMM)
+    # Their batch norms are always frozen, and do not count.
+    counted = {n: t for n, t in tensors.items() if not n.endswith(".num_batches_tracked")}
+    return export_tensors(timm if speaks_timm(cfg) else own, counted, str(folder))
 
 
 def _scales(cfg: Any) -> dict[str, Tensor]:

@@ -9,7 +9,8 @@ Our v1 and v2 are one model, so the way back writes `rt_detr` wherever that can 
 should (`docs/differences.md`), which is `Discrete(shift=0.5)` here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
@@ -17,6 +18,7 @@ from torch import nn
 from rtdetr_lab.aifi import AIFIConfig
 from rtdetr_lab.backbone import ResNetDConfig
 from rtdetr_lab.ccff import CCFFConfig
+from rtdetr_lab.checkpoints.transformers_detr import detr_from_transformers, detr_to_transformers
 from rtdetr_lab.checkpoints.transformers_table import (
     BACKBONE,
     CRITERION,
@@ -36,6 +38,7 @@ from rtdetr_lab.criterion import CriterionConfig
 from rtdetr_lab.decoder import DecoderConfig
 from rtdetr_lab.deformable_attention import points_per_level
 from rtdetr_lab.denoising import DenoisingConfig
+from rtdetr_lab.detr import DETRConfig
 from rtdetr_lab.errors import ConfigError
 from rtdetr_lab.hybrid_encoder import HybridEncoderConfig
 from rtdetr_lab.layers import FrozenBatchNorm2d
@@ -50,28 +53,34 @@ TRAINING_ONLY = ("criterion", "denoising", "decoder.box_gradient")
 """Where a difference changes how a model learns and not what it answers."""
 
 
-def from_transformers(tree: Mapping[str, Any], where: str) -> tuple[RTDETRConfig, tuple[str, ...]]:
+def from_transformers(
+    tree: Mapping[str, Any], where: str, masks: bool | None = None
+) -> tuple[Any, tuple[str, ...]]:
     """Our config, and the class names, of their `config.json`.
 
-    Raises `ConfigError` for values that no model can be built from, or that ours cannot do.
+    `masks`: does a DETR draw? Without it, its `architectures` say so. Raises `ConfigError` for
+    values that no model can be built from, or that ours cannot do.
     """
     kind = tree.get("model_type")
-    known = kind in ("rt_detr", "rt_detr_v2")
-    require(known, where, f"model_type is {kind!r}", "give an rt_detr or rt_detr_v2")
+    known = kind in ("rt_detr", "rt_detr_v2", "detr")
+    require(known, where, f"model_type is {kind!r}", "give an rt_detr, rt_detr_v2 or detr")
+    if kind == "detr":
+        names = _class_names(tree, where)
+        with _placed(where):
+            return detr_from_transformers(tree, where, len(names), masks), names
+    return _rtdetr(tree, where)
+
+
+def _rtdetr(tree: Mapping[str, Any], where: str) -> tuple[RTDETRConfig, tuple[str, ...]]:
     _only(tree, ONLY, where)
     inner = dict(tree.get("backbone_config") or {})
     if "out_features" in inner and "out_indices" not in inner:
         inner["out_indices"] = [OUTPUT_NAMES.get(n, 0) for n in inner["out_features"]]
     _only(inner, ONLY_BACKBONE, f"{where}[backbone_config]")
     parts = parts_of(MODEL, tree, where) | parts_of(BACKBONE, inner, f"{where}[backbone_config]")
-    try:
+    with _placed(where):
         names = _class_names(tree, where)
         cfg = _assembled(parts, tree, len(names))
-    except ConfigError as error:
-        place = error.where if error.where.startswith(where) else f"{where}: {error.where}"
-        raise ConfigError(place, error.what, error.remedy) from error
-    except (TypeError, ValueError, AttributeError) as error:
-        raise ConfigError(where, str(error), "correct its values") from error
     for key, value in _said_twice(cfg).items():
         found = list(tree.get(key, DEFAULT_WIDTHS[key]))
         what = f"is {found}, the other values make it {value}"
@@ -79,9 +88,23 @@ def from_transformers(tree: Mapping[str, Any], where: str) -> tuple[RTDETRConfig
     return cfg, names
 
 
+@contextmanager
+def _placed(where: str) -> Iterator[None]:
+    """Whatever a config does not like, named by its file."""
+    try:
+        yield
+    except ConfigError as error:
+        place = error.where if error.where.startswith(where) else f"{where}: {error.where}"
+        raise ConfigError(place, error.what, error.remedy) from error
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ConfigError(where, str(error), "correct its values") from error
+
+
 def to_transformers(cfg: Any, names: tuple[str, ...]) -> dict[str, Any]:
     """Their `config.json` of our config; `ConfigError` for what theirs cannot say."""
-    require(isinstance(cfg, RTDETRConfig), "transformers", "is no RT-DETR", KEEP)
+    if isinstance(cfg, DETRConfig):
+        return detr_to_transformers(cfg, names)
+    require(isinstance(cfg, RTDETRConfig), "transformers", "is no RT-DETR or DETR", KEEP)
     require(isinstance(cfg.backbone, ResNetDConfig), "backbone", "is no ResNet-D", KEEP)
     points = set(points_per_level(cfg.decoder.num_points, cfg.decoder.num_levels))
     what = f"is {cfg.decoder.num_points}, transformers has one number for all levels"
