@@ -89,7 +89,7 @@ def test_a_model_and_data_are_enough_and_it_says_what_it_does(folder, tmp_path, 
     assert main([*begun, "--stop-after", "0s"]) == 0
     said = capsys.readouterr().out
     assert "nano: class heads kept: the data has the model's classes" in said
-    assert "fine-tune: 5,000 pictures (833 × 6) of 256 px in steps of 16, lr 0.0005" in said
+    assert "fine-tune: 5,000 pictures (833 × 6) of 256 px in steps of 16, lr 0.001" in said
 
 
 def test_other_classes_get_new_heads_frozen_parts_stay_and_both_are_said(folder, tmp_path, capsys):
@@ -158,7 +158,7 @@ def test_a_folder_without_both_splits_or_with_two_sets_of_classes_is_refused(
         (["--preset", "r101", "--recipe", "v2", "--augment", "flip"], (1e-4, 1e-6, 0.1)),
         (["--recipe", "paper", "--augment", "flip", "--lr", "1e-3"], (1e-3, 1e-4, 0.1)),
         (["--lr", "1e-2", "--clip-norm", "3"], (1e-2, 1e-2, 3)),
-        (["--recipe", "fine-tune", "--backbone-lr", "0"], (5e-4, 0, 1)),
+        (["--recipe", "fine-tune", "--backbone-lr", "0"], (1e-3, 0, 1)),
     ],
 )
 def test_options_change_a_recipe_and_the_rest_follows(words, rates):
