@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rtdetr_lab.errors import UnknownModelError
+from rtdetr_lab.errors import ConfigError, UnknownModelError
 from rtdetr_lab.viz import figures
+from rtdetr_lab.viz.training import score_curves
 
 
 def test_side_by_side_keeps_every_picture_and_a_white_gap():
@@ -38,6 +39,21 @@ def test_a_figure_that_cannot_be_drawn_is_named_and_the_others_are_drawn(
     assert figures.main(tmp_path) == 1
     assert "no.png not drawn: nano" in capsys.readouterr().err
     assert np.array_equal(np.asarray(Image.open(tmp_path / "yes.png").convert("RGB")), white)
+
+
+def test_runs_are_compared_over_the_pictures_they_have_seen():
+    runs = {
+        "a": [{"pictures": 16, "loss": 9.0}, {"pictures": 16, "AP50": 0.2}],
+        "b": [{"pictures": 8, "AP50": 0.1}, {"pictures": 16, "AP50": 0.5}],
+    }
+    axes = score_curves(runs)
+    lines = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
+    assert lines == {"a": [[16, 0.2]], "b": [[8, 0.1], [16, 0.5]]}
+    assert len({line.get_color() for line in axes.lines}) == 2
+    assert len({line.get_marker() for line in axes.lines}) == 2
+    assert figures.drawn(axes).shape[2] == 3
+    with pytest.raises(ConfigError, match="b: has no line with AP"):
+        score_curves({"b": [{"pictures": 8, "loss": 1.0}]})
 
 
 @pytest.mark.parametrize("name", ["shapes.png"])

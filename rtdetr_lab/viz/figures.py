@@ -8,11 +8,15 @@ This file stands on top of the package, like the command line: it is the one in 
 a model, because it is a user of everything and nobody imports it.
 """
 
+import io
+import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from PIL import Image
 
 from rtdetr_lab.data.shapes import DEFAULT, SHAPE_NAMES, VAL, draw
 from rtdetr_lab.detector import Detector
@@ -20,10 +24,17 @@ from rtdetr_lab.errors import LabError
 from rtdetr_lab.images.arrays import RGB, RGBs
 from rtdetr_lab.viz.boxes import annotate
 from rtdetr_lab.viz.palette import LIGHT
+from rtdetr_lab.viz.training import score_curves
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 HOME = Path(__file__).resolve().parents[2] / "docs" / "img"
 PICTURES = (0, 1, 2)
 """Which validation pictures are shown: the first ones, not the best ones."""
+RESULTS = HOME.parent / "results" / "data"
+BCCD = {"from nano": "bccd_from_nano.jsonl", "from scratch": "bccd_from_scratch.jsonl"}
+"""The records the curves are drawn from."""
 
 
 def side_by_side(pictures: RGBs, gap: int = 8) -> RGB:
@@ -56,13 +67,30 @@ def detections() -> RGB:
     return side_by_side(shown)
 
 
-FIGURES = {"shapes.png": shapes, "detections.png": detections}
+def bccd_curves() -> RGB:
+    """Blood cells, from scratch and from nano: what `docs/results/bccd.md` tells."""
+    runs = {}
+    for name, file in BCCD.items():
+        lines = (RESULTS / file).read_text(encoding="utf8").splitlines()
+        runs[name] = [json.loads(line) for line in lines]
+    return drawn(score_curves(runs))
+
+
+def drawn(axes: "Axes") -> RGB:
+    """The figure that axes belong to, as pixels."""
+    import matplotlib.pyplot as plt
+
+    buffer = io.BytesIO()
+    axes.figure.savefig(buffer, format="png", dpi=100)
+    plt.close(axes.figure)
+    return np.asarray(Image.open(buffer).convert("RGB"))
+
+
+FIGURES = {"shapes.png": shapes, "detections.png": detections, "bccd_curves.png": bccd_curves}
 
 
 def main(folder: Path = HOME) -> int:
     """Draw every figure into `folder`; 1 if one could not be drawn."""
-    from PIL import Image
-
     folder.mkdir(parents=True, exist_ok=True)
     failed = 0
     for name, figure in FIGURES.items():

@@ -4,10 +4,14 @@ The loss of a detector with deep supervision is a sum over layers of a sum over 
 the terms of one layer: which layer pays most, and for what?
 
     layer_losses({"class": [1.2, 0.9, 0.8], "L1": […], "GIoU": […]}, ["layer 0", …])
+
+Runs are compared over what they have seen, not over their own steps or hours:
+
+    score_curves({"from scratch": records, "from nano": others}, "AP50")
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +23,8 @@ if TYPE_CHECKING:
 
 HATCHES = ("", "///", "...", "xxx", "\\\\\\")
 """A second difference beside the colour."""
+
+MARKERS, DASHES = ("o", "s", "^", "D", "v"), ("-", "--", "-.", ":", (0, (3, 1, 1, 1)))
 
 
 def layer_losses(
@@ -48,4 +54,28 @@ def layer_losses(
     ax.legend(
         fontsize=8, frameon=False, ncols=len(terms), loc="lower center", bbox_to_anchor=(0.5, 1)
     )
+    return ax
+
+
+def score_curves(
+    runs: Mapping[str, Sequence[Mapping[str, Any]]],
+    score: str = "AP50",
+    ax: "Axes | None" = None,
+) -> "Axes":
+    """A line per run: `score` of its validations over the pictures it had seen by then.
+
+    `runs` maps a name to the lines of a `metrics.jsonl`. Raises `ConfigError` for a run that was
+    never validated.
+    """
+    ax = new_axes(ax, 3.4)
+    page = page_of(ax)
+    for i, (name, records) in enumerate(runs.items()):
+        points = [(r["pictures"], r[score]) for r in records if score in r]
+        require(points, name, f"has no line with {score}", "train with --eval-every")
+        style = {"color": page.color(i), "marker": MARKERS[i % 5], "linestyle": DASHES[i % 5]}
+        ax.plot(*zip(*points, strict=True), label=name, markersize=4, **style)
+    ax.set(xlabel="pictures seen", ylabel=f"{score} on validation", ylim=(0, 1), xlim=(0, None))
+    ax.grid(color=page.muted, alpha=0.25)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(frameon=False, loc="lower right")
     return ax
