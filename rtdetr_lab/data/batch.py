@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from rtdetr_lab.data.workers import caught, loaded
 from rtdetr_lab.errors import DataError, LabError
 from rtdetr_lab.notation import Size
 from rtdetr_lab.structures import Targets
@@ -181,7 +182,7 @@ def in_order(dataset: Dataset, batch_size: int, num_workers: int = 0) -> Iterato
         collate_fn=list,
         generator=torch.Generator().manual_seed(0),  # so that it draws nothing from the run's
     )
-    for samples in loader:
+    for samples in loaded(loader):
         for sample in samples:
             if isinstance(sample, LabError):
                 raise sample
@@ -190,7 +191,7 @@ def in_order(dataset: Dataset, batch_size: int, num_workers: int = 0) -> Iterato
 
 @dataclass(frozen=True)
 class _Loadable:
-    """An error that a worker raises would be wrapped; carried over as a value it keeps its type."""
+    """Samples by number; an error takes the place of the sample it is about."""
 
     dataset: Dataset
 
@@ -198,7 +199,4 @@ class _Loadable:
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> Sample | LabError:
-        try:
-            return self.dataset[index]
-        except LabError as error:
-            return error
+        return caught(lambda: self.dataset[index], f"data[{index}]")

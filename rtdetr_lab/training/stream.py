@@ -8,18 +8,19 @@ its random numbers from the seed and the position, too (`data/augment.py`).
 """
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from rtdetr_lab.data.augment import Augmentation, Place
 from rtdetr_lab.data.batch import Dataset, Sample, collate
+from rtdetr_lab.data.workers import caught, loaded
 from rtdetr_lab.errors import DataError, LabError
-from rtdetr_lab.structures import Targets
+
+Collate = Callable[[list[Sample]], tuple[Any, ...]]
 
 
 @dataclass(frozen=True)
@@ -57,10 +58,12 @@ def batches(
     last: int,
     num_workers: int,
     augment: Augmentation | None = None,
-) -> Iterator[tuple[Tensor, Targets]]:
+    collated: Collate = collate,
+) -> Iterator[Any]:
     """(images, targets) of steps `first` to `last - 1`, loaded ahead by `num_workers` processes.
 
-    The run ends at `last`: `augment` goes by how much of it lies behind.
+    The run ends at `last`: `augment` goes by how much of it lies behind. `collated` makes a batch
+    of samples, with padding as the third if it pads.
     """
     if not len(data):
         raise DataError("data", "holds no pictures", "give at least one")
@@ -69,16 +72,13 @@ def batches(
         cast(Any, _Steps()),
         batch_sampler=cast(Any, _Numbered(order)),
         num_workers=num_workers,
-        collate_fn=_Load(data, order, augment),
+        collate_fn=_Load(data, order, augment, collated),
         worker_init_fn=_ignore_signals if num_workers else None,
         # Its own generator: the loader must not draw from the random numbers of the run.
         generator=torch.Generator().manual_seed(seed),
         prefetch_factor=4 if num_workers else None,
     )
-    for batch in loader:
-        if isinstance(batch, LabError):
-            raise batch
-        yield batch
+    yield from loaded(loader)
 
 
 class _Steps:
@@ -102,27 +102,31 @@ class _Numbered:
 
 @dataclass(frozen=True)
 class _Load:
-    """Numbers to a batch, or the error on the way: raised inside a worker it would lose its type,
-    so it travels as a value."""
+    """Numbers to a batch, or the first error on the way as a value."""
 
     data: Dataset
     order: Batches
     augment: Augmentation | None
+    collated: Collate
 
-    def __call__(self, steps: list[tuple[int, list[int]]]) -> tuple[Tensor, Targets] | LabError:
+    def __call__(self, steps: list[tuple[int, list[int]]]) -> Any:
         ((step, indices),) = steps
         first = step * self.order.batch_size
-        try:
-            return collate([self._load(i, step, p) for p, i in enumerate(indices, first)])
-        except LabError as error:
-            return error
+        samples = []
+        for position, index in enumerate(indices, first):
+            sample = self._load(index, step, position)
+            if isinstance(sample, LabError):
+                return sample
+            samples.append(sample)
+        return caught(lambda: self.collated(samples), f"step {step + 1}")
 
-    def _load(self, index: int, step: int, position: int) -> Sample:
-        sample = self.data[index]
-        if self.augment is None:
+    def _load(self, index: int, step: int, position: int) -> Sample | LabError:
+        sample = caught(lambda: self.data[index], f"data[{index}]")
+        augment = self.augment
+        if augment is None or isinstance(sample, LabError):
             return sample
         place = Place(self.order.seed, position, step, step / self.order.last)
-        return self.augment(sample, place)
+        return caught(lambda: augment(sample, place), sample.name)
 
 
 def _ignore_signals(_: int) -> None:

@@ -1,0 +1,103 @@
+"""What goes wrong in a worker is said where the batch is asked for, in time and by name."""
+
+import os
+import signal
+import time
+from dataclasses import dataclass, replace
+from itertools import islice
+
+import pytest
+import torch
+from torch.utils.data import get_worker_info
+
+from rtdetr_lab.data.augment import Augmentation
+from rtdetr_lab.data.batch import in_order
+from rtdetr_lab.data.shapes import ShapesConfig, ShapesDataset
+from rtdetr_lab.errors import DataError, TrainingError
+from rtdetr_lab.training.stream import batches
+
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
+
+SHAPES = ShapesDataset(ShapesConfig(size=96, max_side=40.0, max_objects=4), seed=0, count=8)
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Pictures with file names; `broken` raises instead of loading, `deadly` kills its worker."""
+
+    broken: int = -1
+    deadly: int = -1
+    names, category_ids = SHAPES.names, SHAPES.category_ids
+
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, index):
+        if index == self.broken:
+            raise ValueError("no such thing")
+        if index == self.deadly and get_worker_info():
+            os.kill(os.getpid(), signal.SIGKILL)
+        sample = SHAPES[index]
+        return replace(sample, truth=replace(sample.truth, file_name=f"cells/{index}.jpg"))
+
+
+def stream(data, num_workers, augment=None):
+    return batches(data, 2, seed=0, first=0, last=40, num_workers=num_workers, augment=augment)
+
+
+def test_a_worker_that_is_killed_ends_the_stream_with_an_error_and_not_a_hang():
+    start = time.monotonic()
+    with pytest.raises(TrainingError, match=r"loader: a worker .* has died .*exit code -9.*fewer"):
+        list(stream(Cells(deadly=3), num_workers=2))
+    assert time.monotonic() - start < 20, "noticed within torch's five seconds, machines being busy"
+
+
+def test_so_does_one_that_dies_during_an_evaluation():
+    with pytest.raises(TrainingError, match="a worker that loads pictures has died"):
+        list(in_order(Cells(deadly=5), 2, num_workers=1))
+
+
+def test_the_death_of_a_worker_does_not_interrupt_a_step():
+    """torch would raise wherever the main process is; here it is heard at the next batch."""
+    before = signal.getsignal(signal.SIGCHLD)
+    feed = stream(Cells(), num_workers=1)
+    next(feed)
+    assert signal.getsignal(signal.SIGCHLD) is before
+    feed.close()
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_an_error_while_augmenting_names_the_file_and_the_line(num_workers):
+    def clumsy(sample, rng):
+        raise IndexError("out of range")
+
+    feed = stream(Cells(), num_workers, Augmentation(strong=(clumsy,), size=(64, 64)))
+    with pytest.raises(TrainingError, match=r"cells/\d\.jpg: IndexError: out of range \(test_load"):
+        next(feed)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_an_error_while_loading_names_the_place_in_the_data(num_workers):
+    with pytest.raises(TrainingError, match=r"data\[4\]: ValueError: no such thing"):
+        list(stream(Cells(broken=4), num_workers))
+
+
+def test_pictures_of_different_sizes_are_refused_by_file():
+    def uneven(sample, rng):
+        return replace(sample, image=sample.image[:, : 90 - int(sample.image_id)])
+
+    class Uneven(Cells):
+        def __getitem__(self, index):
+            return uneven(super().__getitem__(index), None)
+
+    with pytest.raises(DataError, match=r"cells/\d\.jpg: is \d\d×96, the first of the batch"):
+        next(stream(Uneven(), 0))
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_every_batch_says_which_files_it_holds_whoever_loads_it(num_workers):
+    held = [targets.pictures for _, targets in islice(stream(Cells(), num_workers), 8)]
+    assert sorted(sum(held[:4], ())) == [f"cells/{i}.jpg" for i in range(8)]
+    images, targets = next(stream(Cells(), num_workers))
+    first = int(targets.pictures[0][6])
+    assert torch.equal(images[0], SHAPES[first].image.float() / 255)
