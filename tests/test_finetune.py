@@ -9,7 +9,7 @@ from training_toy import Toy, ToyData
 
 from rtdetr_lab.checkpoints.metadata import Metadata
 from rtdetr_lab.checkpoints.strict import is_class_head
-from rtdetr_lab.detr import detr_r50
+from rtdetr_lab.detr import detr_nano, detr_r50
 from rtdetr_lab.errors import ConfigError, TrainingError
 from rtdetr_lab.rtdetr import rtdetr_nano, rtdetr_r18, rtdetr_r34, rtdetr_r50, rtdetr_r101
 from rtdetr_lab.rtdetrv2 import rtdetrv2_r50_m
@@ -56,6 +56,14 @@ def test_as_many_other_classes_are_still_other_classes():
     ready = prepare(pretrained(), ("v", "w", "x", "y", "z"))
     assert len(ready.new_heads) == 9
     assert all(head.old == head.new for head in ready.new_heads)
+
+
+def test_a_detr_keeps_its_place_for_no_object():
+    model = detr_nano(5).build()
+    model.metadata = Metadata(NAMES, (1, 2, 3, 4, 5))
+    ready = prepare(model, ("red", "white"))
+    assert {head.name for head in ready.new_heads} == {"class_head.weight", "class_head.bias"}
+    assert len(ready.model.class_head.bias) == 3
 
 
 def test_new_heads_follow_from_the_seed_and_touch_no_other_random_numbers():
