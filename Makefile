@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-full lint notebooks docs figures
+.PHONY: demo test test-full lint notebooks docs figures campaign
 
 demo: .venv/core  ## detect on a sample picture, and check against the oracle where it is installed
 	$(BIN)/rtdetr-lab demo
@@ -25,6 +25,9 @@ notebooks: .venv/notebooks  ## notebooks/NN_name.py to an executed .ipynb, where
 
 docs: .venv/docs  ## the site, into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+campaign: .venv/dev  ## damage, malice, kills and planted bugs, all of them (an hour); its page
+	$(BIN)/python tests/campaign/report.py
 
 figures: .venv/dev  ## the pictures of the README and the site
 	$(BIN)/python -m rtdetr_lab.viz.figures
