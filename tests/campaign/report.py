@@ -113,7 +113,7 @@ SIGKILL, {kills["inside"]} of them inside a save; {kills["struck"]} kills met a 
 """
     bugs = read("bugs")
     caught = [b for b in bugs if b["caught_by"]]
-    text += f"""`python tests/campaign/bugs.py` writes one plausible bug at a time into a copy of
+    text += """`python tests/campaign/bugs.py` writes one plausible bug at a time into a copy of
 the package (`mutants.py` lists them) and runs its tests: """
     text += f"{len(caught)} of {len(bugs)} were caught, "
     places = [sum(b["caught_by"] == p for b in bugs) for p in ("chapter", "package", "oracle")]
