@@ -5,8 +5,10 @@ import json
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from coco_sets import random_set
 from torch import nn
 
 from rtdetr_lab.boxes import inverse_sigmoid
@@ -16,6 +18,8 @@ from rtdetr_lab.data.shapes import VAL, ShapesConfig, ShapesDataset
 from rtdetr_lab.errors import DataError, MissingExtraError
 from rtdetr_lab.evaluation.coco import NAMES, coco_metrics, coco_truth
 from rtdetr_lab.evaluation.evaluate import evaluate
+from rtdetr_lab.evaluation.library import accumulated
+from rtdetr_lab.evaluation.table import Table
 from rtdetr_lab.structures import LayerPrediction, Prediction
 
 SHAPES = ShapesDataset(ShapesConfig(size=96, max_side=40.0, max_objects=5), VAL, 6)
@@ -26,7 +30,9 @@ def truth(boxes, labels, crowd=(), image_id=1):
     size = boxes[:, 2:] - boxes[:, :2]
     is_crowd = torch.zeros(len(boxes), dtype=torch.bool)
     is_crowd[list(crowd)] = True
-    return Truth(image_id, (200, 300), torch.tensor(labels), boxes, size.prod(1), is_crowd)
+    return Truth(
+        image_id, (200, 300), torch.tensor(labels, dtype=torch.int64), boxes, size.prod(1), is_crowd
+    )
 
 
 def found(box_xyxy, score, category=10, image_id=1):
@@ -96,8 +102,8 @@ def test_the_first_annotation_counts_like_any_other():
 
 def test_the_numbers_are_a_mapping_that_json_can_keep():
     metrics = coco_metrics(ONE, [])
-    assert tuple(metrics) == NAMES
-    assert len(metrics) == 12
+    assert tuple(metrics) == (*NAMES, "AP_class/a")
+    assert len(metrics) == 13
     assert json.loads(json.dumps(dict(metrics)))["AP50"] == metrics["AP50"] == metrics.AP50
     with pytest.raises(KeyError):
         metrics["mAP"]
@@ -115,6 +121,36 @@ def test_the_numbers_are_a_mapping_that_json_can_keep():
 def test_detections_that_would_count_for_nothing_are_refused(detection, message):
     with pytest.raises(DataError, match=message):
         coco_metrics(ONE, [found([0, 0, 1, 1], 0.5), detection])
+
+
+def test_without_an_object_to_find_ap_is_undefined_and_said_to_be():
+    only_crowd = truth([[0, 0, 9, 9]], [0], crowd=[0], image_id=2)
+    nothing = coco_truth([truth([], []), only_crowd], ["a"], [10])
+    for detections in ([], [found([0, 0, 50, 50], 0.9)]):
+        metrics = coco_metrics(nothing, detections)
+        assert metrics.AP == metrics["AP_class/a"] == metrics.AR100 == -1
+        assert metrics.num_objects == 0
+        assert "AP is not defined" in str(metrics)
+        assert "-1" not in str(metrics)
+
+
+def test_classes_evaluated_a_few_at_a_time_give_the_same_numbers():
+    tree, detections = random_set(seed=5, pictures=12, classes=7, each=30)
+    table = Table.of(detections, tree)
+    together, apart = accumulated(tree, table), accumulated(tree, table, at_once=40)
+    assert all(map(np.array_equal, together, apart))
+
+
+def test_only_the_best_hundred_of_a_class_in_a_picture_are_kept():
+    tree, detections = random_set(seed=6, pictures=2, classes=2, each=400)
+    table = Table.of(detections, tree)
+    kept = table.best(100)
+    assert len(kept) == 400
+    for image in (0, 1):
+        for category in (1, 2):
+            of = (table.image_ids == image) & (table.category_ids == category)
+            mine = (kept.image_ids == image) & (kept.category_ids == category)
+            assert sorted(kept.scores[mine]) == sorted(table.scores[of])[-100:]
 
 
 def test_without_the_library_the_extra_is_named(monkeypatch):

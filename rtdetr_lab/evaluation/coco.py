@@ -16,16 +16,18 @@ agrees with COCO's own to the last digit.
 A number is -1, as COCO has it, where there is no object to find.
 """
 
-import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from rtdetr_lab.boxes import xywh_from_xyxy
 from rtdetr_lab.data.batch import Truth
-from rtdetr_lab.errors import DataError, MissingExtraError
+from rtdetr_lab.evaluation.library import MAX_DETECTIONS, accumulated
+from rtdetr_lab.evaluation.table import Table
 
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
@@ -39,11 +41,12 @@ class ClassMetrics:
     AP50: float
     AP75: float
     AR100: float
+    num_objects: int = 0
 
 
 @dataclass(frozen=True)
 class Metrics(Mapping[str, float]):
-    """The twelve numbers, as attributes and as a mapping; `str()` is the table by class."""
+    """The twelve numbers as attributes; with `AP_class/NAME` as a mapping; `str()` is a table."""
 
     AP: float
     AP50: float
@@ -59,25 +62,42 @@ class Metrics(Mapping[str, float]):
     ARl: float
     classes: tuple[ClassMetrics, ...] = ()
 
+    @property
+    def by_name(self) -> dict[str, float]:
+        """The twelve, and `AP_class/NAME` for every class."""
+        twelve = {name: float(getattr(self, name)) for name in NAMES}
+        return twelve | {f"AP_class/{row.name}": row.AP for row in self.classes}
+
+    @property
+    def num_objects(self) -> int:
+        """What there was to find. If nothing, every number is -1."""
+        return sum(row.num_objects for row in self.classes)
+
     def __getitem__(self, name: str) -> float:
-        if name not in NAMES:
-            raise KeyError(name)
-        return float(getattr(self, name))
+        return self.by_name[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(NAMES)
+        return iter(self.by_name)
 
     def __len__(self) -> int:
-        return len(NAMES)
+        return len(self.by_name)
 
     def __str__(self) -> str:
-        rows = (ClassMetrics("all", self.AP, self.AP50, self.AP75, self.AR100), *self.classes)
-        width = max(len(row.name) for row in rows)
-        lines = [f"{'class':{width}}     AP   AP50   AP75  AR100"]
+        of_all = (self.AP, self.AP50, self.AP75, self.AR100, self.num_objects)
+        rows = (ClassMetrics("all", *of_all), *self.classes)
+        width = max(len("class"), *(len(row.name) for row in rows))
+        lines = [f"{'class':{width}}     AP   AP50   AP75  AR100 objects"]
         for row in rows:
-            cells = [f"{n:6.3f}" if n >= 0 else "     –" for n in (row.AP, row.AP50, row.AP75)]
-            lines.append(f"{row.name:{width}} {' '.join(cells)} {row.AR100:6.3f}")
+            cells = [shown(n) for n in (row.AP, row.AP50, row.AP75, row.AR100)]
+            lines.append(f"{row.name:{width}} {' '.join(cells)} {row.num_objects:7d}")
+        if not self.num_objects:
+            lines.append("There is no object to find in these pictures: AP is not defined.")
         return "\n".join(lines)
+
+
+def shown(number: float) -> str:
+    """Three digits, or a dash where there was nothing to find."""
+    return f"{number:6.3f}" if number >= 0 else "     –"
 
 
 def coco_truth(
@@ -114,12 +134,25 @@ def coco_metrics(
     Raises `MissingExtraError` without faster-coco-eval, `DataError` for detections on pictures or
     of categories the ground truth does not list, or with boxes and scores that are not finite.
     """
-    precision, recall = _accumulated(ground_truth, _checked(detections, ground_truth))
-    names = [str(c["name"]) for c in sorted(ground_truth["categories"], key=lambda c: c["id"])]
+    return scored(ground_truth, Table.of(detections, ground_truth)).metrics
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """The numbers, and the curves they are the area of: precision by (threshold, recall, class) for
+    objects of all sizes and 100 detections a picture; -1 where there is nothing to find."""
+
+    metrics: Metrics
+    precision: Float[np.ndarray, "10 101 K"]
+
+
+def scored(ground_truth: Mapping[str, Any], table: Table) -> Scored:
+    """The numbers and curves of a table of detections."""
+    precision, recall = accumulated(ground_truth, table)
     last = len(MAX_DETECTIONS) - 1
     ap = {size: _mean(precision[..., i, last]) for i, size in enumerate(SIZES)}
     ar = {size: _mean(recall[..., i, last]) for i, size in enumerate(SIZES)}
-    return Metrics(
+    metrics = Metrics(
         AP=ap["all"],
         AP50=_mean(precision[IOU_50, ..., 0, last]),
         AP75=_mean(precision[IOU_75, ..., 0, last]),
@@ -132,72 +165,37 @@ def coco_metrics(
         ARs=ar["small"],
         ARm=ar["medium"],
         ARl=ar["large"],
-        classes=tuple(
-            ClassMetrics(
-                name,
-                AP=_mean(precision[:, :, k, 0, last]),
-                AP50=_mean(precision[IOU_50, :, k, 0, last]),
-                AP75=_mean(precision[IOU_75, :, k, 0, last]),
-                AR100=_mean(recall[:, k, 0, last]),
-            )
-            for k, name in enumerate(names)
-        ),
+        classes=_by_class(ground_truth, precision[..., 0, last], recall[..., 0, last]),
     )
+    return Scored(metrics, precision[..., 0, last])
 
 
 IOU_50, IOU_75 = 0, 5
 """Places of 0.5 and 0.75 among the ten thresholds."""
 
 SIZES = ("all", "small", "medium", "large")
-MAX_DETECTIONS = (1, 10, 100)
 
 
-def _accumulated(
-    ground_truth: Mapping[str, Any], detections: list[dict[str, Any]]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Precision by (threshold, recall, class, size, count); recall by the same without recall."""
-    try:
-        from faster_coco_eval import COCO, COCOeval_faster
-    except ImportError as error:
-        what = "COCO's numbers need faster-coco-eval"
-        remedy = "pip install 'rtdetr_lab[eval]'"
-        raise MissingExtraError("evaluation", what, remedy) from error
-    # Objects without "iscrowd" or "area" are common in small data sets; the library wants both.
-    annotations = [{"iscrowd": 0, "area": _area(a), **a} for a in ground_truth["annotations"]]
-    truth, found = COCO(), COCO()
-    truth.dataset = {**ground_truth, "annotations": annotations}
-    found.dataset = {**truth.dataset, "annotations": detections}
-    for data in (truth, found):
-        data.createIndex()
-    evaluation = COCOeval_faster(truth, found, "bbox")
-    evaluation.params.maxDets = list(MAX_DETECTIONS)
-    evaluation.evaluate()
-    evaluation.accumulate()
-    return np.asarray(evaluation.eval["precision"]), np.asarray(evaluation.eval["recall"])
+def _by_class(
+    ground_truth: Mapping[str, Any], precision: np.ndarray, recall: np.ndarray
+) -> tuple[ClassMetrics, ...]:
+    objects = Counter(a["category_id"] for a in ground_truth["annotations"] if not _is_crowd(a))
+    categories = sorted(ground_truth["categories"], key=lambda c: c["id"])
+    return tuple(
+        ClassMetrics(
+            str(category["name"]),
+            AP=_mean(precision[:, :, k]),
+            AP50=_mean(precision[IOU_50, :, k]),
+            AP75=_mean(precision[IOU_75, :, k]),
+            AR100=_mean(recall[:, k]),
+            num_objects=objects[category["id"]],
+        )
+        for k, category in enumerate(categories)
+    )
 
 
-def _checked(
-    detections: Sequence[Mapping[str, Any]], ground_truth: Mapping[str, Any]
-) -> list[dict[str, Any]]:
-    images = {image["id"] for image in ground_truth["images"]}
-    categories = {category["id"] for category in ground_truth["categories"]}
-    checked = []
-    for i, d in enumerate(detections):
-        where = f"detections[{i}]"
-        if d["image_id"] not in images:
-            what = f"is on picture {d['image_id']!r}, which the ground truth does not list"
-            raise DataError(where, what, "evaluate on the pictures that were detected on")
-        if d["category_id"] not in categories:
-            what = f"is of category {d['category_id']!r}, which the ground truth does not list"
-            raise DataError(where, what, "map labels to category ids (dataset.category_ids)")
-        if not all(map(math.isfinite, (*d["bbox"], d["score"]))):
-            raise DataError(where, "has a box or score that is not finite", "check the weights")
-        checked.append({**d, "id": i + 1, "area": _area(d), "iscrowd": 0})
-    return checked
-
-
-def _area(entry: Mapping[str, Any]) -> float:
-    return float(entry["bbox"][2] * entry["bbox"][3])
+def _is_crowd(annotation: Mapping[str, Any]) -> bool:
+    return bool(annotation.get("iscrowd", 0))
 
 
 def _mean(values: np.ndarray) -> float:

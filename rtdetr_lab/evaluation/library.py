@@ -1,0 +1,76 @@
+"""# Library: precision and recall from faster-coco-eval, a few classes at a time
+
+Classes have nothing to do with each other, and the library wants a dictionary per detection. So it
+gets as many classes at a time as have `AT_ONCE` detections together: the numbers are the same, and
+the memory does not grow with the data set.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from rtdetr_lab.errors import MissingExtraError
+from rtdetr_lab.evaluation.table import Table
+
+MAX_DETECTIONS = (1, 10, 100)
+AT_ONCE = 150_000
+
+
+def accumulated(
+    ground_truth: Mapping[str, Any], table: Table, at_once: int = AT_ONCE
+) -> tuple[np.ndarray, np.ndarray]:
+    """Precision by (threshold, recall, class, size, count); recall by the same without recall.
+
+    -1 stands where there is nothing to find. Raises `MissingExtraError` without the library.
+    """
+    table = table.best(MAX_DETECTIONS[-1])
+    parts = [
+        _accumulated(ground_truth, table, ids) for ids in _groups(ground_truth, table, at_once)
+    ]
+    precision, recall = zip(*parts, strict=True)
+    return np.concatenate(precision, axis=2), np.concatenate(recall, axis=1)
+
+
+def _groups(ground_truth: Mapping[str, Any], table: Table, at_once: int) -> Iterator[list[int]]:
+    ids, counts = np.unique(table.category_ids, return_counts=True)
+    count_of = dict(zip(ids.tolist(), counts.tolist(), strict=True))
+    group, size = list[int](), 0
+    for category in sorted(c["id"] for c in ground_truth["categories"]):
+        if group and size + count_of.get(category, 0) > at_once:
+            yield group
+            group, size = [], 0
+        group.append(category)
+        size += count_of.get(category, 0)
+    yield group
+
+
+def _accumulated(
+    ground_truth: Mapping[str, Any], table: Table, category_ids: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    try:
+        from faster_coco_eval import COCO, COCOeval_faster
+    except ImportError as error:
+        what = "COCO's numbers need faster-coco-eval"
+        remedy = "pip install 'rtdetr_lab[eval]'"
+        raise MissingExtraError("evaluation", what, remedy) from error
+    wanted = set(category_ids)
+    # Objects without "iscrowd" or "area" are common in small data sets; the library wants both.
+    annotations = [
+        {"iscrowd": 0, "area": a["bbox"][2] * a["bbox"][3], **a}
+        for a in ground_truth["annotations"]
+        if a["category_id"] in wanted
+    ]
+    listed = [c for c in ground_truth["categories"] if c["id"] in wanted]
+    truth, found = COCO(), COCO()
+    truth.dataset = {"images": ground_truth["images"], "categories": listed}
+    found.dataset = dict(truth.dataset)
+    truth.dataset["annotations"] = annotations
+    found.dataset["annotations"] = table.at(np.isin(table.category_ids, category_ids)).rows()
+    for data in (truth, found):
+        data.createIndex()
+    evaluation = COCOeval_faster(truth, found, "bbox")
+    evaluation.params.maxDets = list(MAX_DETECTIONS)
+    evaluation.evaluate()
+    evaluation.accumulate()
+    return np.asarray(evaluation.eval["precision"]), np.asarray(evaluation.eval["recall"])
