@@ -10,7 +10,7 @@ contiguous classes; `classes` knows what they are called and which category of t
 were (COCO counts 80 classes with ids up to 90).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from rtdetr_lab.boxes import xywh_from_xyxy
 from rtdetr_lab.config import require
-from rtdetr_lab.errors import ImageError, MissingExtraError
+from rtdetr_lab.errors import ConfigError, ImageError, MissingExtraError
 from rtdetr_lab.images.arrays import RGB
 from rtdetr_lab.images.postprocess import Found
 from rtdetr_lab.notation import Size
@@ -63,6 +63,27 @@ class Classes:
         near = get_close_matches(name, self.names, n=3, cutoff=0.3) or list(self.names[:5])
         require(name in self.names, "class", f"no {name!r}", f"nearest: {', '.join(near)}")
         return self.names.index(name)
+
+
+def classes_of(model: nn.Module, names: Iterable[str] | None = None) -> Classes:
+    """What a model's labels are called: `names`, else what its checkpoint says, else numbers."""
+    metadata = getattr(model, "metadata", None)
+    num_classes = getattr(getattr(model, "cfg", None), "num_classes", None)
+    if names is not None:
+        classes = Classes(tuple(names))
+    elif metadata is not None and metadata.names:
+        classes = Classes(metadata.names, metadata.category_ids)
+    elif num_classes is not None:
+        classes = Classes.unnamed(num_classes)
+    else:
+        raise ConfigError("names", f"{type(model).__name__} has no cfg.num_classes", "pass names=…")
+    require(
+        num_classes in (None, len(classes)),
+        "names",
+        f"{len(classes)} names for a model with {num_classes} classes",
+        "give every class one name",
+    )
+    return classes
 
 
 @dataclass(frozen=True)

@@ -22,21 +22,15 @@ import torch
 from torch import nn
 
 from rtdetr_lab.config import require
-from rtdetr_lab.detections import Classes, Detections
-from rtdetr_lab.detr import DETRConfig
+from rtdetr_lab.detections import Detections, classes_of
 from rtdetr_lab.errors import ConfigError, ImageError
-from rtdetr_lab.evaluation.evaluate import postprocess_for
+from rtdetr_lab.evaluation.answers import answers, keeps_aspect
 from rtdetr_lab.images.arrays import RGB, RGBs
 from rtdetr_lab.images.decode import DEFAULT_LIMITS, Limits, decode, describe
 from rtdetr_lab.images.edges import Edges, KeepAspect
 from rtdetr_lab.images.postprocess import Found, suppress
 from rtdetr_lab.images.preprocess import Preprocess
-from rtdetr_lab.images.softmax import (
-    Fractions,
-    of_the_canvas,
-    of_the_picture,
-    postprocess_softmax,
-)
+from rtdetr_lab.images.softmax import Fractions, of_the_canvas, of_the_picture
 from rtdetr_lab.images.tiling import Tiling
 from rtdetr_lab.notation import Size
 
@@ -68,7 +62,7 @@ class Detector:
     ) -> None:
         self.model = model if device is None else _moved(model, device)
         metadata = getattr(model, "metadata", None)
-        self.classes = _classes(model, names, metadata)
+        self.classes = classes_of(model, names)
         self.threshold = _checked("threshold", threshold)
         self.preprocess = _preprocess(model, size, edges, metadata)
         of_canvas = metadata is not None and metadata.canvas_boxes
@@ -183,15 +177,8 @@ class Detector:
             raise ConfigError("Detector", what, "call model.eval()")
         like = next(self.model.parameters(), torch.zeros(()))
         sizes = [(rgb.shape[0], rgb.shape[1]) for rgb in pictures]
-        if isinstance(self.preprocess, KeepAspect):
-            canvas, padding = self.preprocess.batch(pictures)
-            padding = padding.to(like.device)
-            prediction = self.model(canvas.to(like), padding=padding)
-            return postprocess_softmax(
-                prediction, sizes, threshold, padding=padding, fractions=self.fractions
-            )
-        images = self.preprocess.batch(pictures).to(like)
-        return postprocess_for(self.model)(self.model(images), sizes, threshold)
+        images = [self.preprocess(rgb) for rgb in pictures]
+        return answers(self.model, images, sizes, threshold, to=like, fractions=self.fractions)
 
     def __repr__(self) -> str:
         seen = self.preprocess
@@ -209,9 +196,8 @@ def _preprocess(
         size, edges = metadata.image_size, metadata.edges
     if edges is None:
         return Preprocess(size or (640, 640))
-    can_pad = isinstance(getattr(model, "cfg", None), DETRConfig)
     what = f"{type(model).__name__} takes pictures of one size, and edges make many"
-    require(can_pad, "edges", what, "give size=(height, width), or a DETR")
+    require(keeps_aspect(model), "edges", what, "give size=(height, width), or a DETR")
     return KeepAspect(edges)
 
 
@@ -226,22 +212,3 @@ def _moved(model: nn.Module, device: torch.device | str) -> nn.Module:
 def _checked(where: str, fraction: float) -> float:
     require(0 <= fraction <= 1, where, f"{fraction} is not a score", "take a number from 0 to 1")
     return fraction
-
-
-def _classes(model: nn.Module, names: Iterable[str] | None, metadata: Any) -> Classes:
-    num_classes = getattr(getattr(model, "cfg", None), "num_classes", None)
-    if names is not None:
-        classes = Classes(tuple(names))
-    elif metadata is not None and metadata.names:
-        classes = Classes(metadata.names, metadata.category_ids)
-    elif num_classes is not None:
-        classes = Classes.unnamed(num_classes)
-    else:
-        raise ConfigError("names", f"{type(model).__name__} has no cfg.num_classes", "pass names=…")
-    require(
-        num_classes in (None, len(classes)),
-        "names",
-        f"{len(classes)} names for a model with {num_classes} classes",
-        "give every class one name",
-    )
-    return classes

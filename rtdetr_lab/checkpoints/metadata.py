@@ -54,12 +54,12 @@ class Metadata:
     names: tuple[str, ...] = ()
     category_ids: tuple[int, ...] = ()
     image_size: Size = (640, 640)
-    edges: Edges | None = None
-    canvas_boxes: bool = False
     licence: str | None = None
     source: str | None = None
     revision: str | None = None
     sha256: str | None = None
+    edges: Edges | None = None
+    canvas_boxes: bool = False
 
     def __post_init__(self) -> None:
         where, remedy = "metadata", "give one name and one category id per class"

@@ -9,10 +9,12 @@ from rtdetr_lab.commands.base import say
 from rtdetr_lab.errors import ConfigError
 
 SIZES = ("r18", "r34", "r50_m", "r50", "r101")
+DETR_SIZES = ("nano", "r50", "r101", "r50_dc5", "r101_dc5")
 PRESETS = {
     "nano": "rtdetr:rtdetr_nano",
     **{size: f"rtdetr:rtdetr_{size}" for size in SIZES},
     **{f"v2_{size}": f"rtdetrv2:rtdetrv2_{size}" for size in SIZES},
+    **{f"detr_{size}": f"detr:detr_{size}" for size in DETR_SIZES},
 }
 """What `--preset` may name."""
 
@@ -49,13 +51,15 @@ def from_preset(
     from rtdetr_lab.training.finetune import freeze_module
     from rtdetr_lab.training.state import seed_everything
 
-    cfg, size = preset(name, num_classes), 256 if name == "nano" else 640
+    cfg, size = preset(name, num_classes), 256 if name.endswith("nano") else 640
     if not backbone:
         if freeze:
             what, remedy = "would freeze weights that never learnt anything", "give --model"
             raise ConfigError("--freeze", what, f"{remedy}, or --backbone-weights")
         # Frozen statistics are those of a pretrained backbone; new weights need their own.
         cfg = replace_at(cfg, "backbone.norm", nn.BatchNorm2d)
+        if name.startswith("detr_"):
+            cfg = replace_at(cfg, "backbone.frozen_stages", 0)
     if not freeze:
         return Beginning(cfg, cfg, size)
     seed_everything(seed)

@@ -13,15 +13,12 @@ from torch import Tensor, nn
 
 from rtdetr_lab.boxes import xywh_from_xyxy
 from rtdetr_lab.data.batch import Dataset, Sample, Truth, as_float, in_order
-from rtdetr_lab.detr import DETRConfig
 from rtdetr_lab.errors import DataError
+from rtdetr_lab.evaluation.answers import answers
 from rtdetr_lab.evaluation.coco import Metrics, coco_metrics, coco_truth
-from rtdetr_lab.images.postprocess import Found, postprocess
-from rtdetr_lab.images.softmax import postprocess_softmax
-from rtdetr_lab.notation import Size
+from rtdetr_lab.images.postprocess import Found
 from rtdetr_lab.structures import Prediction
 
-Postprocess = Callable[[Prediction, Sequence[Size], float], list[Found]]
 Progress = Callable[[Iterable[list[Sample]]], Iterable[list[Sample]]]
 
 
@@ -60,16 +57,8 @@ def detect(
     """All Q answers for every sample, in pixels of the stored pictures."""
     if device is None and isinstance(model, nn.Module):
         device = next((p.device for p in model.parameters()), None)
-    images = torch.stack([as_float(s.image) for s in samples]).to(device)
-    prediction = model(images)
-    everything = -1.0
-    return postprocess_for(model)(prediction, [s.size for s in samples], everything)
-
-
-def postprocess_for(model: object) -> Postprocess:
-    """How this model's logits become scores: DETR's classes exclude each other."""
-    is_detr = isinstance(getattr(model, "cfg", None), DETRConfig)
-    return postprocess_softmax if is_detr else postprocess
+    images, everything = [as_float(s.image) for s in samples], -1.0
+    return answers(model, images, [s.size for s in samples], everything, to=device)
 
 
 def coco_detections(

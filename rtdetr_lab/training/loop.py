@@ -24,7 +24,9 @@ from tqdm import tqdm
 
 from rtdetr_lab.checkpoints.backbone import load_backbone
 from rtdetr_lab.config import build
-from rtdetr_lab.data.batch import Dataset
+from rtdetr_lab.data.batch import Dataset, collate
+from rtdetr_lab.data.canvas import collate_on_canvas
+from rtdetr_lab.evaluation.answers import keeps_aspect
 from rtdetr_lab.training import state as keep
 from rtdetr_lab.training.finetune import check_classes
 from rtdetr_lab.training.folder import enter, saved_state
@@ -128,11 +130,12 @@ class Session:
             keep.save_last(self.folder, self._state())
         last, workers = config.num_steps, config.num_workers
         order = (config.batch_size, config.seed, first, last)
-        stream = batches(self.data, *order, workers, config.augment)
+        collated = collate_on_canvas if keeps_aspect(trainer.model) else collate
+        stream = batches(self.data, *order, workers, config.augment, collated)
         with self._bar(first, last) as bar:
-            for images, targets in stream:
-                trainer.learn(images, targets)
-                bar.update(len(images))
+            for batch in stream:
+                trainer.learn(*batch)
+                bar.update(config.batch_size)
                 paused = self.stop(trainer.step - first)
                 self._between(bar, paused or trainer.step == last)
                 if paused:

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from rtdetr_lab.config import to_json
+from rtdetr_lab.detr import cardinality_error
 from rtdetr_lab.errors import TrainingError
+from rtdetr_lab.evaluation.answers import keeps_aspect
 from rtdetr_lab.structures import Targets
 from rtdetr_lab.training import state as keep
 from rtdetr_lab.training.ema import EMA
@@ -39,15 +41,16 @@ class Trainer:
         self.ema = EMA(model, config.ema_decay, config.ema_warmup)
         self.window, self.best = Window(), float("-inf")
 
-    def learn(self, images: Tensor, targets: Targets) -> None:
-        """One step on one batch."""
+    def learn(self, images: Tensor, targets: Targets, padding: Tensor | None = None) -> None:
+        """One step on one batch. `padding` is for models that take pictures of several sizes."""
         config = self.config
         args = (self.step, config.num_steps, config.warmup_steps, config.schedule)
         set_lr(self.optimizer, lr_factor(*args))
         images = images.to(self.device, memory_format=torch.channels_last)
         targets = targets.to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.amp):
-            prediction = self.model(images, targets)
+            hidden = {} if padding is None else {"padding": padding.to(self.device)}
+            prediction = self.model(images, targets, **hidden)
         terms = self.criterion(prediction, targets)
         loss = torch.stack(list(terms.values())).sum()
         self.optimizer.zero_grad(set_to_none=True)
@@ -58,7 +61,10 @@ class Trainer:
         self.optimizer.step()
         self.step += 1
         self.ema.update(self.step)
-        self.window.add({"loss": loss, **terms, "grad_norm": norm})
+        also = {"grad_norm": norm}
+        if keeps_aspect(self.model):
+            also |= {"cardinality_error": cardinality_error(prediction, targets)}
+        self.window.add({"loss": loss, **terms, **also})
 
     @property
     def lr(self) -> float:

@@ -1,0 +1,128 @@
+r"""# transformers' configuration of DETR's backbone, and ours
+
+A config names its ResNet in one of three ways, all of which the hub has:
+
+| their config                                            | names in the file | DC5                |
+|---------------------------------------------------------|-------------------|--------------------|
+| `backbone: resnet50` (`use_timm_backbone`, or nothing)  | timm's            | `dilation`         |
+| `backbone_config` of `timm_backbone`                    | timm's            | `output_stride` 16 |
+| `backbone_config` of `resnet`                           | transformers'     | cannot             |
+
+transformers ignores `dilation` in the last case; we refuse it, since nobody can know what was
+meant. So a DC5 of ours is written the first way, everything else the third.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rtdetr_lab.backbone import BasicBlock, Bottleneck
+from rtdetr_lab.checkpoints.transformers_table import KEEP, OUTPUT_NAMES, Rows, parts_of, spelled
+from rtdetr_lab.config import require
+from rtdetr_lab.detr import DETRConfig
+from rtdetr_lab.resnet import ResNetConfig
+
+RESNET: Rows = (
+    ("embedding_size", "backbone.stem_width", 64),
+    ("hidden_sizes", "backbone.widths", [256, 512, 1024, 2048]),
+    ("depths", "backbone.depths", [3, 4, 6, 3]),
+    ("layer_type", "backbone.block", "bottleneck"),
+    ("hidden_act", "backbone.act", "relu"),
+)
+
+ONLY_RESNET = {
+    "num_channels": 3,
+    "downsample_in_first_stage": False,
+    "downsample_in_bottleneck": False,
+}
+
+TIMM = {
+    "resnet18": ((2, 2, 2, 2), (64, 128, 256, 512), BasicBlock),
+    "resnet34": ((3, 4, 6, 3), (64, 128, 256, 512), BasicBlock),
+    "resnet50": ((3, 4, 6, 3), (256, 512, 1024, 2048), Bottleneck),
+    "resnet101": ((3, 4, 23, 3), (256, 512, 1024, 2048), Bottleneck),
+    "resnet152": ((3, 8, 36, 3), (256, 512, 1024, 2048), Bottleneck),
+}
+"""timm's plain ResNets: depths, widths, block."""
+
+REMEDY = "change the value, or build this variant here and give it as config="
+
+
+def backbone_of(tree: Mapping[str, Any], where: str, outputs: tuple[int, ...]) -> ResNetConfig:
+    """Our ResNet of their config, whichever way it is named, with the maps we need of it."""
+    inner, at = tree.get("backbone_config"), f"{where}[backbone_config]"
+    require(isinstance(inner, Mapping | None), at, f"is {inner!r}", "give an object, or null")
+    kind = (inner or {}).get("model_type", "resnet" if inner else "timm_backbone")
+    known = kind in ("timm_backbone", "resnet")
+    require(known, f"{at}[model_type]", f"is {kind!r}", "give resnet or timm_backbone")
+    if kind == "timm_backbone":
+        return _timm_backbone(tree, inner or {}, where, outputs)
+    assert inner is not None
+    what = "is set, and transformers ignores it for its own ResNet"
+    require(not tree.get("dilation"), f"{where}[dilation]", what, "unset it, or use timm's ResNet")
+    require_only(inner, ONLY_RESNET, at)
+    _check_outputs(inner, at, outputs)
+    return ResNetConfig(**parts_of(RESNET, inner, at)["backbone"], outputs=outputs, frozen_stages=1)
+
+
+def _timm_backbone(
+    tree: Mapping[str, Any], inner: Mapping[str, Any], where: str, outputs: tuple[int, ...]
+) -> ResNetConfig:
+    told = {**(tree.get("backbone_kwargs") or {}), **inner}
+    name = told.get("backbone") or tree.get("backbone") or "resnet50"
+    short = str(name).removeprefix("timm/").partition(".")[0]  # a tag says who trained it
+    what, remedy = f"is {name!r}", f"use one of {', '.join(TIMM)}, or give config="
+    require(short in TIMM, f"{where}[backbone]", what, remedy)
+    stride = told.get("output_stride", 16 if tree.get("dilation") else 32)
+    at = f"{where}[backbone_config][output_stride]"
+    require(stride in (16, 32), at, f"is {stride!r}", "give 32, or 16 for DC5")
+    channels = told.get("num_channels", told.get("in_chans", 3))
+    require(channels == 3, f"{where}[backbone_config]", f"reads {channels} channels", "give 3")
+    _check_outputs(told, where, outputs)
+    depths, widths, block = TIMM[short]
+    return ResNetConfig(
+        depths, widths, block, outputs=outputs, dilated=stride == 16, frozen_stages=1
+    )
+
+
+def _check_outputs(inner: Mapping[str, Any], where: str, outputs: tuple[int, ...]) -> None:
+    """A detector reads the last map they return; a mask head reads all of them."""
+    named = [OUTPUT_NAMES.get(name, 0) for name in inner.get("out_features") or ()]
+    found = tuple(inner.get("out_indices") or named or outputs)
+    fits = found[-1] == outputs[-1] if len(outputs) == 1 else found == outputs
+    what, remedy = f"returns the maps {found}", f"let it return {outputs}"
+    require(fits, f"{where}[out_indices]", what, remedy)
+
+
+def spelled_backbone(cfg: DETRConfig) -> dict[str, Any]:
+    """Their keys for the ResNet of our config."""
+    backbone: ResNetConfig = cfg.backbone
+    if not backbone.dilated:
+        resnet = {"model_type": "resnet", **spelled(RESNET, cfg)}
+        resnet |= {"out_features": [f"stage{i}" for i in backbone.outputs]}
+        resnet |= {"out_indices": list(backbone.outputs)}
+        return {"backbone_config": resnet, "use_timm_backbone": False, "dilation": False}
+    sizes = (backbone.depths, backbone.widths, backbone.block)
+    found = [name for name, known in TIMM.items() if known == sizes]
+    require(found, "backbone", "is no ResNet of timm's, which alone can be dilated there", KEEP)
+    plain = ResNetConfig()
+    same = backbone.stem_width == plain.stem_width and backbone.act is plain.act
+    require(same, "backbone", "has another stem or activation than timm's", KEEP)
+    return {
+        "backbone": found[0],
+        "backbone_config": None,
+        "use_timm_backbone": True,
+        "use_pretrained_backbone": False,
+        "dilation": True,
+    }
+
+
+def speaks_timm(cfg: DETRConfig) -> bool:
+    """Are the tensors of the backbone written under timm's names?"""
+    return bool(cfg.backbone.dilated)
+
+
+def require_only(tree: Mapping[str, Any], allowed: Mapping[str, Any], where: str) -> None:
+    """Refuse values other than those that work here."""
+    for key, value in allowed.items():
+        found = tree.get(key, value)
+        require(found == value, f"{where}[{key}]", f"is {found!r}, only {value!r} works", REMEDY)

@@ -1,0 +1,100 @@
+r"""# Canvas: pictures that keep their shape, side by side
+
+RT-DETR stretches, DETR does not (`images/edges.py`). Here the same for training: a transform to
+the paper's size, one to a size drawn at random, and batches in which every picture lies in the
+upper left corner of one canvas, its masks with it.
+
+Boxes stay fractions of their *picture*, as in the authors' code. A model that shall continue where
+a fine-tuning with transformers' processor ended has learnt fractions of the *canvas*:
+`collate_on_canvas(samples, of_canvas=True)`, and `Metadata(canvas_boxes=True)` for its answers.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from rtdetr_lab.config import require
+from rtdetr_lab.data.batch import Augmented, Dataset, Mapped, Sample, as_float
+from rtdetr_lab.data.transforms import Resize
+from rtdetr_lab.errors import DataError
+from rtdetr_lab.images.edges import PAPER_EDGES, Edges, KeepAspect, padded, resized
+from rtdetr_lab.structures import Targets
+
+PAPER_SHORTEST = tuple(range(480, 801, 32))
+"""The shortest sides DETR draws from in training (§A.4)."""
+
+
+@dataclass(frozen=True)
+class ResizeEdges:
+    """To the size that `edges` (shortest, longest) give, as `KeepAspect` before detection."""
+
+    edges: Edges = PAPER_EDGES
+
+    def __post_init__(self) -> None:
+        KeepAspect(self.edges)  # the same values are refused
+
+    def __call__(self, sample: Sample) -> Sample:
+        height, width = sample.image.shape[-2:]
+        return Resize(resized((height, width), self.edges))(sample)
+
+
+@dataclass(frozen=True)
+class RandomEdges:
+    """A shortest side drawn from `shortest`, the longest at most `longest`: for `Augmented`."""
+
+    shortest: tuple[int, ...] = PAPER_SHORTEST
+    longest: int = 1333
+
+    def __post_init__(self) -> None:
+        what, remedy = "holds no size", "give sizes from 1 to longest"
+        good = bool(self.shortest) and 1 <= min(self.shortest) <= max(self.shortest) <= self.longest
+        require(good, "shortest", what, remedy)
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        side = self.shortest[int(rng.integers(len(self.shortest)))]
+        return ResizeEdges((side, self.longest))(sample)
+
+
+def collate_on_canvas(
+    samples: Sequence[Sample], of_canvas: bool = False
+) -> tuple[Float[Tensor, "B 3 H W"], Targets, Bool[Tensor, "B H W"]]:
+    """Pictures in [0, 1], their targets, and where the canvas shows nothing (1 - pixel_mask)."""
+    if not samples:
+        raise DataError("batch", "holds no samples", "give at least one")
+    canvas, padding = padded([as_float(sample.image) for sample in samples])
+    size = canvas.shape[-2:]
+    masks = [sample.masks for sample in samples]
+    all_drawn = all(m is not None for m in masks)
+    boxes = [_shrunk(s, size) if of_canvas else s.boxes for s in samples]
+    targets = Targets(
+        tuple(sample.labels for sample in samples),
+        tuple(boxes),
+        tuple(_enlarged(m, size) for m in masks if m is not None) if all_drawn else None,
+    )
+    return canvas, targets, padding
+
+
+def edges_of(data: Dataset) -> Edges | None:
+    """The edges its pictures are resized to, `None` if they come in one size."""
+    while isinstance(data, Mapped | Augmented):
+        if isinstance(data.transform, ResizeEdges):
+            return data.transform.edges
+        if isinstance(data.transform, RandomEdges):
+            return (max(data.transform.shortest), data.transform.longest)
+        data = data.dataset
+    return None
+
+
+def _shrunk(sample: Sample, size: torch.Size) -> Float[Tensor, "T 4"]:
+    height, width = sample.image.shape[-2:]
+    part = sample.boxes.new_tensor([width / size[1], height / size[0]] * 2)
+    return sample.boxes * part
+
+
+def _enlarged(masks: Bool[Tensor, "T h w"], size: torch.Size) -> Bool[Tensor, "T H W"]:
+    below, beside = size[0] - masks.shape[1], size[1] - masks.shape[2]
+    return torch.nn.functional.pad(masks, (0, beside, 0, below))
