@@ -38,9 +38,12 @@ def test_a_run_is_paused_continued_and_judged(folder, tmp_path, capsys):
     assert Detector.from_pretrained(model, "cpu").classes.names[:2] == ("circle", "ellipse")
 
 
-def test_weights_of_another_model_are_a_beginning(folder, tmp_path):
+def test_weights_of_another_model_are_a_beginning(folder, tmp_path, capsys):
     train = ["train", "--data", str(folder), *SHORT]
-    assert main([*train, "--out", str(tmp_path / "first")]) == 0
+    assert main([*train, "--out", str(tmp_path / "first"), "--eval-every", "2"]) == 0
+    record = (tmp_path / "first" / "metrics.jsonl").read_text().splitlines()
+    scores = [line["AP"] for line in map(json.loads, record) if "AP" in line]
+    assert ("best: AP" in capsys.readouterr().out) == (scores[-1] < max(scores))
     further = ["--model", str(tmp_path / "first" / "model"), "--lr", "1e-9"]
     assert main([*train, *further, "--out", str(tmp_path / "second")]) == 0
     first, second = (load_pretrained(tmp_path / name / "model") for name in ("first", "second"))
@@ -166,6 +169,7 @@ def test_options_change_a_recipe_and_the_rest_follows(words, rates):
     cfg = preset(command.preset or "nano", 10)
     data = training_set("shapes", 64, 0)
     made = command.recipe(Beginning(cfg, cfg, 256), 256, data)
+    assert made.eval_every == (made.num_steps // 10 if "fine-tune" in words else 0)
     assert (made.lr, made.backbone_lr, made.clip_norm) == pytest.approx(rates)
 
 

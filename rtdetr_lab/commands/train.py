@@ -105,9 +105,14 @@ class Train(Command):
             "amp": running.amp,
             "num_workers": running.workers,
             "save_every": running.save_every,
-            "eval_every": self.judging.eval_every,
+            "eval_every": self._eval_every(made.num_steps),
         }
         return replace(made, **values)
+
+    def _eval_every(self, num_steps: int) -> int:
+        if self.judging.eval_every is not None:
+            return self.judging.eval_every
+        return max(1, num_steps // 10) if self._recipe() == "fine-tune" else 0
 
     def _recipe(self) -> str:
         automatic = "fine-tune" if self.model else "paper" if self.backbone_weights else "scratch"
@@ -183,9 +188,10 @@ def tell(recipe: "TrainConfig", name: str, data: "Dataset", size: int) -> None:
 def report(run: "Run") -> None:
     """Where it stands and where things lie."""
     scores = [r for r in run.history if "AP" in r]
-    if scores:
-        say(
-            f"AP {scores[-1]['AP']:.3f}, AP50 {scores[-1]['AP50']:.3f} at step {scores[-1]['step']}"
-        )
+    for record in scores[-1:]:
+        say(f"AP {record['AP']:.3f}, AP50 {record['AP50']:.3f} at step {record['step']}")
+    best = max(scores, key=lambda r: r["AP"], default=None)
+    if best and best is not scores[-1]:
+        say(f"best: AP {best['AP']:.3f}, AP50 {best['AP50']:.3f} at step {best['step']}")
     state = "finished" if run.finished else "paused: the same command continues"
     say(f"step {run.step}, {state}; model in {run.folder}/model, curves in {run.folder}/curves.png")

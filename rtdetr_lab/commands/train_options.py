@@ -52,8 +52,8 @@ class Learning:
 class Judging:
     """How it is judged while it learns."""
 
-    eval_every: int = 0
-    """Steps between validations; 0: only at the end."""
+    eval_every: Annotated[int | None, _by("a tenth of a fine-tuning, else 0")] = None
+    """Steps between validations; 0: only at the end. The best goes to model/."""
     val_limit: Annotated[int | None, _by("all")] = None
     """At most so many pictures in a validation."""
     overfit: bool = False
