@@ -1,0 +1,237 @@
+r"""# COCO panoptic: every pixel belongs to one segment
+
+A JSON lists per picture its segments (id, category, crowd or not), and a PNG beside it says whose a
+pixel is: its colour is the segment's id in base 256, $R + 256\,G + 256^2 B$. Black is nobody's.
+
+    panoptic_val2017.json    panoptic_val2017/000000000139.png    val2017/000000000139.jpg
+
+Categories are things or stuff (`isthing`). Two tables describing the same pixels can contradict
+each other, so each picture is checked when it is read: a colour without an entry, an entry without
+a pixel, a PNG of another size and a category nobody listed are refused with their numbers.
+
+Boxes are those of the masks. `SegmentMap` is the truth that panoptic quality measures against;
+a `Sample` is what a `DETRSegmentation` learns from, crowds left out.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int, UInt8
+from torch import Tensor
+
+from rtdetr_lab.boxes import cxcywh_from_xyxy
+from rtdetr_lab.data.batch import Sample, Truth
+from rtdetr_lab.data.coco_files import read_raster
+from rtdetr_lab.data.transforms import image_of
+from rtdetr_lab.errors import DataError
+from rtdetr_lab.notation import Size
+
+LAYOUTS = (
+    "annotations/panoptic_{}2017",
+    "panoptic_{}2017",
+    "annotations/panoptic_{}",
+    "panoptic_{}",
+)
+"""Where the JSON of a split, and its folder of PNGs, may lie."""
+PICTURES = ("{}2017", "{}", "images/{}2017", "images/{}", "images", "")
+
+
+def rgb_to_id(rgb: UInt8[np.ndarray, "H W 3"]) -> Int[np.ndarray, "H W"]:
+    """Colours to segment ids."""
+    return rgb.astype(np.int64) @ np.array([1, 256, 65536])
+
+
+def id_to_rgb(ids: Int[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W 3"]:
+    """Segment ids, 0 to 256³ - 1, to colours. Raises `DataError` for others."""
+    if ids.size and not 0 <= ids.min() <= ids.max() < 256**3:
+        what = f"ids from {ids.min()} to {ids.max()} are no colours"
+        raise DataError("ids", what, "number segments from 1 to 16777215")
+    return np.stack([ids // 256**i % 256 for i in range(3)], axis=-1).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class TrueSegment:
+    """One segment: its number in the map, its category's id, and whether it is a crowd."""
+
+    id: int
+    category_id: int
+    is_crowd: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class SegmentMap:
+    """The number of a segment per pixel, 0 for none, and what the numbers mean."""
+
+    ids: Int[Tensor, "H W"]
+    segments: tuple[TrueSegment, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class PanopticDataset:
+    """The pictures of one panoptic annotation file, at the size they are stored in."""
+
+    path: Path
+    png_folder: Path
+    picture_folder: Path
+    names: tuple[str, ...]
+    category_ids: tuple[int, ...]
+    stuff_ids: frozenset[int]
+    entries: tuple[Mapping[str, Any], ...]
+
+    @classmethod
+    def from_folder(cls, folder: str | Path, split: str = "val") -> "PanopticDataset":
+        """A split in one of the usual places; raises `DataError` if it is in none."""
+        root = Path(folder)
+        stems = [root / layout.format(split) for layout in LAYOUTS]
+        found = next((s for s in stems if s.with_suffix(".json").is_file()), None)
+        if found is None:
+            what, remedy = (
+                f"has no panoptic annotations for {split!r}",
+                f"put {stems[0]}.json there",
+            )
+            raise DataError(str(root), what, remedy)
+        return cls.from_json(found.with_suffix(".json"), found, _pictures_of(root, split))
+
+    @classmethod
+    def from_json(
+        cls, annotations: str | Path, png_folder: str | Path, picture_folder: str | Path
+    ) -> "PanopticDataset":
+        """An annotation file, the folder of its PNGs, and that of its pictures."""
+        path = Path(annotations)
+        tree = _read(path)
+        lists = {key: tree.get(key) for key in ("images", "annotations", "categories")}
+        for key, value in lists.items():
+            if not isinstance(value, list) or not all(isinstance(e, dict) for e in value):
+                raise DataError(str(path), f"has no list of {key}", "give COCO's panoptic format")
+        try:
+            categories = sorted(tree["categories"], key=lambda c: int(c["id"]))
+            ids = tuple(int(c["id"]) for c in categories)
+            stuff = frozenset(int(c["id"]) for c in categories if not c.get("isthing", 1))
+            entries = _entries(tree, path)
+        except (KeyError, TypeError, ValueError) as error:
+            what = f"an entry is incomplete or wrong ({error!r})"
+            raise DataError(str(path), what, "give COCO's panoptic format") from error
+        names = tuple(str(c.get("name", "")) for c in categories)
+        return cls(path, Path(png_folder), Path(picture_folder), names, ids, stuff, entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def picture(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
+        """The pixels as stored."""
+        entry = self.entries[index]
+        raster, _ = read_raster(_inside(self.picture_folder, entry["picture"], self.path))
+        _check_size(raster, entry, f"{self.path}: picture {entry['image_id']}")
+        return raster
+
+    def truth(self, index: int) -> SegmentMap:
+        """Whose every pixel is. Raises `DataError` where map and list contradict each other."""
+        entry = self.entries[index]
+        where = f"{self.path}: picture {entry['image_id']}"
+        raster, _ = read_raster(_inside(self.png_folder, entry["png"], self.path))
+        _check_size(raster, entry, where)
+        ids, segments = rgb_to_id(raster), entry["segments"]
+        listed, painted = {s.id for s in segments}, set(np.unique(ids).tolist()) - {0}
+        for what, odd in (
+            ("painted and not listed", painted - listed),
+            ("listed and not painted", listed - painted),
+        ):
+            if odd:
+                some = ", ".join(map(str, sorted(odd)[:3]))
+                message = f"{len(odd)} of {len(listed | painted)} segment ids are {what}: {some}"
+                raise DataError(where, message, f"correct {entry['png']} or its segments_info")
+        for s in segments:
+            if s.category_id not in self.category_ids:
+                what = f"segment {s.id} is of category {s.category_id}, which is not listed"
+                raise DataError(where, what, "add it to categories")
+        return SegmentMap(torch.from_numpy(ids), segments)
+
+    def __getitem__(self, index: int) -> Sample:
+        entry, found = self.entries[index], self.truth(index)
+        masks = (
+            torch.stack([found.ids == s.id for s in found.segments])
+            if found.segments
+            else (torch.zeros((0, *found.ids.shape), dtype=torch.bool))
+        )
+        label_of = {category: label for label, category in enumerate(self.category_ids)}
+        truth = Truth(
+            image_id=entry["image_id"],
+            size=entry["size"],
+            labels=torch.tensor([label_of[s.category_id] for s in found.segments]).long(),
+            boxes_xyxy=boxes_of(masks),
+            areas=masks.flatten(1).sum(1).float(),
+            is_crowd=torch.tensor([s.is_crowd for s in found.segments], dtype=torch.bool),
+        )
+        keep, (height, width) = ~truth.is_crowd, entry["size"]
+        boxes = cxcywh_from_xyxy(truth.boxes_xyxy[keep])
+        return Sample(
+            image=image_of(self.picture(index)),
+            labels=truth.labels[keep],
+            boxes=boxes / torch.tensor([width, height, width, height]),
+            truth=truth,
+            masks=masks[keep],
+        )
+
+
+def boxes_of(masks: Tensor) -> Tensor:
+    """Corners of the smallest box around every mask, pixels' outer edges."""
+    boxes = torch.zeros((len(masks), 4))
+    for i, mask in enumerate(masks):
+        ys, xs = mask.nonzero(as_tuple=True)
+        if len(ys):
+            edges = (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)
+            boxes[i] = torch.stack(edges).float()
+    return boxes
+
+
+def _pictures_of(root: Path, split: str) -> Path:
+    return next(p for pattern in PICTURES if (p := root / pattern.format(split)).is_dir())
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        tree = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(str(path), f"cannot be read ({error})", "write it again") from error
+    return tree if isinstance(tree, dict) else {}
+
+
+def _entries(tree: Mapping[str, Any], path: Path) -> tuple[Mapping[str, Any], ...]:
+    images = {int(image["id"]): image for image in tree["images"]}
+    annotated = [int(a["image_id"]) for a in tree["annotations"]]
+    if sorted(annotated) != sorted(images):
+        odd = sorted(set(annotated) ^ set(images)) or sorted(annotated)
+        what = f"{len(images)} images and {len(annotated)} annotations, of others: {odd[:3]}"
+        raise DataError(str(path), what, "give every image one annotation")
+    return tuple(
+        {
+            "image_id": int(a["image_id"]),
+            "picture": str(images[int(a["image_id"])]["file_name"]),
+            "png": str(a["file_name"]),
+            "size": tuple(int(images[int(a["image_id"])][side]) for side in ("height", "width")),
+            "segments": tuple(
+                TrueSegment(int(s["id"]), int(s["category_id"]), bool(s.get("iscrowd", 0)))
+                for s in a["segments_info"]
+            ),
+        }
+        for a in tree["annotations"]
+    )
+
+
+def _inside(folder: Path, name: str, path: Path) -> Path:
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise DataError(str(path), f"the file_name {name!r} leaves the folder", "distrust it")
+    return folder / name
+
+
+def _check_size(raster: np.ndarray, entry: Mapping[str, Any], where: str) -> None:
+    size: Size = entry["size"]
+    if raster.shape[:2] != size:
+        found = f"{raster.shape[0]}×{raster.shape[1]}"
+        what = f"is {found} on disk, the annotations say {size[0]}×{size[1]} (height × width)"
+        raise DataError(where, what, "export the data set again")

@@ -1,0 +1,185 @@
+r"""# Panoptic quality: how well is every pixel accounted for?
+
+- **Paper**     Kirillov et al. 2019, "Panoptic Segmentation", arXiv 1801.00868, §4
+
+A found segment $p$ and a true one $g$ *match* if they are of one category and their IoU exceeds
+0.5. Segments do not overlap, so nobody matches twice, and no search is needed. Per category
+
+$$ \mathrm{PQ} = \underbrace{\frac{\sum_{(p,g)\in TP} \mathrm{IoU}(p, g)}{|TP|}}_{\mathrm{SQ}}
+   \cdot \underbrace{\frac{|TP|}{|TP| + \frac12 |FP| + \frac12 |FN|}}_{\mathrm{RQ}} $$
+
+averaged over the categories that occur, all of them, things, or stuff.
+
+**Void** (§4.3): pixels nobody annotated count in no union, and a found segment that lies on them
+for more than half of its area is not counted as wrong. So it is for a **crowd**, where the
+category is the same: a crowd is never matched and never missed.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from rtdetr_lab.data.coco_panoptic import PanopticDataset, SegmentMap, TrueSegment
+from rtdetr_lab.errors import DataError
+from rtdetr_lab.images.edges import KeepAspect
+from rtdetr_lab.images.panoptic import Rule, panoptic
+from rtdetr_lab.structures import Prediction
+
+
+@dataclass
+class Count:
+    """Of one category: the IoU of all matches together, and how many there are of each kind."""
+
+    iou: float = 0.0
+    tp: int = 0
+    fp: int = 0
+    fn: int = 0
+
+    @property
+    def occurs(self) -> bool:
+        """Was it there, or said to be?"""
+        return self.tp + self.fp + self.fn > 0
+
+    @property
+    def sq(self) -> float:
+        """Segmentation quality: the mean IoU of matches."""
+        return self.iou / self.tp if self.tp else 0.0
+
+    @property
+    def rq(self) -> float:
+        """Recognition quality: the F1 score."""
+        return self.tp / (self.tp + self.fp / 2 + self.fn / 2) if self.occurs else 0.0
+
+    @property
+    def pq(self) -> float:
+        """Panoptic quality: the product."""
+        return self.sq * self.rq
+
+
+@dataclass
+class PanopticQuality:
+    """Adds up pictures. `stuff_ids` are the categories that are stuff."""
+
+    stuff_ids: Collection[int] = ()
+    counts: dict[int, Count] = field(default_factory=lambda: defaultdict(Count))
+
+    def add(self, truth: SegmentMap, found: SegmentMap) -> None:
+        """One picture. Raises `DataError` for maps of different sizes."""
+        if truth.ids.shape != found.ids.shape:
+            what = f"the truth is {tuple(truth.ids.shape)}, the answer {tuple(found.ids.shape)}"
+            raise DataError("panoptic map", what, "ask for the answer in the truth's size")
+        overlap = _overlaps(truth, found)
+        void, crowds = overlap[0], [i for i, s in enumerate(truth.segments, 1) if s.is_crowd]
+        matched: set[int] = set()
+        for i, true in enumerate(truth.segments, 1):
+            if true.is_crowd:
+                continue
+            match = _match(i, true, found, overlap)
+            count = self.counts[true.category_id]
+            if match is None:
+                count.fn += 1
+                continue
+            j, iou = match
+            matched.add(j)
+            count.tp, count.iou = count.tp + 1, count.iou + iou
+        for j, one in enumerate(found.segments, 1):
+            same = [i for i in crowds if truth.segments[i - 1].category_id == one.category_id]
+            excused = float(void[j] + sum(overlap[i, j] for i in same))
+            area = float(overlap[:, j].sum())
+            if j not in matched and excused <= area / 2 and area:
+                self.counts[one.category_id].fp += 1
+
+    def scores(self) -> dict[str, float]:
+        """PQ, SQ and RQ over all categories that occur, things (`_th`) and stuff (`_st`)."""
+        occurring = {c: count for c, count in self.counts.items() if count.occurs}
+        stuff = {c: n for c, n in occurring.items() if c in self.stuff_ids}
+        things = {c: n for c, n in occurring.items() if c not in self.stuff_ids}
+        groups = (("", occurring), ("_th", things), ("_st", stuff))
+        return {key: v for suffix, group in groups for key, v in _means(suffix, group).items()}
+
+
+def evaluate_panoptic(
+    model: nn.Module,
+    data: PanopticDataset,
+    rule: Rule | None = None,
+    *,
+    batch_size: int = 1,
+    look: KeepAspect | None = None,
+    progress: Callable[[Iterable[int]], Iterable[int]] = iter,
+) -> dict[str, float]:
+    """Panoptic quality of a model that draws, in pixels of the stored pictures.
+
+    `rule` settles who gets a pixel (`images/panoptic.py`); `look` is how pictures are resized, by
+    default as the checkpoint says, else as the paper does. Labels are compared by category id:
+    the model's `metadata` says which they are, else they are the data's.
+    """
+    metadata = getattr(model, "metadata", None)
+    look = look or KeepAspect(*([metadata.edges] if metadata and metadata.edges else []))
+    ids = metadata.category_ids if metadata else data.category_ids
+    stuff = {label for label, category in enumerate(ids) if category in data.stuff_ids}
+    quality, training = PanopticQuality(data.stuff_ids), model.training
+    like = next(model.parameters())
+    model.eval()
+    try:
+        for first in progress(range(0, len(data), batch_size)):
+            batch = range(first, min(first + batch_size, len(data)))
+            pictures = [data.picture(i) for i in batch]
+            sizes = [(rgb.shape[0], rgb.shape[1]) for rgb in pictures]
+            canvas, padding = look.batch(pictures)
+            padding = padding.to(like.device)
+            with torch.inference_mode():
+                prediction: Prediction = model(canvas.to(like), padding=padding)
+                found = panoptic(prediction, sizes, stuff, rule, padding=padding)
+            for i, one in zip(batch, found, strict=True):
+                said = tuple(TrueSegment(s.id, ids[s.label]) for s in one.segments)
+                quality.add(data.truth(i), SegmentMap(one.ids.cpu(), said))
+    finally:
+        model.train(training)
+    return quality.scores()
+
+
+def _overlaps(truth: SegmentMap, found: SegmentMap) -> Int[Tensor, "g p"]:
+    """Pixels that a true segment (row) and a found one (column) share; row and column 0 are
+    nobody's."""
+    rows, columns = _places(truth), _places(found)
+    width = len(found.segments) + 1
+    pairs = (rows * width + columns).flatten()
+    counts = pairs.bincount(minlength=(len(truth.segments) + 1) * width)
+    return counts.view(-1, width)
+
+
+def _places(one: SegmentMap) -> Int[Tensor, "H W"]:
+    known, inverse = one.ids.unique(return_inverse=True)
+    place = {s.id: i for i, s in enumerate(one.segments, 1)} | {0: 0}
+    unknown = [i for i in known.tolist() if i not in place]
+    if unknown:
+        what = f"{len(unknown)} of {len(known)} ids have no segment: {unknown[:3]}"
+        raise DataError("panoptic map", what, "list every segment that has a pixel")
+    return torch.tensor([place[i] for i in known.tolist()])[inverse]
+
+
+def _match(
+    i: int, true: TrueSegment, found: SegmentMap, overlap: Tensor
+) -> tuple[int, float] | None:
+    area = int(overlap[i].sum())
+    for j, one in enumerate(found.segments, 1):
+        shared = int(overlap[i, j])
+        if one.category_id != true.category_id or not shared:
+            continue
+        union = area + int(overlap[:, j].sum()) - shared - int(overlap[0, j])
+        if shared / union > 0.5:
+            return j, shared / union
+    return None
+
+
+def _means(suffix: str, group: Mapping[int, Count]) -> dict[str, float]:
+    def mean(name: str) -> float:
+        values: list[Any] = [getattr(count, name) for count in group.values()]
+        return sum(values) / len(values) if values else float("nan")
+
+    return {f"{name.upper()}{suffix}": mean(name) for name in ("pq", "sq", "rq")}
