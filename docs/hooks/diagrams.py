@@ -49,10 +49,13 @@ def parts_of(model: nn.Module, images: Tensor) -> list[Part]:
 
 
 def _part(name: str, module: nn.Module, returned: str) -> Part:
+    children = list(module.named_children())
     inner = []
-    for label, child in module.named_children():
-        count = f" × {len(child)}" if isinstance(child, nn.ModuleList) else ""
-        inner.append(label + count)
+    for label, child in children:
+        several = isinstance(child, nn.ModuleList)
+        inner.append(f"{label} × {len(child)}" if several else label)
+    if children and all(label.isdigit() for label, _ in children):  # a list of like things
+        inner = [f"{type(children[0][1]).__name__} × {len(children)}"]
     parameters = sum(p.numel() for p in module.parameters())
     return Part(name, type(module).__name__, tuple(inner), parameters, returned)
 

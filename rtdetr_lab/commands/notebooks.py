@@ -1,0 +1,69 @@
+"""# Notebooks: copy them out, and open them"""
+
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from rtdetr_lab.commands.base import DONE, Command, say
+from rtdetr_lab.errors import ConfigError
+
+PACKAGE = Path(__file__).resolve().parents[1]
+HOMES = (PACKAGE / "_notebooks", PACKAGE.parent / "notebooks")
+"""Where the notebooks lie: in an installed package, in a checkout."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Notebooks(Command):
+    """Copy the notebooks into a folder of yours and open them in JupyterLab."""
+
+    folder: Annotated[Path, tyro.conf.Positional] = Path("rtdetr_notebooks")
+    """Where to. What lies there already is kept: your answers are not overwritten."""
+    fresh: bool = False
+    """Overwrite what lies there."""
+    copy_only: bool = False
+    """Copy, and do not open JupyterLab."""
+
+    def run(self) -> int:
+        copied, kept = copy_notebooks(home_of_notebooks(), self.folder, self.fresh)
+        say(
+            f"{copied} notebooks copied to {self.folder}"
+            + f", {kept} kept as they were" * bool(kept)
+        )
+        if self.copy_only:
+            return DONE
+        command = [sys.executable, "-m", "jupyterlab", str(self.folder / "00_tour.ipynb")]
+        return subprocess.run(command).returncode
+
+
+def home_of_notebooks() -> Path:
+    """The folder the notebooks are copied from; raises `ConfigError` where there is none."""
+    for home in HOMES:
+        if any(home.glob("*.ipynb")):
+            return home
+    raise ConfigError(
+        "notebooks", "this installation brings none", "install a wheel, or use a clone"
+    )
+
+
+def copy_notebooks(home: Path, folder: Path, fresh: bool = False) -> tuple[int, int]:
+    """Copy and trust them; returns how many were copied, and how many were there and kept."""
+    import nbformat
+    from nbformat.sign import NotebookNotary
+
+    folder.mkdir(parents=True, exist_ok=True)
+    notary, copied, kept = NotebookNotary(), 0, 0
+    for path in sorted(home.glob("*.ipynb")):
+        target = folder / path.name
+        if target.exists() and not fresh:
+            kept += 1
+            continue
+        shutil.copyfile(path, target)
+        # They are ours: without the signature JupyterLab hides their HTML until they are run.
+        notary.sign(nbformat.read(target, as_version=4))
+        copied += 1
+    return copied, kept
