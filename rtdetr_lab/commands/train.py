@@ -190,8 +190,8 @@ def report(run: "Run") -> None:
     scores = [r for r in run.history if "AP" in r]
     for record in scores[-1:]:
         say(f"AP {record['AP']:.3f}, AP50 {record['AP50']:.3f} at step {record['step']}")
-    best = max(scores, key=lambda r: r["AP"], default=None)
-    if best and best is not scores[-1]:
+    best = max(scores, key=lambda r: r["AP"], default={})
+    if scores and best["AP"] > scores[-1]["AP"]:
         say(f"best: AP {best['AP']:.3f}, AP50 {best['AP50']:.3f} at step {best['step']}")
     state = "finished" if run.finished else "paused: the same command continues"
     say(f"step {run.step}, {state}; model in {run.folder}/model, curves in {run.folder}/curves.png")
