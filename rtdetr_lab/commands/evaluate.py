@@ -3,6 +3,8 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
@@ -28,6 +30,11 @@ class Eval(Command):
     """cpu, cuda, cuda:1 …; default: the GPU where there is one."""
     limit: int | None = None
     """Stop after this many pictures."""
+    out: Path | None = None
+    """Write a report here: tables, curves, confusions, AP by layer and by number of queries, and
+    the worst pictures drawn."""
+    threshold: float = 0.5
+    """The score above which the report looks for mistakes."""
     json: bool = False
     """Print JSON."""
 
@@ -38,6 +45,8 @@ class Eval(Command):
         from rtdetr_lab.checkpoints.load import load_pretrained
         from rtdetr_lab.commands.sets import validation_set
         from rtdetr_lab.evaluation.evaluate import evaluate
+        from rtdetr_lab.evaluation.examine import examine
+        from rtdetr_lab.evaluation.report import write_report
 
         device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
         model: Any = load_pretrained(self.model).to(device)
@@ -45,13 +54,20 @@ class Eval(Command):
         data = validation_set(self.data, size, self.limit, self.split)
         check_classes(model.metadata.names, data.names, self.model)
         total = -(-len(data) // self.batch_size)
-        metrics = evaluate(
-            model, data, self.batch_size, progress=lambda batches: tqdm(batches, total=total)
-        )
-        if self.json:
-            print(json.dumps(asdict(metrics)))
+        bar: Any = partial(tqdm, total=total)
+        if self.out is None:
+            metrics = evaluate(model, data, self.batch_size, progress=bar)
         else:
-            say(f"{metrics}\n{len(data)} pictures")
+            seen = partial(examine, threshold=self.threshold)
+            exam = seen(model, data, self.batch_size, progress=bar)
+            write_report(self.out, exam, data)
+            metrics = exam.scored.metrics
+        if self.json:
+            print(json.dumps(asdict(metrics) | dict(metrics)))
+            return DONE
+        say(f"{metrics}\n{len(data)} pictures")
+        if self.out is not None:
+            say(f"{self.out / 'report.md'}")
         return DONE
 
 
@@ -61,5 +77,10 @@ def check_classes(model: Sequence[str], data: Sequence[str], where: str) -> None
 
     if tuple(model) == tuple(data):
         return
-    what = f"knows {len(model)} classes ({', '.join(model[:3])} …), the data has {len(data)} others"
-    raise DataError(where, what, "give a model that was trained on these classes")
+    what = f"knows the classes {_listed(model)}; the data has {_listed(data)}"
+    raise DataError(where, what, "give a model that was trained on these classes, in this order")
+
+
+def _listed(names: Sequence[str], most: int = 12) -> str:
+    more = f" … and {len(names) - most} more" if len(names) > most else ""
+    return f"({len(names)}) {', '.join(names[:most])}{more}"

@@ -58,6 +58,16 @@ class Table:
             np.concatenate([f.scores.double().cpu().numpy() for _, f in pairs]),
         )
 
+    @classmethod
+    def joined(cls, tables: Sequence["Table"]) -> "Table":
+        """One after the other."""
+        return cls(
+            np.concatenate([t.image_ids for t in tables]),
+            np.concatenate([t.category_ids for t in tables]),
+            np.concatenate([t.boxes_xywh for t in tables]),
+            np.concatenate([t.scores for t in tables]),
+        )
+
     def at(self, keep: Bool[np.ndarray, "n"] | Int[np.ndarray, "m"]) -> "Table":
         """These rows."""
         columns = (self.image_ids, self.category_ids, self.boxes_xywh, self.scores)

@@ -1,0 +1,158 @@
+"""# Report: an examination as a folder to read
+
+    report.md   report.json   precision_recall.png   confusion.png   layers.png   queries.png
+    worst/01_….png …
+
+`report.md` shows the tables and the pictures; `report.json` holds the same numbers.
+"""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from rtdetr_lab.data.batch import Dataset
+from rtdetr_lab.evaluation.coco import NAMES, Metrics, shown
+from rtdetr_lab.evaluation.examine import Examination
+from rtdetr_lab.evaluation.mistakes import MISTAKES, Judgement, confusion_matrix
+from rtdetr_lab.viz.evaluation import (
+    draw_bars,
+    draw_confusion,
+    draw_mistakes,
+    draw_precision_recall,
+)
+
+LONGEST = 900
+"""Pixels of the longer side of a drawn picture."""
+
+
+def write_report(
+    folder: str | Path, exam: Examination, dataset: Dataset, worst: int = 20
+) -> dict[str, Any]:
+    """Write the folder; returns what `report.json` holds. `dataset` is the one examined."""
+    folder = Path(folder)
+    (folder / "worst").mkdir(parents=True, exist_ok=True)
+    counts = confusion_matrix(list(exam.judgements), len(exam.names))
+    drawn = [_draw_worst(folder, exam, dataset, n, i) for n, i in enumerate(exam.worst[:worst], 1)]
+    _save(draw_precision_recall(exam.scored.precision, exam.names), folder / "precision_recall.png")
+    _save(draw_confusion(counts, exam.names), folder / "confusion.png")
+    _save(draw_bars(exam.layers, "after"), folder / "layers.png")
+    if exam.queries:
+        by_count = {str(n): m for n, m in exam.queries.items()}
+        _save(draw_bars(by_count, "queries"), folder / "queries.png")
+    record = _record(exam, counts, drawn)
+    (folder / "report.json").write_text(json.dumps(record, indent=1), encoding="utf8")
+    (folder / "report.md").write_text(_markdown(exam, record), encoding="utf8")
+    return record
+
+
+def _record(exam: Examination, counts: np.ndarray, drawn: list[dict[str, Any]]) -> dict[str, Any]:
+    metrics = exam.scored.metrics
+    total = sum((one.counts for one in exam.judgements), Counter())
+    return {
+        "pictures": len(exam.judgements),
+        "metrics": dict(metrics),
+        "classes": [vars(row) for row in metrics.classes],
+        "layers": {n: {k: m[k] for k in NAMES} for n, m in exam.layers.items()},
+        "queries": {str(n): {k: m[k] for k in NAMES} for n, m in exam.queries.items()},
+        "threshold": exam.threshold,
+        "mistakes": {kind: total[kind] for kind in MISTAKES},
+        "confusion": {
+            "rows": [*exam.names, "nothing there"],
+            "columns": [*exam.names, "not found"],
+            "counts": counts.tolist(),
+        },
+        "worst": drawn,
+    }
+
+
+def _draw_worst(
+    folder: Path, exam: Examination, dataset: Dataset, place: int, index: int
+) -> dict[str, Any]:
+    sample, one = dataset[index], exam.judgements[index]
+    height, width = sample.size
+    scale = min(1.0, LONGEST / max(height, width))
+    pixels = sample.image.permute(1, 2, 0).numpy()
+    if pixels.dtype != np.uint8:
+        pixels = (pixels * 255).round().astype(np.uint8)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    image = np.array(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
+    boxes, kinds, texts = _frames(one, exam.names)
+    name = "".join(c if c.isalnum() or c in "-_" else "_" for c in Path(sample.name).stem)
+    file = f"worst/{place:02d}_{name}.png"
+    title = f"{sample.name}: {_counted(one)}"
+    _save(draw_mistakes(image, boxes * scale, kinds, texts, title), folder / file)
+    return {"file": file, "picture": sample.name, "image_id": sample.image_id} | {
+        "mistakes": dict(one.counts)
+    }
+
+
+def _frames(one: Judgement, names: tuple[str, ...]) -> tuple[torch.Tensor, list[str], list[str]]:
+    """All answers, and the objects nobody found."""
+    lost = [n for n, kind in enumerate(one.of_objects) if kind not in ("right", "confusion")]
+    boxes = torch.cat([one.found.boxes_xyxy.cpu(), one.truth.boxes_xyxy[lost]])
+    true_of = {answer: int(one.truth.labels[n]) for n, answer in one.pairs}
+    texts = []
+    columns = (one.of_found, one.found.labels.tolist(), one.found.scores.tolist())
+    for answer, (kind, label, score) in enumerate(zip(*columns, strict=True)):
+        is_wrong = kind == "confusion"
+        instead = f", is {names[true_of[answer]]}" if is_wrong else ""
+        texts.append(f"{names[label]} {score:.2f}{instead}")
+    kinds = [*one.of_found, *(one.of_objects[n] for n in lost)]
+    texts += [names[int(one.truth.labels[n])] for n in lost]
+    return boxes, kinds, texts
+
+
+def _counted(one: Judgement) -> str:
+    return ", ".join(f"{kind} {one.counts[kind]}" for kind in MISTAKES if one.counts[kind])
+
+
+def _save(ax: Any, path: Path) -> None:
+    import matplotlib.pyplot as plt
+
+    ax.figure.savefig(path, dpi=110, bbox_inches="tight")
+    plt.close(ax.figure)
+
+
+def _table(head: str, rows: dict[str, Metrics]) -> str:
+    keys = ("AP", "AP50", "AP75", "AR100")
+    lines = [f"| {head} | {' | '.join(keys)} |", "|---|" + "---|" * len(keys)]
+    lines += [f"| {n} | " + " | ".join(shown(m[k]) for k in keys) + " |" for n, m in rows.items()]
+    return "\n".join(lines)
+
+
+def _markdown(exam: Examination, record: dict[str, Any]) -> str:
+    metrics = exam.scored.metrics
+    twelve = "\n".join(f"| {k} | {shown(metrics[k])} |" for k in NAMES)
+    classes = "\n".join(
+        f"| {_cell(r.name)} | {shown(r.AP)} | {shown(r.AP50)} | {shown(r.AR100)} |"
+        f" {r.num_objects} |"
+        for r in metrics.classes
+    )
+    mistakes = "\n".join(f"| {kind} | {n} |" for kind, n in record["mistakes"].items())
+    worst = "\n\n".join(f"![{_cell(w['picture'])}]({w['file']})" for w in record["worst"])
+    parts = [
+        f"# Evaluation on {record['pictures']} pictures",
+        "" if metrics.num_objects else "There is no object to find: AP is not defined.",
+        f"| number | value |\n|---|---|\n{twelve}",
+        f"| class | AP | AP50 | AR100 | objects |\n|---|---|---|---|---|\n{classes}",
+        "## Precision and recall\n\n![curves](precision_recall.png)",
+        "## After every layer, in one run\n\n" + _table("after", exam.layers),
+        "![layers](layers.png)",
+    ]
+    if exam.queries:
+        by_count = {str(n): m for n, m in exam.queries.items()}
+        parts += ["## With fewer queries, run again for each\n\n" + _table("queries", by_count)]
+        parts += ["![queries](queries.png)"]
+    above = f"Answers above a score of {exam.threshold}, at an IoU of 0.5."
+    parts += [f"## Mistakes\n\n{above}\n\n| kind | number |\n|---|---|\n{mistakes}"]
+    parts += ["![confusion](confusion.png)", f"## The worst pictures\n\n{worst}"]
+    return "\n\n".join(p for p in parts if p) + "\n"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,145 @@
+"""# Evaluation: curves, confusions and mistakes, drawn
+
+Numbers and pictures in, axes out. The kinds of mistakes differ in colour *and* in the dash of
+their frame; what is right is drawn thin, so that the eye goes to what is wrong.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from rtdetr_lab.images.arrays import RGB
+from rtdetr_lab.viz.canvas import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILLION,
+    YELLOW,
+    key_below,
+    line_key,
+    new_axes,
+    page_of,
+    rim,
+    show_picture,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+STYLES = {
+    "right": (SKY, "-", 1.0),
+    "miss": (VERMILLION, ":", 2.8),
+    "confusion": (PURPLE, "--", 2.2),
+    "duplicate": (ORANGE, "-.", 2.0),
+    "background": (YELLOW, "-", 2.2),
+    "in a crowd": ("#B0B0B0", "--", 1.0),
+}
+"""Colour, dash and width of a frame, by kind."""
+
+MANY = 8
+"""More classes than this get no name of their own in a picture of curves."""
+
+
+def draw_precision_recall(
+    precision: Float[np.ndarray, "10 101 K"], names: Sequence[str], ax: "Axes | None" = None
+) -> "Axes":
+    """Precision over recall: the mean over classes at IoU 0.5 and 0.75, and every class at 0.5."""
+    ax = new_axes(ax, 4.2)
+    page, recall = page_of(ax), np.linspace(0, 1, 101)
+    known = [k for k in range(len(names)) if (precision[0, :, k] > -1).all()]
+    for k in known:
+        labelled = len(known) <= MANY
+        color = page.color(k) if labelled else page.muted
+        style = {"lw": 1.2, "alpha": 0.9 if labelled else 0.25, "color": color}
+        label = f"{names[k]}, IoU 0.5" if labelled else None
+        ax.plot(recall, precision[0, :, k], label=label, **style)
+        if labelled:
+            ax.plot(recall, precision[5, :, k], ls=":", **style)
+    for place, iou, dash in ((0, "0.5", "-"), (5, "0.75", "--")):
+        if known:
+            mean = precision[place][:, known].mean(1)
+            label = f"mean, IoU {iou} (AP {mean.mean():.3f})"
+            ax.plot(recall, mean, color=page.ink, lw=2.2, ls=dash, label=label)
+    ax.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
+    ax.grid(alpha=0.25)
+    if known:
+        title = "thin dots: a class at IoU 0.75" if len(known) <= MANY else None
+        ax.legend(fontsize=8, frameon=False, loc="lower left", title=title, title_fontsize=7)
+    return ax
+
+
+def draw_confusion(
+    counts: Int[np.ndarray, "K K"], names: Sequence[str], ax: "Axes | None" = None
+) -> "Axes":
+    """What was there (rows) and what the model said (columns), shaded by the part of the row."""
+    side = min(12.0, 2.4 + 0.45 * len(counts))
+    ax = new_axes(ax, side, side + 1)
+    page = page_of(ax)
+    part = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    ax.imshow(part, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(counts):
+        if count and len(counts) <= 30:
+            ink = "white" if part[row, column] > 0.55 else "black"
+            ax.text(column, row, str(count), ha="center", va="center", fontsize=8, color=ink)
+    ticks = range(len(counts))
+    size = 8 if len(counts) <= 30 else 4
+    ax.set_xticks(ticks, [*names, "not found"], rotation=45, ha="right", fontsize=size)
+    ax.set_yticks(ticks, [*names, "nothing there"], fontsize=size)
+    ax.set(xlabel="the model says", ylabel="there is")
+    for edge in (len(counts) - 1.5,):
+        ax.axhline(edge, color=page.muted, lw=0.8)
+        ax.axvline(edge, color=page.muted, lw=0.8)
+    return ax
+
+
+def draw_bars(
+    values: Mapping[str, Mapping[str, float]], xlabel: str, ax: "Axes | None" = None
+) -> "Axes":
+    """AP and AP50 for every key."""
+    ax = new_axes(ax, 2.8)
+    place = np.arange(len(values))
+    for shift, name, color in ((-0.2, "AP", BLUE), (0.2, "AP50", GREEN)):
+        heights = [max(0.0, v[name]) for v in values.values()]
+        drawn = ax.bar(place + shift, heights, 0.38, color=color, label=name)
+        ax.bar_label(drawn, fmt="%.3f", fontsize=7, padding=1)
+    ax.set_xticks(place, list(values))
+    ax.set(ylim=(0, 1.08), xlabel=xlabel)
+    ax.legend(fontsize=8, frameon=False, ncols=2, loc="upper left")
+    return ax
+
+
+def draw_mistakes(
+    image: RGB,
+    boxes_xyxy: Float[Tensor, "n 4"],
+    kinds: Sequence[str],
+    texts: Sequence[str],
+    title: str = "",
+    ax: "Axes | None" = None,
+) -> "Axes":
+    """A picture with frames by kind (`STYLES`), in its pixels; what is right gets no text."""
+    from matplotlib.patches import Rectangle
+
+    height, width = image.shape[:2]
+    ax = new_axes(ax, 7.0 * height / width + 0.7)
+    show_picture(ax, image, quiet=0.35)
+    wrong_last = sorted(range(len(kinds)), key=lambda i: kinds[i] != "right")
+    for i in wrong_last:
+        x0, y0, x1, y1 = boxes_xyxy[i].tolist()
+        color, dash, thick = STYLES[kinds[i]]
+        frame: Any = {"fill": False, "ec": color, "ls": dash, "lw": thick}
+        drawn = ax.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, **frame))
+        drawn.set_path_effects(rim(thick + 1.4))
+        if texts[i] and kinds[i] != "right":
+            place = (min(max(x0, 0), width), min(max(y0, 0.04 * height), height))
+            box = {"facecolor": "black", "alpha": 0.7, "pad": 1.0, "edgecolor": "none"}
+            ax.text(*place, texts[i], color=color, fontsize=7, va="bottom", bbox=box, clip_on=True)
+    present = [k for k in STYLES if k in kinds]
+    if present:
+        key_below(ax, [line_key(k, STYLES[k][0], STYLES[k][1]) for k in present])
+    ax.set_title(title, fontsize=9, loc="left")
+    return ax

@@ -1,0 +1,84 @@
+"""What goes wrong in a picture gets its name; a report holds what an examination found."""
+
+import json
+
+import pytest
+import torch
+
+from rtdetr_lab.commands.evaluate import check_classes
+from rtdetr_lab.data.batch import Truth
+from rtdetr_lab.data.shapes import VAL, ShapesConfig, ShapesDataset
+from rtdetr_lab.errors import DataError
+from rtdetr_lab.evaluation.examine import examine
+from rtdetr_lab.evaluation.mistakes import confusion_matrix, judge
+from rtdetr_lab.evaluation.report import write_report
+from rtdetr_lab.images.postprocess import Found
+from rtdetr_lab.rtdetr import rtdetr_nano
+
+LEFT, RIGHT, FAR = [0.0, 0, 10, 10], [20.0, 0, 30, 10], [60.0, 60, 70, 70]
+
+
+def truth(boxes, labels, crowd=()):
+    boxes = torch.tensor(boxes).reshape(-1, 4)
+    is_crowd = torch.zeros(len(boxes), dtype=torch.bool)
+    is_crowd[list(crowd)] = True
+    areas = torch.ones(len(boxes))
+    return Truth(1, (100, 100), torch.tensor(labels, dtype=torch.int64), boxes, areas, is_crowd)
+
+
+def found(boxes, labels, scores):
+    count = len(labels)
+    boxes = torch.tensor(boxes).reshape(-1, 4)
+    labels = torch.tensor(labels, dtype=torch.int64)
+    return Found(boxes, torch.tensor(scores), labels, torch.arange(count))
+
+
+def test_every_mistake_gets_its_name():
+    answers = found([LEFT, LEFT, RIGHT, FAR], [0, 0, 1, 0], [0.9, 0.8, 0.7, 0.6])
+    one = judge(truth([LEFT, RIGHT, [40.0, 0, 50, 10]], [0, 0, 1]), answers)
+    assert one.of_found == ("right", "duplicate", "confusion", "background")
+    assert one.of_objects == ("right", "confusion", "miss")
+    assert one.num_mistakes == 4
+    wanted = [[1, 1, 0], [0, 0, 1], [2, 0, 0]]
+    assert confusion_matrix([one], 2).tolist() == wanted
+
+
+def test_a_wrong_name_does_not_hide_a_right_one_however_sure_it_is():
+    one = judge(truth([LEFT], [0]), found([LEFT, LEFT], [1, 0], [0.9, 0.6]))
+    assert one.of_found == ("duplicate", "right")
+
+
+def test_in_a_crowd_nothing_is_a_mistake():
+    one = judge(truth([[0.0, 0, 90, 90]], [0], crowd=[0]), found([FAR], [0], [0.9]))
+    assert one.num_mistakes == 0
+
+
+@pytest.mark.parametrize("objects", [0, 2])
+def test_a_picture_without_answers_has_only_misses(objects):
+    one = judge(truth([LEFT, RIGHT][:objects], [0] * objects), found([], [], []))
+    assert one.num_mistakes == objects
+
+
+def test_a_report_shows_layers_queries_and_the_worst_pictures(tmp_path):
+    data = ShapesDataset(ShapesConfig(size=64, max_side=40.0, max_objects=3), VAL, 3)
+    torch.manual_seed(0)
+    model = rtdetr_nano(num_classes=len(data.names)).build()
+    model.num_queries = 20
+    exam = examine(model, data, queries=(5, 20), threshold=0.0)
+    record = write_report(tmp_path, exam, data, worst=2)
+    assert list(exam.layers) == ["proposals", "layer 1", "layer 2", "layer 3"]
+    assert list(exam.queries) == [5, 20]
+    assert exam.queries[20] is exam.layers["layer 3"] is exam.scored.metrics
+    assert model.num_queries == 20
+    assert model.training
+    assert json.loads((tmp_path / "report.json").read_text()) == json.loads(json.dumps(record))
+    assert len(list((tmp_path / "worst").iterdir())) == 2
+    text = (tmp_path / "report.md").read_text()
+    for name in ("precision_recall", "confusion", "layers", "queries"):
+        assert (tmp_path / f"{name}.png").stat().st_size > 1000
+        assert f"({name}.png)" in text
+
+
+def test_classes_that_do_not_fit_the_data_are_refused_with_both_lists():
+    with pytest.raises(DataError, match=r"\(2\) cat, dog; the data has \(2\) dog, cat"):
+        check_classes(("cat", "dog"), ("dog", "cat"), "model")
