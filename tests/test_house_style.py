@@ -63,6 +63,8 @@ MAY_IMPORT = {
     "checkpoints": CHAPTERS | {"images"},
     "data": CHAPTERS | {"images"},
     "evaluation": CHAPTERS | {"images", "data"},
+    # puts pictures beside the numbers
+    "evaluation.report": CHAPTERS | {"images", "data", "evaluation", "viz"},
     "training": CHAPTERS | {"images", "data", "evaluation", "checkpoints"},
     "deploy": CHAPTERS | {"images", "data", "evaluation", "checkpoints"},
     "ablations": CHAPTERS | (EQUIPMENT - {"ablations", "deploy"}),
@@ -76,7 +78,10 @@ MAY_IMPORT = {
     # for notebooks, and for those who make them
     "notebook": CHAPTERS | EQUIPMENT | {"detections", "detector"},
     "notebook_tools": {"errors"},
-    "commands": CHAPTERS | EQUIPMENT | {"detections", "detector", "notebook_tools", "explored"},
+    "commands": CHAPTERS
+    | EQUIPMENT
+    | {"detections", "detector", "notebook_tools", "explored"}
+    | {"evaluation.report"},
     "cli": CHAPTERS | EQUIPMENT | {"detections", "detector", "transformers_api", "commands"},
     "__main__": {"cli"},
     "__init__": CHAPTERS | EQUIPMENT | {"detections", "detector", "explored"},
