@@ -89,10 +89,10 @@ def test_an_unknown_preset_is_named(tmp_path, capsys):
 
 def test_a_model_and_data_are_enough_and_it_says_what_it_does(folder, tmp_path, capsys):
     begun = ["train", "--model", "nano", "--data", str(folder), "--out", str(tmp_path / "run")]
-    assert main([*begun, "--stop-after", "0s"]) == 0
+    assert main([*begun, "--batch-size", "2", "--stop-after", "0s"]) == 0
     said = capsys.readouterr().out
     assert "nano: class heads kept: the data has the model's classes" in said
-    assert "fine-tune: 5,000 pictures (833 × 6) of 256 px in steps of 16, lr 0.001" in said
+    assert "fine-tune: 5,000 pictures (833 × 6) of 256 px in steps of 2, lr 0.001" in said
 
 
 def test_other_classes_get_new_heads_frozen_parts_stay_and_both_are_said(folder, tmp_path, capsys):
