@@ -93,7 +93,7 @@ class DeformableAttention(nn.Module):
         memory: Float[Tensor, "B N D"],
         shapes: Sequence[Size],
     ) -> Float[Tensor, "B Q D"]:
-        """`queries` are content plus position; `reference_boxes` are cxcywh in [0, 1]."""
+        """Eq. 10.2. `queries` are content plus position; `reference_boxes` are cxcywh in [0, 1]."""
         plan = self.plan(queries, reference_boxes)
         value = self.value_proj(memory).unflatten(2, (self.num_heads, -1))
         return self.output_proj(self.sampler(value, shapes, self.points, plan))
@@ -101,7 +101,7 @@ class DeformableAttention(nn.Module):
     def plan(
         self, queries: Float[Tensor, "B Q D"], reference_boxes: Float[Tensor, "B Q 4"]
     ) -> SamplingPlan:
-        """Where to look and how much, without looking."""
+        """Where to look (Eq. 10.1) and how much, without looking."""
         logits = self.attention_weights(queries).unflatten(2, (self.num_heads, -1))
         weights = tap("weights", logits.softmax(-1))
         offsets = self.sampling_offsets(queries).unflatten(2, (self.num_heads, -1, 2))

@@ -27,6 +27,7 @@ def attention(points=(4, 2, 1), **changes):
 
 @pytest.mark.parametrize("points", [(4, 4, 4), (3, 3, 3), (4, 2, 1), (0, 5, 0)], ids=str)
 def test_the_fast_form_is_the_naive_loop(inputs, points):
+    """Eq. 10.2."""
     fast, slow = attention(points), attention(points, sampler=Naive())
     slow.load_state_dict(fast.state_dict())
     assert (fast(*inputs) - slow(*inputs)).abs().max() <= 1e-12
@@ -41,6 +42,7 @@ def test_gradients_are_those_of_differences(inputs):
 
 
 def test_locations_are_the_equation(inputs):
+    """Eq. 10.1."""
     module, (queries, boxes, _, _) = attention(), inputs
     plan = module.plan(queries, boxes)
     offsets = module.sampling_offsets(queries).view(2, 6, 2, 7, 2)
