@@ -33,7 +33,11 @@ HOME = Path(__file__).resolve().parents[2] / "docs" / "img"
 PICTURES = (0, 1, 2)
 """Which validation pictures are shown: the first ones, not the best ones."""
 RESULTS = HOME.parent / "results" / "data"
-BCCD = {"from nano": "bccd_from_nano.jsonl", "from scratch": "bccd_from_scratch.jsonl"}
+BCCD = {
+    "from nano": "bccd_from_nano.jsonl",
+    "from scratch": "bccd_from_scratch.jsonl",
+    "from scratch, longer": "bccd_from_scratch_26000.jsonl",
+}
 """The records the curves are drawn from."""
 
 
