@@ -202,3 +202,11 @@ def test_the_recipes_augmentation_is_part_of_a_run(folder, tmp_path, recipe):
 def test_shapes_are_not_cropped(tmp_path, capsys):
     assert main(["train", "--augment", "paper", "--out", str(tmp_path / "run")]) == 1
     assert "told apart by their aspect" in capsys.readouterr().err
+
+
+def test_the_help_says_what_happens_by_default(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    said = capsys.readouterr().out
+    assert "(default: None)" not in said
+    assert all(f"{part} options" in said for part in ("learning", "judging", "running"))
