@@ -101,6 +101,7 @@ class Train(Command):
         values: dict[str, Any] = {
             **given.rates(),
             "seed": given.seed,
+            "accumulate": given.accumulate,
             "augment": self._augmentation(size),
             "amp": running.amp,
             "num_workers": running.workers,

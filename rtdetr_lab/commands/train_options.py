@@ -28,6 +28,8 @@ class Learning:
     """Budget: pictures seen, however often each."""
     batch_size: int = 16
     """Pictures per step."""
+    accumulate: int = 1
+    """Parts in which they go through the model: more parts need less memory."""
     lr: Annotated[float | None, _by("by the recipe")] = None
     """Learning rate after the warm-up."""
     backbone_lr: Annotated[float | None, _by("a part of --lr, by the backbone's depth")] = None

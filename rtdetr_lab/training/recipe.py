@@ -26,11 +26,13 @@ from rtdetr_lab.training.optim import Constant, Cosine, Schedule
 class TrainConfig:
     """The budget is `num_pictures` seen, however often each. `amp` computes the model, not the
     matching and the losses, in bfloat16. `augment` changes every picture as its place in the run
-    says, and its size; without it the data must come in one size. Zero for `…_every` means "only
-    at the end"."""
+    says, and its size; without it the data must come in one size. `accumulate` is in how many parts
+    a step's pictures go through the model (`training/parts.py`). Zero for `…_every` means "only at
+    the end"."""
 
     num_pictures: int = 100_000
     batch_size: int = 16
+    accumulate: int = 1
     lr: float = 1e-4
     backbone_lr: float = 1e-5
     weight_decay: float = 1e-4
@@ -51,6 +53,9 @@ class TrainConfig:
         for name in ("num_pictures", "batch_size", "lr", "clip_norm"):
             value = getattr(self, name)
             require(value > 0, name, f"is {value}", "give more than zero")
+        parts, most = self.accumulate, self.batch_size
+        remedy = f"give 1 … {most}"
+        require(1 <= parts <= most, "accumulate", f"{most} pictures in {parts} parts", remedy)
         for name, value in asdict(self).items():
             if name not in ("schedule", "augment", "seed"):
                 require(value >= 0, name, f"is {value}", "give zero or more")
@@ -61,9 +66,10 @@ class TrainConfig:
         return -(-self.num_pictures // self.batch_size)
 
 
-MAY_CHANGE = {"num_pictures", "num_workers", "log_every", "save_every", "eval_every"}
+MAY_CHANGE = {"num_pictures", "num_workers", "log_every", "save_every", "eval_every", "accumulate"}
 """What a resumed run may have changed: nothing here alters what a step does, but for the budget,
-along which the schedule is stretched."""
+along which the schedule is stretched, and `accumulate`, without which a run that no longer fits
+into memory could not go on (`training/parts.py` says what it alters)."""
 
 
 def from_scratch(num_pictures: int = 200_000, **changes: Any) -> TrainConfig:

@@ -1,6 +1,6 @@
 r"""# Trainer: one step of learning
 
-    set the rate → forward → loss → backward → clip → AdamW → EMA
+    set the rate → (forward → loss → backward) per part → clip → AdamW → EMA
 
 Nothing else happens in a step. What comes between steps is in `loop.py`.
 """
@@ -25,7 +25,11 @@ from rtdetr_lab.training.optim import (
     parameter_groups,
     set_lr,
 )
+from rtdetr_lab.training.parts import parts
 from rtdetr_lab.training.recipe import TrainConfig
+
+MEASURED = {"cardinality_error"}
+"""Recorded beside the terms, and no part of the loss."""
 
 
 class Trainer:
@@ -48,23 +52,35 @@ class Trainer:
         set_lr(self.optimizer, lr_factor(*args))
         images = images.to(self.device, memory_format=torch.channels_last)
         targets = targets.to(self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.amp):
-            hidden = {} if padding is None else {"padding": padding.to(self.device)}
-            prediction = self.model(images, targets, **hidden)
-        terms = self.criterion(prediction, targets)
-        loss = torch.stack(list(terms.values())).sum()
+        padding = None if padding is None else padding.to(self.device)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        terms: dict[str, Tensor] = {}
+        for part in parts(images, targets, padding, config.accumulate):
+            for name, term in self._backward(*part).items():
+                terms[name] = terms[name] + term if name in terms else term
         norm = nn.utils.clip_grad_norm_(self.parameters, config.clip_norm)
         if not torch.isfinite(norm):
             raise _not_finite(self.step + 1, terms, self.model)
         self.optimizer.step()
         self.step += 1
         self.ema.update(self.step)
-        also = {"grad_norm": norm}
+        loss = torch.stack([t for n, t in terms.items() if n not in MEASURED]).sum()
+        self.window.add({"loss": loss, **terms, "grad_norm": norm})
+
+    def _backward(
+        self, images: Tensor, targets: Targets, padding: Tensor | None, weight: float
+    ) -> dict[str, Tensor]:
+        """Add the gradient of one part; returns its share of the step's terms."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.amp):
+            hidden = {} if padding is None else {"padding": padding}
+            prediction = self.model(images, targets, **hidden)
+        terms = {n: weight * t for n, t in self.criterion(prediction, targets).items()}
+        torch.stack(list(terms.values())).sum().backward()
+        terms = {name: term.detach() for name, term in terms.items()}
         if keeps_aspect(self.model):
-            also |= {"cardinality_error": cardinality_error(prediction, targets)}
-        self.window.add({"loss": loss, **terms, **also})
+            error = cardinality_error(prediction, targets)
+            terms["cardinality_error"] = error / self.config.accumulate
+        return terms
 
     @property
     def lr(self) -> float:

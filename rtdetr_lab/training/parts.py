@@ -1,0 +1,55 @@
+r"""# Parts: a step on more pictures than fit into memory
+
+$$ \nabla \mathcal L = \sum_k \frac{N_k}{N}\, \nabla \mathcal L_k $$
+
+With `accumulate` K, the pictures of a step go through the model in K parts, one after the other,
+and their gradients are added up. The loss of a part is divided by its own number of objects $N_k$;
+a picture must weigh the same whoever it shares its part with, so each part counts by its share of
+the objects of the step. The mean of the means would be another loss.
+
+`batch_size` stays the pictures of a step: order, augmentation (one size per step), schedule and the
+place of a resume do not change with K. What is the same as in one piece, and what is not:
+
+| what                         | in parts                                                         |
+|------------------------------|------------------------------------------------------------------|
+| matched and proposal terms   | the same, where the class loss is divided by objects             |
+| DETR's cross-entropy         | near it: it is divided by weights, which are counted per part    |
+| denoising terms              | the same mean per object, over groups and noise drawn per part   |
+| live batch norm              | sees the statistics of a part (frozen: the same)                 |
+"""
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from rtdetr_lab.criterion import mean_over_ranks
+from rtdetr_lab.structures import Targets
+
+Part = tuple[Float[Tensor, "B 3 H W"], Targets, Bool[Tensor, "B H W"] | None, float]
+
+
+def parts(
+    images: Float[Tensor, "B 3 H W"],
+    targets: Targets,
+    padding: Bool[Tensor, "B H W"] | None,
+    count: int,
+) -> Iterator[Part]:
+    """The batch in `count` parts as even as can be, each with its weight in the loss."""
+    if count == 1:
+        yield images, targets, padding, 1.0
+        return
+    total = mean_over_ranks(targets.num_boxes, images.device)
+    for rows in torch.arange(len(images)).tensor_split(count):
+        first, last = int(rows[0]), int(rows[-1]) + 1
+        part = between(targets, first, last)
+        weight = mean_over_ranks(part.num_boxes, images.device) / total
+        yield images[first:last], part, None if padding is None else padding[first:last], weight
+
+
+def between(targets: Targets, first: int, last: int) -> Targets:
+    """The targets of pictures `first` to `last - 1`."""
+    masks = None if targets.masks is None else targets.masks[first:last]
+    rows = slice(first, last)
+    return Targets(targets.labels[rows], targets.boxes[rows], masks, targets.pictures[rows])
