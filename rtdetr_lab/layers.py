@@ -28,6 +28,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from rtdetr_lab.folding import ConvAct
 from rtdetr_lab.taps import tap, watched
 
 Activation = Callable[[Tensor], Tensor]
@@ -100,6 +101,10 @@ class ConvNormAct(nn.Module):
 
     def forward(self, x: Float[Tensor, "B Ci Hi Wi"]) -> Float[Tensor, "B Co Ho Wo"]:
         return self.act(self.norm(self.conv(x)))
+
+    def fuse(self) -> nn.Module:
+        """Without the norm, where it is constant."""
+        return ConvAct.of(self.conv, self.norm, self.act) or self
 
 
 class MLP(nn.Module):

@@ -165,7 +165,7 @@ class QuerySelection(nn.Module):
         box_logits: Float[Tensor, "B N 4"],
     ) -> Selection:
         score = tap("score", logits.amax(-1))
-        index = tap("index", score.topk(self._num_kept(score), dim=1).indices)
+        index = tap("index", score.topk(self.num_kept(score), dim=1).indices)
 
         # Both halves are detached: encoder heads learn from their own loss, not via the decoder.
         keep = index.unsqueeze(-1)
@@ -177,7 +177,8 @@ class QuerySelection(nn.Module):
         """The content queries: here the chosen tokens themselves."""
         return tokens
 
-    def _num_kept(self, score: Float[Tensor, "B N"]) -> int:
+    def num_kept(self, score: Float[Tensor, "B N"]) -> int:
+        """Q, or `ConfigError` if there are fewer tokens."""
         if self.num_queries > score.shape[1]:
             raise ConfigError(
                 "selection.num_queries",
@@ -209,11 +210,12 @@ class LearnedContentSelection(QuerySelection):
     def content_of(self, tokens: Float[Tensor, "B Q D"]) -> Float[Tensor, "B Q D"]:
         return self.content[: tokens.shape[1]].expand_as(tokens)
 
-    def _num_kept(self, score: Float[Tensor, "B N"]) -> int:
+    def num_kept(self, score: Float[Tensor, "B N"]) -> int:
+        """Q, or `ConfigError` if fewer contents were learned."""
         if self.num_queries > len(self.content):
             raise ConfigError(
                 "selection.num_queries",
                 f"{self.num_queries} queries, but only {len(self.content)} contents were learned",
                 f"set model.num_queries to at most {len(self.content)}",
             )
-        return super()._num_kept(score)
+        return super().num_kept(score)

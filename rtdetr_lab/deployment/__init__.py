@@ -1,0 +1,12 @@
+"""# Deployment: the same answers, sooner
+
+Equipment: it knows the chapters, and no chapter knows it (beyond a `fuse()` beside the blocks that
+can be fused, in `folding.py`'s terms). `lab.deploy(model)` is `form.deploy`; the package is not
+called `deploy` because a function of that name lives on the front door.
+
+| file | what it holds |
+|---|---|
+| `form.py`    | `deploy(model)`: norms folded, blocks fused, unused heads gone |
+| `lean.py`    | what is left of RT-DETR in eval mode, with less to compute |
+| `bags.py`    | deformable attention on the CPU: weighted sums of rows, nothing materialised |
+"""

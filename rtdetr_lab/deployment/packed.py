@@ -1,0 +1,213 @@
+r"""# Packed: the CPU's convolutions in the CPU's own layout
+
+On a CPU a deployed model is convolutions and matrix products from oneDNN for 95 % of its time, and
+those run at the machine's ceiling *if* their weights lie as the kernel wants them and nothing walks
+over the maps between them. `pack(model, images, dtype)` sees to both:
+
+- channels last throughout, so that a map *is* its tokens and no layout is ever changed;
+- weights are laid out for their kernel once, and not in every call;
+- activation and residual sum happen inside the convolution, on values still in registers;
+- deformable attention reads first and projects later (`bags.GatherFirst`).
+
+These are the operators torch's own compiler emits for a frozen CPU graph
+(`torch.ops.mkldnn._convolution_pointwise` …), called by name: no compiler, no warm-up. A build of
+torch that lacks them keeps the unpacked layers. The kernels know single precision and bfloat16.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from rtdetr_lab.backbone import Residual
+from rtdetr_lab.deformable_attention import DeformableAttention
+from rtdetr_lab.deployment.bags import BilinearBag, DiscreteBag, GatherFirst
+from rtdetr_lab.deployment.lean import SplitConv
+from rtdetr_lab.folding import ConvAct
+from rtdetr_lab.layers import MLP, FeedForward, identity
+
+AFTER_A_SUM = (identity, F.relu, F.silu)
+KERNEL_NAMES = {
+    identity: ("none", ""),
+    F.relu: ("relu", ""),
+    F.silu: ("swish", ""),
+    F.gelu: ("gelu", "none"),
+}
+"""What the kernels call the activations they can apply: name, and kind of approximation."""
+
+
+def can_pack() -> bool:
+    """Does this build of torch have the kernels?"""
+    ops = torch.ops.mkldnn
+    return torch.backends.mkldnn.is_available() and "_convolution_pointwise" in dir(ops)
+
+
+@torch.inference_mode()
+def pack(model: nn.Module, images: Float[Tensor, "B 3 H W"], dtype: torch.dtype) -> nn.Module:
+    """A deployed `model`, changed in place: packed for pictures like `images`."""
+    model = channels_last(model.to(dtype))
+    images = images.to(dtype, memory_format=torch.channels_last)
+    sizes = _input_sizes(model, images)
+    return _packed(model, sizes)
+
+
+def channels_last(model: nn.Module) -> nn.Module:
+    """`model` with the weights of its convolutions laid out so."""
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+class PackedConv(nn.Module):
+    """`act(conv(x))`, or `act(conv(x) + other)`, in one kernel."""
+
+    def __init__(self, conv: nn.Conv2d, act: Callable[[Tensor], Tensor], size: list[int]) -> None:
+        super().__init__()
+        padding = [int(p) for p in conv.padding]
+        self.where = (padding, list(conv.stride), list(conv.dilation), conv.groups)
+        self.act, self.bias = act, conv.bias
+        self.weight = torch._C._nn.mkldnn_reorder_conv2d_weight(  # type: ignore[call-arg]
+            conv.weight.to_mkldnn(), *self.where, size
+        )
+
+    def forward(self, x: Float[Tensor, "B Ci Hi Wi"]) -> Float[Tensor, "B Co Ho Wo"]:
+        ops, (act, kind) = torch.ops.mkldnn, KERNEL_NAMES[self.act]
+        return ops._convolution_pointwise(x, self.weight, self.bias, *self.where, act, [], kind)
+
+    def added(
+        self, x: Float[Tensor, "B Ci Hi Wi"], other: Float[Tensor, "B Co Ho Wo"]
+    ) -> Float[Tensor, "B Co Ho Wo"]:
+        """`act(conv(x) + other)`. After a sum the kernel knows ReLU only; SiLU goes in place."""
+        act = "relu" if self.act is F.relu else None
+        summed = torch.ops.mkldnn._convolution_pointwise.binary(
+            x, other, self.weight, self.bias, *self.where, "add", 1.0, act, [], ""
+        )
+        return F.silu(summed, inplace=True) if self.act is F.silu else summed
+
+
+class PackedLinear(nn.Module):
+    """`act(linear(x))` in one kernel."""
+
+    def __init__(self, linear: nn.Linear, act: Callable[[Tensor], Tensor], rows: int) -> None:
+        super().__init__()
+        self.act, self.kind = KERNEL_NAMES[act]
+        self.bias = linear.bias
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), rows)
+
+    def forward(self, x: Float[Tensor, "*n Di"]) -> Float[Tensor, "*n Do"]:
+        ops = torch.ops.mkldnn
+        return ops._linear_pointwise(x, self.weight, self.bias, self.act, [], self.kind)
+
+
+class PackedResidual(nn.Module):
+    """A residual block whose last convolution adds the shortcut and activates."""
+
+    def __init__(self, block: Residual, convs: list[PackedConv]) -> None:
+        super().__init__()
+        *first, self.last = convs
+        self.first, self.shortcut = nn.Sequential(*first), block.shortcut
+
+    def forward(self, x: Float[Tensor, "B Ci Hi Wi"]) -> Float[Tensor, "B Co Ho Wo"]:
+        return self.last.added(self.first(x), self.shortcut(x))
+
+
+class PackedSplit(nn.Module):
+    """A `SplitConv` whose sum is part of the second convolution."""
+
+    def __init__(self, coarse: PackedConv, fine: PackedConv) -> None:
+        super().__init__()
+        self.coarse, self.fine = coarse, fine
+
+    def forward(
+        self, coarse: Float[Tensor, "B D h w"], fine: Float[Tensor, "B D H W"]
+    ) -> Float[Tensor, "B Do H W"]:
+        height, width = fine.shape[-2:]
+        raised = F.interpolate(self.coarse(coarse), scale_factor=2.0, mode="nearest")
+        other = raised[..., :height, :width].contiguous(memory_format=torch.channels_last)
+        return self.fine.added(fine, other)
+
+
+def _packed(module: nn.Module, sizes: dict[nn.Module, list[int]]) -> nn.Module:
+    """`module` with everything inside that has a kernel replaced by it, in place."""
+    replaced = _kernel_for(module, sizes)
+    if replaced is not None:
+        module = replaced
+    for name, child in module.named_children():
+        if not isinstance(child, PackedConv | PackedLinear):
+            setattr(module, name, _packed(child, sizes))
+    return module
+
+
+def _kernel_for(module: nn.Module, sizes: dict[nn.Module, list[int]]) -> nn.Module | None:
+    match module:
+        case Residual():
+            return _residual(module, sizes)
+        case ConvAct() if _fits(module.conv) and module.act in KERNEL_NAMES:
+            return _conv(module.conv, module.act, sizes)
+        case SplitConv() if module.act in AFTER_A_SUM:
+            coarse = _conv(module.coarse, identity, sizes)
+            return PackedSplit(coarse, _conv(module.fine, module.act, sizes))
+        case nn.Conv2d() if _fits(module):
+            return _conv(module, identity, sizes)
+        case FeedForward() if module.act in KERNEL_NAMES:
+            return nn.Sequential(
+                _linear(module.fc1, module.act, sizes), _linear(module.fc2, identity, sizes)
+            )
+        case MLP():
+            acts = [F.relu] * (len(module.layers) - 1) + [identity]
+            layers = zip(module.layers, acts, strict=True)
+            return nn.Sequential(*[_linear(layer, act, sizes) for layer, act in layers])
+        case nn.Linear():
+            return _linear(module, identity, sizes)
+        case DeformableAttention() if type(module) is DeformableAttention:
+            bag = module.sampler
+            if isinstance(bag, BilinearBag | DiscreteBag):
+                return GatherFirst(module, bag)
+    return None
+
+
+def _fits(conv: nn.Conv2d) -> bool:
+    return not isinstance(conv.padding, str) and conv.padding_mode == "zeros"
+
+
+def _conv(
+    conv: nn.Conv2d, act: Callable[[Tensor], Tensor], sizes: dict[nn.Module, list[int]]
+) -> PackedConv:
+    return PackedConv(conv, act, sizes[conv])
+
+
+def _linear(
+    linear: nn.Module, act: Callable[[Tensor], Tensor], sizes: dict[nn.Module, list[int]]
+) -> nn.Module:
+    # A linear map that never ran as a module (its weight is read directly) stays what it is.
+    if linear not in sizes or not isinstance(linear, nn.Linear):
+        return linear
+    *rows, _ = sizes[linear]
+    return PackedLinear(linear, act, torch.Size(rows).numel())
+
+
+def _residual(block: Residual, sizes: dict[nn.Module, list[int]]) -> nn.Module | None:
+    convs = [c for name, c in block.named_children() if name != "shortcut"]
+    foldable = all(isinstance(c, ConvAct) and _fits(c.conv) for c in convs)
+    if not foldable or block.act not in AFTER_A_SUM:
+        return None
+    *first, last = (c for c in convs if isinstance(c, ConvAct))
+    made = [_conv(c.conv, c.act, sizes) for c in first]
+    return PackedResidual(block, [*made, _conv(last.conv, block.act, sizes)])
+
+
+def _input_sizes(model: nn.Module, images: Tensor) -> dict[nn.Module, list[int]]:
+    """What every convolution and linear map is given for such pictures."""
+    sizes: dict[nn.Module, list[int]] = {}
+
+    def note(module: nn.Module, given: tuple[Tensor, ...]) -> None:
+        sizes[module] = list(given[0].shape)
+
+    asked = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    handles = [m.register_forward_pre_hook(note) for m in asked]
+    try:
+        model(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return sizes

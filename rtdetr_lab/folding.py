@@ -1,0 +1,91 @@
+r"""# Folding: a batch norm that stands still is part of the convolution before it
+
+In eval mode, and always when it is frozen, batch norm multiplies and shifts every channel by
+constants. A convolution does too, so the two are one:
+
+$$ \mathrm{norm}(W x) = \frac{\gamma}{\sqrt{v + \varepsilon}} (W x - \mu) + \beta = W' x + b' $$
+
+And a 3×3 beside a 1×1 convolution is one 3×3, whose middle tap holds both (RepVGG §3.3). The
+blocks that can do this say so with a `fuse()`; `rtdetr_lab.deployment` calls it. Products are taken
+in double precision and rounded once.
+"""
+
+import copy
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+@runtime_checkable
+class Fusable(Protocol):
+    """A block that knows a shorter form of itself for eval mode."""
+
+    def fuse(self) -> nn.Module:
+        """The same function with fewer steps, or the block itself where there is none."""
+
+
+@runtime_checkable
+class ChannelNorm(Protocol):
+    """Batch norm, live or frozen: per channel a mean, a variance, a factor and a summand."""
+
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+    eps: float
+
+
+class ConvAct(nn.Module):
+    """Convolution with bias, activation: what is left of a `ConvNormAct`."""
+
+    def __init__(self, conv: nn.Conv2d, act: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.conv = conv
+        self.act = act
+
+    @classmethod
+    def of(
+        cls, conv: nn.Conv2d, norm: nn.Module, act: Callable[[Tensor], Tensor]
+    ) -> "ConvAct | None":
+        """Convolution, norm and activation as one, or None where the norm is not constant."""
+        folded = fold(conv, norm)
+        return None if folded is None else cls(folded, act)
+
+    def forward(self, x: Float[Tensor, "B Ci Hi Wi"]) -> Float[Tensor, "B Co Ho Wo"]:
+        return self.act(self.conv(x))
+
+
+def fold(conv: nn.Conv2d, norm: nn.Module) -> nn.Conv2d | None:
+    """One convolution for both, or None where the norm is not constant and affine."""
+    if not isinstance(norm, ChannelNorm) or not isinstance(norm.weight, Tensor):
+        return None
+    factor = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
+    shift = norm.bias.double() + (_bias(conv) - norm.running_mean.double()) * factor
+    return _with(conv, conv.weight.double() * factor[:, None, None, None], shift)
+
+
+def side_by_side(dense: nn.Conv2d, pointwise: nn.Conv2d) -> nn.Conv2d:
+    """One 3×3 for a 3×3 and a 1×1 whose results are added."""
+    weight = dense.weight.double() + F.pad(pointwise.weight.double(), (1, 1, 1, 1))
+    return _with(dense, weight, _bias(dense) + _bias(pointwise))
+
+
+def _bias(conv: nn.Conv2d) -> Float[Tensor, " Co"]:
+    none = conv.weight.new_zeros(conv.out_channels)
+    return (none if conv.bias is None else conv.bias).double()
+
+
+@torch.no_grad()
+def _with(
+    conv: nn.Conv2d, weight: Float[Tensor, "Co Ci kh kw"], bias: Float[Tensor, " Co"]
+) -> nn.Conv2d:
+    """`conv` with other values, the same stride, padding and dilation."""
+    like = conv.weight
+    made = copy.deepcopy(conv).requires_grad_(False)
+    made.weight = nn.Parameter(weight.to(like), requires_grad=False)
+    made.bias = nn.Parameter(bias.to(like), requires_grad=False)
+    return made
