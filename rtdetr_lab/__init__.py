@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors; a test compar
     from rtdetr_lab.checkpoints.save import save_pretrained as save_pretrained
     from rtdetr_lab.config import diff as diff
     from rtdetr_lab.config import replace_at as replace_at
+    from rtdetr_lab.deployment.form import deploy as deploy
     from rtdetr_lab.detections import Detections as Detections
     from rtdetr_lab.detector import Detector as Detector
     from rtdetr_lab.detr import DETRConfig as DETRConfig
@@ -50,6 +51,7 @@ _HOME = {
     "load_backbone": "checkpoints.backbone",
     "load_pretrained": "checkpoints.load",
     "save_pretrained": "checkpoints.save",
+    "deploy": "deployment.form",
     "diff": "config",
     "replace_at": "config",
     "Detections": "detections",
