@@ -15,14 +15,14 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "rtdetr_lab"
 
-BRICKS = {"errors", "notation", "taps", "config", "boxes", "structures", "layers"}
+BRICKS = {"errors", "notation", "taps", "config", "boxes", "structures", "layers", "folding"}
 PARTS = BRICKS | {"matching", "backbone", "aifi", "ccff", "query_selection", "denoising"}
 PARTS |= {"deformable_attention", "samplers", "losses", "criterion", "hybrid_encoder", "decoder"}
 DETR_PARTS = {"resnet", "detr_positions", "detr_transformer"}
 MASK_PARTS = {"mask_head", "mask_losses"}
 CHAPTERS = PARTS | DETR_PARTS | MASK_PARTS | {"rtdetr", "rtdetrv2", "detr", "segmentation"}
 EQUIPMENT = {"images", "viz", "checkpoints", "data", "evaluation", "training"}
-EQUIPMENT |= {"ablations", "deploy"}
+EQUIPMENT |= {"ablations", "deployment"}
 
 MAY_IMPORT = {
     # bricks
@@ -34,7 +34,8 @@ MAY_IMPORT = {
     "boxes": {"notation"},
     "target_checks": {"errors"},
     "structures": {"errors", "notation", "target_checks"},
-    "layers": {"errors", "notation", "taps", "config"},
+    "folding": set(),
+    "layers": {"errors", "notation", "taps", "config", "folding"},
     # chapters, in reading order
     "resnet": BRICKS | {"backbone"},
     "detr_positions": BRICKS,
@@ -66,8 +67,8 @@ MAY_IMPORT = {
     # puts pictures beside the numbers
     "evaluation.report": CHAPTERS | {"images", "data", "evaluation", "viz"},
     "training": CHAPTERS | {"images", "data", "evaluation", "checkpoints"},
-    "deploy": CHAPTERS | {"images", "data", "evaluation", "checkpoints"},
-    "ablations": CHAPTERS | (EQUIPMENT - {"ablations", "deploy"}),
+    "deployment": CHAPTERS | {"images", "data", "evaluation", "checkpoints", "detections"},
+    "ablations": CHAPTERS | (EQUIPMENT - {"ablations", "deployment"}),
     # on top
     "detections": BRICKS | {"images", "viz"},
     "detector": CHAPTERS | EQUIPMENT | {"detections"},
