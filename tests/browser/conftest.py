@@ -16,7 +16,8 @@ FLAGS += " --disable-component-update --disable-sync"
 def browser():
     """Chromium, once for all tests."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="until playwright is installed")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    chromium = next(filter(None, map(shutil.which, names)), None)
     if chromium is None:
         missing = "no chromium on the PATH; un-skipped by: apt-get install chromium"
         pytest.fail(missing) if os.environ.get("CI") else pytest.skip(missing)

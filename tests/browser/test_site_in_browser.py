@@ -1,0 +1,119 @@
+"""The site in a real browser: complete, quiet, legible on a phone, searchable, by keyboard too."""
+
+import pytest
+from browsing import Visit, served
+from test_site import ROOT, site
+
+SHOTS = ROOT / "build" / "screenshots"
+
+
+@pytest.fixture(scope="module")
+def home(browser):
+    with served(site()[0]) as address:
+        yield address
+
+
+@pytest.fixture
+def visit(browser, home):
+    """`visit(width, scheme)` opens a window on the site."""
+    opened = []
+
+    def open_window(width=1280, scheme="light"):
+        size = {"width": width, "height": 900}
+        opened.append(browser.new_context(viewport=size, color_scheme=scheme))
+        return Visit(opened[-1].new_page(), home)
+
+    yield open_window
+    for context in opened:
+        context.close()
+
+
+def pages() -> list[str]:
+    folder = site()[0]
+    return sorted(
+        str(p.relative_to(folder)) for p in folder.rglob("*.html") if p.name != "404.html"
+    )
+
+
+def test_every_page_is_complete_quiet_and_fits_a_phone(visit):
+    desk, phone = visit(), visit(400, "dark")
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    wide = {}
+    for name in pages():
+        for window, width in ((desk, 1280), (phone, 400)):
+            window.go(name)
+            if "explorer" in name:
+                continue
+            needed = window.page.evaluate("document.documentElement.scrollWidth")
+            wide |= {(name, width): needed} if needed > width else {}
+        phone.page.screenshot(path=SHOTS / f"{name.replace('/', '_')}.png")
+    assert desk.complaints + phone.complaints == []
+    assert wide == {}, "these pages scroll sideways"
+
+
+def test_equations_are_drawn(visit):
+    window = visit()
+    window.go("chapters/query_selection.html")
+    box = window.page.locator("#eq-09-1 math").bounding_box()
+    assert box["height"] > 15
+    assert box["width"] > 80
+    under = "document.querySelector('#eq-09-1 munder').lastElementChild.getBoundingClientRect().top"
+    over = "document.querySelector('#eq-09-1 munder').firstElementChild.getBoundingClientRect().top"
+    assert window.page.evaluate(under) > window.page.evaluate(over), "the index stands below max"
+
+
+def test_code_stands_beside_prose_on_a_desk_and_below_it_on_a_phone(visit):
+    for width, beside in ((1280, True), (400, False)):
+        window = visit(width)
+        window.go("chapters/query_selection.html")
+        row = window.page.locator(".chapter-row", has_text="QuerySelection.content_of")
+        prose = row.locator(".chapter-prose").bounding_box()
+        code = row.locator(".chapter-code").bounding_box()
+        assert (code["x"] >= prose["x"] + prose["width"]) == beside
+        assert (code["y"] >= prose["y"] + prose["height"]) == (not beside)
+
+
+def test_search_finds_aifi(visit):
+    window = visit()
+    window.go("index.html")
+    window.page.keyboard.press("f")  # the theme's shortcut: no mouse needed
+    window.page.keyboard.type("AIFI")
+    first = window.page.locator(".md-search-result__item a").first
+    first.wait_for(timeout=20_000)
+    assert "AIFI" in first.inner_text()
+    assert window.complaints == []
+
+
+def test_light_and_dark_are_one_key_away(visit):
+    window = visit(scheme="dark")
+    window.go("index.html")
+    scheme = "document.body.getAttribute('data-md-color-scheme')"
+    assert window.page.evaluate(scheme) == "slate"
+    window.page.locator("label[title='Switch to light']").focus()
+    window.page.locator("label[title='Switch to light']").press("Enter")
+    window.page.wait_for_function(f"{scheme} == 'default'", timeout=5000)
+
+
+def test_the_first_thing_a_keyboard_reaches_leads_past_the_header(visit):
+    window = visit()
+    window.go("notebooks/00_tour.html")
+    window.page.keyboard.press("Tab")
+    assert "Skip to content" in window.page.evaluate("document.activeElement.innerText")
+
+
+def test_a_solution_unfolds_by_keyboard(visit):
+    window = visit()
+    window.go("notebooks/09_query_selection.html")
+    solution = window.page.locator("details:has(summary:text('One way to find it'))").first
+    assert not solution.evaluate("d => d.open")
+    solution.locator("summary").first.press("Enter")
+    assert solution.evaluate("d => d.open")
+
+
+def test_the_home_page_shows_the_explorer(visit):
+    window = visit()
+    window.go("index.html")
+    frame = window.page.frame_locator("iframe.explorer")
+    window.page.locator("iframe.explorer").scroll_into_view_if_needed()
+    frame.locator("canvas").first.wait_for(timeout=20_000)
+    assert window.complaints == []
