@@ -5,12 +5,20 @@ import json
 import pytest
 import torch
 
+from rtdetr_lab.checkpoints.files import read_weights, write_weights
+from rtdetr_lab.checkpoints.infer import PRESETS as RTDETR
 from rtdetr_lab.checkpoints.load import load_pretrained
 from rtdetr_lab.checkpoints.metadata import metadata_for
 from rtdetr_lab.checkpoints.save import save_pretrained
+from rtdetr_lab.checkpoints.strict import fit
+from rtdetr_lab.checkpoints.transformers_config import from_transformers, to_transformers
 from rtdetr_lab.config import replace_at
+from rtdetr_lab.detr import detr_nano, detr_r50, detr_r50_dc5, detr_r101, detr_r101_dc5
 from rtdetr_lab.errors import CheckpointError, ConfigError
-from rtdetr_lab.rtdetr import rtdetr_nano
+from rtdetr_lab.rtdetr import rtdetr_nano, rtdetr_r50_m
+from rtdetr_lab.segmentation import detr_r50_panoptic
+
+DETRS = (detr_nano, detr_r50, detr_r101, detr_r50_dc5, detr_r101_dc5, detr_r50_panoptic)
 
 
 @pytest.fixture(scope="module")
@@ -103,3 +111,43 @@ def test_num_classes_of_the_weights_keeps_their_heads_where_the_config_is_wrong(
 def test_a_revision_of_what_lies_on_the_disk_is_refused(saved):
     with pytest.raises(CheckpointError, match="no revisions"):
         load_pretrained(saved / "lab", revision="main")
+
+
+def test_a_flipped_bit_is_named_with_its_tensor(tmp_path):
+    path = tmp_path / "m.safetensors"
+    tensors = {n: torch.rand(64) for n in ("first", "second", "third")}
+    write_weights(path, tensors, {})
+    damaged = bytearray(path.read_bytes())
+    at = bytes(damaged).index(tensors["second"].numpy().tobytes())
+    damaged[at + 7] ^= 1
+    path.write_bytes(damaged)
+    with pytest.raises(CheckpointError, match="digest differs in second of 3"):
+        read_weights(path)
+
+
+@pytest.mark.parametrize("kind", [torch.int64, torch.complex64, torch.bool])
+def test_numbers_of_another_kind_do_not_become_weights(kind):
+    model = torch.nn.Linear(2, 2)
+    tensors = {**model.state_dict(), "bias": torch.ones(2).to(kind)}
+    with pytest.raises(CheckpointError, match="real numbers") as caught:
+        fit(model, tensors, "file", reheaded=False)
+    assert caught.value.where == "file[bias]"
+
+
+def test_a_negative_variance_is_refused():
+    model = torch.nn.BatchNorm2d(3)
+    tensors = {**model.state_dict(), "running_var": torch.tensor([1.0, -1.0, 1.0])}
+    with pytest.raises(CheckpointError, match="1 of its 3 variances are negative"):
+        fit(model, tensors, "file", reheaded=False)
+
+
+def test_every_preset_can_be_said_to_transformers_or_says_how():
+    for preset in (*RTDETR, *DETRS):
+        cfg = preset(4)
+        if getattr(cfg.decoder, "inference_layers", None):  # what trim leaves
+            cfg = replace_at(cfg, "decoder.num_layers", cfg.decoder.inference_layers)
+            cfg = replace_at(cfg, "decoder.inference_layers", None)
+        assert from_transformers(to_transformers(cfg, ("a", "b", "c", "d")), "it")[0]
+    with pytest.raises(ConfigError) as caught:
+        to_transformers(rtdetr_r50_m(4), ("a", "b", "c", "d"))
+    assert "model.trim(3)" in caught.value.remedy

@@ -169,6 +169,8 @@ def _rows(
     for i, (logits, boxes) in enumerate(layers):
         rows |= {f"decoder {i} logits": logits, f"decoder {i} boxes": boxes}
     logits, boxes = layers[-1]
+    if not (logits.isfinite().all() and boxes.isfinite().all()):
+        return rows  # nothing can be found in NaN; the rows above say where it begins
     found = postprocess(Prediction(logits, boxes, ()), [(1, 1)] * len(logits), 0.0)
     rows["detections boxes"] = torch.stack([f.boxes_xyxy for f in found])
     rows["detections scores"] = torch.stack([f.scores for f in found])

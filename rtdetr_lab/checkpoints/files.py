@@ -28,6 +28,9 @@ from rtdetr_lab.errors import CheckpointError
 DIGEST = "rtdetr_lab.sha256"
 """Key of the digest in a file's header."""
 
+DIGESTS = "rtdetr_lab.sha256s"
+"""Key of the beginnings of every tensor's own digest: which one is damaged?"""
+
 NESTED = (("ema", "module"), ("ema",), ("model_ema",), ("model",), ("state_dict",), ("module",))
 """Where training scripts put the weights inside a `.pth`, the averaged ones first."""
 
@@ -56,6 +59,23 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
     return total.hexdigest()
 
 
+def _digests(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    return {name: digest({name: tensor})[:16] for name, tensor in tensors.items()}
+
+
+def _which_differ(tensors: Mapping[str, Tensor], written: str | None) -> str:
+    """Which of them, as far as the header says what each was; files of old do not."""
+    try:
+        wanted, found = dict(json.loads(written or "{}")), _digests(tensors)
+    except (ValueError, TypeError):
+        return ""
+    odd = [name for name in {**wanted, **found} if wanted.get(name) != found.get(name)]
+    if not wanted or not odd:
+        return ""
+    more = f" and {len(odd) - 3} more" if len(odd) > 3 else ""
+    return f" in {', '.join(odd[:3])}{more} of {len(wanted)}"
+
+
 def read_weights(path: Path) -> WeightsFile:
     """Any weights file: `.safetensors`, its `.index.json`, or a torch pickle of plain tensors."""
     if not path.is_file():
@@ -71,7 +91,7 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str
     """Write a `.safetensors` file with its digest in the header; returns the digest."""
     own = {name: t.detach().cpu().clone().contiguous() for name, t in tensors.items()}
     sha256 = digest(own)
-    full = {"format": "pt", **header, DIGEST: sha256}
+    full = {"format": "pt", **header, DIGEST: sha256, DIGESTS: json.dumps(_digests(own))}
     write_atomically(path, lambda temporary: save_file(own, temporary, full))
     return sha256
 
@@ -116,6 +136,7 @@ def _read_safetensors(path: Path) -> WeightsFile:
         raise CheckpointError(str(path), what, "download it again") from error
     if DIGEST in header and header[DIGEST] != digest(tensors):
         what = "does not hold the tensors it was written with: their digest differs"
+        what += _which_differ(tensors, header.get(DIGESTS))
         raise CheckpointError(str(path), what, "download it again")
     return WeightsFile(tensors, str(path), header)
 

@@ -1,9 +1,10 @@
 r"""# Strict: every tensor accounted for
 
 `load_state_dict` complains about names in one long line and lets a `nan` through. Here a tensor
-that is missing, left over, of another shape or not finite is refused, with its name, how many more
-there are, and what to do. The one mismatch that is wanted every day has its own door: another
-number of classes. Then, **on request only**, the heads below start anew and the rest is loaded.
+that is missing, left over, of another shape or kind of number, or not finite is refused, with its
+name, how many more there are, and what to do. The one mismatch that is wanted every day has its own
+door: another number of classes. Then, **on request only**, the heads below start anew and the rest
+is loaded.
 
 | head                              | shape      |
 |-----------------------------------|------------|
@@ -52,6 +53,7 @@ def fit(model: nn.Module, tensors: Mapping[str, Tensor], where: str, *, reheaded
     given = _counters_settled(wanted, given)
     _check_names(wanted, given, where)
     _check_shapes(wanted, given, where)
+    _check_kinds(wanted, given, where)
     _check_finite(given, where)
     model.load_state_dict(given, strict=not reheaded)
 
@@ -96,6 +98,24 @@ def _check_shapes(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], whe
     what += f" ({len(other) - 1} more such tensors)" if len(other) > 1 else ""
     remedy = "give the config it was trained with as config="
     raise CheckpointError(f"{where}[{name}]", what, remedy)
+
+
+def _check_kinds(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], where: str) -> None:
+    for name, tensor in given.items():
+        # copy_ would cast: a whole or complex number silently becomes a weight.
+        if _kind(tensor) != _kind(wanted[name]):
+            what = f"holds {tensor.dtype}, the model needs {_kind(wanted[name])} numbers"
+            raise CheckpointError(f"{where}[{name}]", what, "convert it as it was meant")
+        if name.endswith("running_var") and bool((tensor < 0).any()):
+            count = int((tensor < 0).sum())
+            what = f"{count} of its {tensor.numel()} variances are negative"
+            raise CheckpointError(f"{where}[{name}]", what, "download it again")
+
+
+def _kind(tensor: Tensor) -> str:
+    if tensor.is_complex():
+        return "complex"
+    return "real" if tensor.is_floating_point() else "whole"
 
 
 def _check_finite(given: Mapping[str, Tensor], where: str) -> None:

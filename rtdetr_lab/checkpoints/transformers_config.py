@@ -131,7 +131,10 @@ def to_transformers(cfg: Any, names: tuple[str, ...]) -> dict[str, Any]:
         tree |= {"decoder_method": "discrete", "decoder_n_levels": cfg.decoder.num_levels}
     for path, (here, there) in diff(cfg, from_transformers(tree, "transformers")[0]).items():
         harmless = path.startswith(TRAINING_ONLY)
-        require(harmless, path, f"is {here}, transformers can only say {there}", KEEP)
+        trimmed = (
+            f"save model.trim({here}), or {KEEP}" if path.endswith("inference_layers") else KEEP
+        )
+        require(harmless, path, f"is {here}, transformers can only say {there}", trimmed)
     return tree
 
 

@@ -91,8 +91,10 @@ def visible_centre(mask: Bool[np.ndarray, "H W"]) -> tuple[int, int]:
 
     # The picture's edge is a border, too: a name there would be cut off.
     depth = distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
-    y, x = np.unravel_index(int(np.argmax(depth)), mask.shape)
-    return int(x), int(y)
+    ys, xs = np.nonzero(depth == depth.max())  # in a strip there are many: the middle one
+    y, x = mask.nonzero()[0].mean(), mask.nonzero()[1].mean()
+    best = int(np.argmin((ys - y) ** 2 + (xs - x) ** 2))
+    return int(xs[best]), int(ys[best])
 
 
 def _borders(place: Int[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
