@@ -15,7 +15,9 @@ from rtdetr_lab.boxes import xywh_from_xyxy
 from rtdetr_lab.data.batch import Dataset, Sample, Truth, as_float, in_order
 from rtdetr_lab.errors import DataError
 from rtdetr_lab.evaluation.answers import answers
-from rtdetr_lab.evaluation.coco import Metrics, coco_metrics, coco_truth
+from rtdetr_lab.evaluation.coco import Metrics, coco_truth, scored
+from rtdetr_lab.evaluation.library import MAX_DETECTIONS
+from rtdetr_lab.evaluation.table import Table
 from rtdetr_lab.images.postprocess import Found
 from rtdetr_lab.structures import Prediction
 
@@ -36,17 +38,19 @@ def evaluate(
     mode meanwhile, and afterwards as it was. `progress` may wrap the loop over batches, as tqdm
     does.
     """
-    detections: list[dict[str, Any]] = []
+    tables: list[Table] = []
     truths: list[Truth] = []
     with _inference(model):
         for samples in progress(in_order(dataset, batch_size, num_workers)):
             found = detect(model, samples, device)
-            for sample, one in zip(samples, found, strict=True):
-                detections += coco_detections(one, sample.image_id, dataset.category_ids)
-                truths.append(sample.truth)
+            rows = [(s.image_id, one) for s, one in zip(samples, found, strict=True)]
+            # All that COCO will judge, in columns: memory stays bounded on any data set.
+            tables.append(Table.of_found(rows, dataset.category_ids).best(MAX_DETECTIONS[-1]))
+            truths += [sample.truth for sample in samples]
     if not truths:
         raise DataError("dataset", "holds no pictures", "give at least one")
-    return coco_metrics(coco_truth(truths, dataset.names, dataset.category_ids), detections)
+    truth = coco_truth(truths, dataset.names, dataset.category_ids)
+    return scored(truth, Table.joined(tables)).metrics
 
 
 def detect(

@@ -46,8 +46,11 @@ class Table:
 
     @classmethod
     def of_found(cls, found: Iterable[tuple[int, Found]], category_ids: Sequence[int]) -> "Table":
-        """From (picture id, what was found there)."""
+        """From (picture id, what was found there). Raises `DataError` for a label without a
+        category, and for numbers that are not finite."""
         pairs = [(i, f) for i, f in found if len(f)]
+        for image_id, one in pairs:
+            _check_found(one, image_id, len(category_ids))
         if not pairs:
             return cls(np.zeros(0, int), np.zeros(0, int), np.zeros((0, 4)), np.zeros(0))
         ids = np.asarray(category_ids, dtype=np.int64)
@@ -99,6 +102,15 @@ class Table:
             }
             for n, (image, category, box, score) in enumerate(listed, 1)
         ]
+
+
+def _check_found(found: Found, image_id: int, num_categories: int) -> None:
+    where = f"picture {image_id}"
+    if (highest := int(found.labels.max())) >= num_categories:
+        what = f"label {highest}, but the data has {num_categories} classes"
+        raise DataError(where, what, "evaluate on the classes of the model")
+    if not bool(found.boxes_xyxy.isfinite().all() and found.scores.isfinite().all()):
+        raise DataError(where, "has a box or score that is not finite", "check the weights")
 
 
 def _check(detections: Sequence[Mapping[str, Any]], ground_truth: Mapping[str, Any]) -> None:
