@@ -151,3 +151,14 @@ def test_every_preset_can_be_said_to_transformers_or_says_how():
     with pytest.raises(ConfigError) as caught:
         to_transformers(rtdetr_r50_m(4), ("a", "b", "c", "d"))
     assert "model.trim(3)" in caught.value.remedy
+
+
+def test_what_transformers_cannot_express_is_run_and_not_compared(tmp_path):
+    from rtdetr_lab.checkpoints.verify import verify
+
+    cfg = replace_at(rtdetr_nano(4), "decoder.inference_layers", 1)
+    save_pretrained(cfg.build().eval(), tmp_path)
+    report = verify(tmp_path, size=(96, 96))
+    assert report.comparison is None
+    assert report.ok
+    assert "pip install transformers" in str(report) or "cannot express" in str(report)
