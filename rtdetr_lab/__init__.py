@@ -46,6 +46,32 @@ if TYPE_CHECKING:  # the same names for type checkers and editors; a test compar
     from rtdetr_lab.taps import record as record
     from rtdetr_lab.taps import tap as tap
     from rtdetr_lab.training import train as train
+    from rtdetr_lab.transformers_api.auto import AutoImageProcessor as AutoImageProcessor
+    from rtdetr_lab.transformers_api.auto import (
+        AutoModelForObjectDetection as AutoModelForObjectDetection,
+    )
+    from rtdetr_lab.transformers_api.config import RTDetrConfig as RTDetrConfig
+    from rtdetr_lab.transformers_api.config import RTDetrResNetConfig as RTDetrResNetConfig
+    from rtdetr_lab.transformers_api.config import RTDetrV2Config as RTDetrV2Config
+    from rtdetr_lab.transformers_api.config import RTDetrV2ResNetConfig as RTDetrV2ResNetConfig
+    from rtdetr_lab.transformers_api.processor import RTDetrImageProcessor as RTDetrImageProcessor
+    from rtdetr_lab.transformers_api.processor import (
+        RTDetrImageProcessorFast as RTDetrImageProcessorFast,
+    )
+    from rtdetr_lab.transformers_api.processor import (
+        RTDetrV2ImageProcessor as RTDetrV2ImageProcessor,
+    )
+    from rtdetr_lab.transformers_api.rtdetr import (
+        RTDetrForObjectDetection as RTDetrForObjectDetection,
+    )
+    from rtdetr_lab.transformers_api.rtdetr import RTDetrModel as RTDetrModel
+    from rtdetr_lab.transformers_api.rtdetr import RTDetrResNetBackbone as RTDetrResNetBackbone
+    from rtdetr_lab.transformers_api.rtdetr import RTDetrResnetBackbone as RTDetrResnetBackbone
+    from rtdetr_lab.transformers_api.rtdetr import (
+        RTDetrV2ForObjectDetection as RTDetrV2ForObjectDetection,
+    )
+    from rtdetr_lab.transformers_api.rtdetr import RTDetrV2Model as RTDetrV2Model
+    from rtdetr_lab.transformers_api.rtdetr import RTDetrV2ResNetBackbone as RTDetrV2ResNetBackbone
 
 _HOME = {
     "load_backbone": "checkpoints.backbone",
@@ -82,6 +108,22 @@ _HOME = {
     "record": "taps",
     "tap": "taps",
     "train": "training",
+    "AutoImageProcessor": "transformers_api.auto",
+    "AutoModelForObjectDetection": "transformers_api.auto",
+    "RTDetrConfig": "transformers_api.config",
+    "RTDetrResNetConfig": "transformers_api.config",
+    "RTDetrV2Config": "transformers_api.config",
+    "RTDetrV2ResNetConfig": "transformers_api.config",
+    "RTDetrImageProcessor": "transformers_api.processor",
+    "RTDetrImageProcessorFast": "transformers_api.processor",
+    "RTDetrV2ImageProcessor": "transformers_api.processor",
+    "RTDetrForObjectDetection": "transformers_api.rtdetr",
+    "RTDetrModel": "transformers_api.rtdetr",
+    "RTDetrResNetBackbone": "transformers_api.rtdetr",
+    "RTDetrResnetBackbone": "transformers_api.rtdetr",
+    "RTDetrV2ForObjectDetection": "transformers_api.rtdetr",
+    "RTDetrV2Model": "transformers_api.rtdetr",
+    "RTDetrV2ResNetBackbone": "transformers_api.rtdetr",
 }
 
 __all__ = sorted([*_HOME, "__version__"])

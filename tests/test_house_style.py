@@ -85,7 +85,7 @@ MAY_IMPORT = {
     | {"evaluation.report"},
     "cli": CHAPTERS | EQUIPMENT | {"detections", "detector", "transformers_api", "commands"},
     "__main__": {"cli"},
-    "__init__": CHAPTERS | EQUIPMENT | {"detections", "detector", "explored"},
+    "__init__": CHAPTERS | EQUIPMENT | {"detections", "detector", "explored", "transformers_api"},
 }
 
 NUMBERED = CHAPTERS - (BRICKS - {"boxes"})

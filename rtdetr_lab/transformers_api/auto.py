@@ -1,0 +1,45 @@
+r"""# Auto: the class a folder's `model_type` asks for"""
+
+from typing import Any
+
+from rtdetr_lab.checkpoints.files import read_json
+from rtdetr_lab.config import require
+from rtdetr_lab.transformers_api.hub import Where, file_of
+from rtdetr_lab.transformers_api.processor import RTDetrImageProcessor
+from rtdetr_lab.transformers_api.rtdetr import RTDetrForObjectDetection, RTDetrV2ForObjectDetection
+
+MODELS = {"rt_detr": RTDetrForObjectDetection, "rt_detr_v2": RTDetrV2ForObjectDetection}
+KEYS = ("revision", "cache_dir", "token", "local_files_only")
+
+
+def _where(options: dict[str, Any]) -> Where:
+    return Where(**{key: options[key] for key in KEYS if key in options})
+
+
+class AutoModelForObjectDetection:
+    """`from_pretrained` for any of the detectors."""
+
+    @classmethod
+    def from_pretrained(cls, name: Any, **options: Any) -> Any:
+        """The model of a hub id or folder, in the class its `model_type` names."""
+        kind = read_json(file_of(name, "config.json", _where(options))).get("model_type", "")
+        known = f"give one of {', '.join(MODELS)}"
+        require(kind in MODELS, f"{name}[model_type]", f"is {kind!r}", known)
+        return MODELS[kind].from_pretrained(name, **options)
+
+
+class AutoImageProcessor:
+    """`from_pretrained` for any of the image processors."""
+
+    @classmethod
+    def from_pretrained(cls, name: Any, **options: Any) -> Any:
+        """The processor of a hub id or folder, in the class that wrote it."""
+        options.pop("use_fast", None)  # both give Pillow's pixels here
+        where = _where(options)
+        tree = read_json(file_of(name, "preprocessor_config.json", where))
+        kind = str(tree.get("image_processor_type", tree.get("feature_extractor_type")))
+        known = kind.startswith("RTDetr")
+        require(known, f"{name}[image_processor_type]", f"is {kind!r}", "give an RT-DETR's")
+        return RTDetrImageProcessor.from_dict(
+            tree, **{key: value for key, value in options.items() if key not in KEYS}
+        )

@@ -1,0 +1,142 @@
+r"""# Fields: the documented outputs, out of what was recorded
+
+Names of loss terms are translated, not computed: `class.layer0` is their `loss_vfl_aux_0`, the
+proposals are their last `_aux_`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rtdetr_lab.structures import Prediction
+
+KINDS = {"class": "loss_vfl", "l1": "loss_bbox", "giou": "loss_giou"}
+
+
+class Starts:
+    """What the decoder and the encoder's attention start from: no tap shows it, a hook does."""
+
+    def __init__(self, lab: Any) -> None:
+        self.content: Any = None
+        self.reference_logits: Any = None
+        self.coarsest: Any = None
+        self._lab, self._handles = lab, []  # type: ignore[var-annotated]
+
+    def __enter__(self) -> "Starts":
+        decoder, aifi = self._lab.decoder, self._lab.encoder.aifi
+        self._handles = [
+            decoder.register_forward_pre_hook(self._decoder),
+            aifi.register_forward_pre_hook(self._encoder),
+        ]
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def _decoder(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        self.content, self.reference_logits = args[:2]
+
+    def _encoder(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        self.coarsest = args[0]
+
+
+def kept(lab: Any, asked: Mapping[str, bool]) -> list[str]:
+    """The taps a call needs."""
+    names = ["decoder.content.*", "proposal_head.*", "encoder.ccff.bottom_up.*"]
+    if asked["output_attentions"]:
+        names.append("decoder.layers.*.weights")
+        if _layers(lab):
+            names.append("encoder.aifi.layers.*.weights")
+    if asked["output_hidden_states"] and _layers(lab):
+        names.append("encoder.aifi.F5")
+    return names
+
+
+def _layers(lab: Any) -> int:
+    return len(getattr(lab.encoder.aifi, "layers", ()))
+
+
+def fields_of(
+    lab: Any, prediction: Prediction, seen: Any, starts: Starts, asked: Mapping[str, bool]
+) -> dict[str, Any]:
+    """Every field of `RTDetrModelOutput`."""
+    count, levels = len(prediction.layers), len(lab.encoder.channels)
+    content = [seen[f"decoder.content.{i}"] for i in range(count)]
+    proposals = prediction.proposals
+    assert proposals is not None
+    found = {
+        "last_hidden_state": content[-1],
+        "intermediate_hidden_states": torch.stack(content, dim=1),
+        "intermediate_logits": _all(prediction, "logits"),
+        "intermediate_reference_points": _all(prediction, "boxes"),
+        "encoder_last_hidden_state": [seen[f"encoder.ccff.bottom_up.{i}"] for i in range(levels)],
+        "init_reference_points": starts.reference_logits.detach(),
+        "enc_topk_logits": proposals.logits,
+        "enc_topk_bboxes": proposals.boxes,
+        "enc_outputs_class": seen["proposal_head.logits"],
+        "enc_outputs_coord_logits": seen["proposal_head.box_logits"],
+        "denoising_meta_values": _meta(prediction),
+    }
+    if asked["output_hidden_states"]:
+        found["decoder_hidden_states"] = (starts.content, *content)
+        if _layers(lab):
+            found["encoder_hidden_states"] = (starts.coarsest, seen["encoder.aifi.F5"])
+    if asked["output_attentions"]:
+        found |= _attentions(lab, seen, count, asked["by_level"])
+    return found
+
+
+def _attentions(lab: Any, seen: Any, count: int, by_level: bool) -> dict[str, Any]:
+    own = tuple(seen[f"decoder.layers.{i}.self_attn.weights"] for i in range(count))
+    cross = [seen[f"decoder.layers.{i}.cross_attn.weights"] for i in range(count)]
+    if by_level:  # v1 tells its levels apart, v2 does not: its levels may have other numbers
+        levels = lab.cfg.decoder.num_levels
+        cross = [weights.unflatten(-1, (levels, -1)) for weights in cross]
+    layers = range(_layers(lab))
+    encoder = tuple(seen[f"encoder.aifi.layers.{i}.self_attn.weights"] for i in layers)
+    found = {"decoder_attentions": own, "cross_attentions": tuple(cross)}
+    return found | ({"encoder_attentions": encoder} if encoder else {})
+
+
+def _all(prediction: Prediction, name: str) -> Tensor:
+    """Of every layer, denoising queries in front."""
+    parts = [getattr(layer, name) for layer in prediction.layers]
+    if prediction.denoising is not None:
+        before = [getattr(layer, name) for layer in prediction.denoising.layers]
+        parts = [torch.cat(pair, dim=1) for pair in zip(before, parts, strict=True)]
+    return torch.stack(parts, dim=1)
+
+
+def _meta(prediction: Prediction) -> dict[str, Any] | None:
+    if prediction.denoising is None:
+        return None
+    batch = prediction.denoising.batch
+    return {
+        "dn_positive_idx": [row.nonzero()[:, 0] for row in batch.is_positive],
+        "dn_num_group": batch.num_groups,
+        "dn_num_split": [batch.num_queries, prediction.logits.shape[1]],
+    }
+
+
+def named_terms(terms: Mapping[str, Tensor], layers: int) -> dict[str, Tensor]:
+    """Our terms under their names."""
+    named = {}
+    for name, value in terms.items():
+        kind, _, place = name.partition(".")
+        suffix = f"_aux_{layers - 1}" if place == "proposals" else ""
+        for ours, theirs in (("layer", "_aux_"), ("denoising", "_dn_")):
+            if place.startswith(ours):
+                suffix = theirs + place.removeprefix(ours)
+        named[KINDS[kind] + suffix] = value
+    return named
+
+
+def auxiliary(prediction: Prediction) -> list[dict[str, Tensor]]:
+    """The layers before the last, then the proposals."""
+    before = list(prediction.layers[:-1])
+    if prediction.proposals is not None:
+        before.append(prediction.proposals.layer)
+    return [{"logits": layer.logits, "pred_boxes": layer.boxes} for layer in before]

@@ -1,0 +1,84 @@
+r"""# Hub: from_pretrained's four words for where files are
+
+`revision`, `cache_dir`, `token` and `local_files_only` mean what huggingface_hub says; a folder on
+disk is itself. Weights are read from the folder that comes of it, by `load_pretrained`.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rtdetr_lab.checkpoints.files import read_json
+from rtdetr_lab.checkpoints.hub import WEIGHTS, _explained, _place
+from rtdetr_lab.errors import CheckpointError, HubError
+
+
+@dataclass(frozen=True)
+class Where:
+    """Which state of a repository, and how to get at it."""
+
+    revision: str | None = None
+    cache_dir: str | os.PathLike[str] | None = None
+    token: str | bool | None = None
+    local_files_only: bool = False
+
+
+def file_of(name: str | os.PathLike[str], file: str, where: Where) -> Path:
+    """One file of a folder or hub id. Raises `CheckpointError` or `HubError`."""
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / file).is_file():
+            raise CheckpointError(str(folder), f"has no {file}", "give a folder that has it")
+        return folder / file
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(
+            hf_hub_download(
+                os.fspath(name),
+                file,
+                revision=where.revision,
+                cache_dir=None if where.cache_dir is None else Path(where.cache_dir),
+                token=where.token,
+                local_files_only=where.local_files_only,
+            )
+        )
+    except Exception as error:  # the client's transport is its own business
+        raise HubError(_place(os.fspath(name), file, where.revision), *_explained(error)) from error
+
+
+def folder_of(name: str | os.PathLike[str], where: Where) -> Path:
+    """The folder with config and weights; from the hub, everything of one commit."""
+    config = file_of(name, "config.json", where)
+    if Path(name).expanduser().is_dir():
+        return config.parent
+    commit = Where(config.parent.name, where.cache_dir, where.token, where.local_files_only)
+    _weights(name, commit)
+    for beside in ("preprocessor_config.json", "README.md"):
+        _if_there(name, beside, commit)
+    return config.parent
+
+
+def _weights(name: str | os.PathLike[str], where: Where) -> None:
+    for file in WEIGHTS:
+        path = _if_there(name, file, where)
+        if path is None:
+            continue
+        shards: dict[str, Any] = read_json(path) if file.endswith(".index.json") else {}
+        for shard in sorted(set(shards.get("weight_map", {}).values())):
+            file_of(name, str(shard), where)
+        return
+    what = f"has none of {', '.join(WEIGHTS)}"
+    raise HubError(_place(os.fspath(name), None, where.revision), what, "choose another")
+
+
+def _if_there(name: str | os.PathLike[str], file: str, where: Where) -> Path | None:
+    from huggingface_hub import errors
+
+    try:
+        return file_of(name, file, where)
+    except HubError as error:
+        if isinstance(error.__cause__, errors.EntryNotFoundError):
+            return None
+        raise

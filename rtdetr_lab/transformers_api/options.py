@@ -1,0 +1,146 @@
+r"""# Options: what every documented configuration can do
+
+A configuration is a flat dataclass whose fields are the documented parameters. It is checked when
+it is made, by making our configuration of it (`to_lab`): a value that nothing can be built from is
+an error then, and not in the middle of a forward pass.
+
+`config.json` is read and written in transformers' form. What other releases of it wrote beside the
+documented fields (`transformers_version`, `dtype` …) is kept in `extra`, and written back.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, ClassVar
+
+from rtdetr_lab.checkpoints.files import read_json, write_text
+from rtdetr_lab.config import require
+from rtdetr_lab.transformers_api.hub import Where, file_of
+
+GONE = ("backbone", "use_pretrained_backbone", "use_timm_backbone", "backbone_kwargs")
+"""Documented until release 5, which neither writes nor reads them for these models."""
+
+
+@dataclass(kw_only=True)
+class Options:
+    """What all of them share: names of the classes, and what a call returns by default."""
+
+    num_labels: int | None = None
+    id2label: dict[Any, str] | None = None
+    label2id: dict[str, int] | None = None
+    output_attentions: bool = False
+    output_hidden_states: bool = False
+    return_dict: bool = True
+    architectures: list[str] | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    model_type: ClassVar[str] = ""
+    only: ClassVar[Mapping[str, Any]] = {}
+
+    def __post_init__(self) -> None:
+        self._name_classes()
+        self.check()
+
+    def check(self) -> None:
+        """Raise `ConfigError` for what cannot be built, or is not done here."""
+        for key, value in self.only.items():
+            found = getattr(self, key)
+            what = f"is {found!r}, and only {value!r} does anything here"
+            require(found == value, self._at(key), what, "leave it out")
+        self.to_lab()
+
+    def to_lab(self) -> Any:
+        """Our configuration of the same model."""
+        raise NotImplementedError
+
+    @property
+    def use_return_dict(self) -> bool:
+        """Another name of `return_dict`."""
+        return self.return_dict
+
+    @classmethod
+    def from_dict(cls, tree: Mapping[str, Any], **changes: Any) -> Any:
+        """Read their `config.json`; `ConfigError` if it is that of another model."""
+        kind = tree.get("model_type", cls.model_type)
+        what = f"is {kind!r}, and {cls.__name__} is {cls.model_type!r}"
+        require(kind == cls.model_type, f"{cls.__name__}[model_type]", what, "use its own class")
+        known = {f.name for f in fields(cls) if f.name != "extra"}
+        told = {**tree, **changes}
+        told.pop("model_type", None)
+        if {"id2label", "num_labels"} & set(
+            changes
+        ):  # new classes: what the file says of them goes
+            for key in {"id2label", "label2id", "num_labels"} - set(changes):
+                told.pop(key, None)
+        values = {key: value for key, value in told.items() if key in known}
+        values["extra"] = {key: value for key, value in told.items() if key not in known}
+        return cls(**values)
+
+    @classmethod
+    def from_json_file(cls, path: str | os.PathLike[str]) -> Any:
+        """Read a `config.json`."""
+        return cls.from_dict(read_json(Path(path)))
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | os.PathLike[str],
+        *,
+        revision: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
+        **changes: Any,
+    ) -> Any:
+        """The configuration of a hub id or folder, with `changes`."""
+        where = Where(revision, cache_dir, token, local_files_only)
+        return cls.from_dict(read_json(file_of(name, "config.json", where)), **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it, as their `config.json` has it."""
+        kept = [f.name for f in fields(self) if f.name not in (*GONE, "extra", "num_labels")]
+        tree = {"model_type": self.model_type, **self.extra}
+        tree |= {name: _plain(getattr(self, name)) for name in kept}
+        tree["id2label"] = {str(i): name for i, name in (self.id2label or {}).items()}
+        return tree
+
+    def to_json_string(self) -> str:
+        """`to_dict` as text."""
+        return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Write `config.json` into a folder."""
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        write_text(Path(folder) / "config.json", self.to_json_string())
+
+    def _name_classes(self) -> None:
+        if self.id2label:
+            self.id2label = {int(i): str(name) for i, name in self.id2label.items()}
+            count = len(self.id2label)
+            what = f"is {self.num_labels}, id2label names {count}"
+            agree = self.num_labels in (None, count)
+            require(agree, self._at("num_labels"), what, "leave num_labels out")
+        else:
+            count = 2 if self.num_labels is None else self.num_labels
+            require(count >= 1, self._at("num_labels"), f"is {count}", "give at least one class")
+            self.id2label = {i: f"LABEL_{i}" for i in range(count)}
+        self.num_labels = len(self.id2label)
+        self.label2id = self.label2id or {name: i for i, name in self.id2label.items()}
+        agree = all(self.id2label.get(i) == name for name, i in self.label2id.items())
+        require(agree, self._at("label2id"), "contradicts id2label", "leave it out")
+
+    def _at(self, key: str) -> str:
+        return f"{type(self).__name__}[{key}]"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the classes, in order."""
+        return tuple((self.id2label or {}).values())
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Options):
+        return value.to_dict()
+    return list(value) if isinstance(value, tuple) else value

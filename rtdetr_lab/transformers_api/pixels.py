@@ -1,0 +1,161 @@
+r"""# Pixels: sizes, canvases and tensors of the documented processors"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from rtdetr_lab.config import require
+from rtdetr_lab.errors import ImageError
+from rtdetr_lab.images.decode import decode
+from rtdetr_lab.images.edges import resized
+from rtdetr_lab.notation import Size
+
+FIRST, LAST = "channels_first", "channels_last"
+
+
+class BatchFeature(dict[str, Any]):
+    """A dictionary whose entries are attributes, too, and that moves to a device."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError as error:
+            raise AttributeError(name) from error
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The plain dictionary."""
+        return dict(self)
+
+    def to(self, *args: Any, **kwargs: Any) -> "BatchFeature":
+        """Move every tensor; a dtype changes those of floats only."""
+        return BatchFeature({key: _moved(value, args, kwargs) for key, value in self.items()})
+
+
+def _moved(value: Any, args: Any, kwargs: Any) -> Any:
+    if isinstance(value, BatchFeature):
+        return value.to(*args, **kwargs)
+    if isinstance(value, list):
+        return [_moved(one, args, kwargs) for one in value]
+    if not isinstance(value, Tensor):
+        return value
+    if value.is_floating_point():
+        return value.to(*args, **kwargs)
+    places = [a for a in args if not isinstance(a, torch.dtype)]
+    return value.to(*places, **{k: v for k, v in kwargs.items() if k != "dtype"})
+
+
+def as_pictures(images: Any, input_data_format: str | None) -> list[np.ndarray]:
+    """RGB bytes of one picture or several."""
+    known = input_data_format in (None, FIRST, LAST)
+    what = f"is {input_data_format!r}"
+    require(known, "input_data_format", what, f"use {FIRST!r} or {LAST!r}")
+    batch = isinstance(images, np.ndarray | Tensor) and images.ndim == 4
+    several = list(images) if batch or isinstance(images, list | tuple) else [images]
+    if not several:
+        raise ImageError("images", "there are none", "give at least one picture")
+    return [_picture(one, input_data_format, f"images[{i}]") for i, one in enumerate(several)]
+
+
+def _picture(one: Any, input_data_format: str | None, where: str) -> np.ndarray:
+    if input_data_format is not None and isinstance(one, np.ndarray | Tensor):
+        one = np.asarray(one)
+        one = one.transpose(1, 2, 0) if input_data_format == FIRST else one
+    return decode(one, where=where)
+
+
+def target_size(before: Size, size: Any) -> Size:
+    """(height, width) a picture of `before` gets: any of the documented forms of `size`."""
+    height, width = before
+    if isinstance(size, int):
+        size = {"shortest_edge": size, "longest_edge": 10**9}
+    given = {key: value for key, value in dict(size).items() if value is not None}
+    usable = all(type(value) is int and value > 0 for value in given.values())
+    remedy = "give height and width, shortest_edge and longest_edge, or max_height and max_width"
+    require(usable, "size", f"is {dict(size)}", remedy)
+    if {"height", "width"} <= set(given):
+        return given["height"], given["width"]
+    if {"shortest_edge", "longest_edge"} <= set(given):
+        return resized(before, (given["shortest_edge"], given["longest_edge"]))
+    require({"max_height", "max_width"} <= set(given), "size", f"is {dict(size)}", remedy)
+    scale = min(given["max_height"] / height, given["max_width"] / width)
+    return max(1, int(height * scale)), max(1, int(width * scale))
+
+
+def resized_picture(rgb: np.ndarray, size: Any, resample: int) -> np.ndarray:
+    """Through Pillow, with the filter asked for."""
+    before = (rgb.shape[0], rgb.shape[1])
+    height, width = target_size(before, size)
+    filters = {int(f) for f in Image.Resampling}
+    require(resample in filters, "resample", f"is {resample}", f"use one of {sorted(filters)}")
+    picture = Image.fromarray(rgb).resize((width, height), Image.Resampling(resample))
+    return np.asarray(picture)
+
+
+def on_canvas(
+    arrays: Sequence[np.ndarray], labels: Sequence[Any], pad_size: Any, fractions: bool
+) -> tuple[list[np.ndarray], list[np.ndarray], list[Any]]:
+    """Pictures in the upper left of one canvas, where it shows them, and boxes that know it."""
+    height = max(a.shape[-2] for a in arrays)
+    width = max(a.shape[-1] for a in arrays)
+    if pad_size is not None:
+        room = (int(pad_size["height"]), int(pad_size["width"]))
+        what = f"is {room}, a picture is {(height, width)}"
+        fits = room[0] >= height and room[1] >= width
+        require(fits, "pad_size", what, "give a canvas at least as large")
+        height, width = room
+    canvases, masks, moved = [], [], []
+    for array, label in zip(arrays, labels, strict=True):
+        h, w = array.shape[-2:]
+        canvas = np.zeros((array.shape[0], height, width), array.dtype)
+        canvas[:, :h, :w] = array
+        mask = np.zeros((height, width), np.int64)
+        mask[:h, :w] = 1
+        canvases.append(canvas)
+        masks.append(mask)
+        moved.append(_moved_label(label, (h, w), (height, width), fractions))
+    return canvases, masks, moved
+
+
+def _moved_label(label: Any, inner: Size, outer: Size, fractions: bool) -> Any:
+    if label is None or inner == outer:
+        return label
+    found: dict[str, Any] = {**label, "size": np.asarray(outer)}
+    (h, w), (height, width) = inner, outer
+    if fractions:
+        ratio = np.asarray([w / width, h / height] * 2)
+        found["boxes"] = (label["boxes"] * ratio).astype(np.float32)
+    if "masks" in label:
+        found["masks"] = np.pad(label["masks"], ((0, 0), (0, height - h), (0, width - w)))
+    return found
+
+
+def formatted(array: np.ndarray, data_format: str) -> np.ndarray:
+    """Channels first or last."""
+    remedy = f"use {FIRST!r} or {LAST!r}"
+    require(data_format in (FIRST, LAST), "data_format", f"is {data_format!r}", remedy)
+    return array if data_format == FIRST else array.transpose(1, 2, 0)
+
+
+def batched(values: Any, return_tensors: str | None) -> Any:
+    """As asked: a list, one numpy array or one tensor."""
+    known = return_tensors in (None, "pt", "np")
+    require(known, "return_tensors", f"is {return_tensors!r}", "use 'pt', 'np' or None")
+    if return_tensors is None:
+        return values
+    if isinstance(values, list) and len({np.shape(one) for one in values}) > 1:
+        sizes = ", ".join(str(np.shape(one)) for one in values)
+        remedy = "set do_pad=True or a fixed size"
+        raise ImageError("images", f"have different sizes ({sizes})", remedy)
+    stacked = np.stack(values) if isinstance(values, list) else np.asarray(values)
+    return torch.from_numpy(np.ascontiguousarray(stacked)) if return_tensors == "pt" else stacked
+
+
+def sizes_of(target_sizes: Any, count: int) -> list[Size]:
+    """(height, width) per picture, 1 × 1 where none are given: fractions stay fractions."""
+    given = [(1, 1)] * count if target_sizes is None else torch.as_tensor(target_sizes).tolist()
+    return [(int(h), int(w)) for h, w in given]

@@ -1,0 +1,174 @@
+r"""# Pretrained: a model of ours behind a documented class
+
+`.lab` is the model, `.config` the documented configuration; loading and saving is
+`load_pretrained` and the writers of transformers' layout.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from rtdetr_lab.checkpoints.files import read_json
+from rtdetr_lab.checkpoints.load import FORMAT, load_pretrained
+from rtdetr_lab.checkpoints.metadata import metadata_for
+from rtdetr_lab.checkpoints.save import save_pretrained
+from rtdetr_lab.checkpoints.transformers_config import to_transformers
+from rtdetr_lab.errors import CheckpointError, ConfigError
+from rtdetr_lab.transformers_api.hub import Where, folder_of
+from rtdetr_lab.transformers_api.options import Options
+
+CARD = """---
+library_name: rtdetr_lab
+pipeline_tag: object-detection
+tags:
+- object-detection
+- {kind}
+---
+# {name}
+
+A `{kind}` detector of {count} classes: {classes}.
+
+```python
+from rtdetr_lab import AutoImageProcessor, AutoModelForObjectDetection
+
+model = AutoModelForObjectDetection.from_pretrained("{name}")
+processor = AutoImageProcessor.from_pretrained("{name}")
+```
+
+The files are in transformers' layout, and open there, too.
+"""
+
+
+class Pretrained(nn.Module):
+    """What every documented model can do beside its forward pass."""
+
+    config_class: ClassVar[type[Options]] = Options
+
+    def __init__(self, config: Options) -> None:
+        super().__init__()
+        if not isinstance(config, self.config_class):
+            what = f"is a {type(config).__name__}"
+            remedy = f"give a {self.config_class.__name__}"
+            raise ConfigError(f"{type(self).__name__}(config)", what, remedy)
+        self.config = config
+        self.lab: Any = self.build(config)
+        self.eval()
+
+    def build(self, config: Options) -> nn.Module:
+        """A new model of ours."""
+        return config.to_lab().build()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the parameters."""
+        return next(self.parameters()).dtype
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | os.PathLike[str],
+        *,
+        config: Options | None = None,
+        revision: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
+        ignore_mismatched_sizes: bool = False,
+        dtype: torch.dtype | None = None,
+        **changes: Any,
+    ) -> Any:
+        """The model of a hub id or folder, in eval mode; `changes` are of its configuration.
+
+        Another number of classes needs `ignore_mismatched_sizes=True`, and gives new class heads.
+        """
+        folder = folder_of(name, Where(revision, cache_dir, token, local_files_only))
+        tree = read_json(folder / "config.json")
+        ours = tree.get("format") == FORMAT
+        if not ours:
+            config = config or cls.config_class.from_dict(tree, **changes)
+            known = len(cls.config_class.from_dict(tree).names)
+            cls._check_classes(str(name), known, len(config.names), ignore_mismatched_sizes)
+        lab = load_pretrained(folder, num_classes=len(config.names) if config else None)
+        if config is None:
+            tree = to_transformers(lab.cfg, lab.metadata.names)  # type: ignore[arg-type, union-attr]
+            config = cls.config_class.from_dict(tree, **changes)
+        model = cls.around(config, lab)
+        return model if dtype is None else model.to(dtype)
+
+    @classmethod
+    def around(cls, config: Options, lab: nn.Module) -> Any:
+        """This class, over a model that exists."""
+        model = cls.__new__(cls)
+        nn.Module.__init__(model)
+        model.config, model.lab = config, lab
+        return model.eval()
+
+    @staticmethod
+    def _check_classes(name: str, has: int, wants: int, allowed: bool) -> None:
+        if has != wants and not allowed:
+            what = f"was trained for {has} classes, {wants} are asked for"
+            raise CheckpointError(name, what, "say ignore_mismatched_sizes=True for new heads")
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Write config, weights and preprocessor in transformers' layout."""
+        names = self.config.names
+        known = getattr(self.lab, "metadata", None) or metadata_for(len(names), names)
+        known = replace(known, names=names, category_ids=tuple(range(len(names))))
+        config = replace(self.config, architectures=[type(self).__name__])
+        self._write(Path(folder), known)
+        config.save_pretrained(folder)
+
+    def _write(self, folder: Path, known: Any) -> None:
+        save_pretrained(self.lab, folder, layout="transformers", metadata=known)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        commit_message: str = "Upload model",
+        revision: str | None = None,
+    ) -> str:
+        """Save into a repository of the hub, with a model card; returns the commit's address."""
+        from huggingface_hub import HfApi
+
+        api = HfApi(token=token)
+        repo = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            card = Path(folder) / "README.md"
+            card.write_text(self._card(repo), encoding="utf8")
+            done = api.upload_folder(
+                repo_id=repo, folder_path=folder, commit_message=commit_message, revision=revision
+            )
+        return str(done.commit_url)
+
+    def _card(self, name: str) -> str:
+        classes = self.config.names
+        shown = ", ".join(classes[:20]) + (" …" if len(classes) > 20 else "")
+        kind = self.config.model_type
+        return CARD.format(name=name, kind=kind, count=len(classes), classes=shown)
+
+    def freeze_backbone(self) -> None:
+        """Let the backbone learn nothing."""
+        self.lab.backbone.requires_grad_(False)
+
+    def unfreeze_backbone(self) -> None:
+        """Let the backbone learn."""
+        self.lab.backbone.requires_grad_(True)
+
+    def _asked(self, **options: bool | None) -> Mapping[str, bool]:
+        """What a call says, and where it says nothing the configuration."""
+        return {n: getattr(self.config, n) if v is None else v for n, v in options.items()}

@@ -1,0 +1,220 @@
+r"""# RTDetrModel, RTDetrForObjectDetection, RTDetrResNetBackbone, and v2's
+
+One forward pass of `rtdetr.py` under `record`; the documented fields are what it kept:
+
+| field                                 | here                                        |
+|---------------------------------------|---------------------------------------------|
+| `logits`, `pred_boxes`                | `Prediction.logits`, `.boxes`               |
+| `intermediate_logits` and boxes       | every layer, denoising queries first        |
+| `intermediate_hidden_states`          | tap `decoder.content.*`                     |
+| `enc_outputs_class` and boxes         | taps of `proposal_head`                     |
+| `enc_topk_logits`, `enc_topk_bboxes`  | `Prediction.proposals`                      |
+| attentions of the decoder             | taps `weights` of `decoder.layers.*`        |
+| attentions of the encoder             | taps `weights` of `encoder.aifi.layers.*`   |
+
+In training their `logits` hold the denoising queries, too; ours are the documented shape.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rtdetr_lab.checkpoints.files import write_weights
+from rtdetr_lab.checkpoints.save import _rtdetr_tensors, save_pretrained
+from rtdetr_lab.errors import ConfigError, ImageError
+from rtdetr_lab.structures import Prediction
+from rtdetr_lab.taps import record
+from rtdetr_lab.transformers_api.config import (
+    RTDetrConfig,
+    RTDetrResNetConfig,
+    RTDetrV2Config,
+    RTDetrV2ResNetConfig,
+)
+from rtdetr_lab.transformers_api.fields import Starts, auxiliary, fields_of, kept, named_terms
+from rtdetr_lab.transformers_api.labels import targets_of
+from rtdetr_lab.transformers_api.outputs import (
+    BackboneOutput,
+    RTDetrModelOutput,
+    RTDetrObjectDetectionOutput,
+)
+from rtdetr_lab.transformers_api.pretrained import Pretrained
+
+INSTEAD = "pass pixel_values; the parts are modules of .lab and can be called one by one"
+
+
+class RTDetrPreTrainedModel(Pretrained):
+    """What both models share."""
+
+    config_class = RTDetrConfig
+    config: RTDetrConfig
+
+    def build(self, config: Any) -> nn.Module:
+        """A new model, its class biases where the configuration wants them."""
+        lab: Any = super().build(config)
+        if (prior := config.initializer_bias_prior_prob) is not None:
+            heads = [lab.proposal_head.class_head, *lab.decoder.class_heads]
+            for head in heads:
+                nn.init.constant_(head.bias, math.log(prior / (1 - prior)))
+        return lab
+
+    def _write(self, folder: Any, known: Any) -> None:
+        save_pretrained(self.lab, folder, layout="transformers", metadata=known)
+        if self.config.model_type == "rt_detr_v2":  # which has one tensor more
+            kind = self.config.model_type
+            tensors = _rtdetr_tensors(self.lab.cfg, self.lab.state_dict(), folder, kind)
+            write_weights(folder / "model.safetensors", tensors, {})
+
+    def _run(
+        self,
+        pixel_values: Tensor,
+        pixel_mask: Tensor | None,
+        bypass: dict[str, Any],
+        labels: Any,
+        asked: Any,
+    ) -> tuple[Prediction, Any, dict[str, Any]]:
+        for name, value in bypass.items():
+            if value is not None:
+                raise ConfigError(name, "would leave out a part of the model", INSTEAD)
+        if pixel_mask is not None and not bool(pixel_mask.bool().all()):
+            what = "hides pixels, and RT-DETR has no way not to look at them"
+            raise ImageError("pixel_mask", what, "resize to one size instead of padding")
+        targets = None if labels is None else targets_of(labels, pixel_values.device)
+        asked = {**asked, "by_level": self.config.model_type == "rt_detr"}
+        starts = Starts(self.lab)
+        with starts, record(self.lab, keep=kept(self.lab, asked), grad=True) as seen:
+            prediction = self.lab(pixel_values, targets)
+        return prediction, targets, fields_of(self.lab, prediction, seen, starts, asked)
+
+
+class RTDetrModel(RTDetrPreTrainedModel):
+    """RT-DETR up to its last decoder layer."""
+
+    def forward(
+        self,
+        pixel_values: Tensor,
+        pixel_mask: Tensor | None = None,
+        encoder_outputs: Any = None,
+        inputs_embeds: Tensor | None = None,
+        decoder_inputs_embeds: Tensor | None = None,
+        labels: Any = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> Any:
+        """An `RTDetrModelOutput`, or its tuple with `return_dict=False`."""
+        asked = self._asked(
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=return_dict,
+        )
+        bypass = {
+            "encoder_outputs": encoder_outputs,
+            "inputs_embeds": inputs_embeds,
+            "decoder_inputs_embeds": decoder_inputs_embeds,
+        }
+        _, _, found = self._run(pixel_values, pixel_mask, bypass, labels, asked)
+        output = RTDetrModelOutput(**found)
+        return output if asked["return_dict"] else output.to_tuple()
+
+
+class RTDetrForObjectDetection(RTDetrPreTrainedModel):
+    """RT-DETR, its answer and, with labels, its loss."""
+
+    def forward(
+        self,
+        pixel_values: Tensor,
+        pixel_mask: Tensor | None = None,
+        encoder_outputs: Any = None,
+        inputs_embeds: Tensor | None = None,
+        decoder_inputs_embeds: Tensor | None = None,
+        labels: Any = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> Any:
+        """An `RTDetrObjectDetectionOutput`, or its tuple with `return_dict=False`."""
+        asked = self._asked(
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=return_dict,
+        )
+        bypass = {
+            "encoder_outputs": encoder_outputs,
+            "inputs_embeds": inputs_embeds,
+            "decoder_inputs_embeds": decoder_inputs_embeds,
+        }
+        prediction, targets, found = self._run(pixel_values, pixel_mask, bypass, labels, asked)
+        output = RTDetrObjectDetectionOutput(
+            **found, logits=prediction.logits, pred_boxes=prediction.boxes
+        )
+        if targets is not None:
+            self._judge(output, prediction, targets)
+        return output if asked["return_dict"] else output.to_tuple()
+
+    def _judge(self, output: Any, prediction: Prediction, targets: Any) -> None:
+        layers = prediction.layers
+        if not self.config.auxiliary_loss:
+            prediction = Prediction(prediction.logits, prediction.boxes, layers[-1:])
+        terms = self.lab.cfg.criterion.build()(prediction, targets)
+        output.loss_dict = named_terms(terms, len(layers))
+        output.loss = torch.stack(list(terms.values())).sum()
+        if self.config.auxiliary_loss:
+            output.auxiliary_outputs = auxiliary(prediction)
+
+
+class RTDetrResNetBackbone(Pretrained):
+    """The ResNet-D alone."""
+
+    config_class = RTDetrResNetConfig
+    config: RTDetrResNetConfig
+
+    @property
+    def channels(self) -> list[int]:
+        """Channels of the maps it gives."""
+        return self.config.channels
+
+    def forward(
+        self,
+        pixel_values: Tensor,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> Any:
+        """A `BackboneOutput`. `output_hidden_states`: stem and all stages."""
+        asked = self._asked(output_hidden_states=output_hidden_states, return_dict=return_dict)
+        states: list[Tensor] = []
+        handles = []
+        if asked["output_hidden_states"]:
+            parts = [self.lab.pool, *self.lab.stages]
+            keep = [p.register_forward_hook(lambda m, i, o: states.append(o)) for p in parts]
+            handles.extend(keep)
+        try:
+            maps = tuple(self.lab(pixel_values))
+        finally:
+            for handle in handles:
+                handle.remove()
+        output = BackboneOutput(maps, tuple(states) if handles else None)
+        return output if asked["return_dict"] else output.to_tuple()
+
+
+RTDetrResnetBackbone = RTDetrResNetBackbone
+"""One of the documentation's examples spells it so."""
+
+
+class RTDetrV2Model(RTDetrModel):
+    """RT-DETRv2 up to its last decoder layer."""
+
+    config_class = RTDetrV2Config
+
+
+class RTDetrV2ForObjectDetection(RTDetrForObjectDetection):
+    """RT-DETRv2, its answer and, with labels, its loss."""
+
+    config_class = RTDetrV2Config
+
+
+class RTDetrV2ResNetBackbone(RTDetrResNetBackbone):
+    """The same backbone under v2's name."""
+
+    config_class = RTDetrV2ResNetConfig
