@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "rtdetr_lab"
 
-BRICKS = {"errors", "notation", "taps", "config", "boxes", "structures", "layers", "folding"}
+BRICKS = {"ranks", "errors", "notation", "taps", "config", "boxes", "structures", "layers", "folding"}
 PARTS = BRICKS | {"matching", "backbone", "aifi", "ccff", "query_selection", "denoising"}
 PARTS |= {"deformable_attention", "samplers", "losses", "criterion", "hybrid_encoder", "decoder"}
 DETR_PARTS = {"resnet", "detr_positions", "detr_transformer"}
@@ -28,6 +28,7 @@ MAY_IMPORT = {
     # bricks
     "errors": set(),
     "notation": set(),
+    "ranks": set(),
     "taps": {"errors"},
     "annotations": set(),
     "config": {"errors", "annotations"},
@@ -78,7 +79,7 @@ MAY_IMPORT = {
     "viz.figures": CHAPTERS | EQUIPMENT | {"detections", "detector"},
     # for notebooks, and for those who make them
     "notebook": CHAPTERS | EQUIPMENT | {"detections", "detector"},
-    "notebook_tools": {"errors"},
+    "notebook_tools": {"errors", "viz"},
     "commands": CHAPTERS
     | EQUIPMENT
     | {"detections", "detector", "notebook_tools", "explored"}
