@@ -52,8 +52,8 @@ if TYPE_CHECKING:  # the same names for type checkers and editors; a test compar
     )
     from rtdetr_lab.transformers_api.config import RTDetrConfig as RTDetrConfig
     from rtdetr_lab.transformers_api.config import RTDetrResNetConfig as RTDetrResNetConfig
-    from rtdetr_lab.transformers_api.config import RTDetrV2Config as RTDetrV2Config
-    from rtdetr_lab.transformers_api.config import RTDetrV2ResNetConfig as RTDetrV2ResNetConfig
+    from rtdetr_lab.transformers_api.config_v2 import RTDetrV2Config as RTDetrV2Config
+    from rtdetr_lab.transformers_api.config_v2 import RTDetrV2ResNetConfig as RTDetrV2ResNetConfig
     from rtdetr_lab.transformers_api.processor import RTDetrImageProcessor as RTDetrImageProcessor
     from rtdetr_lab.transformers_api.processor import (
         RTDetrImageProcessorFast as RTDetrImageProcessorFast,
@@ -112,8 +112,8 @@ _HOME = {
     "AutoModelForObjectDetection": "transformers_api.auto",
     "RTDetrConfig": "transformers_api.config",
     "RTDetrResNetConfig": "transformers_api.config",
-    "RTDetrV2Config": "transformers_api.config",
-    "RTDetrV2ResNetConfig": "transformers_api.config",
+    "RTDetrV2Config": "transformers_api.config_v2",
+    "RTDetrV2ResNetConfig": "transformers_api.config_v2",
     "RTDetrImageProcessor": "transformers_api.processor",
     "RTDetrImageProcessorFast": "transformers_api.processor",
     "RTDetrV2ImageProcessor": "transformers_api.processor",

@@ -69,9 +69,8 @@ class Options:
         known = {f.name for f in fields(cls) if f.name != "extra"}
         told = {**tree, **changes}
         told.pop("model_type", None)
-        if {"id2label", "num_labels"} & set(
-            changes
-        ):  # new classes: what the file says of them goes
+        # New classes: what the file says of its own goes.
+        if {"id2label", "num_labels"} & set(changes):
             for key in {"id2label", "label2id", "num_labels"} - set(changes):
                 told.pop(key, None)
         values = {key: value for key, value in told.items() if key in known}

@@ -101,7 +101,8 @@ class Pretrained(nn.Module):
             cls._check_classes(str(name), known, len(config.names), ignore_mismatched_sizes)
         lab = load_pretrained(folder, num_classes=len(config.names) if config else None)
         if config is None:
-            tree = to_transformers(lab.cfg, lab.metadata.names)  # type: ignore[arg-type, union-attr]
+            told: Any = lab
+            tree = to_transformers(told.cfg, told.metadata.names)
             config = cls.config_class.from_dict(tree, **changes)
         model = cls.around(config, lab)
         return model if dtype is None else model.to(dtype)

@@ -29,9 +29,8 @@ from rtdetr_lab.taps import record
 from rtdetr_lab.transformers_api.config import (
     RTDetrConfig,
     RTDetrResNetConfig,
-    RTDetrV2Config,
-    RTDetrV2ResNetConfig,
 )
+from rtdetr_lab.transformers_api.config_v2 import RTDetrV2Config, RTDetrV2ResNetConfig
 from rtdetr_lab.transformers_api.fields import Starts, auxiliary, fields_of, kept, named_terms
 from rtdetr_lab.transformers_api.labels import targets_of
 from rtdetr_lab.transformers_api.outputs import (
