@@ -31,7 +31,7 @@ class Visit:
     def __init__(self, page, home: str) -> None:
         self.page, self.home, self.complaints = page, home, []
         page.on("request", self._asked)
-        page.on("requestfailed", lambda r: self.complaints.append(f"failed: {r.url}"))
+        page.on("requestfailed", self._failed)
         page.on("response", self._answered)
         page.on("console", self._said)
         page.on("pageerror", lambda error: self.complaints.append(f"error: {error}"))
@@ -39,6 +39,11 @@ class Visit:
     def _asked(self, request) -> None:
         if not request.url.startswith((self.home, "data:", "blob:", "about:")):
             self.complaints.append(f"from outside: {request.url}")
+
+    def _failed(self, request) -> None:
+        # Leaving a page cuts off what it was still loading; nothing is wrong with that.
+        if request.failure != "net::ERR_ABORTED":
+            self.complaints.append(f"failed: {request.url}, {request.failure}")
 
     def _answered(self, response) -> None:
         if response.status >= 400:
