@@ -9,4 +9,10 @@ called `deploy` because a function of that name lives on the front door.
 | `form.py`    | `deploy(model)`: norms folded, blocks fused, unused heads gone |
 | `lean.py`    | what is left of RT-DETR in eval mode, with less to compute |
 | `bags.py`    | deformable attention on the CPU: weighted sums of rows, nothing materialised |
+| `packed.py`  | the CPU's convolutions and products with prepacked weights and fused sums |
+| `engine.py`  | `Engine`: buckets, precision, threads, streams |
+| `backends.py` | what an engine runs on: `PyTorch()`, `OnnxRuntime()`, `OpenVINO()` |
+| `graphs.py`  | CUDA graphs, one per batch size |
+| `answers.py`, `pixels.py`, `stream.py` | post-processing, resizing, reading ahead |
+| `onnx_file.py` | ONNX and `.pt2` |
 """

@@ -18,7 +18,7 @@ In half precision the coordinates stay in single: bfloat16 knows 256 steps betwe
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from rtdetr_lab.ccff import CCFF, CSPRepLayer, upsample_to
@@ -75,7 +75,7 @@ class LeanProposals(nn.Module):
         score = head.class_head(tokens).amax(-1)
         index = score.topk(select.num_kept(score), dim=1).indices
 
-        chosen = tokens.take_along_dim(index.unsqueeze(-1), dim=1)
+        chosen = rows_at(tokens, index)
         reference_logits = head.box_head(chosen) + anchor_logits[index]
         return select.content_of(chosen), reference_logits
 
@@ -155,6 +155,12 @@ class SplitConv(nn.Module):
         self, coarse: Float[Tensor, "B D h w"], fine: Float[Tensor, "B D H W"]
     ) -> Float[Tensor, "B Do H W"]:
         return self.act(self.fine(fine) + upsample_to(self.coarse(coarse), fine))
+
+
+def rows_at(table: Float[Tensor, "B N D"], index: Int[Tensor, "B Q"]) -> Float[Tensor, "B Q D"]:
+    """Some rows of every picture's table. (`take_along_dim` would do, but an export with a dynamic
+    batch cannot see through it.)"""
+    return table.gather(1, index.unsqueeze(-1).expand(-1, -1, table.shape[2]))
 
 
 def splits(ccff: nn.Module) -> bool:

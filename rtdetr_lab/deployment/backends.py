@@ -1,0 +1,168 @@
+r"""# Backends: what runs a deployed model
+
+A backend is a value with a `build()`; an `Engine` takes one:
+
+| value | runs on | precision | switches |
+|---|---|---|---|
+| `PyTorch()` | CPU: packed oneDNN kernels; CUDA: Triton | any | `compiled`, `graphed` |
+| `OnnxRuntime()` | CPU | single | |
+| `OpenVINO()` | CPU | single, bfloat16 | |
+
+What `build()` returns maps a batch to class logits and boxes, for every batch size it was built
+for, always of the same picture size. The two foreign runtimes get the deployed model through ONNX,
+so that they too have less to compute than with an export of the training form.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from rtdetr_lab.config import require
+from rtdetr_lab.deployment.answers import tensors_of
+from rtdetr_lab.deployment.form import deploy, fastest_for
+from rtdetr_lab.deployment.graphs import Graphed
+from rtdetr_lab.deployment.packed import can_pack, channels_last, pack
+from rtdetr_lab.errors import MissingExtraError
+from rtdetr_lab.notation import Size
+
+Run = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""A batch of pictures to class logits and boxes."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an engine asks a backend for."""
+
+    size: Size
+    batches: Sequence[int]
+    dtype: torch.dtype
+    device: torch.device
+
+    def example(self, batch: int | None = None) -> Tensor:
+        """A batch like those to come."""
+        shape = (batch or max(self.batches), 3, *self.size)
+        images = torch.zeros(shape, dtype=self.dtype, device=self.device)
+        return images.contiguous(memory_format=torch.channels_last)
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """Makes something that runs a model as planned."""
+
+    def build(self, model: nn.Module, plan: Plan) -> Run:
+        """Raises `ConfigError` for a plan it cannot follow."""
+
+
+@dataclass(frozen=True)
+class PyTorch:
+    """Torch itself. `compiled` hands the model to `torch.compile` (needs a C++ compiler on the CPU,
+    minutes at first); `graphed` replays it as one CUDA graph per batch size."""
+
+    compiled: bool = False
+    graphed: bool = False
+
+    def build(self, model: nn.Module, plan: Plan) -> Run:
+        on_cpu = plan.device.type == "cpu"
+        what = f"a CUDA graph cannot be made on {plan.device}"
+        require(not (self.graphed and on_cpu), "graphed", what, "leave it off there")
+        made = deploy(model, fastest_for(plan.device)).to(plan.device)
+        packs = on_cpu and can_pack() and plan.dtype in (torch.float32, torch.bfloat16)
+        if packs and not self.compiled:
+            made = pack(made, plan.example(), plan.dtype)
+        else:
+            made = channels_last(made.to(plan.dtype))
+        answer: Any = _Answer(made)
+        if self.compiled:
+            answer = torch.compile(answer, fullgraph=True, dynamic=False, options=_options(on_cpu))
+        return Graphed(answer, plan.example, plan.batches) if self.graphed else answer
+
+
+@dataclass(frozen=True)
+class OnnxRuntime:
+    """onnxruntime on the CPU. Needs the extra [export]."""
+
+    threads: int | None = None
+
+    def build(self, model: nn.Module, plan: Plan) -> Run:
+        _only_on_cpu("onnxruntime", plan, (torch.float32,))
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise missing("onnxruntime") from error
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self.threads or torch.get_num_threads()
+        options.log_severity_level = 3
+        session = onnxruntime.InferenceSession(
+            _onnx(model, plan), options, providers=["CPUExecutionProvider"]
+        )
+
+        def run(images: Tensor) -> tuple[Tensor, Tensor]:
+            logits, boxes = session.run(None, {"images": images.contiguous().numpy()})
+            return torch.from_numpy(logits), torch.from_numpy(boxes)
+
+        return run
+
+
+@dataclass(frozen=True)
+class OpenVINO:
+    """OpenVINO on the CPU; bfloat16 is its own choice of where to round. Needs [export]."""
+
+    threads: int | None = None
+
+    def build(self, model: nn.Module, plan: Plan) -> Run:
+        _only_on_cpu("OpenVINO", plan, (torch.float32, torch.bfloat16))
+        try:
+            import openvino
+        except ImportError as error:
+            raise missing("openvino") from error
+        core = openvino.Core()
+        hint = "bf16" if plan.dtype == torch.bfloat16 else "f32"
+        settings = {
+            "INFERENCE_PRECISION_HINT": hint,
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": self.threads or torch.get_num_threads(),
+        }
+        compiled = core.compile_model(core.read_model(_onnx(model, plan), b""), "CPU", settings)
+        request = compiled.create_infer_request()
+
+        def run(images: Tensor) -> tuple[Tensor, Tensor]:
+            found = request.infer([images.float().contiguous().numpy()], share_inputs=True)
+            return torch.from_numpy(found[0].copy()), torch.from_numpy(found[1].copy())
+
+        return run
+
+
+class _Answer(nn.Module):
+    """The tensors alone: a compiler need not carry records."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        return tensors_of(self.model(images))
+
+
+def missing(library: str) -> MissingExtraError:
+    """The error for a runtime that is not installed."""
+    return MissingExtraError(library, "is not installed", "pip install 'rtdetr_lab[export]'")
+
+
+def _options(on_cpu: bool) -> dict[str, Any]:
+    # Weights are constants of a deployed model: the compiler may lay them out for its kernels.
+    return {"freezing": True} if on_cpu else {"max_autotune": False, "triton.cudagraphs": False}
+
+
+def _onnx(model: nn.Module, plan: Plan) -> bytes:
+    from rtdetr_lab.deployment.onnx_file import onnx_bytes
+
+    return onnx_bytes(model, plan.size)
+
+
+def _only_on_cpu(name: str, plan: Plan, dtypes: Sequence[torch.dtype]) -> None:
+    require(plan.device.type == "cpu", "device", f"{name} runs on the CPU here", "device='cpu'")
+    names = " or ".join(str(d).removeprefix("torch.") for d in dtypes)
+    require(plan.dtype in dtypes, "dtype", f"{name} cannot run in {plan.dtype}", f"take {names}")

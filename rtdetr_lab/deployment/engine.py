@@ -1,0 +1,209 @@
+r"""# Engine: a detector that is always ready
+
+    engine = Engine(model, size=(640, 640), batch=(1, 8), dtype=torch.bfloat16)
+    found = engine("picture.png")                    # as Detector, with everything prepared
+    for found in engine.stream(frames): ...          # decode, copy and compute overlap
+
+`Detector` takes whatever comes. An engine is told what will come, and prepares for it: the model in
+its deploy form, in the layout and precision it will run in, compiled or recorded if asked, run once
+for every **bucket** (a batch size and a picture size) so that no call is the first. A request of
+five pictures runs in the bucket of eight; a picture goes to the size whose shape it distorts least.
+
+| step | where | static |
+|---|---|---|
+| decode, stretch | host threads; on CUDA the bytes are copied and stretched there (`pixels.py`) | |
+| copy | into the bucket's input | yes |
+| model | `backend` (`backends.py`) | weights, graphs |
+| rank | on the device, no waiting (`answers.py`) | |
+| cut at the threshold | host, after the one copy back | |
+
+A bucket is used by one thread at a time, and any number of threads may call.
+"""
+
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, overload
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from rtdetr_lab.config import require
+from rtdetr_lab.deployment.answers import found_in, rank_for, sizes_tensor
+from rtdetr_lab.deployment.backends import Backend, Plan, PyTorch
+from rtdetr_lab.deployment.pixels import stretch
+from rtdetr_lab.deployment.stream import Named, chunks_ahead, read
+from rtdetr_lab.detections import Detections, classes_of
+from rtdetr_lab.errors import ImageError
+from rtdetr_lab.images.arrays import RGB
+from rtdetr_lab.images.decode import DEFAULT_LIMITS, Limits
+from rtdetr_lab.images.preprocess import Preprocess
+from rtdetr_lab.notation import Size
+
+Pending = tuple[list[tuple[str, np.ndarray]], Tensor]
+"""Pictures, and the table of what was found in them, perhaps still on its way."""
+Chunk = tuple[list[Named], list[Pending]]
+
+
+class Bucket:
+    """One picture size: a runner, and an input per batch size. One thread at a time."""
+
+    def __init__(self, model: nn.Module, plan: Plan, backend: Backend) -> None:
+        self.plan, self.rank = plan, rank_for(model)
+        self.lock = threading.Lock()
+        self.run = backend.build(model, plan)
+        self.inputs = {batch: plan.example(batch) for batch in sorted(plan.batches)}
+        for batch in plan.batches:
+            self(self.inputs[batch][:batch].clone(), [plan.size] * batch)
+
+    @torch.inference_mode()
+    def __call__(
+        self, images: Float[Tensor, "B 3 H W"], sizes: Sequence[Size]
+    ) -> Float[Tensor, "B Q 7"]:
+        """The table of `answers.py`, on the device, of at most the largest batch."""
+        count = len(images)
+        batch = next(b for b in self.inputs if b >= count)
+        with self.lock:
+            given = self.inputs[batch]
+            given[:count].copy_(images, non_blocking=True)
+            logits, boxes = self.run(given)
+            # Made anew: a replayed graph writes its next answer where this one is.
+            return self.rank(logits[:count], boxes[:count], sizes_tensor(sizes, boxes))
+
+
+class Engine:
+    """Pictures in, `Detections` out, as `Detector`, for sizes and batches known beforehand.
+
+    `size` is (height, width) or several of them, `batch` the largest number of pictures at a time
+    or several. `dtype` is what weights and maps are kept in. Raises `ConfigError` for what the
+    backend or the device cannot do. The model is copied, and may be changed afterwards.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        size: Size | Sequence[Size] = (640, 640),
+        batch: int | Sequence[int] = 1,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str | None = None,
+        *,
+        backend: Backend | None = None,
+        names: Iterable[str] | None = None,
+        threshold: float = 0.5,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.batches = sorted({batch} if isinstance(batch, int) else set(batch))
+        self.sizes = _sizes(size)
+        require(min(self.batches) >= 1, "batch", f"{batch} pictures", "take at least one")
+        self.threshold, self.limits = threshold, limits
+        self.classes = classes_of(model, names)
+        self.buckets = {
+            one: Bucket(model, Plan(one, self.batches, dtype, self.device), backend or PyTorch())
+            for one in self.sizes
+        }
+
+    @overload
+    def __call__(self, pictures: list[Any], threshold: float | None = None) -> list[Detections]: ...
+
+    @overload
+    def __call__(self, pictures: Any, threshold: float | None = None) -> Detections: ...
+
+    def __call__(
+        self, pictures: Any, threshold: float | None = None
+    ) -> Detections | list[Detections]:
+        """One picture → `Detections`; a list or tuple → a list. Raises `ImageError`."""
+        many = isinstance(pictures, list | tuple)
+        given = pictures if many else [pictures]
+        named = [read(i, source, self.limits) for i, source in enumerate(given)]
+        for _, rgb in named:
+            if isinstance(rgb, ImageError):
+                raise rgb
+        found = list(self._finished(self._started(named), threshold))
+        return found if many else found[0]
+
+    def answer(
+        self, images: Float[Tensor, "B 3 H W"], sizes: Sequence[Size] | None = None
+    ) -> Float[Tensor, "B Q 7"]:
+        """A batch of one of the sizes, preprocessed, to the table of `answers.py`, on the device.
+
+        `sizes` are those of the pictures in pixels; without them corners are in those of `images`.
+        """
+        size = (images.shape[2], images.shape[3])
+        require(size in self.buckets, "images", f"are {size}", f"the engine has {self.sizes}")
+        sizes = [size] * len(images) if sizes is None else sizes
+        parts = range(0, len(images), self.batches[-1])
+        bucket, most = self.buckets[size], self.batches[-1]
+        return torch.cat([bucket(images[i : i + most], sizes[i : i + most]) for i in parts])
+
+    def stream(
+        self, frames: Iterable[Any], threshold: float | None = None, ahead: int = 2
+    ) -> Iterator[Detections | ImageError]:
+        """For every frame (a path, PIL picture, array or tensor), in order, what is in it, or why
+        it could not be read. A thread of its own reads up to `ahead` batches before they are
+        needed; while the device computes one batch, the answers of the last are cut."""
+        before: Chunk | None = None
+        for chunk in chunks_ahead(frames, self.batches[-1], self.limits, ahead):
+            now = (chunk, self._started(chunk))
+            if before is not None:
+                yield from self._in_order(before, threshold)
+            before = now
+        if before is not None:
+            yield from self._in_order(before, threshold)
+
+    def _in_order(self, chunk: Chunk, threshold: float | None) -> Iterator[Detections | ImageError]:
+        named, started = chunk
+        found = self._finished(started, threshold)
+        for _, rgb in named:
+            yield rgb if isinstance(rgb, ImageError) else next(found)
+
+    def _started(self, named: Sequence[Named]) -> list[Pending]:
+        """Everything that the device can do without being waited for."""
+        readable = [(name, rgb) for name, rgb in named if not isinstance(rgb, ImageError)]
+        runs, started = _runs([self.bucket_of(rgb) for _, rgb in readable], self.batches[-1]), []
+        for size, first, last in runs:
+            part = readable[first:last]
+            images = torch.stack([self._pixels(rgb, size) for _, rgb in part])
+            sizes = [(rgb.shape[0], rgb.shape[1]) for _, rgb in part]
+            started.append((part, self.buckets[size](images, sizes)))
+        return started
+
+    def _finished(self, started: list[Pending], threshold: float | None) -> Iterator[Detections]:
+        threshold = self.threshold if threshold is None else threshold
+        for part, rows in started:
+            for (name, rgb), found in zip(part, found_in(rows.cpu(), threshold), strict=True):
+                size = (rgb.shape[0], rgb.shape[1])
+                yield Detections.of(found, size, self.classes, name, rgb)
+
+    def _pixels(self, rgb: RGB, size: Size) -> Float[Tensor, "3 h w"]:
+        if self.device.type == "cpu":
+            return Preprocess(size)(rgb)
+        writable = torch.from_numpy(np.ascontiguousarray(rgb)).pin_memory()
+        return stretch(writable.to(self.device, non_blocking=True), size)
+
+    def bucket_of(self, rgb: RGB) -> Size:
+        """The size whose shape is nearest to the picture's; of those alike, the nearest area."""
+        height, width = rgb.shape[:2]
+
+        def far(size: Size) -> tuple[float, float]:
+            shape = abs(np.log(size[0] / size[1] * width / height))
+            return round(float(shape), 6), abs(np.log(size[0] * size[1] / (height * width)))
+
+        return min(self.sizes, key=far)
+
+
+def _runs(sizes: Sequence[Size], most: int) -> list[tuple[Size, int, int]]:
+    """Neighbours of one size, at most so many: (size, first, after the last)."""
+    runs: list[tuple[Size, int, int]] = []
+    for i, size in enumerate(sizes):
+        if runs and runs[-1][0] == size and i - runs[-1][1] < most:
+            runs[-1] = (size, runs[-1][1], i + 1)
+        else:
+            runs.append((size, i, i + 1))
+    return runs
+
+
+def _sizes(size: Any) -> list[Size]:
+    sizes = [size] if isinstance(size[0], int) else list(size)
+    return [Preprocess((height, width)).size for height, width in sizes]

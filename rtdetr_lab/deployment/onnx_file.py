@@ -1,0 +1,145 @@
+r"""# ONNX and `.pt2`: the deployed model in a file that needs no Python
+
+    export_onnx(model, "r18.onnx")                             # any batch, 640 × 640
+    export_onnx(model, "r18.onnx", size=None)                  # any batch, any multiple of 32
+    export_onnx(model, "r18.onnx", postprocessing=True)        # boxes in pixels, scores, labels
+    export_pt2(model, "r18.pt2")                               # torch.export.load("r18.pt2")
+
+What is exported is `deploy(model)` with the chapter's samplers, because `grid_sample` is an ONNX
+operator (`GridSample`, opset 16) and a bag of rows is not. `Discrete` becomes a gather, which every
+runtime has. Both files go through `torch.export`: nothing of the example picture is folded in.
+
+| | name | shape | |
+|---|---|---|---|
+| in | `images` | `B 3 H W` | RGB in [0, 1], stretched to the size |
+| in, with post-processing | `sizes` | `B 2` | (height, width) of the pictures, in pixels |
+| out | `logits`, `boxes` | `B Q C`, `B Q 4` | before the sigmoid; cxcywh in [0, 1] |
+| out, instead | `boxes`, `scores`, `labels` | `B Q 4`, `B Q`, `B Q` | corners in pixels |
+"""
+
+import contextlib
+import io
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from rtdetr_lab.config import require
+from rtdetr_lab.deployment.answers import rank_for, tensors_of
+from rtdetr_lab.deployment.form import deploy, same
+from rtdetr_lab.errors import MissingExtraError
+from rtdetr_lab.notation import Size
+
+OPSET = 20
+MULTIPLE = 32
+"""Sides of a dynamic size are multiples of the coarsest stride."""
+
+
+class Raw(nn.Module):
+    """Pictures to class logits and boxes."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, images: Float[Tensor, "B 3 H W"]
+    ) -> tuple[Float[Tensor, "B Q C"], Float[Tensor, "B Q 4"]]:
+        return tensors_of(self.model(images))
+
+
+class Ranked(nn.Module):
+    """Pictures and their sizes to corners in pixels, scores and labels, best first."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model, self.rank = model, rank_for(model)
+
+    def forward(
+        self, images: Float[Tensor, "B 3 H W"], sizes: Float[Tensor, "B 2"]
+    ) -> tuple[Float[Tensor, "B Q 4"], Float[Tensor, "B Q"], Tensor]:
+        rows = self.rank(*tensors_of(self.model(images)), sizes)
+        return rows[..., :4], rows[..., 4], rows[..., 5].long()
+
+
+def export_onnx(
+    model: nn.Module,
+    path: str | Path,
+    size: Size | None = (640, 640),
+    *,
+    postprocessing: bool = False,
+) -> Path:
+    """Write `path`; returns it. Raises `MissingExtraError` without onnx."""
+    target = Path(path)
+    target.write_bytes(onnx_bytes(model, size, postprocessing=postprocessing))
+    return target
+
+
+def onnx_bytes(
+    model: nn.Module, size: Size | None = (640, 640), *, postprocessing: bool = False
+) -> bytes:
+    """The ONNX file, weights inside."""
+    try:
+        import onnx
+        import onnxscript  # noqa: F401 (torch's exporter needs it)
+    except ImportError as error:
+        what, remedy = "is not installed", "pip install 'rtdetr_lab[export]'"
+        raise MissingExtraError("onnx", what, remedy) from error
+    module, given = _prepared(model, size, postprocessing)
+    names = ["boxes", "scores", "labels"] if postprocessing else ["logits", "boxes"]
+    with _quiet():
+        program = torch.onnx.export(
+            _program(module, given, size),
+            input_names=list(given),
+            output_names=names,
+            opset_version=OPSET,
+            dynamo=True,
+        )
+    assert program is not None
+    proto = program.model_proto
+    onnx.checker.check_model(proto)
+    return bytes(proto.SerializeToString())
+
+
+def export_pt2(model: nn.Module, path: str | Path, size: Size | None = (640, 640)) -> Path:
+    """Write the deployed model as a `torch.export` archive; `torch.export.load` reads it."""
+    target = Path(path)
+    require(target.suffix == ".pt2", "path", f"{target.name} is no .pt2", "name it so")
+    module, given = _prepared(model, size, postprocessing=False)
+    with _quiet():
+        torch.export.save(_program(module, given, size), target)
+    return target
+
+
+def _prepared(
+    model: nn.Module, size: Size | None, postprocessing: bool
+) -> tuple[nn.Module, dict[str, Tensor]]:
+    lean = deploy(model, same)
+    like = next(lean.parameters(), torch.zeros(()))
+    height, width = size or (9 * MULTIPLE, 10 * MULTIPLE)
+    given = {"images": torch.rand(2, 3, height, width).to(like)}
+    if postprocessing:
+        given["sizes"] = torch.tensor([[480.0, 640.0], [300.0, 200.0]]).to(like)
+    return (Ranked(lean) if postprocessing else Raw(lean)).eval(), given
+
+
+def _program(module: nn.Module, given: dict[str, Tensor], size: Size | None) -> Any:
+    batch = torch.export.Dim("batch", min=1, max=1024)
+    dynamic: dict[str, dict[int, Any]] = {name: {0: batch} for name in given}
+    if size is None:
+        dynamic["images"][2] = MULTIPLE * torch.export.Dim("rows", min=2, max=64)
+        dynamic["images"][3] = MULTIPLE * torch.export.Dim("columns", min=2, max=64)
+    with torch.no_grad():
+        return torch.export.export(module, tuple(given.values()), dynamic_shapes=dynamic)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter narrates its progress on stdout and warns about its own future."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield

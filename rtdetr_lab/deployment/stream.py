@@ -1,0 +1,54 @@
+"""# Stream: reading ahead
+
+Decoding a photo takes longer than detecting in it does on a GPU, and both can happen at once:
+Pillow and torch let go of Python's lock while they work. One thread walks the caller's iterator (a
+video reader, a folder, a camera) and keeps a few batches ready; nobody else touches it. It stops
+when the consumer does.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from os import PathLike
+from typing import Any
+
+import numpy as np
+
+from rtdetr_lab.config import require
+from rtdetr_lab.errors import ImageError
+from rtdetr_lab.images.decode import Limits, decode, describe
+
+Named = tuple[str, np.ndarray | ImageError]
+"""What a source is called, and its pixels (`H W 3`, each of its own size) or why there are none."""
+
+
+def read(index: int, source: Any, limits: Limits) -> Named:
+    """What a source is called, and its pixels or why there are none."""
+    named = isinstance(source, str | PathLike) or getattr(source, "filename", None)
+    name = describe(source) if named else ""
+    try:
+        return name, decode(source, limits, name or f"pictures[{index}] ({describe(source)})")
+    except ImageError as error:
+        return name, error
+
+
+def chunks_ahead(
+    sources: Iterable[Any], batch: int, limits: Limits, ahead: int
+) -> Iterator[list[Named]]:
+    """Batches of decoded pictures, in order; up to `ahead` of them are read before they are asked
+    for. An error of the iterator itself is raised where it happened."""
+    require(ahead >= 1, "ahead", f"{ahead} batches", "read at least one ahead")
+    numbered = enumerate(sources)
+
+    def next_chunk() -> list[Named]:
+        return [read(i, source, limits) for i, source in islice(numbered, batch)]
+
+    pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead")
+    try:
+        waiting: deque[Future[list[Named]]] = deque(pool.submit(next_chunk) for _ in range(ahead))
+        while chunk := waiting.popleft().result():
+            waiting.append(pool.submit(next_chunk))
+            yield chunk
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

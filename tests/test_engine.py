@@ -1,0 +1,239 @@
+"""An engine says what the detector says, for every switch, from any thread, at any time."""
+
+import copy
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from small import rebuilt, shaken, small
+
+from rtdetr_lab.deployment.answers import by_sigmoid, by_softmax, found_in
+from rtdetr_lab.deployment.backends import OnnxRuntime, OpenVINO, PyTorch
+from rtdetr_lab.deployment.engine import Engine
+from rtdetr_lab.deployment.packed import can_pack
+from rtdetr_lab.deployment.pixels import stretch
+from rtdetr_lab.detector import Detector
+from rtdetr_lab.errors import ConfigError, ImageError
+from rtdetr_lab.images.postprocess import postprocess
+from rtdetr_lab.images.preprocess import Preprocess
+from rtdetr_lab.images.softmax import postprocess_softmax
+from rtdetr_lab.structures import LayerPrediction, Prediction
+
+SIZE = (96, 64)
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return shaken(small().build()).eval()
+
+
+@pytest.fixture(scope="module")
+def frames():
+    rng = np.random.default_rng(0)
+    shapes = [(80, 60), (50, 90), (96, 64), (33, 47), (120, 30), (64, 64), (10, 200)]
+    return [rng.integers(0, 256, (*s, 3), dtype=np.uint8) for s in shapes]
+
+
+def rows(found):
+    return torch.cat([found.boxes_xyxy, found.scores[:, None], found.labels[:, None]], 1)
+
+
+def alike(a, b, tolerance=1e-3):
+    return len(a) == len(b) and bool((rows(a) - rows(b)).abs().max() <= tolerance)
+
+
+def test_it_finds_what_the_detector_finds_one_by_one_and_in_batches(model, frames):
+    detector, engine = Detector(model, size=SIZE), Engine(model, SIZE, (1, 4), device="cpu")
+    expected = detector(frames, threshold=0.0)
+    assert all(alike(a, b) for a, b in zip(engine(frames, 0.0), expected, strict=True))
+    assert alike(engine(frames[1], 0.0), expected[1])
+    assert engine([]) == []
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_batch_of_any_length_goes_through_its_buckets(model, dtype):
+    model = copy.deepcopy(model).to(dtype)
+    engine = Engine(model, SIZE, (1, 3), dtype, "cpu")
+    images = torch.rand(5, 3, *SIZE, dtype=dtype)
+    with torch.no_grad():
+        answer = model(images)
+        expected = by_sigmoid(answer.logits, answer.boxes, torch.tensor([SIZE] * 5).float())
+    for count in (1, 2, 3, 5):
+        got = engine.answer(images[:count])
+        assert got.shape == (count, 10, 7)
+        assert (got - expected[:count]).abs().max() <= (1e-9 if dtype == torch.float64 else 1e-2)
+    with pytest.raises(ConfigError, match="the engine has"):
+        engine.answer(torch.rand(1, 3, 32, 32))
+
+
+def test_bfloat16_moves_scores_and_not_coordinates(model, frames):
+    exact = Engine(model, SIZE, 1, device="cpu")
+    rounded = Engine(model, SIZE, 1, torch.bfloat16, "cpu")
+    images = torch.rand(1, 3, *SIZE)
+    a, b = exact.answer(images)[0], rounded.answer(images)[0]
+    assert 0 < (a[:, 4] - b[:, 4]).abs().max() <= 0.03
+    pixels = b[:, :4]
+    assert (pixels.bfloat16().float() != pixels).any(), "boxes are finer than bfloat16"
+
+
+def test_two_sizes_and_three_batches_through_one_engine(model, frames):
+    engine = Engine(model, [(96, 64), (64, 96)], (1, 2, 4), device="cpu")
+    for frame, found in zip(frames, engine(frames, 0.0), strict=True):
+        size = engine.bucket_of(frame)
+        assert size == ((64, 96) if frame.shape[1] > frame.shape[0] else (96, 64)) or (
+            frame.shape[0] == frame.shape[1]
+        )
+        assert alike(found, Detector(model, size=size)(frame, 0.0))
+
+
+def test_eight_threads_get_what_one_gets(model, frames):
+    engine = Engine(model, SIZE, (1, 2), device="cpu")
+    expected = [engine(frame, 0.0) for frame in frames]
+    start = threading.Barrier(8)
+
+    def ask(worker):
+        start.wait()
+        order = np.random.default_rng(worker).permutation(len(frames))
+        return all(alike(engine(frames[i], 0.0), expected[i], 0.0) for i in order)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(ask, range(8)))
+
+
+@pytest.mark.parametrize("calls", [300, pytest.param(2000, marks=pytest.mark.full)])
+def test_memory_does_not_grow_with_calls(calls):
+    engine = Engine(small_and_quick(), (32, 32), 1, device="cpu")
+    image = torch.rand(1, 3, 32, 32)
+    for _ in range(50):
+        engine.answer(image)
+    before = resident()
+    for _ in range(calls):
+        engine.answer(image)
+    assert resident() - before <= 4e6
+
+
+def small_and_quick():
+    changes = {"encoder.aifi": None, "decoder.num_layers": 1, "selection.num_queries": 5}
+    return shaken(small(changes).build()).eval()
+
+
+def resident():
+    """Bytes of this process in memory."""
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * 4096
+
+
+def test_a_stream_is_in_order_and_names_what_it_cannot_read(model, frames, tmp_path):
+    Image.fromarray(frames[0]).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"no picture")
+    sources = [tmp_path / "a.png", frames[1], tmp_path / "b.png", *frames[2:]]
+    engine = Engine(model, SIZE, (1, 2), device="cpu")
+    found = list(engine.stream(iter(sources), threshold=0.0))
+    assert isinstance(found[2], ImageError)
+    assert "b.png" in str(found[2])
+    assert found[0].source.endswith("a.png")
+    readable = [f for f in found if not isinstance(f, ImageError)]
+    expected = engine([frames[0], frames[1], *frames[2:]], 0.0)
+    assert all(alike(a, b) for a, b in zip(readable, expected, strict=True))
+
+
+def test_a_stream_reads_a_little_ahead_and_stops_with_its_reader(model, frames):
+    asked = []
+
+    def endless():
+        while True:
+            asked.append(1)
+            yield frames[0]
+
+    engine = Engine(model, SIZE, 2, device="cpu")
+    stream = engine.stream(endless(), ahead=2)
+    next(stream)
+    stream.close()
+    assert 2 <= len(asked) <= 12
+    assert not [t for t in threading.enumerate() if t.name.startswith("read-ahead")]
+
+
+def test_an_error_of_the_source_itself_arrives(model, frames):
+    def broken():
+        yield frames[0]
+        raise OSError("camera unplugged")
+
+    stream = Engine(model, SIZE, 1, device="cpu").stream(broken())
+    with pytest.raises(OSError, match="unplugged"):
+        list(stream)
+
+
+def test_the_model_given_may_change_afterwards(frames):
+    own = shaken(small().build()).eval()
+    engine = Engine(own, SIZE, 1, device="cpu")
+    before = engine(frames[0], 0.0)
+    with torch.no_grad():
+        own.decoder.class_heads[-1].bias += 5
+    assert alike(engine(frames[0], 0.0), before, 0.0)
+    assert own.training is False
+    assert next(own.parameters()).requires_grad
+
+
+@pytest.mark.parametrize(
+    ("bad", "match"),
+    [
+        ({"batch": 0}, "at least one"),
+        ({"size": (0, 4)}, "height"),
+        ({"backend": PyTorch(graphed=True)}, "CUDA graph"),
+        ({"backend": OnnxRuntime(), "dtype": torch.bfloat16}, "cannot run in"),
+        ({"backend": OpenVINO(), "dtype": torch.float64}, "cannot run in"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_by_name(model, bad, match):
+    with pytest.raises(ConfigError, match=match):
+        Engine(model, **{"device": "cpu", **bad})
+
+
+def test_nan_is_named_and_not_an_empty_picture(frames):
+    own = shaken(small().build()).eval()
+    with torch.no_grad():
+        own.decoder.class_heads[-1].bias.fill_(torch.nan)
+    with pytest.raises(ImageError, match="NaN"):
+        Engine(own, SIZE, 1, device="cpu")(frames[0])
+
+
+@pytest.mark.parametrize("shape", [(7, 11), (96, 64), (480, 333), (31, 640), (64, 1)])
+def test_two_products_stretch_a_picture_as_pillow_does(shape):
+    rgb = np.random.default_rng(1).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    pillow = Preprocess(SIZE)(rgb)
+    exact = stretch(torch.from_numpy(rgb), SIZE, torch.float64)
+    assert torch.equal((exact * 255).round(), (pillow * 255).round().double())
+    single = stretch(torch.from_numpy(rgb), SIZE)
+    off = (single - pillow).abs() * 255
+    assert off.max() <= 1.01
+    assert (off > 0.5).double().mean() <= 0.03
+
+
+def test_ranking_on_the_device_is_postprocessing():
+    sizes = [(30, 40), (5, 70)]
+    for rank, chapter in ((by_sigmoid, postprocess), (by_softmax, postprocess_softmax)):
+        last = LayerPrediction(torch.randn(2, 6, 4).double(), torch.rand(2, 6, 4).double())
+        found = found_in(rank(last.logits, last.boxes, torch.tensor(sizes).float()), 0.3)
+        wanted = chapter(Prediction(last.logits, last.boxes, (last,)), sizes, 0.3)
+        for a, b in zip(found, wanted, strict=True):
+            assert torch.equal(a.labels, b.labels)
+            assert torch.equal(a.queries, b.queries)
+            assert (a.boxes_xyxy - b.boxes_xyxy).abs().max() <= 1e-12
+            assert (a.scores - b.scores).abs().max() <= 1e-12
+
+
+@pytest.mark.skipif(not can_pack(), reason="this torch has no oneDNN; runs where it has")
+def test_packed_kernels_answer_as_the_layers_they_replace():
+    exact = rebuilt(small())
+    images = torch.rand(2, 3, *SIZE)
+    with torch.no_grad():
+        wanted = exact(images.double())
+        theirs = exact.float()(images)
+    rows = Engine(exact, SIZE, 2, device="cpu").answer(images)
+    table = by_sigmoid(wanted.logits, wanted.boxes, torch.tensor([SIZE] * 2).float())
+    eager = by_sigmoid(theirs.logits, theirs.boxes, torch.tensor([SIZE] * 2).float())
+    assert (rows - table).abs().max() <= 2 * (eager - table).abs().max() + 1e-4
