@@ -17,6 +17,7 @@ from rtdetr_lab.evaluation.answers import keeps_aspect
 from rtdetr_lab.structures import Targets
 from rtdetr_lab.training import state as keep
 from rtdetr_lab.training.ema import EMA
+from rtdetr_lab.training.finite import first_fault, random_state, set_random_state
 from rtdetr_lab.training.metrics import Window
 from rtdetr_lab.training.optim import (
     adamw,
@@ -25,8 +26,10 @@ from rtdetr_lab.training.optim import (
     parameter_groups,
     set_lr,
 )
-from rtdetr_lab.training.parts import parts
+from rtdetr_lab.training.parts import Part, parts
 from rtdetr_lab.training.recipe import TrainConfig
+
+Batch = tuple[Tensor, Targets, Tensor | None]
 
 MEASURED = {"cardinality_error"}
 """Recorded beside the terms, and no part of the loss."""
@@ -50,37 +53,56 @@ class Trainer:
         config = self.config
         args = (self.step, config.num_steps, config.warmup_steps, config.schedule)
         set_lr(self.optimizer, lr_factor(*args))
-        images = images.to(self.device, memory_format=torch.channels_last)
-        targets = targets.to(self.device)
-        padding = None if padding is None else padding.to(self.device)
+        batch = self._moved(images, targets, padding)
         self.optimizer.zero_grad(set_to_none=True)
-        terms: dict[str, Tensor] = {}
-        for part in parts(images, targets, padding, config.accumulate):
-            for name, term in self._backward(*part).items():
-                terms[name] = terms[name] + term if name in terms else term
+        before = random_state(self.device)
+        try:
+            terms = self._add_gradients(batch)
+        except TrainingError as error:  # the matching refuses what is not finite
+            raise self._located(batch, before) from error
         norm = nn.utils.clip_grad_norm_(self.parameters, config.clip_norm)
-        if not torch.isfinite(norm):
-            raise _not_finite(self.step + 1, terms, self.model)
+        loss = torch.stack([t for n, t in terms.items() if n not in MEASURED]).sum()
+        if not torch.isfinite(norm + loss):
+            raise self._located(batch, before)
         self.optimizer.step()
         self.step += 1
         self.ema.update(self.step)
-        loss = torch.stack([t for n, t in terms.items() if n not in MEASURED]).sum()
         self.window.add({"loss": loss, **terms, "grad_norm": norm})
 
-    def _backward(
-        self, images: Tensor, targets: Targets, padding: Tensor | None, weight: float
-    ) -> dict[str, Tensor]:
-        """Add the gradient of one part; returns its share of the step's terms."""
+    def _moved(self, images: Tensor, targets: Targets, padding: Tensor | None) -> Batch:
+        images = images.to(self.device, memory_format=torch.channels_last)
+        padding = None if padding is None else padding.to(self.device)
+        return images, targets.to(self.device), padding
+
+    def _add_gradients(self, batch: Batch) -> dict[str, Tensor]:
+        """Those of all parts; returns the terms of the step."""
+        terms: dict[str, Tensor] = {}
+        for part in parts(*batch, self.config.accumulate):
+            of_part, measured = self._terms(part)
+            torch.stack(list(of_part.values())).sum().backward()
+            for name, term in {**of_part, **measured}.items():
+                term = term.detach()
+                terms[name] = terms[name] + term if name in terms else term
+        return terms
+
+    def _terms(self, part: Part) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """What one part adds to the terms of the step, and to what is only measured."""
+        images, targets, padding, weight = part
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.amp):
             hidden = {} if padding is None else {"padding": padding}
             prediction = self.model(images, targets, **hidden)
         terms = {n: weight * t for n, t in self.criterion(prediction, targets).items()}
-        torch.stack(list(terms.values())).sum().backward()
-        terms = {name: term.detach() for name, term in terms.items()}
-        if keeps_aspect(self.model):
-            error = cardinality_error(prediction, targets)
-            terms["cardinality_error"] = error / self.config.accumulate
-        return terms
+        if not keeps_aspect(self.model):
+            return terms, {}
+        error = cardinality_error(prediction, targets)
+        return terms, {"cardinality_error": error / self.config.accumulate}
+
+    def _located(self, batch: Batch, before: tuple[Tensor, Tensor | None]) -> TrainingError:
+        """What was not finite first: the step is made again, from where it began."""
+        set_random_state(self.device, before)
+        again = parts(*batch, self.config.accumulate)
+        names = batch[1].pictures
+        return first_fault(self.step + 1, self.model, again, names, lambda p: self._terms(p)[0])
 
     @property
     def lr(self) -> float:
@@ -114,19 +136,3 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.window.sums, self.window.count = state["window"]
         keep.set_rng_state(state["rng"])
-
-
-def _not_finite(step: int, terms: dict[str, Tensor], model: nn.Module) -> TrainingError:
-    """The first thing that is not finite, looked for in the order in which it was computed."""
-    where, remedy = f"step {step}", "lower the rate, or look at the pictures of this step"
-    for name, tensor in model.named_parameters():
-        if not bool(torch.isfinite(tensor).all()):
-            return TrainingError(where, f"the weight {name} is not finite", remedy)
-    for name, term in terms.items():
-        if not bool(torch.isfinite(term)):
-            return TrainingError(where, f"{name} is {term.item()}", remedy)
-    grads = ((n, p.grad) for n, p in model.named_parameters() if p.grad is not None)
-    bad = (n for n, grad in grads if not bool(torch.isfinite(grad).all()))
-    return TrainingError(
-        where, f"the gradient of {next(bad, 'no parameter')} is not finite", remedy
-    )

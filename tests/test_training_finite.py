@@ -1,0 +1,144 @@
+"""What is not finite is located: the step, its pictures, and who said so first."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from small import small, targets
+from torch import nn
+from training_toy import Toy, ToyData
+
+from rtdetr_lab.errors import TrainingError
+from rtdetr_lab.training import TrainConfig, train
+from rtdetr_lab.training.finite import Watch, floats
+from rtdetr_lab.training.trainer import Trainer
+
+CONFIG = TrainConfig(num_pictures=12, batch_size=4, warmup_steps=0, clip_norm=1.0)
+CPU = torch.device("cpu")
+
+
+class Poisoned(nn.Module):
+    """Lets values and gradients through, and one of them not."""
+
+    def __init__(self, forward=1.0, backward=1.0, from_call=0):
+        super().__init__()
+        self.factors, self.left = (forward, backward), from_call
+
+    def forward(self, x):
+        self.left -= 1
+        forward, backward = self.factors if self.left < 0 else (1.0, 1.0)
+        x.register_hook(lambda gradient: gradient * backward)
+        return x * forward
+
+
+def detector(config=CONFIG):
+    torch.manual_seed(0)
+    return Trainer(small().build(), config, CPU)
+
+
+def batch(*counts):
+    torch.manual_seed(1)
+    named = tuple(f"{letter}.png" for letter in "abcdefgh"[: len(counts)])
+    return torch.rand(len(counts), 3, 64, 64), replace(targets(*counts), pictures=named)
+
+
+def fault(learner, images, truth) -> str:
+    with pytest.raises(TrainingError) as caught:
+        learner.learn(images, truth)
+    return f"{caught.value.where}: {caught.value.what}"
+
+
+def test_a_weight_is_named_with_the_step_and_its_pictures():
+    learner = detector()
+    learner.learn(*batch(2, 1))
+    learner.model.proposal_head.norm.weight.data[3] = math.nan
+    found = fault(learner, *batch(2, 1))
+    assert found == "step 2 (a.png, b.png): the weight proposal_head.norm.weight is not finite"
+
+
+def test_a_picture_is_named_by_its_file():
+    images, truth = batch(1, 2, 0)
+    images[1, 0, 5, 5] = math.nan
+    assert "the pixels of b.png are not finite" in fault(detector(), images, truth)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_the_innermost_module_whose_output_is_not_finite_is_named(value):
+    learner = detector()
+    first = learner.model.decoder.layers[1]
+    first.ffn = nn.Sequential(first.ffn, Poisoned(forward=value))
+    found = fault(learner, *batch(2, 1))
+    assert "the output of decoder.layers.1.ffn.1 (Poisoned) is not finite" in found
+
+
+def test_only_the_pictures_it_happened_to_are_named():
+    learner = detector()
+    learner.model.proposal_head.class_head.register_forward_hook(
+        lambda module, args, output: output.index_fill(0, torch.tensor([2]), math.nan)
+    )
+    found = fault(learner, *batch(2, 1, 1))
+    assert found.endswith("is not finite for c.png")
+
+
+def test_a_gradient_is_followed_to_where_it_breaks():
+    learner = detector()
+    learner.model.to_memory[1] = nn.Sequential(learner.model.to_memory[1], Poisoned(1, math.nan))
+    found = fault(learner, *batch(2, 1))
+    assert "the loss is finite, but the gradient that comes back to the output of" in found
+    assert "to_memory.1.0" in found
+
+
+def test_a_loss_that_is_not_finite_although_the_answer_is():
+    learner = detector()
+    exact = learner.criterion
+    learner.criterion = lambda *args: {**exact(*args), "l1": torch.tensor(math.nan)}
+    found = fault(learner, *batch(2, 1))
+    assert found.endswith("every module's output is finite, but the loss l1 is nan")
+
+
+def test_the_step_is_made_again_with_its_own_random_numbers(monkeypatch):
+    """Dropout decides whether the toy overflows; another draw would not find it."""
+
+    class Unlucky(nn.Module):
+        def forward(self, x):
+            return x / 0 if torch.rand(()) < 0.02 else x
+
+    def run():
+        torch.manual_seed(3)
+        model = Toy().build()
+        model.dropout = Unlucky()
+        train(model, ToyData(), config=replace(CONFIG, num_pictures=4000), progress=False)
+
+    with pytest.raises(TrainingError, match=r"picture 2.*: the output of dropout \(Unlucky\)"):
+        run()
+    monkeypatch.setattr("rtdetr_lab.training.trainer.set_random_state", lambda *_: None)
+    with pytest.raises(TrainingError) as caught:
+        run()
+    assert "Unlucky" not in caught.value.what
+
+
+def test_in_parts_the_part_is_found_in_which_it_happened():
+    model = Toy().build()
+    model.dropout = Poisoned(math.inf, from_call=3)
+    with pytest.raises(TrainingError, match=r"step 2 .* the output of dropout"):
+        train(model, ToyData(), config=replace(CONFIG, accumulate=2), progress=False)
+
+
+def test_steps_that_are_too_long_end_in_a_located_error():
+    with pytest.raises(TrainingError, match=r"step \d+ \(picture .*\): .*(loss_count|head|back)"):
+        train(Toy(), ToyData(), config=replace(CONFIG, lr=1e30, backbone_lr=1e30), progress=False)
+
+
+def test_a_healthy_model_raises_no_alarm():
+    learner = detector()
+    images, truth = batch(2, 1)
+    with Watch(learner.model, (images, truth, None, 1.0)) as watch:
+        sum(learner.criterion(learner.model(images, truth), truth).values()).backward()
+    assert (watch.output, watch.gradient) == (None, None)
+    proposals = learner.model.proposal_head(torch.rand(1, 3600, 16), [(60, 60)])
+    assert not proposals.box_logits.isfinite().all(), "anchors at the border have infinite logits"
+    with Watch(learner.model.proposal_head, (images, truth, None, 1.0)) as watch:
+        learner.model.proposal_head(torch.rand(1, 3600, 16), [(60, 60)])
+    assert watch.output is None
+    assert len(list(floats(proposals))) == 3
