@@ -53,7 +53,7 @@ BoxGradient = Callable[[Tensor, Tensor], Tensor]
 def move(
     delta: Float[Tensor, "B Q 4"], reference: Float[Tensor, "B Q 4"]
 ) -> Float[Tensor, "B Q 4"]:
-    """Move a box by a step taken in logit space."""
+    """Move a box by a step taken in logit space, Eq. 11.1."""
     return torch.sigmoid(delta + inverse_sigmoid(reference))
 
 
@@ -180,7 +180,8 @@ class Decoder(nn.Module):
         shapes: Sequence[Size],
         blocked: Bool[Tensor, "Q Q"] | None = None,
     ) -> tuple[LayerPrediction, ...]:
-        """One prediction per layer that ran, the last one last."""
+        """One prediction per layer that ran, the last one last. Eq. 11.1 and Eq. 11.2, over and
+        over."""
         reference = previous = torch.sigmoid(reference_logits)
         predictions = []
         for i in range(self.num_running):

@@ -37,6 +37,7 @@ def same(a, b):
 
 
 def test_the_decoder_is_the_loop_of_its_equation(inputs):
+    """Eq. 11.1 and Eq. 11.2, written out."""
     decoder, (content, reference_logits, memory, shapes) = tiny(), inputs
     reference = reference_logits.sigmoid()
     for i, prediction in enumerate(decoder(*inputs)):
