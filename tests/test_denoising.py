@@ -32,6 +32,7 @@ def noised(targets, num_matching=3, **settings):
     ("num_objects", "num_queries"), [(1, 200), (7, 196), (49, 196), (51, 102), (100, 200)]
 )
 def test_about_200_queries_come_out_whatever_the_number_of_objects(num_objects, num_queries):
+    """Eq. 12.3"""
     batch = noised(targets_of(num_objects, 1))
     assert batch.num_queries == num_queries
     assert batch.num_groups == max(1, 100 // num_objects)
@@ -49,6 +50,7 @@ def relative_error(batch, targets):
 
 @pytest.mark.parametrize("box_noise", [1.0, 0.4])
 def test_positives_miss_by_less_than_half_a_box_and_negatives_by_more(box_noise):
+    """Eq. 12.1"""
     targets = targets_of(10)
     batch = noised(targets, num_queries=1000, max_queries=2000, box_noise=box_noise)
     off = relative_error(batch, targets) / box_noise
@@ -121,6 +123,7 @@ def test_every_row_knows_its_object_and_padding_says_so():
 @given(size=st.integers(1, 5), num_groups=st.integers(1, 4), num_matching=st.integers(0, 6))
 @settings(max_examples=30, deadline=None)
 def test_groups_are_closed_and_matching_queries_see_no_denoising(size, num_groups, num_matching):
+    """Eq. 12.2"""
     blocked = who_may_not_see(size, num_groups, num_matching)
     count = 2 * size * num_groups
     assert blocked.shape == (count + num_matching, count + num_matching)
