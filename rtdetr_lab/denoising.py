@@ -89,7 +89,7 @@ class DenoisingConfig:
         return ContrastiveDenoising(self, num_classes, dim)
 
     def num_groups(self, size: int) -> int:
-        """Groups for `size` objects in the fullest picture: at least one."""
+        """Groups for `size` objects in the fullest picture: at least one. Eq. 12.3"""
         return max(1, min(self.num_queries // size, self.max_queries // (2 * size)))
 
 
@@ -157,6 +157,7 @@ class ContrastiveDenoising(nn.Module):
     def _noised_boxes(
         self, boxes: Float[Tensor, "B R 4"], negative: Bool[Tensor, "R"]
     ) -> Float[Tensor, "B R 4"]:
+        """Eq. 12.1, on all four corner coordinates."""
         if self.cfg.box_noise == 0:
             return boxes
         half_size = boxes[..., 2:].repeat(1, 1, 2) * 0.5 * self.cfg.box_noise
@@ -169,7 +170,7 @@ class ContrastiveDenoising(nn.Module):
 def who_may_not_see(
     size: int, num_groups: int, num_matching: int, device: torch.device | str = "cpu"
 ) -> Bool[Tensor, "S S"]:
-    """Row i must not attend to column j; groups of 2·size denoising queries come first."""
+    """Row i must not attend to column j; groups of 2·size denoising queries come first. Eq. 12.2"""
     group = torch.arange(2 * size * num_groups, device=device) // (2 * size)
     group = torch.cat([group, torch.full((num_matching,), -1, device=device)])
     looks, seen = group[:, None], group[None, :]
