@@ -75,7 +75,7 @@ class Shortcut(nn.Module):
 
 
 class Residual(nn.Module):
-    """What both blocks share: activate the sum of the branch and the shortcut."""
+    """What both blocks share: activate the sum of the branch and the shortcut (Eq. 05.1)."""
 
     def __init__(
         self, channels_in: int, width: int, stride: int, first: bool, act: Activation, norm: Norm

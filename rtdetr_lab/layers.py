@@ -60,7 +60,7 @@ def cached_by_size(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class FrozenBatchNorm2d(nn.Module):
-    """Batch norm with constant statistics and constant affine part, kept as buffers."""
+    """Batch norm with constant statistics and affine part, kept as buffers: Eq. 05.2."""
 
     weight: Tensor
     bias: Tensor
@@ -206,7 +206,7 @@ def sine_2d(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Float[Tensor, "1 N D"]:
-    r"""Sine and cosine of row and column at D/4 frequencies $T^{-4i/D}$, cell by cell, row by row.
+    r"""Sine and cosine of row and column at D/4 frequencies (Eq. 06.2), cell by cell, row by row.
 
     The row owns the first half of the channels, the column the second; trained checkpoints rely on
     that order. Angles are computed in float64.

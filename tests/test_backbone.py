@@ -69,6 +69,7 @@ def test_a_map_is_tapped_under_its_name():
 
 
 def test_a_block_activates_the_sum_of_branch_and_shortcut():
+    """Eq. 05.1."""
     block = Bottleneck(8, 12, 2, True, F.relu, FrozenBatchNorm2d)
     x = torch.randn(1, 8, 6, 6)
     y = block.conv1.norm(block.conv1.conv(x)).relu()

@@ -35,6 +35,7 @@ def test_no_activation_is_the_identity():
 
 
 def test_frozen_batch_norm_is_batch_norm_in_eval_mode_forever():
+    """Eq. 05.2."""
     live, frozen = nn.BatchNorm2d(3), FrozenBatchNorm2d(3)
     for tensor in (live.weight, live.bias, live.running_mean, live.running_var):
         nn.init.uniform_(tensor, 0.5, 2)
@@ -173,6 +174,7 @@ def test_dropout_is_dropped_in_training_only_recorded_or_not(qkv):
 
 
 def test_the_embedding_of_a_cell_is_the_formula():
+    """Eq. 06.2."""
     height, width, dim, temperature = 3, 5, 16, 100.0
     found = sine_2d(height, width, dim, temperature, "cpu", torch.float64)
     assert found.shape == (1, height * width, dim)
