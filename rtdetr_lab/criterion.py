@@ -41,6 +41,7 @@ from rtdetr_lab.boxes import paired_iou, xyxy_from_cxcywh
 from rtdetr_lab.config import require
 from rtdetr_lab.losses import ClassLoss, Varifocal, giou_loss, l1_loss
 from rtdetr_lab.matching import MatcherConfig
+from rtdetr_lab.ranks import mean_over_ranks
 from rtdetr_lab.structures import (
     Assignment,
     CDNBatch,
@@ -75,7 +76,7 @@ class CriterionConfig:
 
 
 class Criterion:
-    """All terms of a prediction, weighted: their sum is the loss."""
+    """All terms of a prediction, weighted: their sum is the loss. Eq. 04.4"""
 
     def __init__(self, cfg: CriterionConfig) -> None:
         self.cfg = cfg
@@ -160,15 +161,6 @@ def denoising_pairs(batch: CDNBatch) -> Assignment:
     queries = tuple(row.nonzero()[:, 0] for row in batch.is_positive)
     rows = zip(batch.target_index, queries, strict=True)
     return Assignment(queries, tuple(index[q] for index, q in rows))
-
-
-def mean_over_ranks(count: int, device: torch.device | str) -> float:
-    """Objects per process, averaged over all of them, at least 1."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return max(float(count), 1.0)
-    total = torch.tensor([float(count)], device=device)
-    torch.distributed.all_reduce(total)
-    return max(total.item() / torch.distributed.get_world_size(), 1.0)
 
 
 def _zero(layer: LayerPrediction) -> Tensor:

@@ -59,6 +59,7 @@ from torch import Tensor, nn
 
 from rtdetr_lab.boxes import cxcywh_from_xyxy, inverse_sigmoid, xyxy_from_cxcywh
 from rtdetr_lab.config import require
+from rtdetr_lab.ranks import max_over_ranks
 from rtdetr_lab.structures import CDNBatch, Targets
 
 
@@ -109,7 +110,7 @@ class ContrastiveDenoising(nn.Module):
         device = self.label_embedding.weight.device
         true_labels, boxes, index = self._padded(targets.to(device))
         size = true_labels.shape[1]
-        groups = self.cfg.num_groups(size) if targets.num_boxes else 1
+        groups = self.cfg.num_groups(size) if max_over_ranks(targets.num_boxes, device) else 1
         repeat = 2 * groups
         negative = torch.arange(size * repeat, device=device) % (2 * size) >= size
 
@@ -131,7 +132,9 @@ class ContrastiveDenoising(nn.Module):
     ) -> tuple[Int[Tensor, "B T"], Float[Tensor, "B T 4"], Int[Tensor, "B T"]]:
         """Labels, boxes and object numbers as rectangles; padding has label C and number -1."""
         room, device = self.cfg.max_queries // 2, self.label_embedding.weight.device
-        size = max(1, min(room, max(targets.counts, default=0)))
+        # The fullest picture of all processes, so that each makes as many groups as one would.
+        fullest = max_over_ranks(max(targets.counts, default=0), device)
+        size = max(1, min(room, fullest))
         labels = torch.full((len(targets), size), self.num_classes, device=device)
         boxes = torch.zeros(len(targets), size, 4, device=device)
         index = torch.full((len(targets), size), -1, device=device)

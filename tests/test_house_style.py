@@ -15,7 +15,17 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "rtdetr_lab"
 
-BRICKS = {"ranks", "errors", "notation", "taps", "config", "boxes", "structures", "layers", "folding"}
+BRICKS = {
+    "ranks",
+    "errors",
+    "notation",
+    "taps",
+    "config",
+    "boxes",
+    "structures",
+    "layers",
+    "folding",
+}
 PARTS = BRICKS | {"matching", "backbone", "aifi", "ccff", "query_selection", "denoising"}
 PARTS |= {"deformable_attention", "samplers", "losses", "criterion", "hybrid_encoder", "decoder"}
 DETR_PARTS = {"resnet", "detr_positions", "detr_transformer"}

@@ -1,7 +1,9 @@
 """# Base: what all commands share"""
 
+import os
 import sys
 from dataclasses import dataclass
+from typing import TextIO
 
 DONE, FAILED, USAGE = 0, 1, 2
 """Exit codes: done; bad input, named in one line on stderr; not a command we know."""
@@ -20,16 +22,22 @@ class Command:
 
 
 def say(text: str, *, aside: bool = False) -> None:
-    """One line for the reader; `aside` keeps stdout free for JSON. Does not tear a progress bar."""
+    """One line for the reader; `aside` keeps stdout free for JSON. Does not tear a progress bar.
+    Of the processes of `torchrun` only the first one speaks."""
+    if os.environ.get("RANK", "0") == "0":
+        _write(text, sys.stderr if aside else sys.stdout)
+
+
+def _write(text: str, file: TextIO) -> None:
     from tqdm import tqdm
 
-    tqdm.write(text, file=sys.stderr if aside else sys.stdout)
+    tqdm.write(text, file=file)
 
 
 def complain(error: BaseException) -> None:
     """One line on stderr, whatever the message contains."""
     text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(error))
-    say(f"rtdetr-lab: {text or type(error).__name__}", aside=True)
+    _write(f"rtdetr-lab: {text or type(error).__name__}", sys.stderr)
 
 
 def one_line_of(names: tuple[str, ...], most: int = 12) -> str:

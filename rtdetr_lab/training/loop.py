@@ -6,13 +6,13 @@ The same call continues what it finds in the folder, whether it was stopped by C
 `stop_after="50m"`, or by a power cut. On the CPU the result is bit for bit that of a run that was
 never stopped: what a step does follows from the state (`state.py`) and its number (`stream.py`).
 
-`train` prepares, `Session.learn` is the loop, `Trainer.learn` is one step, and `_between` is what
-comes between two of them: a line of the record, a validation, a save.
+`train` prepares, `Session.learn` is the loop, `Trainer.learn` is one step. Between two of them may
+come a line of the record, a validation and a save. Whatever else happens in a run is a callback:
+progress bar, early stopping, curves, TensorBoard, the doctor (`callbacks.py`).
 """
 
-import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from rtdetr_lab.checkpoints.backbone import load_backbone
 from rtdetr_lab.config import build
@@ -28,9 +27,12 @@ from rtdetr_lab.data.batch import Dataset, collate
 from rtdetr_lab.data.canvas import collate_on_canvas
 from rtdetr_lab.evaluation.answers import keeps_aspect
 from rtdetr_lab.training import state as keep
+from rtdetr_lab.training.callbacks import Bar, Callback, Curves, EarlyStopping
+from rtdetr_lab.training.distributed import World, joined, own_device
 from rtdetr_lab.training.finetune import check_classes
 from rtdetr_lab.training.folder import enter, saved_state
-from rtdetr_lab.training.metrics import History, Record, draw_curves
+from rtdetr_lab.training.memory import said_when_full
+from rtdetr_lab.training.metrics import History, Record
 from rtdetr_lab.training.publish import metadata_of, publish
 from rtdetr_lab.training.recipe import TrainConfig
 from rtdetr_lab.training.stop import Stop
@@ -44,13 +46,15 @@ Validate = Callable[[nn.Module], Mapping[str, float]]
 @dataclass(frozen=True, eq=False)
 class Run:
     """What came out: the averaged model as it was last, in eval mode, and the record. `finished` is
-    False for a run that was paused: call `train` again. The best model is in `folder / "model"`."""
+    False for a run that was paused: call `train` again. The best model is in `folder / "model"`.
+    `reason` says why a callback ended it before its budget was used up."""
 
     model: nn.Module
     history: list[Record]
     step: int
     finished: bool
     folder: Path | None
+    reason: str = ""
 
 
 def train(
@@ -64,34 +68,56 @@ def train(
     stop_after: int | str | None = None,
     device: str | torch.device | None = None,
     progress: bool = True,
+    callbacks: Sequence[Callback] = (),
 ) -> Run:
     """Train what `cfg` describes, or a model that is already built, on `data`.
 
     `out` is the run folder; without one nothing is kept. `validate` maps the averaged model to
     scores, of which `AP` decides what is best. `backbone_weights` (hub id or file) fill a new
     model's backbone. `stop_after` pauses this call after so many steps, or a time ("50m").
+    `callbacks` look on, and may end the run; after early stopping a higher `patience` goes on.
     Raises `TrainingError` if the folder holds another run or is in use.
     """
     folder = None if out is None else Path(out)
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    where = own_device(device)
     with ExitStack() as held:
-        if folder:
+        world = held.enter_context(joined(where, config.batch_size))
+        if folder and world.writes:
             held.enter_context(keep.lock(folder))
         stop = held.enter_context(Stop(stop_after))
         saved = saved_state(folder)
         keep.seed_everything(config.seed)
         trainer = Trainer(_begun(cfg, data, backbone_weights, saved), config, where)
-        known = enter(folder, trainer, data, saved) if folder else {}
+        known = enter(folder, trainer, data, saved) if folder and world.writes else {}
         if saved:
             trainer.restore(saved)
+        world.check_step(trainer.step, where)
+        if not world.writes:
+            folder, validate, progress = None, None, False
+            keep.seed_everything(config.seed + trainer.step + world.rank * 1_000_003)
         history = History(folder and folder / "metrics.jsonl", trainer.step)
-        session = Session(trainer, data, folder, history, validate, stop, progress, known)
+        watching = [*_watching(config, folder, history, progress), *callbacks]
+        session = Session(trainer, data, folder, history, validate, stop, watching, known, world)
+        session.restore(saved or {})
         session.learn()
         average: Any = trainer.ema.model
         average.metadata = metadata_of(data)
         if folder:
             publish(folder, average, average.metadata)
-    return Run(average, history.records, trainer.step, trainer.step >= config.num_steps, folder)
+    finished = trainer.step >= config.num_steps or bool(session.reason)
+    return Run(average, history.records, trainer.step, finished, folder, session.reason)
+
+
+def _watching(
+    config: TrainConfig, folder: Path | None, history: History, progress: bool
+) -> Iterator[Callback]:
+    """The callbacks that come with a recipe and a folder."""
+    if progress:
+        yield Bar()
+    if config.patience:
+        yield EarlyStopping(config.patience, config.min_delta)
+    if folder:
+        yield Curves(folder / "curves.png", lambda: history.records)
 
 
 def _begun(
@@ -114,8 +140,9 @@ class Session:
     history: History
     validate: Validate | None
     stop: Stop
-    progress: bool
+    callbacks: list[Callback]
     known: dict[str, Any]
+    world: World
 
     def __post_init__(self) -> None:
         self.config = self.trainer.config
@@ -131,41 +158,54 @@ class Session:
         last, workers = config.num_steps, config.num_workers
         order = (config.batch_size, config.seed, first, last)
         collated = collate_on_canvas if keeps_aspect(trainer.model) else collate
-        stream = batches(self.data, *order, workers, config.augment, collated)
-        with self._bar(first, last) as bar:
-            for batch in stream:
-                trainer.learn(*batch)
-                bar.update(config.batch_size)
-                paused = self.stop(trainer.step - first)
-                self._between(bar, paused or trainer.step == last)
-                if paused:
-                    break
-        if self.folder:
-            draw_curves(self.history.records, self.folder / "curves.png")
+        stream = batches(self.data, *order, workers, config.augment, collated, self.world)
+        self._tell(lambda c: c.begins(trainer))
+        for batch in () if self.reason else stream:
+            trainer.learn(*batch)
+            self._tell(lambda c: c.stepped(trainer))
+            self._look()
+            told = bool(self.reason) or self.stop(trainer.step - first)
+            ends = self.world.any(told, trainer.device)
+            if self.folder and (_due(trainer.step, config.save_every) or ends or self._is_last):
+                keep.save_last(self.folder, self._state())
+            if ends:
+                break
+        self._tell(lambda c: c.ends(trainer))
 
-    def _between(self, bar: tqdm, ends: bool) -> None:
-        step, config = self.trainer.step, self.config
-        is_last = step == config.num_steps
-        if _due(step, config.log_every) or is_last:
-            self.record(bar)
-        if self.validate and (_due(step, config.eval_every) or is_last):
+    @property
+    def reason(self) -> str:
+        """Why a callback wants the run to end; empty if none does."""
+        return next((c.reason for c in self.callbacks if c.reason), "")
+
+    @property
+    def _is_last(self) -> bool:
+        return self.trainer.step == self.config.num_steps
+
+    def _tell(self, event: Callable[[Callback], None]) -> None:
+        for callback in self.callbacks:
+            event(callback)
+
+    def _look(self) -> None:
+        """What is due after a step: a line of the record, a validation."""
+        if _due(self.trainer.step, self.config.log_every) or self._is_last:
+            self.record()
+        if self.validate and (_due(self.trainer.step, self.config.eval_every) or self._is_last):
             self.evaluate(self.validate)
-        if self.folder and (_due(step, config.save_every) or ends):
-            keep.save_last(self.folder, self._state())
 
-    def record(self, bar: tqdm) -> None:
+    def record(self) -> None:
         """A line of what was learnt since the last one."""
         now, (step, then) = time.monotonic(), self.logged
         speed = (self.trainer.step - step) * self.config.batch_size / max(now - then, 1e-9)
         self.logged = (self.trainer.step, now)
         means, lr = self.trainer.take_means(), self.trainer.lr
         self._append({**means, "lr": lr, "pictures_per_s": round(speed, 2)})
-        bar.set_postfix(loss=f"{means['loss']:.3f}", lr=f"{lr:.2g}")
 
     def evaluate(self, validate: Validate) -> None:
         """Score the averaged model, without touching the random numbers of the run."""
         rng = keep.rng_state()
-        scores = validate(self.trainer.ema.model)
+        trainer = self.trainer
+        with said_when_full(trainer.step, self.config, trainer.shape, trainer.device):
+            scores = validate(trainer.ema.model)
         self.trainer.ema.model.eval()
         keep.set_rng_state(rng)
         self._append({k: float(v) for k, v in scores.items()})
@@ -175,23 +215,22 @@ class Session:
         self.logged = (self.trainer.step, time.monotonic())
 
     def _state(self) -> dict[str, Any]:
-        return {**self.trainer.state(), **self.known}
+        watching = {type(c).__name__: c.state() for c in self.callbacks}
+        return {**self.trainer.state(), **self.known, "callbacks": watching}
 
-    def _append(self, values: Record) -> None:
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Let every callback go on from what it had saved."""
+        known = saved.get("callbacks", {})
+        for callback in self.callbacks:
+            if state := known.get(type(callback).__name__):
+                callback.restore(state)
+
+    def _append(self, values: Mapping[str, Any]) -> None:
         step, seconds = self.trainer.step, self.before + time.monotonic() - self.started
         head = {"step": step, "pictures": step * self.config.batch_size}
-        self.history.append({**head, "seconds": round(seconds, 2), **values})
-
-    def _bar(self, first: int, last: int) -> tqdm:
-        size = self.config.batch_size
-        return tqdm(
-            total=last * size,
-            initial=first * size,
-            unit="img",
-            file=sys.stderr,
-            disable=not self.progress,
-            smoothing=0.05,
-        )
+        record = {**head, "seconds": round(seconds, 2), **values}
+        self.history.append(record)
+        self._tell(lambda c: c.recorded(self.trainer, record))
 
 
 def _due(step: int, every: int) -> bool:

@@ -24,7 +24,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from rtdetr_lab.criterion import mean_over_ranks
+from rtdetr_lab.ranks import mean_over_ranks
 from rtdetr_lab.structures import Targets
 
 Part = tuple[Float[Tensor, "B 3 H W"], Targets, Bool[Tensor, "B H W"] | None, float]

@@ -19,6 +19,7 @@ from rtdetr_lab.data.augment import Augmentation, Place
 from rtdetr_lab.data.batch import Dataset, Sample, collate
 from rtdetr_lab.data.workers import caught, loaded
 from rtdetr_lab.errors import DataError, LabError
+from rtdetr_lab.training.distributed import ALONE, World
 
 Collate = Callable[[list[Sample]], tuple[Any, ...]]
 
@@ -59,11 +60,13 @@ def batches(
     num_workers: int,
     augment: Augmentation | None = None,
     collated: Collate = collate,
+    world: World = ALONE,
 ) -> Iterator[Any]:
     """(images, targets) of steps `first` to `last - 1`, loaded ahead by `num_workers` processes.
 
     The run ends at `last`: `augment` goes by how much of it lies behind. `collated` makes a batch
-    of samples, with padding as the third if it pads.
+    of samples, with padding as the third if it pads. Of every step a process of `world` loads its
+    own share.
     """
     if not len(data):
         raise DataError("data", "holds no pictures", "give at least one")
@@ -72,7 +75,7 @@ def batches(
         cast(Any, _Steps()),
         batch_sampler=cast(Any, _Numbered(order)),
         num_workers=num_workers,
-        collate_fn=_Load(data, order, augment, collated),
+        collate_fn=_Load(data, order, augment, collated, world),
         worker_init_fn=_ignore_signals if num_workers else None,
         # Its own generator: the loader must not draw from the random numbers of the run.
         generator=torch.Generator().manual_seed(seed),
@@ -108,12 +111,13 @@ class _Load:
     order: Batches
     augment: Augmentation | None
     collated: Collate
+    world: World
 
     def __call__(self, steps: list[tuple[int, list[int]]]) -> Any:
         ((step, indices),) = steps
         first = step * self.order.batch_size
         samples = []
-        for position, index in enumerate(indices, first):
+        for position, index in self.world.share(list(enumerate(indices, first))):
             sample = self._load(index, step, position)
             if isinstance(sample, LabError):
                 return sample

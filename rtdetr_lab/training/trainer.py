@@ -5,6 +5,8 @@ r"""# Trainer: one step of learning
 Nothing else happens in a step. What comes between steps is in `loop.py`.
 """
 
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,10 +16,13 @@ from rtdetr_lab.config import to_json
 from rtdetr_lab.detr import cardinality_error
 from rtdetr_lab.errors import TrainingError
 from rtdetr_lab.evaluation.answers import keeps_aspect
+from rtdetr_lab.ranks import several
 from rtdetr_lab.structures import Targets
+from rtdetr_lab.training import distributed
 from rtdetr_lab.training import state as keep
 from rtdetr_lab.training.ema import EMA
 from rtdetr_lab.training.finite import first_fault, random_state, set_random_state
+from rtdetr_lab.training.memory import said_when_full, uses_amp
 from rtdetr_lab.training.metrics import Window
 from rtdetr_lab.training.optim import (
     adamw,
@@ -39,8 +44,11 @@ class Trainer:
     """Everything that changes from step to step, and the step."""
 
     def __init__(self, model: Any, config: TrainConfig, device: torch.device) -> None:
-        self.config, self.device, self.step = config, device, 0
+        config = replace(config, amp=uses_amp(config.amp, device))
+        self.config, self.device, self.step, self.shape = config, device, 0, tuple[int, ...]()
+        model = distributed.synchronised(model, device)
         self.model = learning_mode(model.to(device).to(memory_format=torch.channels_last))
+        self.forward = distributed.averaging(self.model)
         self.criterion = model.cfg.criterion.build()
         rates = (config.lr, config.backbone_lr, config.weight_decay)
         self.optimizer = adamw(parameter_groups(model, *rates))
@@ -53,44 +61,52 @@ class Trainer:
         config = self.config
         args = (self.step, config.num_steps, config.warmup_steps, config.schedule)
         set_lr(self.optimizer, lr_factor(*args))
-        batch = self._moved(images, targets, padding)
-        self.optimizer.zero_grad(set_to_none=True)
-        before = random_state(self.device)
-        try:
-            terms = self._add_gradients(batch)
-        except TrainingError as error:  # the matching refuses what is not finite
-            raise self._located(batch, before) from error
-        norm = nn.utils.clip_grad_norm_(self.parameters, config.clip_norm)
-        loss = torch.stack([t for n, t in terms.items() if n not in MEASURED]).sum()
-        if not torch.isfinite(norm + loss):
-            raise self._located(batch, before)
-        self.optimizer.step()
+        self.shape = tuple(images.shape)
+        with said_when_full(self.step + 1, config, self.shape, self.device):
+            terms = self._gradients(self._moved(images, targets, padding))
+            self.optimizer.step()
         self.step += 1
         self.ema.update(self.step)
-        self.window.add({"loss": loss, **terms, "grad_norm": norm})
+        self.window.add(terms)
 
     def _moved(self, images: Tensor, targets: Targets, padding: Tensor | None) -> Batch:
         images = images.to(self.device, memory_format=torch.channels_last)
         padding = None if padding is None else padding.to(self.device)
         return images, targets.to(self.device), padding
 
+    def _gradients(self, batch: Batch) -> dict[str, Tensor]:
+        """Clipped and ready for a step; returns what the record is to hold of it."""
+        self.optimizer.zero_grad(set_to_none=True)
+        before = random_state(self.device)
+        try:
+            terms = self._add_gradients(batch)
+        except TrainingError as error:  # the matching refuses what is not finite
+            raise self._located(batch, before) from error
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
+        loss = torch.stack([t for n, t in terms.items() if n not in MEASURED]).sum()
+        if not torch.isfinite(norm + loss):
+            raise self._located(batch, before)
+        return {"loss": loss, **terms, "grad_norm": norm}
+
     def _add_gradients(self, batch: Batch) -> dict[str, Tensor]:
         """Those of all parts; returns the terms of the step."""
         terms: dict[str, Tensor] = {}
-        for part in parts(*batch, self.config.accumulate):
-            of_part, measured = self._terms(part)
-            torch.stack(list(of_part.values())).sum().backward()
+        split = list(parts(*batch, self.config.accumulate))
+        for number, part in enumerate(split, 1):
+            with distributed.quietly(self.forward, last=number == len(split)):
+                of_part, measured = self._terms(part, self.forward)
+                torch.stack(list(of_part.values())).sum().backward()
             for name, term in {**of_part, **measured}.items():
                 term = term.detach()
                 terms[name] = terms[name] + term if name in terms else term
         return terms
 
-    def _terms(self, part: Part) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def _terms(self, part: Part, forward: Any) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """What one part adds to the terms of the step, and to what is only measured."""
         images, targets, padding, weight = part
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.amp):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bool(self.config.amp)):
             hidden = {} if padding is None else {"padding": padding}
-            prediction = self.model(images, targets, **hidden)
+            prediction = forward(images, targets, **hidden)
         terms = {n: weight * t for n, t in self.criterion(prediction, targets).items()}
         if not keeps_aspect(self.model):
             return terms, {}
@@ -99,10 +115,13 @@ class Trainer:
 
     def _located(self, batch: Batch, before: tuple[Tensor, Tensor | None]) -> TrainingError:
         """What was not finite first: the step is made again, from where it began."""
+        names = batch[1].pictures
+        if several():  # the others would have to take part
+            return first_fault(self.step + 1, self.model, [(*batch, 1.0)], names, None)
         set_random_state(self.device, before)
         again = parts(*batch, self.config.accumulate)
-        names = batch[1].pictures
-        return first_fault(self.step + 1, self.model, again, names, lambda p: self._terms(p)[0])
+        once_more = partial(self._terms, forward=self.model)
+        return first_fault(self.step + 1, self.model, again, names, lambda p: once_more(p)[0])
 
     @property
     def lr(self) -> float:

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-WIDER = ("rtdetr", "variants", "criterion", "training_learns")
+WIDER = ("rtdetr", "variants", "criterion", "training")
 PARITY = ("parity/test_rtdetr.py", "parity/test_losses.py", "parity/test_training_mode.py")
 PARITY += ("parity/test_denoising.py", "parity/test_detr.py")
 
