@@ -94,7 +94,7 @@ class AIFILayer(nn.Module):
 
 
 class AIFI(nn.Module):
-    """Transformer layers over the cells of one map."""
+    """Transformer layers over the cells of one map (Eq. 06.1)."""
 
     def __init__(self, cfg: AIFIConfig, dim: int) -> None:
         super().__init__()

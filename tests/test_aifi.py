@@ -38,6 +38,7 @@ def test_without_positions_a_shuffled_map_gives_the_same_features_shuffled(s5):
 
 @pytest.mark.parametrize("num_layers", [1, 3])
 def test_a_layer_is_attend_add_norm_think_add_norm(s5, num_layers):
+    """Eq. 06.1."""
     aifi = tiny(num_layers=num_layers)
     x = s5.flatten(2).transpose(1, 2)
     where = sine_2d(3, 5, 16, 10000.0, "cpu", torch.float64)
