@@ -1,0 +1,296 @@
+# %% [markdown]
+# # 13 · The complete model, on whatever device there is
+#
+# **Paper** RT-DETR, Fig. 4, Table 2 · **Chapter** `rtdetr_lab/rtdetr.py` ·
+# **Before this** [12 denoising](12_denoising.ipynb)
+#
+# The end of the core path. Every part has had a notebook; here they are put together, first by hand
+# and then by `build()`, run on a GPU in bfloat16 if there is one, priced part by part, and taught
+# for one step. Afterwards you can say what happens between a picture and a loss, in order.
+
+# %%
+from functools import partial
+
+import matplotlib.pyplot as plt
+import torch
+from torch.nn.functional import interpolate
+
+import rtdetr_lab as lab
+from rtdetr_lab import rtdetr
+from rtdetr_lab.boxes import iou, xyxy_from_cxcywh
+from rtdetr_lab.config import diff, replace_at
+from rtdetr_lab.notation import tokens_from_maps
+from rtdetr_lab.notebook import check, cost, seeded, shapes, source
+from rtdetr_lab.training.optim import adamw, parameter_groups
+from rtdetr_lab.viz.boxes import show_boxes
+from rtdetr_lab.viz.palette import LIGHT
+from rtdetr_lab.viz.training import layer_losses
+
+generator = seeded()
+device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+model = lab.load_pretrained("nano").to(device)
+images, targets = shapes(3, 5)
+images, targets = images.to(device), targets.to(device)
+
+# %% [markdown]
+# ## The end, first
+#
+# Two pictures go in together. Nothing is suppressed, sorted out or joined afterwards: what is drawn
+# are the queries whose best class scores above 0.5. (They are not perfect: the large triangle is
+# found twice, and the thin lines not at all.)
+
+# %%
+# alt: Two painted scenes. Every shape that was found has a frame, its name and its score.
+with torch.no_grad():
+    prediction = model(images)
+names = model.metadata.names
+fig, axes = plt.subplots(1, 2, figsize=(6.4, 3.3), layout="compressed")
+pixels = (255 * images).byte().permute(0, 2, 3, 1).cpu().numpy()
+for i, ax in enumerate(axes):
+    score, label = (v.cpu() for v in prediction.logits[i].sigmoid().max(-1))
+    sure = (score > 0.5).nonzero()[:, 0]
+    texts = [f"{names[label[q]]} {score[q]:.2f}" for q in sure]
+    colors = [LIGHT.color(int(label[q])) for q in sure]
+    show_boxes(
+        pixels[i], 320 * xyxy_from_cxcywh(prediction.boxes[i, sure]).cpu(), texts, colors, ax
+    )
+
+# %% [markdown]
+# ## The question
+#
+# One sentence holds the model: *the backbone sees, the hybrid encoder relates, every token
+# proposes, the best become queries, the decoder refines them, and no one suppresses anything.* As
+# functions,
+#
+# $$ \text{prediction} = \mathrm{decoder}\bigl(\mathrm{select}(\mathrm{propose}(m)),\, m\bigr),
+#    \qquad m = \mathrm{encoder}(\mathrm{backbone}(\text{images})) $$
+#
+# Is that all? We write it down and compare.
+#
+# ## By hand: six lines
+#
+# First a count. A picture of 320 × 320 pixels has maps at strides 8, 16 and 32:
+
+# %%
+sides = [320 // stride for stride in model.backbone.strides]
+by_hand = sum(side * side for side in sides)
+print(f"maps of {sides} cells a side: {by_hand} tokens")
+
+# %%
+with torch.no_grad():
+    levels = model.to_memory(model.encoder(model.backbone(images)))
+    maps = [(m.shape[-2], m.shape[-1]) for m in levels]
+    memory = tokens_from_maps(levels)
+    proposed = model.proposal_head(memory, maps)
+    chosen = model.selection(proposed.tokens, proposed.logits, proposed.box_logits)
+    layers = model.decoder(chosen.content, chosen.reference_logits, memory, maps)
+assert memory.shape[1] == by_hand
+assert torch.equal(layers[-1].boxes, prediction.boxes)
+for name, tensor in {
+    "memory": memory,
+    "content": chosen.content,
+    "boxes": prediction.boxes,
+}.items():
+    print(f"{name:8} {tuple(tensor.shape)}")
+
+# %% [markdown]
+# To the last bit. What the real module has beyond that is training:
+
+# %%
+source(rtdetr.RTDETR.forward)
+
+# %% [markdown]
+# Denoising queries are put *in front of* the matching ones and share the decoder with them; the
+# mask `blocked` keeps the answer from them. Without targets, or in eval mode, that half does not
+# exist.
+#
+# ## Look inside: five presets are one class
+#
+# A preset is a value, and two can be subtracted. The middle size differs from r50 in two numbers:
+
+# %%
+diff(rtdetr.rtdetr_r50(), rtdetr.rtdetr_r50_m())
+
+# %% [markdown]
+# Parameters and operations can be counted without memory or weights, on torch's `meta` device. The
+# papers' numbers at 640 × 640, and ours:
+
+# %%
+paper = {"r18": (60.7, 46.5), "r34": (92.7, 48.9), "r50_m": (100.1, 51.3)}
+paper |= {"r50": (136, 53.1), "r101": (259, 54.3)}
+counted = {}
+for name, (gflops, ap) in paper.items():
+    with torch.device("meta"):
+        preset = getattr(rtdetr, f"rtdetr_{name}")().build().eval()
+        counted[name] = cost(preset, torch.empty(1, 3, 640, 640))
+    size, ours = counted[name].params / 1e6, counted[name].flops / 1e9
+    print(f"{name:6} {size:5.1f} M parameters, {ours:6.1f} GFLOPs (paper {gflops:5}), {ap} AP")
+
+# %%
+for name, (gflops, _) in paper.items():
+    assert abs(counted[name].flops / 1e9 / gflops - 1) < 0.015
+
+# %% [markdown]
+# ## What it costs, part by part
+#
+# **Predict**, for r50: which takes more operations, the decoder with its six layers, or the encoder
+# with its single layer of attention and its fusion?
+
+# %%
+counted["r50"]
+
+# %%
+flops = {name: f for name, _, f in counted["r50"].rows}
+assert flops["encoder"] > 4 * flops["decoder"]
+assert flops["backbone"] + flops["encoder"] > 0.85 * flops["all"]
+
+# %% [markdown]
+# The encoder, more than four times over. The decoder is 8 % of the work, since it handles 300
+# queries where all others handle pixels or 8,400 tokens. What makes a *smaller* RT-DETR is
+# therefore the backbone and the expansion of the fusion; leaving out decoder layers saves little
+# work (but they run one after the other, so on a GPU they cost more time than their operations
+# suggest).
+#
+# Our count is about 1 % above the papers': what counts as an operation is never quite agreed on.
+#
+# ## Predict, then break it
+#
+# A complete model has a contract: RGB, in [0, 1], nothing subtracted. A violation raises no error
+# that a shape check could raise. Five of them, on eight pictures; we count the shapes that are
+# found (score and IoU above 0.5).
+#
+# **Predict** the order, from harmless to fatal: (a) BGR instead of RGB; (b) mean and standard
+# deviation of ImageNet, as DETR wants it; (c) values in 0 … 255; (d) the picture squeezed to half
+# its height; (e) one and a half times as large.
+
+
+# %%
+def found(images):
+    total = 0
+    with torch.no_grad():
+        answer = model(images)
+    for logits, boxes, objects in zip(answer.logits, answer.boxes, many.boxes, strict=True):
+        sure = logits.sigmoid().amax(-1) > 0.5
+        overlaps = iou(xyxy_from_cxcywh(objects), xyxy_from_cxcywh(boxes[sure]))
+        total += int((overlaps > 0.5).any(1).sum())
+    return total
+
+
+scenes, many = shapes(*range(8))
+scenes, many = scenes.to(device), many.to(device)
+
+# %%
+mean = torch.tensor([0.485, 0.456, 0.406], device=device)[:, None, None]
+std = torch.tensor([0.229, 0.224, 0.225], device=device)[:, None, None]
+resized = partial(interpolate, mode="bilinear", antialias=True)
+inputs = {"as it should be": scenes, "(a) BGR": scenes.flip(1)}
+inputs["(b) mean and std"] = (scenes - mean) / std
+inputs["(c) 0 … 255"] = scenes * 255
+inputs["(d) half as high"] = resized(scenes, (160, 320))
+inputs["(e) 480 × 480"] = resized(scenes, (480, 480))
+counts = {name: found(batch) for name, batch in inputs.items()}
+print(f"of {many.num_boxes} shapes")
+counts
+
+# %% [markdown]
+# Swapped colours do no harm here, since a shape may have any colour; on photographs you would have
+# to measure. Wrong numbers are worse than wrong colours, and 0 … 255 is fatal without a word. But
+# look at (d) and (e): the *same* pictures in another size. Nano was trained at 256 px only, and
+# even 320 is a stretch; at 480 hardly anything is left. RT-DETR resizes to exactly 640 × 640,
+# trains on 480 to 800 px, and had better be used as it was trained. `Detector` and a checkpoint's
+# `preprocess` exist so that nobody has to remember.
+
+# %%
+assert counts["(c) 0 … 255"] == 0
+assert counts["(e) 480 × 480"] < counts["(d) half as high"] < counts["(b) mean and std"]
+
+# %% [markdown]
+# ## One training step
+#
+# A fresh nano, with random weights. On a GPU the model runs in bfloat16 under autocast; matching
+# and losses always compute in float32. Every layer is judged, so are the proposals and, layer by
+# layer, the denoising queries: with three layers, seven times three terms.
+
+# %%
+torch.manual_seed(0)
+fresh = rtdetr.rtdetr_nano(num_classes=10).build().to(device).train()
+criterion = fresh.cfg.criterion.build()
+
+
+def terms_of(model):
+    with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        answer = model(images, targets)
+    return criterion(answer, targets)
+
+
+terms = terms_of(fresh)
+loss = torch.stack(list(terms.values())).sum()
+print(f"{len(terms)} terms, loss {loss.item():.1f}")
+assert len(terms) == 3 * (3 + 1 + 3)
+
+# %%
+# alt: Stacked bars of class, l1 and giou loss for proposals, three layers and three denoising
+#   layers. The four matched bars are nearly equal; the denoising bars are a
+#   little lower, with more class loss and less box loss.
+where = ["proposals", "layer0", "layer1", "", "denoising0", "denoising1", "denoising2"]
+suffixes = [f".{w}" if w else "" for w in where]
+stacks = {t: [terms[t + s].item() for s in suffixes] for t in ("class", "l1", "giou")}
+labels = ["proposals", "layer 0", "layer 1", "layer 2", "noised 0", "noised 1", "noised 2"]
+ax = layer_losses(stacks, labels)
+
+# %% [markdown]
+# Before training every layer keeps the box it is given, so the four that are matched pay almost the
+# same, and mostly for boxes: tokens propose squares of one size. Denoising queries start from boxes
+# that are nearly right and pay less for them; but 0.01, the score of every class at the start, is
+# wrong for the half of them that are objects, and so they pay most of the class loss.
+
+# %%
+optimizer = adamw(parameter_groups(fresh, lr=1e-3, backbone_lr=1e-3, weight_decay=1e-4))
+loss.backward()
+silent = [name for name, p in fresh.named_parameters() if p.grad is None]
+norm = torch.nn.utils.clip_grad_norm_(fresh.parameters(), 1.0)
+optimizer.step()
+with torch.no_grad():
+    after = torch.stack(list(terms_of(fresh).values())).sum()
+print(f"without gradient: {silent}; loss {loss.item():.1f} → {after.item():.1f}")
+assert silent == []
+assert after < loss
+
+# %% [markdown]
+# Every parameter has a gradient, and one step on two pictures lowers their loss. Some 3,000 such
+# steps on other pictures each time made the nano of the other notebooks (15).
+#
+# ## Exercises
+#
+# **1.** How many tokens has a picture of 480 × 640 pixels?
+
+# %%
+answer = ...
+
+# %% tags=["solution"]
+check(answer, sum((480 // s) * (640 // s) for s in (8, 16, 32)), hint="Cells at strides 8, 16, 32.")
+
+# %% [markdown]
+# **2.** How many loss terms has one training step of r50, with its six layers?
+
+# %%
+answer = ...
+
+# %% tags=["solution"]
+deep = replace_at(fresh.cfg, "decoder.num_layers", 6).build().to(device).train()
+check(answer, len(criterion(deep(images, targets), targets)), hint="Six, one, and six once more.")
+
+# %% [markdown]
+# **3.** Pictures of half the side, 160 instead of 320: what part of its operations does nano still
+# need? Is it more or less than a quarter? Answer with a number.
+
+# %%
+answer = ...
+
+# %% tags=["solution"]
+half, whole = (cost(model, torch.rand(1, 3, n, n, device=device)).flops for n in (160, 320))
+check(answer, half / whole, hint="Not everything grows with the picture.", tolerance=0.02)
+
+# %% [markdown]
+# **Next**: the core path ends here. [14 · RT-DETRv2](14_rtdetrv2.ipynb) shows what the next version
+# changed, [15 · Training](15_training.ipynb) what it takes from one step to a detector.
