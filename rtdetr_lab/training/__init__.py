@@ -1,11 +1,13 @@
 """Training: `train` and the values it is called with."""
 
+from rtdetr_lab.training.callbacks import Callback
 from rtdetr_lab.training.finetune import Prepared, prepare
 from rtdetr_lab.training.loop import Run, train
 from rtdetr_lab.training.optim import Constant, Cosine
 from rtdetr_lab.training.recipe import TrainConfig, fine_tune, from_scratch, paper, v2
 
 __all__ = [
+    "Callback",
     "Constant",
     "Cosine",
     "Prepared",

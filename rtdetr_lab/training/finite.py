@@ -17,7 +17,7 @@ All of it costs nothing until it is needed, but for one copy of the state of tor
 per step (5 kB). Box logits may be infinite: an anchor that touches the border has no others.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import partial
 from typing import Any
@@ -48,18 +48,24 @@ def set_random_state(device: torch.device, state: tuple[Tensor, Tensor | None]) 
 
 
 def first_fault(
-    step: int, model: nn.Module, parts: Iterator[Part], names: tuple[str, ...], terms: Terms
+    step: int, model: nn.Module, parts: Iterable[Part], names: Sequence[str], terms: Terms | None
 ) -> TrainingError:
-    """What is not finite first in a step, which `terms` makes once more, part by part.
+    """What is not finite first in a step, which `terms` makes once more, part by part; without it
+    only pictures and weights are looked at.
 
     `names` are the pictures of the step. The caller has put the random numbers back.
     """
     where = f"step {step}" + (f" ({', '.join(names)})" if names else "")
     found = _in_weights(model)
     for part in parts:
-        found = _in_pictures(part) or found or _in_computation(model, part, terms)
+        found = _in_pictures(part) or found
+        if terms and not found:
+            found = _in_computation(model, part, terms)
         if found:
             return TrainingError(where, *found)
+    if not terms:
+        what = "the loss or its gradient is not finite in one of the processes"
+        return TrainingError(where, what, "resume with one process, which says more")
     what = "the gradient is finite, but too long to be measured"
     return TrainingError(where, what, LOWER)
 

@@ -12,7 +12,7 @@ scratch everything learns at one, higher rate, and gradients are larger.
 | `v2`           | a pretrained backbone | 1e-4 | × 1, ½, ⅒, 1⁄100 by its depth | constant |
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from rtdetr_lab.backbone import Bottleneck, ResNetDConfig
@@ -25,10 +25,11 @@ from rtdetr_lab.training.optim import Constant, Cosine, Schedule
 @dataclass(frozen=True)
 class TrainConfig:
     """The budget is `num_pictures` seen, however often each. `amp` computes the model, not the
-    matching and the losses, in bfloat16. `augment` changes every picture as its place in the run
-    says, and its size; without it the data must come in one size. `accumulate` is in how many parts
-    a step's pictures go through the model (`training/parts.py`). Zero for `…_every` means "only at
-    the end"."""
+    matching and the losses, in bfloat16; None: on a GPU that has it. `augment` changes every
+    picture as its place in the run says, and its size; without it the data must come in one size.
+    `accumulate` is in how many parts a step's pictures go through the model (`training/parts.py`).
+    With `patience` the run ends after so many validations in a row that were not more than
+    `min_delta` of AP better. Zero for `…_every` means "only at the end"."""
 
     num_pictures: int = 100_000
     batch_size: int = 16
@@ -43,21 +44,25 @@ class TrainConfig:
     ema_warmup: int = 2000
     seed: int = 0
     augment: Augmentation | None = None
-    amp: bool = False
+    amp: bool | None = None
     num_workers: int = 0
     log_every: int = 50
     save_every: int = 500
     eval_every: int = 0
+    patience: int = 0
+    min_delta: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("num_pictures", "batch_size", "lr", "clip_norm"):
             value = getattr(self, name)
             require(value > 0, name, f"is {value}", "give more than zero")
+        nothing = self.patience and not self.eval_every
+        require(not nothing, "patience", "waits for validations that never come", "give eval_every")
         parts, most = self.accumulate, self.batch_size
         remedy = f"give 1 … {most}"
         require(1 <= parts <= most, "accumulate", f"{most} pictures in {parts} parts", remedy)
         for name, value in asdict(self).items():
-            if name not in ("schedule", "augment", "seed"):
+            if name not in ("schedule", "augment", "seed", "amp"):
                 require(value >= 0, name, f"is {value}", "give zero or more")
 
     @property
@@ -67,6 +72,7 @@ class TrainConfig:
 
 
 MAY_CHANGE = {"num_pictures", "num_workers", "log_every", "save_every", "eval_every", "accumulate"}
+MAY_CHANGE |= {"patience", "min_delta"}
 """What a resumed run may have changed: nothing here alters what a step does, but for the budget,
 along which the schedule is stretched, and `accumulate`, without which a run that no longer fits
 into memory could not go on (`training/parts.py` says what it alters)."""
@@ -120,6 +126,23 @@ def fine_tune(cfg: Any, num_pictures: int, **changes: Any) -> TrainConfig:
         "ema_warmup": min(tenth, TrainConfig.ema_warmup),
     }
     return TrainConfig(num_pictures=num_pictures, **(recipe | changes))
+
+
+def by_heart(recipe: TrainConfig) -> TrainConfig:
+    """The same, to learn a few pictures by heart: nothing is changed, forgotten or pulled to zero,
+    and the average follows closely."""
+    steps = recipe.num_steps
+    return replace(
+        recipe,
+        augment=None,
+        weight_decay=0.0,
+        warmup_steps=min(recipe.warmup_steps, steps // 20),
+        schedule=Cosine(0.05),
+        ema_decay=min(recipe.ema_decay, 0.95),
+        ema_warmup=0,
+        log_every=max(1, steps // 40),
+        eval_every=max(1, steps // 20),
+    )
 
 
 SMALL_LR = 1e-3

@@ -1,0 +1,181 @@
+r"""# Doctor: why does it not learn what it sees every time?
+
+    rtdetr-lab train --overfit 1 --data my_data
+
+A detector that works learns one batch by heart: AP reaches 1. One that does not has a fault which
+more data, more time and a larger model only hide, and which shows here within minutes. The doctor
+stops the run as soon as AP is high enough; if it never is, it looks for the reasons it knows, in
+the order in which one would lead to the next, and says each with its numbers and a remedy.
+
+| asked                                            | of                       |
+|--------------------------------------------------|--------------------------|
+| Can the objects be seen, and are there any?      | samples, at the model's size |
+| Has every object a query?                        | samples and model        |
+| Does everything learn?                           | gradients, rates         |
+| Does the loss fall?                              | the record               |
+| Does the average follow?                         | weights, averaged weights |
+| Are answers right, but labels, formats or scores not? | answers (`symptoms.py`) |
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from rtdetr_lab.data.batch import Sample, as_float
+from rtdetr_lab.evaluation.answers import answers
+from rtdetr_lab.evaluation.coco import Metrics
+from rtdetr_lab.training.callbacks import Callback
+from rtdetr_lab.training.metrics import Record
+from rtdetr_lab.training.symptoms import SIDE, Case, Finding, examine_answers
+from rtdetr_lab.training.trainer import Trainer
+
+ENOUGH = 0.99
+"""The AP at which a batch counts as learnt by heart."""
+
+SMALLEST = 2.0
+"""Pixels a side must have at the model's size: less is nothing a stride of 8 can see."""
+
+FALLEN = 0.7
+"""The part of the first loss above which it has not fallen."""
+
+
+class Doctor(Callback):
+    """Ends a run that has learnt `samples` by heart; otherwise has `findings` when it ends."""
+
+    def __init__(self, samples: Sequence[Sample], names: Sequence[str]) -> None:
+        super().__init__()
+        self.samples, self.names = list(samples), tuple(names)
+        self.history: list[Record] = []
+        self.best = -1.0
+        self.findings: list[Finding] = []
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the batch was learnt by heart."""
+        return self.best >= ENOUGH
+
+    def recorded(self, trainer: Trainer, record: Record) -> None:
+        self.history.append(record)
+        self.best = max(self.best, record.get("AP", -1.0))
+        if self.healthy:
+            self.reason = f"AP {self.best:.3f}: learnt by heart"
+
+    def ends(self, trainer: Trainer) -> None:
+        if not self.healthy:
+            self.findings = diagnose(trainer, self.samples, self.names, self.history)
+
+
+def diagnose(
+    trainer: Trainer, samples: Sequence[Sample], names: Sequence[str], history: Sequence[Record]
+) -> list[Finding]:
+    """Everything the doctor can say about a run that did not learn `samples`."""
+    average = case_of(trainer.ema.model, samples, names, trainer.device)
+    scores = average.metrics()
+    itself = case_of(trainer.model, samples, names, trainer.device)
+    found = examine_samples(samples, num_queries(trainer.model.cfg))
+    found += examine_learning(trainer) + examine_loss(history)
+    if lag := examine_average(itself.metrics(), scores):
+        # The average is known to be behind; what is learnt shows in the weights themselves.
+        found.append(lag)
+    found += examine_answers(itself)
+    return found or [
+        Finding(
+            f"none of the known faults; AP {scores.AP:.3f}, AP50 {scores.AP50:.3f}",
+            "give more --pictures: exact boxes take longest",
+        )
+    ]
+
+
+def case_of(
+    model: Any, samples: Sequence[Sample], names: Sequence[str], device: torch.device
+) -> Case:
+    """A model's answers to samples, beside their truths."""
+    modes = [module.training for module in model.modules()]
+    model.eval()
+    with torch.inference_mode():
+        images = [as_float(sample.image) for sample in samples]
+        found = answers(model, images, [(SIDE, SIDE)] * len(images), -1.0, to=device)
+    for module, training in zip(model.modules(), modes, strict=True):
+        module.training = training
+    return Case.of([sample.truth for sample in samples], found, names)
+
+
+def examine_samples(samples: Sequence[Sample], queries: int | None) -> list[Finding]:
+    """No objects, boxes too small to be seen, and more objects than answers."""
+    counts = [len(sample.labels) for sample in samples]
+    if not sum(counts):
+        remedy = "is this the right split, and has it annotations? `rtdetr-lab data check` says"
+        return [Finding(f"{len(samples)} pictures hold no object: AP does not exist", remedy)]
+    sides = torch.cat([_sides(sample) for sample in samples])
+    found, small = [], sides < SMALLEST
+    if flat := int((sides <= 0).sum()):
+        fault = f"{flat} of {len(sides)} boxes have no width or no height"
+        found.append(Finding(fault, "drop them: `rtdetr-lab data check` names them"))
+    elif bool(small.any()):
+        fault = f"{int(small.sum())} of {len(sides)} boxes are narrower than {SMALLEST:g} px at "
+        fault += f"this size, the smallest {float(sides.min()):.2f} px"
+        found.append(Finding(fault, "raise --size, cut pictures into tiles, or drop such boxes"))
+    if queries is not None and max(counts) > queries:
+        crowded = sum(count > queries for count in counts)
+        fault = f"{crowded} pictures hold up to {max(counts)} objects, the model has {queries} "
+        found.append(Finding(f"{fault}queries", "build with more num_queries, or cut into tiles"))
+    return found
+
+
+def num_queries(cfg: Any) -> int | None:
+    """How many objects a model of this configuration can answer with."""
+    chosen = getattr(cfg, "selection", cfg)
+    return getattr(chosen, "num_queries", None)
+
+
+def _sides(sample: Sample) -> torch.Tensor:
+    """The shorter side of every box in pixels the model sees."""
+    height, width = sample.image.shape[-2:]
+    return (sample.boxes[:, 2:] * torch.tensor([width, height])).amin(1)
+
+
+def examine_learning(trainer: Trainer) -> list[Finding]:
+    """What is frozen, gets no gradient, or has no rate."""
+    config, found = trainer.config, []
+    named = list(trainer.model.named_parameters())
+    if frozen := [n for n, p in named if not p.requires_grad]:
+        fault = f"{len(frozen)} of {len(named)} parameters are frozen ({_few(frozen)})"
+        found.append(Finding(fault, "leave --freeze out to see whether they are the reason"))
+    learning = [(n, p) for n, p in named if p.requires_grad]
+    if any(p.grad is not None for _, p in learning):
+        idle = [n for n, p in learning if p.grad is None or not bool(p.grad.any())]
+        if idle:
+            fault = f"{len(idle)} parameters get no gradient ({_few(idle)})"
+            found.append(Finding(fault, "is a part not called, detached, or behind a dead ReLU?"))
+    groups = trainer.optimizer.param_groups
+    if still := [n for g in groups if g["base_lr"] == 0 for n in g["names"]]:
+        fault = f"the learning rate of {len(still)} parameters is 0 ({_few(still)})"
+        found.append(Finding(fault, "give --lr, or --backbone-lr, above zero"))
+    if config.warmup_steps >= config.num_steps:
+        fault = f"the warm-up takes {config.warmup_steps} of {config.num_steps} steps"
+        found.append(Finding(fault, "lower --warmup-steps, or give more --pictures"))
+    return found
+
+
+def examine_loss(history: Sequence[Record]) -> list[Finding]:
+    """A loss that stays where it was."""
+    losses = [(r["step"], r["loss"]) for r in history if "loss" in r]
+    if len(losses) < 2 or losses[-1][1] < FALLEN * losses[0][1]:
+        return []
+    (first, before), (last, after) = losses[0], losses[-1]
+    fault = f"the loss does not fall: {before:.3g} at step {first}, {after:.3g} at step {last}"
+    return [Finding(fault, "try a ten times lower and a ten times higher --lr")]
+
+
+def examine_average(itself: Metrics, average: Metrics) -> Finding | None:
+    """An average that looks back further than the run is long."""
+    if itself.AP < average.AP + 0.2:
+        return None
+    fault = f"the weights reach AP {itself.AP:.2f}, their average only {average.AP:.2f}"
+    return Finding(fault, "lower ema_decay: it looks back 1 / (1 - ema_decay) steps")
+
+
+def _few(names: Sequence[str], most: int = 3) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

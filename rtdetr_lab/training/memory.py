@@ -1,0 +1,60 @@
+"""# Memory: what a step needs, and what to lower when there is not enough of it
+
+Activations take most of it, and they grow with the pictures that are in the model at a time and
+with their area. torch says how many bytes it missed; we say what asked for them.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from rtdetr_lab.errors import TrainingError
+from rtdetr_lab.training.recipe import TrainConfig
+
+ON_CPU = ("DefaultCPUAllocator", "not enough memory")
+
+
+@contextmanager
+def said_when_full(
+    step: int, config: TrainConfig, size: tuple[int, ...], device: torch.device
+) -> Iterator[None]:
+    """`TrainingError` with batch, size and remedy where torch has no memory left. `size` is the
+    shape of a batch."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_full(error):
+            raise
+        at_once = -(-config.batch_size // config.accumulate)
+        height, width = size[-2:]
+        what = f"out of memory on {device} with {at_once} of {config.batch_size} pictures of "
+        what += f"{height}×{width} in the model at a time"
+        raise TrainingError(f"step {step}", what, remedy(config)) from error
+
+
+def is_full(error: RuntimeError) -> bool:
+    """Whether torch raised this for want of memory; on the CPU it has no type for that."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    return any(words in str(error) for words in ON_CPU)
+
+
+def remedy(config: TrainConfig) -> str:
+    """What to lower, what changes the result least first."""
+    ways = []
+    if config.accumulate < config.batch_size:
+        more = min(2 * config.accumulate, config.batch_size)
+        ways.append(f"give --accumulate {more} (the same step in smaller parts)")
+    if not config.amp:
+        ways.append("compute in bfloat16 with --amp")
+    if config.batch_size > 1:
+        ways.append(f"lower --batch-size to {config.batch_size // 2}")
+    return ", or ".join([*ways, "lower --size"])
+
+
+def uses_amp(asked: bool | None, device: torch.device) -> bool:
+    """bfloat16 if it was asked for; if nothing was said, on a GPU that has it."""
+    if asked is not None:
+        return asked
+    return device.type == "cuda" and torch.cuda.is_bf16_supported()

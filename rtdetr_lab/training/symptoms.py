@@ -1,0 +1,181 @@
+r"""# Symptoms: what is wrong with answers to pictures that were learnt by heart
+
+A model that has seen one batch hundreds of times knows it. If it answers something else than the
+truth it is judged by, the truth it *learnt* was another one, and then a simple change of all its
+answers makes them right. So the doctor tries such changes and looks at what AP50 does:
+
+| tried                                   | right afterwards means                             |
+|-----------------------------------------|----------------------------------------------------|
+| labels permuted, as the pairs suggest   | class ids are shifted or shuffled                  |
+| boxes read as another format            | corners, or height before width, were learnt       |
+| nothing; only scores are looked at      | right boxes that nobody trusts                     |
+
+Boxes here are corners in thousandths of the picture, for truth and answers alike.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from rtdetr_lab.boxes import cxcywh_from_xyxy, iou, xyxy_from_cxcywh
+from rtdetr_lab.data.batch import Truth
+from rtdetr_lab.evaluation.coco import Metrics, coco_truth, scored
+from rtdetr_lab.evaluation.table import Table
+from rtdetr_lab.images.postprocess import Found
+
+SIDE = 1000
+GAIN = 0.3
+"""By how much AP50 must rise before a change of all answers is called the truth."""
+
+FITS, NEAR, TRUSTED = 0.75, 0.5, 0.3
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is wrong, with its numbers, and what to do about it."""
+
+    fault: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.fault}; {self.remedy}"
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """Pictures as they should have been answered, and as they were."""
+
+    truths: tuple[Truth, ...]
+    found: tuple[Found, ...]
+    names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, truths: Sequence[Truth], found: Sequence[Found], names: Sequence[str]) -> "Case":
+        """From truths in pixels and answers already in thousandths of the picture."""
+        square = [_in_thousandths(i, truth) for i, truth in enumerate(truths)]
+        return cls(tuple(square), tuple(one.to("cpu") for one in found), tuple(names))
+
+    def metrics(self) -> Metrics:
+        """COCO's numbers."""
+        ids = range(1, len(self.names) + 1)
+        rows = [(t.image_id, f) for t, f in zip(self.truths, self.found, strict=True)]
+        table = Table.of_found(rows, ids).best(100)
+        return scored(coco_truth(self.truths, self.names, ids), table).metrics
+
+    def with_boxes(self, read: Callable[[Tensor], Tensor]) -> "Case":
+        """The same answers with boxes read in another way: `read` maps the four numbers in [0, 1],
+        of which we had thought that they were centre and size, to corners."""
+
+        def one(found: Found) -> Found:
+            numbers = cxcywh_from_xyxy(found.boxes_xyxy / SIDE)
+            return replace(found, boxes_xyxy=read(numbers) * SIDE)
+
+        return replace(self, found=tuple(map(one, self.found)))
+
+    def with_labels(self, label_of: Sequence[int]) -> "Case":
+        """The same answers with every label exchanged."""
+        new = torch.tensor(label_of)
+        changed = (replace(f, labels=new[f.labels]) for f in self.found)
+        return replace(self, found=tuple(changed))
+
+
+def _in_thousandths(number: int, truth: Truth) -> Truth:
+    height, width = truth.size
+    scale = torch.tensor([SIDE / width, SIDE / height]).repeat(2)
+    areas = truth.areas * SIDE * SIDE / (height * width)
+    boxes = truth.boxes_xyxy * scale.to(truth.boxes_xyxy.dtype)
+    return replace(truth, image_id=number, size=(SIDE, SIDE), boxes_xyxy=boxes, areas=areas)
+
+
+def _height_before_width(numbers: Float[Tensor, "n 4"]) -> Float[Tensor, "n 4"]:
+    return xyxy_from_cxcywh(numbers[:, [0, 1, 3, 2]])
+
+
+def _y_before_x(numbers: Float[Tensor, "n 4"]) -> Float[Tensor, "n 4"]:
+    return xyxy_from_cxcywh(numbers[:, [1, 0, 3, 2]])
+
+
+def _corners(numbers: Float[Tensor, "n 4"]) -> Float[Tensor, "n 4"]:
+    return numbers
+
+
+def _corner_and_size(numbers: Float[Tensor, "n 4"]) -> Float[Tensor, "n 4"]:
+    return torch.cat([numbers[:, :2], numbers[:, :2] + numbers[:, 2:]], 1)
+
+
+FORMATS = {
+    "(cx, cy, h, w), height before width": _height_before_width,
+    "(cy, cx, h, w), y before x": _y_before_x,
+    "corners (x1, y1, x2, y2)": _corners,
+    "corner and size (x, y, w, h)": _corner_and_size,
+}
+"""What boxes may have been when they should have been cxcywh, and how to read them then."""
+
+
+def examine_answers(case: Case) -> list[Finding]:
+    """What a change of all answers would mend, and scores nobody trusts."""
+    now = case.metrics().AP50
+    if now < 0:
+        return []  # no objects: `doctor.examine_samples` says so
+    tried = (_other_labels(case, now), _other_format(case, now), _other_scores(case))
+    return [finding for finding in tried if finding]
+
+
+def _other_labels(case: Case, now: float) -> Finding | None:
+    from scipy.optimize import linear_sum_assignment
+
+    counts = torch.zeros(len(case.names), len(case.names))
+    for truth, found in zip(case.truths, case.found, strict=True):
+        fits = iou(truth.boxes_xyxy.float(), found.boxes_xyxy.float()) >= NEAR
+        for label, row in zip(truth.labels.tolist(), fits, strict=True):
+            if bool(row.any()):
+                said = int(found.labels[(found.scores * row).argmax()])
+                counts[said, label] += 1
+    # Where nothing was counted a label stays what it is.
+    said, meant = linear_sum_assignment(-(counts + 1e-3 * torch.eye(len(counts))).numpy())
+    label_of = [int(m) for _, m in sorted(zip(said, meant, strict=True))]
+    then = case.with_labels(label_of).metrics().AP50
+    if then < now + GAIN:
+        return None
+    moved = [(s, m) for s, m in enumerate(label_of) if s != m and counts[s].sum()]
+    pairs = ", ".join(f"{case.names[m]} is called {case.names[s]}" for s, m in moved[:3])
+    shifts = {(s - m) % len(label_of) for s, m in moved}
+    by = f" by {shifts.pop()}" if len(shifts) == 1 else ""
+    return Finding(
+        f"labels are shifted{by}: {pairs}; with labels exchanged AP50 goes {now:.2f} → {then:.2f}",
+        "train with the contiguous labels of `names`, not with category ids",
+    )
+
+
+def _other_format(case: Case, now: float) -> Finding | None:
+    scores = {name: case.with_boxes(read).metrics().AP50 for name, read in FORMATS.items()}
+    name = max(scores, key=lambda n: scores[n])
+    if scores[name] < now + GAIN:
+        return None
+    return Finding(
+        f"boxes were learnt as {name}: read like that AP50 goes {now:.2f} → {scores[name]:.2f}",
+        "give boxes as centre, width and height in [0, 1] (boxes.cxcywh_from_xyxy)",
+    )
+
+
+def _other_scores(case: Case) -> Finding | None:
+    right: list[float] = []
+    objects = 0
+    for truth, found in zip(case.truths, case.found, strict=True):
+        overlaps = iou(truth.boxes_xyxy.float(), found.boxes_xyxy.float())
+        fits = (overlaps >= FITS) & (truth.labels[:, None] == found.labels[None])
+        objects += len(truth.labels)
+        right += [float(found.scores[row].max()) for row in fits if bool(row.any())]
+    if not objects or len(right) < 0.8 * objects:
+        return None
+    median = float(torch.tensor(right).median())
+    if median >= TRUSTED:
+        return None
+    return Finding(
+        f"{len(right)} of {objects} objects have the right box and label, but with a score of "
+        f"{median:.2f} in the median",
+        "train longer: boxes are learnt first; else look at class_weight and the class loss",
+    )
