@@ -58,7 +58,8 @@ ClassLoss = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 
 @dataclass(frozen=True)
 class Varifocal:
-    """Towards the IoU at the object's class, weighted by it; towards 0 elsewhere, hard ones first.
+    """Towards the IoU at the object's class, weighted by it; towards 0 elsewhere, hard ones first:
+    Eq. 04.1.
 
     A box that misses its object altogether ($q = 0$) says nothing about the score of its query.
     """
@@ -83,7 +84,8 @@ class Varifocal:
 
 @dataclass(frozen=True)
 class Focal:
-    r"""$-\alpha_t\, |t - p|^\gamma$ times the cross-entropy; here the weight has a gradient too."""
+    r"""$-\alpha_t\, |t - p|^\gamma$ times the cross-entropy; here the weight has a gradient too:
+    Eq. 04.2."""
 
     alpha: float = 0.25
     gamma: float = 2.0
@@ -154,13 +156,13 @@ def class_target(
 def l1_loss(
     boxes: Float[Tensor, "T 4"], wanted: Float[Tensor, "T 4"], num_boxes: float
 ) -> Float[Tensor, ""]:
-    """Distance of centre and size, in fractions of the picture, per object."""
+    """Distance of centre and size, in fractions of the picture, per object. Eq. 04.3"""
     return (boxes - wanted).abs().sum() / num_boxes
 
 
 def giou_loss(
     boxes: Float[Tensor, "T 4"], wanted: Float[Tensor, "T 4"], num_boxes: float
 ) -> Float[Tensor, ""]:
-    """1 - GIoU of cxcywh boxes per object: from 0, the same box, to 2, far away."""
+    """1 - GIoU of cxcywh boxes per object: from 0, the same box, to 2, far away. Eq. 04.3"""
     overlap = paired_giou(xyxy_from_cxcywh(boxes), xyxy_from_cxcywh(wanted))
     return (1 - overlap).sum() / num_boxes

@@ -69,6 +69,7 @@ def terms_of(targets, **settings):
 
 
 def test_every_layer_the_proposals_and_every_denoising_layer_have_three_terms():
+    """The sum of Eq. 04.4"""
     terms, _ = terms_of(targets_of(2, 3))
     places = ["", ".layer0", ".layer1", ".proposals"]
     places += [".denoising0", ".denoising1", ".denoising2"]

@@ -59,6 +59,7 @@ def by_the_equations(loss, p, matched, q):
 
 @pytest.mark.parametrize("loss", SIGMOID, ids=str)
 def test_a_class_loss_is_its_equation_summed_over_all_scores(loss, answer):
+    """Eq. 04.1 and Eq. 04.2, and their neighbours in the table."""
     logits, is_class, iou = answer
     total = sum(
         by_the_equations(
@@ -142,6 +143,7 @@ BOX = st.tuples(*[st.floats(0.2, 0.8)] * 2, *[st.floats(0.05, 0.4)] * 2)
 
 
 def test_the_box_losses_on_a_box_shifted_by_half_its_width():
+    """Eq. 04.3"""
     wanted = torch.tensor([[0.5, 0.5, 0.2, 0.2]])
     boxes = wanted + torch.tensor([[0.1, 0.0, 0.0, 0.0]])
     assert l1_loss(boxes, wanted, 1.0).item() == pytest.approx(0.1)
