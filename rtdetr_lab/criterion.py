@@ -1,0 +1,173 @@
+r"""# Criterion: who pays for an error, and how much?
+
+- **Paper**     RT-DETR §4.3, Table A; a loss after every layer: DETR §3.2; denoising: DINO §3.3
+- **Notebook**  `notebooks/04_losses.ipynb`
+- **Elsewhere** `SetCriterion` (authors), `RTDetrLoss` (transformers)
+
+Every decoder layer is a detector of its own, so every one is matched and judged by itself; so are
+the encoder's proposals, which is how the selection learns, and the denoising queries, whose object
+is known without matching. All of it is one sum:
+
+$$ \mathcal L = \sum_{\text{layers}} \frac{
+   w_{\text{class}} \mathcal L_{\text{class}} + w_{L1} \sum_t \|b_t - \hat b_t\|_1
+   + w_{\text{giou}} \sum_t \bigl(1 - \mathrm{GIoU}(b_t, \hat b_t)\bigr)}{\text{objects}} $$
+
+| term                   | theirs (transformers) | weight | judges                             |
+|------------------------|-----------------------|--------|------------------------------------|
+| `class`                | `loss_vfl`            | 1      | scores of the last layer           |
+| `l1`                   | `loss_bbox`           | 5      | its matched boxes, cxcywh in [0, 1] |
+| `giou`                 | `loss_giou`           | 2      | the same boxes                     |
+| `class.layer0`, …      | `loss_vfl_aux_0`, …   | same   | the decoder layers before the last |
+| `class.proposals`, …   | the last `_aux_`      | same   | the encoder's chosen tokens        |
+| `class.denoising0`, …  | `loss_vfl_dn_0`, …    | same   | denoising queries, every layer     |
+
+**Objects** is the number in the batch, averaged over the processes of a distributed run and at
+least 1: then the mean of all processes' gradients is the gradient of the one big batch, however the
+objects are spread over them. Denoising shows every object once per group and divides by that too.
+
+**A batch without objects** still teaches: every score goes towards 0. Box and denoising terms are
+exactly zero, but connected, so that every parameter has a gradient and a distributed run does not
+wait for ever for one that never comes.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from rtdetr_lab.boxes import paired_iou, xyxy_from_cxcywh
+from rtdetr_lab.config import require
+from rtdetr_lab.losses import ClassLoss, Varifocal, giou_loss, l1_loss
+from rtdetr_lab.matching import MatcherConfig
+from rtdetr_lab.ranks import mean_over_ranks
+from rtdetr_lab.structures import (
+    Assignment,
+    CDNBatch,
+    Denoised,
+    LayerPrediction,
+    Prediction,
+    Targets,
+)
+
+
+@dataclass(frozen=True)
+class CriterionConfig:
+    """The matcher, the class loss as a value, and the weights of the three terms."""
+
+    matcher: MatcherConfig = field(default_factory=MatcherConfig)
+    classification: ClassLoss = field(default_factory=Varifocal)
+    class_weight: float = 1.0
+    l1_weight: float = 5.0
+    giou_weight: float = 2.0
+
+    def __post_init__(self) -> None:
+        weights = (self.class_weight, self.l1_weight, self.giou_weight)
+        require(
+            min(weights) >= 0 and max(weights) > 0,
+            "criterion",
+            f"weights {weights} teach nothing, or the opposite",
+            "give weights that are not negative and not all zero",
+        )
+
+    def build(self) -> "Criterion":
+        return Criterion(self)
+
+
+class Criterion:
+    """All terms of a prediction, weighted: their sum is the loss. Eq. 04.4"""
+
+    def __init__(self, cfg: CriterionConfig) -> None:
+        self.cfg = cfg
+        self.matcher = cfg.matcher.build()
+
+    def __call__(self, prediction: Prediction, targets: Targets) -> dict[str, Float[Tensor, ""]]:
+        """Terms by name, in float32 or better whatever autocast says."""
+        device = prediction.boxes.device
+        targets = targets.to(device)
+        terms: dict[str, Tensor] = {}
+        with torch.autocast(device.type, enabled=False):
+            num_boxes = mean_over_ranks(targets.num_boxes, device)
+            for name, layer in matched_layers(prediction):
+                layer = _at_least_float32(layer)
+                pairs = self.matcher(layer, targets)
+                terms |= self._terms(name, layer, targets, pairs, num_boxes)
+                if not name:
+                    terms |= self.terms_of_the_answer(prediction, targets, pairs, num_boxes)
+            if prediction.denoising is not None:
+                terms |= self._denoising_terms(prediction.denoising, targets, num_boxes)
+        return terms
+
+    def terms_of_the_answer(
+        self, prediction: Prediction, targets: Targets, pairs: Assignment, num_boxes: float
+    ) -> dict[str, Tensor]:
+        """More about the last layer and its matching: none here, masks in `mask_losses.py`."""
+        return {}
+
+    def _terms(
+        self,
+        name: str,
+        layer: LayerPrediction,
+        targets: Targets,
+        pairs: Assignment,
+        num_boxes: float,
+    ) -> dict[str, Tensor]:
+        cfg, matched = self.cfg, pairs.flat
+        boxes = layer.boxes[matched]
+        wanted = pairs.gather(targets.boxes).to(boxes.dtype)
+
+        iou = layer.logits.new_zeros(layer.logits.shape[:2])
+        iou[matched] = paired_iou(xyxy_from_cxcywh(boxes.detach()), xyxy_from_cxcywh(wanted))
+        is_class = torch.zeros_like(layer.logits, dtype=torch.bool)
+        is_class[(*matched, pairs.gather(targets.labels))] = True
+
+        classification = cfg.classification(layer.logits, is_class, iou, num_boxes)
+        return {
+            f"class{name}": cfg.class_weight * classification,
+            f"l1{name}": cfg.l1_weight * l1_loss(boxes, wanted, num_boxes),
+            f"giou{name}": cfg.giou_weight * giou_loss(boxes, wanted, num_boxes),
+        }
+
+    def _denoising_terms(
+        self, denoised: Denoised, targets: Targets, num_boxes: float
+    ) -> dict[str, Tensor]:
+        pairs = denoising_pairs(denoised.batch)
+        # How often an object is shown: once per group, less where the cap of a crowd left some out.
+        times = sum(map(len, pairs.queries)) / max(targets.num_boxes, 1)
+        terms: dict[str, Tensor] = {}
+        for i, layer in enumerate(denoised.layers):
+            name, layer = f".denoising{i}", _at_least_float32(layer)
+            if targets.num_boxes:
+                terms |= self._terms(name, layer, targets, pairs, num_boxes * times)
+            else:
+                # Only padding, and that must not be pushed towards "nothing" either.
+                terms |= dict.fromkeys((f"class{name}", f"l1{name}", f"giou{name}"), _zero(layer))
+        return terms
+
+
+def matched_layers(prediction: Prediction) -> Iterator[tuple[str, LayerPrediction]]:
+    """Everything that needs a matching, with the suffix of its terms: the last layer has none."""
+    *before, last = prediction.layers
+    yield "", last
+    for i, layer in enumerate(before):
+        yield f".layer{i}", layer
+    if prediction.proposals is not None:
+        yield ".proposals", prediction.proposals.layer
+
+
+def denoising_pairs(batch: CDNBatch) -> Assignment:
+    """Which denoising query stands for which object: positives only, negatives for none."""
+    queries = tuple(row.nonzero()[:, 0] for row in batch.is_positive)
+    rows = zip(batch.target_index, queries, strict=True)
+    return Assignment(queries, tuple(index[q] for index, q in rows))
+
+
+def _zero(layer: LayerPrediction) -> Tensor:
+    """A zero that depends on the layer: its gradient exists and is zero."""
+    return layer.logits[:, :0].sum() + layer.boxes[:, :0].sum()
+
+
+def _at_least_float32(layer: LayerPrediction) -> LayerPrediction:
+    dtype = torch.promote_types(layer.logits.dtype, torch.float32)
+    return LayerPrediction(layer.logits.to(dtype), layer.boxes.to(dtype))
