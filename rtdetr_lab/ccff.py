@@ -100,7 +100,7 @@ class CCFFConfig:
 
 
 class CCFF(nn.Module):
-    """Top-down, then bottom-up, over any number of levels (one level passes through)."""
+    """Top-down, then bottom-up, over any number of levels; one passes through (Eq. 07.1)."""
 
     def __init__(self, cfg: CCFFConfig, dim: int, num_levels: int) -> None:
         super().__init__()

@@ -69,7 +69,7 @@ def fold(conv: nn.Conv2d, norm: nn.Module) -> nn.Conv2d | None:
 
 
 def side_by_side(dense: nn.Conv2d, pointwise: nn.Conv2d) -> nn.Conv2d:
-    """One 3×3 for a 3×3 and a 1×1 whose results are added."""
+    """One 3×3 for a 3×3 and a 1×1 whose results are added (Eq. 07.2)."""
     weight = dense.weight.double() + F.pad(pointwise.weight.double(), (1, 1, 1, 1))
     return _with(dense, weight, _bias(dense) + _bias(pointwise))
 

@@ -22,6 +22,7 @@ def tiny(num_levels, dim=8, **changes):
 
 
 def test_a_rep_vgg_block_is_one_convolution():
+    """Eq. 07.2."""
     block = RepVggBlock(4, act=identity).double().eval()
     for norm in (block.dense.norm, block.pointwise.norm):
         for tensor in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
@@ -69,6 +70,7 @@ def test_every_level_hears_every_other():
 
 
 def test_three_levels_by_hand():
+    """Eq. 07.1."""
     ccff, (s3, s4, f5) = tiny(3), maps((8, 8), (4, 4), (2, 2))
     top = ccff.lateral[0](f5)
     middle = ccff.lateral[1](ccff.top_down[0](torch.cat([upsample_to(top, s4), s4], 1)))
