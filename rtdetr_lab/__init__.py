@@ -54,6 +54,21 @@ if TYPE_CHECKING:  # the same names for type checkers and editors; a test compar
     from rtdetr_lab.transformers_api.config import RTDetrResNetConfig as RTDetrResNetConfig
     from rtdetr_lab.transformers_api.config_v2 import RTDetrV2Config as RTDetrV2Config
     from rtdetr_lab.transformers_api.config_v2 import RTDetrV2ResNetConfig as RTDetrV2ResNetConfig
+    from rtdetr_lab.transformers_api.detr import (
+        DetrForObjectDetection as DetrForObjectDetection,
+    )
+    from rtdetr_lab.transformers_api.detr import (
+        DetrForSegmentation as DetrForSegmentation,
+    )
+    from rtdetr_lab.transformers_api.detr import DetrModel as DetrModel
+    from rtdetr_lab.transformers_api.detr_config import DetrConfig as DetrConfig
+    from rtdetr_lab.transformers_api.detr_processor import (
+        DetrImageProcessor as DetrImageProcessor,
+    )
+    from rtdetr_lab.transformers_api.detr_processor import (
+        DetrImageProcessorPil as DetrImageProcessorPil,
+    )
+    from rtdetr_lab.transformers_api.panoptic_annotations import rgb_to_id as rgb_to_id
     from rtdetr_lab.transformers_api.processor import RTDetrImageProcessor as RTDetrImageProcessor
     from rtdetr_lab.transformers_api.processor import (
         RTDetrImageProcessorFast as RTDetrImageProcessorFast,
@@ -114,6 +129,13 @@ _HOME = {
     "RTDetrResNetConfig": "transformers_api.config",
     "RTDetrV2Config": "transformers_api.config_v2",
     "RTDetrV2ResNetConfig": "transformers_api.config_v2",
+    "DetrForObjectDetection": "transformers_api.detr",
+    "DetrForSegmentation": "transformers_api.detr",
+    "DetrModel": "transformers_api.detr",
+    "DetrConfig": "transformers_api.detr_config",
+    "DetrImageProcessor": "transformers_api.detr_processor",
+    "DetrImageProcessorPil": "transformers_api.detr_processor",
+    "rgb_to_id": "transformers_api.panoptic_annotations",
     "RTDetrImageProcessor": "transformers_api.processor",
     "RTDetrImageProcessorFast": "transformers_api.processor",
     "RTDetrV2ImageProcessor": "transformers_api.processor",

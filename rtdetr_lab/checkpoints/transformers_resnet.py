@@ -72,7 +72,7 @@ def _timm_backbone(
     short = str(name).removeprefix("timm/").partition(".")[0]  # a tag says who trained it
     what, remedy = f"is {name!r}", f"use one of {', '.join(TIMM)}, or give config="
     require(short in TIMM, f"{where}[backbone]", what, remedy)
-    stride = told.get("output_stride", 16 if tree.get("dilation") else 32)
+    stride = told.get("output_stride") or (16 if tree.get("dilation") else 32)
     at = f"{where}[backbone_config][output_stride]"
     require(stride in (16, 32), at, f"is {stride!r}", "give 32, or 16 for DC5")
     channels = told.get("num_channels", told.get("in_chans", 3))

@@ -1,55 +1,79 @@
 r"""# Annotations: COCO's dictionaries to labels
 
 Corners are clipped to the picture, crowds and boxes without area are left out: their processor's
-rules, in its order, so that the numbers agree.
+rules, in its order, so that the numbers agree. Panoptic annotations are in
+`panoptic_annotations.py`.
+
+| format           | one picture's annotation                                              |
+|------------------|-----------------------------------------------------------------------|
+| `coco_detection` | `{"image_id", "annotations": [{"bbox", "category_id", "area", …}]}`   |
+| `coco_panoptic`  | `{"image_id", "file_name", "segments_info": [{"id", "category_id"}]}` |
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
+from rtdetr_lab.config import require
+from rtdetr_lab.data.rle import decode_mask
 from rtdetr_lab.errors import DataError
 from rtdetr_lab.notation import Size
+from rtdetr_lab.transformers_api.panoptic_annotations import panoptic_label
 
 Annotated = dict[str, Any] | None
 NEEDED = ("bbox", "category_id", "area")
 
 
-def prepared(
-    annotations: Any, pictures: Sequence[np.ndarray], kind: str = "coco_detection"
-) -> list[Annotated]:
-    """One label per picture, all None without annotations. Raises `DataError`."""
+@dataclass(frozen=True)
+class Wanted:
+    """Which format, with masks or without (None: only panoptic ones), and where PNGs lie."""
+
+    format: str
+    masks: bool | None
+    masks_path: Any
+
+    def refuse_without_annotations(self, masks: Any) -> None:
+        """Raise `ConfigError` where a call asks for masks of nothing."""
+        remedy = "give annotations too, or leave it out"
+        require(not masks, "return_segmentation_masks", "is set without annotations", remedy)
+        require(self.masks_path is None, "masks_path", "is given without annotations", remedy)
+
+
+def prepared(annotations: Any, pictures: Sequence[np.ndarray], wanted: Wanted) -> list[Annotated]:
+    """One label per picture, all None without annotations. Raises `DataError` or `ConfigError`."""
     if annotations is None:
         return [None] * len(pictures)
+    panoptic = wanted.format == "coco_panoptic"
+    what = f"is {'not ' if panoptic else ''}given for the format {wanted.format}"
+    remedy = "give the folder of the PNGs for coco_panoptic, and for no other format"
+    require((wanted.masks_path is not None) == panoptic, "masks_path", what, remedy)
     several = [annotations] if isinstance(annotations, Mapping) else list(annotations)
     if len(several) != len(pictures):
         what = f"there are {len(pictures)} images and {len(several)} annotations"
         raise DataError("annotations", what, "give one dictionary per picture")
-    return [
-        _detection(one, (rgb.shape[0], rgb.shape[1]), f"annotations[{i}]")
-        for i, (one, rgb) in enumerate(zip(several, pictures, strict=True))
-    ]
+    made: list[Annotated] = []
+    for i, (one, rgb) in enumerate(zip(several, pictures, strict=True)):
+        size, where = (rgb.shape[0], rgb.shape[1]), f"annotations[{i}]"
+        if panoptic:
+            drawn = wanted.masks is not False
+            made.append(panoptic_label(one, size, wanted.masks_path, drawn, where))
+        else:
+            made.append(_detection(one, size, bool(wanted.masks), where))
+    return made
 
 
-def _detection(tree: Any, size: Size, where: str) -> dict[str, Any]:
-    usable = isinstance(tree, Mapping) and {"image_id", "annotations"} <= set(tree)
-    if not usable or not isinstance(tree["annotations"], list | tuple):
-        what = "is not in the format coco_detection"
-        remedy = 'give {"image_id": 1, "annotations": [{"bbox": …, "category_id": …, "area": …}]}'
-        raise DataError(where, what, remedy)
-    for i, one in enumerate(tree["annotations"]):
-        if missing := [name for name in NEEDED if name not in one]:
-            what = f"has no {', '.join(missing)}"
-            raise DataError(f"{where}[annotations][{i}]", what, "add it, or leave the object out")
-    objects = [one for one in tree["annotations"] if not one.get("iscrowd", 0)]
+def _detection(tree: Any, size: Size, masks: bool, where: str) -> dict[str, Any]:
+    objects = _objects(tree, masks, where)
     height, width = size
     boxes = np.asarray([one["bbox"] for one in objects], dtype=np.float32).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
     boxes[:, 0::2] = boxes[:, 0::2].clip(0, width)
     boxes[:, 1::2] = boxes[:, 1::2].clip(0, height)
     keep = (boxes[:, 3] > boxes[:, 1]) & (boxes[:, 2] > boxes[:, 0])
-    return {
+    label = {
         "image_id": np.asarray([tree["image_id"]], dtype=np.int64),
         "class_labels": np.asarray([one["category_id"] for one in objects], np.int64)[keep],
         "boxes": boxes[keep],
@@ -57,17 +81,54 @@ def _detection(tree: Any, size: Size, where: str) -> dict[str, Any]:
         "iscrowd": np.zeros(int(keep.sum()), dtype=np.int64),
         "orig_size": np.asarray(size, dtype=np.int64),
     }
+    if masks:
+        drawn = [
+            decode_mask(one["segmentation"], size, f"{where}[annotations][{i}]")
+            for i, one in enumerate(objects)
+        ]
+        label["masks"] = np.asarray(drawn, dtype=bool).reshape(-1, *size)[keep]
+    return label
+
+
+def _objects(tree: Any, masks: bool, where: str) -> list[Mapping[str, Any]]:
+    usable = isinstance(tree, Mapping) and {"image_id", "annotations"} <= set(tree)
+    if not usable or not isinstance(tree["annotations"], list | tuple):
+        what = "is not in the format coco_detection"
+        remedy = 'give {"image_id": 1, "annotations": [{"bbox": …, "category_id": …, "area": …}]}'
+        raise DataError(where, what, remedy)
+    needed = (*NEEDED, "segmentation") if masks else NEEDED
+    for i, one in enumerate(tree["annotations"]):
+        if missing := [name for name in needed if name not in one]:
+            what = f"has no {', '.join(missing)}"
+            raise DataError(f"{where}[annotations][{i}]", what, "add it, or leave the object out")
+    return [one for one in tree["annotations"] if not one.get("iscrowd", 0)]
 
 
 def resized_annotation(label: Annotated, before: Sequence[int], after: Sequence[int]) -> Annotated:
-    """Boxes and areas in the pixels of the resized picture."""
+    """Boxes, areas and masks in the pixels of the resized picture."""
     if label is None:
         return None
     high, wide = (float(a) / float(b) for a, b in zip(after, before, strict=True))
     scale = np.asarray([wide, high, wide, high], dtype=np.float32)
-    return {
+    found: dict[str, Any] = {
         **label,
         "boxes": label["boxes"] * scale,
         "area": label["area"] * (wide * high),
         "size": np.asarray(after, dtype=np.int64),
     }
+    if "masks" in label:
+        size = (int(after[1]), int(after[0]))
+        small = [Image.fromarray(mask.astype(np.uint8)) for mask in label["masks"]]
+        large = [np.asarray(mask.resize(size, Image.Resampling.NEAREST)) > 0 for mask in small]
+        found["masks"] = np.asarray(large, dtype=bool).reshape(-1, *after)
+    return found
+
+
+def as_fractions(label: Annotated, size: Sequence[int]) -> Annotated:
+    """Centres and sizes, as fractions of the picture."""
+    if label is None:
+        return None
+    x0, y0, x1, y1 = label["boxes"].T
+    centres = np.stack([(x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0], axis=-1)
+    scale = np.asarray([size[1], size[0], size[1], size[0]], dtype=np.float32)
+    return {**label, "boxes": centres / scale}

@@ -4,11 +4,19 @@ from typing import Any
 
 from rtdetr_lab.checkpoints.files import read_json
 from rtdetr_lab.config import require
+from rtdetr_lab.transformers_api.detr import DetrForObjectDetection
+from rtdetr_lab.transformers_api.detr_processor import DetrImageProcessor
 from rtdetr_lab.transformers_api.hub import Where, file_of
 from rtdetr_lab.transformers_api.processor import RTDetrImageProcessor
 from rtdetr_lab.transformers_api.rtdetr import RTDetrForObjectDetection, RTDetrV2ForObjectDetection
 
-MODELS = {"rt_detr": RTDetrForObjectDetection, "rt_detr_v2": RTDetrV2ForObjectDetection}
+MODELS: dict[str, Any] = {
+    "rt_detr": RTDetrForObjectDetection,
+    "rt_detr_v2": RTDetrV2ForObjectDetection,
+    "detr": DetrForObjectDetection,
+}
+PROCESSORS: dict[str, Any] = {"RTDetr": RTDetrImageProcessor, "Detr": DetrImageProcessor}
+"""How the names of their classes begin."""
 KEYS = ("revision", "cache_dir", "token", "local_files_only")
 
 
@@ -38,8 +46,9 @@ class AutoImageProcessor:
         where = _where(options)
         tree = read_json(file_of(name, "preprocessor_config.json", where))
         kind = str(tree.get("image_processor_type", tree.get("feature_extractor_type")))
-        known = kind.startswith("RTDetr")
-        require(known, f"{name}[image_processor_type]", f"is {kind!r}", "give an RT-DETR's")
-        return RTDetrImageProcessor.from_dict(
+        fitting = [one for start, one in PROCESSORS.items() if kind.startswith(start)]
+        remedy = "give an RT-DETR's or a DETR's"
+        require(fitting, f"{name}[image_processor_type]", f"is {kind!r}", remedy)
+        return fitting[0].from_dict(
             tree, **{key: value for key, value in options.items() if key not in KEYS}
         )

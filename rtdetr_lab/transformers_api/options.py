@@ -67,6 +67,8 @@ class Options:
         what = f"is {kind!r}, and {cls.__name__} is {cls.model_type!r}"
         require(kind == cls.model_type, f"{cls.__name__}[model_type]", what, "use its own class")
         known = {f.name for f in fields(cls) if f.name != "extra"}
+        unknown = ", ".join(sorted(set(changes) - known))
+        require(not unknown, cls.__name__, f"has no parameter {unknown}", "correct the name")
         told = {**tree, **changes}
         told.pop("model_type", None)
         # New classes: what the file says of its own goes.

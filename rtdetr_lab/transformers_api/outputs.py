@@ -94,3 +94,45 @@ class Answer(Output):
 @dataclass
 class RTDetrObjectDetectionOutput(RTDetrModelOutput, Answer):
     """The answer, its loss where there are labels, and everything else."""
+
+
+@dataclass
+class DrawnAnswer(Output):
+    """Loss and answer of a model that draws."""
+
+    loss: Tensor | None = None
+    loss_dict: dict[str, Tensor] | None = None
+    logits: Tensor | None = None
+    pred_boxes: Tensor | None = None
+    pred_masks: Tensor | None = None
+    auxiliary_outputs: list[dict[str, Tensor]] | None = None
+
+
+@dataclass
+class DetrInner(Output):
+    """What DETR went through on the way to its answer."""
+
+    last_hidden_state: Tensor | None = None
+    decoder_hidden_states: Tensors = None
+    decoder_attentions: Tensors = None
+    cross_attentions: Tensors = None
+    encoder_last_hidden_state: Tensor | None = None
+    encoder_hidden_states: Tensors = None
+    encoder_attentions: Tensors = None
+
+
+@dataclass
+class DetrModelOutput(DetrInner):
+    """Everything but the answer; with `auxiliary_loss`, what every decoder layer found."""
+
+    intermediate_hidden_states: Tensor | None = None
+
+
+@dataclass
+class DetrObjectDetectionOutput(DetrInner, Answer):
+    """Boxes, their loss where there are labels, and everything else."""
+
+
+@dataclass
+class DetrSegmentationOutput(DetrInner, DrawnAnswer):
+    """Boxes and masks, their loss where there are labels, and everything else."""

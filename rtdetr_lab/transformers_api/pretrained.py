@@ -22,6 +22,7 @@ from rtdetr_lab.checkpoints.transformers_config import to_transformers
 from rtdetr_lab.errors import CheckpointError, ConfigError
 from rtdetr_lab.transformers_api.hub import Where, folder_of
 from rtdetr_lab.transformers_api.options import Options
+from rtdetr_lab.transformers_api.refit import refitted
 
 CARD = """---
 library_name: rtdetr_lab
@@ -62,7 +63,13 @@ class Pretrained(nn.Module):
 
     def build(self, config: Options) -> nn.Module:
         """A new model of ours."""
-        return config.to_lab().build()
+        made: nn.Module = self.lab_config(config).build()
+        return made
+
+    @classmethod
+    def lab_config(cls, config: Any) -> Any:
+        """Our configuration of it."""
+        return config.to_lab()
 
     @property
     def device(self) -> torch.device:
@@ -86,12 +93,15 @@ class Pretrained(nn.Module):
         local_files_only: bool = False,
         ignore_mismatched_sizes: bool = False,
         dtype: torch.dtype | None = None,
+        device_map: str | int | torch.device | None = None,
         **changes: Any,
     ) -> Any:
         """The model of a hub id or folder, in eval mode; `changes` are of its configuration.
 
         Another number of classes needs `ignore_mismatched_sizes=True`, and gives new class heads.
+        `device_map` is a device, or "auto": the first GPU where there is one.
         """
+        changed = bool(changes) or config is not None
         folder = folder_of(name, Where(revision, cache_dir, token, local_files_only))
         tree = read_json(folder / "config.json")
         ours = tree.get("format") == FORMAT
@@ -99,13 +109,15 @@ class Pretrained(nn.Module):
             config = config or cls.config_class.from_dict(tree, **changes)
             known = len(cls.config_class.from_dict(tree).names)
             cls._check_classes(str(name), known, len(config.names), ignore_mismatched_sizes)
-        lab = load_pretrained(folder, num_classes=len(config.names) if config else None)
+        lab: Any = load_pretrained(folder, num_classes=len(config.names) if config else None)
         if config is None:
-            told: Any = lab
-            tree = to_transformers(told.cfg, told.metadata.names)
+            tree = to_transformers(lab.cfg, lab.metadata.names)
             config = cls.config_class.from_dict(tree, **changes)
+        if changed:
+            lab = refitted(lab, cls.lab_config(config))
         model = cls.around(config, lab)
-        return model if dtype is None else model.to(dtype)
+        model = model if dtype is None else model.to(dtype)
+        return model if device_map is None else model.to(_device(device_map))
 
     @classmethod
     def around(cls, config: Options, lab: nn.Module) -> Any:
@@ -173,3 +185,13 @@ class Pretrained(nn.Module):
     def _asked(self, **options: bool | None) -> Mapping[str, bool]:
         """What a call says, and where it says nothing the configuration."""
         return {n: getattr(self.config, n) if v is None else v for n, v in options.items()}
+
+
+def _device(name: str | int | torch.device) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.device(name)
+    except (RuntimeError, TypeError) as error:
+        what, remedy = f"is {name!r}", 'give a device, or "auto": a model is never split here'
+        raise ConfigError("device_map", what, remedy) from error

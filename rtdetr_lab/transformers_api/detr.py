@@ -1,0 +1,199 @@
+r"""# DetrModel, DetrForObjectDetection and DetrForSegmentation
+
+One forward pass of `detr.py` or `segmentation.py`; the documented fields are what was seen of it:
+
+| field                                | here                                                 |
+|--------------------------------------|------------------------------------------------------|
+| `logits`, `pred_boxes`, `pred_masks` | `Prediction.logits`, `.boxes`, `.masks`              |
+| `last_hidden_state`                  | the decoder's output, normalised                     |
+| `intermediate_hidden_states`         | the same of every layer                              |
+| `encoder_last_hidden_state`          | the encoder's output                                 |
+| `encoder_hidden_states`              | `project`, then taps `encoder.content.*`             |
+| `decoder_hidden_states`              | zeros, taps `decoder.content.*`, the last normalised |
+| attentions                           | taps `weights` of `*.self_attn` and `*.cross_attn`   |
+
+Their pixels come normalised, so `.lab` has mean 0 and spread 1 here; what the checkpoint says of
+mean and spread is in `.pixels`, and is saved again. `pixel_mask` is `~padding`: what it hides is
+set to zero, blocked in every attention, and not counted in positions.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from rtdetr_lab.checkpoints.preprocessor import Pixels
+from rtdetr_lab.checkpoints.transformers_detr import draws
+from rtdetr_lab.errors import ConfigError, ImageError
+from rtdetr_lab.structures import Prediction
+from rtdetr_lab.taps import record
+from rtdetr_lab.transformers_api.detr_config import DetrConfig
+from rtdetr_lab.transformers_api.detr_fields import (
+    Passing,
+    edits,
+    inner_fields,
+    judged,
+    kept,
+    padding_of,
+)
+from rtdetr_lab.transformers_api.detr_files import as_normalised, write_detr
+from rtdetr_lab.transformers_api.fields import auxiliary
+from rtdetr_lab.transformers_api.labels import targets_of
+from rtdetr_lab.transformers_api.outputs import (
+    DetrModelOutput,
+    DetrObjectDetectionOutput,
+    DetrSegmentationOutput,
+)
+from rtdetr_lab.transformers_api.pretrained import Pretrained
+from rtdetr_lab.transformers_api.refit import refitted
+
+INSTEAD = "pass pixel_values; the parts are modules of .lab and can be called one by one"
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """What a call was given. `bypass` would skip a part of the model, and is refused."""
+
+    pixel_values: Tensor | None
+    pixel_mask: Tensor | None
+    query_mask: Tensor | None
+    bypass: Mapping[str, Any]
+    asked: Mapping[str, bool]
+
+
+class DetrPreTrainedModel(Pretrained):
+    """What all three share."""
+
+    config_class = DetrConfig
+    config: DetrConfig
+    masks: ClassVar[bool] = False
+
+    def build(self, config: Any) -> nn.Module:
+        """A new model; pixels come to it normalised."""
+        if config.use_pretrained_backbone:
+            what = "would need weights from elsewhere"
+            remedy = "leave it out, or load the whole model with from_pretrained"
+            raise ConfigError("DetrConfig[use_pretrained_backbone]", what, remedy)
+        return as_normalised(super().build(config))
+
+    @classmethod
+    def lab_config(cls, config: Any) -> Any:
+        """Our configuration of it: with masks if this class draws."""
+        return config.to_lab(cls.masks)
+
+    @classmethod
+    def around(cls, config: Any, lab: Any) -> Any:
+        """This class, over a model that exists: with a mask head if it draws, else without."""
+        if draws(lab.cfg) != cls.masks:
+            lab = refitted(lab, cls.lab_config(config))
+        return super().around(config, as_normalised(lab))
+
+    @property
+    def pixels(self) -> Pixels:
+        """How the processor of this checkpoint makes them."""
+        found: Pixels = self.lab.pixels
+        return found
+
+    def _write(self, folder: Path, known: Any) -> None:
+        write_detr(self.lab, folder, self.config.speaks_timm, known)
+
+    def _run(self, given: Given, labels: Any) -> tuple[Prediction, Any, dict[str, Any]]:
+        for name, value in given.bypass.items():
+            if value is not None:
+                raise ConfigError(name, "would leave out a part of the model", INSTEAD)
+        images = given.pixel_values
+        if images is None:
+            raise ImageError("pixel_values", "there are none", "pass what the processor gives")
+        targets = None if labels is None else targets_of(labels, images.device, self.masks)
+        padding = padding_of(given.pixel_mask, images)
+        edit = edits(given.query_mask, (len(images), self.lab.num_queries))
+        passing = Passing(self.lab)
+        with passing, record(self.lab, kept(self.lab, given.asked), edit, grad=True) as seen:
+            prediction = self.lab(images, targets, padding)
+        return prediction, targets, inner_fields(self.lab, seen, passing, given.asked)
+
+
+class DetrModel(DetrPreTrainedModel):
+    """DETR up to its last decoder layer."""
+
+    def forward(
+        self,
+        pixel_values: Tensor | None = None,
+        pixel_mask: Tensor | None = None,
+        decoder_attention_mask: Tensor | None = None,
+        encoder_outputs: Any = None,
+        inputs_embeds: Tensor | None = None,
+        decoder_inputs_embeds: Tensor | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> Any:
+        """A `DetrModelOutput`, or its tuple with `return_dict=False`."""
+        asked = self._asked(
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=return_dict,
+            auxiliary_loss=None,
+        )
+        bypass = {
+            "encoder_outputs": encoder_outputs,
+            "inputs_embeds": inputs_embeds,
+            "decoder_inputs_embeds": decoder_inputs_embeds,
+        }
+        given = Given(pixel_values, pixel_mask, decoder_attention_mask, bypass, asked)
+        output = DetrModelOutput(**self._run(given, None)[2])
+        return output if asked["return_dict"] else output.to_tuple()
+
+
+class DetrForObjectDetection(DetrPreTrainedModel):
+    """DETR, its boxes and, with labels, its loss."""
+
+    output_class: ClassVar[Any] = DetrObjectDetectionOutput
+
+    def forward(
+        self,
+        pixel_values: Tensor,
+        pixel_mask: Tensor | None = None,
+        decoder_attention_mask: Tensor | None = None,
+        encoder_outputs: Any = None,
+        inputs_embeds: Tensor | None = None,
+        decoder_inputs_embeds: Tensor | None = None,
+        labels: Any = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> Any:
+        """An output of `output_class`, or its tuple with `return_dict=False`."""
+        asked = self._asked(
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=return_dict,
+        )
+        bypass = {
+            "encoder_outputs": encoder_outputs,
+            "inputs_embeds": inputs_embeds,
+            "decoder_inputs_embeds": decoder_inputs_embeds,
+        }
+        given = Given(pixel_values, pixel_mask, decoder_attention_mask, bypass, asked)
+        prediction, targets, found = self._run(given, labels)
+        output = self.output_class(**found, logits=prediction.logits, pred_boxes=prediction.boxes)
+        if self.masks:
+            output.pred_masks = prediction.masks
+        if targets is not None:
+            self._judge(output, prediction, targets)
+        return output if asked["return_dict"] else output.to_tuple()
+
+    def _judge(self, output: Any, prediction: Prediction, targets: Any) -> None:
+        every = self.config.auxiliary_loss
+        criterion = self.lab.cfg.criterion
+        output.loss, output.loss_dict = judged(criterion, prediction, targets, every)
+        output.auxiliary_outputs = auxiliary(prediction) if every else None
+
+
+class DetrForSegmentation(DetrForObjectDetection):
+    """DETR, its boxes and masks and, with labels, its loss."""
+
+    masks = True
+    output_class = DetrSegmentationOutput

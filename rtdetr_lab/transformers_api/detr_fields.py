@@ -1,0 +1,145 @@
+r"""# DETR's fields: the documented outputs, out of what was seen of a forward pass
+
+Loss terms are returned unweighted, and their sum weighted, as documented: the criterion is asked
+with all weights 1, and the weights come to its terms afterwards.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor, nn
+
+from rtdetr_lab.detr import cardinality_error
+from rtdetr_lab.errors import ImageError
+from rtdetr_lab.structures import Prediction, Targets
+from rtdetr_lab.taps import Edit
+
+TERMS = {
+    "class": ("loss_ce", "class_weight"),
+    "l1": ("loss_bbox", "l1_weight"),
+    "giou": ("loss_giou", "giou_weight"),
+    "mask": ("loss_mask", "mask_weight"),
+    "dice": ("loss_dice", "dice_weight"),
+}
+"""Our term: its documented name, and its weight in the criterion's config."""
+
+
+class Passing:
+    """What passes between the parts: no tap shows it, hooks do."""
+
+    def __init__(self, lab: Any) -> None:
+        self.projected: Any = None
+        self.memory: Any = None
+        self.content: Any = None
+        self._lab, self._handles = lab, []  # type: ignore[var-annotated]
+
+    def __enter__(self) -> "Passing":
+        parts = {"project": "projected", "encoder": "memory", "decoder": "content"}
+        for part, name in parts.items():
+            self._handles.append(getattr(self._lab, part).register_forward_hook(self._keep(name)))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def _keep(self, name: str) -> Any:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            setattr(self, name, output)
+
+        return hook
+
+
+def padding_of(pixel_mask: Tensor | None, images: Tensor) -> Bool[Tensor, "B H W"] | None:
+    """Where a mask that is 1 at the picture shows nothing; None if it shows something everywhere.
+
+    Raises `ImageError` for a mask that is not that of these pictures.
+    """
+    if pixel_mask is None:
+        return None
+    wanted = (len(images), *images.shape[-2:])
+    if tuple(pixel_mask.shape) != wanted:
+        what = f"has shape {tuple(pixel_mask.shape)}, the pictures {tuple(images.shape)}"
+        raise ImageError("pixel_mask", what, f"pass {wanted}, 1 at the picture and 0 beside it")
+    padding = ~pixel_mask.bool()
+    return padding.to(images.device) if bool(padding.any()) else None
+
+
+def edits(query_mask: Tensor | None, wanted: tuple[int, int]) -> dict[str, Edit] | None:
+    """How `decoder_attention_mask` (1 for queries that may be listened to) is obeyed: the weights
+    of the others are taken away, and those that stay add up to 1 again."""
+    if query_mask is None:
+        return None
+    allowed = query_mask.bool()
+    if tuple(allowed.shape) != wanted or not bool(allowed.any(1).all()):
+        what = f"has shape {tuple(allowed.shape)}, or hides all queries of a picture"
+        remedy = f"pass {wanted}, 1 for queries that may be listened to"
+        raise ImageError("decoder_attention_mask", what, remedy)
+
+    def hide(weights: Tensor) -> Tensor:
+        weights = weights * allowed.to(weights)[:, None, None]
+        return weights / weights.sum(-1, keepdim=True)
+
+    return {"decoder.layers.*.self_attn.weights": hide}
+
+
+def kept(lab: Any, asked: Mapping[str, bool]) -> list[str]:
+    """The taps a call needs."""
+    names = ["logits.*"]
+    encoder = len(lab.encoder.layers) > 0
+    if asked["output_attentions"]:
+        names += ["decoder.layers.*.weights"] + ["encoder.layers.*.weights"] * encoder
+    if asked["output_hidden_states"]:
+        names += ["decoder.content.*"] + ["encoder.content.*"] * encoder
+    return names
+
+
+def inner_fields(
+    lab: Any, seen: Any, passing: Passing, asked: Mapping[str, bool]
+) -> dict[str, Any]:
+    """Every field of `DetrModelOutput`."""
+    encoder, decoder = range(len(lab.encoder.layers)), range(len(lab.decoder.layers))
+    found = {
+        "last_hidden_state": passing.content[-1],
+        "encoder_last_hidden_state": passing.memory,
+    }
+    if asked.get("auxiliary_loss"):
+        found["intermediate_hidden_states"] = torch.stack(passing.content)
+    if asked["output_hidden_states"]:
+        between = [seen[f"decoder.content.{i}"] for i in decoder[:-1]]
+        start, last = torch.zeros_like(passing.content[-1]), passing.content[-1]
+        found["decoder_hidden_states"] = (start, *between, last)
+        cells = [seen[f"encoder.content.{i}"] for i in encoder]
+        found["encoder_hidden_states"] = (passing.projected.flatten(2).transpose(1, 2), *cells)
+    if asked["output_attentions"]:
+        for name, layers, part in (
+            ("decoder_attentions", decoder, "decoder.layers.{}.self_attn"),
+            ("cross_attentions", decoder, "decoder.layers.{}.cross_attn"),
+            ("encoder_attentions", encoder, "encoder.layers.{}.self_attn"),
+        ):
+            found[name] = tuple(seen[f"{part.format(i)}.weights"] for i in layers)
+    return found
+
+
+def judged(
+    cfg: Any, prediction: Prediction, targets: Targets, every: bool
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The weighted loss and its unweighted terms; of the last layer only unless `every`."""
+    layers = prediction.layers if every else prediction.layers[-1:]
+    weights = {weight: getattr(cfg, weight, None) for _, weight in TERMS.values()}
+    ones = {weight: 1.0 for weight, value in weights.items() if value is not None}
+    terms = replace(cfg, **ones).build()(replace(prediction, layers=layers), targets)
+    loss, named = prediction.logits.new_zeros(()), {}
+    for term, value in terms.items():
+        kind, _, layer = term.partition(".layer")
+        name, weight = TERMS[kind]
+        named[f"{name}_{layer}" if layer else name] = value
+        loss = loss + getattr(cfg, weight) * value
+    for i, layer in enumerate(layers):
+        of_layer = Prediction(layer.logits, layer.boxes, ())
+        suffix = "" if i == len(layers) - 1 else f"_{i}"
+        named[f"cardinality_error{suffix}"] = cardinality_error(of_layer, targets)
+    return loss, named

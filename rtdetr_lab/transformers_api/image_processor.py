@@ -1,0 +1,180 @@
+r"""# Image processor: what all documented ones do
+
+Bit for bit what transformers' Pillow-based processors give, on pictures `images/decode.py` can
+read (which turns them as their EXIF says, and refuses arrays it would have to guess about). What a
+processor adds, its defaults and what it makes of a model's answer, is in `processor.py` (RT-DETR)
+and `detr_processor.py`.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from rtdetr_lab.checkpoints.files import read_json, write_text
+from rtdetr_lab.config import require
+from rtdetr_lab.detr import IMAGENET_MEAN, IMAGENET_STD
+from rtdetr_lab.transformers_api.annotations import (
+    Annotated,
+    Wanted,
+    as_fractions,
+    prepared,
+    resized_annotation,
+)
+from rtdetr_lab.transformers_api.hub import Where, file_of
+from rtdetr_lab.transformers_api.pixels import (
+    BatchFeature,
+    as_pictures,
+    batched,
+    formatted,
+    on_canvas,
+    resized_picture,
+)
+
+FILE = "preprocessor_config.json"
+
+
+@dataclass(kw_only=True)
+class ImageProcessor:
+    """Pictures to `pixel_values`, annotations to `labels`."""
+
+    format: str = "coco_detection"
+    do_resize: bool = True
+    size: Mapping[str, int] | int | None = None
+    resample: int = 2
+    do_rescale: bool = True
+    rescale_factor: float = 1 / 255
+    do_normalize: bool = False
+    image_mean: float | Sequence[float] | None = None
+    image_std: float | Sequence[float] | None = None
+    do_convert_annotations: bool | None = None
+    do_pad: bool = False
+    pad_size: Mapping[str, int] | None = None
+    return_segmentation_masks: bool | None = None
+
+    formats: ClassVar[tuple[str, ...]] = ("coco_detection",)
+    default_size: ClassVar[dict[str, int]] = {"height": 640, "width": 640}
+    kind: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        self.size = dict(self.default_size) if self.size is None else self.size
+        self.image_mean = _spread(IMAGENET_MEAN if self.image_mean is None else self.image_mean)
+        self.image_std = _spread(IMAGENET_STD if self.image_std is None else self.image_std)
+        known = f"use one of {', '.join(map(repr, self.formats))}"
+        at = f"{type(self).__name__}[format]"
+        self.format = str(getattr(self.format, "value", self.format))
+        require(self.format in self.formats, at, f"is {self.format!r}", known)
+
+    def __call__(self, images: Any, annotations: Any = None, **options: Any) -> BatchFeature:
+        """As `preprocess`."""
+        return self.preprocess(images, annotations, **options)
+
+    def preprocess(
+        self,
+        images: Any,
+        annotations: Any = None,
+        *,
+        masks_path: Any = None,
+        return_tensors: str | None = None,
+        data_format: str = "channels_first",
+        input_data_format: str | None = None,
+        **options: Any,
+    ) -> BatchFeature:
+        """`pixel_values`, with padding `pixel_mask`, with annotations `labels`.
+
+        Any documented option may be given for this call. Raises `ImageError`, `DataError` or
+        `ConfigError`.
+        """
+        for_this = self._with({n: v for n, v in options.items() if v is not None})
+        pictures = as_pictures(images, input_data_format)
+        told = options.get("return_segmentation_masks")
+        wanted = Wanted(for_this.format, for_this.return_segmentation_masks, masks_path)
+        if annotations is None:
+            wanted.refuse_without_annotations(told)
+        labels = prepared(annotations, pictures, wanted)
+        return for_this._processed(pictures, labels, return_tensors, data_format)
+
+    def _with(self, options: Mapping[str, Any]) -> Any:
+        self._check_names(options)
+        return replace(self, **options)
+
+    def _processed(
+        self, pictures: Any, labels: Any, return_tensors: str | None, data_format: str
+    ) -> BatchFeature:
+        done = [self._one(rgb, label) for rgb, label in zip(pictures, labels, strict=True)]
+        arrays, targets = [one[0] for one in done], [one[1] for one in done]
+        found: dict[str, Any] = {}
+        if self.do_pad:
+            fractions = bool(self.do_convert_annotations)
+            arrays, mask, targets = on_canvas(arrays, targets, self.pad_size, fractions)
+            found["pixel_mask"] = batched(mask, return_tensors)
+        found["pixel_values"] = batched([formatted(a, data_format) for a in arrays], return_tensors)
+        if told := [target for target in targets if target is not None]:
+            found["labels"] = [
+                BatchFeature({k: batched(v, return_tensors) for k, v in t.items()}) for t in told
+            ]
+        return BatchFeature(found)
+
+    def _one(self, rgb: np.ndarray, label: Annotated) -> tuple[np.ndarray, Annotated]:
+        before = rgb.shape[:2]
+        if self.do_resize:
+            rgb = resized_picture(rgb, self.size, self.resample)
+            label = resized_annotation(label, before, rgb.shape[:2])
+        values = rgb.transpose(2, 0, 1)
+        if self.do_rescale:
+            values = (values.astype(np.float64) * self.rescale_factor).astype(np.float32)
+        if self.do_normalize:
+            values = values.astype(np.float32) if values.dtype == np.uint8 else values
+            mean = np.broadcast_to(np.asarray(self.image_mean, values.dtype), 3)[:, None, None]
+            std = np.broadcast_to(np.asarray(self.image_std, values.dtype), 3)[:, None, None]
+            values = (values - mean) / std
+        fractions = self.do_convert_annotations is not False
+        return values, as_fractions(label, rgb.shape[:2]) if fractions else label
+
+    @classmethod
+    def _check_names(cls, options: Mapping[str, Any]) -> None:
+        unknown = ", ".join(sorted(set(options) - {f.name for f in fields(cls)}))
+        require(not unknown, cls.__name__, f"has no option {unknown}", "correct the name")
+
+    @classmethod
+    def from_dict(cls, tree: Mapping[str, Any], **changes: Any) -> Any:
+        """Read their `preprocessor_config.json`."""
+        cls._check_names(changes)
+        known = {f.name for f in fields(cls)}
+        told = {k: v for k, v in tree.items() if k in known}
+        return cls(**{**told, **changes})
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: Any,
+        *,
+        revision: str | None = None,
+        cache_dir: Any = None,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
+        **changes: Any,
+    ) -> Any:
+        """The processor of a hub id or folder, with `changes`."""
+        where = Where(revision, cache_dir, token, local_files_only)
+        return cls.from_dict(read_json(file_of(name, FILE, where)), **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As their `preprocessor_config.json` has it."""
+        tree = {f.name: getattr(self, f.name) for f in fields(self)}
+        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in tree.items()}
+        if plain["return_segmentation_masks"] is None:
+            plain.pop("return_segmentation_masks")
+        return {"image_processor_type": self.kind, **plain}
+
+    def save_pretrained(self, folder: Any) -> None:
+        """Write `preprocessor_config.json` into a folder."""
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        write_text(Path(folder) / FILE, json.dumps(self.to_dict(), indent=2) + "\n")
+
+
+def _spread(values: float | Sequence[float]) -> float | tuple[float, ...]:
+    return values if isinstance(values, int | float) else tuple(values)
