@@ -107,7 +107,8 @@ class ProposalHead(nn.Module):
         reset_heads(self.class_head, self.box_head)
 
     def forward(self, memory: Float[Tensor, "B N D"], shapes: Sequence[Size]) -> TokenProposals:
-        anchor_logits, valid = anchors(tuple(shapes), memory.device, memory.dtype)
+        # In the precision of the weights: in autocast's they move by up to 1.4 px of 640.
+        anchor_logits, valid = anchors(tuple(shapes), memory.device, self.norm.weight.dtype)
         tokens = self.norm(self.project(valid.to(memory.dtype) * memory))
         logits = tap("logits", self.class_head(tokens))
         box_logits = tap("box_logits", self.box_head(tokens) + anchor_logits)
