@@ -123,6 +123,16 @@ print(f"{weights.numel()} points; the weights of a head sum to {weights.sum(-1)[
 assert torch.allclose(weights.sum(-1), torch.ones(6), atol=1e-5)
 
 # %% [markdown]
+# ### Look for yourself
+#
+# In a running notebook: click an object, or focus the picture and use the arrow keys. All that you
+# select comes from the one run above; `rtdetr-lab explore IMAGE` writes the same as a page.
+
+# %%
+explored = lab.explore(detector, picture, most=30)
+explored
+
+# %% [markdown]
 # ## Predict, then break it
 #
 # Recording has a twin: *editing*. We cut the decoder short and read the boxes of the layers before

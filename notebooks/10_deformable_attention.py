@@ -13,6 +13,7 @@ from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import torch
+from ipywidgets import interact
 
 import rtdetr_lab as lab
 from rtdetr_lab.boxes import iou, xyxy_from_cxcywh
@@ -128,6 +129,17 @@ assert torch.allclose(fast, slow, atol=1e-5)
 # alt: Six panels, one per head of the last layer. In each the marks of three levels lie in one
 #   part of the box: heads have specialised in edges and corners.
 axes = sampling_heads(looks["layer 2"], images[3], view=view)
+
+# %% [markdown]
+# Layer by layer, head by head, in a running notebook:
+
+
+# %%
+@interact(layer=(0, 2), head=(0, 5))
+def one_head(layer: int = 2, head: int = 0):
+    sampling_panels({f"layer {layer}": looks[f"layer {layer}"]}, images[3], head=head, view=view)
+    plt.show()
+
 
 # %%
 weights = seen["decoder.layers.2.cross_attn.weights"]

@@ -147,7 +147,7 @@ def test_the_widget_keeps_to_the_queries_it_has(explored):
         widget.query = 12
     data, _ = widget._repr_mimebundle_()
     assert "application/vnd.jupyter.widget-view+json" in data
-    assert data["text/html"].startswith("<iframe")
+    assert len(str(data)) < 1000  # a notebook keeps the view, not a page
 
 
 def test_rectangles_and_files_are_explored_too(detector, tmp_path):

@@ -104,7 +104,6 @@ def execute(notebook: Any, folder: Path) -> list[str]:
         kernel_name="python3",
         resources={"metadata": {"path": str(folder)}},
         record_timing=False,
-        store_widget_state=False,
     )
     client.execute(env={**os.environ, **ENVIRONMENT, "PYTHONPATH": path})
     notebook.cells = own

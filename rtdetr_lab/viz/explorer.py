@@ -45,14 +45,6 @@ class Explorer(anywidget.AnyWidget):
             raise traitlets.TraitError(f"query: {value} is not one of the {count} explored ones")
         return value
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        """The live widget, and for pages without a kernel the same thing as a static frame."""
-        bundle = super()._repr_mimebundle_(**kwargs)
-        if bundle is None:
-            return None
-        data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
-        return {**data, "text/html": frame(self.explored)}, metadata
-
 
 def frame(explored: Exploration, height: int = 620) -> str:
     """The page in a sandboxed frame, for the HTML of a notebook or a site."""
