@@ -17,6 +17,7 @@
 | `denoising`       | spoilt objects of a group, the mask, who may see whom                      |
 | `matching`        | the cost matrix, the assignment, how it changes over layers or epochs      |
 | `training`        | losses per layer                                                           |
+| `ablation`        | variants: scores, differences with intervals, curves, AP against latency   |
 | `evaluation`      | precision over recall, confusions, mistakes by kind in a picture           |
 | `exploration`     | all that one run says about its queries, packed for a page                 |
 | `explorer`        | the widget: click an object, see why it was found                          |

@@ -1,0 +1,61 @@
+r"""# Cluster: the runs of a study as jobs of a scheduler
+
+submitit knows Slurm, and has a local executor for trying things without one. We write no scheduler:
+every run is a command, submitted, and its row is a file on the shared disk.
+
+    gpu = {"timeout_min": 240, "gpus_per_node": 1, "slurm_partition": "gpu"}
+    study.run(Submitit(parameters=gpu))
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rtdetr_lab.ablations.executors import PYTHON, Errand, Outcome, Started
+from rtdetr_lab.ablations.job import Job
+from rtdetr_lab.errors import MissingExtraError
+
+
+@dataclass(frozen=True)
+class Submitit:
+    """`cluster=None` takes what is there (Slurm), `"local"` processes on this machine. `parameters`
+    go to submitit's `update_parameters`."""
+
+    cluster: str | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    command: tuple[str, ...] = PYTHON
+    poll_seconds: float = 2.0
+
+    def __call__(
+        self, jobs: Sequence[Job], folder: Path, runs: Path, started: Started
+    ) -> Iterator[Outcome]:
+        submitit = _submitit()
+        executor = submitit.AutoExecutor(folder / "submitit", cluster=self.cluster)
+        executor.update_parameters(**self.parameters)
+        waiting = {}
+        for job in jobs:
+            errand = Errand.of(job, folder.resolve(), runs.resolve())
+            call = submitit.helpers.CommandFunction([*self.command, *errand.arguments])
+            waiting[errand] = executor.submit(call)
+            started(job)
+        while waiting:
+            for errand in [e for e, submitted in waiting.items() if submitted.done()]:
+                yield errand.outcome(_complaint(waiting.pop(errand)))
+            time.sleep(self.poll_seconds if waiting else 0)
+
+
+def _complaint(submitted: Any) -> str:
+    failure = submitted.exception()
+    return "" if failure is None else str(failure)
+
+
+def _submitit() -> Any:
+    try:
+        import submitit
+        import submitit.helpers
+    except ImportError as error:
+        what = "clusters need submitit"
+        raise MissingExtraError("Submitit", what, "pip install 'rtdetr_lab[cluster]'") from error
+    return submitit

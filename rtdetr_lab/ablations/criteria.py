@@ -1,0 +1,46 @@
+r"""# Criteria for ablations: judge the proposals by another loss than the decoder
+
+- **Paper**     RT-DETR §4.3, Table 4
+
+Query selection is a top-k by class score (`query_selection.py`). What the paper calls vanilla and
+uncertainty-minimal differ in what that score was *taught*: that there is an object, or how well the
+token's own box fits it. So the vanilla row is a change of the proposals' loss and of nothing else.
+"""
+
+from dataclasses import dataclass, field, replace
+
+from torch import Tensor
+
+from rtdetr_lab.criterion import Criterion, CriterionConfig
+from rtdetr_lab.losses import ClassLoss, Varifocal
+from rtdetr_lab.structures import Assignment, LayerPrediction, Targets
+
+
+@dataclass(frozen=True)
+class ProposalCriterion(CriterionConfig):
+    """The criterion as it is, with a class loss of its own for the encoder's proposals."""
+
+    of_proposals: ClassLoss = field(default_factory=Varifocal)
+
+    def build(self) -> "SplitCriterion":
+        return SplitCriterion(self)
+
+
+class SplitCriterion(Criterion):
+    """All layers by one class loss, the proposals by another."""
+
+    def __init__(self, cfg: ProposalCriterion) -> None:
+        super().__init__(cfg)
+        self.of_proposals = Criterion(replace(cfg, classification=cfg.of_proposals))
+
+    def _terms(
+        self,
+        name: str,
+        layer: LayerPrediction,
+        targets: Targets,
+        pairs: Assignment,
+        num_boxes: float,
+    ) -> dict[str, Tensor]:
+        if name != ".proposals":
+            return super()._terms(name, layer, targets, pairs, num_boxes)
+        return Criterion._terms(self.of_proposals, name, layer, targets, pairs, num_boxes)

@@ -1,0 +1,96 @@
+r"""# Decoder: how deep, how many queries, and who answers for a box?
+
+- **Paper**     RT-DETR §5.4, Table 5 (R50, 72 epochs; AP by layers trained and layers run)
+- **Studies**   `rtdetr-lab ablate decoder-depth`, `look-forward-twice`, `queries`
+
+| run \ trained | 4    | 5    | 6    | 7    |
+|---------------|------|------|------|------|
+| 7             |      |      |      | 52.6 |
+| 6             |      |      | 53.1 | 52.6 |
+| 5             |      | 52.9 | 53.0 | 52.5 |
+| 4             | 52.7 | 52.7 | 52.7 | 52.1 |
+| 3             | 52.4 | 52.3 | 52.4 | 51.5 |
+| 2             | 51.6 | 51.3 | 51.3 | 50.6 |
+| 1             | 49.6 | 48.8 | 49.1 | 48.3 |
+
+Running fewer layers than were trained costs nothing to try: `EveryDepth` reads one trained model at
+every depth, and each reading becomes a row of its own.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from rtdetr_lab.ablations.variant import Variant
+from rtdetr_lab.decoder import look_forward_once
+from rtdetr_lab.rtdetr import RTDETR, RTDETRConfig
+
+
+@dataclass(frozen=True)
+class EveryDepth:
+    """One trained model read after each of its decoder layers."""
+
+    def __call__(self, model: Any) -> dict[str, Any]:
+        """Name → model. The whole model is "", the others `run 1`, `run 2`, …"""
+        if not isinstance(model, RTDETR):
+            return {"": model}
+        depth = model.decoder.num_running
+        return {"": model} | {f"run {j}": model.trim(j) for j in range(1, depth)}
+
+
+@dataclass(frozen=True)
+class Depth:
+    """Train so many decoder layers."""
+
+    num_layers: int
+
+    def __call__(self, cfg: RTDETRConfig) -> RTDETRConfig:
+        decoder = replace(cfg.decoder, num_layers=self.num_layers, inference_layers=None)
+        return cfg if decoder == cfg.decoder else replace(cfg, decoder=decoder)
+
+
+def depths(cfg: RTDETRConfig) -> tuple[Variant, ...]:
+    """Two fewer, one fewer, as many and one more than the base has: 4, 5, 6 and 7 for r50."""
+    base = cfg.decoder.num_layers
+    reason = (
+        "Each layer refines the boxes of the one before with a falling gain; the layers before the "
+        "last are trained to answer too, so that running fewer costs little."
+    )
+    counts = range(max(1, base - 2), base + 2)
+    return tuple(Variant(f"train {k}", Depth(k), reason) for k in counts)
+
+
+def once(cfg: RTDETRConfig) -> RTDETRConfig:
+    """A box head that does not answer for the next layer's box gets half the gradient in the early
+    layers and learns more slowly (DINO §3.5)."""
+    return replace(cfg, decoder=replace(cfg.decoder, box_gradient=look_forward_once))
+
+
+def twice(cfg: RTDETRConfig) -> RTDETRConfig:
+    """Every box answers for its own step and for the one before."""
+    return cfg
+
+
+LOOKING_FORWARD = tuple(
+    Variant(f"look forward {name}", change, " ".join((change.__doc__ or "").split()))
+    for name, change in (("once", once), ("twice", twice))
+)
+
+
+@dataclass(frozen=True)
+class Queries:
+    """Select so many tokens."""
+
+    num_queries: int
+
+    def __call__(self, cfg: RTDETRConfig) -> RTDETRConfig:
+        return replace(cfg, selection=replace(cfg.selection, num_queries=self.num_queries))
+
+
+def queries(cfg: RTDETRConfig) -> tuple[Variant, ...]:
+    """A sixth, a third, two thirds and all of the base's: 50, 100, 200 and 300 for the presets."""
+    full = cfg.selection.num_queries
+    reason = (
+        "Fewer queries than a crowded picture needs lose recall; beyond that they only cost time."
+    )
+    counts = [max(1, round(full * part / 6)) for part in (1, 2, 4, 6)]
+    return tuple(Variant(f"{n} queries", Queries(n), reason) for n in counts)

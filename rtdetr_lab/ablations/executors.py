@@ -1,0 +1,201 @@
+r"""# Executors: where the runs of a study happen
+
+An executor is a function from jobs to outcomes, in whatever order they finish:
+
+| executor           | a run is                | for                                      |
+|--------------------|-------------------------|------------------------------------------|
+| `InProcess()`      | a call                  | notebooks, variants that live in one     |
+| `LocalProcesses()` | a process of its own    | several cores or GPUs                    |
+| `Submitit()`       | a job of the cluster    | Slurm, through submitit (`cluster.py`)   |
+
+Processes get their job as a file, `JOB.json`, and leave `JOB.row.json` (or the traceback); so what
+travels is a value, and a study killed while its runs went on finds their rows at the next start.
+`command` puts something before the worker: `("torchrun", "--nproc-per-node=2", "-m")` makes every
+run a distributed one.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from rtdetr_lab.ablations.job import Job, Row, execute, fingerprint
+from rtdetr_lab.ablations.variant import Setup
+from rtdetr_lab.config import from_json, require, to_json
+from rtdetr_lab.errors import ConfigError
+from rtdetr_lab.training.state import write_file
+
+Started = Callable[[Job], None]
+PYTHON = (sys.executable, "-m")
+WORKER = "rtdetr_lab.ablations.worker"
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """A row, or why there is none."""
+
+    job: Job
+    row: Row | None = None
+    error: str | None = None
+
+
+@runtime_checkable
+class Executor(Protocol):
+    """Runs jobs; `folder` is the study's, runs of all studies lie in `runs`."""
+
+    def __call__(
+        self, jobs: Sequence[Job], folder: Path, runs: Path, started: Started
+    ) -> Iterator[Outcome]:
+        """Yield an outcome per job. A failing job is an outcome, not an exception."""
+
+
+@dataclass(frozen=True)
+class InProcess:
+    """One after the other, here."""
+
+    def __call__(
+        self, jobs: Sequence[Job], folder: Path, runs: Path, started: Started
+    ) -> Iterator[Outcome]:
+        for job in jobs:
+            started(job)
+            try:
+                yield Outcome(job, execute(job, runs))
+            except Exception:  # whatever it is: the others go on
+                yield Outcome(job, error=traceback.format_exc())
+
+
+@dataclass(frozen=True)
+class Errand:
+    """A job as files, for a process that is not this one."""
+
+    job: Job
+    path: Path
+    runs: Path
+
+    @classmethod
+    def of(cls, job: Job, folder: Path, runs: Path) -> "Errand":
+        """Write the job down. Raises `ConfigError` for what another process could not read."""
+        text = to_json(job)
+        try:
+            same = from_json(text) == job
+        except ConfigError as error:
+            remedy = "variants that live in a notebook run in-process: use InProcess()"
+            raise ConfigError(
+                job.key, f"cannot travel: {error.where} {error.what}", remedy
+            ) from error
+        require(same, job.key, "is another job once written", "use InProcess()")
+        name = "".join(c if c.isalnum() else "_" for c in job.key)
+        path = folder / "jobs" / f"{name}.{job.fingerprint}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_file(path, text.encode())
+        return cls(job, path, runs)
+
+    @property
+    def answer(self) -> Path:
+        """Where the worker leaves its row."""
+        return self.path.with_suffix(".row.json")
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """What the worker is called with."""
+        return (WORKER, str(self.path), str(self.answer), str(self.runs))
+
+    @property
+    def needs(self) -> set[str]:
+        """Run folders this job writes: no two jobs may hold one at a time."""
+        folders, setup = set(), self.job.setup
+        while setup is not None:
+            folders.add(fingerprint(setup, self.job.task.train))
+            setup = _start(setup)
+        return folders
+
+    def outcome(self, complaint: str) -> Outcome:
+        """What the worker left, or the complaint where it left nothing."""
+        try:
+            answer = json.loads(self.answer.read_text(encoding="utf8"))
+        except (OSError, ValueError):
+            return Outcome(self.job, error=complaint or "the process ended without a word")
+        self.answer.unlink()
+        return Outcome(self.job, answer.get("row"), answer.get("error"))
+
+
+def _start(setup: Setup) -> Any:
+    return setup.start
+
+
+@dataclass(frozen=True)
+class LocalProcesses:
+    """Several at a time: as many as the cores (or GPUs) allow at `threads` each."""
+
+    workers: int | None = None
+    threads: int = 1
+    gpus: tuple[int, ...] = ()
+    command: tuple[str, ...] = PYTHON
+
+    def __call__(
+        self, jobs: Sequence[Job], folder: Path, runs: Path, started: Started
+    ) -> Iterator[Outcome]:
+        waiting = [Errand.of(job, folder, runs) for job in jobs]
+        places: list[int | None] = list(self.gpus) or [None] * self._count
+        running: dict[Any, tuple[Errand, Any]] = {}
+        try:
+            while waiting or running:
+                for errand in self._ready(waiting, running, len(places)):
+                    waiting.remove(errand)
+                    place = places.pop()
+                    running[self._begin(errand, place)] = (errand, place)
+                    started(errand.job)
+                for process in [p for p in running if p.poll() is not None]:
+                    errand, place = running.pop(process)
+                    places.append(place)
+                    yield errand.outcome(_last_words(errand))
+                time.sleep(0.05)
+        finally:
+            for process in running:
+                process.terminate()  # the worker saves its state and ends
+            for process in running:
+                process.wait()
+
+    @property
+    def _count(self) -> int:
+        cores = len(os.sched_getaffinity(0))
+        return self.workers or max(1, cores // self.threads)
+
+    def _ready(
+        self, waiting: list[Errand], running: dict[Any, tuple[Errand, Any]], free: int
+    ) -> list[Errand]:
+        """Those that may start now: a place for each, and no run folder held twice."""
+        held = set().union(*(errand.needs for errand, _ in running.values()))
+        chosen: list[Errand] = []
+        for errand in waiting:
+            if len(chosen) < free and not errand.needs & held:
+                chosen.append(errand)
+                held |= errand.needs
+        return chosen
+
+    def _begin(self, errand: Errand, gpu: int | None) -> "subprocess.Popen[bytes]":
+        env = {**os.environ, "OMP_NUM_THREADS": str(self.threads)}
+        env["RTDETR_LAB_PARENT"] = str(os.getpid())
+        if gpu is not None:
+            env["CUDA_VISIBLE_DEVICES"] = str(gpu)
+        with open(_log(errand), "wb") as log:
+            return subprocess.Popen(
+                [*self.command, *errand.arguments], env=env, stdout=log, stderr=log
+            )
+
+
+def _log(errand: Errand) -> Path:
+    return errand.path.with_suffix(".log")
+
+
+def _last_words(errand: Errand) -> str:
+    text = (
+        _log(errand).read_text(encoding="utf8", errors="replace") if _log(errand).exists() else ""
+    )
+    return text[-2000:]

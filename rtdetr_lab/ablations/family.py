@@ -1,0 +1,34 @@
+r"""# Family: the first detection transformer against the real-time one
+
+- **Paper**     DETR (42.0 AP after 500 epochs), RT-DETR (53.1 AP after 72)
+- **Study**     `rtdetr-lab ablate detr-vs-rtdetr`
+
+The same backbone, width and number of pictures; everything else is what lies between two papers:
+one coarse scale and learned queries there, three scales, proposals, deformable attention and
+denoising here.
+"""
+
+from rtdetr_lab.ablations.variant import Variant
+from rtdetr_lab.detr import DETRConfig, detr_nano, detr_r50
+from rtdetr_lab.rtdetr import RTDETRConfig
+
+WIDE = 256
+"""The decoder's width in all published models; below it is a nano."""
+
+
+def rt_detr(cfg: RTDETRConfig) -> RTDETRConfig:
+    """Several scales, proposals and denoising let a detection transformer learn in a fraction of
+    the pictures."""
+    return cfg
+
+
+def detr(cfg: RTDETRConfig) -> DETRConfig:
+    """Learned queries and one coarse map: slow to learn, and blind to small objects."""
+    preset = detr_r50 if cfg.decoder.dim >= WIDE else detr_nano
+    return preset(num_classes=cfg.num_classes)
+
+
+FAMILY = (
+    Variant("RT-DETR", rt_detr, " ".join((rt_detr.__doc__ or "").split())),
+    Variant("DETR", detr, (detr.__doc__ or "").strip()),
+)

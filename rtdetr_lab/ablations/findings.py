@@ -1,0 +1,196 @@
+r"""# Findings: what a journal says, as numbers
+
+Everything here is computed from the journal: no model is built, nothing is trained. A row is a
+variant, or a view of it (`train 3, run 2`); cells are means over seeds ± standard deviation; the
+difference is taken seed by seed to the same view of the reference (`statistics.py`).
+"""
+
+import csv
+import io
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from rtdetr_lab.ablations.journal import Line
+from rtdetr_lab.ablations.statistics import Difference, paired_difference, verdict
+
+SHOWN = ("AP", "AP50", "APs", "APm", "APl")
+"""Scores in the table; all twelve are in the CSV."""
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """One row of the table: a variant as it was trained, or a view of it."""
+
+    name: str
+    variant: Line
+    view: str
+    rows: tuple[Line, ...]
+    difference: Difference | None
+    failures: tuple[Line, ...] = ()
+
+    def values(self, score: str) -> list[float]:
+        """A score, seed by seed; -1 (no such objects) left out."""
+        found = [row["scores"][self.view][score] for row in self.rows]
+        return [v for v in found if v >= 0]
+
+    def measured(self, name: str) -> list[float]:
+        """A measure, seed by seed."""
+        return [row["measures"][name] for row in self.rows if name in row["measures"]]
+
+    @property
+    def verdict(self) -> str:
+        """In words."""
+        if self.difference is None:
+            return "reference" if self.rows else "no result"
+        return verdict(self.difference)
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """What a study found; `csv` and `json` are all of it. `Report` says it in pages and figures."""
+
+    plan: Line
+    lines: tuple[Line, ...]
+
+    @property
+    def name(self) -> str:
+        """The study's."""
+        return str(self.plan["name"])
+
+    @cached_property
+    def entries(self) -> tuple[Entry, ...]:
+        """The rows of the table, in the study's order."""
+        found = []
+        for variant in self.plan["variants"]:
+            rows = self._rows(variant["name"])
+            failures = tuple(self._failures(variant["name"], rows))
+            views = sorted({v for row in rows for v in row["scores"]}) or [""]
+            for view in views:
+                name = f"{variant['name']}, {view}" if view else variant["name"]
+                difference = self._difference(variant["name"], view, rows)
+                found.append(Entry(name, variant, view, rows, difference, failures))
+        return tuple(found)
+
+    @property
+    def latency(self) -> dict[str, dict[str, float]]:
+        """Variant → median, low, high in milliseconds; empty if not measured."""
+        found = [line for line in self.lines if line["kind"] == "latency"]
+        return dict(found[-1]["milliseconds"]) if found else {}
+
+    @property
+    def cost(self) -> dict[str, Any]:
+        """Hours of training, share of time that was not training, machine, dates."""
+        rows = [row for v in self.plan["variants"] for row in self._rows(v["name"])]
+        runs = {row["run"]: row for row in rows}.values()  # a run two rows share is paid once
+        train = sum(row["cost"]["train_s"] for row in runs)
+        last = max((row["cost"]["date"] for row in rows), default="")
+        machine = sorted({f"{r['cost']['platform']}, torch {r['cost']['torch']}" for r in rows})
+        return {
+            "runs": len(runs),
+            "train_hours": round(train / 3600, 3),
+            "machine": machine,
+            "date": last[:10],
+            "threads": sorted({row["cost"]["threads"] for row in rows}),
+            "commits": sorted({str(row["cost"]["commit"])[:8] for row in rows}),
+        }
+
+    @property
+    def csv(self) -> str:
+        """One line per row and seed; nothing in it depends on the clock."""
+        out = io.StringIO()
+        names = [n for e in self.entries for row in e.rows for n in row["scores"][e.view]]
+        scores = [n for n in dict.fromkeys(names) if n != "resampled"]
+        measures = sorted({n for e in self.entries for r in e.rows for n in _plain(r["measures"])})
+        writer = csv.writer(out, lineterminator="\n")
+        head = ["variant", "view", "seed", "run", "pictures", "parameters", "gflops"]
+        writer.writerow([*head, *scores, *measures])
+        for entry in self.entries:
+            size = [entry.variant["parameters"], entry.variant["gflops"]]
+            for row in entry.rows:
+                first = [row["variant"], entry.view, row["seed"], row["run"], row["pictures"]]
+                found = [row["scores"][entry.view][n] for n in scores]
+                said = [_plain(row["measures"]).get(n, "") for n in measures]
+                writer.writerow([*first, *size, *found, *said])
+        return out.getvalue()
+
+    @property
+    def json(self) -> str:
+        """The table as data: means, spreads, differences, verdicts, plan and cost."""
+        tree = {
+            "plan": self.plan,
+            "cost": self.cost,
+            "latency_ms": self.latency,
+            "rows": [_as_data(entry) for entry in self.entries],
+        }
+        return json.dumps(tree, indent=1) + "\n"
+
+    def _rows(self, name: str) -> tuple[Line, ...]:
+        """The latest row of every seed that belongs to this plan."""
+        wanted = self.plan["runs"][name]
+        found = {
+            line["seed"]: line
+            for line in self.lines
+            if line["kind"] == "row" and line["variant"] == name and line["run"] in wanted
+        }
+        return tuple(found[seed] for seed in self.plan["seeds"] if seed in found)
+
+    def _failures(self, name: str, rows: tuple[Line, ...]) -> list[Line]:
+        done = {row["seed"] for row in rows}
+        found = {
+            line["seed"]: line
+            for line in self.lines
+            if line["kind"] == "failed"
+            and line["variant"] == name
+            and line["run"] in self.plan["runs"][name]
+        }
+        return [line for seed, line in sorted(found.items()) if seed not in done]
+
+    def _difference(self, name: str, view: str, rows: tuple[Line, ...]) -> Difference | None:
+        if name == self.plan["reference"] and not view:
+            return None
+        others = {row["seed"]: row["scores"][""] for row in self._rows(self.plan["reference"])}
+        pairs = [
+            (row["scores"][view], others[row["seed"]]) for row in rows if row["seed"] in others
+        ]
+        if not pairs:
+            return None
+        return paired_difference(
+            [a["AP"] for a, _ in pairs],
+            [b["AP"] for _, b in pairs],
+            np.array([a["resampled"] for a, _ in pairs], float),
+            np.array([b["resampled"] for _, b in pairs], float),
+            self.plan["val_pictures"],
+        )
+
+
+def _plain(measures: Line) -> Line:
+    return {k: v for k, v in measures.items() if not isinstance(v, list)}
+
+
+def _as_data(entry: Entry) -> Line:
+    d = entry.difference
+    spread = {n: [_mean(entry.values(n)), _sd(entry.values(n))] for n in SHOWN}
+    measures = sorted({n for row in entry.rows for n in _plain(row["measures"])})
+    return {
+        "name": entry.name,
+        "seeds": [row["seed"] for row in entry.rows],
+        "mean_sd": spread,
+        "measures": {n: [_mean(entry.measured(n)), _sd(entry.measured(n))] for n in measures},
+        "difference": None
+        if d is None
+        else {"mean": d.mean, "low": d.low, "high": d.high, "per_seed": d.per_seed},
+        "verdict": entry.verdict,
+        "failures": [f["traceback"] for f in entry.failures],
+    }
+
+
+def _mean(values: list[float]) -> float | None:
+    return round(float(np.mean(values)), 6) if values else None
+
+
+def _sd(values: list[float]) -> float | None:
+    return round(float(np.std(values, ddof=1)), 6) if len(values) > 1 else None

@@ -1,0 +1,190 @@
+r"""# Job: one run of a study, from a value to a row
+
+A job is a value: it can be written as JSON, run in another process or on another machine, and gives
+the same row there. Its **fingerprint** (configuration, recipe, start, training data) names its
+folder, so that a run two studies have in common is trained once.
+
+| in a row     | what it is                                                                   |
+|--------------|------------------------------------------------------------------------------|
+| `scores`     | view → COCO's numbers and `resampled`, AP on each bootstrap replicate        |
+| `curve`      | (pictures seen, AP) on the first validation pictures, while it learned       |
+| `measures`   | what the study's own measures said                                           |
+| `parameters` | numbers that learn                                                           |
+| `cost`       | seconds, date, machine: everything that another run would not repeat         |
+"""
+
+import hashlib
+import inspect
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from rtdetr_lab.ablations.pictures import First
+from rtdetr_lab.ablations.variant import Setup
+from rtdetr_lab.config import to_dict
+from rtdetr_lab.data.batch import Dataset
+
+CURVE_PICTURES = 100
+
+Row = dict[str, Any]
+Views = Callable[[Any], Mapping[str, Any]]
+Measure = Callable[[nn.Module, list[list[Any]]], Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class AsTrained:
+    """The model as it is, and no other reading of it."""
+
+    def __call__(self, model: Any) -> Mapping[str, Any]:
+        return {"": model}
+
+
+@dataclass(frozen=True)
+class Task:
+    """What all runs of a study share: pictures to learn from and to be judged by, how a trained
+    model is read, and what is measured besides AP."""
+
+    train: Dataset
+    val: Dataset
+    views: Views = field(default_factory=AsTrained)
+    measures: tuple[Measure, ...] = ()
+    device: str | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """One variant with one seed."""
+
+    variant: str
+    seed: int
+    setup: Setup
+    task: Task
+
+    @property
+    def key(self) -> str:
+        """What the journal calls it."""
+        return f"{self.variant} #{self.seed}"
+
+    @property
+    def fingerprint(self) -> str:
+        """Names the run: the same whatever the study, the variant's name and the views."""
+        return fingerprint(self.setup, self.task.train)
+
+
+def fingerprint(setup: Setup, train: Dataset) -> str:
+    """Sixteen hex digits of everything that decides what a run learns."""
+    from rtdetr_lab.training.fingerprint import fingerprint as of_data
+
+    tree = [_encoded(setup), of_data(train)]
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _encoded(setup: Setup) -> Any:
+    """A reader's own class counts with its code: edited in a notebook, it is another run."""
+    tree = to_dict(setup)
+    return [tree, sorted(_own_code(setup))]
+
+
+def _own_code(value: Any) -> set[str]:
+    found: set[str] = set()
+    kind = value if callable(value) and hasattr(value, "__qualname__") else type(value)
+    if not str(kind.__module__).startswith(("rtdetr_lab", "torch", "builtins")):
+        try:
+            found.add(inspect.getsource(kind))
+        except (OSError, TypeError):
+            found.add(repr(kind))  # typed into a prompt: there is no source to look at
+    if isinstance(value, tuple):
+        return found.union(*map(_own_code, value))
+    for name in getattr(type(value), "__dataclass_fields__", {}):
+        found |= _own_code(getattr(value, name))
+    return found
+
+
+def execute(job: Job, runs: Path) -> Row:
+    """Train (or go on, or find it done), judge, and return the row. The folder of the run is
+    `runs / fingerprint`."""
+    began = time.monotonic()
+    run = trained(job.setup, job.task, runs)
+    if not run.finished:
+        raise KeyboardInterrupt  # `train` has saved its state and says so by returning early
+    seconds = max((r["seconds"] for r in run.history), default=0.0)
+    scores, measures = judged(run.model, job.task)
+    _tidy(runs / job.fingerprint)
+    whole = time.monotonic() - began
+    return {
+        "variant": job.variant,
+        "seed": job.seed,
+        "run": job.fingerprint,
+        "pictures": run.step * job.setup.recipe.batch_size,
+        "parameters": sum(p.numel() for p in run.model.parameters()),
+        "scores": scores,
+        "measures": measures,
+        "curve": [[r["pictures"], r["AP"]] for r in run.history if "AP" in r],
+        "cost": {"train_s": round(seconds, 2), "whole_s": round(whole, 2), **_machine()},
+    }
+
+
+def trained(setup: Setup, task: Task, runs: Path) -> Any:
+    """The `Run` of a setup; the one it starts from comes first."""
+    from rtdetr_lab.evaluation.evaluate import evaluate
+    from rtdetr_lab.training import train
+
+    folder = runs / fingerprint(setup, task.train)
+    model = setup.cfg
+    if setup.start is not None:
+        before = trained(setup.start, task, runs)
+        if not before.finished:
+            return before
+        model = model.build()
+        model.load_state_dict(before.model.state_dict())
+    few = First(task.val, min(CURVE_PICTURES, len(task.val)))
+    recipe = setup.recipe
+    return train(
+        model,
+        task.train,
+        folder,
+        recipe,
+        validate=(lambda m: evaluate(m, few)) if recipe.eval_every else None,
+        device=task.device,
+        backbone_weights=setup.backbone_weights if setup.start is None else None,
+        progress=False,
+    )
+
+
+def judged(model: nn.Module, task: Task) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(view → scores, measures) on the validation pictures."""
+    from rtdetr_lab.ablations.judge import judge
+
+    with torch.inference_mode():
+        model.eval()
+        scores = {name: judge(view, task.val) for name, view in task.views(model).items()}
+        batches = _batches(task.val) if task.measures else []
+        measures: dict[str, Any] = {}
+        for measure in task.measures:
+            measures |= measure(model, batches)
+    return scores, measures
+
+
+def _batches(data: Dataset) -> list[list[Any]]:
+    from rtdetr_lab.data.batch import in_order
+
+    return list(in_order(data, 16))
+
+
+def _tidy(folder: Path) -> None:
+    """A finished run keeps its last state; what a resume would need besides it is not needed."""
+    for name in ("previous.pt", "best.pt"):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _machine() -> dict[str, Any]:
+    from rtdetr_lab.training.environment import environment
+
+    about = environment()
+    return {k: about[k] for k in ("date", "platform", "torch", "threads", "gpu", "commit")}

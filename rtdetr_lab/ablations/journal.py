@@ -1,0 +1,78 @@
+r"""# Journal: what a study remembers, one line at a time
+
+`journal.jsonl` is appended to and never rewritten. A line is one write followed by a flush to disk,
+so a process killed at any moment leaves whole lines and, at most, one torn tail, which the next
+start cuts off: finished rows stay byte for byte what they were.
+
+| `kind`    | a line for                                                                       |
+|-----------|----------------------------------------------------------------------------------|
+| `plan`    | each start with another plan: variants, hypotheses, differences, seeds, budget   |
+| `row`     | each finished run (`job.py`)                                                     |
+| `failed`  | each failed one, with its traceback; tried again at the next start               |
+| `latency` | the measurement in turn, at the end                                              |
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from rtdetr_lab.errors import DataError
+
+Line = dict[str, Any]
+
+
+class Journal:
+    """The lines of a study, in memory and on disk. One process at a time may write."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.lines: list[Line] = []
+        if path.exists():
+            self.lines = [_parsed(text, path, n) for n, text in enumerate(_whole_lines(path), 1)]
+
+    def append(self, line: Line) -> None:
+        """Write a line so that it is on the disk, whole, when this returns."""
+        text = json.dumps(line, allow_nan=False) + "\n"
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        _cut_torn_tail(self.path)
+        file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            os.write(file, text.encode())
+            os.fsync(file)
+        finally:
+            os.close(file)
+        self.lines.append(json.loads(text))
+
+    def of_kind(self, kind: str) -> list[Line]:
+        """All lines of a kind, oldest first."""
+        return [line for line in self.lines if line["kind"] == kind]
+
+    @property
+    def plan(self) -> Line | None:
+        """The plan that was last begun."""
+        return self.of_kind("plan")[-1] if self.of_kind("plan") else None
+
+
+def _whole_lines(path: Path) -> list[str]:
+    content = path.read_bytes()
+    return content[: content.rfind(b"\n") + 1].decode().splitlines()
+
+
+def _cut_torn_tail(path: Path) -> None:
+    if not path.exists():
+        return
+    content = path.read_bytes()
+    if content and not content.endswith(b"\n"):
+        os.truncate(path, content.rfind(b"\n") + 1)
+
+
+def _parsed(text: str, path: Path, number: int) -> Line:
+    try:
+        line = json.loads(text)
+        if isinstance(line, dict) and isinstance(line.get("kind"), str):
+            return line
+    except json.JSONDecodeError:
+        pass
+    remedy = "remove the line: its run is then judged again, without training"
+    raise DataError(f"{path}:{number}", "is no line of a journal", remedy)

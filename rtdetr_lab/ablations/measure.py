@@ -1,0 +1,76 @@
+r"""# Measure: how large, how much arithmetic, how fast
+
+**Latency is measured in turn.** A machine is faster in one minute than in the next; measured one
+after the other, variants would differ by that. So every round times each variant once, and what is
+compared are medians over rounds, with the quartiles as spread.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+
+from rtdetr_lab.ablations.job import Task
+from rtdetr_lab.ablations.variant import Setup
+
+STEPS = 2
+"""Steps that are timed for an estimate, after one that is not."""
+
+
+def profile(cfg: Any, size: tuple[int, int]) -> dict[str, Any]:
+    """`parameters`, and `gflops` of one picture: 2 · multiply-adds of convolutions and matrix
+    products, as published numbers count them."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model = cfg.build().eval()
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        model(torch.zeros(1, 3, *size))
+    return {
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "gflops": round(counter.get_total_flops() / 1e9, 4),
+    }
+
+
+def seconds_per_picture(setup: Setup, task: Task) -> float:
+    """Of training, from a few steps on the study's own pictures."""
+    from rtdetr_lab.training.stream import batches
+    from rtdetr_lab.training.trainer import Trainer
+
+    device = torch.device(task.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    trainer = Trainer(setup.cfg.build(), setup.recipe, device)
+    order = (setup.recipe.batch_size, 0, 0, STEPS + 1, 0, setup.recipe.augment)
+    times = []
+    for images, targets in islice(batches(task.train, *order), STEPS + 1):
+        began = time.perf_counter()
+        trainer.learn(images, targets)
+        times.append(time.perf_counter() - began)
+    whole = min(times[1:]) / setup.recipe.batch_size
+    before = setup.start
+    if before is None:
+        return whole
+    part = before.recipe.num_pictures / max(1, setup.recipe.num_pictures)
+    return whole * (1 + part)
+
+
+def latencies(
+    setups: Mapping[str, Setup], size: Sequence[int], rounds: int
+) -> dict[str, dict[str, float]]:
+    """Variant → median, quartiles (ms) of one picture through the freshly built model."""
+    models = {name: setup.cfg.build().eval() for name, setup in setups.items()}
+    picture = torch.rand(1, 3, *size)
+    times: dict[str, list[float]] = {name: [] for name in models}
+    with torch.inference_mode():
+        for _ in range(rounds + 1):
+            for name, model in models.items():
+                began = time.perf_counter()
+                model(picture)
+                times[name].append(1000 * (time.perf_counter() - began))
+    return {name: _summary(found[1:]) for name, found in times.items()}  # the first one warms up
+
+
+def _summary(milliseconds: Sequence[float]) -> dict[str, float]:
+    low, middle, high = np.percentile(milliseconds, [25, 50, 75])
+    return {"median": round(middle, 3), "low": round(low, 3), "high": round(high, 3)}

@@ -1,0 +1,194 @@
+r"""# Page: a report as Markdown, and as one HTML file that needs nothing else"""
+
+import base64
+import html
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from rtdetr_lab.ablations.findings import SHOWN, Entry, Findings
+from rtdetr_lab.ablations.studies import TABLES
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
+  color: #222; background: #fff }
+.wide { overflow-x: auto } img { max-width: 100%; height: auto }
+table { border-collapse: collapse; margin: 1rem 0; font-size: 13px }
+th, td { border-bottom: 1px solid #ccc; padding: .25rem .6rem; text-align: left }
+code, pre { background: #f3f3f3; font-size: 13px } pre { padding: .6rem; overflow-x: auto }
+"""
+
+Table = list[list[str]]
+
+
+def results(report: Findings) -> Table:
+    """Head and rows: what was reached, at what price, and whether it differs."""
+    latency = report.latency
+    measures = sorted({n for e in report.entries for row in e.rows for n in _numbers(row)})
+    head = ["variant", *SHOWN, *measures, "params (M)", "GFLOPs", "ms", "difference to reference"]
+    return [head, *(_cells(e, measures, latency) for e in report.entries)]
+
+
+def _cells(entry: Entry, measures: list[str], latency: Mapping[str, Any]) -> list[str]:
+    scores = [_mean_sd([100 * v for v in entry.values(n)], 1) for n in SHOWN]
+    said = [_mean_sd(entry.measured(n), 2) for n in measures]
+    ms = latency.get(entry.variant["name"]) if not entry.view else None
+    speed = f"{ms['median']:.1f} ({ms['low']:.1f}–{ms['high']:.1f})" if ms else ""
+    whole = not entry.view
+    size = f"{entry.variant['parameters'] / 1e6:.2f}" if whole else ""
+    flops = f"{entry.variant['gflops']:.3f}" if whole else ""
+    return [entry.name, *scores, *said, size, flops, speed, entry.verdict]
+
+
+def changes(report: Findings) -> Table:
+    """Head and rows: what each variant changes, and why one would."""
+    rows = []
+    for v in report.plan["variants"]:
+        found = "; ".join(f"`{path}`: {a} → {b}" for path, a, b in v["differences"])
+        rows.append([v["name"], found or "nothing: the reference", v["hypothesis"]])
+    return [["variant", "changes", "hypothesis"], *rows]
+
+
+def order_sentence(report: Findings) -> str:
+    """The miniature's order beside the paper's, and the pairs on which they disagree."""
+    published = dict(TABLES[report.name].published) if report.name in TABLES else {}
+    found = {e.name: float(np.mean(e.values("AP"))) for e in report.entries if e.values("AP")}
+    both = [n for n in published if n in found]
+    if len(both) < 2:
+        return "The papers give no numbers for these rows."
+    theirs = sorted(both, key=lambda n: published[n])
+    ours = sorted(both, key=lambda n: found[n])
+    pairs = [(a, b) for i, a in enumerate(theirs) for b in theirs[i + 1 :]]
+    pairs = [(a, b) for a, b in pairs if published[a] != published[b]]
+    wrong = [f"{a} above {b}" for a, b in pairs if found[a] > found[b]]
+    agree = f"{len(pairs) - len(wrong)} of {len(pairs)} pairs are in the paper's order"
+    text = f"Paper: {' < '.join(theirs)}. Here: {' < '.join(ours)}. {agree}"
+    return f"{text}; the others: {', '.join(wrong)}." if wrong else f"{text}."
+
+
+def power_sentence(report: Findings) -> str:
+    """How small a difference the study could have shown."""
+    widths = [100 * e.difference.half_width for e in report.entries if e.difference]
+    clear = [e for e in report.entries if e.difference and e.difference.is_clear]
+    if not widths:
+        return "There is nothing to compare yet."
+    return (
+        f"{len(clear)} of {len(widths)} intervals exclude zero. Half an interval is "
+        f"{min(widths):.1f} to {max(widths):.1f} points of AP, {np.median(widths):.1f} in the "
+        "middle: smaller differences than that cannot be told from chance here."
+    )
+
+
+def facts(report: Findings) -> list[str]:
+    """Command, data, budget, machine, date, cost: one sentence each."""
+    plan, cost = report.plan, report.cost
+    height, width = plan["picture_size"]
+    command = shlex.join(str(part) for part in plan["command"][1:])
+    return [
+        f"Command: `rtdetr-lab {command}`; report again: add `--report-only`.",
+        f"Runs: {cost['runs']}, each on {plan['pictures']} pictures of {height}×{width}; seeds "
+        f"{', '.join(map(str, plan['seeds']))}; judged on {plan['val_pictures']} pictures.",
+        f"Cost: {cost['train_hours']:.2f} h of training, {_threads(cost['threads'])}. "
+        f"Date: {cost['date']}. Machine: {'; '.join(cost['machine'])}. "
+        f"Commit: {', '.join(cost['commits'])}.",
+    ]
+
+
+def markdown_of(report: Findings, images: Mapping[str, str] | None = None) -> str:
+    """`images` maps titles to links; without it there are none."""
+    table = TABLES.get(report.name)
+    lines = [f"# Ablation: {report.name}", ""]
+    if table:
+        lines += [f"{table.question} ({table.source})", ""]
+    lines += [_markdown_table(results(report)), ""]
+    lines += [power_sentence(report), "", "**Order.** " + order_sentence(report), ""]
+    for title, link in (images or {}).items():
+        lines += [f"![{title}]({link})", ""]
+    lines += ["## What was changed", "", _markdown_table(changes(report)), ""]
+    lines += ["## How", "", *(f"- {fact}" for fact in facts(report)), ""]
+    lines += _failures(report)
+    return "\n".join(lines)
+
+
+def html_of(report: Findings, images: Mapping[str, bytes]) -> str:
+    """One page: nothing is loaded from elsewhere. `images` are PNG by title."""
+    table = TABLES.get(report.name)
+    title = html.escape(f"Ablation: {report.name}")
+    parts = [f"<h1>{title}</h1>"]
+    if table:
+        parts.append(_p(f"{table.question} ({table.source})"))
+    parts += [_html_table(results(report)), _p(power_sentence(report))]
+    parts.append(_p("Order. " + order_sentence(report)))
+    for name, png in images.items():
+        data = base64.b64encode(png).decode()
+        parts.append(f'<img alt="{html.escape(name)}" src="data:image/png;base64,{data}">')
+    parts += ["<h2>What was changed</h2>", _html_table(changes(report)), "<h2>How</h2>"]
+    parts += [_p(fact) for fact in facts(report)]
+    parts += [f"<pre>{html.escape(text)}</pre>" for text in _failures(report)]
+    body = "\n".join(parts)
+    meta = '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+    head = f"{meta}<title>{title}</title><style>{STYLE}</style>"
+    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>{body}</body></html>\n'
+
+
+def _failures(report: Findings) -> list[str]:
+    found = [(e.name, f) for e in report.entries for f in e.failures]
+    lines = ["## Failed", ""] if found else []
+    for name, failure in found:
+        lines += [f"{name}, seed {failure['seed']}:", "", "```", failure["traceback"], "```", ""]
+    return lines
+
+
+def _numbers(row: Mapping[str, Any]) -> list[str]:
+    return [n for n, v in row["measures"].items() if not isinstance(v, list)]
+
+
+def _mean_sd(values: list[float], digits: int) -> str:
+    if not values:
+        return "–"
+    mean = f"{np.mean(values):.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ± {np.std(values, ddof=1):.{digits}f}"
+
+
+def _threads(counts: list[int]) -> str:
+    return " and ".join(f"{n} thread{'s' if n > 1 else ''}" for n in counts)
+
+
+def _markdown_table(table: Table) -> str:
+    rows = [[cell.replace("|", "\\|") for cell in row] for row in table]
+    rows.insert(1, ["---"] * len(rows[0]))
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _html_table(table: Table) -> str:
+    def line(row: list[str], tag: str) -> str:
+        return "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row)
+
+    head, *rows = table
+    body = "".join(f"<tr>{line(row, 'td')}</tr>" for row in rows)
+    return f'<div class="wide"><table><tr>{line(head, "th")}</tr>{body}</table></div>'
+
+
+def _p(text: str) -> str:
+    return f"<p>{html.escape(text)}</p>"
+
+
+def catalogue() -> str:
+    """Every study with its rows and hypotheses, as `docs/ablations.md` holds them."""
+    from rtdetr_lab.ablations.bases import full_size
+
+    base, lines = full_size("r50"), []
+    for name, table in TABLES.items():
+        published = dict(table.published)
+        rows = [
+            [v.name, v.hypothesis, str(published.get(v.name, ""))] for v in table.rows(base.cfg)
+        ]
+        lines += [f"### {name}", "", f"{table.question} *{table.source}*", ""]
+        lines += [_markdown_table([["row", "hypothesis", "AP (paper)"], *rows]), ""]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(catalogue())

@@ -1,0 +1,80 @@
+r"""# Plan: what a study will do, as one line of its journal
+
+It holds everything a report needs besides the results: names, hypotheses, differences, sizes, and
+which run folder belongs to which variant and seed. So a report can be made again years later,
+without the notebook its variants were written in.
+
+A budget in time becomes a number of pictures here, once: some steps of every variant are timed, and
+all variants get equally many.
+"""
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rtdetr_lab.ablations.job import Task, fingerprint
+from rtdetr_lab.ablations.journal import Line
+from rtdetr_lab.ablations.measure import profile, seconds_per_picture
+from rtdetr_lab.ablations.variant import Setup, Variant, described, with_seed
+from rtdetr_lab.training.stop import seconds_of
+
+RESERVE = 0.8
+"""Part of a time budget that is given to training steps; the rest is for judging."""
+
+
+def pictures_for(
+    budget: str, setups: Mapping[str, Setup], task: Task, num_seeds: int
+) -> tuple[int, dict[str, float]]:
+    """(pictures per run, seconds per picture of every variant) for a time like "20m"."""
+    began = time.monotonic()
+    speed = {name: seconds_per_picture(setup, task) for name, setup in setups.items()}
+    free = RESERVE * seconds_of(budget) - (time.monotonic() - began)
+    size = next(iter(setups.values())).recipe.batch_size
+    count = int(free / (sum(speed.values()) * num_seeds)) // size * size
+    return max(size, count), speed
+
+
+def plan_line(
+    variants: Sequence[Variant],
+    setups: Mapping[str, Setup],
+    reference: str,
+    task: Task,
+    seeds: Sequence[int],
+    speed: Mapping[str, float],
+) -> Line:
+    """The variants and how they are judged; the study adds its name and budget."""
+    height, width = task.val[0].image.shape[-2:]
+    return {
+        "kind": "plan",
+        "reference": reference,
+        "variants": [
+            {
+                **described_variant(v, setups, reference),
+                "s_per_picture": round(speed[v.name], 5),
+                **profile(setups[v.name].cfg, (height, width)),
+            }
+            for v in variants
+        ],
+        "runs": {
+            name: [fingerprint(with_seed(setup, s), task.train) for s in seeds]
+            for name, setup in setups.items()
+        },
+        "seeds": list(seeds),
+        "pictures": setups[reference].recipe.num_pictures,
+        "val_pictures": len(task.val),
+        "picture_size": [height, width],
+        "command": sys.argv,
+    }
+
+
+def described_variant(
+    variant: Variant, setups: Mapping[str, Setup], reference: str
+) -> dict[str, Any]:
+    """Name, hypothesis and differences, as the journal keeps them."""
+    found = described(setups[reference], setups[variant.name])
+    return {
+        "name": variant.name,
+        "hypothesis": variant.hypothesis,
+        "differences": [list(difference) for difference in found],
+    }

@@ -1,0 +1,218 @@
+r"""# Study: a base, changes of it, and several seeds
+
+    study = Study(rtdetr_nano(10), [no_aifi, two_layers], seeds=(0, 1, 2), budget=6400)
+    study.run()                      # in this process; LocalProcesses(), Submitit(…) elsewhere
+    print(study.report().markdown)
+
+Every (variant, seed) is one run folder, and the study is a journal (`journal.py`): stopped at any
+moment, the same call goes on; a variant that fails is reported and does not stop the others. All
+runs see equally many pictures, in an order that follows from the seed alone: **the same seed is a
+pair**, and differences are taken within pairs.
+
+The budget is a number of pictures per run, or a time for the whole study ("20m"), from which the
+number follows by measuring a few steps of every variant.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from rtdetr_lab.ablations.bases import short_recipe, small_world
+from rtdetr_lab.ablations.executors import Executor, InProcess, Outcome
+from rtdetr_lab.ablations.job import AsTrained, Job, Measure, Task, Views
+from rtdetr_lab.ablations.journal import Journal, Line
+from rtdetr_lab.ablations.measure import latencies, seconds_per_picture
+from rtdetr_lab.ablations.plan import described_variant, pictures_for, plan_line
+from rtdetr_lab.ablations.report import Report, report_of
+from rtdetr_lab.ablations.variant import Change, Setup, Variant, variant, with_seed
+from rtdetr_lab.config import require
+from rtdetr_lab.data.batch import Dataset
+from rtdetr_lab.training.state import lock
+
+
+@runtime_checkable
+class Watch(Protocol):
+    """Told what happens while a study runs (`progress.py` shows it)."""
+
+    def started(self, job: Job) -> None:
+        """A run begins."""
+
+    def ended(self, outcome: Outcome) -> None:
+        """A run is done, or failed."""
+
+
+class Unwatched:
+    """Nobody looks."""
+
+    def started(self, job: Job) -> None:
+        """A run begins."""
+
+    def ended(self, outcome: Outcome) -> None:
+        """A run is done, or failed."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """`base` is a model's configuration, or a `Setup` for another recipe; `data` is (train, val).
+
+    `views` reads a trained model in several ways (each becomes a row), `measures` say more than AP.
+    The variant that changes nothing is what the others are compared with; without one it is added
+    as `base`.
+    """
+
+    base: Any
+    variants: Sequence[Change | Variant]
+    seeds: Sequence[int] = (0, 1, 2)
+    budget: int | str = 6400
+    data: tuple[Dataset, Dataset] = field(default_factory=small_world)
+    name: str = "study"
+    folder: Path = Path("runs/ablations")
+    views: Views = field(default_factory=AsTrained)
+    measures: tuple[Measure, ...] = ()
+    curve_points: int = 4
+    latency_rounds: int = 20
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        names = [v.name for v in self._rows]
+        twice = sorted({n for n in names if names.count(n) > 1})
+        require(not twice, "variants", f"{twice} are there twice", "give each its own name")
+        require(self.seeds, "seeds", "are none", "give at least one; three show a spread")
+        require(len(set(self.seeds)) == len(self.seeds), "seeds", "repeat", "give each once")
+
+    @cached_property
+    def _setup(self) -> Setup:
+        return self.base if isinstance(self.base, Setup) else Setup(self.base, short_recipe())
+
+    @cached_property
+    def _rows(self) -> tuple[Variant, ...]:
+        rows = tuple(map(variant, self.variants))
+        if any(row(self._setup) == self._setup for row in rows):
+            return rows
+        return (Variant("base", _unchanged, "What the variants change."), *rows)
+
+    @property
+    def reference(self) -> str:
+        """The variant that changes nothing: what the others are compared with."""
+        return next(row.name for row in self._rows if row(self._setup) == self._setup)
+
+    @cached_property
+    def task(self) -> Task:
+        """What all runs share."""
+        train, val = self.data
+        return Task(train, val, self.views, self.measures, self.device)
+
+    @property
+    def home(self) -> Path:
+        """The study's folder; run folders lie beside it, in `runs`."""
+        return Path(self.folder) / self.name
+
+    @property
+    def journal(self) -> Journal:
+        """What is known so far."""
+        return Journal(self.home / "journal.jsonl")
+
+    def setups(self, num_pictures: int) -> dict[str, Setup]:
+        """Variant → setup, at so many pictures a run."""
+        steps = -(-num_pictures // self._setup.recipe.batch_size)
+        every = max(1, steps // self.curve_points) if self.curve_points else 0
+        recipe = replace(self._setup.recipe, num_pictures=num_pictures, eval_every=every)
+        base = replace(self._setup, recipe=recipe)
+        return {row.name: row(base) for row in self._rows}
+
+    def jobs(self, num_pictures: int) -> list[Job]:
+        """All runs, seed by seed: a study that is stopped has whole pairs."""
+        setups = self.setups(num_pictures)
+        return [
+            Job(name, seed, with_seed(setup, seed), self.task)
+            for seed in self.seeds
+            for name, setup in setups.items()
+        ]
+
+    def plan(self) -> Line:
+        """What would be done, measured where it must be: the line a journal begins with."""
+        first = self.setups(self.budget if isinstance(self.budget, int) else 1)
+        if isinstance(self.budget, str):
+            count, speed = pictures_for(self.budget, first, self.task, len(self.seeds))
+        else:
+            count = self.budget
+            speed = {name: seconds_per_picture(s, self.task) for name, s in first.items()}
+        args = (self.setups(count), self.reference, self.task, self.seeds, speed)
+        line = plan_line(self._rows, *args)
+        return {**line, "name": self.name, "budget": self.budget}
+
+    def run(
+        self,
+        executor: Executor | None = None,
+        watch: Callable[[Line, Journal], AbstractContextManager[Watch]] | None = None,
+    ) -> Report:
+        """Do what is still to be done, and return the report. Failed runs are tried again."""
+        with lock(self.home):
+            journal = self.journal
+            plan = self._plan_for(journal)
+            with watch(plan, journal) if watch else nullcontext(Unwatched()) as watching:
+                self._finish(journal, plan, executor or InProcess(), watching)
+            if self.latency_rounds and not _measured(journal, plan):
+                setups = self.setups(plan["pictures"])
+                found = latencies(setups, plan["picture_size"], self.latency_rounds)
+                journal.append({"kind": "latency", "milliseconds": found})
+        return self.report()
+
+    def report(self) -> Report:
+        """Everything the journal says, without training anything."""
+        return report_of(self.journal)
+
+    def _plan_for(self, journal: Journal) -> Line:
+        """The plan the journal began with if this is the same study, or a new one."""
+        last = journal.plan
+        if last and self._is(last):
+            return last
+        plan = self.plan()
+        journal.append(plan)
+        return plan
+
+    def _is(self, plan: Line) -> bool:
+        """Whether a journal's plan is what this study would do."""
+        setups = self.setups(plan["pictures"])
+        keep = ("name", "hypothesis", "differences")
+        then = [{k: v[k] for k in keep} for v in plan["variants"]]
+        now = [described_variant(row, setups, self.reference) for row in self._rows]
+        head = [plan[k] for k in ("reference", "seeds", "budget", "val_pictures")]
+        mine = [self.reference, list(self.seeds), self.budget, len(self.task.val)]
+        return now == then and head == mine
+
+    def _finish(self, journal: Journal, plan: Line, executor: Executor, watch: Watch) -> None:
+        done = {(r["variant"], r["seed"], r["run"]) for r in journal.of_kind("row")}
+        jobs = self.jobs(plan["pictures"])
+        missing = [j for j in jobs if (j.variant, j.seed, j.fingerprint) not in done]
+        runs = Path(self.folder) / "runs"
+        for outcome in executor(missing, self.home, runs, watch.started):
+            journal.append(_line(outcome))
+            watch.ended(outcome)
+
+
+def _unchanged(setup: Setup) -> Setup:
+    return setup
+
+
+def _measured(journal: Journal, plan: Line) -> bool:
+    """Whether the last latencies are those of this plan's variants."""
+    wanted = {v["name"] for v in plan["variants"]}
+    found = journal.of_kind("latency")
+    return bool(found) and set(found[-1]["milliseconds"]) == wanted
+
+
+def _line(outcome: Outcome) -> Line:
+    if outcome.row is not None:
+        return {"kind": "row", **outcome.row}
+    job = outcome.job
+    return {
+        "kind": "failed",
+        "variant": job.variant,
+        "seed": job.seed,
+        "run": job.fingerprint,
+        "traceback": outcome.error,
+    }

@@ -1,0 +1,50 @@
+r"""# Worker: one run of a study in a process of its own
+
+    python -m rtdetr_lab.ablations.worker JOB.json JOB.row.json RUNS
+
+Reads a job, leaves a row or a traceback. Under torchrun every rank trains and rank 0 answers. It
+ends when the study that started it is gone, so that the run's folder is free for the next start.
+"""
+
+import json
+import os
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from rtdetr_lab.ablations.job import execute
+from rtdetr_lab.config import from_json
+from rtdetr_lab.training.state import write_file
+
+
+def main(job: str, answer: str, runs: str) -> int:
+    """Execute the job; 0 if it gave a row."""
+    parent = os.environ.get("RTDETR_LAB_PARENT")
+    if parent:
+        threading.Thread(target=_end_with, args=(int(parent),), daemon=True).start()
+    said: dict[str, Any]
+    try:
+        said = {"row": execute(from_json(Path(job).read_text(encoding="utf8")), Path(runs))}
+    except KeyboardInterrupt:
+        return 130  # paused: the next start goes on
+    except Exception:
+        said = {"error": traceback.format_exc()}
+    if os.environ.get("RANK", "0") == "0":
+        write_file(Path(answer), json.dumps(said).encode())
+    return 0 if "row" in said else 1
+
+
+def _end_with(parent: int) -> None:
+    while True:
+        time.sleep(0.5)
+        try:
+            os.kill(parent, 0)
+        except OSError:
+            os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

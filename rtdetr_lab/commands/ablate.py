@@ -1,0 +1,166 @@
+"""# Ablate: swap a part, get a table you can believe
+
+    rtdetr-lab ablate encoder --seeds 3 --budget 20m
+    rtdetr-lab ablate encoder --dry-run          # the plan, parameters, time
+    rtdetr-lab ablate encoder --report-only      # the report again, without training
+
+The same command continues a study that was stopped. The paper's own table is the same command with
+`--preset r50 --data COCO_FOLDER --size 640 --pictures 1400000`.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from rtdetr_lab.commands.base import DONE, FAILED, Command, say
+from rtdetr_lab.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rtdetr_lab.ablations.executors import Executor
+    from rtdetr_lab.ablations.study import Study
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ablate(Command):
+    """Train the variants of a study with several seeds, and report."""
+
+    study: Annotated[str, tyro.conf.Positional]
+    """encoder, selection, decoder-depth, sampling-points, discrete, denoising, losses, queries,
+    look-forward-twice or detr-vs-rtdetr."""
+    seeds: int = 3
+    """How many: 0, 1, 2 …"""
+    budget: str | None = None
+    """Time for the whole study (20m, 2h), from which the pictures per run follow."""
+    pictures: int = 6400
+    """Pictures per run, where no time is given."""
+    only: tuple[str, ...] = ()
+    """Some of the variants, by name; the one that is compared with is always there."""
+    preset: str = "nano"
+    """Base: nano, r18, r34, r50_m, r50, r101."""
+    data: str = "shapes"
+    """`shapes` (drawn, small and hard), or a folder with COCO annotations train and val."""
+    size: int | None = None
+    """Height and width the model sees; default: 128 for shapes, 640 for folders."""
+    backbone_weights: str | None = None
+    """Weights the backbones begin with: a model's name, hub id or file; `none` begins from nothing.
+    Default: nano's own for nano."""
+    out: Path = Path("runs/ablations")
+    """Folder of studies, their journals and runs."""
+    report: Path | None = None
+    """Where the report goes; default: OUT/STUDY/report."""
+    dry_run: bool = False
+    """Print the plan: variants, differences, parameters, time. Nothing is trained or kept."""
+    report_only: bool = False
+    """Write the report from the journal. Nothing is trained."""
+    workers: int = 1
+    """Runs at a time; more than one makes each a process of its own."""
+    threads: int = 1
+    """Threads for the arithmetic of each run."""
+    cluster: str | None = None
+    """Submit the runs with submitit: slurm, or local to try it."""
+    torchrun: int | None = None
+    """Make every run a distributed job of so many processes."""
+    amp: bool = False
+    """Compute in bfloat16."""
+    device: str | None = None
+    """cpu, cuda …; default: the GPU where there is one."""
+
+    def run(self) -> int:
+        import torch
+
+        torch.set_num_threads(self.threads)
+        study = self._study()
+        if self.dry_run:
+            return show(study, self.workers)
+        if not self.report_only:
+            from rtdetr_lab.ablations.progress import shown
+
+            study.run(self._executor(), watch=shown)
+        report = study.report()
+        for path in report.save(self.report or study.home / "report"):
+            say(str(path))
+        failed = [e for e in report.entries if e.failures]
+        for entry in report.entries:
+            say(f"{entry.name}: {entry.verdict}")
+        return FAILED if failed else DONE
+
+    def _study(self) -> "Study":
+        from rtdetr_lab.ablations.studies import TABLES
+        from rtdetr_lab.ablations.study import Study
+
+        if self.study not in TABLES:
+            what = f"{self.study!r} is no study"
+            raise ConfigError("ablate", what, f"use one of {', '.join(TABLES)}")
+        table, base = TABLES[self.study], self._base()
+        return Study(
+            base,
+            _chosen(table.rows(base.cfg), self.only, base),
+            seeds=tuple(range(self.seeds)),
+            budget=self.pictures if self.budget is None else self.budget,
+            data=self._pictures(),
+            name=self.study,
+            folder=self.out,
+            views=table.views,
+            measures=table.measures,
+            device=self.device,
+        )
+
+    def _base(self) -> Any:
+        from dataclasses import replace
+
+        from rtdetr_lab.ablations.bases import full_size, miniature
+
+        count = None if self.data == "shapes" else len(self._pictures()[0].names)
+        base = miniature() if self.preset == "nano" else full_size(self.preset)
+        if count is not None:
+            base = replace(base, cfg=replace(base.cfg, num_classes=count))
+        if self.backbone_weights:
+            chosen = None if self.backbone_weights == "none" else self.backbone_weights
+            base = replace(base, backbone_weights=chosen)
+        return replace(base, recipe=replace(base.recipe, amp=self.amp))
+
+    def _pictures(self) -> Any:
+        from rtdetr_lab.ablations.bases import small_world, stored
+
+        if self.data == "shapes":
+            return small_world(self.size or 128, self.pictures)
+        return stored(self.data, self.size or 640)
+
+    def _executor(self) -> "Executor":
+        from rtdetr_lab.ablations.cluster import Submitit
+        from rtdetr_lab.ablations.executors import PYTHON, InProcess, LocalProcesses
+
+        command: tuple[str, ...] = PYTHON
+        if self.torchrun:
+            command = ("torchrun", f"--nproc-per-node={self.torchrun}", "-m")
+        if self.cluster:
+            return Submitit(self.cluster, command=command)
+        if self.workers > 1 or self.torchrun:
+            return LocalProcesses(self.workers, self.threads, command=command)
+        return InProcess()
+
+
+def _chosen(rows: Any, only: tuple[str, ...], base: Any) -> Any:
+    names = [row.name for row in rows]
+    if unknown := sorted(set(only) - set(names)):
+        raise ConfigError("--only", f"{unknown} are not in this study", f"it has {names}")
+    return [r for r in rows if not only or r.name in only or r(base) == base]
+
+
+def show(study: "Study", workers: int) -> int:
+    """Print the plan of a study."""
+    from rtdetr_lab.ablations.progress import estimate
+
+    plan = study.plan()
+    seeds, pictures = len(plan["seeds"]), plan["pictures"]
+    say(f"{plan['name']}: {len(plan['variants'])} variants × {seeds} seeds × {pictures} pictures")
+    for row in plan["variants"]:
+        size = f"{row['parameters'] / 1e6:.2f} M, {row['gflops']:.2f} GFLOPs"
+        speed = f"{1 / row['s_per_picture']:.1f} pictures/s"
+        say(f"  {row['name']}: {size}, {speed}")
+        for path, before, after in row["differences"]:
+            say(f"      {path}: {before} → {after}")
+    say(f"about {estimate(plan, workers)} of training with {workers} at a time")
+    return DONE

@@ -1,0 +1,182 @@
+r"""# Ablation: which variant, how sure, at what price
+
+| figure         | shows                                                                           |
+|----------------|---------------------------------------------------------------------------------|
+| `score_bars`   | a mean per variant, its standard deviation, and every seed as a dot             |
+| `differences`  | paired differences to the reference with their intervals; zero is a line        |
+| `score_curves` | AP over pictures seen, the mean of the seeds and their range                    |
+| `front`        | AP against latency, both with their spread, and who is beaten by nobody         |
+| `score_iou`    | scores of proposals against the overlap of their boxes, two variants            |
+
+Bars begin at zero: a bar that does not would show differences larger than they are. The intervals
+are what decides, so they have a figure of their own.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rtdetr_lab.config import require
+from rtdetr_lab.viz.canvas import new_axes, new_grid, page_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
+"""A second difference beside the colour."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A paired difference and its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def score_bars(
+    scores: Mapping[str, Sequence[float]],
+    reference: str | None = None,
+    label: str = "AP",
+    ax: "Axes | None" = None,
+) -> "Axes":
+    """Horizontal bars: mean over seeds, whiskers of one standard deviation, a dot per seed."""
+    require(scores, "scores", "are empty", "give at least one variant")
+    ax = new_axes(ax, 0.7 + 0.34 * len(scores))
+    page = page_of(ax)
+    for y, (name, values) in enumerate(scores.items()):
+        found = 100 * np.asarray(values, float)
+        if not len(found):
+            ax.annotate("no result", (0, y), xytext=(4, -3), textcoords="offset points", fontsize=8)
+            continue
+        color = page.color(1) if name == reference else page.color(0)
+        spread = found.std(ddof=1) if len(found) > 1 else 0.0
+        ax.barh(y, found.mean(), 0.66, color=color, alpha=0.75)
+        ax.errorbar(found.mean(), y, xerr=spread, color=page.ink, capsize=3, linewidth=1.2)
+        ax.plot(found, np.full(len(found), y + 0.2), ".", color=page.ink, markersize=3.5)
+        edge = max(found.max(), found.mean() + spread)
+        text = f"{found.mean():.1f}" + (f" ± {spread:.1f}" if len(found) > 1 else "")
+        ax.annotate(
+            text, (edge, y), xytext=(5, -3), textcoords="offset points", fontsize=8, color=page.ink
+        )
+    _names_on_the_left(ax, list(scores))
+    ax.set_xlabel(f"{label} (%), mean ± sd over seeds")
+    ax.set_xlim(0, ax.get_xlim()[1] * 1.14)
+    return ax
+
+
+def differences(found: Mapping[str, Interval], reference: str, ax: "Axes | None" = None) -> "Axes":
+    """Dots with intervals; those that exclude zero are filled."""
+    require(found, "found", "is empty", "give at least one difference")
+    ax = new_axes(ax, 0.8 + 0.34 * len(found))
+    page = page_of(ax)
+    ax.axvline(0, color=page.muted, linewidth=1)
+    for y, (_, d) in enumerate(found.items()):
+        clear = d.low > 0 or d.high < 0
+        color = page.color(0 if d.mean > 0 else 5) if clear else page.muted
+        ax.plot([100 * d.low, 100 * d.high], [y, y], color=color, linewidth=2)
+        face = color if clear else page.background
+        ax.plot(100 * d.mean, y, "o", color=color, markerfacecolor=face, markersize=6)
+        ax.annotate(
+            f"{100 * d.mean:+.1f}",
+            (100 * d.mean, y),
+            xytext=(0, 5),
+            textcoords="offset points",
+            fontsize=8,
+            ha="center",
+            color=page.ink,
+        )
+    _names_on_the_left(ax, list(found))
+    ax.set_ylim(len(found) - 0.5, -0.75)
+    ax.set_xlabel(
+        f"difference in AP (points) to “{reference}”, 95 % interval; filled: excludes zero"
+    )
+    return ax
+
+
+def score_curves(
+    curves: Mapping[str, Sequence[Sequence[Sequence[float]]]], ax: "Axes | None" = None
+) -> "Axes":
+    """AP over pictures seen: per variant, one curve per seed as (pictures, AP) pairs."""
+    require(any(curves.values()), "curves", "are empty", "train with eval_every")
+    ax = new_axes(ax, 3.6)
+    page = page_of(ax)
+    for i, (name, seeds) in enumerate(curves.items()):
+        points: dict[float, list[float]] = {}
+        for curve in seeds:
+            for pictures, score in curve:
+                points.setdefault(pictures, []).append(100 * score)
+        x = sorted(points)
+        mean = [float(np.mean(points[at])) for at in x]
+        low, high = [min(points[at]) for at in x], [max(points[at]) for at in x]
+        style = {"color": page.color(i), "marker": MARKERS[i % len(MARKERS)], "markersize": 5}
+        ax.plot(x, mean, label=name, linewidth=1.6, **style)
+        ax.fill_between(x, low, high, color=page.color(i), alpha=0.13, linewidth=0)
+    ax.set(xlabel="pictures seen", ylabel="AP (%), mean and range of seeds", ylim=(0, None))
+    _key_beside(ax)
+    return ax
+
+
+def front(
+    scores: Mapping[str, Sequence[float]],
+    latencies: Mapping[str, Mapping[str, float]],
+    ax: "Axes | None" = None,
+) -> "Axes":
+    """AP against milliseconds; a line joins those that nobody beats in both."""
+    known = {n: 100 * np.asarray(v, float) for n, v in scores.items() if len(v) and n in latencies}
+    require(known, "latencies", "are of other variants", "measure those that have scores")
+    ax = new_axes(ax, 3.6)
+    page = page_of(ax)
+    best = _unbeaten({n: (latencies[n]["median"], float(v.mean())) for n, v in known.items()})
+    steps = sorted((latencies[n]["median"], float(known[n].mean())) for n in best)
+    ax.plot(*zip(*steps, strict=True), color=page.muted, linewidth=1, zorder=0)
+    for i, (name, values) in enumerate(known.items()):
+        t = latencies[name]
+        spread = values.std(ddof=1) if len(values) > 1 else 0.0
+        sides = [[t["median"] - t["low"]], [t["high"] - t["median"]]]
+        style = {"color": page.color(i), "marker": MARKERS[i % len(MARKERS)], "markersize": 7}
+        ax.errorbar(
+            t["median"], values.mean(), xerr=sides, yerr=spread, capsize=2, label=name, **style
+        )
+    ax.set(xlabel="ms per picture (median, quartiles)", ylabel="AP (%), mean ± sd over seeds")
+    _key_beside(ax)
+    return ax
+
+
+def score_iou(
+    points: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    axes: "Sequence[Axes] | None" = None,
+) -> "list[Axes]":
+    """Scatter per variant: score of a proposal to the right, best overlap of its box upwards."""
+    panels = new_grid(axes, len(points), min(3, len(points)), 1.0)
+    for i, (ax, (name, (score, overlap))) in enumerate(zip(panels, points.items(), strict=True)):
+        page = page_of(ax)
+        ax.plot(score, overlap, ".", color=page.color(i), markersize=3, alpha=0.5)
+        ax.axhline(0.5, color=page.muted, linewidth=0.8)
+        ax.axvline(0.5, color=page.muted, linewidth=0.8)
+        ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="class score", ylabel="IoU with an object")
+        ax.set_title(name, fontsize=9)
+    return panels
+
+
+def _unbeaten(places: Mapping[str, tuple[float, float]]) -> list[str]:
+    """Names that no other is both faster and better than."""
+    return [
+        name
+        for name, (ms, score) in places.items()
+        if not any((m <= ms and s > score) or (m < ms and s >= score) for m, s in places.values())
+    ]
+
+
+def _names_on_the_left(ax: "Axes", names: list[str]) -> None:
+    ax.set_yticks(range(len(names)), names, fontsize=8)
+    ax.invert_yaxis()
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def _key_beside(ax: Any) -> None:
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))

@@ -1,0 +1,141 @@
+"""Numbers of a study against cases whose answer is known."""
+
+import numpy as np
+import pytest
+import torch
+
+from rtdetr_lab.ablations.resample import average_precision, picture_weights, ranked_by_class
+from rtdetr_lab.ablations.statistics import nested_interval, paired_difference, verdict
+from rtdetr_lab.data.batch import Truth
+from rtdetr_lab.errors import ConfigError
+from rtdetr_lab.evaluation.coco import coco_metrics, coco_truth
+from rtdetr_lab.evaluation.evaluate import coco_detections
+from rtdetr_lab.images.postprocess import Found
+
+CLASSES = 3
+
+
+def scene(rng, image_id, with_crowd=False):
+    """Some objects, and detections that find most of them more or less well."""
+    count = int(rng.integers(0, 5))
+    corners = rng.uniform(0, 60, (count, 2))
+    boxes = np.concatenate([corners, corners + rng.uniform(8, 40, (count, 2))], axis=1)
+    labels = rng.integers(0, CLASSES, count)
+    crowd = rng.random(count) < (0.3 if with_crowd else 0)
+    truth = Truth(
+        image_id,
+        (100, 100),
+        torch.tensor(labels),
+        torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+        torch.full((count,), 500.0),
+        torch.tensor(crowd),
+    )
+    guess = np.concatenate([boxes + rng.normal(0, 3, boxes.shape), rng.uniform(0, 90, (4, 4))])
+    guess[:, 2:] = np.maximum(guess[:, 2:], guess[:, :2] + 1)
+    said = np.concatenate([labels, rng.integers(0, CLASSES, 4)])
+    order = np.argsort(-rng.random(len(said)))
+    found = Found(
+        torch.tensor(guess[order], dtype=torch.float32),
+        torch.linspace(0.99, 0.01, len(said)),
+        torch.tensor(said[order]),
+        torch.arange(len(said)),
+    )
+    return truth, found
+
+
+def coco_ap(truths, founds):
+    ids = tuple(range(1, CLASSES + 1))
+    detections = [
+        d
+        for truth, found in zip(truths, founds, strict=True)
+        for d in coco_detections(found, truth.image_id, ids)
+    ]
+    return coco_metrics(coco_truth(truths, ["a", "b", "c"], ids), detections).AP
+
+
+@pytest.mark.parametrize("with_crowd", [False, True])
+def test_with_every_picture_once_it_is_cocos_ap(with_crowd):
+    rng = np.random.default_rng(3)
+    truths, founds = zip(*(scene(rng, i, with_crowd) for i in range(30)), strict=True)
+    ours = average_precision(ranked_by_class(truths, founds, CLASSES), np.ones((1, 30), int))
+    assert ours[0] == pytest.approx(coco_ap(truths, founds), abs=1e-9)
+
+
+def test_a_weight_is_how_often_a_picture_is_there():
+    rng = np.random.default_rng(4)
+    truths, founds = zip(*(scene(rng, i) for i in range(12)), strict=True)
+    weights = np.array([[0, 3, 1, 2, 0, 1, 1, 0, 2, 1, 0, 1]])
+    ours = average_precision(ranked_by_class(truths, founds, CLASSES), weights)
+    chosen = [i for i, w in enumerate(weights[0]) for _ in range(w)]
+    copies = [
+        (Truth(n, *[getattr(truths[i], f) for f in FIELDS]), founds[i])
+        for n, i in enumerate(chosen)
+    ]
+    assert ours[0] == pytest.approx(coco_ap(*zip(*copies, strict=True)), abs=5e-3)
+
+
+FIELDS = ("size", "labels", "boxes_xyxy", "areas", "is_crowd")
+
+
+def test_all_runs_are_judged_on_the_same_draws():
+    weights = picture_weights(50, 20)
+    assert (weights == picture_weights(50, 20)).all()
+    assert (weights.sum(1) == 50).all()
+    assert len({tuple(w) for w in weights}) == 20
+
+
+def simulated(rng, seeds=3, pictures=60, replicates=200, by_seed=0.02, by_picture=0.15):
+    """Differences whose truth is 0: a part of each seed, a part of each picture."""
+    of_seed = rng.normal(0, by_seed, seeds)
+    of_picture = rng.normal(0, by_picture, pictures) + rng.normal(0, 0.02, (seeds, pictures))
+    per_seed = of_seed + of_picture.mean(1)
+    weights = rng.multinomial(pictures, np.full(pictures, 1 / pictures), replicates) / pictures
+    return per_seed, of_seed[:, None] + of_picture @ weights.T
+
+
+@pytest.mark.parametrize("by_seed", [0.005, 0.05])
+def test_the_interval_covers_the_truth_as_often_as_it_says_and_the_nested_bootstrap_does_not(
+    by_seed,
+):
+    rng, rounds, ours, nested = np.random.default_rng(5), 250, 0, 0
+    for _ in range(rounds):
+        per_seed, replicates = simulated(rng, by_seed=by_seed)
+        zeros = np.zeros_like(replicates)
+        d = paired_difference(list(per_seed), [0.0] * 3, replicates, zeros, num_pictures=60)
+        ours += d.low <= 0 <= d.high
+        low, high = nested_interval(list(per_seed), replicates, rng)
+        nested += low <= 0 <= high
+    assert 0.92 <= ours / rounds <= 0.995
+    if by_seed > 0.02:
+        assert nested / rounds < 0.9, "three seeds cannot be resampled"
+
+
+def test_a_known_difference_is_found_and_said():
+    noise = np.random.default_rng(6).normal(0, 0.001, (3, 100))
+    d = paired_difference([0.32, 0.33, 0.31], [0.30, 0.31, 0.29], 0.02 + noise, 0 * noise, 200)
+    assert d.mean == pytest.approx(0.02)
+    assert d.is_clear
+    assert d.agreeing == 3
+    assert verdict(d).startswith("better by 2.0 ± ")
+    assert verdict(d).endswith("3 of 3 seeds")
+
+
+def test_the_t_distribution_is_that_of_two_degrees_where_only_seeds_vary():
+    same = np.zeros((3, 50))
+    d = paired_difference([0.1, 0.2, 0.3], [0.0] * 3, same, same, 200)
+    by_hand = 4.302652729 * 0.1 / 3**0.5
+    assert d.half_width == pytest.approx(by_hand, rel=1e-6)
+    assert not d.is_clear
+
+
+def test_nothing_is_no_difference_and_one_seed_is_said_to_be_one():
+    zeros = np.zeros((3, 10))
+    d = paired_difference([0.2] * 3, [0.2] * 3, zeros, zeros, 50)
+    assert (d.mean, d.half_width, d.is_clear) == (0, 0, False)
+    one = paired_difference([0.3], [0.2], np.full((1, 5), 0.1), np.zeros((1, 5)), 50)
+    assert "one seed: pictures only" in verdict(one)
+
+
+def test_unpaired_seeds_are_refused():
+    with pytest.raises(ConfigError, match="pair"):
+        paired_difference([0.1], [0.1, 0.2], np.zeros((1, 2)), np.zeros((1, 2)), 9)
