@@ -53,7 +53,7 @@ class HybridEncoderConfig:
 
 
 class HybridEncoder(nn.Module):
-    """Maps of a backbone in, as many maps of width D out."""
+    """Maps of a backbone in, as many maps of width D out (Eq. 08.1)."""
 
     def __init__(self, cfg: HybridEncoderConfig, channels: Sequence[int]) -> None:
         super().__init__()

@@ -25,6 +25,7 @@ def tiny(channels=CHANNELS, **changes):
 
 
 def test_the_encoder_is_its_three_steps(maps):
+    """Eq. 08.1."""
     encoder = tiny()
     s3, s4, s5 = (project(m) for project, m in zip(encoder.project, maps, strict=True))
     expected = encoder.ccff([s3, s4, encoder.aifi(s5)])
