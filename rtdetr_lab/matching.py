@@ -60,7 +60,7 @@ LOG_EPS = 1e-8
 
 @dataclass(frozen=True)
 class FocalCost:
-    """Focal loss of "yes" minus focal loss of "no" at the object's class."""
+    """Focal loss of "yes" minus focal loss of "no" at the object's class. Eq. 03.3"""
 
     alpha: float = 0.25
     gamma: float = 2.0
@@ -135,7 +135,7 @@ class HungarianMatcher:
         labels: Int[Tensor, "T"],
         target_boxes: Float[Tensor, "T 4"],
     ) -> Float[Tensor, "Q T"]:
-        """The cost of giving object t to query q, for one picture; at least in float32."""
+        """The cost of giving object t to query q, for one picture; at least in float32. Eq. 03.2"""
         dtype = torch.promote_types(logits.dtype, torch.float32)
         logits, boxes, target_boxes = logits.to(dtype), boxes.to(dtype), target_boxes.to(dtype)
         return (
@@ -148,7 +148,7 @@ class HungarianMatcher:
 def cheapest(
     cost: Float[Tensor, "Q T"],
 ) -> tuple[Int[Tensor, "pairs"], Int[Tensor, "pairs"]]:
-    """Rows and columns of the min(Q, T) pairs that cost least together, rows in order."""
+    """Rows and columns of the min(Q, T) pairs that cost least together, rows in order. Eq. 03.1"""
     from scipy.optimize import linear_sum_assignment
 
     rows, columns = linear_sum_assignment(cost.numpy())

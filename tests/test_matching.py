@@ -39,6 +39,7 @@ def test_two_objects_get_the_pair_of_queries_that_is_cheapest_together():
 @given(num_queries=st.integers(1, 6), num_objects=st.integers(0, 5), seed=st.integers(0, 10**6))
 @settings(max_examples=60, deadline=None)
 def test_no_permutation_is_cheaper(num_queries, num_objects, seed):
+    """Eq. 03.1"""
     torch.manual_seed(seed)
     layer, targets = random_layer(1, num_queries), random_targets(num_objects)
     matcher = MatcherConfig().build()
@@ -54,6 +55,7 @@ def test_no_permutation_is_cheaper(num_queries, num_objects, seed):
 
 
 def test_the_cost_is_the_weighted_sum_of_what_a_loop_computes():
+    """Eq. 03.2, and Eq. 03.3 for the class."""
     layer, targets = random_layer(1, 3, dtype=torch.float64), random_targets(2, dtype=torch.float64)
     cfg = MatcherConfig(class_cost=1.5, l1_cost=3.0, giou_cost=0.7)
     (logits,), (boxes,) = layer.logits, layer.boxes
