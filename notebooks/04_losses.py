@@ -16,19 +16,13 @@ import torch
 import rtdetr_lab as lab
 from rtdetr_lab.boxes import paired_iou, xyxy_from_cxcywh
 from rtdetr_lab.criterion import Criterion
-from rtdetr_lab.losses import (
-    BinaryCrossEntropy,
-    CrossEntropy,
-    Focal,
-    Varifocal,
-    giou_loss,
-    l1_loss,
-)
+from rtdetr_lab.losses import BinaryCrossEntropy, CrossEntropy, Focal, Varifocal, giou_loss, l1_loss
 from rtdetr_lab.notebook import check, cost, milliseconds, seeded, shapes, source
 from rtdetr_lab.structures import Targets
 from rtdetr_lab.viz.canvas import BLUE, GREEN, ORANGE
 from rtdetr_lab.viz.training import layer_losses
 
+# %%
 seeded()
 model = lab.load_pretrained("nano")
 criterion = model.cfg.criterion.build()
@@ -146,6 +140,7 @@ def iou_loss(a, b):
     return (1 - paired_iou(xyxy_from_cxcywh(a), xyxy_from_cxcywh(b))).sum()
 
 
+# %%
 box_losses = {
     "L1": lambda a, b: l1_loss(a, b, 1.0),
     "GIoU": lambda a, b: giou_loss(a, b, 1.0),
