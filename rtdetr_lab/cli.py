@@ -27,6 +27,7 @@ COMMANDS = {
     "train": "train.Train",
     "eval": "evaluate.Eval",
     "data": "data.Data",
+    "ablate": "ablate.Ablate",
     "notebooks": "notebooks.Notebooks",
 }
 """Verb → module.Class in `rtdetr_lab.commands`."""
