@@ -252,7 +252,7 @@ def training(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_ends_in_peace(training, tmp_path, number):
     training.send_signal(number)
-    printed, _ = training.communicate(timeout=30)
+    printed, _ = training.communicate(timeout=120)
     assert training.returncode == 0
     step, finished = printed.split()
     assert finished == "False"

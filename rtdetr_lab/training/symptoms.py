@@ -140,9 +140,9 @@ def _other_labels(case: Case, now: float) -> Finding | None:
     then = case.with_labels(label_of).metrics().AP50
     if then < now + GAIN:
         return None
-    moved = [(s, m) for s, m in enumerate(label_of) if s != m and counts[s].sum()]
-    pairs = ", ".join(f"{case.names[m]} is called {case.names[s]}" for s, m in moved[:3])
-    shifts = {(s - m) % len(label_of) for s, m in moved}
+    moved = sorted((m, s) for s, m in enumerate(label_of) if s != m and counts[s].sum())
+    pairs = ", ".join(f"{case.names[m]} is called {case.names[s]}" for m, s in moved[:3])
+    shifts = {(s - m) % len(label_of) for m, s in moved}
     by = f" by {shifts.pop()}" if len(shifts) == 1 else ""
     return Finding(
         f"labels are shifted{by}: {pairs}; with labels exchanged AP50 goes {now:.2f} → {then:.2f}",
