@@ -14,5 +14,7 @@ called `deploy` because a function of that name lives on the front door.
 | `backends.py` | what an engine runs on: `PyTorch()`, `OnnxRuntime()`, `OpenVINO()` |
 | `graphs.py`  | CUDA graphs, one per batch size |
 | `answers.py`, `pixels.py`, `stream.py` | post-processing, resizing, reading ahead |
+| `fused_sampler.py`, `triton_kernels.py` | deformable attention on CUDA, forward and backward |
 | `onnx_file.py` | ONNX and `.pt2` |
+| `bench/`     | `rtdetr-lab bench` |
 """

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from rtdetr_lab.config import require
 from rtdetr_lab.deployment.answers import tensors_of
-from rtdetr_lab.deployment.form import deploy, fastest_for
+from rtdetr_lab.deployment.form import deploy
+from rtdetr_lab.deployment.fused_sampler import fastest_for
 from rtdetr_lab.deployment.graphs import Graphed
 from rtdetr_lab.deployment.packed import can_pack, channels_last, pack
 from rtdetr_lab.errors import MissingExtraError
@@ -88,22 +89,7 @@ class OnnxRuntime:
 
     def build(self, model: nn.Module, plan: Plan) -> Run:
         _only_on_cpu("onnxruntime", plan, (torch.float32,))
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise missing("onnxruntime") from error
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self.threads or torch.get_num_threads()
-        options.log_severity_level = 3
-        session = onnxruntime.InferenceSession(
-            _onnx(model, plan), options, providers=["CPUExecutionProvider"]
-        )
-
-        def run(images: Tensor) -> tuple[Tensor, Tensor]:
-            logits, boxes = session.run(None, {"images": images.contiguous().numpy()})
-            return torch.from_numpy(logits), torch.from_numpy(boxes)
-
-        return run
+        return onnxruntime_of(_onnx(model, plan), self.threads)
 
 
 @dataclass(frozen=True)
@@ -114,25 +100,47 @@ class OpenVINO:
 
     def build(self, model: nn.Module, plan: Plan) -> Run:
         _only_on_cpu("OpenVINO", plan, (torch.float32, torch.bfloat16))
-        try:
-            import openvino
-        except ImportError as error:
-            raise missing("openvino") from error
-        core = openvino.Core()
-        hint = "bf16" if plan.dtype == torch.bfloat16 else "f32"
-        settings = {
-            "INFERENCE_PRECISION_HINT": hint,
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_NUM_THREADS": self.threads or torch.get_num_threads(),
-        }
-        compiled = core.compile_model(core.read_model(_onnx(model, plan), b""), "CPU", settings)
-        request = compiled.create_infer_request()
+        return openvino_of(_onnx(model, plan), plan.dtype, self.threads)
 
-        def run(images: Tensor) -> tuple[Tensor, Tensor]:
-            found = request.infer([images.float().contiguous().numpy()], share_inputs=True)
-            return torch.from_numpy(found[0].copy()), torch.from_numpy(found[1].copy())
 
-        return run
+def onnxruntime_of(file: bytes, threads: int | None = None) -> Run:
+    """An ONNX file from pictures to two tensors, in onnxruntime."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise missing("onnxruntime") from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or torch.get_num_threads()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+
+    def run(images: Tensor) -> tuple[Tensor, Tensor]:
+        logits, boxes = session.run(None, {"images": images.contiguous().numpy()})
+        return torch.from_numpy(logits), torch.from_numpy(boxes)
+
+    return run
+
+
+def openvino_of(file: bytes, dtype: torch.dtype, threads: int | None = None) -> Run:
+    """The same in OpenVINO, which rounds where it likes if `dtype` is bfloat16."""
+    try:
+        import openvino
+    except ImportError as error:
+        raise missing("openvino") from error
+    core = openvino.Core()
+    settings = {
+        "INFERENCE_PRECISION_HINT": "bf16" if dtype == torch.bfloat16 else "f32",
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": threads or torch.get_num_threads(),
+    }
+    compiled = core.compile_model(core.read_model(file, b""), "CPU", settings)
+    request = compiled.create_infer_request()
+
+    def run(images: Tensor) -> tuple[Tensor, Tensor]:
+        found = request.infer([images.float().contiguous().numpy()], share_inputs=True)
+        return torch.from_numpy(found[0].copy()), torch.from_numpy(found[1].copy())
+
+    return run
 
 
 class _Answer(nn.Module):

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from rtdetr_lab.decoder import Decoder
 from rtdetr_lab.deformable_attention import DeformableAttention
-from rtdetr_lab.deployment.bags import bagged
+from rtdetr_lab.deployment.fused_sampler import fastest_for
 from rtdetr_lab.deployment.lean import LeanCCFF, LeanRTDETR, splits
 from rtdetr_lab.detr import DETR
 from rtdetr_lab.folding import Fusable
@@ -74,11 +74,6 @@ def swap_samplers(model: nn.Module, choose: Callable[[Sampler], Sampler]) -> Non
     for module in model.modules():
         if isinstance(module, DeformableAttention):
             module.sampler = choose(module.sampler)
-
-
-def fastest_for(device: torch.device) -> Callable[[Sampler], Sampler]:
-    """The faster form of a sampler on a device."""
-    return bagged
 
 
 def same(sampler: Sampler) -> Sampler:

@@ -1,0 +1,150 @@
+"""# The fused sampler: `Bilinear` as one Triton kernel
+
+A value like the chapter's samplers. `deploy` puts it into models on CUDA, and `fast_training` into
+one that trains there; on anything without Triton the bags of `bags.py` are used instead.
+"""
+
+import importlib.util
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from rtdetr_lab.deformable_attention import DeformableAttention
+from rtdetr_lab.deployment.bags import bagged
+from rtdetr_lab.layers import cached_by_size
+from rtdetr_lab.notation import Size, level_starts
+from rtdetr_lab.samplers import Bilinear, Sampler, SamplingPlan
+
+
+@dataclass(frozen=True)
+class Fused:
+    """`Bilinear`, nothing written down but the answer; forward and backward."""
+
+    trains_offsets: ClassVar[bool] = True
+
+    def __call__(
+        self,
+        value: Float[Tensor, "B N M d"],
+        shapes: Sequence[Size],
+        points: Sequence[int],
+        plan: SamplingPlan,
+    ) -> Float[Tensor, "B Q D"]:
+        layout = _layout(tuple(shapes), tuple(points), value.device)
+        given = (value.contiguous(), plan.locations.contiguous(), plan.weights.contiguous())
+        return fused_read(*given, layout).flatten(2)
+
+
+def fused(sampler: Sampler) -> Sampler:
+    """`Fused` for `Bilinear`; a discrete sampler is a gather already."""
+    return Fused() if type(sampler) is Bilinear else sampler
+
+
+def fastest_for(device: torch.device) -> Any:
+    """The faster form of a sampler on a device: a function from one to the other."""
+    return fused if device.type == "cuda" and has_triton() else bagged
+
+
+def fast_training(model: nn.Module) -> nn.Module:
+    """On CUDA, `model` with the fused sampler, in place: same parameters, same gradients."""
+    device = next(model.parameters()).device
+    if device.type == "cuda" and has_triton():
+        for module in model.modules():
+            if isinstance(module, DeformableAttention):
+                module.sampler = fused(module.sampler)
+    return model
+
+
+@lru_cache(maxsize=1)
+def has_triton() -> bool:
+    """Is Triton installed?"""
+    return importlib.util.find_spec("triton") is not None
+
+
+def interpreted() -> bool:
+    """Do kernels run in Triton's interpreter, on the CPU?"""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+@cached_by_size
+def _layout(
+    shapes: tuple[Size, ...], points: tuple[int, ...], device: torch.device
+) -> Int[Tensor, "P 3"]:
+    """Height, width and first token of the level of every point."""
+    rows = [(h, w, s) for (h, w), s in zip(shapes, level_starts(shapes), strict=True)]
+    table = torch.tensor(rows, dtype=torch.int32, device=device)
+    return table.repeat_interleave(torch.tensor(points, device=device), 0).contiguous()
+
+
+@torch.library.custom_op("rtdetr_lab::fused_read", mutates_args=())
+def fused_read(value: Tensor, where: Tensor, weights: Tensor, layout: Tensor) -> Tensor:
+    """`B N M d`, `B Q M P 2`, `B Q M P`, `P 3` → `B Q M d`."""
+    from rtdetr_lab.deployment.triton_kernels import read_forward
+
+    out = value.new_empty((*weights.shape[:3], value.shape[3]))
+    grid = (out.shape[:3].numel(),)
+    read_forward[grid](value, where, weights, layout, out, *_sizes(value, weights))
+    return out
+
+
+@fused_read.register_fake
+def _(value: Tensor, where: Tensor, weights: Tensor, layout: Tensor) -> Tensor:
+    return value.new_empty((*weights.shape[:3], value.shape[3]))
+
+
+@torch.library.custom_op("rtdetr_lab::fused_read_backward", mutates_args=())
+def fused_read_backward(
+    grad: Tensor, value: Tensor, where: Tensor, weights: Tensor, layout: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of value, where and weights."""
+    from rtdetr_lab.deployment.triton_kernels import read_backward
+
+    sums = torch.promote_types(value.dtype, torch.float32)
+    grad_value = torch.zeros_like(value, dtype=sums)
+    grad_where, grad_weights = torch.empty_like(where), torch.empty_like(weights)
+    grid = (weights.shape[:3].numel(),)
+    read_backward[grid](
+        grad.contiguous(),
+        value,
+        where,
+        weights,
+        layout,
+        grad_value,
+        grad_where,
+        grad_weights,
+        *_sizes(value, weights),
+    )
+    return grad_value.to(value.dtype), grad_where, grad_weights
+
+
+@fused_read_backward.register_fake
+def _(
+    grad: Tensor, value: Tensor, where: Tensor, weights: Tensor, layout: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(value), torch.empty_like(where), torch.empty_like(weights)
+
+
+def _sizes(value: Tensor, weights: Tensor) -> tuple[Any, ...]:
+    import triton
+    import triton.language as tl
+
+    _, num_tokens, heads, dim = value.shape
+    sums = tl.float64 if value.dtype == torch.float64 else tl.float32
+    block = triton.next_power_of_2(dim)
+    return weights.shape[1], num_tokens, heads, weights.shape[3], dim, block, sums
+
+
+def _save(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    return (*fused_read_backward(grad, *ctx.saved_tensors), None)
+
+
+fused_read.register_autograd(_backward, setup_context=_save)

@@ -1,0 +1,128 @@
+r"""# Triton kernels: deformable attention without writing the samples down
+
+One program reads everything that one head of one query asks for: it walks over its points, reads
+the four cells around each (d channels at once), weighs them and keeps a running sum in registers.
+`grid_sample` writes and reads $B M Q P d$ samples for the same answer; here only the answer is
+written.
+
+$$ \mathrm{out}_{bqm} = \sum_k A_k \sum_{c} \beta_{kc} \, x_{i_{kc}}, \qquad
+   \beta = (1 - |u - u_c|)(1 - |v - v_c|) $$
+
+The backward pass walks the same points once more: the gradient of a value is added where the value
+was read (atomically: many queries read one cell), that of a weight is $\langle g, x\langle p
+\rangle\rangle$, and that of a location follows the slope of β, zero-padded as the forward pass.
+
+Sums are kept in single precision for half inputs, in double for double. Points, levels and channels
+are loops over constants, so a kernel is compiled per layout. `TRITON_INTERPRET=1` runs the same
+text on the CPU, which is how the tests hold it against the naive loop.
+"""
+
+from typing import Any
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def read_forward(  # type: ignore[no-untyped-def]
+    value,  # B N M d
+    where,  # B Q M P 2
+    weights,  # B Q M P
+    layout,  # P 3: height, width, first token
+    out,  # B Q M d
+    num_queries,
+    num_tokens,
+    heads: tl.constexpr,
+    points: tl.constexpr,
+    dim: tl.constexpr,
+    block: tl.constexpr,
+    sums: tl.constexpr,
+) -> Any:
+    """One program per (picture, query, head). Numbers of a point are blocks of one."""
+    row = tl.program_id(0).to(tl.int64)
+    head, picture = row % heads, row // heads // num_queries
+    channel, one = tl.arange(0, block), tl.arange(0, 1)
+    real = channel < dim
+    table = value + (picture * num_tokens * heads + head) * dim
+    total = tl.zeros((block,), sums)
+    for k in range(points):
+        height = tl.load(layout + 3 * k + one)
+        width = tl.load(layout + 3 * k + 1 + one)
+        first = tl.load(layout + 3 * k + 2 + one)
+        u = tl.load(where + (row * points + k) * 2 + one).to(sums) * width - 0.5
+        v = tl.load(where + (row * points + k) * 2 + 1 + one).to(sums) * height - 0.5
+        weight = tl.load(weights + row * points + k + one).to(sums)
+        # Two cells past the border nothing is read; there a far point is safe to count cells for.
+        u = tl.minimum(tl.maximum(u, -2.0), width + 1.0)
+        v = tl.minimum(tl.maximum(v, -2.0), height + 1.0)
+        left = tl.floor(u).to(tl.int32)
+        top = tl.floor(v).to(tl.int32)
+        for corner in range(4):
+            x = left + corner % 2
+            y = top + corner // 2
+            inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+            near = (1 - tl.abs(u - x)) * (1 - tl.abs(v - y))
+            cell = (first + y * width + x).to(tl.int64) * heads * dim
+            read = tl.load(table + cell + channel, mask=real & inside, other=0.0).to(sums)
+            total += weight * near * read
+    tl.store(out + row * dim + channel, total.to(out.dtype.element_ty), mask=real)
+
+
+@triton.jit
+def read_backward(  # type: ignore[no-untyped-def]
+    grad,  # B Q M d
+    value,
+    where,
+    weights,
+    layout,
+    grad_value,  # in the precision of the sums
+    grad_where,
+    grad_weights,
+    num_queries,
+    num_tokens,
+    heads: tl.constexpr,
+    points: tl.constexpr,
+    dim: tl.constexpr,
+    block: tl.constexpr,
+    sums: tl.constexpr,
+) -> Any:
+    """One program per (picture, query, head); values of other programs' cells by atomics."""
+    row = tl.program_id(0).to(tl.int64)
+    head, picture = row % heads, row // heads // num_queries
+    channel, one = tl.arange(0, block), tl.arange(0, 1)
+    real = channel < dim
+    start = (picture * num_tokens * heads + head) * dim
+    g = tl.load(grad + row * dim + channel, mask=real, other=0.0).to(sums)
+    for k in range(points):
+        height = tl.load(layout + 3 * k + one)
+        width = tl.load(layout + 3 * k + 1 + one)
+        first = tl.load(layout + 3 * k + 2 + one)
+        u = tl.load(where + (row * points + k) * 2 + one).to(sums) * width - 0.5
+        v = tl.load(where + (row * points + k) * 2 + 1 + one).to(sums) * height - 0.5
+        weight = tl.load(weights + row * points + k + one).to(sums)
+        u = tl.minimum(tl.maximum(u, -2.0), width + 1.0)
+        v = tl.minimum(tl.maximum(v, -2.0), height + 1.0)
+        left = tl.floor(u).to(tl.int32)
+        top = tl.floor(v).to(tl.int32)
+        slope_u = tl.zeros((1,), sums)
+        slope_v = tl.zeros((1,), sums)
+        sampled = tl.zeros((1,), sums)
+        for corner in range(4):
+            x = left + corner % 2
+            y = top + corner // 2
+            inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+            along, down = 1 - tl.abs(u - x), 1 - tl.abs(v - y)
+            cell = start + (first + y * width + x).to(tl.int64) * heads * dim
+            read = tl.load(value + cell + channel, mask=real & inside, other=0.0).to(sums)
+            tl.atomic_add(
+                grad_value + cell + channel, weight * along * down * g, mask=real & inside
+            )
+            agreement = tl.sum(read * g, axis=0)
+            sampled += along * down * agreement
+            slope_u += (2 * (corner % 2) - 1) * down * agreement
+            slope_v += (2 * (corner // 2) - 1) * along * agreement
+        at = row * points + k + one
+        tl.store(grad_weights + at, sampled.to(grad_weights.dtype.element_ty))
+        to_u, to_v = weight * slope_u * width, weight * slope_v * height
+        tl.store(grad_where + at * 2, to_u.to(grad_where.dtype.element_ty))
+        tl.store(grad_where + at * 2 + 1, to_v.to(grad_where.dtype.element_ty))

@@ -1,0 +1,88 @@
+"""The fused kernel against the naive loop, in Triton's interpreter: the same text that a GPU runs.
+
+The interpreter is chosen before Triton is imported, so these tests run in a process of their own
+choosing: this file sets it first.
+"""
+
+import os
+
+os.environ.setdefault("TRITON_INTERPRET", "1")
+
+import pytest
+import torch
+
+triton = pytest.importorskip(
+    "triton", reason="Triton is not installed; runs with the extra [kernels]"
+)
+
+from rtdetr_lab.deployment.fused_sampler import Fused, fused, interpreted  # noqa: E402
+from rtdetr_lab.samplers import Bilinear, Discrete, Naive, SamplingPlan  # noqa: E402
+
+DEVICE = "cpu" if interpreted() else "cuda"
+
+CASES = {
+    "one cell": ([(1, 1)], (2,), 4),
+    "odd shapes, odd width": ([(3, 5), (2, 3)], (2, 1), 3),
+    "an unused level": ([(4, 2), (2, 1), (1, 1)], (1, 0, 2), 8),
+}
+
+
+def case(shapes, points, dim, dtype, spread):
+    generator = torch.Generator().manual_seed(0)
+    tokens, total = sum(h * w for h, w in shapes), sum(points)
+    value = torch.randn(2, tokens, 2, dim, generator=generator)
+    where = torch.rand(2, 3, 2, total, 2, generator=generator) * spread - (spread - 1) / 2
+    where[0, 0, 0, 0] = torch.tensor([0.0, 1.0])  # on the border
+    where[1, 0, 0, 0] = torch.tensor([-50.0, 70.0])  # far outside
+    weights = torch.randn(2, 3, 2, total, generator=generator).softmax(-1)
+    return [t.to(DEVICE, dtype).requires_grad_() for t in (value, where, weights)]
+
+
+def run(sampler, inputs, shapes, points):
+    value, where, weights = inputs
+    out = sampler(value, shapes, points, SamplingPlan(where, weights))
+    upstream = torch.linspace(-1, 1, out.numel(), dtype=out.dtype, device=out.device)
+    return out, torch.autograd.grad(out, inputs, upstream.view_as(out))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    [(torch.float64, 1e-12), (torch.float32, 2e-5), (torch.float16, 2e-2)],
+    ids=["fp64", "fp32", "fp16"],
+)
+@pytest.mark.parametrize("spread", [1.0, 3.0], ids=["inside", "over the border"])
+@pytest.mark.parametrize(("shapes", "points", "dim"), CASES.values(), ids=CASES)
+def test_forward_and_backward_are_those_of_the_naive_loop(
+    shapes, points, dim, dtype, tolerance, spread
+):
+    inputs = case(shapes, points, dim, dtype, spread)
+    out, grads = run(Fused(), inputs, shapes, points)
+    exact = [t.detach().double().requires_grad_() for t in inputs]
+    wanted, theirs = run(Naive(), exact, shapes, points)
+    assert out.dtype == dtype
+    assert (out - wanted).abs().max() <= tolerance
+    for got, want in zip(grads, theirs, strict=True):
+        assert (got - want).abs().max() <= tolerance * want.abs().max().clamp(min=1)
+
+
+def test_a_gradient_is_added_where_many_queries_read_one_cell():
+    value = torch.ones(1, 1, 1, 2, dtype=torch.float64, device=DEVICE, requires_grad=True)
+    where = torch.full((1, 5, 1, 2, 2), 0.5, dtype=torch.float64, device=DEVICE)
+    weights = torch.full((1, 5, 1, 2), 0.5, dtype=torch.float64, device=DEVICE)
+    Fused()(value, [(1, 1)], (2,), SamplingPlan(where, weights)).sum().backward()
+    assert value.grad.flatten().tolist() == [5.0, 5.0]
+
+
+def test_torch_agrees_that_the_operator_is_sound():
+    shapes, points, dim = CASES["odd shapes, odd width"]
+    inputs = case(shapes, points, dim, torch.float64, 1.0)
+    from rtdetr_lab.deployment.fused_sampler import _layout, fused_read
+
+    layout = _layout(tuple(shapes), points, torch.device(DEVICE))
+    checks = ("test_schema", "test_faketensor", "test_autograd_registration")
+    torch.library.opcheck(fused_read, (*inputs, layout), test_utils=checks)
+
+
+def test_only_the_bilinear_sampler_is_exchanged():
+    assert fused(Bilinear()) == Fused()
+    assert fused(Discrete(0.5)) == Discrete(0.5)
