@@ -13,7 +13,8 @@ from rtdetr_lab.backbone import BasicBlock
 from rtdetr_lab.config import replace_at
 from rtdetr_lab.data.batch import Mapped
 from rtdetr_lab.data.canvas import ResizeEdges
-from rtdetr_lab.data.coco_panoptic import PanopticDataset, boxes_of, id_to_rgb, rgb_to_id
+from rtdetr_lab.data.coco_panoptic import PanopticDataset
+from rtdetr_lab.data.segment_map import boxes_of, id_to_rgb, rgb_to_id
 from rtdetr_lab.detr_transformer import DETRDecoderConfig, DETREncoderConfig
 from rtdetr_lab.errors import DataError
 from rtdetr_lab.evaluation.panoptic import evaluate_panoptic

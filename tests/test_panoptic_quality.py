@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtdetr_lab.data.coco_panoptic import SegmentMap, TrueSegment
+from rtdetr_lab.data.segment_map import SegmentMap, TrueSegment
 from rtdetr_lab.errors import DataError
 from rtdetr_lab.evaluation.panoptic import PanopticQuality
 

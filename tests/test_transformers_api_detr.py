@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 import rtdetr_lab as lab
-from rtdetr_lab.data.coco_panoptic import id_to_rgb
+from rtdetr_lab.data.segment_map import id_to_rgb
 from rtdetr_lab.errors import CheckpointError, ConfigError, DataError, ImageError, TargetError
 
 SMALL = {

@@ -1,7 +1,7 @@
 r"""# COCO panoptic: every pixel belongs to one segment
 
 A JSON lists per picture its segments (id, category, crowd or not), and a PNG beside it says whose a
-pixel is: its colour is the segment's id in base 256, $R + 256\,G + 256^2 B$. Black is nobody's.
+pixel is, by its colour (`segment_map.py`).
 
     panoptic_val2017.json    panoptic_val2017/000000000139.png    val2017/000000000139.jpg
 
@@ -21,12 +21,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int, UInt8
-from torch import Tensor
+from jaxtyping import UInt8
 
 from rtdetr_lab.boxes import cxcywh_from_xyxy
 from rtdetr_lab.data.batch import Sample, Truth
 from rtdetr_lab.data.coco_files import read_raster
+from rtdetr_lab.data.segment_map import SegmentMap, TrueSegment, boxes_of, rgb_to_id
 from rtdetr_lab.data.transforms import image_of
 from rtdetr_lab.errors import DataError
 from rtdetr_lab.notation import Size
@@ -39,36 +39,6 @@ LAYOUTS = (
 )
 """Where the JSON of a split, and its folder of PNGs, may lie."""
 PICTURES = ("{}2017", "{}", "images/{}2017", "images/{}", "images", "")
-
-
-def rgb_to_id(rgb: UInt8[np.ndarray, "H W 3"]) -> Int[np.ndarray, "H W"]:
-    """Colours to segment ids."""
-    return rgb.astype(np.int64) @ np.array([1, 256, 65536])
-
-
-def id_to_rgb(ids: Int[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W 3"]:
-    """Segment ids, 0 to 256³ - 1, to colours. Raises `DataError` for others."""
-    if ids.size and not 0 <= ids.min() <= ids.max() < 256**3:
-        what = f"ids from {ids.min()} to {ids.max()} are no colours"
-        raise DataError("ids", what, "number segments from 1 to 16777215")
-    return np.stack([ids // 256**i % 256 for i in range(3)], axis=-1).astype(np.uint8)
-
-
-@dataclass(frozen=True)
-class TrueSegment:
-    """One segment: its number in the map, its category's id, and whether it is a crowd."""
-
-    id: int
-    category_id: int
-    is_crowd: bool = False
-
-
-@dataclass(frozen=True, eq=False)
-class SegmentMap:
-    """The number of a segment per pixel, 0 for none, and what the numbers mean."""
-
-    ids: Int[Tensor, "H W"]
-    segments: tuple[TrueSegment, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,11 +60,8 @@ class PanopticDataset:
         stems = [root / layout.format(split) for layout in LAYOUTS]
         found = next((s for s in stems if s.with_suffix(".json").is_file()), None)
         if found is None:
-            what, remedy = (
-                f"has no panoptic annotations for {split!r}",
-                f"put {stems[0]}.json there",
-            )
-            raise DataError(str(root), what, remedy)
+            what = f"has no panoptic annotations for {split!r}"
+            raise DataError(str(root), what, f"put {stems[0]}.json there")
         return cls.from_json(found.with_suffix(".json"), found, _pictures_of(root, split))
 
     @classmethod
@@ -176,17 +143,6 @@ class PanopticDataset:
             truth=truth,
             masks=masks[keep],
         )
-
-
-def boxes_of(masks: Tensor) -> Tensor:
-    """Corners of the smallest box around every mask, pixels' outer edges."""
-    boxes = torch.zeros((len(masks), 4))
-    for i, mask in enumerate(masks):
-        ys, xs = mask.nonzero(as_tuple=True)
-        if len(ys):
-            edges = (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)
-            boxes[i] = torch.stack(edges).float()
-    return boxes
 
 
 def _pictures_of(root: Path, split: str) -> Path:

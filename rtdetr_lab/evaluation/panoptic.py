@@ -24,7 +24,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from rtdetr_lab.data.coco_panoptic import PanopticDataset, SegmentMap, TrueSegment
+from rtdetr_lab.data.coco_panoptic import PanopticDataset
+from rtdetr_lab.data.segment_map import SegmentMap, TrueSegment
 from rtdetr_lab.errors import DataError
 from rtdetr_lab.images.edges import KeepAspect
 from rtdetr_lab.images.panoptic import Rule, panoptic

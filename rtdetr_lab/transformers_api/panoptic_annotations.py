@@ -17,7 +17,7 @@ from jaxtyping import Bool
 
 from rtdetr_lab.config import require
 from rtdetr_lab.data.coco_files import read_raster
-from rtdetr_lab.data.coco_panoptic import rgb_to_id as ids_of
+from rtdetr_lab.data.segment_map import rgb_to_id as ids_of
 from rtdetr_lab.errors import DataError
 from rtdetr_lab.notation import Size
 

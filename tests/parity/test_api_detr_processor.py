@@ -11,7 +11,7 @@ from detr_oracle import transformers
 from PIL import Image
 
 import rtdetr_lab as lab
-from rtdetr_lab.data.coco_panoptic import id_to_rgb
+from rtdetr_lab.data.segment_map import id_to_rgb
 
 SIZE = {"shortest_edge": 30, "longest_edge": 50}
 

@@ -1,0 +1,56 @@
+r"""# Segment map: whose every pixel is
+
+A number per pixel, 0 for nobody, and a list of what the numbers mean. As a picture, the number is
+a colour: $R + 256\,G + 256^2 B$, so that black is nobody's. That is how COCO stores the truth about
+panoptic segmentation, and what panoptic quality compares.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor
+
+from rtdetr_lab.errors import DataError
+
+
+def rgb_to_id(rgb: UInt8[np.ndarray, "H W 3"]) -> Int[np.ndarray, "H W"]:
+    """Colours to segment ids."""
+    return rgb.astype(np.int64) @ np.array([1, 256, 65536])
+
+
+def id_to_rgb(ids: Int[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W 3"]:
+    """Segment ids, 0 to 256³ - 1, to colours. Raises `DataError` for others."""
+    if ids.size and not 0 <= ids.min() <= ids.max() < 256**3:
+        what = f"ids from {ids.min()} to {ids.max()} are no colours"
+        raise DataError("ids", what, "number segments from 1 to 16777215")
+    return np.stack([ids // 256**i % 256 for i in range(3)], axis=-1).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class TrueSegment:
+    """One segment: its number in the map, its category's id, and whether it is a crowd."""
+
+    id: int
+    category_id: int
+    is_crowd: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class SegmentMap:
+    """The number of a segment per pixel, 0 for none, and what the numbers mean."""
+
+    ids: Int[Tensor, "H W"]
+    segments: tuple[TrueSegment, ...]
+
+
+def boxes_of(masks: Bool[Tensor, "T H W"]) -> Float[Tensor, "T 4"]:
+    """Corners of the smallest box around every mask, pixels' outer edges."""
+    boxes = torch.zeros((len(masks), 4))
+    for i, mask in enumerate(masks):
+        ys, xs = mask.nonzero(as_tuple=True)
+        if len(ys):
+            edges = (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)
+            boxes[i] = torch.stack(edges).float()
+    return boxes
