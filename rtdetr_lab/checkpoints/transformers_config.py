@@ -19,6 +19,7 @@ from rtdetr_lab.aifi import AIFIConfig
 from rtdetr_lab.backbone import ResNetDConfig
 from rtdetr_lab.ccff import CCFFConfig
 from rtdetr_lab.checkpoints.transformers_detr import detr_from_transformers, detr_to_transformers
+from rtdetr_lab.checkpoints.transformers_resnet import require_only
 from rtdetr_lab.checkpoints.transformers_table import (
     BACKBONE,
     CRITERION,
@@ -48,7 +49,6 @@ from rtdetr_lab.query_selection import LearnedContent, TopScore
 from rtdetr_lab.rtdetr import RTDETRConfig
 from rtdetr_lab.samplers import Bilinear
 
-REMEDY = "change the value, or build this variant here and give it as config="
 TRAINING_ONLY = ("criterion", "denoising", "decoder.box_gradient")
 """Where a difference changes how a model learns and not what it answers."""
 
@@ -72,11 +72,11 @@ def from_transformers(
 
 
 def _rtdetr(tree: Mapping[str, Any], where: str) -> tuple[RTDETRConfig, tuple[str, ...]]:
-    _only(tree, ONLY, where)
+    require_only(tree, ONLY, where)
     inner = dict(tree.get("backbone_config") or {})
     if "out_features" in inner and "out_indices" not in inner:
         inner["out_indices"] = [OUTPUT_NAMES.get(n, 0) for n in inner["out_features"]]
-    _only(inner, ONLY_BACKBONE, f"{where}[backbone_config]")
+    require_only(inner, ONLY_BACKBONE, f"{where}[backbone_config]")
     parts = parts_of(MODEL, tree, where) | parts_of(BACKBONE, inner, f"{where}[backbone_config]")
     with _placed(where):
         names = _class_names(tree, where)
@@ -187,12 +187,6 @@ def _said_twice(cfg: RTDETRConfig) -> dict[str, list[int]]:
         "encode_proj_layers": [len(outputs) - 1],
         "decoder_in_channels": [cfg.encoder.dim] * len(outputs),
     }
-
-
-def _only(tree: Mapping[str, Any], allowed: Mapping[str, Any], where: str) -> None:
-    for key, value in allowed.items():
-        found = tree.get(key, value)
-        require(found == value, f"{where}[{key}]", f"is {found!r}, only {value!r} works", REMEDY)
 
 
 def _class_names(tree: Mapping[str, Any], where: str) -> tuple[str, ...]:
