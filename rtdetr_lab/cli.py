@@ -27,6 +27,8 @@ COMMANDS = {
     "train": "train.Train",
     "eval": "evaluate.Eval",
     "data": "data.Data",
+    "bench": "bench.Bench",
+    "export": "export.Export",
     "ablate": "ablate.Ablate",
     "notebooks": "notebooks.Notebooks",
 }

@@ -1,0 +1,148 @@
+"""# Bench: how fast, against whom, and where the time goes"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rtdetr_lab.commands.base import DONE, Command, say
+from rtdetr_lab.config import require
+
+if TYPE_CHECKING:
+    from rtdetr_lab.deployment.bench.subjects import Case
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench(Command):
+    """Latency and throughput next to transformers and the runtimes; parts; training step; NMS."""
+
+    model: tuple[str, ...] = ("r18",)
+    """Presets: r18 r34 r50_m r50 r101 nano, v2_r18 …; random weights."""
+    against: str = "transformers"
+    """Peers, with commas: transformers,onnxruntime,openvino,compile; empty for none."""
+    size: int = 640
+    """Side of the pictures."""
+    batch: tuple[int, ...] = (1,)
+    """Batch sizes: 1 is latency, more is throughput."""
+    rounds: int = 10
+    """Interleaved rounds; the tables give medians."""
+    threads: int | None = None
+    """Threads of every runtime; default: torch's own number."""
+    device: str = "cpu"
+    """cpu or cuda."""
+    clock: str = "wall"
+    """wall, or cpu: this process's own seconds, for a machine that is shared."""
+    parts: bool = True
+    """Also split a picture's time into parts, with a roofline."""
+    memory: bool = False
+    """Also measure peak memory, each subject in a process of its own."""
+    training: bool = False
+    """Also a training step of batch 4 (or the largest of --batch, if that is given)."""
+    nms: bool = False
+    """Also what suppression would cost."""
+    out: Path | None = None
+    """Folder for bench.json, bench.md and the roofline."""
+
+    def run(self) -> int:
+        import torch
+
+        from rtdetr_lab.deployment.bench.report import machine
+        from rtdetr_lab.deployment.bench.timing import CLOCKS
+
+        require(self.rounds >= 1, "rounds", f"{self.rounds} rounds", "take at least one")
+        known = ", ".join(CLOCKS)
+        require(self.clock in CLOCKS, "clock", f"no clock {self.clock!r}", f"one of {known}")
+        if self.threads:
+            torch.set_num_threads(self.threads)
+        record: dict[str, Any] = {"machine": machine(), "results": []}
+        text: list[str] = []
+        for preset in self.model:
+            for batch in self.batch:
+                self._one(preset, batch, record, text)
+        if self.nms:
+            self._nms(record, text)
+        self._write(record, text)
+        return DONE
+
+    def _one(self, preset: str, batch: int, record: dict[str, Any], text: list[str]) -> None:
+        from rtdetr_lab.deployment.bench.report import latency_table, plain
+        from rtdetr_lab.deployment.bench.subjects import Case, chosen
+        from rtdetr_lab.deployment.bench.timing import CLOCKS, interleaved
+
+        case = Case(preset, (self.size, self.size), batch, self.device)
+        subjects = {}
+        for name, build in chosen(self._peers, self.device).items():
+            say(f"building {name}", aside=True)
+            subjects[name] = build(case)
+        times = interleaved(subjects, self.rounds, clock=CLOCKS[self.clock])
+        peaks = self._peaks(case, list(subjects)) if self.memory and batch == 1 else {}
+        entry = {"case": asdict(case), "times": plain(times), "peak_mb": peaks}
+        self._add(
+            text, f"{preset}, batch {batch}, {self.size}²", latency_table(times, batch, peaks)
+        )
+        del subjects
+        if self.parts and batch == self.batch[0]:
+            entry["parts"] = self._parts(case, text)
+        if self.training and batch == self.batch[-1]:
+            entry["training"] = self._training(case, text)
+        record["results"].append(entry)
+
+    @property
+    def _peers(self) -> list[str]:
+        return [name for name in self.against.split(",") if name]
+
+    def _peaks(self, case: "Case", names: list[str]) -> dict[str, float]:
+        from rtdetr_lab.deployment.bench.memory import peak_of
+
+        return {n: peak_of(case.preset, n, self.size, self.against) for n in names}
+
+    def _parts(self, case: "Case", text: list[str]) -> dict[str, Any]:
+        import torch
+
+        from rtdetr_lab.deployment.bench.parts import split
+        from rtdetr_lab.deployment.bench.report import parts_table
+        from rtdetr_lab.deployment.bench.roofline import ceilings, draw
+
+        found: dict[str, Any] = {}
+        for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+            parts = split(case, dtype, self.rounds)
+            top = ceilings(self.device, dtype)
+            self._add(text, f"{case.preset}, {name}: parts", parts_table(parts, top))
+            found[name] = {"parts": {n: asdict(p) for n, p in parts.items()}, "top": asdict(top)}
+            if self.out is not None:
+                self.out.mkdir(parents=True, exist_ok=True)
+                draw(parts, top, self.out / f"roofline_{case.preset}_{name}.png")
+        return found
+
+    def _training(self, case: "Case", text: list[str]) -> dict[str, Any]:
+        from dataclasses import replace
+
+        from rtdetr_lab.deployment.bench.report import latency_table, plain
+        from rtdetr_lab.deployment.bench.training import bench_training
+
+        case = replace(case, batch=4 if self.batch == (1,) else case.batch)
+        times = bench_training(case, max(1, self.rounds // 3), self.clock)
+        title = f"{case.preset}: a training step, batch {case.batch}"
+        self._add(text, title, latency_table(times, case.batch, {}))
+        return plain(times)
+
+    def _nms(self, record: dict[str, Any], text: list[str]) -> None:
+        from rtdetr_lab.deployment.bench.nms import bench_nms
+        from rtdetr_lab.deployment.bench.report import plain, times_table
+
+        times = bench_nms(rounds=self.rounds, clock=self.clock)
+        record["nms"] = plain(times)
+        self._add(text, "suppression, and doing without", times_table(times))
+
+    def _add(self, text: list[str], title: str, rows: list[str]) -> None:
+        block = [f"\n### {title}\n", *rows]
+        say("\n".join(block))
+        text += block
+
+    def _write(self, record: dict[str, Any], text: list[str]) -> None:
+        if self.out is None:
+            return
+        self.out.mkdir(parents=True, exist_ok=True)
+        (self.out / "bench.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf8")
+        (self.out / "bench.md").write_text("\n".join(text) + "\n", encoding="utf8")
+        say(f"→ {self.out / 'bench.json'}")

@@ -1,0 +1,48 @@
+"""# Memory: the most a process holds while it answers
+
+    python -m rtdetr_lab.deployment.bench.memory r18 "ours fp32" 640
+
+Each subject gets a process of its own, because a process keeps what it once had. Counted is the
+peak while answering over what the imports alone took, so weights and maps and not Python; what
+building the model took is given back before.
+"""
+
+import ctypes
+import subprocess
+import sys
+from pathlib import Path
+
+
+def peak_of(preset: str, subject: str, size: int, against: str) -> float:
+    """MB, measured in another process."""
+    module = "rtdetr_lab.deployment.bench.memory"
+    command = [sys.executable, "-m", module, preset, subject, str(size), against]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(done.stdout.strip().splitlines()[-1])
+
+
+def _status(key: str) -> float:
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(float(line.split()[1]) / 1000 for line in lines if line.startswith(key))
+
+
+def main(preset: str, name: str, size: str, against: str) -> None:
+    """Print the peak in MB."""
+    from rtdetr_lab.deployment.bench.subjects import Case, chosen, model_of
+
+    if against:
+        import transformers.models.rt_detr.modeling_rt_detr  # noqa: F401
+    before = _status("VmRSS")
+    case = Case(preset, (int(size), int(size)))
+    run = chosen(against.split(",") if against else [], "cpu")[name](case)
+    model_of.cache_clear()
+    run()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # forget the peak so far
+    for _ in range(3):
+        run()
+    print(_status("VmHWM") - before)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:5])

@@ -1,0 +1,124 @@
+"""# Parts: where a picture's time goes, and what each part has to do
+
+Seconds are taken on the model an engine really runs, by hooks around its parts. FLOPs are torch's
+own count (2 per multiply-add) of the deployed model; bytes are what the layers of a part read and
+write: weights, inputs and outputs, once each, as if nothing stayed in a cache.
+"""
+
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from rtdetr_lab.deployment.answers import by_sigmoid, found_in, sizes_tensor, tensors_of
+from rtdetr_lab.deployment.bench.subjects import Case, model_of
+from rtdetr_lab.deployment.bench.timing import wait
+from rtdetr_lab.deployment.form import deploy, same
+from rtdetr_lab.deployment.packed import can_pack, channels_last, pack
+from rtdetr_lab.images.decode import decode
+from rtdetr_lab.images.preprocess import Preprocess
+
+PARTS = ("backbone", "encoder", "to_memory", "proposals", "decoder")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Median seconds; work where it is counted."""
+
+    seconds: float
+    flops: int = 0
+    bytes: int = 0
+
+
+def split(case: Case, dtype: torch.dtype, rounds: int) -> dict[str, Part]:
+    """decode, preprocess, the parts of the model, postprocess."""
+    work = _work(case)
+    model = deploy(model_of(case.preset)).to(case.device)
+    images = case.images().to(dtype, memory_format=torch.channels_last)
+    packs = case.device == "cpu" and can_pack()
+    model = pack(model, images, dtype) if packs else channels_last(model.to(dtype))
+    taken: dict[str, list[float]] = defaultdict(list)
+    for name in PARTS:
+        _clock(model.get_submodule(name), taken[name])
+    photo, sizes = _photo(), sizes_tensor([(480, 640)] * case.batch, images)
+    with torch.inference_mode():
+        for _ in range(rounds + 1):
+            rgb = _timed(taken["decode"], partial(decode, photo))
+            stretch = partial(Preprocess(case.size).batch, [rgb] * case.batch)
+            _timed(taken["preprocess"], stretch)
+            answer = tensors_of(model(images))
+            _timed(taken["postprocess"], partial(_finish, *answer, sizes))
+    order = ("decode", "preprocess", *PARTS, "postprocess")
+    medians = {name: statistics.median(taken[name][1:]) for name in order}
+    return {name: Part(medians[name], *work.get(name, (0, 0))) for name in order}
+
+
+def _work(case: Case) -> dict[str, tuple[int, int]]:
+    model = deploy(model_of(case.preset), same).to(case.device)
+    images = case.images()
+    moved: dict[str, int] = defaultdict(int)
+    counter = FlopCounterMode(display=False, depth=3)
+    handles = []
+    for part in PARTS:
+        for module in model.get_submodule(part).modules():
+            if not list(module.children()):
+                handles.append(module.register_forward_hook(_bytes_into(moved, part)))
+    with torch.no_grad(), counter:
+        model(images)
+    for handle in handles:
+        handle.remove()
+    flops = counter.get_flop_counts()
+    root = type(model).__name__
+    return {p: (sum(flops[f"{root}.{p}"].values()), moved[p]) for p in PARTS}
+
+
+def _bytes_into(moved: dict[str, int], part: str) -> Callable[[nn.Module, Any, Any], None]:
+    def note(module: nn.Module, given: Any, made: Any) -> None:
+        tensors = [t for t in (*given, made, *module.parameters()) if isinstance(t, Tensor)]
+        moved[part] += sum(t.numel() * t.element_size() for t in tensors)
+
+    return note
+
+
+def _clock(module: nn.Module, taken: list[float]) -> None:
+    started: list[float] = []
+
+    def before(module: nn.Module, given: Any) -> None:
+        wait()
+        started.append(time.perf_counter())
+
+    def after(module: nn.Module, given: Any, made: Any) -> None:
+        wait()
+        taken.append(time.perf_counter() - started.pop())
+
+    module.register_forward_pre_hook(before)
+    module.register_forward_hook(after)
+
+
+def _timed(taken: list[float], run: Callable[[], Any]) -> Any:
+    start = time.perf_counter()
+    made = run()
+    taken.append(time.perf_counter() - start)
+    return made
+
+
+def _finish(logits: Tensor, boxes: Tensor, sizes: Tensor) -> object:
+    return found_in(by_sigmoid(logits, boxes, sizes).cpu(), 0.5)
+
+
+def _photo() -> bytes:
+    import io
+
+    noise = torch.randint(0, 256, (60, 80, 3), dtype=torch.uint8).numpy()
+    picture = Image.fromarray(noise).resize((640, 480), Image.Resampling.BICUBIC)
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=90)
+    return file.getvalue()

@@ -1,0 +1,86 @@
+"""# Report: tables for people, JSON for the record"""
+
+import datetime
+import importlib.metadata
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rtdetr_lab.deployment.bench.parts import PARTS, Part
+from rtdetr_lab.deployment.bench.roofline import Ceilings
+from rtdetr_lab.deployment.bench.subjects import BASE
+from rtdetr_lab.deployment.bench.timing import Times
+
+LIBRARIES = ("torch", "transformers", "onnxruntime", "openvino", "triton", "rtdetr_lab")
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers depend on. No host name: it says nothing."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf8").splitlines() if info.exists() else []
+    name = next((x.split(":")[1].strip() for x in lines if "model name" in x), "")
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "cpu": name or platform.processor(),
+        "threads": torch.get_num_threads(),
+        "cores": len(os.sched_getaffinity(0)),
+        "load": os.getloadavg()[0],
+        "gpu": gpu,
+        "python": platform.python_version(),
+        "versions": {name: v for name in LIBRARIES if (v := _version(name))},
+    }
+
+
+def latency_table(times: Mapping[str, Times], batch: int, peaks: Mapping[str, float]) -> list[str]:
+    """Markdown: median, spread, ratio to transformers eager, pictures per second, memory."""
+    base = times[BASE].median if BASE in times else None
+    rows = ["| | median ms | ± | ratio | pictures/s | peak MB |", "|---|---|---|---|---|---|"]
+    for name, t in sorted(times.items(), key=lambda item: item[1].median):
+        ratio = f"{t.median / base:.2f}" if base else "–"
+        peak = f"{peaks[name]:.0f}" if name in peaks else "–"
+        cells = [f"{t.median * 1e3:.1f}", f"{t.spread:.0%}", ratio, f"{batch / t.median:.1f}", peak]
+        rows.append(f"| {name} | {' | '.join(cells)} |")
+    return rows
+
+
+def parts_table(parts: Mapping[str, Part], top: Ceilings) -> list[str]:
+    """Markdown: where the time goes, and how near each part is to its limit."""
+    total = sum(p.seconds for p in parts.values())
+    rows = ["| part | ms | share | GFLOP | MB moved | limit ms | of the limit |"]
+    rows.append("|---|---|---|---|---|---|---|")
+    for name, part in parts.items():
+        cells = [f"{part.seconds * 1e3:.2f}", f"{part.seconds / total:.0%}"]
+        if name in PARTS:
+            limit = top.limit(part)
+            cells += [f"{part.flops / 1e9:.2f}", f"{part.bytes / 1e6:.0f}"]
+            cells += [f"{limit * 1e3:.2f}", f"{limit / part.seconds:.0%}"]
+        else:
+            cells += ["–"] * 4
+        rows.append(f"| {name} | {' | '.join(cells)} |")
+    rows.append(f"\nCeilings: {top.flops / 1e9:.0f} GFLOP/s, {top.bytes / 1e9:.1f} GB/s.")
+    return rows
+
+
+def times_table(times: Mapping[str, Times]) -> list[str]:
+    """Markdown: median and spread."""
+    rows = ["| | median ms | ± |", "|---|---|---|"]
+    return rows + [f"| {n} | {t.median * 1e3:.2f} | {t.spread:.0%} |" for n, t in times.items()]
+
+
+def plain(times: Mapping[str, Times]) -> dict[str, Any]:
+    """For the JSON record."""
+    return {
+        n: {"median": t.median, "spread": t.spread, "rounds": t.rounds} for n, t in times.items()
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,63 @@
+r"""# Roofline: what the machine could do, and how much of it we use
+
+Two ceilings, measured beside the model: matrix products (FLOP/s) and copies (bytes/s). A part that
+does $F$ FLOPs and moves $M$ bytes takes at least $\max(F / P, M / B)$ seconds; the ratio of that
+limit to what it takes says how much is left to gain without computing less.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rtdetr_lab.deployment.bench.parts import PARTS, Part
+from rtdetr_lab.deployment.bench.timing import CLOCKS, interleaved
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """FLOP/s of matrix products, bytes/s of copies."""
+
+    flops: float
+    bytes: float
+
+    def limit(self, part: Part) -> float:
+        """The least time a part can take, in seconds."""
+        return max(part.flops / self.flops, part.bytes / self.bytes)
+
+
+def ceilings(device: str, dtype: torch.dtype, side: int = 2048, rounds: int = 5) -> Ceilings:
+    """Measured here and now."""
+    a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    source = torch.empty(16 * side * side, dtype=torch.uint8, device=device).fill_(1)
+    target = torch.empty_like(source)
+    subjects = {"product": lambda: a @ b, "copy": lambda: target.copy_(source)}
+    times = interleaved(subjects, rounds, clock=CLOCKS["wall"])
+    best = {name: min(t.rounds) for name, t in times.items()}
+    return Ceilings(2 * side**3 / best["product"], 2 * source.numel() / best["copy"])
+
+
+def used(parts: Mapping[str, Part], top: Ceilings) -> dict[str, float]:
+    """Per part of the model, the limit as a fraction of what it took."""
+    return {name: top.limit(parts[name]) / parts[name].seconds for name in PARTS}
+
+
+def draw(parts: Mapping[str, Part], top: Ceilings, path: Path) -> Path:
+    """The picture: FLOP per byte against FLOP/s, both logarithmic."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes: Any = figure.subplots()
+    ridge = top.flops / top.bytes
+    edges = [ridge / 30, ridge, ridge * 30]
+    axes.loglog(edges, [min(top.flops, e * top.bytes) for e in edges], color="0.4")
+    for name in PARTS:
+        part = parts[name]
+        x, y = part.flops / max(part.bytes, 1), part.flops / part.seconds
+        axes.plot(x, y, "o")
+        axes.annotate(name, (x, y), xytext=(4, 4), textcoords="offset points")
+    axes.set(xlabel="FLOP per byte", ylabel="FLOP/s", title="Roofline of the deployed model")
+    figure.savefig(path, dpi=120)
+    return path

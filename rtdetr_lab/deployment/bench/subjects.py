@@ -1,0 +1,189 @@
+"""# Subjects: who runs
+
+Ours are engines; the peers are transformers' model with our random weights (through its own folder
+layout), as it is, compiled, and exported to the two runtimes. Each is a function from a `Case` to
+something that answers one batch.
+"""
+
+import tempfile
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rtdetr_lab.checkpoints.save import save_pretrained
+from rtdetr_lab.config import require
+from rtdetr_lab.deployment.backends import Backend, OnnxRuntime, OpenVINO, PyTorch, missing
+from rtdetr_lab.deployment.bench.timing import Subject
+from rtdetr_lab.deployment.engine import Engine
+from rtdetr_lab.notation import Size
+
+PRESETS = {
+    **{s: f"rtdetr:rtdetr_{s}" for s in ("nano", "r18", "r34", "r50_m", "r50", "r101")},
+    **{f"v2_{s}": f"rtdetrv2:rtdetrv2_{s}" for s in ("r18", "r34", "r50_m", "r50", "r101")},
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is asked: a preset with random weights, and a batch of one size."""
+
+    preset: str = "r18"
+    size: Size = (640, 640)
+    batch: int = 1
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        known = ", ".join(PRESETS)
+        require(self.preset in PRESETS, "model", f"no preset {self.preset!r}", f"one of {known}")
+
+    def images(self) -> Tensor:
+        """Noise: a detector's time does not depend on what it sees."""
+        generator = torch.Generator().manual_seed(0)
+        return torch.rand(self.batch, 3, *self.size, generator=generator).to(self.device)
+
+
+Build = Callable[[Case], Subject]
+
+
+@lru_cache(maxsize=1)
+def model_of(preset: str) -> nn.Module:
+    """Our model of a preset, random weights, in eval mode."""
+    module, name = PRESETS[preset].split(":")
+    torch.manual_seed(0)
+    cfg = getattr(import_module(f"rtdetr_lab.{module}"), name)()
+    built: nn.Module = cfg.build().eval()
+    return built
+
+
+def theirs(case: Case) -> nn.Module:
+    """transformers' model with the same weights."""
+    try:
+        import transformers
+    except ImportError as error:
+        raise missing("transformers") from error
+    transformers.utils.logging.disable_progress_bar()
+    with tempfile.TemporaryDirectory() as folder:
+        save_pretrained(model_of(case.preset), folder, layout="transformers")
+        model = transformers.AutoModelForObjectDetection.from_pretrained(folder)
+    return model.eval().to(case.device)  # type: ignore[no-any-return]
+
+
+def ours(dtype: torch.dtype, backend: Backend) -> Build:
+    """An engine of one size and one batch."""
+
+    def build(case: Case) -> Subject:
+        model = model_of(case.preset)
+        engine = Engine(model, case.size, case.batch, dtype, case.device, backend=backend)
+        images = case.images().to(dtype, memory_format=torch.channels_last)
+        return lambda: engine.answer(images)
+
+    return build
+
+
+def eager(channels_last: bool = False, autocast: bool = False, compiled: bool = False) -> Build:
+    """transformers in torch."""
+
+    def build(case: Case) -> Subject:
+        model: Any = theirs(case)
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        model = model.to(memory_format=layout)
+        images = case.images().contiguous(memory_format=layout)
+        call = torch.compile(model) if compiled else model
+
+        def run() -> object:
+            with (
+                torch.inference_mode(),
+                torch.autocast(case.device, torch.bfloat16, enabled=autocast),
+            ):
+                return call(images)
+
+        return run
+
+    return build
+
+
+def exported(backend: Any, dtype: torch.dtype) -> Build:
+    """transformers through ONNX, in the same runtime as ours."""
+
+    def build(case: Case) -> Subject:
+        from rtdetr_lab.deployment.bench.foreign import runner
+
+        run, images = runner(backend, onnx_of(case), dtype), case.images()
+        return lambda: run(images)
+
+    return build
+
+
+@lru_cache(maxsize=1)
+def onnx_of(case: Case) -> bytes:
+    """Their model as torch's exporter writes it, for this batch and size."""
+
+    class Raw(nn.Module):
+        def __init__(self, model: nn.Module) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+            answer = self.model(images)
+            return answer.logits, answer.pred_boxes
+
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            Raw(theirs(case)).eval(),
+            (case.images(),),
+            input_names=["images"],
+            opset_version=20,
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    return bytes(program.model_proto.SerializeToString())
+
+
+BASE = "transformers eager"
+FP32, BF16 = torch.float32, torch.bfloat16
+OURS: dict[str, Build] = {
+    "ours fp32": ours(FP32, PyTorch()),
+    "ours bf16": ours(BF16, PyTorch()),
+}
+AGAINST: dict[str, dict[str, Build]] = {
+    "transformers": {
+        BASE: eager(),
+        "transformers channels_last": eager(channels_last=True),
+        "transformers autocast bf16, channels_last": eager(channels_last=True, autocast=True),
+    },
+    "compile": {
+        "transformers compiled": eager(compiled=True),
+        "ours compiled fp32": ours(FP32, PyTorch(compiled=True)),
+    },
+    "onnxruntime": {
+        "transformers in onnxruntime": exported(OnnxRuntime(), FP32),
+        "ours in onnxruntime": ours(FP32, OnnxRuntime()),
+    },
+    "openvino": {
+        "transformers in OpenVINO fp32": exported(OpenVINO(), FP32),
+        "transformers in OpenVINO bf16": exported(OpenVINO(), BF16),
+        "ours in OpenVINO fp32": ours(FP32, OpenVINO()),
+        "ours in OpenVINO bf16": ours(BF16, OpenVINO()),
+    },
+}
+ON_CUDA: dict[str, Build] = {
+    "ours fp16, graph": ours(torch.float16, PyTorch(graphed=True)),
+    "ours bf16, compiled, graph": ours(BF16, PyTorch(compiled=True, graphed=True)),
+}
+
+
+def chosen(against: Sequence[str], device: str) -> dict[str, Build]:
+    """Subjects by the names of the command line; raises `ConfigError` for an unknown one."""
+    found = dict(OURS)
+    for name in against:
+        require(name in AGAINST, "against", f"no {name!r}", f"one of {', '.join(AGAINST)}")
+        found |= AGAINST[name]
+    return found | (ON_CUDA if device.startswith("cuda") else {})

@@ -1,0 +1,68 @@
+"""# Training: one step, theirs and ours, from the same weights
+
+Forward with denoising, matching, all losses, backward; no optimiser, which is torch's for both.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from rtdetr_lab.deployment.bench.subjects import BASE, Case, model_of, theirs
+from rtdetr_lab.deployment.bench.timing import CLOCKS, Subject, Times, interleaved
+from rtdetr_lab.structures import Targets
+
+
+def bench_training(case: Case, rounds: int, clock: str = "wall") -> dict[str, Times]:
+    """Times of a step of either."""
+    subjects = {BASE: their_step(case), "ours": our_step(case)}
+    return interleaved(subjects, rounds, 1, clock=CLOCKS[clock])
+
+
+def objects(case: Case, each: int = 7) -> list[dict[str, Tensor]]:
+    """As many objects in every picture as COCO has on average."""
+    generator = torch.Generator().manual_seed(1)
+
+    def one() -> dict[str, Tensor]:
+        centre = 0.3 + 0.4 * torch.rand(each, 2, generator=generator)
+        side = 0.05 + 0.4 * torch.rand(each, 2, generator=generator)
+        labels = torch.randint(80, (each,), generator=generator)
+        return {"labels": labels, "boxes": torch.cat([centre, side], 1)}
+
+    return [{k: v.to(case.device) for k, v in one().items()} for _ in range(case.batch)]
+
+
+def our_step(case: Case) -> Subject:
+    """Ours, as `lab.train` takes it."""
+    model = _copy(case)
+    criterion = model.cfg.criterion.build()  # type: ignore[union-attr, operator]
+    images, targets = case.images(), Targets.of(objects(case))
+
+    def step() -> object:
+        model.zero_grad(set_to_none=True)
+        losses: Mapping[str, Tensor] = criterion(model(images, targets), targets)
+        total = torch.stack(list(losses.values())).sum()
+        total.backward()
+        return total.detach()
+
+    return step
+
+
+def their_step(case: Case) -> Subject:
+    """transformers' model and loss."""
+    model, images = theirs(case).train(), case.images()
+    labels = [{"class_labels": o["labels"], "boxes": o["boxes"]} for o in objects(case)]
+
+    def step() -> object:
+        model.zero_grad(set_to_none=True)
+        loss = model(images, labels=labels).loss
+        loss.backward()
+        return loss.detach()
+
+    return step
+
+
+def _copy(case: Case) -> nn.Module:
+    import copy
+
+    return copy.deepcopy(model_of(case.preset)).to(case.device).train()
