@@ -1,0 +1,143 @@
+"""A file written from a model finds what the model finds, in runtimes that know nothing of it."""
+
+import pytest
+import torch
+from small import shaken, small
+
+from rtdetr_lab.boxes import iou
+from rtdetr_lab.cli import main
+from rtdetr_lab.deployment.onnx_file import export_onnx, export_pt2, onnx_bytes
+from rtdetr_lab.errors import ConfigError
+from rtdetr_lab.rtdetrv2 import discrete
+
+pytest.importorskip("onnxscript", reason="torch's exporter needs it; runs with the extra [export]")
+SIZE = (96, 64)
+
+
+def nano_pictures(count):
+    """Pictures of shapes that nano detects in, and their pixels as nano sees them."""
+    from rtdetr_lab.data.shapes import ShapesConfig, draw
+    from rtdetr_lab.images.preprocess import Preprocess
+
+    scenes = [draw(ShapesConfig(), 7, i) for i in range(count)]
+    return Preprocess((256, 256)).batch([scene.image for scene in scenes])
+
+
+def in_onnxruntime(file):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+
+    def run(*tensors):
+        names = [given.name for given in session.get_inputs()]
+        feed = {n: t.numpy() for n, t in zip(names, tensors, strict=True)}
+        return [torch.from_numpy(found) for found in session.run(None, feed)]
+
+    return run
+
+
+def in_openvino(file):
+    import openvino
+
+    core = openvino.Core()
+    exact = {"INFERENCE_PRECISION_HINT": "f32"}
+    compiled = core.compile_model(core.read_model(file, b""), "CPU", exact)
+
+    def run(*tensors):
+        found = compiled([t.numpy() for t in tensors])
+        return [torch.from_numpy(found[i].copy()) for i in range(len(compiled.outputs))]
+
+    return run
+
+
+RUNTIMES = {"onnxruntime": in_onnxruntime, "openvino": in_openvino}
+
+
+def same_detections(a, b, threshold=0.3):
+    """Matched by box: the same labels, half a pixel, scores to a thousandth."""
+    (boxes, scores, labels), (others, others_scores, others_labels) = a, b
+    kept = scores > threshold
+    assert kept.any(), "nothing to compare"
+    overlap = iou(boxes[kept], others) - 2 * (labels[kept][:, None] != others_labels)
+    match = overlap.argmax(1)
+    assert (labels[kept] == others_labels[match]).all()
+    assert (boxes[kept] - others[match]).abs().max() <= 0.5
+    assert (scores[kept] - others_scores[match]).abs().max() <= 1e-3
+
+
+@pytest.fixture(scope="module")
+def nano_file():
+    from rtdetr_lab.checkpoints.load import load_pretrained
+
+    return onnx_bytes(load_pretrained("nano"), (256, 256), postprocessing=True)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES.values(), ids=RUNTIMES)
+def test_nano_detects_the_same_in_batches_of_one_two_and_five(nano_file, runtime):
+    from rtdetr_lab.checkpoints.load import load_pretrained
+    from rtdetr_lab.images.postprocess import postprocess
+
+    pytest.importorskip(runtime.__name__.removeprefix("in_"), reason="runs with [export]")
+    model, images, run = load_pretrained("nano"), nano_pictures(5), runtime(nano_file)
+    sizes = [(480, 640), (256, 256), (300, 200), (512, 512), (100, 100)]
+    with torch.no_grad():
+        found = postprocess(model(images), sizes, 0.3)
+    for count in (1, 2, 5):
+        boxes, scores, labels = run(images[:count], torch.tensor(sizes[:count]).float())
+        for i in range(count):
+            ours = (found[i].boxes_xyxy, found[i].scores, found[i].labels)
+            same_detections(ours, (boxes[i], scores[i], labels[i]))
+
+
+@pytest.mark.parametrize("size", [SIZE, pytest.param(None, marks=pytest.mark.full)])
+def test_discrete_sampling_and_raw_answers(size, tmp_path):
+    pytest.importorskip("onnxruntime", reason="runs with the extra [export]")
+    model = shaken(discrete(small()).build()).eval()
+    run = in_onnxruntime(export_onnx(model, tmp_path / "m.onnx", size).read_bytes())
+    for height, width in [SIZE] if size else [SIZE, (128, 160)]:
+        images = torch.rand(3, 3, height, width)
+        with torch.no_grad():
+            wanted = model(images)
+        logits, boxes = run(images)
+        assert (logits - wanted.logits).abs().max() <= 1e-4
+        assert (boxes - wanted.boxes).abs().max() <= 1e-4
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("runtime", RUNTIMES.values(), ids=RUNTIMES)
+def test_a_bilinear_model_takes_any_size_that_32_divides(runtime):
+    model = shaken(small().build()).eval()
+    run = runtime(onnx_bytes(model, None))
+    for batch, height, width in [(1, 96, 64), (2, 128, 160), (5, 64, 224)]:
+        images = torch.rand(batch, 3, height, width)
+        with torch.no_grad():
+            wanted = model(images)
+        logits, boxes = run(images)
+        assert (logits - wanted.logits).abs().max() <= 1e-4
+        assert (boxes - wanted.boxes).abs().max() <= 1e-4
+
+
+def test_pt2_comes_back_for_any_batch(tmp_path):
+    model = shaken(small().build()).double().eval()
+    program = torch.export.load(export_pt2(model, tmp_path / "m.pt2", SIZE))
+    for batch in (1, 4):
+        images = torch.rand(batch, 3, *SIZE).double()
+        with torch.no_grad():
+            logits, boxes = program.module()(images)
+            wanted = model(images)
+        assert (logits - wanted.logits).abs().max() <= 1e-9
+        assert (boxes - wanted.boxes).abs().max() <= 1e-9
+    with pytest.raises(ConfigError, match="pt2"):
+        export_pt2(model, tmp_path / "m.zip")
+
+
+@pytest.mark.full
+def test_the_command_writes_either_kind(tmp_path, capsys):
+    assert main(["export", "nano", "--out", str(tmp_path / "nano.onnx")]) == 0
+    assert main(["export", "nano", "--out", str(tmp_path / "nano.pt2")]) == 0
+    assert (tmp_path / "nano.onnx").stat().st_size > 3e6
+
+
+def test_a_kind_it_does_not_know_is_refused(tmp_path, capsys):
+    assert main(["export", "nano", "--out", str(tmp_path / "nano.trt")]) == 1
+    assert ".onnx or .pt2" in capsys.readouterr().err
