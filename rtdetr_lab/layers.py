@@ -236,9 +236,9 @@ def sine_2d_authors(
 def _rows_and_columns(
     height: int, width: int, device: torch.device | str
 ) -> tuple[Float[Tensor, "N"], Float[Tensor, "N"]]:
-    row = torch.arange(height, dtype=torch.float64, device=device).repeat_interleave(width)
-    column = torch.arange(width, dtype=torch.float64, device=device).repeat(height)
-    return row, column
+    row = torch.arange(height, dtype=torch.float64, device=device)[:, None].expand(height, width)
+    column = torch.arange(width, dtype=torch.float64, device=device).expand(height, width)
+    return row.flatten(), column.flatten()
 
 
 def _sine(

@@ -62,9 +62,9 @@ def token_grid(
     """(level, row, column) of every token, in token order."""
     cells = []
     for level, (height, width) in enumerate(shapes):
-        row = torch.arange(height, device=device).repeat_interleave(width)
-        column = torch.arange(width, device=device).repeat(height)
-        cells.append(torch.stack([torch.full_like(row, level), row, column], dim=-1))
+        row = torch.arange(height, device=device)[:, None].expand(height, width)
+        column = torch.arange(width, device=device).expand(height, width)
+        cells.append(torch.stack([torch.full_like(row, level), row, column], dim=-1).flatten(0, 1))
     return torch.cat(cells)
 
 
