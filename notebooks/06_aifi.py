@@ -191,9 +191,9 @@ assert (on_rim.mean((0, 2)) > 0.5).all(), "every head, over eight pictures"
 
 # %% [markdown]
 # (The first line is $e$ to the entropy: a head with equal weights on so many cells would have it.)
-# All heads spread over a third to a half of the map, and give two thirds of their weight to the
-# rim, in every picture, where least is to be seen. One reading: softmax has to spend its 1
-# somewhere, and a cell with nothing to ask spends it where it does no harm. Is that so?
+# All heads spread over a third to a half of the map, and give two thirds of their weight to its
+# rim. One reading: softmax has to spend its 1 somewhere, and a cell with nothing to ask spends it
+# where it does no harm. Is that so?
 #
 # ## Predict, then break it
 #

@@ -108,10 +108,10 @@ print(merged[0, 0])
 assert torch.equal(one, two)
 
 # %% [markdown]
-# Exactly equal, and a third of the reading and writing is saved. A batch norm in each branch does
-# not hinder it: in eval mode it is a factor and a summand per channel, and goes into kernel and
-# bias. What for, then, are two branches? For training, where they *learn* differently: each has a
-# norm of its own, and a network that starts as a sum of short and long paths starts well.
+# Exactly equal. A batch norm in each branch does not hinder it: in eval mode it is a factor and a
+# summand per channel, and goes into kernel and bias. What for, then, are two branches? For
+# training, where they *learn* differently: each has a norm of its own, and RepVGG's authors found
+# that such sums train better than the one convolution they can become.
 #
 # ## The real module
 
