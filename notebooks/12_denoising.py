@@ -46,8 +46,7 @@ ax = noised_boxes(batch, picture.boxes[0], images[3])
 # A query learns from the object that the matching gives to it (notebook 03), and early in training
 # the matching gives it another one in every epoch (DN-DETR §3.2). How can the decoder learn to
 # correct boxes before anyone has settled who corrects which?
-#
-# By skipping the matching. A denoising query *knows* its object. Its content is an embedding of the
+# By skipping the matching: a denoising query *knows* its object. Its content is an embedding of the
 # label, which with probability 1/4 is drawn anew; its reference is the object's box with every
 # corner coordinate $c$ pushed to one side or the other,
 #
@@ -74,9 +73,9 @@ inwards = torch.tensor([1, 1, -1, -1])
 print("negative, all inwards:              ", corners + inwards * (0.5 + 1) * half)
 
 # %% [markdown]
-# The last one is inside out: its left edge, 0.6, lies right of its right edge, 0.4. A negative
-# whose two edges both move inwards *always* passes itself, since each moves by more than half. Two
-# coins decide: a quarter of all negatives have no width, a quarter no height.
+# The last one is inside out: left edge 0.6, right edge 0.4. Edges that both move inwards *always*
+# pass each other in a negative, since each moves by at least half. Two coins decide: a quarter of
+# all negatives have no width, a quarter no height.
 #
 # ## By hand: who may see whom
 #
@@ -91,8 +90,7 @@ for name, row in zip(names, by_hand, strict=True):
     print(f"{name:5}", " ".join("blocked" if b else "   ·   " for b in row))
 
 # %% [markdown]
-# Two rules. *Nobody looks into a foreign group*: the columns of a group are open to itself only.
-# *Everybody looks at the matching queries*: their columns are open.
+# Two rules: the columns of a group are open to itself only, those of matching queries to everybody.
 #
 # ## The real module
 
@@ -115,7 +113,7 @@ paper = DenoisingConfig()  # N = 100, at most 600
 for size in (1, 7, 49, 51, 100, 300):
     groups = paper.num_groups(size)
     print(f"T = {size:3}: {groups:3} groups, {2 * groups * size:3} queries")
-assert batch.num_groups == 50 // 7, "nano has a budget of 50, and the picture 7 shapes"
+assert batch.num_groups == 50 // 7, "nano has a budget of 50"
 
 # %% [markdown]
 # About 200 queries, whatever the picture. The mask for ours, drawn, and in words:
@@ -138,9 +136,11 @@ ax = who_sees_whom(batch.blocked, batch.num_queries, batch.num_groups, ax=right)
 def with_answers(images, targets, mask=lambda blocked: blocked):
     """A training-mode forward pass, with another mask if wanted."""
     torch.manual_seed(0)  # the same noise every time
-    hook = model.denoising.register_forward_hook(
-        lambda module, inputs, out: replace(out, blocked=mask(out.blocked))
-    )
+
+    def masked(module, inputs, out):
+        return replace(out, blocked=mask(out.blocked))
+
+    hook = model.denoising.register_forward_hook(masked)
     model.training = True
     with torch.no_grad():
         prediction = model(images, targets)
@@ -190,18 +190,14 @@ ax.set(xlabel="IoU of the spoilt box with its object", ylabel="score after the l
 ax.legend(frameon=False, loc="lower right")
 
 # %%
-drawn_anew = positive & (noised.labels != label)
-said = taught.denoising.layers[-1].logits.argmax(-1)
-restored = (said == label)[drawn_anew].float().mean()
-print(
-    f"{int(drawn_anew.sum())} positives were told a wrong class; {restored:.0%} name the right one"
-)
+drawn_anew, last = positive & (noised.labels != label), taught.denoising.layers[-1]
+restored = (last.logits.argmax(-1) == label)[drawn_anew].float().mean()
+print(f"{int(drawn_anew.sum())} positives were told a wrong class; {restored:.0%} name the right")
 assert restored > 0.9
 assert score[positive].mean() > 5 * score[negative].mean()
 
 # %% [markdown]
-# The decoder does not believe the label it is told: it looks. *That* is what a wrong label now and
-# then is for.
+# The decoder does not believe the label it is told: it looks. That is what wrong labels are for.
 #
 # ## Predict, then break it
 #
@@ -216,9 +212,9 @@ print(f"{noised.num_queries} denoising queries went along; largest change: {chan
 assert change < 1e-4
 
 # %% [markdown]
-# Not at all. Matching queries behave in training as they will at inference, where no one knows an
-# answer. Now the mask goes: once **transposed**, the easiest mistake to make, so that matching
-# queries see all the answers and answers see nothing else; and once dropped, all see all.
+# Not at all: matching queries behave in training as at inference, where no one knows an answer. Now
+# the mask goes, once **transposed**, the easiest mistake to make, so that matching queries see all
+# the answers; and once dropped, so that all see all.
 #
 # **Predict**: nano is trained, and now the answers lie open before it. Does it find more shapes,
 # the same, or fewer?
@@ -228,9 +224,8 @@ assert change < 1e-4
 def good_boxes(prediction):
     """Shapes that have a box with a score above 0.5 and an IoU above 0.75."""
     count = 0
-    for logits, boxes, objects in zip(
-        prediction.logits, prediction.boxes, targets.boxes, strict=True
-    ):
+    answers = zip(prediction.logits, prediction.boxes, targets.boxes, strict=True)
+    for logits, boxes, objects in answers:
         sure = logits.sigmoid().amax(-1) > 0.5
         overlaps = iou(xyxy_from_cxcywh(objects), xyxy_from_cxcywh(boxes[sure]))
         count += int((overlaps > 0.75).any(1).sum())
@@ -239,15 +234,12 @@ def good_boxes(prediction):
 
 masks = {"right": lambda b: b, "transposed": lambda b: b.T, "dropped": torch.zeros_like}
 counts = {n: good_boxes(with_answers(images, targets, mask)) for n, mask in masks.items()}
-print(f"of {targets.num_boxes} shapes")
-counts
-
-# %%
+print(f"of {targets.num_boxes} shapes:", counts)
 assert counts["right"] > counts["transposed"] > counts["dropped"]
 
 # %% [markdown]
-# Fewer! A model that was trained with the mask has never learned to read the answers; to it they
-# are a crowd of strangers. A decoder that *grows up* without the mask is another matter.
+# Fewer! A model trained with the mask has never learned to read the answers; to it they are a crowd
+# of strangers. A decoder that *grows up* without the mask is another matter.
 #
 # To catch it red-handed, we take away everything else. A small decoder of one layer looks at
 # **blank pictures**: each is said to hold one object, of one of four classes, somewhere. Nothing
@@ -277,7 +269,7 @@ def answer_of(parts, batch, mask):
     count = batch.num_queries
     told = LayerPrediction(out.logits[:, :count], out.boxes[:, :count])
     last = LayerPrediction(out.logits[:, count:], out.boxes[:, count:])
-    return Prediction(last.logits, last.boxes, (last,), None, Denoised((told,), batch))
+    return Prediction(last.logits, last.boxes, (last,), denoising=Denoised((told,), batch))
 
 
 def named_right(prediction, targets):
@@ -313,38 +305,33 @@ def train_on_nothing(mask, num_steps=60):
 #   with the mask transposed or dropped it rises to nearly one within 20 steps.
 runs = {name: train_on_nothing(mask) for name, mask in masks.items()}
 fig, ax = plt.subplots(figsize=(6, 2.8), layout="compressed")
-for (name, (curve, _)), color, dash in zip(
-    runs.items(), (BLUE, ORANGE, GREEN), ["-", "--", ":"], strict=True
-):
+styles = {"right": (BLUE, "-"), "transposed": (ORANGE, "--"), "dropped": (GREEN, ":")}
+for name, (curve, _) in runs.items():
+    color, dash = styles[name]
     ax.plot(curve.unfold(0, 5, 1).mean(-1), color=color, ls=dash, label=f"mask {name}")
 ax.set(xlabel="step", ylabel="classes named right", ylim=(0, 1.05))
 ax.legend(frameon=False)
-
-# %%
 shares = {name: curve[-20:].mean().item() for name, (curve, _) in runs.items()}
 print({name: f"{share:.0%}" for name, share in shares.items()})
 assert shares["right"] < 0.4
 assert min(shares["transposed"], shares["dropped"]) > 0.8
 
 # %% [markdown]
-# Without the mask the decoder names what is on a blank picture. Now let it work as it would at
-# inference, with nobody to copy from: the same weights, the denoising queries hidden.
+# Without the mask the decoder names what is on a blank picture. And with nobody to copy from, as at
+# inference? The same weights, the denoising queries hidden:
 
 # %%
-decoder, denoising, own = runs["dropped"][1]
+denoising = runs["dropped"][1][1]
 with torch.no_grad():
     tests = [invented() for _ in range(10)]
-    honest = [
-        named_right(answer_of((decoder, denoising, own), denoising(t, QUERIES), masks["right"]), t)
-        for t in tests
-    ]
-print(f"the cheat, when it cannot copy: {sum(honest) / 10:.0%}")
-assert sum(honest) / 10 < 0.4
+    answers = [answer_of(runs["dropped"][1], denoising(t, QUERIES), masks["right"]) for t in tests]
+honest = sum(map(named_right, answers, tests)) / 10
+print(f"the cheat, when it cannot copy: {honest:.0%}")
+assert honest < 0.4
 
 # %% [markdown]
-# And why may groups not see each other? Because the noise averages out. A single positive is a poor
-# box; the mean of all positives of an object, over the groups, is twice as good, without a look at
-# the picture.
+# And why may groups not see each other? Noise averages out. A single positive is a poor box; the
+# mean of an object's positives over all groups is twice as good, without a look at the picture.
 
 # %%
 one = Targets(targets.labels[5:6], targets.boxes[5:6])  # one shape: 50 groups
@@ -357,8 +344,7 @@ print(f"IoU of a copy {single:.2f}; of the mean of {len(boxes)} copies {mean.ite
 assert mean > 1.8 * single
 
 # %% [markdown]
-# A decoder that may average learns to average. That denoising queries see the *matching* ones is
-# harmless: those know nothing that is not in the picture.
+# That they see the *matching* ones is harmless: those know only what is in the picture.
 #
 # ## What it costs
 #
@@ -372,18 +358,12 @@ model.training = False
 at_inference = cost(model, images[:1])
 decoder = {n: c.rows[-2][2] for n, c in {"train": in_training, "eval": at_inference}.items()}
 print({name: f"{flops / 1e6:.0f} MFLOPs" for name, flops in decoder.items()})
+print(f"of the whole model: {in_training.flops / at_inference.flops - 1:.1%} more")
+assert decoder["train"] > 1.3 * decoder["eval"]
 in_training
 
-# %%
-table = {name: (params, flops) for name, params, flops in at_inference.rows}
-assert table["denoising"][1] == 0
-assert decoder["train"] > 1.3 * decoder["eval"]
-more = in_training.flops / at_inference.flops - 1
-print(f"of the whole model: {more:.1%} more, in training only")
-
 # %% [markdown]
-# Eleven rows of an embedding, one per class and one of zeros for padding, are all there is to
-# learn. At inference it does not run; an exported model does not contain it.
+# Eleven rows of an embedding are all there is to learn: one per class, and zeros for padding.
 #
 # ## Exercises
 #
@@ -404,13 +384,10 @@ check(answer, 2 * 30 * paper.num_groups(30), hint="Eq. 12.3: three groups fit.")
 answer = ...
 
 # %% tags=["solution"]
-spoilt = copies.reference_logits[0, ~copies.is_positive[0]].sigmoid()
-print(f"of 50 negatives here: {(spoilt[:, 2:] > 1e-4).all(1).float().mean():.2f}")
 check(answer, (1 - 1 / 4) ** 2, hint="Both edges of an axis move inwards with probability 1/4.")
 
 # %% [markdown]
-# **3.** A batch with one object per picture, two groups, two matching queries, as above. How many
-# of the 36 pairs are blocked?
+# **3.** One object, two groups, two matching queries, as above. How many of 36 pairs are blocked?
 
 # %%
 answer = ...
