@@ -95,7 +95,7 @@ class Findings:
             "machine": machine,
             "date": last[:10],
             "threads": sorted({row["cost"]["threads"] for row in rows}),
-            "commits": sorted({str(row["cost"]["commit"])[:8] for row in rows}),
+            "commits": sorted({_brief(row["cost"]["commit"]) for row in rows}),
         }
 
     @property
@@ -165,6 +165,12 @@ class Findings:
             np.array([b["resampled"] for _, b in pairs], float),
             self.plan["val_pictures"],
         )
+
+
+def _brief(commit: str | None) -> str:
+    """Eight digits, and the `+` of a checkout with changes of its own."""
+    text = str(commit)
+    return text[:8] + ("+" if text.endswith("+") else "")
 
 
 def _plain(measures: Line) -> Line:

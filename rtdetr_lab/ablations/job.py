@@ -27,7 +27,7 @@ from torch import nn
 
 from rtdetr_lab.ablations.pictures import First
 from rtdetr_lab.ablations.variant import Setup
-from rtdetr_lab.config import to_dict
+from rtdetr_lab.config import require, to_dict
 from rtdetr_lab.data.batch import Dataset
 
 CURVE_PICTURES = 100
@@ -134,6 +134,7 @@ def trained(setup: Setup, task: Task, runs: Path) -> Any:
     """The `Run` of a setup; the one it starts from comes first."""
     from rtdetr_lab.evaluation.evaluate import evaluate
     from rtdetr_lab.training import train
+    from rtdetr_lab.training.state import seed_everything
 
     folder = runs / fingerprint(setup, task.train)
     model = setup.cfg
@@ -143,6 +144,9 @@ def trained(setup: Setup, task: Task, runs: Path) -> Any:
             return before
         model = model.build()
         model.load_state_dict(before.model.state_dict())
+    elif setup.weights is not None:
+        seed_everything(setup.recipe.seed)
+        model = warm(model.build(), setup.weights)
     few = First(task.val, min(CURVE_PICTURES, len(task.val)))
     recipe = setup.recipe
     return train(
@@ -152,9 +156,22 @@ def trained(setup: Setup, task: Task, runs: Path) -> Any:
         recipe,
         validate=(lambda m: evaluate(m, few)) if recipe.eval_every else None,
         device=task.device,
-        backbone_weights=setup.backbone_weights if setup.start is None else None,
+        backbone_weights=setup.backbone_weights if model is setup.cfg else None,
         progress=False,
     )
+
+
+def warm(model: nn.Module, weights: str) -> nn.Module:
+    """`model` with the tensors of a checkpoint that have its names and shapes; the rest is new."""
+    from rtdetr_lab.checkpoints.load import load_pretrained
+
+    known = load_pretrained(weights).state_dict()
+    own = model.state_dict()
+    fitting = {n: t for n, t in known.items() if n in own and own[n].shape == t.shape}
+    what = "has no tensor of this model's names and shapes"
+    require(fitting, weights, what, "begin with a model of the same family")
+    model.load_state_dict(own | fitting)
+    return model
 
 
 def judged(model: nn.Module, task: Task) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -90,10 +90,19 @@ def facts(report: Findings) -> list[str]:
         f"Command: `rtdetr-lab {command}`; report again: add `--report-only`.",
         f"Runs: {cost['runs']}, each on {plan['pictures']} pictures of {height}×{width}; seeds "
         f"{', '.join(map(str, plan['seeds']))}; judged on {plan['val_pictures']} pictures.",
+        f"Begins with: {_beginning(plan.get('base', {}))}.",
         f"Cost: {cost['train_hours']:.2f} h of training, {_threads(cost['threads'])}. "
         f"Date: {cost['date']}. Machine: {'; '.join(cost['machine'])}. "
         f"Commit: {', '.join(cost['commits'])}.",
     ]
+
+
+def _beginning(base: Mapping[str, Any]) -> str:
+    if base.get("weights"):
+        return f"the weights of {base['weights']}, wherever names and shapes fit"
+    if base.get("backbone_weights"):
+        return f"the backbone of {base['backbone_weights']}; all else is new"
+    return "new weights"
 
 
 def markdown_of(report: Findings, images: Mapping[str, str] | None = None) -> str:

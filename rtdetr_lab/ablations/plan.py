@@ -11,12 +11,14 @@ all variants get equally many.
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rtdetr_lab.ablations.job import Task, fingerprint
 from rtdetr_lab.ablations.journal import Line
 from rtdetr_lab.ablations.measure import profile, seconds_per_picture
 from rtdetr_lab.ablations.variant import Setup, Variant, described, with_seed
+from rtdetr_lab.config import to_dict
 from rtdetr_lab.training.stop import seconds_of
 
 RESERVE = 0.8
@@ -64,7 +66,8 @@ def plan_line(
         "pictures": setups[reference].recipe.num_pictures,
         "val_pictures": len(task.val),
         "picture_size": [height, width],
-        "command": sys.argv,
+        "base": to_dict(setups[reference]),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
     }
 
 

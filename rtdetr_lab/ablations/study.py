@@ -28,7 +28,7 @@ from rtdetr_lab.ablations.measure import latencies, seconds_per_picture
 from rtdetr_lab.ablations.plan import described_variant, pictures_for, plan_line
 from rtdetr_lab.ablations.report import Report, report_of
 from rtdetr_lab.ablations.variant import Change, Setup, Variant, variant, with_seed
-from rtdetr_lab.config import require
+from rtdetr_lab.config import require, to_dict
 from rtdetr_lab.data.batch import Dataset
 from rtdetr_lab.training.state import lock
 
@@ -180,8 +180,9 @@ class Study:
         keep = ("name", "hypothesis", "differences")
         then = [{k: v[k] for k in keep} for v in plan["variants"]]
         now = [described_variant(row, setups, self.reference) for row in self._rows]
-        head = [plan[k] for k in ("reference", "seeds", "budget", "val_pictures")]
-        mine = [self.reference, list(self.seeds), self.budget, len(self.task.val)]
+        head = [plan[k] for k in ("reference", "seeds", "budget", "val_pictures", "base")]
+        base = to_dict(setups[self.reference])
+        mine = [self.reference, list(self.seeds), self.budget, len(self.task.val), base]
         return now == then and head == mine
 
     def _finish(self, journal: Journal, plan: Line, executor: Executor, watch: Watch) -> None:

@@ -32,12 +32,14 @@ Change = Callable[[Any], Any]
 @dataclass(frozen=True)
 class Setup:
     """What a run is made of. `backbone_weights` (a model's name, hub id or file) fill the backbone,
-    as the papers begin with ImageNet's. With `start`, that run comes first and all its weights are
-    the beginning of this one."""
+    as the papers begin with ImageNet's; `weights` fill whatever has their names and shapes, for
+    rows that only differ in what a trained model has already. With `start`, that run comes first
+    and all its weights are the beginning of this one."""
 
     cfg: Any
     recipe: TrainConfig
     backbone_weights: str | None = None
+    weights: str | None = None
     start: "Setup | None" = None
 
 

@@ -46,6 +46,9 @@ class Ablate(Command):
     backbone_weights: str | None = None
     """Weights the backbones begin with: a model's name, hub id or file; `none` begins from nothing.
     Default: nano's own for nano."""
+    weights: str | None = None
+    """Begin with this model's weights wherever names and shapes fit: for rows that differ in what a
+    trained model has already, such as its depth. Not fair to rows with new parts."""
     out: Path = Path("runs/ablations")
     """Folder of studies, their journals and runs."""
     report: Path | None = None
@@ -119,6 +122,8 @@ class Ablate(Command):
         if self.backbone_weights:
             chosen = None if self.backbone_weights == "none" else self.backbone_weights
             base = replace(base, backbone_weights=chosen)
+        if self.weights:
+            base = replace(base, weights=self.weights, backbone_weights=None)
         return replace(base, recipe=replace(base.recipe, amp=self.amp))
 
     def _pictures(self) -> Any:
