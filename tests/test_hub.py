@@ -4,17 +4,14 @@
 process of its own; several names are asked for in one go to keep that cheap.
 """
 
-import hashlib
 import json
-import os
 import subprocess
 import sys
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 
 import pytest
 import torch
+from hub_server import CARD, MAIN, TAGGED, Hub, client
 from safetensors.torch import save_file
 from small import small
 
@@ -22,10 +19,6 @@ from rtdetr_lab.checkpoints.files import digest
 from rtdetr_lab.checkpoints.hub import ALIASES, licence_in
 from rtdetr_lab.checkpoints.metadata import Metadata
 from rtdetr_lab.checkpoints.save import save_pretrained
-
-ROOT = Path(__file__).resolve().parents[1]
-MAIN, TAGGED = "a" * 40, "b" * 40
-CARD = "---\nlanguage: en\nlicense: apache-2.0\ntags:\n- detection\n---\n# A model\n"
 
 CLIENT = """
 import json, sys, time
@@ -45,73 +38,9 @@ print(json.dumps(told))
 """
 
 
-class Hub(ThreadingHTTPServer):
-    """What the client needs of a hub: files of commits, and the errors of those it has not."""
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Answer)
-        self.repos: dict[str, dict[str, dict[str, bytes]]] = {}
-        self.branches = {"main": MAIN, "v1": TAGGED}
-        self.requests: list[str] = []
-        Thread(target=self.serve_forever, daemon=True).start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-    def add(self, repo: str, folder: Path, commit: str = MAIN, card: str | None = CARD) -> None:
-        files = {path.name: path.read_bytes() for path in folder.iterdir()}
-        if card is not None:
-            files["README.md"] = card.encode()
-        self.repos.setdefault(repo, {})[commit] = files
-
-
-class Answer(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_HEAD(self):
-        self.do_GET()
-
-    def do_GET(self):
-        self.server.requests.append(self.path)
-        repo, _, rest = self.path.lstrip("/").partition("/resolve/")
-        revision, _, name = rest.partition("/")
-        commits = self.server.repos.get(repo)
-        if repo == "org/gated":
-            return self.answer(403, {"X-Error-Code": "GatedRepo"})
-        if repo == "org/broken":
-            return self.answer(500, {})
-        if commits is None:
-            return self.answer(404, {"X-Error-Code": "RepoNotFound"})
-        commit = self.server.branches.get(revision, revision)
-        if commit not in commits:
-            return self.answer(404, {"X-Error-Code": "RevisionNotFound"})
-        known = {"X-Repo-Commit": commit}
-        if name not in commits[commit]:
-            return self.answer(404, {**known, "X-Error-Code": "EntryNotFound"})
-        data = commits[commit][name]
-        tag = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
-        return self.answer(200, {**known, "ETag": f'"{tag}"'}, data)
-
-    def answer(self, status, headers, data=b""):
-        self.send_response(status)
-        for key, value in headers.items():
-            self.send_header(key, value)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(data)
-
-    def log_message(self, *args):
-        pass
-
-
 def ask(home: Path, url: str, *names, **settings):
     """Load these (name, or name and revision) in a fresh process; what came of each."""
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGING"))}
-    env |= {"HF_ENDPOINT": url, "HF_HOME": str(home), "HF_HUB_DISABLE_TELEMETRY": "1"}
-    env |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_XET": "1", "PYTHONPATH": str(ROOT)}
-    env |= {"HF_HUB_DOWNLOAD_TIMEOUT": "5", "HF_HUB_ETAG_TIMEOUT": "5", "NO_PROXY": "127.0.0.1"}
+    env = client(home, url)
     asked = [(n, None) if isinstance(n, str) else n for n in names]
     done = subprocess.run(
         [sys.executable, "-c", CLIENT],
