@@ -1,17 +1,24 @@
-r"""# Hub: from_pretrained's four words for where files are
+r"""# Hub: from_pretrained's four words for where files are, and the way back
 
 `revision`, `cache_dir`, `token` and `local_files_only` mean what huggingface_hub says; a folder on
 disk is itself. Weights are read from the folder that comes of it, by `load_pretrained`.
+
+`push` takes what a `save_pretrained` writes. A model card that is already there stays: somebody may
+have written it.
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from rtdetr_lab.checkpoints.files import read_json
 from rtdetr_lab.checkpoints.hub import WEIGHTS, _explained, _place
 from rtdetr_lab.errors import CheckpointError, HubError
+
+FILE = "preprocessor_config.json"
 
 
 @dataclass(frozen=True)
@@ -82,3 +89,48 @@ def _if_there(name: str | os.PathLike[str], file: str, where: Where) -> Path | N
         if isinstance(error.__cause__, errors.EntryNotFoundError):
             return None
         raise
+
+
+@dataclass(frozen=True)
+class Push:
+    """Where to, and as whom."""
+
+    repo_id: str
+    private: bool | None = None
+    token: str | bool | None = None
+    commit_message: str = "Upload model"
+    revision: str | None = None
+
+
+def push(save: Callable[[Path], Any], to: Push, keep: tuple[str, ...] = ("README.md",)) -> str:
+    """Upload what `save` writes, but for the files in `keep` that are there; the commit's address.
+
+    Raises `HubError`.
+    """
+    with TemporaryDirectory() as folder:
+        save(Path(folder))
+        try:
+            return _uploaded(folder, to, keep)
+        except Exception as error:  # the client's transport is its own business
+            what = (str(error).splitlines() or [type(error).__name__])[0][:160]
+            remedy = "give a token that may write there, or log in with `hf auth login`"
+            where = _place(to.repo_id, None, to.revision)
+            raise HubError(where, f"could not be pushed ({what})", remedy) from error
+
+
+def _uploaded(folder: str, to: Push, keep: tuple[str, ...]) -> str:
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=to.token)
+    repo = api.create_repo(to.repo_id, private=to.private, exist_ok=True).repo_id
+    if to.revision is not None:
+        api.create_branch(repo, branch=to.revision, exist_ok=True)
+    there = [name for name in keep if api.file_exists(repo, name, revision=to.revision)]
+    done = api.upload_folder(
+        repo_id=repo,
+        folder_path=folder,
+        commit_message=to.commit_message,
+        revision=to.revision,
+        ignore_patterns=there,
+    )
+    return str(done.commit_url)

@@ -24,7 +24,7 @@ from rtdetr_lab.transformers_api.annotations import (
     prepared,
     resized_annotation,
 )
-from rtdetr_lab.transformers_api.hub import Where, file_of
+from rtdetr_lab.transformers_api.hub import FILE, Push, Where, file_of, push
 from rtdetr_lab.transformers_api.pixels import (
     BatchFeature,
     as_pictures,
@@ -33,8 +33,6 @@ from rtdetr_lab.transformers_api.pixels import (
     on_canvas,
     resized_picture,
 )
-
-FILE = "preprocessor_config.json"
 
 
 @dataclass(kw_only=True)
@@ -174,6 +172,18 @@ class ImageProcessor:
         """Write `preprocessor_config.json` into a folder."""
         Path(folder).mkdir(parents=True, exist_ok=True)
         write_text(Path(folder) / FILE, json.dumps(self.to_dict(), indent=2) + "\n")
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        commit_message: str = "Upload image processor",
+        revision: str | None = None,
+    ) -> str:
+        """Save into a repository of the hub; returns the commit's address. Raises `HubError`."""
+        return push(self.save_pretrained, Push(repo_id, private, token, commit_message, revision))
 
 
 def _spread(values: float | Sequence[float]) -> float | tuple[float, ...]:

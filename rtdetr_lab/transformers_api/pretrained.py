@@ -8,24 +8,23 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
-from rtdetr_lab.checkpoints.files import read_json
+from rtdetr_lab.checkpoints.files import read_json, write_text
 from rtdetr_lab.checkpoints.load import FORMAT, load_pretrained
 from rtdetr_lab.checkpoints.metadata import metadata_for
 from rtdetr_lab.checkpoints.save import save_pretrained
 from rtdetr_lab.checkpoints.transformers_config import to_transformers
 from rtdetr_lab.errors import CheckpointError, ConfigError
-from rtdetr_lab.transformers_api.hub import Where, folder_of
+from rtdetr_lab.transformers_api.hub import FILE, Push, Where, folder_of, push
 from rtdetr_lab.transformers_api.options import Options
 from rtdetr_lab.transformers_api.refit import refitted
 
 CARD = """---
-library_name: rtdetr_lab
+{licence}library_name: rtdetr_lab
 pipeline_tag: object-detection
 tags:
 - object-detection
@@ -134,13 +133,20 @@ class Pretrained(nn.Module):
             raise CheckpointError(name, what, "say ignore_mismatched_sizes=True for new heads")
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Write config, weights and preprocessor in transformers' layout."""
+        """Write config, weights and preprocessor in transformers' layout.
+
+        A `preprocessor_config.json` that is there stays: it is the processor's.
+        """
         names = self.config.names
         known = getattr(self.lab, "metadata", None) or metadata_for(len(names), names)
         known = replace(known, names=names, category_ids=tuple(range(len(names))))
         config = replace(self.config, architectures=[type(self).__name__])
+        beside = Path(folder) / FILE
+        told = beside.read_text(encoding="utf8") if beside.is_file() else None
         self._write(Path(folder), known)
         config.save_pretrained(folder)
+        if told is not None:
+            write_text(beside, told)
 
     def _write(self, folder: Path, known: Any) -> None:
         save_pretrained(self.lab, folder, layout="transformers", metadata=known)
@@ -154,25 +160,24 @@ class Pretrained(nn.Module):
         commit_message: str = "Upload model",
         revision: str | None = None,
     ) -> str:
-        """Save into a repository of the hub, with a model card; returns the commit's address."""
-        from huggingface_hub import HfApi
+        """Save into a repository of the hub; returns the commit's address.
 
-        api = HfApi(token=token)
-        repo = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-        with TemporaryDirectory() as folder:
-            self.save_pretrained(folder)
-            card = Path(folder) / "README.md"
-            card.write_text(self._card(repo), encoding="utf8")
-            done = api.upload_folder(
-                repo_id=repo, folder_path=folder, commit_message=commit_message, revision=revision
-            )
-        return str(done.commit_url)
+        A model card and a processor are added where there are none. Raises `HubError`.
+        """
+        to = Push(repo_id, private, token, commit_message, revision)
+        return push(lambda folder: self._with_card(folder, repo_id), to, (FILE, "README.md"))
 
-    def _card(self, name: str) -> str:
+    def _with_card(self, folder: Path, name: str) -> None:
+        self.save_pretrained(folder)
         classes = self.config.names
         shown = ", ".join(classes[:20]) + (" …" if len(classes) > 20 else "")
-        kind = self.config.model_type
-        return CARD.format(name=name, kind=kind, count=len(classes), classes=shown)
+        kind, licence = (
+            self.config.model_type,
+            getattr(getattr(self.lab, "metadata", None), "licence", None),
+        )
+        told = f"license: {licence}\n" if licence else ""
+        card = CARD.format(name=name, kind=kind, count=len(classes), classes=shown, licence=told)
+        write_text(folder / "README.md", card)
 
     def freeze_backbone(self) -> None:
         """Let the backbone learn nothing."""
