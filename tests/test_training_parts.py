@@ -45,6 +45,7 @@ def test_a_factor_reaches_every_group(groups):
 
 
 def test_the_rate_rises_in_a_line_and_falls_in_a_wave():
+    """Eq. 15.1."""
     factors = [lr_factor(step, 100, 10, Cosine(0.1)) for step in range(101)]
     flat = [Cosine(0.1)(step / 100) for step in range(101)]
     assert factors[:10] == pytest.approx([(s + 1) / 10 * flat[s] for s in range(10)])
@@ -60,6 +61,7 @@ def test_a_recipe_survives_json(config):
 
 
 def test_the_average_follows_its_equation():
+    """Eq. 15.2."""
     model = nn.Linear(1, 1, bias=False)
     by_hand = model.weight.item()
     average = EMA(model, decay=0.9, warmup=5)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 
 def ema_decay(step: int, decay: float, warmup: int) -> float:
-    """d_t of step t; the first step is 1."""
+    """d_t of step t, Eq. 15.2; the first step is 1."""
     return decay * (1 - math.exp(-step / warmup)) if warmup else decay
 
 

@@ -53,7 +53,7 @@ class Cosine:
 
 
 def lr_factor(step: int, num_steps: int, warmup_steps: int, schedule: Schedule) -> float:
-    """What every group's rate is multiplied with in step `step` (the first is 0)."""
+    """What every group's rate is multiplied with in step `step` (the first is 0): Eq. 15.1."""
     warmup = min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
     return warmup * schedule(step / max(1, num_steps))
 
