@@ -10,6 +10,7 @@ from rtdetr_lab.cli import _parsed, main
 from rtdetr_lab.commands.beginnings import Beginning, preset
 from rtdetr_lab.commands.sets import ENDLESS, training_set, validation_set
 from rtdetr_lab.detector import Detector
+from rtdetr_lab.errors import ConfigError
 
 SHORT = ("--size", "96", "--batch-size", "4", "--pictures", "12", "--device", "cpu")
 
@@ -73,10 +74,31 @@ def test_other_classes_are_not_judged(folder, tmp_path, capsys):
 
 
 def test_overfitting_judges_by_what_was_learnt(folder, tmp_path, capsys):
-    words = ["train", "--data", str(folder), "--out", str(tmp_path / "run"), *SHORT, "--overfit"]
-    assert main(words) == 0
+    words = ["train", "--data", str(folder), "--out", str(tmp_path / "run"), *SHORT]
+    assert main([*words, "--overfit", "1", "--warmup-steps", "9"]) == 1
     described = json.loads((tmp_path / "run" / "run.json").read_text())
     assert described["num_data"] == 4
+    assert described["recipe"]["weight_decay"] == 0
+    said = capsys.readouterr().out
+    assert "not learnt by heart: AP 0.0" in said
+    assert "  1. " in said
+
+
+def test_precision_is_asked_for_or_left_to_the_device():
+    def asked(*words):
+        return _parsed(["train", *words]).running.precision
+
+    assert (asked(), asked("--amp"), asked("--fp32")) == (None, True, False)
+    with pytest.raises(ConfigError, match="contradicts --amp"):
+        asked("--amp", "--fp32")
+
+
+def test_patience_brings_validations_with_it():
+    data = training_set("shapes", 64, 0)
+    command = _parsed(["train", "--patience", "3", "--min-delta", "0.01"])
+    cfg = preset("nano", 10)
+    made = command.recipe(Beginning(cfg, cfg, 256), 256, data)
+    assert (made.patience, made.min_delta, made.eval_every) == (3, 0.01, made.num_steps // 10)
 
 
 def test_an_unknown_preset_is_named(tmp_path, capsys):

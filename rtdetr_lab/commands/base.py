@@ -3,7 +3,7 @@
 import os
 import sys
 from dataclasses import dataclass
-from typing import TextIO
+from typing import Any
 
 DONE, FAILED, USAGE = 0, 1, 2
 """Exit codes: done; bad input, named in one line on stderr; not a command we know."""
@@ -28,7 +28,7 @@ def say(text: str, *, aside: bool = False) -> None:
         _write(text, sys.stderr if aside else sys.stdout)
 
 
-def _write(text: str, file: TextIO) -> None:
+def _write(text: str, file: Any) -> None:
     from tqdm import tqdm
 
     tqdm.write(text, file=file)

@@ -2,6 +2,7 @@
 
     rtdetr-lab train --data shapes --out runs/nano --amp --stop-after 50m
     rtdetr-lab train --model r18 --data my_data
+    rtdetr-lab train --data my_data --overfit 1
 
 The same command continues a run that was stopped. `training/ship.py` says how the nano checkpoint
 was made.
@@ -13,18 +14,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from rtdetr_lab.commands.base import DONE, Command, say
+from rtdetr_lab.commands.base import DONE, Command
 from rtdetr_lab.commands.beginnings import Beginning, from_model, from_preset
 from rtdetr_lab.commands.train_options import Judging, Learning, Running
+from rtdetr_lab.commands.train_words import num_stored, overfitting, report, tell, verdict
 from rtdetr_lab.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from rtdetr_lab.data.augment import Augmentation
     from rtdetr_lab.data.batch import Dataset
-    from rtdetr_lab.training import Run, TrainConfig
+    from rtdetr_lab.training import Callback, TrainConfig
 
 ROUNDS = {"fine-tune": 50, "paper": 72, "v2": 72}
 """Default budget: how often each picture is seen."""
+
+BY_HEART = 400
+"""The same for `--overfit`; a healthy run ends long before."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +65,7 @@ class Train(Command):
 
         from rtdetr_lab.evaluation.evaluate import evaluate
         from rtdetr_lab.training import train
+        from rtdetr_lab.training.callbacks import TensorBoard
 
         if self.running.threads:
             torch.set_num_threads(self.running.threads)
@@ -69,6 +75,11 @@ class Train(Command):
         learn, judge = self._data(size)
         recipe = self.recipe(begun, size, learn)
         tell(recipe, self._recipe(), learn, size)
+        watching: list[Callback] = []
+        if self.running.tensorboard:
+            watching.append(TensorBoard(self.out / "tensorboard"))
+        if self.judging.overfit:
+            watching.append(doctor := overfitting(judge, begun.cfg))
         run = train(
             begun.start,
             learn,
@@ -78,13 +89,15 @@ class Train(Command):
             backbone_weights=self.backbone_weights,
             stop_after=self.running.stop_after,
             device=self.running.device,
+            callbacks=watching,
         )
         report(run)
-        return DONE
+        return verdict(doctor, run) if self.judging.overfit else DONE
 
     def recipe(self, begun: Beginning, size: int, data: "Dataset") -> "TrainConfig":
         """The options as a value."""
         from rtdetr_lab.training import fine_tune, from_scratch, paper, v2
+        from rtdetr_lab.training.recipe import by_heart
 
         given, running = self.learning, self.running
         count, batch = given.pictures or self._budget(data), given.batch_size
@@ -103,17 +116,21 @@ class Train(Command):
             "seed": given.seed,
             "accumulate": given.accumulate,
             "augment": self._augmentation(size),
-            "amp": running.amp,
+            "amp": running.precision,
+            "patience": self.judging.patience,
+            "min_delta": self.judging.min_delta,
             "num_workers": running.workers,
             "save_every": running.save_every,
             "eval_every": self._eval_every(made.num_steps),
         }
-        return replace(made, **values)
+        made = replace(made, **values)
+        return by_heart(made) if self.judging.overfit else made
 
     def _eval_every(self, num_steps: int) -> int:
         if self.judging.eval_every is not None:
             return self.judging.eval_every
-        return max(1, num_steps // 10) if self._recipe() == "fine-tune" else 0
+        often = self._recipe() == "fine-tune" or self.judging.patience
+        return max(1, num_steps // 10) if often else 0
 
     def _recipe(self) -> str:
         automatic = "fine-tune" if self.model else "paper" if self.backbone_weights else "scratch"
@@ -121,6 +138,8 @@ class Train(Command):
 
     def _budget(self, data: "Dataset") -> int:
         rounds, count = ROUNDS.get(self._recipe()), num_stored(data)
+        if self.judging.overfit:
+            return BY_HEART * count
         if rounds is None:
             return 200_000
         return 20_000 if self.data == "shapes" else max(5_000, rounds * count)
@@ -151,8 +170,9 @@ class Train(Command):
         from rtdetr_lab.commands.sets import training_set, validation_set
 
         if self.judging.overfit:
-            one = validation_set(self.data, size, self.learning.batch_size, "train")
-            return one, one
+            count = self.judging.overfit * self.learning.batch_size
+            few = validation_set(self.data, size, count, "train")
+            return few, few
         stored = self._augmentation(size) is not None
         learn = training_set(self.data, size, self.learning.seed, stored)
         return learn, validation_set(self.data, size, self.judging.val_limit)
@@ -168,31 +188,3 @@ class Train(Command):
             what = "shapes are told apart by their aspect, which crops would change"
             raise ConfigError("--augment", what, "say flip, or give a folder as --data")
         return paper_augmentation(size) if chosen == "paper" else v2_augmentation(size)
-
-
-def num_stored(data: Any) -> int:
-    """Pictures of a data set, not counting an augmented one again for each of its versions."""
-    while (inner := getattr(data, "dataset", None)) is not None:
-        data = inner
-    return len(data)
-
-
-def tell(recipe: "TrainConfig", name: str, data: "Dataset", size: int) -> None:
-    """What is about to happen, in one line."""
-    rounds = f"{recipe.num_pictures / num_stored(data):.3g} × {num_stored(data):,}"
-    say(
-        f"{name}: {recipe.num_pictures:,} pictures ({rounds}) of {size} px in steps of "
-        f"{recipe.batch_size}, lr {recipe.lr:.3g}, backbone {recipe.backbone_lr:.3g}"
-    )
-
-
-def report(run: "Run") -> None:
-    """Where it stands and where things lie."""
-    scores = [r for r in run.history if "AP" in r]
-    for record in scores[-1:]:
-        say(f"AP {record['AP']:.3f}, AP50 {record['AP50']:.3f} at step {record['step']}")
-    best = max(scores, key=lambda r: r["AP"], default={})
-    if scores and best["AP"] > scores[-1]["AP"]:
-        say(f"best: AP {best['AP']:.3f}, AP50 {best['AP50']:.3f} at step {best['step']}")
-    state = "finished" if run.finished else "paused: the same command continues"
-    say(f"step {run.step}, {state}; model in {run.folder}/model, curves in {run.folder}/curves.png")

@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from rtdetr_lab.errors import ConfigError
+
 Recipe = Literal["scratch", "fine-tune", "paper", "v2"]
 Augment = Literal["flip", "paper", "v2"]
 
@@ -44,7 +46,7 @@ class Learning:
     seed: int = 0
     """Of weights, order and augmentation."""
 
-    def rates(self) -> dict[str, float]:
+    def rates(self) -> dict[str, float | int]:
         """What was given of the recipe's values, apart from the rate itself."""
         names = ("backbone_lr", "clip_norm", "warmup_steps")
         return {n: v for n in names if (v := getattr(self, n)) is not None}
@@ -58,8 +60,13 @@ class Judging:
     """Steps between validations; 0: only at the end. The best goes to model/."""
     val_limit: Annotated[int | None, _by("all")] = None
     """At most so many pictures in a validation."""
-    overfit: bool = False
-    """Learn one batch by heart and be judged by it: AP must come near 1, or something is wrong."""
+    patience: int = 0
+    """End after so many validations in a row without a better AP; 0: use the whole budget."""
+    min_delta: float = 0.0
+    """By how much AP must be better to count as better for --patience."""
+    overfit: int = 0
+    """Learn so many batches by heart and be judged by them: AP must reach 0.99, or it is said what
+    is wrong (exit code 1)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +74,9 @@ class Running:
     """How it runs. Nothing here changes what is learnt, but for the rounding of --amp."""
 
     amp: bool = False
-    """Compute in bfloat16: about half the time on a GPU, or a CPU that has it."""
+    """Compute in bfloat16 on a CPU too; a GPU that has it does so anyway."""
+    fp32: bool = False
+    """Compute in single precision even where bfloat16 is faster."""
     device: Annotated[str | None, _by("the GPU where there is one")] = None
     """cpu, cuda, cuda:1 …"""
     workers: int = 0
@@ -78,3 +87,12 @@ class Running:
     """Pause after a time: 90s, 50m, 1.5h."""
     save_every: int = 250
     """Steps between saves."""
+    tensorboard: bool = False
+    """Write the record for TensorBoard too, into tensorboard/ (needs: pip install tensorboard)."""
+
+    @property
+    def precision(self) -> bool | None:
+        """What was said about bfloat16; None if nothing was."""
+        if self.amp and self.fp32:
+            raise ConfigError("--fp32", "contradicts --amp", "leave one of them out")
+        return True if self.amp else False if self.fp32 else None

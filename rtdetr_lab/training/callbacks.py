@@ -13,7 +13,7 @@ remember across a resume it returns from `state` as plain values, which come bac
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,20 @@ class Callback:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from what `state` returned."""
+
+
+def states(callbacks: Iterable[Callback]) -> dict[str, Any]:
+    """What a checkpoint keeps of them: by class, so that a run has one of a kind."""
+    return {type(c).__name__: state for c in callbacks if (state := c.state())}
+
+
+def restored(callbacks: list[Callback], saved: Mapping[str, Any] | None) -> list[Callback]:
+    """The callbacks, each going on from what it had saved."""
+    known = (saved or {}).get("callbacks", {})
+    for callback in callbacks:
+        if state := known.get(type(callback).__name__):
+            callback.restore(state)
+    return callbacks
 
 
 class Bar(Callback):

@@ -6,13 +6,12 @@ The same call continues what it finds in the folder, whether it was stopped by C
 `stop_after="50m"`, or by a power cut. On the CPU the result is bit for bit that of a run that was
 never stopped: what a step does follows from the state (`state.py`) and its number (`stream.py`).
 
-`train` prepares, `Session.learn` is the loop, `Trainer.learn` is one step. Between two of them may
-come a line of the record, a validation and a save. Whatever else happens in a run is a callback:
-progress bar, early stopping, curves, TensorBoard, the doctor (`callbacks.py`).
+`train` prepares, `Session.learn` (`session.py`) is the loop, `Trainer.learn` is one step. Between
+two of them may come a line of the record, a validation and a save. Whatever else happens in a run
+is a callback: progress bar, early stopping, curves, TensorBoard, the doctor (`callbacks.py`).
 """
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,24 +22,20 @@ from torch import nn
 
 from rtdetr_lab.checkpoints.backbone import load_backbone
 from rtdetr_lab.config import build
-from rtdetr_lab.data.batch import Dataset, collate
-from rtdetr_lab.data.canvas import collate_on_canvas
-from rtdetr_lab.evaluation.answers import keeps_aspect
+from rtdetr_lab.data.batch import Dataset
 from rtdetr_lab.training import state as keep
-from rtdetr_lab.training.callbacks import Bar, Callback, Curves, EarlyStopping
-from rtdetr_lab.training.distributed import World, joined, own_device
+from rtdetr_lab.training.callbacks import Bar, Callback, Curves, EarlyStopping, restored
+from rtdetr_lab.training.distributed import joined, own_device
 from rtdetr_lab.training.finetune import check_classes
 from rtdetr_lab.training.folder import enter, saved_state
-from rtdetr_lab.training.memory import said_when_full
 from rtdetr_lab.training.metrics import History, Record
 from rtdetr_lab.training.publish import metadata_of, publish
 from rtdetr_lab.training.recipe import TrainConfig
+from rtdetr_lab.training.session import Session, Validate
 from rtdetr_lab.training.stop import Stop
-from rtdetr_lab.training.stream import batches
 from rtdetr_lab.training.trainer import Trainer
 
 RECIPE = TrainConfig()
-Validate = Callable[[nn.Module], Mapping[str, float]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,12 +69,10 @@ def train(
 
     `out` is the run folder; without one nothing is kept. `validate` maps the averaged model to
     scores, of which `AP` decides what is best. `backbone_weights` (hub id or file) fill a new
-    model's backbone. `stop_after` pauses this call after so many steps, or a time ("50m").
-    `callbacks` look on, and may end the run; after early stopping a higher `patience` goes on.
-    Raises `TrainingError` if the folder holds another run or is in use.
+    model's backbone. `stop_after` pauses after so many steps or a time ("50m"); `callbacks` may end
+    the run. Raises `TrainingError` if the folder holds another run or is in use.
     """
-    folder = None if out is None else Path(out)
-    where = own_device(device)
+    folder, where = Path(out) if out else None, own_device(device)
     with ExitStack() as held:
         world = held.enter_context(joined(where, config.batch_size))
         if folder and world.writes:
@@ -93,19 +86,23 @@ def train(
             trainer.restore(saved)
         world.check_step(trainer.step, where)
         if not world.writes:
-            folder, validate, progress = None, None, False
+            folder, validate, progress, callbacks = None, None, False, ()
             keep.seed_everything(config.seed + trainer.step + world.rank * 1_000_003)
         history = History(folder and folder / "metrics.jsonl", trainer.step)
-        watching = [*_watching(config, folder, history, progress), *callbacks]
+        watching = restored([*_watching(config, folder, history, progress), *callbacks], saved)
         session = Session(trainer, data, folder, history, validate, stop, watching, known, world)
-        session.restore(saved or {})
-        session.learn()
-        average: Any = trainer.ema.model
-        average.metadata = metadata_of(data)
-        if folder:
-            publish(folder, average, average.metadata)
-    finished = trainer.step >= config.num_steps or bool(session.reason)
-    return Run(average, history.records, trainer.step, finished, folder, session.reason)
+        return _learnt(session)
+
+
+def _learnt(session: Session) -> Run:
+    session.learn()
+    trainer, folder, reason = session.trainer, session.folder, session.reason
+    average: Any = trainer.ema.model
+    average.metadata = metadata_of(session.data)
+    if folder:
+        publish(folder, average, average.metadata)
+    finished = trainer.step >= trainer.config.num_steps or bool(reason)
+    return Run(average, session.history.records, trainer.step, finished, folder, reason)
 
 
 def _watching(
@@ -128,110 +125,3 @@ def _begun(
     if backbone_weights is None or saved:
         return model
     return load_backbone(model, backbone_weights)
-
-
-@dataclass
-class Session:
-    """One call of `train`: the loop, and what it does between steps."""
-
-    trainer: Trainer
-    data: Dataset
-    folder: Path | None
-    history: History
-    validate: Validate | None
-    stop: Stop
-    callbacks: list[Callback]
-    known: dict[str, Any]
-    world: World
-
-    def __post_init__(self) -> None:
-        self.config = self.trainer.config
-        self.started, self.before = time.monotonic(), self.history.seconds
-        self.logged = (self.trainer.step, self.started)
-
-    def learn(self) -> None:
-        """From the step that is next to the last, or until `stop` says so."""
-        trainer, config, first = self.trainer, self.config, self.trainer.step
-        if self.folder and first == 0:
-            # An unwritable or full disk shows now and not after the first hour.
-            keep.save_last(self.folder, self._state())
-        last, workers = config.num_steps, config.num_workers
-        order = (config.batch_size, config.seed, first, last)
-        collated = collate_on_canvas if keeps_aspect(trainer.model) else collate
-        stream = batches(self.data, *order, workers, config.augment, collated, self.world)
-        self._tell(lambda c: c.begins(trainer))
-        for batch in () if self.reason else stream:
-            trainer.learn(*batch)
-            self._tell(lambda c: c.stepped(trainer))
-            self._look()
-            told = bool(self.reason) or self.stop(trainer.step - first)
-            ends = self.world.any(told, trainer.device)
-            if self.folder and (_due(trainer.step, config.save_every) or ends or self._is_last):
-                keep.save_last(self.folder, self._state())
-            if ends:
-                break
-        self._tell(lambda c: c.ends(trainer))
-
-    @property
-    def reason(self) -> str:
-        """Why a callback wants the run to end; empty if none does."""
-        return next((c.reason for c in self.callbacks if c.reason), "")
-
-    @property
-    def _is_last(self) -> bool:
-        return self.trainer.step == self.config.num_steps
-
-    def _tell(self, event: Callable[[Callback], None]) -> None:
-        for callback in self.callbacks:
-            event(callback)
-
-    def _look(self) -> None:
-        """What is due after a step: a line of the record, a validation."""
-        if _due(self.trainer.step, self.config.log_every) or self._is_last:
-            self.record()
-        if self.validate and (_due(self.trainer.step, self.config.eval_every) or self._is_last):
-            self.evaluate(self.validate)
-
-    def record(self) -> None:
-        """A line of what was learnt since the last one."""
-        now, (step, then) = time.monotonic(), self.logged
-        speed = (self.trainer.step - step) * self.config.batch_size / max(now - then, 1e-9)
-        self.logged = (self.trainer.step, now)
-        means, lr = self.trainer.take_means(), self.trainer.lr
-        self._append({**means, "lr": lr, "pictures_per_s": round(speed, 2)})
-
-    def evaluate(self, validate: Validate) -> None:
-        """Score the averaged model, without touching the random numbers of the run."""
-        rng = keep.rng_state()
-        trainer = self.trainer
-        with said_when_full(trainer.step, self.config, trainer.shape, trainer.device):
-            scores = validate(trainer.ema.model)
-        self.trainer.ema.model.eval()
-        keep.set_rng_state(rng)
-        self._append({k: float(v) for k, v in scores.items()})
-        if self.folder and scores["AP"] > self.trainer.best:
-            self.trainer.best = float(scores["AP"])
-            keep.save_state(self.folder / "best.pt", self._state())
-        self.logged = (self.trainer.step, time.monotonic())
-
-    def _state(self) -> dict[str, Any]:
-        watching = {type(c).__name__: c.state() for c in self.callbacks}
-        return {**self.trainer.state(), **self.known, "callbacks": watching}
-
-    def restore(self, saved: Mapping[str, Any]) -> None:
-        """Let every callback go on from what it had saved."""
-        known = saved.get("callbacks", {})
-        for callback in self.callbacks:
-            if state := known.get(type(callback).__name__):
-                callback.restore(state)
-
-    def _append(self, values: Mapping[str, Any]) -> None:
-        step, seconds = self.trainer.step, self.before + time.monotonic() - self.started
-        head = {"step": step, "pictures": step * self.config.batch_size}
-        record = {**head, "seconds": round(seconds, 2), **values}
-        self.history.append(record)
-        self._tell(lambda c: c.recorded(self.trainer, record))
-
-
-def _due(step: int, every: int) -> bool:
-    return every > 0 and step % every == 0
