@@ -26,6 +26,7 @@ from rtdetr_lab.rtdetr import rtdetr_r18, rtdetr_r34, rtdetr_r50, rtdetr_r101
 from rtdetr_lab.viz.canvas import heat, show_picture
 from rtdetr_lab.viz.features import feature_maps
 
+# %%
 generator = seeded()
 model = lab.load_pretrained("nano")
 images, targets = shapes(*range(8))  # 320 × 320 pixels

@@ -214,6 +214,7 @@ def good_boxes(prediction):
     return total
 
 
+# %%
 def edited(name, edit):
     with torch.no_grad(), lab.record(model, keep=[], edit={name: edit}):
         return good_boxes(model(images))
