@@ -58,6 +58,7 @@ def edited(folder, change):
     write_weights(folder / "model.safetensors", tensors, found.header)
     tree = json.loads((folder / "config.json").read_text())
     tree["metadata"]["sha256"] = None
+    del tree["sha256"]
     (folder / "config.json").write_text(json.dumps(tree))
     return folder
 
@@ -190,6 +191,17 @@ def test_a_config_with_an_unknown_value_is_named(folder):
     assert caught.value.where == f"{path}: decoder.num_layer"
 
 
+def test_an_edited_config_is_refused_until_its_digest_is_removed(folder):
+    path = folder / "config.json"
+    path.write_text(path.read_text().replace('"star"', '"moon"'))
+    with pytest.raises(CheckpointError, match='remove the line "sha256"'):
+        load_pretrained(folder)
+    tree = json.loads(path.read_text())
+    del tree["sha256"]
+    path.write_text(json.dumps(tree))
+    assert load_pretrained(folder).metadata.names[2] == "moon"
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -221,6 +233,7 @@ def test_a_config_that_is_none_is_refused(folder, text, says):
 def test_metadata_that_contradicts_itself_is_refused(folder, change, says):
     tree = json.loads((folder / "config.json").read_text())
     tree["metadata"].update(change)
+    del tree["sha256"]
     (folder / "config.json").write_text(json.dumps(tree))
     with pytest.raises(CheckpointError, match=says):
         load_pretrained(folder)

@@ -28,6 +28,9 @@ from rtdetr_lab.errors import CheckpointError
 DIGEST = "rtdetr_lab.sha256"
 """Key of the digest in a file's header."""
 
+HEADER_DIGEST = "rtdetr_lab.header_sha256"
+"""Key of the digest of all else in the header."""
+
 DIGESTS = "rtdetr_lab.sha256s"
 """Key of the beginnings of every tensor's own digest: which one is damaged?"""
 
@@ -92,6 +95,8 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str
     own = {name: t.detach().cpu().clone().contiguous() for name, t in tensors.items()}
     sha256 = digest(own)
     full = {"format": "pt", **header, DIGEST: sha256, DIGESTS: json.dumps(_digests(own))}
+    full.pop(HEADER_DIGEST, None)  # that of the file this header was read from
+    full[HEADER_DIGEST] = text_digest(full)
     write_atomically(path, lambda temporary: save_file(own, temporary, full))
     return sha256
 
@@ -134,11 +139,27 @@ def _read_safetensors(path: Path) -> WeightsFile:
     except (SafetensorError, OSError, ValueError) as error:
         what = f"is truncated or no safetensors file ({error})"
         raise CheckpointError(str(path), what, "download it again") from error
+    _check_header(header, path)
     if DIGEST in header and header[DIGEST] != digest(tensors):
         what = "does not hold the tensors it was written with: their digest differs"
         what += _which_differ(tensors, header.get(DIGESTS))
         raise CheckpointError(str(path), what, "download it again")
     return WeightsFile(tensors, str(path), header)
+
+
+def _check_header(header: Mapping[str, str], path: Path) -> None:
+    """The text beside the tensors: the configuration, class names, the licence."""
+    rest = {key: value for key, value in header.items() if key != HEADER_DIGEST}
+    if header.get(HEADER_DIGEST, text_digest(rest)) != text_digest(rest):
+        what = "its header does not say what was written: the digest differs"
+        raise CheckpointError(str(path), what, "download it again")
+    if DIGESTS in header and HEADER_DIGEST not in header:
+        raise CheckpointError(str(path), "its header lost its digest", "download it again")
+
+
+def text_digest(tree: Mapping[str, Any]) -> str:
+    """sha256 of values that JSON can hold, whatever order they are in."""
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
 
 def _read_shards(index: Path) -> WeightsFile:

@@ -24,10 +24,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rtdetr_lab.checkpoints.files import WeightsFile, read_json, read_weights
+from rtdetr_lab.checkpoints.files import WeightsFile, read_json, read_weights, text_digest
 from rtdetr_lab.checkpoints.infer import infer_config
 from rtdetr_lab.checkpoints.infer_detr import infer_detr, is_detr
-from rtdetr_lab.checkpoints.metadata import Metadata, metadata_for, metadata_from_dict
+from rtdetr_lab.checkpoints.metadata import Metadata, check_names, metadata_for, metadata_from_dict
 from rtdetr_lab.checkpoints.preprocessor import detr_metadata, image_size_of, pixels_of
 from rtdetr_lab.checkpoints.rename import import_tensors, table_of
 from rtdetr_lab.checkpoints.source import Source, locate
@@ -40,7 +40,7 @@ from rtdetr_lab.errors import CheckpointError, ConfigError, LabError
 log = logging.getLogger("rtdetr_lab")
 
 FORMAT = "rtdetr_lab"
-KNOWN = {"format", "version", "model", "metadata"}
+KNOWN = {"format", "version", "model", "metadata", "sha256"}
 HEADER = "rtdetr_lab.config"
 """Key of the description in the header of a `.safetensors` file of ours."""
 
@@ -76,7 +76,7 @@ def load_pretrained(
     fit(model, tensors, weights.where, reheaded=reheaded)
     if reheaded:
         _tell_new_heads(model, trained_for)
-    _check_names(metadata, cfg.num_classes, weights.where)
+    check_names(metadata, cfg.num_classes, weights.where)
     model.metadata = _completed(metadata, source, weights)
     # What comes from somebody else is shown under Python's default logging, too.
     level = logging.WARNING if source.revision else logging.INFO
@@ -138,7 +138,7 @@ def _from_json(
         what = 'is neither ours ("format") nor transformers\' ("model_type")'
         raise CheckpointError(where, what, "give a folder that save_pretrained wrote")
     draws = any("mask_head." in name for name in weights.tensors)
-    cfg, names = from_transformers(tree, where, draws)
+    cfg, names = _understood(tree, where, draws)
     beside = source.config.parent / "preprocessor_config.json"
     if isinstance(cfg, DETRConfig):
         pixels = pixels_of(beside)
@@ -148,6 +148,16 @@ def _from_json(
     return cfg, metadata_for(cfg.num_classes, names, image_size=size)
 
 
+def _understood(tree: Mapping[str, Any], where: str, draws: bool) -> tuple[Any, Any]:
+    try:
+        return from_transformers(tree, where, draws)
+    except LabError:
+        raise
+    except Exception as error:  # a list for a number, a word for a list: whatever it broke
+        what = f"holds a value of another kind than transformers writes ({error})"
+        raise ConfigError(where, what, "fetch it again") from error
+
+
 def _from_ours(tree: Mapping[str, Any], where: str, classes: Sequence[Any]) -> tuple[Any, Metadata]:
     if tree.get("version") != 1:
         what = f"is of format version {tree.get('version')}, this package knows 1"
@@ -155,11 +165,20 @@ def _from_ours(tree: Mapping[str, Any], where: str, classes: Sequence[Any]) -> t
     if extra := sorted(set(tree) - KNOWN):
         what = f"has {', '.join(map(repr, extra))}, which nothing reads"
         raise ConfigError(where, what, f"keep {', '.join(sorted(KNOWN))}, remove the rest")
+    rest = {key: value for key, value in tree.items() if key != "sha256"}
+    if tree.get("sha256", text_digest(rest)) != text_digest(rest):
+        what = "does not say what was saved: its sha256 differs"
+        remedy = 'fetch it again; if you edited it yourself, remove the line "sha256"'
+        raise CheckpointError(where, what, remedy)
     try:
-        cfg = from_dict(tree.get("model"), classes)
-    except ConfigError as error:  # which of all the files on this disk?
-        raise ConfigError(f"{where}: {error.where}", error.what, error.remedy) from error
-    return cfg, metadata_from_dict(tree.get("metadata", {}), where)
+        return (
+            from_dict(tree.get("model"), classes),
+            metadata_from_dict(tree.get("metadata", {}), where),
+        )
+    except (ConfigError, CheckpointError) as error:  # which of all the files on this disk?
+        if error.where.startswith(where):
+            raise
+        raise type(error)(f"{where}: {error.where}", error.what, error.remedy) from error
 
 
 def _header(weights: WeightsFile) -> dict[str, Any]:
@@ -169,12 +188,6 @@ def _header(weights: WeightsFile) -> dict[str, Any]:
         where = f"{weights.where}[{HEADER}]"
         raise CheckpointError(where, f"is no JSON: {error}", "save the model again") from error
     return tree if isinstance(tree, dict) else {}
-
-
-def _check_names(metadata: Metadata, num_classes: int, where: str) -> None:
-    if metadata.names and len(metadata.names) != num_classes:
-        what = f"has {len(metadata.names)} class names for {num_classes} classes"
-        raise CheckpointError(where, what, "correct the names beside the weights")
 
 
 def _completed(metadata: Metadata, source: Source, weights: WeightsFile) -> Metadata:

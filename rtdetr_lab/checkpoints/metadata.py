@@ -116,3 +116,10 @@ def metadata_for(num_classes: int, names: tuple[str, ...] = (), **known: Any) ->
     names = names or tuple(f"class {i}" for i in range(num_classes))
     ids = COCO_IDS if modern == COCO_CLASSES else tuple(range(num_classes))
     return Metadata(names=names, category_ids=ids, **known)
+
+
+def check_names(metadata: Metadata, num_classes: int, where: str) -> None:
+    """Raise `CheckpointError` unless every class has a name, or none has."""
+    if metadata.names and len(metadata.names) != num_classes:
+        what = f"has {len(metadata.names)} class names for {num_classes} classes"
+        raise CheckpointError(where, what, "correct the names beside the weights")

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rtdetr_lab.checkpoints.files import digest, write_text, write_weights
+from rtdetr_lab.checkpoints.files import digest, text_digest, write_text, write_weights
 from rtdetr_lab.checkpoints.load import FORMAT, HEADER
 from rtdetr_lab.checkpoints.metadata import Metadata, metadata_for
 from rtdetr_lab.checkpoints.preprocessor import (
@@ -74,6 +74,7 @@ def save_pretrained(
 def _save_ours(cfg: Any, tensors: Mapping[str, Tensor], known: Metadata, folder: Path) -> None:
     known = replace(known, sha256=digest(tensors))
     tree = {"format": FORMAT, "version": 1, "model": to_dict(cfg), "metadata": known.to_dict()}
+    tree["sha256"] = text_digest(tree)
     text = json.dumps(tree, indent=2, allow_nan=False, ensure_ascii=False)
     write_weights(folder / "model.safetensors", tensors, {HEADER: text})
     write_text(folder / "config.json", text + "\n")
