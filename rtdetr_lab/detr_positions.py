@@ -62,7 +62,7 @@ def _check_dim(dim: int, parts: int) -> None:
 
 
 class SinePositionEmbedding(nn.Module):
-    """From what is padding to where the rest is."""
+    """From what is padding to where the rest is. Eq. 02.2"""
 
     def __init__(self, cfg: SinePositions, dim: int) -> None:
         super().__init__()

@@ -119,7 +119,7 @@ class DETREncoderLayer(nn.Module):
 
 
 class DETRDecoderLayer(nn.Module):
-    """Who else? What is there? So what is it? Each added and normalised."""
+    """Who else? What is there (Eq. 02.1)? So what is it? Each added and normalised."""
 
     def __init__(self, cfg: DETRDecoderConfig, dim: int) -> None:
         super().__init__()

@@ -125,7 +125,7 @@ class BinaryCrossEntropy:
 
 @dataclass(frozen=True)
 class CrossEntropy:
-    """DETR's softmax over the classes and, in the last place, "no object".
+    """DETR's softmax over the classes and, in the last place, "no object". Eq. 02.3
 
     It is a weighted mean over all queries, so it is not divided by the number of objects.
     """

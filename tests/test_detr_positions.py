@@ -20,7 +20,7 @@ def no_padding(height, width, batch=1):
 
 
 def naive(padding, dim, temperature=10000.0, scale=2 * math.pi):
-    """The equation, cell by cell and number by number."""
+    """Eq. 02.2, cell by cell and number by number."""
     height, width = padding.shape
     out = torch.zeros(height, width, dim, dtype=torch.float64)
     for r, c, k in product(range(height), range(width), range(dim // 4)):

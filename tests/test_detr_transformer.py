@@ -53,6 +53,7 @@ def test_cells_and_their_positions_may_come_in_any_order(cells):
 
 @torch.no_grad()
 def test_queries_are_told_apart_by_what_they_ask_for_and_by_nothing_else(cells):
+    """In Eq. 02.1 content starts at zero, which leaves p."""
     model, order = decoder(), torch.tensor([3, 1, 4, 0, 2])
     before = model(*cells)[-1]
     model.query_positions.copy_(model.query_positions[order])

@@ -73,6 +73,7 @@ def test_a_class_loss_is_its_equation_summed_over_all_scores(loss, answer):
 
 
 def test_cross_entropy_is_a_weighted_mean_in_which_nothing_counts_a_tenth(answer):
+    """Eq. 02.3"""
     logits, is_class, iou = answer
     log_p = logits.log_softmax(-1)
     found = log_p[0, 1, 2] + log_p[1, 0, 0] + log_p[1, 2, 2]
