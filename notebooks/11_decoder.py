@@ -23,6 +23,7 @@ from rtdetr_lab.structures import Prediction
 from rtdetr_lab.viz.query_attention import query_links
 from rtdetr_lab.viz.refinement import box_trails, refinement_curves
 
+# %%
 generator = seeded()
 model = lab.load_pretrained("nano")
 images, targets = shapes(*range(12))
