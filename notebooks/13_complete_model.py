@@ -26,6 +26,7 @@ from rtdetr_lab.viz.boxes import show_boxes
 from rtdetr_lab.viz.palette import LIGHT
 from rtdetr_lab.viz.training import layer_losses
 
+# %%
 generator = seeded()
 device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 model = lab.load_pretrained("nano").to(device)
