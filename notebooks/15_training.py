@@ -23,12 +23,12 @@ from rtdetr_lab.config import replace_at
 from rtdetr_lab.data.batch import collate
 from rtdetr_lab.data.shapes import ShapesConfig, ShapesDataset
 from rtdetr_lab.notebook import check, cost, num_parameters, seeded, source
-from rtdetr_lab.rtdetr import rtdetr_nano
 from rtdetr_lab.training import Constant, Cosine, from_scratch, train
 from rtdetr_lab.training.ema import EMA, ema_decay
 from rtdetr_lab.training.optim import lr_factor, parameter_groups
 from rtdetr_lab.training.trainer import Trainer
 
+# %%
 generator = seeded()
 easy = ShapesConfig(
     size=96,
@@ -47,7 +47,7 @@ images, targets = collate([world[i] for i in range(4)])
 # A smaller nano, for plain pictures of 96 × 96:
 
 # %%
-cfg = rtdetr_nano(num_classes=10)
+cfg = lab.rtdetr_nano(num_classes=10)
 changes = {"widths": (16, 24, 32, 48), "stem_width": 16}
 cfg = replace_at(cfg, "backbone", replace(cfg.backbone, **changes))
 cfg = replace_at(cfg, "encoder.aifi", replace(cfg.encoder.aifi, num_heads=4, ffn_dim=64))
@@ -173,6 +173,7 @@ def found(model):
     return total
 
 
+# %%
 counts = {"the weights": found(trainer.model)}
 counts |= {name: found(average.model) for name, average in averages.items()}
 left = {name: 1.0 for name in averages}
