@@ -27,6 +27,7 @@ from rtdetr_lab.query_selection import anchors
 from rtdetr_lab.samplers import Discrete
 from rtdetr_lab.structures import Targets
 
+# %%
 generator = seeded()
 model = lab.load_pretrained("nano")
 images, targets = shapes(*range(8))
