@@ -12,9 +12,11 @@ The backward pass walks the same points once more: the gradient of a value is ad
 was read (atomically: many queries read one cell), that of a weight is $\langle g, x\langle p
 \rangle\rangle$, and that of a location follows the slope of β, zero-padded as the forward pass.
 
-Sums are kept in single precision for half inputs, in double for double. Points, levels and channels
-are loops over constants, so a kernel is compiled per layout. `TRITON_INTERPRET=1` runs the same
-text on the CPU, which is how the tests hold it against the naive loop.
+`value` is `B N M d`, `where` `B Q M P 2`, `weights` `B Q M P`, `layout` `P 3` (height, width and
+first token of each point's level), `out` and `grad` `B Q M d`. Sums are kept in single precision
+for half inputs, in double for double. Points, levels and channels are loops over constants, so a
+kernel is compiled per layout. `TRITON_INTERPRET=1` runs the same text on the CPU, which is how the
+tests hold it against the naive loop.
 """
 
 from typing import Any
@@ -25,19 +27,10 @@ import triton.language as tl
 
 @triton.jit
 def read_forward(  # type: ignore[no-untyped-def]
-    value,  # B N M d
-    where,  # B Q M P 2
-    weights,  # B Q M P
-    layout,  # P 3: height, width, first token
-    out,  # B Q M d
-    num_queries,
-    num_tokens,
-    heads: tl.constexpr,
-    points: tl.constexpr,
-    dim: tl.constexpr,
-    block: tl.constexpr,
-    sums: tl.constexpr,
-) -> Any:
+    value, where, weights, layout, out, num_queries, num_tokens,
+    heads: tl.constexpr, points: tl.constexpr, dim: tl.constexpr,
+    block: tl.constexpr, sums: tl.constexpr,
+) -> Any:  # fmt: skip
     """One program per (picture, query, head). Numbers of a point are blocks of one."""
     row = tl.program_id(0).to(tl.int64)
     head, picture = row % heads, row // heads // num_queries
@@ -55,11 +48,9 @@ def read_forward(  # type: ignore[no-untyped-def]
         # Two cells past the border nothing is read; there a far point is safe to count cells for.
         u = tl.minimum(tl.maximum(u, -2.0), width + 1.0)
         v = tl.minimum(tl.maximum(v, -2.0), height + 1.0)
-        left = tl.floor(u).to(tl.int32)
-        top = tl.floor(v).to(tl.int32)
+        left, top = tl.floor(u).to(tl.int32), tl.floor(v).to(tl.int32)
         for corner in range(4):
-            x = left + corner % 2
-            y = top + corner // 2
+            x, y = left + corner % 2, top + corner // 2
             inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
             near = (1 - tl.abs(u - x)) * (1 - tl.abs(v - y))
             cell = (first + y * width + x).to(tl.int64) * heads * dim
@@ -70,22 +61,10 @@ def read_forward(  # type: ignore[no-untyped-def]
 
 @triton.jit
 def read_backward(  # type: ignore[no-untyped-def]
-    grad,  # B Q M d
-    value,
-    where,
-    weights,
-    layout,
-    grad_value,  # in the precision of the sums
-    grad_where,
-    grad_weights,
-    num_queries,
-    num_tokens,
-    heads: tl.constexpr,
-    points: tl.constexpr,
-    dim: tl.constexpr,
-    block: tl.constexpr,
-    sums: tl.constexpr,
-) -> Any:
+    grad, value, where, weights, layout, grad_value, grad_where, grad_weights,
+    num_queries, num_tokens, heads: tl.constexpr, points: tl.constexpr,
+    dim: tl.constexpr, block: tl.constexpr, sums: tl.constexpr,
+) -> Any:  # fmt: skip
     """One program per (picture, query, head); values of other programs' cells by atomics."""
     row = tl.program_id(0).to(tl.int64)
     head, picture = row % heads, row // heads // num_queries
@@ -102,23 +81,18 @@ def read_backward(  # type: ignore[no-untyped-def]
         weight = tl.load(weights + row * points + k + one).to(sums)
         u = tl.minimum(tl.maximum(u, -2.0), width + 1.0)
         v = tl.minimum(tl.maximum(v, -2.0), height + 1.0)
-        left = tl.floor(u).to(tl.int32)
-        top = tl.floor(v).to(tl.int32)
-        slope_u = tl.zeros((1,), sums)
-        slope_v = tl.zeros((1,), sums)
-        sampled = tl.zeros((1,), sums)
+        left, top = tl.floor(u).to(tl.int32), tl.floor(v).to(tl.int32)
+        sampled, slope_u, slope_v = tl.zeros((1,), sums), tl.zeros((1,), sums), tl.zeros((1,), sums)
         for corner in range(4):
-            x = left + corner % 2
-            y = top + corner // 2
+            x, y = left + corner % 2, top + corner // 2
             inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
             along, down = 1 - tl.abs(u - x), 1 - tl.abs(v - y)
             cell = start + (first + y * width + x).to(tl.int64) * heads * dim
-            read = tl.load(value + cell + channel, mask=real & inside, other=0.0).to(sums)
-            tl.atomic_add(
-                grad_value + cell + channel, weight * along * down * g, mask=real & inside
-            )
+            here, share = real & inside, along * down
+            read = tl.load(value + cell + channel, mask=here, other=0.0).to(sums)
+            tl.atomic_add(grad_value + cell + channel, weight * share * g, mask=here)
             agreement = tl.sum(read * g, axis=0)
-            sampled += along * down * agreement
+            sampled += share * agreement
             slope_u += (2 * (corner % 2) - 1) * down * agreement
             slope_v += (2 * (corner // 2) - 1) * along * agreement
         at = row * points + k + one
