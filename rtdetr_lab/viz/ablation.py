@@ -98,7 +98,7 @@ def differences(found: Mapping[str, Interval], reference: str, ax: "Axes | None"
 
 
 def score_curves(
-    curves: Mapping[str, Sequence[Sequence[Sequence[float]]]], ax: "Axes | None" = None
+    curves: Mapping[str, Sequence[Sequence[Sequence[float | int]]]], ax: "Axes | None" = None
 ) -> "Axes":
     """AP over pictures seen: per variant, one curve per seed as (pictures, AP) pairs."""
     require(any(curves.values()), "curves", "are empty", "train with eval_every")
@@ -122,7 +122,7 @@ def score_curves(
 
 def front(
     scores: Mapping[str, Sequence[float]],
-    latencies: Mapping[str, Mapping[str, float]],
+    latencies: Mapping[str, Mapping[str, float | int]],
     ax: "Axes | None" = None,
 ) -> "Axes":
     """AP against milliseconds; a line joins those that nobody beats in both."""
