@@ -192,6 +192,26 @@ def test_names_of_the_backbone_and_pixels_stay_those_of_the_file(tmp_path, image
     assert again.config.backbone_config == config.backbone_config
 
 
+def test_files_of_other_models_are_refused_by_name(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "rt_detr"}))
+    with pytest.raises(ConfigError, match=r"'rt_detr'.*'detr'"):
+        lab.DetrForObjectDetection.from_pretrained(tmp_path)
+    other = {"image_processor_type": "ConditionalDetrImageProcessor"}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(other))
+    with pytest.raises(ConfigError, match="'ConditionalDetrImageProcessor'"):
+        lab.AutoImageProcessor.from_pretrained(tmp_path)
+
+
+def test_a_licence_is_kept_and_a_card_is_not_overwritten(model, images, tmp_path):
+    model.save_pretrained(tmp_path)
+    (tmp_path / "README.md").write_text("---\nlicense: mit\n---\nMine.\n")
+    boxes = lab.DetrForObjectDetection.from_pretrained(tmp_path)
+    boxes.save_pretrained(tmp_path)
+    assert "Mine." in (tmp_path / "README.md").read_text()
+    boxes.save_pretrained(tmp_path / "new")
+    assert "license: mit" in (tmp_path / "new" / "README.md").read_text()
+
+
 # --- annotations --------------------------------------------------------------------------------
 
 

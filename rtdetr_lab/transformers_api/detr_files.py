@@ -43,5 +43,5 @@ def write_detr(lab: Any, folder: Path, timm: bool, known: Metadata) -> None:
     write_weights(folder / "model.safetensors", tensors, {})
     text = json.dumps(detr_preprocessor_config(lab.pixels), indent=2) + "\n"
     write_text(folder / "preprocessor_config.json", text)
-    if known.licence:
+    if known.licence and not (folder / "README.md").exists():
         write_text(folder / "README.md", f"---\nlicense: {known.licence}\n---\n")
