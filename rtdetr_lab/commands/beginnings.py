@@ -51,7 +51,8 @@ def from_preset(
     from rtdetr_lab.training.finetune import freeze_module
     from rtdetr_lab.training.state import seed_everything
 
-    cfg, size = preset(name, num_classes), 256 if name.endswith("nano") else 640
+    cfg, full = preset(name, num_classes), 800 if name.startswith("detr_") else 640
+    size = 256 if name.endswith("nano") else full
     if not backbone:
         if freeze:
             what, remedy = "would freeze weights that never learnt anything", "give --model"

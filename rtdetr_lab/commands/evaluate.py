@@ -23,7 +23,8 @@ class Eval(Command):
     split: str = "val"
     """Which annotations of the folder."""
     size: int | None = None
-    """Height and width the model sees; default: what it was trained for."""
+    """Height and width the model sees (a DETR: the shortest side); default: what it was trained
+    for."""
     batch_size: int = 16
     """Pictures at a time."""
     device: str | None = None
@@ -43,15 +44,17 @@ class Eval(Command):
         from tqdm import tqdm
 
         from rtdetr_lab.checkpoints.load import load_pretrained
-        from rtdetr_lab.commands.sets import validation_set
+        from rtdetr_lab.commands.sets import edges_for, validation_set
         from rtdetr_lab.evaluation.evaluate import evaluate
         from rtdetr_lab.evaluation.examine import examine
         from rtdetr_lab.evaluation.report import write_report
 
         device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
         model: Any = load_pretrained(self.model).to(device)
-        size = self.size or max(model.metadata.image_size)
-        data = validation_set(self.data, size, self.limit, self.split)
+        size, edges = self.size or max(model.metadata.image_size), model.metadata.edges
+        if edges and self.size:
+            edges = edges_for(self.size)
+        data = validation_set(self.data, size, self.limit, self.split, edges)
         check_classes(model.metadata.names, data.names, self.model)
         total = -(-len(data) // self.batch_size)
         bar: Any = partial(tqdm, total=total)

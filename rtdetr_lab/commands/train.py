@@ -23,6 +23,7 @@ from rtdetr_lab.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from rtdetr_lab.data.augment import Augmentation
     from rtdetr_lab.data.batch import Dataset
+    from rtdetr_lab.images.edges import Edges
     from rtdetr_lab.training import Callback, TrainConfig
 
 ROUNDS = {"fine-tune": 50, "paper": 72, "v2": 72}
@@ -43,7 +44,8 @@ class Train(Command):
     """Begin with this model: a short name, a hub id, a folder or a file. Class heads are new where
     the data has other classes."""
     preset: Annotated[str | None, tyro.conf.arg(help_behavior_hint="(default: nano)")] = None
-    """Begin with new weights of: nano, r18, r34, r50_m, r50, r101, v2_r18 … v2_r101."""
+    """Begin with new weights of: nano, r18, r34, r50_m, r50, r101, v2_r18 … v2_r101, detr_nano,
+    detr_r50, detr_r101, detr_r50_dc5, detr_r101_dc5."""
     backbone_weights: Annotated[
         str | None, tyro.conf.arg(help_behavior_hint="(default: new weights)")
     ] = None
@@ -55,7 +57,7 @@ class Train(Command):
     size: Annotated[
         int | None, tyro.conf.arg(help_behavior_hint="(default: the model's; new: 256 nano, 640)")
     ] = None
-    """Height and width the model sees."""
+    """Height and width the model sees; of a DETR, which keeps the shape, the shortest side."""
     learning: Annotated[Learning, tyro.conf.OmitArgPrefixes] = field(default_factory=Learning)
     judging: Annotated[Judging, tyro.conf.OmitArgPrefixes] = field(default_factory=Judging)
     running: Annotated[Running, tyro.conf.OmitArgPrefixes] = field(default_factory=Running)
@@ -63,6 +65,7 @@ class Train(Command):
     def run(self) -> int:
         import torch
 
+        from rtdetr_lab.commands.sets import edges_if_detr
         from rtdetr_lab.evaluation.evaluate import evaluate
         from rtdetr_lab.training import train
         from rtdetr_lab.training.callbacks import TensorBoard
@@ -72,7 +75,7 @@ class Train(Command):
         classes = self._classes()
         begun = self._begin(classes)
         size = self.size or begun.size
-        learn, judge = self._data(size)
+        learn, judge = self._data(size, edges_if_detr(begun.cfg, size))
         recipe = self.recipe(begun, size, learn)
         tell(recipe, self._recipe(), learn, size)
         watching: list[Callback] = []
@@ -166,16 +169,16 @@ class Train(Command):
             raise DataError(self.data, what, "give both the same categories")
         return tuple(learn)
 
-    def _data(self, size: int) -> tuple["Dataset", "Dataset"]:
+    def _data(self, size: int, edges: "Edges | None") -> tuple["Dataset", "Dataset"]:
         from rtdetr_lab.commands.sets import training_set, validation_set
 
         if self.judging.overfit:
             count = self.judging.overfit * self.learning.batch_size
-            few = validation_set(self.data, size, count, "train")
+            few = validation_set(self.data, size, count, "train", edges)
             return few, few
         stored = self._augmentation(size) is not None
-        learn = training_set(self.data, size, self.learning.seed, stored)
-        return learn, validation_set(self.data, size, self.judging.val_limit)
+        learn = training_set(self.data, size, self.learning.seed, stored, edges)
+        return learn, validation_set(self.data, size, self.judging.val_limit, edges=edges)
 
     def _augmentation(self, size: int) -> "Augmentation | None":
         from rtdetr_lab.data.augment import paper_augmentation, v2_augmentation
