@@ -1,7 +1,7 @@
 r"""# Mask head: from where a query looks to what it covers
 
 - **Paper**     DETR §4.2, Fig. 8
-- **Notebook**  `notebooks/18_masks.ipynb`
+- **Notebook**  `notebooks/18_segmentation.ipynb`
 - **Elsewhere** authors' `MHAttentionMap`, `MaskHeadSmallConv`; transformers' `DetrMHAttentionMap`,
   `DetrMaskHeadSmallConv`
 
@@ -40,7 +40,8 @@ from rtdetr_lab.taps import tap
 
 
 class MaskAttention(nn.Module):
-    """Where a query looks, head by head; no values: the weights are the result."""
+    """Where a query looks, head by head; no values: the weights are the result.
+    Eq. 18.1"""
 
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()

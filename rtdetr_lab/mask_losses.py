@@ -1,7 +1,7 @@
 r"""# Mask losses: is every pixel right, and is the shape?
 
 - **Paper**     DETR §4.2; dice: Milletari et al. 2016, Eq. 3; focal: Lin et al. 2017, Eq. 5
-- **Notebook**  `notebooks/18_masks.ipynb`
+- **Notebook**  `notebooks/18_segmentation.ipynb`
 - **Elsewhere** `loss_masks` of the authors' `SetCriterion`, with `sigmoid_focal_loss`, `dice_loss`
 
 A mask of a quarter of the picture's size is enlarged to the annotation's and compared with it,

@@ -1,7 +1,7 @@
 r"""# Segmentation: a mask for every query
 
 - **Paper**     DETR §4.2 and Fig. 8; panoptic: Kirillov et al. 2019
-- **Notebook**  `notebooks/18_masks.ipynb`
+- **Notebook**  `notebooks/18_segmentation.ipynb`
 - **Elsewhere** authors' `DETRsegm`; transformers' `DetrForSegmentation`
 
 DETR with a head that draws (`mask_head.py`) and two losses for what it draws (`mask_losses.py`).

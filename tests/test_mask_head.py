@@ -23,6 +23,7 @@ def seen():
 
 @torch.no_grad()
 def test_one_softmax_over_heads_and_cells_together(attention):
+    """Eq. 18.1"""
     """The equation, query by query; every query has one unit to share out among all its maps."""
     content, memory = seen()
     got = attention(content, memory, None, SIZE)

@@ -37,6 +37,7 @@ def test_the_truth_itself_scores_one():
 
 
 def test_a_cat_found_by_three_quarters_and_a_dog_invented():
+    """Eq. 18.2"""
     truth = drawn(["aaaa", "ssss"], a=CAT, s=SKY)
     found = drawn(["aaab", "ssss"], a=CAT, b=DOG, s=SKY)
     tally = quality((truth, found))

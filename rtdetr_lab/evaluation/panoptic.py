@@ -58,7 +58,7 @@ class Count:
 
     @property
     def pq(self) -> float:
-        """Panoptic quality: the product."""
+        """Panoptic quality: the product. Eq. 18.2"""
         return self.sq * self.rq
 
 

@@ -1,0 +1,244 @@
+# %% [markdown]
+# # 18 · Segmentation: a mask for every query
+#
+# **Paper** DETR §4.2 and Fig. 8; panoptic quality: Kirillov et al. 2019, §4 · **Chapter**
+# `rtdetr_lab/segmentation.py`, `mask_head.py`, `images/panoptic.py` · **Before this**
+# [02 DETR](02_detr.ipynb)
+#
+# A DETR that draws is a DETR with a small head on top. What is hard comes after it: masks overlap,
+# and a pixel belongs to one. Afterwards you can say how a query gets a mask, who gets a pixel under
+# the two rules in use, and why a segment that is half right counts as wrong twice.
+
+# %%
+import torch
+
+import rtdetr_lab as lab
+from rtdetr_lab.backbone import BasicBlock
+from rtdetr_lab.data.segment_map import SegmentMap, TrueSegment
+from rtdetr_lab.data.shapes import SHAPE_NAMES, VAL, ShapesDataset
+from rtdetr_lab.detr_transformer import DETRDecoderConfig, DETREncoderConfig
+from rtdetr_lab.evaluation.panoptic import PanopticQuality
+from rtdetr_lab.images.panoptic import ByArea, ByOverlap, panoptic, semantic
+from rtdetr_lab.mask_head import MaskAttention
+from rtdetr_lab.notebook import check, cost, seeded, shapes, source
+from rtdetr_lab.resnet import ResNetConfig
+from rtdetr_lab.segmentation import SegmentationConfig
+from rtdetr_lab.structures import Prediction
+from rtdetr_lab.viz.canvas import as_rgb
+from rtdetr_lab.viz.panoptic import show_segments
+
+generator = seeded()
+
+# %% [markdown]
+# ## The end, first
+#
+# No network yet: we put the *true* masks of a picture in the place of what queries draw, each with
+# a score of 0.95, and let the last step decide who gets which pixel.
+
+
+# %%
+def drawn(masks, labels, scores, num_classes):
+    """A prediction that says so: mask probabilities, a label and its score per query."""
+    p = torch.full((len(labels), num_classes + 1), 1e-6)
+    for q, (label, score) in enumerate(zip(labels, scores, strict=True)):
+        p[q, label], p[q, -1] = score, 1 - score
+    logits = torch.logit(torch.as_tensor(masks).clamp(1e-4, 1 - 1e-4))
+    return Prediction(p.log()[None], torch.rand(1, len(labels), 4), (), masks=logits[None])
+
+
+sample = ShapesDataset(seed=VAL, with_masks=True)[3]
+labels = sample.labels.tolist()
+truth = drawn(sample.masks.float(), labels, [0.95] * len(labels), len(SHAPE_NAMES))
+
+# %%
+# alt: The painted picture with seven shapes filled, each in a colour of its class, with its name
+#   and score at its visible centre.
+(found,) = panoptic(truth, [sample.image.shape[-2:]])
+ax = show_segments(as_rgb(sample.image), found, SHAPE_NAMES)
+
+# %% [markdown]
+# ## The question
+#
+# A query of DETR knows *what* it found; the encoder's cells know what belongs together. For every
+# head $m$, multiply the query's content $c_q$ with every cell $m_x$:
+#
+# $$ A_{q,m,x} = \operatorname{softmax}_{m,x} \frac{(W_q c_q)_m \cdot (W_k m_x)_m}{\sqrt{D/M}}
+#    \tag{18.1} $$
+#
+# These $M$ coarse maps are laid over the picture's features, and a small pyramid of convolutions
+# (FPN) enlarges them threefold, with a finer map of the backbone at each step: a mask at stride 4.
+#
+# And how good is an answer in which every pixel has one owner? A found segment matches a true one
+# of its category if their IoU **exceeds** 0.5. Per category,
+#
+# $$ \mathrm{PQ} = \frac{\sum_{TP} \mathrm{IoU}}{|TP|} \cdot
+#    \frac{|TP|}{|TP| + \frac12 |FP| + \frac12 |FN|} \tag{18.2} $$
+#
+# ## By hand, on 3 × 3 pixels
+#
+# A cat at the left (class 0), a dog at the right (1), grass below (2, "stuff"). The dog's mask, at
+# 0.8, reaches over half of the cat, whose own says 0.9 there.
+
+# %%
+masks = torch.full((3, 3, 3), 0.1)
+masks[0, :2, :2] = 0.9
+masks[1, :2, 1:] = 0.8
+masks[2, 2] = 0.9
+prediction = drawn(masks, [0, 1, 2], [0.95, 0.9, 0.95], 3)
+owner = (masks * torch.tensor([0.95, 0.9, 0.95])[:, None, None]).argmax(0)
+print("by score × mask:", owner.tolist())
+print("semantic       :", semantic(prediction, [(3, 3)])[0].tolist())
+assert torch.equal(owner, semantic(prediction, [(3, 3)])[0])
+
+# %% [markdown]
+# **Predict.** `ByOverlap()`, the rule of transformers, gives every pixel to the highest score ×
+# mask, as above, and keeps a segment only if it retains *more than 0.8* of its own mask. The dog
+# won two pixels of the four it claimed. Who gets these two?
+
+# %%
+(by_overlap,) = panoptic(prediction, [(3, 3)], stuff={2}, rule=ByOverlap())
+print(by_overlap.ids.tolist(), [(s.id, s.label) for s in by_overlap.segments])
+assert by_overlap.ids[0, 2] == 0
+
+# %% [markdown]
+# Nobody: the dog is thrown out, and its pixels are not given to the next. `ByArea()`, the authors'
+# rule, takes queries that score above 0.85, gives **every** pixel to one of them by mask alone, and
+# throws out who has 4 pixels or fewer; then it begins again with those that are left.
+#
+# **Predict.** How many of our three segments survive?
+
+# %%
+for max_small in (0, 2, 3, 4):
+    (by_area,) = panoptic(prediction, [(3, 3)], stuff={2}, rule=ByArea(max_small=max_small))
+    print(f"more than {max_small} pixels:", by_area.ids.tolist())
+assert not by_area.segments
+
+# %% [markdown]
+# With the authors' 4, none: cat, dog and grass have 4, 2 and 3. A limit in *pixels* is meant for
+# pictures of hundreds of them; on a thumbnail it silently empties the answer.
+#
+# **Quality.** Now an answer that takes one pixel of the dog for cat:
+
+# %%
+things = (TrueSegment(1, 0), TrueSegment(2, 1), TrueSegment(3, 2))
+true = SegmentMap(torch.tensor([[1, 1, 2], [1, 1, 2], [3, 3, 3]]), things)
+said = SegmentMap(torch.tensor([[1, 1, 1], [1, 1, 2], [3, 3, 3]]), things)
+iou = {"cat": 4 / 5, "dog": 1 / 2, "grass": 3 / 3}
+by_hand = (0.8 * 1 + 0 + 1.0 * 1) / 3  # the dog does not match: 1/2 does not exceed 0.5
+
+quality = PanopticQuality(stuff_ids={2})
+quality.add(true, said)
+print({name: round(value, 3) for name, value in quality.scores().items()})
+print("dog:", quality.counts[1])
+assert abs(quality.scores()["PQ"] - by_hand) < 1e-12
+
+# %% [markdown]
+# One pixel of nine costs 0.4: the cat a fifth, the dog everything. It is missed (FN) *and* what was
+# found in its place is wrong (FP). Above one half no two segments can claim the same truth, which
+# is why Eq. 18.2 needs no matching algorithm.
+#
+# ## The real module
+
+# %%
+source(MaskAttention.forward)
+
+# %% [markdown]
+# ## Look inside
+#
+# `flatten(2)` before the softmax: heads and cells *together* sum to one. Two heads over three
+# cells, one of which is padding; head 1 has the larger scores.
+
+# %%
+attend = MaskAttention(2, num_heads=2)
+for projection in (attend.q_proj, attend.k_proj):
+    torch.nn.init.eye_(projection.weight)
+content, cells = torch.tensor([[[1.0, 2.0]]]), torch.tensor([[[1.0, 1.0], [0.0, 1.0], [9.0, 9.0]]])
+padding = torch.tensor([[[False, False, True]]])
+with torch.no_grad():
+    weights = attend(content, cells, padding, (1, 3))[0, 0, :, 0]
+by_hand = torch.tensor([[1.0, 0.0, -torch.inf], [2.0, 2.0, -torch.inf]]).exp()
+print(weights)
+assert torch.allclose(weights, by_hand / by_hand.sum())
+
+# %% [markdown]
+# In an ordinary attention every head would have a sum of 1. Here the heads of a query compete, and
+# head 0 keeps a fifth.
+
+# %%
+print("share of the heads:", weights.sum(1))
+assert weights[0].sum() < 0.21
+
+# %% [markdown]
+# ## What it costs
+#
+# A small DETR with twelve queries, untrained (costs do not depend on what it has learnt).
+
+# %%
+cfg = SegmentationConfig(
+    len(SHAPE_NAMES),
+    dim=32,
+    backbone=ResNetConfig(
+        (1, 1, 1, 1),
+        (16, 16, 24, 32),
+        BasicBlock,
+        stem_width=16,
+        outputs=(1, 2, 3, 4),
+        norm=torch.nn.BatchNorm2d,
+    ),
+    encoder=DETREncoderConfig(1, 4, 64, dropout=0.0),
+    decoder=DETRDecoderConfig(12, 2, 4, 64, dropout=0.0),
+    num_mask_heads=4,
+)
+model, (images, _) = cfg.build().eval(), shapes(3)
+costs = cost(model, images)
+costs
+
+# %%
+with torch.no_grad(), lab.record(model) as seen:
+    answer = model(images)
+head = next(flops for name, _, flops in costs.rows if name == "mask_head")
+print("masks:", tuple(answer.masks.shape), " share of the mask head:", f"{head / costs.flops:.0%}")
+assert answer.masks.shape[-2:] == (80, 80)
+assert torch.allclose(seen["mask_attention.weights"].flatten(2).sum(-1), torch.ones(1, 12))
+
+# %% [markdown]
+# The head draws *every* query, also the many that found nothing, each through its own pyramid: its
+# cost grows with the number of queries. So the paper trains it last, on a frozen detector.
+#
+# ## Exercises
+#
+# **1.** An answer leaves one of the three grass pixels to nobody (id 0); all else is right. What is
+# the PQ?
+
+# %%
+answer = ...
+
+# %% tags=["solution"]
+quality = PanopticQuality(stuff_ids={2})
+ids = torch.tensor([[1, 1, 2], [1, 1, 2], [3, 3, 0]])
+quality.add(true, SegmentMap(ids, things))
+check(answer, quality.scores()["PQ"], hint="Cat 1, dog 1, grass 2/3.")
+
+# %% [markdown]
+# **2.** How many segments does `ByOverlap(min_kept=0.4)` find among the three of above?
+
+# %%
+answer = ...
+
+# %% tags=["solution"]
+(kept,) = panoptic(prediction, [(3, 3)], stuff={2}, rule=ByOverlap(min_kept=0.4))
+check(answer, len(kept.segments), hint="The dog keeps 2 of 4 pixels.")
+
+# %% [markdown]
+# **3.** Eight heads, 10 × 10 cells, all scores equal: what is one weight of Eq. 18.1?
+
+# %%
+answer = ...
+
+# %% tags=["solution"]
+flat = torch.zeros(8 * 100).softmax(0)
+check(answer, flat[0].item(), hint="One softmax over heads and cells together.", tolerance=1e-6)
+
+# %% [markdown]
+# **Next**: [00 · The tour](00_tour.ipynb), or your own pictures: `rtdetr_lab.segmentation` and
+# `rtdetr_lab.data.coco_panoptic` train and judge a model that draws.
