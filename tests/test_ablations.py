@@ -238,15 +238,16 @@ def test_killed_at_any_moment_finished_rows_stay_and_the_rest_goes_on(done, tmp_
 
 
 def test_processes_of_their_own_give_the_same_rows(done, tmp_path):
-    report = study(tmp_path).run(LocalProcesses(workers=2))
-    assert report.csv == done.report().csv
+    made = study(tmp_path, [])  # the base alone, two seeds, both at a time
+    lines = made.run(LocalProcesses(workers=2)).csv.splitlines()
+    assert lines == done.report().csv.splitlines()[:3]
     assert not list((tmp_path / "toy" / "jobs").glob("*.row.json")), "every answer was taken"
 
 
 @pytest.mark.full
 def test_jobs_of_submitit_give_the_same_rows(done, tmp_path):
-    report = study(tmp_path).run(Submitit("local", {"timeout_min": 5}))
-    assert report.csv == done.report().csv
+    report = study(tmp_path, []).run(Submitit("local", {"timeout_min": 5}))
+    assert report.csv.splitlines() == done.report().csv.splitlines()[:3]
 
 
 def test_submitit_submits_the_worker_as_a_command(tmp_path, monkeypatch):
