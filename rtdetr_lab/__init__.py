@@ -41,6 +41,7 @@ if TYPE_CHECKING:  # the same names for type checkers and editors; a test compar
     from rtdetr_lab.rtdetrv2 import rtdetrv2_r50_m as rtdetrv2_r50_m
     from rtdetr_lab.rtdetrv2 import rtdetrv2_r101 as rtdetrv2_r101
     from rtdetr_lab.segmentation import detr_r50_panoptic as detr_r50_panoptic
+    from rtdetr_lab.segmenter import panoptic as panoptic
     from rtdetr_lab.structures import Prediction as Prediction
     from rtdetr_lab.structures import Targets as Targets
     from rtdetr_lab.taps import record as record
@@ -104,6 +105,7 @@ _HOME = {
     "detr_r50": "detr",
     "detr_r50_dc5": "detr",
     "detr_r50_panoptic": "segmentation",
+    "panoptic": "segmenter",
     "evaluate": "evaluation.evaluate",
     "explore": "explored",
     "RTDETRConfig": "rtdetr",

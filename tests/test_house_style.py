@@ -83,6 +83,7 @@ MAY_IMPORT = {
     # on top
     "detections": BRICKS | {"images", "viz"},
     "detector": CHAPTERS | EQUIPMENT | {"detections"},
+    "segmenter": CHAPTERS | EQUIPMENT | {"detections"},
     "explored": CHAPTERS | EQUIPMENT | {"detections", "detector"},
     "transformers_api": CHAPTERS | EQUIPMENT | {"detections", "detector"},
     # draws the pictures of the README: a user of everything, not a part of viz
@@ -96,7 +97,9 @@ MAY_IMPORT = {
     | {"evaluation.report"},
     "cli": CHAPTERS | EQUIPMENT | {"detections", "detector", "transformers_api", "commands"},
     "__main__": {"cli"},
-    "__init__": CHAPTERS | EQUIPMENT | {"detections", "detector", "explored", "transformers_api"},
+    "__init__": CHAPTERS
+    | EQUIPMENT
+    | {"detections", "detector", "segmenter", "explored", "transformers_api"},
 }
 
 NUMBERED = CHAPTERS - (BRICKS - {"boxes"})

@@ -1,0 +1,48 @@
+"""The front door of a model that draws: a picture in, the owner of its every pixel out."""
+
+import numpy as np
+import pytest
+import torch
+from small import shaken
+from test_detr import SMALL as DETECTOR
+from test_segmentation import SMALL
+
+import rtdetr_lab as lab
+from rtdetr_lab.errors import ConfigError, ImageError
+from rtdetr_lab.images.panoptic import ByOverlap
+
+NAMES = ("cat", "dog", "cup", "sky", "grass")
+ANYTHING = ByOverlap(threshold=0.0, mask_threshold=0.0, min_kept=0.0)
+RGB = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return shaken(SMALL.build()).eval()
+
+
+def test_every_pixel_gets_an_owner_in_the_pictures_own_size(model):
+    found = lab.panoptic(model, RGB, rule=ANYTHING, edges=(64, 106), names=NAMES)
+    assert found.ids.shape == (50, 70)
+    assert set(found.ids.unique().tolist()) - {0} <= {s.id for s in found.segments}
+    assert found.segments
+    assert set(found.names) <= set(NAMES)
+    assert torch.equal(found.masks.sum(0), (found.ids != 0).long())
+    assert "".join(t.get_text() for t in found.plot().texts)
+
+
+def test_equal_stuff_is_one_segment(model):
+    found = lab.panoptic(model, RGB, stuff=NAMES, rule=ANYTHING, edges=(64, 106), names=NAMES)
+    assert len(set(found.names)) == len(found.names)
+
+
+def test_what_cannot_be_segmented_is_refused_by_name(model):
+    with pytest.raises(ConfigError, match="DETR draws no masks"):
+        lab.panoptic(DETECTOR.build().eval(), RGB)
+    with pytest.raises(ConfigError, match="training mode"):
+        lab.panoptic(SMALL.build(), RGB)
+    with pytest.raises(ConfigError, match="grass"):
+        lab.panoptic(model, RGB, stuff=("gras",), names=NAMES)
+    with pytest.raises(ImageError):
+        lab.panoptic(model, "nowhere.png", names=NAMES)
