@@ -76,8 +76,8 @@ def power_sentence(report: Findings) -> str:
         return "There is nothing to compare yet."
     return (
         f"{len(clear)} of {len(widths)} intervals exclude zero. Half an interval is "
-        f"{min(widths):.1f} to {max(widths):.1f} points of AP, {np.median(widths):.1f} in the "
-        "middle: smaller differences than that cannot be told from chance here."
+        f"{min(widths):.1f} to {max(widths):.1f} points of AP (median {np.median(widths):.1f}): "
+        "smaller differences than that cannot be told from chance here."
     )
 
 
@@ -86,8 +86,9 @@ def facts(report: Findings) -> list[str]:
     plan, cost = report.plan, report.cost
     height, width = plan["picture_size"]
     command = shlex.join(str(part) for part in plan["command"][1:])
+    again = f"`rtdetr-lab {command}`; report again: add `--report-only`"
     return [
-        f"Command: `rtdetr-lab {command}`; report again: add `--report-only`.",
+        f"Command: {again if command else 'none, called from Python'}.",
         f"Runs: {cost['runs']}, each on {plan['pictures']} pictures of {height}×{width}; seeds "
         f"{', '.join(map(str, plan['seeds']))}; judged on {plan['val_pictures']} pictures.",
         f"Begins with: {_beginning(plan.get('base', {}))}.",

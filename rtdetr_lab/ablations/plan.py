@@ -11,7 +11,6 @@ all variants get equally many.
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from rtdetr_lab.ablations.job import Task, fingerprint
@@ -67,7 +66,7 @@ def plan_line(
         "val_pictures": len(task.val),
         "picture_size": [height, width],
         "base": to_dict(setups[reference]),
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "command": _command(sys.argv),
     }
 
 
@@ -81,3 +80,8 @@ def described_variant(
         "hypothesis": variant.hypothesis,
         "differences": [list(difference) for difference in found],
     }
+
+
+def _command(argv: Sequence[str]) -> list[str]:
+    """The words after `rtdetr-lab`; none where something else, such as a notebook, called."""
+    return ["rtdetr-lab", *argv[1:]] if list(argv[1:2]) == ["ablate"] else []
