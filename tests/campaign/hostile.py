@@ -6,7 +6,6 @@ Every case plants a file that would be created if code ran (`tripwire`), and che
 import io
 import json
 import os
-import pickle
 import random
 import shutil
 import zipfile
@@ -41,6 +40,11 @@ class Runs:
         return os.system, (self.command,)
 
 
+def calling(command: str) -> bytes:
+    """A pickle written by hand, opcode by opcode: fetch `os.system`, call it with the command."""
+    return f"cos\nsystem\n(S{command!r}\ntR.".encode()
+
+
 def evil_pickle(rng: random.Random, folder: Path, tripwire: Path) -> str:
     """A `.pth` whose unpickling runs a command, hidden in one of several places."""
     bad, good = Runs(f"touch {tripwire}"), torch.zeros(2)
@@ -50,7 +54,7 @@ def evil_pickle(rng: random.Random, folder: Path, tripwire: Path) -> str:
     path = folder / rng.choice(("w.pth", "w.pt", "w.bin"))
     kind = rng.randrange(3)
     if kind == 0:
-        path.write_bytes(pickle.dumps(content, protocol=rng.randrange(2, 6)))
+        path.write_bytes(calling(f"touch {tripwire}"))
     else:
         torch.save(content, path, _use_new_zipfile_serialization=kind == 1)
     return _refused(lambda: load_pretrained(path), path.name)
@@ -61,7 +65,7 @@ def evil_zip(rng: random.Random, folder: Path, tripwire: Path) -> str:
     path, file = folder / "w.pth", io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         for name in ("../" * rng.randint(1, 4) + tripwire.name, str(tripwire), "archive/data.pkl"):
-            archive.writestr(name, pickle.dumps({"a": Runs(f"touch {tripwire}")}))
+            archive.writestr(name, calling(f"touch {tripwire}"))
     path.write_bytes(file.getvalue())
     return _refused(lambda: load_pretrained(path), path.name)
 
