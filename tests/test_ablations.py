@@ -201,7 +201,7 @@ def test_a_damaged_line_is_named(tmp_path):
 
 def killed_and_resumed(folder, moment):
     """Rows before the kill, all rows after the study went on, and its table."""
-    made = study(folder)
+    made = study(folder, [])
     sys.stdout.flush()
     process = os.fork()
     if process == 0:
@@ -225,22 +225,24 @@ def killed_and_resumed(folder, moment):
 )
 def test_killed_at_any_moment_finished_rows_stay_and_the_rest_goes_on(done, tmp_path, count):
     began = time.monotonic()
-    study(tmp_path / "whole").run()
+    study(tmp_path / "whole", []).run()
     whole, moments = time.monotonic() - began, random.Random(count)
     for number in range(count):
         moment = moments.uniform(0, whole)
         before, after, csv = killed_and_resumed(tmp_path / f"kill{number}", moment)
         assert after[: len(before)] == before, f"killed after {moment:.3f} s"
-        assert csv == done.report().csv, f"killed after {moment:.3f} s"
+        assert csv.splitlines() == done.report().csv.splitlines()[:3], (
+            f"killed after {moment:.3f} s"
+        )
 
 
 # --- elsewhere ----------------------------------------------------------------------------------
 
 
 def test_processes_of_their_own_give_the_same_rows(done, tmp_path):
-    made = study(tmp_path, [])  # the base alone, two seeds, both at a time
+    made = study(tmp_path, [], seeds=(0,))
     lines = made.run(LocalProcesses(workers=2)).csv.splitlines()
-    assert lines == done.report().csv.splitlines()[:3]
+    assert lines == done.report().csv.splitlines()[:2]
     assert not list((tmp_path / "toy" / "jobs").glob("*.row.json")), "every answer was taken"
 
 
@@ -318,7 +320,7 @@ def test_the_report_is_made_from_the_journal_alone(done, tmp_path, monkeypatch):
     monkeypatch.setattr(RTDETRConfig, "build", None)
     written = done.report().save(tmp_path)
     names = {p.name for p in written}
-    assert {"toy.md", "toy.csv", "toy.json", "toy.html"} <= names
+    assert {"toy.md", "toy.csv", "toy.json", "toy_page.html"} <= names
     assert {"toy_bars.png", "toy_bars.svg", "toy_differences.png", "toy_curves.png"} <= names
     again = done.report().save(tmp_path / "again")
     assert [p.read_bytes() for p in again] == [p.read_bytes() for p in written]
@@ -326,7 +328,7 @@ def test_the_report_is_made_from_the_journal_alone(done, tmp_path, monkeypatch):
 
 def test_the_page_loads_nothing_from_elsewhere_and_says_what_was_run(done, tmp_path):
     done.report().save(tmp_path)
-    page = (tmp_path / "toy.html").read_text()
+    page = (tmp_path / "toy_page.html").read_text()
     assert "http" not in page.replace('http-equiv="', "")
     assert page.count("data:image/png;base64,") == 3
     for said in ("Attention on S5 is worth its time.", "encoder.aifi", "16 pictures", "torch"):

@@ -3,7 +3,7 @@ r"""# Files: a report in a folder, with its figures
 | file          | what it is                                                              |
 |---------------|-------------------------------------------------------------------------|
 | `NAME.md`     | for the site: links to the figures beside it                            |
-| `NAME.html`   | the same in one file                                                    |
+| `NAME_page.html` | the same in one file (a site makes its own NAME.html of the .md)     |
 | `NAME.csv`    | a line per row and seed; two equal studies give two equal files         |
 | `NAME.json`   | everything, for another program                                         |
 | `NAME_*.png`, `.svg` | bars, differences, curves, AP against latency, scatter           |
@@ -32,12 +32,12 @@ def save(report: Findings, folder: Path) -> list[Path]:
     links = {title: f"{name}.png" for title, (name, _) in pictures.items()}
     whole = html_of(report, {title: png for title, (_, png) in pictures.items()})
     texts = {
-        "md": markdown_of(report, links),
-        "csv": report.csv,
-        "json": report.json,
-        "html": whole,
+        ".md": markdown_of(report, links),
+        ".csv": report.csv,
+        ".json": report.json,
+        "_page.html": whole,
     }
-    home = [_write(folder / f"{report.name}.{end}", t.encode()) for end, t in texts.items()]
+    home = [_write(folder / f"{report.name}{end}", t.encode()) for end, t in texts.items()]
     return [*home, *written]
 
 
