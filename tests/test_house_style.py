@@ -84,6 +84,7 @@ MAY_IMPORT = {
     "detections": BRICKS | {"images", "viz"},
     "detector": CHAPTERS | EQUIPMENT | {"detections"},
     "segmenter": CHAPTERS | EQUIPMENT | {"detections"},
+    "slider": {"config"},
     "explored": CHAPTERS | EQUIPMENT | {"detections", "detector"},
     "transformers_api": CHAPTERS | EQUIPMENT | {"detections", "detector"},
     # draws the pictures of the README: a user of everything, not a part of viz

@@ -1,0 +1,100 @@
+r"""# Slider: one picture per value, live in a notebook and still there without a kernel
+
+    slider(lambda layer: sampling_panels({"": looks[layer]}, image), layer=range(3), alt="…")
+
+Every frame is drawn once. In a running notebook an ipywidgets slider shows them; on a page without
+a kernel the same frames lie under a row of radio buttons, which the arrow keys move and which need
+no script.
+"""
+
+import base64
+import html
+import io
+import itertools
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from rtdetr_lab.config import require
+
+_numbers = itertools.count()
+
+STYLE = """<style>
+.frames img { display: none; max-width: 100%; }
+.frames label { margin-right: 1em; }
+.frames input:focus-visible + label { outline: 2px solid currentColor; }
+</style>"""
+
+
+@dataclass(frozen=True, eq=False)
+class Frames:
+    """Pictures (WebP) by the value they were drawn for."""
+
+    name: str
+    values: tuple[Any, ...]
+    pictures: tuple[bytes, ...]
+    alt: str
+
+    def widget(self) -> Any:
+        """A slider over the frames, for a running notebook."""
+        from ipywidgets import HTML, Image, SelectionSlider, VBox
+
+        options = [(str(value), place) for place, value in enumerate(self.values)]
+        chosen = SelectionSlider(options=options, description=self.name, value=0)
+        picture = Image(value=self.pictures[0], format="webp")
+
+        def show(change: Any) -> None:
+            picture.value = self.pictures[change["new"]]
+
+        chosen.observe(show, names="value")
+        return VBox([chosen, picture, HTML(html.escape(self.alt))])
+
+    def page(self) -> str:
+        """The frames as HTML that needs neither script nor network."""
+        group = f"frames-{self.name}-{next(_numbers)}"
+        inputs, images, rules = [], [], []
+        for place, (value, data) in enumerate(zip(self.values, self.pictures, strict=True)):
+            ident, words = f"{group}-{place}", html.escape(f"{self.name} {value}")
+            checked = " checked" * (place == 0)
+            inputs.append(f'<input type="radio" name="{group}" id="{ident}"{checked}>')
+            inputs.append(f'<label for="{ident}">{words}</label>')
+            coded = base64.b64encode(data).decode()
+            alt = html.escape(f"{self.alt} ({self.name} {value})")
+            images.append(f'<img class="{ident}" alt="{alt}" src="data:image/webp;base64,{coded}">')
+            rules.append(f"#{ident}:checked ~ .{ident} {{ display: block; }}")
+        style = STYLE.replace("</style>", "\n".join(rules) + "</style>")
+        body = "".join([style, *inputs, *images])
+        return (
+            f'<div class="frames" role="group" aria-label="{html.escape(self.name)}">{body}</div>'
+        )
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        bundle = self.widget()._repr_mimebundle_(**kwargs)
+        data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
+        return {**data, "text/html": self.page(), "text/plain": self.alt}, metadata
+
+
+def slider(draw: Callable[[Any], Any], alt: str, dpi: int = 80, **values: Iterable[Any]) -> Frames:
+    """Draw a figure for every value of the one keyword; `alt` says what they show.
+
+    Raises `ConfigError` unless there is exactly one keyword, with at least one value.
+    """
+    require(len(values) == 1, "slider", f"{len(values)} keywords", "give one: layer=range(3)")
+    ((name, wanted),) = values.items()
+    chosen = tuple(wanted)
+    require(bool(chosen), f"slider {name}", "no values", "give at least one")
+    return Frames(name, chosen, tuple(_drawn(draw, value, dpi) for value in chosen), alt)
+
+
+def _drawn(draw: Callable[[Any], Any], value: Any, dpi: int) -> bytes:
+    import matplotlib.pyplot as plt
+    from PIL import Image
+
+    before = set(plt.get_fignums())
+    draw(value)
+    (number,) = set(plt.get_fignums()) - before or {plt.gcf().number}
+    figure, raw, small = plt.figure(number), io.BytesIO(), io.BytesIO()
+    figure.savefig(raw, format="png", dpi=dpi, bbox_inches="tight")
+    plt.close(figure)
+    Image.open(raw).convert("RGB").save(small, "WEBP", quality=60, method=6)
+    return small.getvalue()
