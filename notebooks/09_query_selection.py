@@ -28,8 +28,8 @@ maps = [(40, 40), (20, 20), (10, 10)]  # a 320 px picture at strides 8, 16, 32
 # ## The end, first
 #
 # Of 2,100 tokens, 100 become queries. Each square is the cell of a chosen token, yellow for the
-# best: these sit on the seven shapes, small ones on S3, the large triangle on S5. Violet ones fill
-# the places that are left.
+# best: these sit on the seven shapes, small ones on S3, the large triangle on S5 (S3, S4 and S5 are
+# the maps of stride 8, 16 and 32). Violet ones fill the places that are left.
 
 # %%
 # alt: The same picture three times, once per feature level. Squares mark the cells of the
@@ -81,7 +81,8 @@ moved = (torch.tensor([0.4, 0.0, 1.0, 1.0]) + logits[4]).sigmoid()
 print("moved by (0.4, 0, 1, 1):", moved)
 
 # %% [markdown]
-# Adding to a logit can never leave (0, 1): whatever the network says, the box is in the picture.
+# Adding to a logit can never leave (0, 1): whatever the network says, the centre is in the picture
+# and the box no larger than it. A box at the border may still hang over it.
 #
 # ## The real module
 #
@@ -101,8 +102,9 @@ chosen.index
 # A maximum and a top-k. No IoU. The two `detach` calls say that the decoder's losses do not train
 # the proposals: these have a loss of their own, and it holds the answer. The class loss is
 # **varifocal**, and its target at the right class is not 1 but *the IoU of the box that the same
-# token proposed* (notebook 04). A token can only score high by boxing well. The selection is a
-# plain top-k; the idea is in the loss.
+# token proposed* (notebook 04). So a token is taught to score high only where it boxes well; only
+# chosen tokens are judged. The selection is a plain top-k (of logits: the sigmoid keeps their
+# order); the idea is in the loss.
 #
 # ## Look inside
 #
@@ -127,8 +129,12 @@ print(f"mean IoU with the best object: {mean_iou}; good slots: {good}, objects: 
 assert mean_iou["chosen"] > 2 * mean_iou["at random"]
 
 # %% [markdown]
-# There are 100 slots for seven shapes. Most slots go to tokens with a low score, and that is
-# harmless: their score says so, and stays low to the end.
+# Read it from the right: nearly every dot with a high score has a good box. Not from the top: many
+# a good box scores low, since an object needs one token only. What the picture cannot show is that
+# the *loss* did it: for that one would have to train without the IoU in the target.
+#
+# There are 100 slots for seven shapes. Most slots go to tokens with a low score, and their score
+# says so.
 
 # %% [markdown]
 # ## Predict, then break it
@@ -158,7 +164,8 @@ print(f"best tokens: {found(prediction)} of {len(objects)}; random tokens: {foun
 
 # %% [markdown]
 # The decoder *refines*, it does not search. A query looks around its reference box only (notebook
-# 10), and it carries the content of its token. Started on empty ground it finds empty ground.
+# 10), and it carries the content of its token. Most random tokens start on empty ground, as the
+# scatter shows; the few on a shape end in no sure box either, and this count does not say why.
 #
 # **Predict** once more: the 20 best tokens instead of 100. How many of the seven survive?
 
@@ -175,12 +182,12 @@ counts
 assert found(blind) < found(prediction) == counts[20], "few good tokens beat many random ones"
 
 # %% [markdown]
-# Twenty good tokens are enough for this picture: duplicates are what the rest are. The paper keeps
-# 300 because COCO's pictures hold up to dozens of objects, and because a slot is cheap.
+# Twenty good tokens are enough for this picture, and even ten; five cannot hold seven shapes. The
+# rest are spare. The paper keeps 300: COCO's pictures hold up to dozens of objects.
 #
 # ## What it costs
 #
-# How cheap? Let all 2,100 tokens into the decoder and compare.
+# What does a slot cost? Let all 2,100 tokens into the decoder and compare.
 
 # %%
 with_100 = cost(model, images)
@@ -193,8 +200,11 @@ with_100
 
 # %% [markdown]
 # The choice itself is free, a maximum and a sort; the proposal heads that make it possible are 6 %
-# of the model. Without it this decoder does about ten times the work. In RT-DETR at 640 px there
-# are 8,400 tokens for 300 slots, and self-attention, quadratic in Q, would weigh 784 times as much.
+# of the model's work. Without it this decoder does about ten times the work by this count: 21 times
+# the queries, but the memory is projected once for all of them (notebook 10). And the count leaves
+# out the pairs of self-attention, $4 Q^2 D$ per layer: in three layers 0.01 GFLOPs at Q = 100, 5.1
+# at Q = 2,100. In RT-DETR at 640 px there are 8,400 tokens for 300 slots; these pairs would be 784
+# times as many.
 # *That* is why the top-k comes before the decoder.
 
 # %%

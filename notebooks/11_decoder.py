@@ -83,8 +83,9 @@ assert torch.allclose(by_hand, moved)
 
 # %% [markdown]
 # The small width nearly doubles, the large one grows by a tenth and cannot pass 1. One box head
-# serves objects of all sizes, because a step in logits is *relative* where boxes are small. Three
-# layers in a row simply add their steps:
+# serves objects of all sizes, because a step in logits is *relative* where boxes are small. (For
+# $x$ and $y$ it only keeps the centre in the picture.) Three layers in a row simply add their
+# steps:
 
 # %%
 deltas = torch.tensor([[0.9, 0.0, 0.7, 0.7], [0.3, 0.1, 0.2, -0.2], [0.1, 0.0, 0.0, 0.1]])
@@ -108,9 +109,10 @@ source(DecoderLayer.forward)
 source(Decoder.forward)
 
 # %% [markdown]
-# The last three lines are Eq. 11.1 going round. Three things happen in every turn of the loop: a
-# box, class logits, and a new reference. *Every layer has heads of its own and is judged by a loss
-# of its own*; it is a detector, and so is any number of first layers.
+# `move` is Eq. 11.1, and the last two lines of the loop send its box round. Three things come out
+# of every turn: a box, class logits, and a new reference. `judged` is the same box with another
+# gradient, see "Who learns from a bad box?". *Every layer has heads of its own and is judged by a
+# loss of its own*; it is a detector, and so is any number of first layers.
 #
 # ## Look inside
 #
@@ -152,8 +154,9 @@ assert layers["proposals"]["tight"] < layers["layer 0"]["tight"] < layers["layer
 
 # %% [markdown]
 # Layer 0 makes the large move, five pixels per coordinate; later ones do the fine work, and that is
-# what "tight" is made of: none, 29, 52, 64. Layer 1 finds 13 more shapes, and pays with duplicates,
-# which layer 2 takes back. So layers differ in *what* they do, not only in how well.
+# what "tight" is made of: none, 29, 52, 64. Layer 0 even finds five shapes fewer than the proposals
+# did. Layer 1 finds 13 more, and pays with duplicates, most of which layer 2 takes back. So layers
+# differ in *what* they do, not only in how well.
 #
 # ## Who listens to whom
 #
@@ -195,18 +198,19 @@ for name, where in {"in layer 0": "0", "in layer 2": "2", "in all": "*"}.items()
     print(f"deaf {name:11}", deaf[name])
 
 # %% [markdown]
-# The last cut is the worst in both counts. What layer 0 settles can be repaired by those after it;
-# what the last layer leaves unsettled stays. And it loses 19 shapes too: a query that cannot hear
-# that nobody else takes the object is less sure of itself. Deaf everywhere is no worse than deaf at
-# the end. No step after the decoder removes duplicates; *this* is the step.
+# Uncut it was 83 found, 64 tight, 14 repeated. The cut in layer 2 is the worst in every count. What
+# layer 0 leaves unsettled is partly repaired by those after it; what the last layer leaves stays.
+# And it loses 19 shapes too: perhaps a query that cannot hear that nobody else takes the object is
+# less sure of itself. Deaf everywhere is no worse than deaf at the end. No step after the decoder
+# removes duplicates; *this* is the step.
 
 # %%
 assert min(deaf[n]["repeated"] for n in deaf if n != "in none") > 3 * deaf["in none"]["repeated"]
 assert deaf["in layer 2"]["repeated"] > deaf["in layer 0"]["repeated"]
 
 # %% [markdown]
-# **Never look again**: layers 1 and 2 are given the reference box of layer 0, look around *that*,
-# and move *that*. Nothing else changes.
+# **Never look again**: layers 1 and 2 are given the box that layer 0 was *given*, the proposal,
+# look around *that*, and move *that*. Nothing else changes.
 #
 # **Predict** what suffers more, finding or tightness.
 
@@ -219,10 +223,11 @@ for name, counts in again.items():
 assert again["2"]["tight"] < layers["layer 2"]["tight"] / 4 < again["2"]["found"]
 
 # %% [markdown]
-# With the first reference box in both layers the model finds fewer shapes than its proposals did
-# without any layer (75). Layers 1 and 2 expect a box that nearly fits: they take small steps, they
-# read close to the edges, and from a loose box neither is right. Refinement is not a correction
-# that a layer computes from afar, it is a *second look* from a better place.
+# Tightness: of 64 tight boxes 4 or 5 are left. And with the first reference box in both layers the
+# model finds fewer shapes than its proposals did without any layer (75). Layers 1 and 2 expect a
+# box that nearly fits: they take small steps, they read close to the edges, and from a loose box
+# neither is right. Refinement is not a correction that a layer computes from afar, it is a *second
+# look* from a better place.
 #
 # **Rearrange the layers.** If layer 2 tightens, should it not tighten more when it runs twice? And
 # if every layer is a detector, does their order matter?
@@ -244,9 +249,9 @@ for name, modules in own.items():
 # %% [markdown]
 # The last layer twice does find more, eight shapes, and tightens five boxes; but duplicates are
 # four times as many. Scores and duplicates were balanced for exactly three layers, each in its
-# place. Without layer 1 the last one finds what layer 0 found, with six times the duplicates.
-# Backwards nothing is left: layer 2 has never seen a raw proposal. You may stop early, not
-# rearrange.
+# place. Without layer 1 the last one finds as many as layer 0 did, a few of them tighter, with six
+# times the duplicates of 0-1-2. Backwards one shape is left: layer 2 has never seen a raw proposal.
+# You may stop early, not rearrange.
 
 # %%
 assert orders["0122"]["repeated"] > 2 * orders["012"]["repeated"]

@@ -6,7 +6,8 @@ r"""# Deformable attention: where to look, how much, and what is there
 
 A query that attended to all 8400 tokens would compute 8400 weights to use a dozen. Deformable
 attention asks the query itself where to look: two linear maps of its content give, for each of
-$M$ heads, $P$ offsets and $P$ weights. It reads $M \cdot P = 96$ points and nothing else.
+$M$ heads, $P$ offsets and $P$ weights. It reads $M \cdot P = 8 \cdot 12 = 96$ points in a layer and
+nothing else.
 
 $$ p_{mk} = c + \frac{o_{mk}}{K_l} \cdot \frac{(w, h)}{2}, \qquad
    \mathrm{out} = \sum_m W_m \sum_{k=1}^{P} A_{mk} \, x\langle p_{mk} \rangle, \qquad

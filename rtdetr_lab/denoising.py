@@ -28,9 +28,10 @@ and then it is drawn right.
 | groups      | 100 | 14  | 2   | 1   | 1   | 1   | 1   |
 | queries $R$ | 200 | 196 | 196 | 102 | 200 | 600 | 600 |
 
-**Nobody may copy.** A matching query that saw a denoising query would read the answer off it, and
-at inference there is nothing to read. So matching queries never see denoising ones, and groups
-never see each other. Denoising queries do see the matching ones, and all of their own group.
+**Nobody may copy.** Queries meet in self-attention only, so one mask is enough. A matching query
+that saw a denoising query would read the answer off it, and at inference there is nothing to read.
+So matching queries never see denoising ones, and groups never see each other. Denoising queries do
+see the matching ones, and all of their own group.
 
 ```
                   group 0   group 1   matching

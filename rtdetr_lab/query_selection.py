@@ -19,10 +19,9 @@ target of the class score is the IoU of the box (`losses.py`). *Selection itself
 the idea is in the loss.*
 
 Every token proposes relative to its **anchor** $a_n$: the centre of its cell, with a side of
-$0.05 \cdot 2^l$ of the picture on level $l$. An anchor that touches the border (a coordinate
-outside (0.01, 0.99)) is invalid: its token is zeroed and its box logit is infinite, but it still
-competes.
-There are 0, 316 and 1580 of them at 320, 640 and 1280 pixels.
+$0.05 \cdot 2^l$ of the picture on level $l$. An anchor with a coordinate outside (0.01, 0.99), in
+practice a centre that close to the border, is invalid: its token is zeroed and its box logit is
+infinite, but it still competes. There are 0, 316 and 1580 of them at 320, 640 and 1280 pixels.
 
 | symbol  | name         | shape   | meaning                                |
 |---------|--------------|---------|----------------------------------------|

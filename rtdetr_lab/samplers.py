@@ -12,7 +12,7 @@ has values at whole cells only. How $x\langle p \rangle$ is read is a choice of 
 |---|---|---|---|
 | `Bilinear()` | the 4 cells around, by distance | yes | training, all of v1 |
 | `Discrete()` | the cell that contains the point | no: offsets are frozen | RT-DETRv2 deployment |
-| `Naive()` | as bilinear, one point at a time | yes | the check of the other two |
+| `Naive()` | as bilinear, one point at a time | yes | the check of `Bilinear()` |
 
 Outside the map bilinear reads zeros; discrete takes the nearest border cell, as in RT-DETRv2.
 
