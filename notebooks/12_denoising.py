@@ -5,8 +5,7 @@
 # `rtdetr_lab/denoising.py` · **Before this** [11 decoder](11_decoder.ipynb)
 #
 # While it learns, the decoder gets extra queries that have been told the answer, slightly wrong.
-# Afterwards you can say what they are for, who may look at them, and why nobody can copy. The usual
-# queries, those of notebook 09, are called **matching queries** here.
+# Afterwards you can say what they are for, who may look at them, and why nobody can copy.
 
 # %%
 from dataclasses import replace
@@ -46,10 +45,10 @@ ax = noised_boxes(batch, picture.boxes[0], images[3])
 #
 # A query learns from the object that the matching gives to it (notebook 03), and early in training
 # the matching gives it another one in every epoch (DN-DETR §3.2). How can the decoder learn to
-# correct boxes before anyone has settled who corrects which?
-# By skipping the matching: a denoising query *knows* its object. Its content is an embedding of the
-# label, which with probability 1/4 is drawn anew; its reference is the object's box with every
-# corner coordinate $c$ pushed to one side or the other,
+# correct boxes before anyone has settled who corrects which? By skipping the matching: a denoising
+# query *knows* its object. Its content is an embedding of the label, which with probability 1/4 is
+# drawn anew; its reference is the object's box with every corner coordinate $c$ pushed to one side
+# or the other,
 #
 # $$ \tilde c = \mathrm{clip}_{[0, 1]}\bigl(c \pm (u + n)\, \tfrac12 \lambda s\bigr), \qquad
 #    u \sim U[0, 1) \tag{12.1} $$
@@ -57,9 +56,8 @@ ax = noised_boxes(batch, picture.boxes[0], images[3])
 # where $s$ is the width or height, $\lambda = 1$, and $n$ is 0 for a positive, 1 for a negative.
 #
 # But a query that carries an answer is a danger: any other query that sees it can copy. Queries
-# meet in one place only, self-attention; all else in a decoder layer goes query by query (notebook
-# 11). So a mask on self-attention is enough. A **group** is one positive and one negative of every
-# object. With $g_i$ the group of query $i$, and $-1$ for the matching queries,
+# meet in self-attention only, so a mask there is enough. A **group** is one positive and negative of
+# every object. With $g_i$ the group of query $i$, $-1$ for **matching** queries, the usual ones,
 #
 # $$ \mathrm{blocked}_{ij} = (g_i \ne g_j) \wedge (g_j \ge 0) \tag{12.2} $$
 #
@@ -77,9 +75,8 @@ print("negative, all inwards:              ", corners + inwards * (0.5 + 1) * ha
 
 # %% [markdown]
 # The last one is inside out: left edge 0.6, right edge 0.4. Edges that both move inwards *always*
-# pass each other in a negative, since each moves by at least half the side. The width is then below
-# zero, and the logit of the reference box takes it as zero. Two coins decide: a quarter of all
-# negatives have no width, a quarter no height.
+# pass each other in a negative, since each moves by at least half the side; the logit takes what is
+# below zero as zero. Two coins decide: a quarter of negatives have no width, a quarter no height.
 #
 # ## By hand: who may see whom
 #
@@ -95,7 +92,6 @@ for name, row in zip(names, by_hand, strict=True):
 
 # %% [markdown]
 # Two rules: the columns of a group are open to itself only, those of matching queries to everybody.
-# There is no detour over two layers either: matching queries never hear an answer to pass on.
 #
 # ## The real module
 
@@ -121,8 +117,7 @@ for size in (1, 7, 49, 51, 100, 300):
 assert batch.num_groups == 50 // 7, "nano has a budget of 50"
 
 # %% [markdown]
-# About 200 queries for most pictures, at least 102, and more in a crowd (T above 100). nano's
-# budget is half of that, so about 100. The mask for ours, drawn, and in words:
+# About 200 for most pictures, 102 at least, more in a crowd. The mask for ours, drawn, in words:
 
 # %%
 # alt: Two matrices. Left, the mask: seven small open squares along the diagonal, an open band on
@@ -183,9 +178,7 @@ for number, layer in enumerate(taught.denoising.layers):
 
 # %% [markdown]
 # Positives start at an IoU of 0.40 and are given back at 0.89. Negatives are not repaired, they
-# are rejected: nobody asked for their boxes, only for a low score. So every object teaches two
-# lessons, "this close is mine" and "this far is not". Some negatives do score high. One mark per
-# query:
+# are rejected: only a low score was asked for. "This close is mine", "this far is not". All queries:
 
 # %%
 # alt: Scatter of the last layer's score over the IoU at the start. Orange negatives lie at IoU
@@ -204,14 +197,12 @@ assert restored > 0.9
 assert score[positive].mean() > 5 * score[negative].mean()
 
 # %% [markdown]
-# The decoder does not believe the label it is told: it looks. That is what wrong labels are for
-# (what it would do had it never been told a wrong one is not tested here).
+# The decoder does not believe the label it is told: it looks. That is what wrong labels are for.
 #
 # ## Predict, then break it
 #
 # First, that nobody copies. **Predict**: by how much do the answers of the 100 matching queries
-# change when 84 denoising queries go along? (The fullest of the eight pictures holds 14 shapes, so
-# there are 3 groups of 28, and every picture gets as many.)
+# change when 84 denoising queries go along (14 shapes in the fullest picture: 3 groups of 28)?
 
 # %%
 with torch.no_grad():
@@ -353,7 +344,7 @@ print(f"IoU of a copy {single:.2f}; of the mean of {len(boxes)} copies {mean.ite
 assert mean > 1.8 * single
 
 # %% [markdown]
-# That they see the *matching* ones is harmless: those know only what is in the picture.
+# That they see the *matching* ones is harmless: those never hear an answer that they could pass on.
 #
 # ## What it costs
 #
@@ -372,8 +363,7 @@ assert decoder["train"] > 1.3 * decoder["eval"]
 in_training
 
 # %% [markdown]
-# Ten rows of an embedding are all there is to learn, one per class; an eleventh, for padding, stays
-# zero.
+# Ten rows of an embedding are all there is to learn, one per class; that of padding stays 0.
 #
 # ## Exercises
 #
