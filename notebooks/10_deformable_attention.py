@@ -13,16 +13,16 @@ from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import torch
-from ipywidgets import interact
 
 import rtdetr_lab as lab
 from rtdetr_lab.boxes import iou, xyxy_from_cxcywh
 from rtdetr_lab.deformable_attention import DeformableAttention
 from rtdetr_lab.notebook import check, chelsea, cost, online, seeded, shapes, source
 from rtdetr_lab.samplers import Bilinear, Discrete, Naive, SamplingPlan
+from rtdetr_lab.slider import slider
 from rtdetr_lab.viz.cells import cells_of_tokens, centres_of_cells
 from rtdetr_lab.viz.looks import close_up, looks_of
-from rtdetr_lab.viz.sampling import sampling_heads, sampling_panels
+from rtdetr_lab.viz.sampling import sampling_panels, sampling_points
 
 generator = seeded()
 model = lab.load_pretrained("nano")
@@ -48,14 +48,16 @@ axes = sampling_panels(looks, images[3], view=view)
 # ## The question
 #
 # In DETR a query attends to *every* token: a weight for each of 8,400 of them, nearly all close to
-# zero. Deformable attention asks the query itself. Two linear maps of its content $q$ give, for
-# each of $M$ heads, $P$ offsets $o$ and $P$ weights $A$. With $c$ and $(w, h)$ the centre and size
-# of the reference box, and $K$ points on a level, head $m$ looks at
+# zero. Deformable attention asks the query itself. Two linear maps of its content $q$ (in the
+# decoder with the position of notebook 11 added) give, for each of $M$ heads, $P$ offsets $o$ and
+# $P$ weights $A$. The $P$ points of a head are shared out: $K$ on each level, here 4 on each of 3,
+# so $P = 12$. With $c$ and $(w, h)$ the centre and size of the reference box, head $m$ looks at
 #
 # $$ p_{mk} = c + \frac{o_{mk}}{K} \cdot \frac{(w, h)}{2} \tag{10.1} $$
 #
-# and takes home a mixture of what it finds there, where $x\langle p \rangle$ is the map read at a
-# point *between* its cells:
+# and takes home a mixture of what it finds there, where $x\langle p \rangle$ is the head's share of
+# the projected map of the point's level, read *between* its cells. $k$ runs over all $P$ points,
+# and so does the softmax, all levels together; $W_m$ is head $m$'s part of the output projection:
 #
 # $$ \mathrm{out} = \sum_{m} W_m \sum_{k} A_{mk}\, x\langle p_{mk} \rangle, \qquad
 #    \sum_k A_{mk} = 1 \tag{10.2} $$
@@ -123,23 +125,15 @@ assert torch.allclose(fast, slow, atol=1e-5)
 # ## Look inside
 #
 # Six heads, each with a direction of its own. Training began from a star (head $m$ at angle
-# $2\pi m / M$); what you see is what was left of it.
+# $2\pi m / M$). What was left of it, one head at a time: each has an edge or a corner of its own.
 
 # %%
-# alt: Six panels, one per head of the last layer. In each the marks of three levels lie in one
-#   part of the box: heads have specialised in edges and corners.
-axes = sampling_heads(looks["layer 2"], images[3], view=view)
-
-# %% [markdown]
-# Layer by layer, head by head, in a running notebook:
-
-
-# %%
-@interact(layer=(0, 2), head=(0, 5))
-def one_head(layer: int = 2, head: int = 0):
-    sampling_panels({f"layer {layer}": looks[f"layer {layer}"]}, images[3], head=head, view=view)
-    plt.show()
-
+slider(
+    lambda head: sampling_points(looks["layer 2"], images[3], head=head, view=view),
+    alt="Sampling points of one head in the last layer; each head looks at its own side",
+    head=range(6),
+    dpi=56,
+)
 
 # %%
 weights = seen["decoder.layers.2.cross_attn.weights"]
@@ -150,8 +144,10 @@ print("share of the weight on S3, S4, S5:", [round(s, 2) for s in shares.tolist(
 assert torch.allclose(weights.sum(-1), torch.ones(()), atol=1e-5)
 
 # %% [markdown]
-# $6 \cdot 12 = 72$ points, so at most 288 cells with 16 channels each. In RT-DETR it is
-# $8 \cdot 12 = 96$ points, and it stays 96 however large the picture is.
+# So much for one query in one layer: $6 \cdot 12 = 72$ points, so at most 288 cells with 16
+# channels each, 4,608 numbers; three layers read three times. In RT-DETR it is $8 \cdot 12 = 96$
+# points, and it stays 96 however large the picture is. *Where* is in `locations`, made by
+# `sampling_offsets` and the reference box; *how much* in `weights`, made by `attention_weights`.
 #
 # ## Predict, then break it
 #
@@ -198,9 +194,10 @@ counts
 
 # %% [markdown]
 # *How much* matters, *where* is everything. With equal weights nearly half of the good boxes
-# survive; with the points in the middle of the object none do. What a box head needs to know is
-# where the edges are, and it learns that by reading at the edges. (c) is worst: the value each head
-# carries is made for *its* place. S3 alone does well, these shapes being small; S5 alone is blind.
+# survive; with the points of each head drawn together to one spot, one does. What a box head needs
+# to know is where the edges are, and it learns that by reading at the edges. (c) leaves none: the
+# value each head carries is made for *its* place. (d) and (e) edit weights, but a weight of zero is
+# a point not read. S3 alone does well, these shapes being small; S5 alone is blind.
 
 # %%
 assert counts["untouched"] > counts["(d) only S3"] > counts["(a) equal weights"]
@@ -247,7 +244,7 @@ cost(attention, content, boxes, memory, maps_small)
 
 # %% [markdown]
 # The maps from content to offsets and weights are small. Projecting the *memory* is the largest
-# part, and it grows with the picture; reading does not.
+# part, and it grows with the picture; reading, which the table leaves out, does not.
 #
 # ## Exercises
 #

@@ -56,7 +56,7 @@ ax = noised_boxes(batch, picture.boxes[0], images[3])
 # where $s$ is the width or height, $\lambda = 1$, and $n$ is 0 for a positive, 1 for a negative.
 #
 # But a query that carries an answer is a danger: any other query that sees it can copy. Queries
-# meet in self-attention only, so a mask there is enough. A **group** is one positive and negative of
+# meet in self-attention only: a mask there is enough. A **group** is one positive and negative of
 # every object. With $g_i$ the group of query $i$, $-1$ for **matching** queries, the usual ones,
 #
 # $$ \mathrm{blocked}_{ij} = (g_i \ne g_j) \wedge (g_j \ge 0) \tag{12.2} $$
@@ -178,7 +178,7 @@ for number, layer in enumerate(taught.denoising.layers):
 
 # %% [markdown]
 # Positives start at an IoU of 0.40 and are given back at 0.89. Negatives are not repaired, they
-# are rejected: only a low score was asked for. "This close is mine", "this far is not". All queries:
+# are rejected: only a low score was asked. "This close is mine", "this far is not". All queries:
 
 # %%
 # alt: Scatter of the last layer's score over the IoU at the start. Orange negatives lie at IoU
