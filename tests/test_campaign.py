@@ -30,7 +30,8 @@ def test_damage_is_named_or_harmless(name, tmp_path):
     tally = campaign(name, CUT[name], tmp_path / "tally.json")
     assert tally["count"] == CUT[name]
     assert tally["wrong"] == []
-    assert tally["outcomes"].get("refused", 0) != tally["count"], "nothing intact was ever read"
+    if name != "bits":  # every turned bit is refused; the others have whole files among them
+        assert tally["outcomes"].get("refused", 0) != tally["count"], "nothing whole was ever read"
 
 
 @pytest.mark.full

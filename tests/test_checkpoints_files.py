@@ -203,3 +203,22 @@ def test_a_zip_that_is_no_checkpoint_is_refused(tmp_path):
     (tmp_path / "m.pth").write_bytes(data.getvalue())
     with pytest.raises(CheckpointError, match=r"m\.pth"):
         read_weights(tmp_path / "m.pth")
+
+
+def test_an_entry_of_a_pth_that_claims_to_be_a_folder_is_named(tmp_path):
+    """torch's reader would give whatever lies in memory for it."""
+    import zipfile
+
+    path = tmp_path / "w.pth"
+    torch.save({"a": torch.arange(1000.0)}, path)
+    data = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        start = archive.start_dir
+        number = next(i for i, e in enumerate(archive.infolist()) if e.filename.endswith("data/0"))
+    at = start
+    for _ in range(number):
+        at = data.index(b"PK\x01\x02", at + 4)
+    data[at + 38] |= 0x10  # external attributes: a folder
+    path.write_bytes(bytes(data))
+    with pytest.raises(CheckpointError, match="data/0"):
+        read_weights(path)
