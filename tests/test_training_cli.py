@@ -70,7 +70,7 @@ def test_other_classes_are_not_judged(folder, tmp_path, capsys):
     run = ["train", "--data", str(folder), "--out", str(tmp_path / "run"), *SHORT]
     assert main([*run, "--stop-after", "0s"]) == 0
     assert main(["eval", str(tmp_path / "run" / "model"), "--data", str(other)]) == 1
-    assert "; the data has cat, " in capsys.readouterr().err
+    assert "the data has (10) cat, ellipse, " in capsys.readouterr().err
 
 
 def test_overfitting_judges_by_what_was_learnt(folder, tmp_path, capsys):
