@@ -246,3 +246,29 @@ def test_photographs_are_scored_in_their_own_pixels_and_ids(shared):
 
 def first_pictures(annotations, count):
     return replace(annotations, pictures=annotations.pictures[:count])
+
+
+def test_two_processes_give_the_numbers_of_one(monkeypatch):
+    """A large table is split by classes; here a small one is called large."""
+    from rtdetr_lab.evaluation import library
+    from rtdetr_lab.evaluation.table import Table
+
+    rng = np.random.default_rng(0)
+    boxes = np.concatenate([rng.uniform(0, 60, (200, 2)), rng.uniform(5, 40, (200, 2))], axis=1)
+    truth = {
+        "images": [{"id": i, "height": 100, "width": 100} for i in range(20)],
+        "categories": [{"id": 1 + i, "name": str(i)} for i in range(5)],
+        "annotations": [
+            {"id": 1 + k, "image_id": k % 20, "category_id": 1 + k % 5, "bbox": boxes[k].tolist()}
+            for k in range(100)
+        ],
+    }
+    shifted = boxes + rng.normal(0, 2, boxes.shape)
+    numbers = np.arange(200)
+    table = Table(numbers % 20, 1 + numbers % 5, shifted.clip(1), rng.random(200))
+    alone = library.accumulated(truth, table, at_once=50)
+    monkeypatch.setattr(library, "WORTH_IT", 1)
+    both = library.accumulated(truth, table, at_once=50)
+    assert (alone[0] > 0).any()
+    for a, b in zip(alone, both, strict=True):
+        np.testing.assert_array_equal(a, b)
