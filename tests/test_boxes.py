@@ -142,3 +142,9 @@ def test_inverse_sigmoid_is_torchs_logit_away_from_the_ends():
     torch.testing.assert_close(B.inverse_sigmoid(x), torch.logit(x))
     near_one = torch.tensor([1 - 1e-5 / 2], dtype=torch.float64)
     assert B.inverse_sigmoid(near_one) != torch.logit(near_one, eps=1e-5)
+
+
+def test_a_box_turned_inside_out_is_empty_and_not_large():
+    inside_out = torch.tensor([[0.7, 0.7, 0.3, 0.3]])  # negative times negative is 0.16
+    assert B.area(inside_out).item() == 0
+    assert B.iou(inside_out, torch.tensor([[0.3, 0.3, 0.7, 0.7]])).item() == 0
