@@ -113,7 +113,7 @@ chosen.index
 
 # %%
 # alt: Scatter of class score against IoU. The chosen tokens reach into the upper right
-#   corner; the random ones all score less than 0.2 and most have a small IoU.
+#   corner; nearly all random ones score less than 0.2, and most have a small IoU.
 token_logits = seen["proposal_head.logits"][0]
 token_boxes = seen["proposal_head.box_logits"][0].sigmoid()
 score, overlap = token_logits.sigmoid().amax(-1), best_iou(token_boxes, objects)
