@@ -3,7 +3,7 @@ r"""# Apart: half of the classes in a process of its own
 The library computes on one core, and classes have nothing to do with each other. So of a large
 table every second group of classes goes to a second process, as files in a temporary folder:
 
-    python -m rtdetr_lab.evaluation.apart FOLDER     # reads given.json, table.npz; writes N.npz
+    python -m rtdetr_lab.evaluation.other_half FOLDER   # given.json, table.npz → N.npz
 
 It is started as a program, not forked: a fork would inherit torch's threads, and `multiprocessing`
 would run a reader's script a second time.
@@ -25,6 +25,8 @@ from rtdetr_lab.evaluation.table import Table
 Curves = tuple[np.ndarray, np.ndarray]
 Compute = Callable[[Mapping[str, Any], Table, Sequence[int]], Curves]
 
+PROGRAM = "rtdetr_lab.evaluation.other_half"
+
 WORTH_IT = 400_000
 """Detections from which the start of a process (about 3 s) pays."""
 
@@ -41,7 +43,7 @@ def side_by_side(
         _write(folder, ground_truth, table, [groups[i] for i in theirs], wanted)
         package = str(Path(__file__).resolve().parents[2])
         path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
-        command = [sys.executable, "-m", __name__, name]
+        command = [sys.executable, "-m", PROGRAM, name]
         environment = {**os.environ, "PYTHONPATH": path}
         helper = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
         for i in range(0, len(groups), 2):
@@ -72,20 +74,3 @@ def _read(path: Path) -> Curves | None:
         return None
     with np.load(path, allow_pickle=False) as arrays:
         return arrays["precision"], arrays["recall"]
-
-
-def main(name: str) -> None:
-    """What the second process does."""
-    from rtdetr_lab.evaluation.library import accumulated_of
-
-    folder = Path(name)
-    given = json.loads((folder / "given.json").read_text(encoding="utf8"))
-    with np.load(folder / "table.npz", allow_pickle=False) as arrays:
-        table = Table(**arrays)
-    for place, categories in enumerate(given["groups"]):
-        precision, recall = accumulated_of(given["ground_truth"], table, categories)
-        np.savez(folder / f"{place}.npz", precision=precision, recall=recall)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])
