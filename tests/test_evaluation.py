@@ -267,8 +267,16 @@ def test_two_processes_give_the_numbers_of_one(monkeypatch):
     numbers = np.arange(200)
     table = Table(numbers % 20, 1 + numbers % 5, shifted.clip(1), rng.random(200))
     alone = library.accumulated(truth, table, at_once=50)
+    here, compute = [], library.accumulated_of
+
+    def counted(ground_truth, some, categories):
+        here.append(categories)
+        return compute(ground_truth, some, categories)
+
     monkeypatch.setattr(library, "WORTH_IT", 1)
+    monkeypatch.setattr(library, "accumulated_of", counted)
     both = library.accumulated(truth, table, at_once=50)
+    assert here == [[1], [3], [5]], "every second group is the other process's"
     assert (alone[0] > 0).any()
     for a, b in zip(alone, both, strict=True):
         np.testing.assert_array_equal(a, b)
