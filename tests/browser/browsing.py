@@ -50,6 +50,9 @@ class Visit:
             self.complaints.append(f"{response.status}: {response.url}")
 
     def _said(self, message) -> None:
+        # The browser asks for it by itself where a page of ours has no icon; no page does.
+        if message.location.get("url", "").endswith("/favicon.ico"):
+            return
         if message.type in ("error", "warning"):
             self.complaints.append(f"console: {message.text}")
 
