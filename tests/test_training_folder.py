@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load_file
 from training_toy import Toy, ToyData
 
-from rtdetr_lab.commands.sets import First, training_set, world
+from rtdetr_lab.commands.sets import training_set, world
+from rtdetr_lab.data.batch import First
 from rtdetr_lab.data.coco import CocoDataset
 from rtdetr_lab.data.shapes import ShapesDataset
 from rtdetr_lab.data.shapes_export import export_coco

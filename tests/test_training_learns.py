@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from rtdetr_lab.commands.sets import First
 from rtdetr_lab.config import replace_at
+from rtdetr_lab.data.batch import First
 from rtdetr_lab.data.shapes import SHAPE_NAMES, ShapesConfig, ShapesDataset
 from rtdetr_lab.denoising import DenoisingConfig
 from rtdetr_lab.evaluation.evaluate import evaluate

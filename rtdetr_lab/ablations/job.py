@@ -25,10 +25,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from rtdetr_lab.ablations.pictures import First
 from rtdetr_lab.ablations.variant import Setup
 from rtdetr_lab.config import require, to_dict
-from rtdetr_lab.data.batch import Dataset
+from rtdetr_lab.data.batch import Dataset, First
 
 CURVE_PICTURES = 100
 

@@ -1,11 +1,9 @@
 """# Sets: from what stands on the command line to pictures to learn from and to be judged by"""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from rtdetr_lab.commands.base import say
-from rtdetr_lab.data.batch import Augmented, Dataset, Mapped, Sample
+from rtdetr_lab.data.batch import Augmented, Dataset, First, Mapped
 from rtdetr_lab.data.canvas import ResizeEdges
 from rtdetr_lab.data.coco import CocoDataset
 from rtdetr_lab.data.shapes import TRAIN, VAL, ShapesConfig, ShapesDataset
@@ -66,29 +64,3 @@ def _resized(data: Dataset, size: int, edges: Edges | None) -> Dataset:
 def _between(data: Dataset, edges: Edges | None) -> Dataset:
     # Shapes are drawn in their size; the run still has to know that its model keeps the shape.
     return Mapped(data, ResizeEdges(edges)) if edges else data
-
-
-@dataclass(frozen=True)
-class First:
-    """The first pictures of a data set."""
-
-    dataset: Dataset
-    count: int
-
-    @property
-    def names(self) -> Sequence[str]:
-        """Class names by label."""
-        return self.dataset.names
-
-    @property
-    def category_ids(self) -> Sequence[int]:
-        """The annotation's ids by label."""
-        return self.dataset.category_ids
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> Sample:
-        if not 0 <= index < self.count:
-            raise IndexError(index)
-        return self.dataset[index]

@@ -83,11 +83,10 @@ RandomTransform = Callable[[Sample, np.random.Generator], Sample]
 
 
 @dataclass(frozen=True)
-class Mapped:
-    """A data set with a transform applied to every sample."""
+class Wrapped:
+    """A data set seen through something: its labels mean what they meant."""
 
     dataset: Dataset
-    transform: Transform
 
     @property
     def names(self) -> Sequence[str]:
@@ -102,31 +101,42 @@ class Mapped:
     def __len__(self) -> int:
         return len(self.dataset)
 
+
+@dataclass(frozen=True)
+class Mapped(Wrapped):
+    """A data set with a transform applied to every sample."""
+
+    transform: Transform
+
     def __getitem__(self, index: int) -> Sample:
         return self.transform(self.dataset[index])
 
 
 @dataclass(frozen=True)
-class Augmented:
+class First(Wrapped):
+    """The first pictures of a data set."""
+
+    count: int
+
+    def __len__(self) -> int:
+        return min(self.count, len(self.dataset))
+
+    def __getitem__(self, index: int) -> Sample:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return self.dataset[index]
+
+
+@dataclass(frozen=True)
+class Augmented(Wrapped):
     """Every sample in `rounds` random versions; version and number decide the random numbers.
 
     So an augmented picture, too, is a function of its index, whoever loads it and whenever.
     """
 
-    dataset: Dataset
     transform: RandomTransform
     seed: int = 0
     rounds: int = 1000
-
-    @property
-    def names(self) -> Sequence[str]:
-        """Class names by label."""
-        return self.dataset.names
-
-    @property
-    def category_ids(self) -> Sequence[int]:
-        """The annotation's ids by label."""
-        return self.dataset.category_ids
 
     def __len__(self) -> int:
         return len(self.dataset) * self.rounds
