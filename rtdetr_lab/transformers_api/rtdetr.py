@@ -86,10 +86,6 @@ class RTDetrPreTrainedModel(Pretrained):
             prediction = self.lab(pixel_values, targets)
         return prediction, targets, fields_of(self.lab, prediction, seen, starts, asked)
 
-
-class RTDetrModel(RTDetrPreTrainedModel):
-    """RT-DETR up to its last decoder layer."""
-
     def forward(
         self,
         pixel_values: Tensor,
@@ -102,7 +98,7 @@ class RTDetrModel(RTDetrPreTrainedModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> Any:
-        """An `RTDetrModelOutput`, or its tuple with `return_dict=False`."""
+        """The documented output, or its tuple with `return_dict=False`."""
         asked = self._asked(
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
@@ -113,44 +109,31 @@ class RTDetrModel(RTDetrPreTrainedModel):
             "inputs_embeds": inputs_embeds,
             "decoder_inputs_embeds": decoder_inputs_embeds,
         }
-        _, _, found = self._run(pixel_values, pixel_mask, bypass, labels, asked)
-        output = RTDetrModelOutput(**found)
+        output = self._output(*self._run(pixel_values, pixel_mask, bypass, labels, asked))
         return output if asked["return_dict"] else output.to_tuple()
+
+    def _output(self, prediction: Prediction, targets: Any, found: dict[str, Any]) -> Any:
+        """What this class documents, out of one run."""
+        raise TypeError(f"{type(self).__name__} must define _output()")
+
+
+class RTDetrModel(RTDetrPreTrainedModel):
+    """RT-DETR up to its last decoder layer."""
+
+    def _output(self, prediction: Prediction, targets: Any, found: dict[str, Any]) -> Any:
+        return RTDetrModelOutput(**found)
 
 
 class RTDetrForObjectDetection(RTDetrPreTrainedModel):
     """RT-DETR, its answer and, with labels, its loss."""
 
-    def forward(
-        self,
-        pixel_values: Tensor,
-        pixel_mask: Tensor | None = None,
-        encoder_outputs: Any = None,
-        inputs_embeds: Tensor | None = None,
-        decoder_inputs_embeds: Tensor | None = None,
-        labels: Any = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> Any:
-        """An `RTDetrObjectDetectionOutput`, or its tuple with `return_dict=False`."""
-        asked = self._asked(
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
-            return_dict=return_dict,
-        )
-        bypass = {
-            "encoder_outputs": encoder_outputs,
-            "inputs_embeds": inputs_embeds,
-            "decoder_inputs_embeds": decoder_inputs_embeds,
-        }
-        prediction, targets, found = self._run(pixel_values, pixel_mask, bypass, labels, asked)
+    def _output(self, prediction: Prediction, targets: Any, found: dict[str, Any]) -> Any:
         output = RTDetrObjectDetectionOutput(
             **found, logits=prediction.logits, pred_boxes=prediction.boxes
         )
         if targets is not None:
             self._judge(output, prediction, targets)
-        return output if asked["return_dict"] else output.to_tuple()
+        return output
 
     def _judge(self, output: Any, prediction: Prediction, targets: Any) -> None:
         layers = prediction.layers
