@@ -25,13 +25,15 @@ def draw(grey):
 
 @pytest.fixture(scope="module")
 def frames():
-    return slider(draw, "how grey <it> is", grey=(0.0, 0.5, 1.0))
+    open_before = plt.get_fignums()
+    made = slider(draw, "how grey <it> is", grey=(0.0, 0.5, 1.0))
+    assert plt.get_fignums() == open_before, "no figure may stay open, and nobody else's be closed"
+    return made
 
 
-def test_every_frame_is_the_figure_of_its_value_and_no_figure_stays_open(frames):
+def test_every_frame_is_the_figure_of_its_value(frames):
     means = [np.asarray(Image.open(io.BytesIO(p))).mean() for p in frames.pictures]
     assert means == pytest.approx([0, 127, 255], abs=12)
-    assert plt.get_fignums() == []
 
 
 def test_moving_the_widget_changes_the_picture(frames):
