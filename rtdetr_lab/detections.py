@@ -8,25 +8,31 @@ A table with one row per detection, best first. Boxes are corners in pixels of t
 picture and may reach a little over its edge, as the model predicted them. `labels` are the model's
 contiguous classes; `classes` knows what they are called and which category of the data set they
 were (COCO counts 80 classes with ids up to 90).
+
+`masks` are there if the model draws: for every row the pixels its query claims, in the size of the
+picture (`images/masks.py`). They may overlap. It is one byte per pixel and row: filter before you
+keep many.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from rtdetr_lab.boxes import xywh_from_xyxy
 from rtdetr_lab.config import require
+from rtdetr_lab.data.rle import encode_mask, run_lengths
 from rtdetr_lab.errors import ConfigError, ImageError, MissingExtraError
 from rtdetr_lab.images.arrays import RGB
 from rtdetr_lab.images.postprocess import Found
 from rtdetr_lab.notation import Size
 from rtdetr_lab.viz.boxes import printable, save_annotated, shorten, show_boxes
+from rtdetr_lab.viz.masks import paint_masks
 from rtdetr_lab.viz.palette import DARK
 
 if TYPE_CHECKING:
@@ -109,6 +115,7 @@ class Detections:
     classes: Classes
     source: str = ""
     image: RGB | None = field(default=None, repr=False)
+    masks: Bool[Tensor, "n H W"] | None = field(default=None, repr=False)
 
     @classmethod
     def of(
@@ -116,7 +123,8 @@ class Detections:
     ) -> "Detections":
         """From what `postprocess` returns."""
         f = found.to("cpu")
-        return cls(f.boxes_xyxy, f.scores, f.labels, f.queries, size, classes, source, image)
+        rows = (f.boxes_xyxy, f.scores, f.labels, f.queries)
+        return cls(*rows, size, classes, source, image, f.masks)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -136,7 +144,7 @@ class Detections:
         """Those that a mask, positions or a slice picks, in that order."""
         at = index if isinstance(index, Tensor | slice) else torch.as_tensor(index).long()
         rows = {n: getattr(self, n)[at] for n in ("boxes_xyxy", "scores", "labels", "queries")}
-        return replace(self, **rows)
+        return replace(self, **rows, masks=None if self.masks is None else self.masks[at])
 
     def above(self, threshold: float) -> "Detections":
         """Those that score strictly above `threshold`."""
@@ -169,10 +177,11 @@ class Detections:
             raise ImageError(self.source or "detections", "the pixels were dropped", remedy)
         texts = [f"{d.name} {d.score:.2f}" for d in self]
         colors = [DARK.color(label) for label in self.labels.tolist()]  # bright: photos are dark
-        return self.image, self.boxes_xyxy, texts, colors
+        image = self.image if self.masks is None else paint_masks(self.image, self.masks, colors)
+        return image, self.boxes_xyxy, texts, colors
 
     def plot(self, ax: "Axes | None" = None) -> "Axes":
-        """The picture with boxes and labels, on `ax` or a new figure; returns the axes."""
+        """The picture with boxes, labels and masks, on `ax` or a new figure; returns the axes."""
         return show_boxes(*self._drawable(), ax=ax)
 
     def save(self, path: str | Path) -> Path:
@@ -180,23 +189,26 @@ class Detections:
         return save_annotated(Path(path), *self._drawable())
 
     def to_json(self) -> dict[str, Any]:
-        """Plain numbers and texts, ready for `json.dumps`."""
+        """Plain numbers and texts, ready for `json.dumps`; masks as COCO's plain run lengths."""
         rows = [
-            {"label": d.label, "name": d.name, "score": d.score, "box_xyxy": list(d.box_xyxy)}
-            for d in self
+            {"label": d.label, "name": d.name, "score": d.score, "box_xyxy": list(d.box_xyxy)} | m
+            for d, m in zip(self, self._drawn(run_lengths), strict=True)
         ]
         return {"image": self.source, "size": list(self.size), "detections": rows}
 
-    def to_coco(
-        self, image_id: int, category_ids: Sequence[int] | None = None
-    ) -> list[dict[str, Any]]:
-        """Rows of a COCO results file: `bbox` is left, top, width, height."""
+    def to_coco(self, image_id: int, category_ids: Sequence[int] | None = None) -> list[Any]:
+        """Rows of a COCO results file: `bbox` is left, top, width, height, and `segmentation`, if
+        the model draws, compressed run lengths (which need the extra [eval])."""
         ids = self.classes.category_ids if category_ids is None else category_ids
         boxes = xywh_from_xyxy(self.boxes_xyxy).tolist()
         return [
-            {"image_id": image_id, "category_id": ids[d.label], "bbox": box, "score": d.score}
-            for d, box in zip(self, boxes, strict=True)
+            {"image_id": image_id, "category_id": ids[d.label], "bbox": box, "score": d.score} | m
+            for d, box, m in zip(self, boxes, self._drawn(encode_mask), strict=True)
         ]
+
+    def _drawn(self, encode: Callable[[Any], Any]) -> Iterator[dict[str, Any]]:
+        for i in range(len(self)):
+            yield {} if self.masks is None else {"segmentation": encode(self.masks[i].numpy())}
 
     def to_supervision(self) -> Any:
         """As `supervision.Detections`; raises `MissingExtraError` where it is not installed."""
@@ -211,5 +223,6 @@ class Detections:
             xyxy=self.boxes_xyxy.float().numpy(),
             confidence=self.scores.float().numpy(),
             class_id=self.labels.numpy(),
+            mask=None if self.masks is None else self.masks.numpy(),
             data={"class_name": np.array(self.names, dtype=str)},
         )

@@ -1,14 +1,23 @@
 """From the command line a DETR keeps the shape of pictures: trained, judged and asked."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
+import pytest
+import torch
 from PIL import Image
+from small import shaken
+from test_segmentation import SMALL
 
 from rtdetr_lab.checkpoints.load import load_pretrained
+from rtdetr_lab.checkpoints.metadata import Metadata
+from rtdetr_lab.checkpoints.save import save_pretrained
 from rtdetr_lab.cli import main
 from rtdetr_lab.commands.sets import edges_for, training_set, validation_set
 from rtdetr_lab.data.canvas import edges_of
+from rtdetr_lab.data.rle import decode_mask
+from rtdetr_lab.detector import Detector
 
 
 def test_a_detr_is_trained_judged_and_asked_at_its_edges(tmp_path, capsys):
@@ -32,6 +41,28 @@ def test_a_detr_is_trained_judged_and_asked_at_its_edges(tmp_path, capsys):
     (row,) = json.loads((out / "detections.json").read_text())["images"]
     assert row["size"] == [50, 90]
     assert len(row["detections"]) == 100
+
+
+def test_a_model_that_draws_is_asked_for_boxes_and_gives_masks_too(tmp_path):
+    pytest.importorskip("faster_coco_eval", reason="no [eval] extra; runs where it is installed")
+    torch.manual_seed(0)
+    names = ("cat", "dog", "cup", "sky", "grass")
+    known = Metadata(names, (3, 7, 9, 11, 13), edges=(64, 106))
+    folder = save_pretrained(shaken(SMALL.build()).eval(), tmp_path / "model", metadata=known)
+    wide = tmp_path / "1.png"
+    Image.fromarray(np.full((50, 90, 3), 80, np.uint8)).save(wide)
+    asked = ["detect", str(wide), "--model", str(folder), "--threshold", "0", "--device", "cpu"]
+    out, results = tmp_path / "out", tmp_path / "results.json"
+    assert main([*asked, "--out", str(out), "--coco", str(results)]) == 0
+    found = Detector.from_pretrained(folder, "cpu", threshold=0.0)(wide)
+    rows = json.loads(results.read_text())
+    told = json.loads((out / "detections.json").read_text())["images"][0]["detections"]
+    for mask, row, one in zip(found.masks.numpy(), rows, told, strict=True):
+        for given in (row, one):
+            assert np.array_equal(decode_mask(given["segmentation"], (50, 90), "1.png"), mask)
+    plain = replace(found, masks=None).save(tmp_path / "plain.jpg")
+    drawn = np.asarray(Image.open(out / "1_detected.jpg")).astype(int)
+    assert np.abs(drawn - np.asarray(Image.open(plain))).max() > 50
 
 
 def test_the_edges_of_the_paper_shrink_in_proportion():

@@ -77,11 +77,13 @@ MAY_IMPORT = {
     "evaluation": CHAPTERS | {"images", "data"},
     # puts pictures beside the numbers
     "evaluation.report": CHAPTERS | {"images", "data", "evaluation", "viz"},
-    "training": CHAPTERS | {"images", "data", "evaluation", "checkpoints"},
-    "deployment": CHAPTERS | {"images", "data", "evaluation", "checkpoints", "detections"},
+    # deployment: the sampler that training on CUDA runs with
+    "training": CHAPTERS | {"images", "data", "evaluation", "checkpoints", "deployment"},
+    # viz: the roofline
+    "deployment": CHAPTERS | {"images", "data", "evaluation", "checkpoints", "detections", "viz"},
     "ablations": CHAPTERS | (EQUIPMENT - {"ablations", "deployment"}),
     # on top
-    "detections": BRICKS | {"images", "viz"},
+    "detections": BRICKS | {"images", "viz", "data"},
     "detector": CHAPTERS | EQUIPMENT | {"detections"},
     "segmenter": CHAPTERS | EQUIPMENT | {"detections"},
     "slider": {"config"},

@@ -1,7 +1,8 @@
 """# Run lengths: masks as COCO's JSON keeps them
 
 A segmentation is a list of polygons, or run lengths along the columns, plain or compressed. The
-library that measures COCO's AP reads and writes all of them; we only name the doors.
+library that measures COCO's AP reads and writes all of them; we only name the doors. Plain run
+lengths are numbers anybody can count, and need no library.
 """
 
 from typing import Any
@@ -28,6 +29,14 @@ def encode_mask(mask: Bool[np.ndarray, "H W"]) -> dict[str, Any]:
     counts = code["counts"]
     text = counts.decode("ascii") if isinstance(counts, bytes) else str(counts)
     return {"size": [int(n) for n in code["size"]], "counts": text}
+
+
+def run_lengths(mask: Bool[np.ndarray, "H W"]) -> dict[str, Any]:
+    """Plain run lengths: how many pixels, down the columns, are outside, inside, outside …"""
+    flat = mask.T.ravel()
+    turns = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    counts = np.diff(np.concatenate([[0], turns, [flat.size]])).tolist()
+    return {"size": list(mask.shape), "counts": [0, *counts] if flat[:1].any() else counts}
 
 
 def decode_mask(segmentation: Any, size: Size, where: str) -> Bool[np.ndarray, "H W"]:

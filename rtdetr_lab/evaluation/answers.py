@@ -31,23 +31,26 @@ def answers(
     *,
     to: Any = None,
     fractions: Fractions = of_the_picture,
+    with_masks: bool = False,
 ) -> list[Found]:
     """What scores above `threshold` in every picture, in pixels of its size in `sizes`.
 
-    `to` is a device, or a tensor whose device and type the model wants. Raises `ImageError` for
-    pictures of several sizes if the model takes one.
+    `to` is a device, or a tensor whose device and type the model wants. `with_masks`, if the model
+    draws any. Raises `ImageError` for pictures of several sizes if the model takes one.
     """
-    if len({image.shape for image in images}) == 1:
-        prediction = model(torch.stack(list(images)).to(to))
-        return postprocess_for(model)(prediction, sizes, threshold)
+    alike = len({image.shape for image in images}) == 1
     if not keeps_aspect(model):
-        what = f"several sizes in a batch, which {type(model).__name__} cannot take"
-        raise ImageError("pictures", what, "resize them all to one size")
+        if not alike:
+            what = f"several sizes in a batch, which {type(model).__name__} cannot take"
+            raise ImageError("pictures", what, "resize them all to one size")
+        return postprocess(model(torch.stack(list(images)).to(to)), sizes, threshold)
+    found = partial(postprocess_softmax, fractions=fractions, with_masks=with_masks)
+    if alike:
+        return found(model(torch.stack(list(images)).to(to)), sizes, threshold)
     canvas, padding = padded(images)
     canvas = canvas.to(to)
     padding = padding.to(canvas.device)
-    found = partial(postprocess_softmax, padding=padding, fractions=fractions)
-    return found(model(canvas, padding=padding), sizes, threshold)
+    return found(model(canvas, padding=padding), sizes, threshold, padding=padding)
 
 
 def keeps_aspect(model: object) -> bool:

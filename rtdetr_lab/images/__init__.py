@@ -8,6 +8,7 @@
 | `preprocess`  | uint8 RGB → floats in [0, 1] of the model's size                             |
 | `postprocess` | `Prediction` → boxes in pixels, scores, labels                               |
 | `softmax`     | the same for DETR, whose classes exclude each other                          |
+| `masks`       | masks of queries → the picture's own pixels                                  |
 | `panoptic`    | masks of queries → a class, an object or a segment per pixel                 |
 | `tiling`      | windows over a large picture, and what they found put together again         |
 """

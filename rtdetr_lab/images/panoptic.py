@@ -36,6 +36,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from rtdetr_lab.errors import ImageError
+from rtdetr_lab.images.masks import part_of_picture, resized
 from rtdetr_lab.images.postprocess import at_least_single
 from rtdetr_lab.images.softmax import check_sizes
 from rtdetr_lab.notation import Size
@@ -100,7 +101,7 @@ class ByOverlap:
         ids = torch.zeros(size, dtype=torch.long, device=found.masks.device)
         if not len(found.scores):
             return Segments(ids, ())
-        strength = _resized(found.masks.sigmoid(), size) * found.scores[:, None, None]
+        strength = resized(found.masks.sigmoid(), size) * found.scores[:, None, None]
         winner, segments = strength.argmax(0), dict[object, Segment]()
         for k, label in enumerate(found.labels.tolist()):
             won, own = winner == k, strength[k] >= self.mask_threshold
@@ -125,7 +126,7 @@ class ByArea:
     ) -> Segments:
         found, first = found.at(found.scores > self.threshold), True
         while len(found.scores):
-            winner = _resized(found.masks, processed).argmax(0)
+            winner = resized(found.masks, processed).argmax(0)
             if first:
                 winner = _joined(winner, found.labels, stuff)
             winner = _nearest(winner, size)
@@ -148,9 +149,9 @@ def semantic(
     votes = at_least_single(prediction.logits).softmax(-1)[..., :-1]
     maps = []
     for b, size in enumerate(sizes):
-        probability = _picture(masks[b], padding, b).sigmoid()
+        probability = part_of_picture(masks[b], _of(padding, b)).sigmoid()
         scores = torch.einsum("qc,qhw->chw", votes[b], probability)
-        maps.append(_resized(scores, size).argmax(0))
+        maps.append(resized(scores, size).argmax(0))
     return maps
 
 
@@ -168,7 +169,7 @@ def panoptic(
     for b, size in enumerate(sizes):
         scores, labels = at_least_single(prediction.logits[b]).softmax(-1).max(-1)
         said = (labels != nothing).nonzero()[:, 0]
-        picture = _picture(masks[b, said], padding, b)
+        picture = part_of_picture(masks[b, said], _of(padding, b))
         processed = size if padding is None else (picture.shape[-2], picture.shape[-1])
         candidates = Candidates(picture, scores[said], labels[said], said)
         found.append(rule(candidates, size, processed, stuff))
@@ -194,19 +195,8 @@ def _masks(prediction: Prediction, sizes: Sequence[Size]) -> Float[Tensor, "B Q 
     return at_least_single(prediction.masks)
 
 
-def _picture(masks: Tensor, padding: Tensor | None, b: int) -> Tensor:
-    """The part of the masks that is the picture's, in its pixels; all of it without padding."""
-    if padding is None:
-        return masks
-    height, width = int((~padding[b, :, 0]).sum()), int((~padding[b, 0]).sum())
-    canvas = (padding.shape[1], padding.shape[2])
-    return _resized(masks, canvas)[:, :height, :width]
-
-
-def _resized(maps: Float[Tensor, "n h w"], size: Size) -> Float[Tensor, "n H W"]:
-    if not len(maps):
-        return maps.new_zeros((0, *size))
-    return F.interpolate(maps.unsqueeze(0), size, mode="bilinear", align_corners=False)[0]
+def _of(padding: Bool[Tensor, "B H W"] | None, b: int) -> Bool[Tensor, "H W"] | None:
+    return None if padding is None else padding[b]
 
 
 def _nearest(ids: Int[Tensor, "h w"], size: Size) -> Int[Tensor, "H W"]:

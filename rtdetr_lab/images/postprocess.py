@@ -29,24 +29,29 @@ from rtdetr_lab.structures import Prediction
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """What was found in one picture, best first: corners in pixels, scores, labels, and which
-    query said so."""
+    """What was found in one picture, best first: corners in pixels, scores, labels, which query
+    said so, and its pixels where the model draws (`masks.py`)."""
 
     boxes_xyxy: Float[Tensor, "n 4"]
     scores: Float[Tensor, " n"]
     labels: Int[Tensor, " n"]
     queries: Int[Tensor, " n"]
+    masks: Bool[Tensor, "n _ _"] | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
 
     def at(self, index: Tensor | slice) -> "Found":
         """Those that `index` (a mask, positions or a slice) picks, in its order."""
-        return replace(self, **{f.name: getattr(self, f.name)[index] for f in fields(self)})
+        return replace(self, **{name: values[index] for name, values in self._columns()})
 
     def to(self, device: torch.device | str) -> "Found":
         """The same on another device."""
-        return replace(self, **{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+        return replace(self, **{name: values.to(device) for name, values in self._columns()})
+
+    def _columns(self) -> list[tuple[str, Tensor]]:
+        values = ((f.name, getattr(self, f.name)) for f in fields(self))
+        return [(name, value) for name, value in values if value is not None]
 
 
 def postprocess(

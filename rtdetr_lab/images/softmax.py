@@ -20,6 +20,7 @@ transformers itself reads all boxes as `of_the_picture`. Where nothing is padded
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -27,6 +28,7 @@ from torch import Tensor
 
 from rtdetr_lab.boxes import scale_boxes, xyxy_from_cxcywh
 from rtdetr_lab.errors import ImageError
+from rtdetr_lab.images.masks import masks_of
 from rtdetr_lab.images.postprocess import Found, at_least_single
 from rtdetr_lab.notation import Size
 from rtdetr_lab.structures import Prediction
@@ -62,11 +64,13 @@ def postprocess_softmax(
     *,
     padding: Bool[Tensor, "B H W"] | None = None,
     fractions: Fractions = of_the_picture,
+    with_masks: bool = False,
 ) -> list[Found]:
     """Per picture, best first, what scores strictly above `threshold`.
 
     `sizes` are those of the pictures, (height, width) in pixels; `padding` is what the model was
-    given. Raises `ImageError` when a score is not finite.
+    given. `with_masks` enlarges the masks of what is found, if the model draws any. Raises
+    `ImageError` when a score or a mask is not finite.
     """
     check_sizes(sizes, prediction)
     logits, boxes = at_least_single(prediction.logits), at_least_single(prediction.boxes)
@@ -75,13 +79,22 @@ def postprocess_softmax(
     scores, labels = logits.softmax(-1)[..., :-1].max(-1)
     boxes_xyxy, found = xyxy_from_cxcywh(boxes), []
     for b, size in enumerate(sizes):
-        if not (scores[b].isfinite().all() and boxes_xyxy[b].isfinite().all()):
-            what = "the model's answer holds NaN or infinity"
-            raise ImageError(f"pictures[{b}]", what, "check the weights, or leave half precision")
+        _check_finite(b, scores[b], boxes_xyxy[b])
         best = scores[b].argsort(descending=True, stable=True)
         one = Found(scale_boxes(boxes_xyxy[b][best], size), scores[b][best], labels[b][best], best)
-        found.append(one.at(one.scores > threshold))
+        one = one.at(one.scores > threshold)
+        if with_masks and prediction.masks is not None:
+            drawn = at_least_single(prediction.masks[b, one.queries])
+            _check_finite(b, drawn)
+            one = replace(one, masks=masks_of(drawn, size, None if padding is None else padding[b]))
+        found.append(one)
     return found
+
+
+def _check_finite(b: int, *answers: Tensor) -> None:
+    if not all(bool(answer.isfinite().all()) for answer in answers):
+        what = "the model's answer holds NaN or infinity"
+        raise ImageError(f"pictures[{b}]", what, "check the weights, or leave half precision")
 
 
 def check_sizes(sizes: Sequence[Size], prediction: Prediction) -> None:

@@ -9,6 +9,8 @@ half that is left is found too, with a good score. So a box that touches an inne
 kept if no other window has found the same class covering most of it. What is left of the others
 twice, from two windows, is recognised by its IoU. Boxes of one and the same window are never
 compared with each other: RT-DETR does not repeat itself, and two in a crowd are two.
+
+A mask moves with its box: who stays shows the pixels its own window saw, and nothing beyond.
 """
 
 from collections.abc import Sequence
@@ -16,7 +18,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from rtdetr_lab.boxes import area, iou
@@ -79,9 +81,9 @@ class Tiling:
         # Whole ones before cut ones, each by score: who comes first may remove who comes later.
         order = both.scores.argsort(descending=True, stable=True)
         order = order[cut[order].long().argsort(stable=True)]
-        kept = self._kept(both.at(order), cut[order], window[order])
-        both = both.at(order[kept])
-        return both.at(both.scores.argsort(descending=True, stable=True))
+        order = order[self._kept(both.at(order), cut[order], window[order])]
+        order = order[both.scores[order].argsort(descending=True, stable=True)]
+        return replace(both.at(order), masks=_pasted(found, windows, size, order))
 
     def _kept(self, found: Found, cut: Tensor, window: Tensor) -> Bool[Tensor, " n"]:
         boxes, labels = found.boxes_xyxy, found.labels
@@ -106,6 +108,21 @@ def _moved(found: Found, window: Window) -> Found:
     top, left, _, _ = window
     shift = found.boxes_xyxy.new_tensor([left, top, left, top])
     return replace(found, boxes_xyxy=found.boxes_xyxy + shift)
+
+
+def _pasted(
+    found: Sequence[Found], windows: Sequence[Window], size: Size, order: Int[Tensor, " n"]
+) -> Bool[Tensor, "n _ _"] | None:
+    """The masks of those in `order`, counted through all windows, in the picture's pixels."""
+    drawn = [f.masks for f in found if f.masks is not None]
+    if len(drawn) < len(found):
+        return None
+    places = [(mask, w) for masks, w in zip(drawn, windows, strict=True) for mask in masks]
+    pasted = drawn[0].new_zeros((len(order), *size))
+    for one, i in zip(pasted, order.tolist(), strict=True):
+        mask, (top, left, bottom, right) = places[i]
+        one[top:bottom, left:right] = mask
+    return pasted
 
 
 def _covered(boxes: Tensor) -> Tensor:

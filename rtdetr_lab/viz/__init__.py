@@ -6,6 +6,8 @@
 | `canvas`          | what all figures share: axes, quiet pictures, marks, legends, themes       |
 | `cells`           | token ↔ level, row, column ↔ place in the picture                          |
 | `boxes`           | boxes and their labels, on axes or written into a picture                  |
+| `masks`           | every object's own pixels, under its box                                   |
+| `panoptic`        | segments, painted and named                                                |
 | `features`        | feature maps per level, before and after a stage                           |
 | `attention`       | where the cell under a pixel looks, per head; likeness of positions        |
 | `query_attention` | who listens to whom among the queries                                      |
@@ -18,6 +20,7 @@
 | `matching`        | the cost matrix, the assignment, how it changes over layers or epochs      |
 | `training`        | losses per layer                                                           |
 | `ablation`        | variants: scores, differences with intervals, curves, AP against latency   |
+| `speed`           | time part by part, times over what they depend on, a roofline              |
 | `evaluation`      | precision over recall, confusions, mistakes by kind in a picture           |
 | `exploration`     | all that one run says about its queries, packed for a page                 |
 | `explorer`        | the widget: click an object, see why it was found                          |

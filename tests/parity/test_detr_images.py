@@ -71,6 +71,21 @@ def test_instances_are_theirs(both, processor, rule):
         assert [(s.id, s.label, round(s.score, 6)) for s in found.segments] == listed
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_masks_of_boxes_are_their_instances_where_no_pixel_is_wanted_twice(seed, processor):
+    drawn = 5 * torch.randn(6, 9, generator=torch.Generator().manual_seed(seed))
+    logits = torch.tensor([[[4.0, 0, 0], [0, 4.0, 0]]])
+    boxes, masks = torch.full((1, 2, 4), 0.5), torch.stack([drawn, -drawn])[None]
+    ours = Prediction(logits, boxes, (), masks=masks)
+    theirs = SimpleNamespace(logits=logits, pred_boxes=boxes, pred_masks=masks)
+    (found,) = postprocess_softmax(ours, [(57, 41)], with_masks=True)
+    (wanted,) = processor.post_process_instance_segmentation(theirs, target_sizes=[(57, 41)])
+    numbers = {s["label_id"]: s["id"] for s in wanted["segments_info"]}
+    assert len(found) == len(numbers) == 2
+    for label, mask in zip(found.labels.tolist(), found.masks, strict=True):
+        assert torch.equal(mask, wanted["segmentation"] == numbers[label])
+
+
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 def test_panoptic_pictures_are_theirs_up_to_numbers_they_use_twice(both, processor, rule):
     ours, theirs = both
