@@ -22,6 +22,7 @@ from rtdetr_lab.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from rtdetr_lab.data.augment import Augmentation
+    from rtdetr_lab.data.augment_detr import AspectAugmentation
     from rtdetr_lab.data.batch import Dataset
     from rtdetr_lab.images.edges import Edges
     from rtdetr_lab.training import Callback, TrainConfig
@@ -99,6 +100,7 @@ class Train(Command):
 
     def recipe(self, begun: Beginning, size: int, data: "Dataset") -> "TrainConfig":
         """The options as a value."""
+        from rtdetr_lab.commands.sets import edges_if_detr
         from rtdetr_lab.training import fine_tune, from_scratch, paper, v2
         from rtdetr_lab.training.recipe import by_heart
 
@@ -118,7 +120,7 @@ class Train(Command):
             **given.rates(),
             "seed": given.seed,
             "accumulate": given.accumulate,
-            "augment": self._augmentation(size),
+            "augment": self._augmentation(size, edges_if_detr(begun.cfg, size)),
             "amp": running.precision,
             "patience": self.judging.patience,
             "min_delta": self.judging.min_delta,
@@ -176,12 +178,15 @@ class Train(Command):
             count = self.judging.overfit * self.learning.batch_size
             few = validation_set(self.data, size, count, "train", edges)
             return few, few
-        stored = self._augmentation(size) is not None
+        stored = self._augmentation(size, edges) is not None
         learn = training_set(self.data, size, self.learning.seed, stored, edges)
         return learn, validation_set(self.data, size, self.judging.val_limit, edges=edges)
 
-    def _augmentation(self, size: int) -> "Augmentation | None":
+    def _augmentation(
+        self, size: int, edges: "Edges | None"
+    ) -> "Augmentation | AspectAugmentation | None":
         from rtdetr_lab.data.augment import paper_augmentation, v2_augmentation
+        from rtdetr_lab.data.augment_detr import detr_augmentation
 
         asked = self.learning.recipe
         chosen = self.learning.augment or (asked if asked in ("paper", "v2") else "flip")
@@ -190,4 +195,11 @@ class Train(Command):
         if self.data == "shapes":
             what = "shapes are told apart by their aspect, which crops would change"
             raise ConfigError("--augment", what, "say flip, or give a folder as --data")
-        return paper_augmentation(size) if chosen == "paper" else v2_augmentation(size)
+        if chosen == "paper":
+            return detr_augmentation(edges) if edges else paper_augmentation(size)
+        if edges:
+            what = (
+                "v2 is RT-DETRv2's, which stretches pictures to squares; a DETR keeps their shape"
+            )
+            raise ConfigError("--augment", what, "say paper, which for a DETR is its own, or flip")
+        return v2_augmentation(size)

@@ -42,7 +42,7 @@ class Learning:
     """Steps over which the rate rises."""
     augment: Annotated[Augment | None, _by("paper and v2: their own, else flip")] = None
     """For folders: mirror only, or the recipe of RT-DETR or RT-DETRv2: colours, zoom-out, crops,
-    several sizes. Long runs on photos need it."""
+    several sizes; paper with a DETR is its own. Long runs on photos need it."""
     seed: int = 0
     """Of weights, order and augmentation."""
 

@@ -85,6 +85,11 @@ class Augmentation:
             sample = change(sample, rng)
         return self.sanitize(Resize(self.size_at(place))(sample))
 
+    @property
+    def edges(self) -> None:
+        """None: pictures come in one size. DETR's are in `augment_detr.py`."""
+        return None
+
     def is_strong(self, place: Place) -> bool:
         """Whether the strong changes still happen there."""
         return place.progress < self.until

@@ -4,13 +4,15 @@ r"""# Windows: seeing more than the picture, or less
 part out, so that they become large and are cut off at the border. Both move a window over the plane
 in which the picture lies: $x_\text{new} = (x - \text{left}) / \text{width}$.
 
-An object belongs to a crop if its centre does; its box is then cut off at the border, and so is its
-mask. (The visible rest of a slanted object may be smaller than its cut-off box. The box is not
-shrunk to it: training must not depend on whether masks happen to be loaded.)
+An object belongs to a crop if its centre does, or, as DETR has it, if it shows at all; its box is
+then cut off at the border, and so is its mask. (The visible rest of a slanted object may be smaller
+than its cut-off box. The box is not shrunk to it: training must not depend on whether masks happen
+to be loaded.)
 
 The numbers are those of SSD's crop (Liu et al., 2016), which the recipe took over.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -62,17 +64,32 @@ def paste(sample: Sample, window: Window) -> Sample:
     return replace(sample, image=image, boxes=boxes, masks=masks)
 
 
-def crop(sample: Sample, window: Window) -> Sample:
-    """A window inside the picture, with the objects whose centre it holds."""
+Belongs = Callable[[Tensor], Tensor]
+"""Which objects belong to a window, by their boxes as fractions of it."""
+
+
+def holds_centre(boxes: Float[Tensor, "T 4"]) -> Bool[Tensor, " T"]:
+    """Those whose centre it holds."""
+    return ((boxes[:, :2] > 0) & (boxes[:, :2] < 1)).all(1)
+
+
+def shows_something(boxes: Float[Tensor, "T 4"]) -> Bool[Tensor, " T"]:
+    """Those of which anything is inside."""
+    corners = xyxy_from_cxcywh(boxes)
+    return ((corners[:, :2] < 1) & (corners[:, 2:] > 0)).all(1)
+
+
+def crop(sample: Sample, window: Window, belongs: Belongs = holds_centre) -> Sample:
+    """A window inside the picture, with the objects that belong to it."""
     size = (sample.image.shape[-2], sample.image.shape[-1])
     boxes = window.move(sample.boxes, size)
-    centred = ((boxes[:, :2] > 0) & (boxes[:, :2] < 1)).all(1)
+    inside = belongs(boxes)
     boxes = cxcywh_from_xyxy(xyxy_from_cxcywh(boxes).clamp(0, 1))
     rows = slice(window.top, window.top + window.height)
     columns = slice(window.left, window.left + window.width)
     image, masks = sample.image[:, rows, columns], sample.masks
     masks = None if masks is None else masks[:, rows, columns]
-    return select(replace(sample, image=image, boxes=boxes, masks=masks), centred)
+    return select(replace(sample, image=image, boxes=boxes, masks=masks), inside)
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,7 @@ def _learnt(session: Session) -> Run:
     session.learn()
     trainer, folder, reason = session.trainer, session.folder, session.reason
     average: Any = trainer.ema.model
-    average.metadata = metadata_of(session.data)
+    average.metadata = metadata_of(session.data, trainer.config.augment)
     if folder:
         publish(folder, average, average.metadata)
     finished = trainer.step >= trainer.config.num_steps or bool(reason)

@@ -12,16 +12,24 @@ from torch import nn
 
 from rtdetr_lab.checkpoints.metadata import Metadata
 from rtdetr_lab.checkpoints.save import save_pretrained
+from rtdetr_lab.data.augment import Augmentation
+from rtdetr_lab.data.augment_detr import AspectAugmentation
 from rtdetr_lab.data.batch import Dataset
 from rtdetr_lab.data.canvas import edges_of
 from rtdetr_lab.training.state import load_best
 
 
-def metadata_of(data: Dataset) -> Metadata:
-    """What a model that was trained on `data` must remember of it."""
-    height, width = data[0].image.shape[-2:]
-    edges = edges_of(data)
-    size = (height, width) if edges is None else (edges[0], edges[0])
+def metadata_of(
+    data: Dataset, augment: Augmentation | AspectAugmentation | None = None
+) -> Metadata:
+    """What a model that was trained on `data`, resized by `augment` if there is one, must remember
+    of it."""
+    if augment is not None:
+        size, edges = augment.size, augment.edges
+    else:
+        height, width = data[0].image.shape[-2:]
+        edges = edges_of(data)
+        size = (height, width) if edges is None else (edges[0], edges[0])
     return Metadata(tuple(data.names), tuple(data.category_ids), size, edges=edges)
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from rtdetr_lab.backbone import Bottleneck, ResNetDConfig
 from rtdetr_lab.config import require
 from rtdetr_lab.data.augment import Augmentation, paper_augmentation, v2_augmentation
+from rtdetr_lab.data.augment_detr import AspectAugmentation
 from rtdetr_lab.resnet import ResNetConfig
 from rtdetr_lab.training.optim import Constant, Cosine, Schedule
 
@@ -26,7 +27,8 @@ from rtdetr_lab.training.optim import Constant, Cosine, Schedule
 class TrainConfig:
     """The budget is `num_pictures` seen, however often each. `amp` computes the model, not the
     matching and the losses, in bfloat16; None: on a GPU that has it. `augment` changes every
-    picture as its place in the run says, and its size; without it the data must come in one size.
+    picture as its place in the run says, and its size; without it the data must come in one size
+    (for a DETR, in any: `data/canvas.py`).
     `accumulate` is in how many parts a step's pictures go through the model (`training/parts.py`).
     With `patience` the run ends after so many validations in a row that were not more than
     `min_delta` of AP better. Zero for `…_every` means "only at the end"."""
@@ -43,7 +45,7 @@ class TrainConfig:
     ema_decay: float = 0.9999
     ema_warmup: int = 2000
     seed: int = 0
-    augment: Augmentation | None = None
+    augment: Augmentation | AspectAugmentation | None = None
     amp: bool | None = None
     num_workers: int = 0
     log_every: int = 50

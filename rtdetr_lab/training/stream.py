@@ -16,6 +16,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from rtdetr_lab.data.augment import Augmentation, Place
+from rtdetr_lab.data.augment_detr import AspectAugmentation
 from rtdetr_lab.data.batch import Dataset, Sample, collate
 from rtdetr_lab.data.workers import caught, loaded
 from rtdetr_lab.errors import DataError, LabError
@@ -58,7 +59,7 @@ def batches(
     first: int,
     last: int,
     num_workers: int,
-    augment: Augmentation | None = None,
+    augment: Augmentation | AspectAugmentation | None = None,
     collated: Collate = collate,
     world: World = ALONE,
 ) -> Iterator[Any]:
@@ -109,7 +110,7 @@ class _Load:
 
     data: Dataset
     order: Batches
-    augment: Augmentation | None
+    augment: Augmentation | AspectAugmentation | None
     collated: Collate
     world: World
 
