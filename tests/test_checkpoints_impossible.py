@@ -163,3 +163,40 @@ def test_what_transformers_cannot_express_is_run_and_not_compared(tmp_path):
     assert report.comparison is None
     assert report.ok
     assert "pip install transformers" in str(report) or "cannot express" in str(report)
+
+
+@pytest.mark.parametrize(
+    ("change", "excess"),
+    [
+        (lambda tree: tree["backbone_config"].update(depths=[1, 1, 10**9, 1]), "tensors"),
+        (lambda tree: tree.update(decoder_ffn_dim=10**6), "values"),
+    ],
+)
+def test_a_model_far_larger_than_its_weights_is_refused_before_it_is_built(saved, change, excess):
+    folder = saved / "transformers"
+    kept = changed(folder, change)
+    try:
+        with pytest.raises(ConfigError, match=f"more than .* {excess}.*correct its depths"):
+            load_pretrained(folder)
+    finally:
+        (folder / "config.json").write_text(kept)
+
+
+@pytest.mark.parametrize("value", [3.5e37, -2e8])
+def test_a_weight_beyond_all_bounds_is_named(saved, value):
+    cfg = rtdetr_nano(4)
+    tensors = dict(cfg.build().state_dict())
+    name = "encoder.ccff.top_down.0.conv1.conv.weight"
+    tensors[name] = tensors[name].clone()
+    tensors[name][3, 2] = value
+    with pytest.raises(CheckpointError, match=r"conv1.conv.weight.*larger than 1e\+08"):
+        fit(cfg.build(), tensors, "weights", reheaded=False)
+
+
+@pytest.mark.parametrize("value", [1.5, "no", None])
+@pytest.mark.parametrize("key", ["freeze_backbone_batch_norms", "learn_initial_query"])
+def test_a_switch_that_is_neither_on_nor_off_is_refused(key, value):
+    tree = to_transformers(rtdetr_nano(2), ("a", "b"))
+    assert from_transformers(tree, "config.json")
+    with pytest.raises(ConfigError, match=f"{key}: is {value!r}; give true or false"):
+        from_transformers({**tree, key: value}, "config.json")

@@ -1,10 +1,10 @@
 r"""# Strict: every tensor accounted for
 
 `load_state_dict` complains about names in one long line and lets a `nan` through. Here a tensor
-that is missing, left over, of another shape or kind of number, or not finite is refused, with its
-name, how many more there are, and what to do. The one mismatch that is wanted every day has its own
-door: another number of classes. Then, **on request only**, the heads below start anew and the rest
-is loaded.
+that is missing, left over, of another shape or kind of number, not finite or beyond all bounds is
+refused, with its name, how many more there are, and what to do. The one mismatch that is wanted
+every day has its own door: another number of classes. Then, **on request only**, the heads below
+start anew and the rest is loaded.
 
 | head                              | shape      |
 |-----------------------------------|------------|
@@ -29,6 +29,10 @@ CLASS_HEADS = (
     r"class_head\..+",
 )
 """Tensors whose shape depends on the number of classes."""
+
+LARGEST = 1e8
+"""No weight or statistic of a detector that works comes near: one turned bit of an exponent does,
+and what is computed from it overflows."""
 
 
 def is_class_head(name: str) -> bool:
@@ -120,10 +124,16 @@ def _kind(tensor: Tensor) -> str:
 
 def _check_finite(given: Mapping[str, Tensor], where: str) -> None:
     for name, tensor in given.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            count = int((~torch.isfinite(tensor)).sum())
-            what = f"{count} of its {tensor.numel()} values are not finite"
-            raise CheckpointError(f"{where}[{name}]", what, "take an earlier checkpoint")
+        if not tensor.is_floating_point():
+            continue
+        for ok, what in (
+            (torch.isfinite(tensor), "are not finite"),
+            (tensor.abs() <= LARGEST, f"are larger than {LARGEST:.0e}, which no weight is"),
+        ):
+            if count := int((~ok).sum()):
+                what = f"{count} of its {tensor.numel()} values {what}"
+                remedy = "download it again, or take an earlier checkpoint"
+                raise CheckpointError(f"{where}[{name}]", what, remedy)
 
 
 def _few(names: Iterable[str], count: int = 3) -> str:

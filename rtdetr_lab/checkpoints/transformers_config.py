@@ -33,6 +33,7 @@ from rtdetr_lab.checkpoints.transformers_table import (
     SAMPLERS,
     parts_of,
     spelled,
+    switch,
 )
 from rtdetr_lab.config import diff, replace_at, require
 from rtdetr_lab.criterion import CriterionConfig
@@ -143,8 +144,8 @@ def _assembled(
 ) -> RTDETRConfig:
     method = tree.get("decoder_method", "default")
     require(method in SAMPLERS, "decoder_method", f"is {method!r}", f"use {', '.join(SAMPLERS)}")
-    frozen = tree.get("freeze_backbone_batch_norms", True)
-    selection = LearnedContent if tree.get("learn_initial_query", False) else TopScore
+    frozen = switch(tree, "freeze_backbone_batch_norms", True)
+    selection = LearnedContent if switch(tree, "learn_initial_query", False) else TopScore
     noise = parts_of(DENOISING, tree, "config.json")["denoising"]
     return RTDETRConfig(
         num_classes,

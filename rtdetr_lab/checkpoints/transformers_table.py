@@ -133,6 +133,13 @@ def _read(theirs: Any, default: Any, where: str) -> Any:
     return type(default)(theirs)
 
 
+def switch(tree: Mapping[str, Any], key: str, default: bool) -> bool:
+    """A value that is on or off. 1.5 and "no" would both count as on, and mean something else."""
+    value = tree.get(key, default)
+    require(type(value) is bool, key, f"is {value!r}", "give true or false")
+    return bool(value)
+
+
 def spelled(rows: Rows, cfg: Any) -> dict[str, Any]:
     """Their key → value of our config, written as they write it."""
     tree: dict[str, Any] = {}

@@ -106,13 +106,20 @@ def case(rng: random.Random, folder: Path) -> str:
     return "read"
 
 
+def _turn(image: Image.Image) -> int:
+    try:
+        return image.getexif().get(0x0112, 1)
+    except Exception:  # an EXIF that Pillow cannot read turns nothing
+        return 1
+
+
 def _check(rgb: np.ndarray, data: bytes, what: str) -> None:
     """Pixels, as many as the header says, and what Pillow alone makes of the simple modes."""
     if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or not rgb.size:
         raise Wrong(f"{what}: {rgb.dtype} {rgb.shape}")
     with Image.open(BytesIO(data)) as image:
         size, mode = image.size, image.mode
-        turn = image.getexif().get(0x0112, 1)
+        turn = _turn(image)
         plain = np.asarray(image.convert("RGB")) if mode in ("RGB", "L") else None
     if rgb.shape[1::-1] not in (size, size[::-1]):
         raise Wrong(f"{what}: {rgb.shape} from a header that says {size}")
