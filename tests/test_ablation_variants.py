@@ -8,6 +8,8 @@ import torch
 from rtdetr_lab.ablations.bases import FULL_SIZE, full_size, miniature
 from rtdetr_lab.ablations.denoising import MatchingStability
 from rtdetr_lab.ablations.encoder import ENCODERS
+from rtdetr_lab.ablations.family import FAMILY
+from rtdetr_lab.ablations.measure import profile
 from rtdetr_lab.ablations.page import catalogue
 from rtdetr_lab.ablations.selection import ProposalQuality
 from rtdetr_lab.ablations.studies import TABLES
@@ -152,3 +154,10 @@ def test_stability_counts_objects_that_change_their_query(samples):
     assert len(samples[0].boxes) > 1
     found = MatchingStability()(Swaps(), [samples])["unstable"]
     assert found == pytest.approx(100 * 2 / objects, abs=1e-3)
+
+
+@pytest.mark.parametrize("variant", FAMILY, ids=lambda v: v.name)
+def test_both_families_can_be_measured_for_the_plan(variant):
+    found = profile(variant.change(miniature().cfg), (64, 64))
+    assert found["parameters"] > 1e6
+    assert found["gflops"] > 0

@@ -25,7 +25,7 @@ def profile(cfg: Any, size: tuple[int, int]) -> dict[str, Any]:
     products, as published numbers count them."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    model = cfg.build().eval()
+    model = cfg.build().eval().requires_grad_(False)  # learned queries confuse the counter else
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         model(torch.zeros(1, 3, *size))
     return {
