@@ -17,10 +17,10 @@ import torch
 
 from rtdetr_lab.ablations import Study
 from rtdetr_lab.ablations.bases import miniature, small_world
-from rtdetr_lab.ablations.pictures import First
 from rtdetr_lab.ablations.shipped import shipped
 from rtdetr_lab.ablations.statistics import paired_difference, verdict
 from rtdetr_lab.config import diff, replace_at
+from rtdetr_lab.data.batch import First
 from rtdetr_lab.notebook import check, seeded, source
 from rtdetr_lab.rtdetr import RTDETRConfig
 from rtdetr_lab.viz.ablation import Interval, differences, score_bars
