@@ -1,16 +1,15 @@
 """A study: what it trains, what it remembers, what survives, and what it says."""
 
+import errno
 import importlib
 import json
 import linecache
 import os
-import random
 import shutil
-import signal
+import subprocess
 import sys
-import time
-import traceback
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -25,7 +24,7 @@ from rtdetr_lab.ablations.sampling import FineTune
 from rtdetr_lab.ablations.variant import apply, differences
 from rtdetr_lab.cli import main
 from rtdetr_lab.config import replace_at
-from rtdetr_lab.errors import ConfigError, DataError, MissingExtraError
+from rtdetr_lab.errors import ConfigError, DataError, MissingExtraError, TrainingError
 from rtdetr_lab.hybrid_encoder import HybridEncoder, HybridEncoderConfig
 from rtdetr_lab.rtdetr import RTDETRConfig
 from rtdetr_lab.training import TrainConfig
@@ -199,41 +198,44 @@ def test_a_damaged_line_is_named(tmp_path):
         Journal(tmp_path / "journal.jsonl")
 
 
-def killed_and_resumed(folder, moment):
-    """Rows before the kill, all rows after the study went on, and its table."""
-    made = study(folder, [])
-    sys.stdout.flush()
-    process = os.fork()
-    if process == 0:
-        try:
-            made.run()
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(0)
-    time.sleep(moment)
-    os.kill(process, signal.SIGKILL)
-    os.waitpid(process, 0)
-    path = made.home / "journal.jsonl"
-    before = rows(path) if path.exists() else []
-    report = made.run()
-    return before, rows(path), report.csv
+def test_a_disk_that_takes_a_line_in_parts_has_all_of_it(tmp_path, monkeypatch):
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda file, content: write(file, content[:7]))
+    Journal(tmp_path / "journal.jsonl").append({"kind": "row", "AP": 0.5})
+    assert Journal(tmp_path / "journal.jsonl").lines == [{"kind": "row", "AP": 0.5}]
+
+
+def test_a_full_disk_ends_a_study_by_name_and_leaves_whole_lines(tmp_path, monkeypatch):
+    journal, write = Journal(tmp_path / "journal.jsonl"), os.write
+    journal.append({"kind": "row"})
+
+    def full(file, content):
+        if len(content) < 10:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(file, content[:10])
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(TrainingError, match=r"journal\.jsonl: cannot be written: No space left"):
+        journal.append({"kind": "row", "AP": 0.5})
+    monkeypatch.undo()
+    assert Journal(tmp_path / "journal.jsonl").lines == [{"kind": "row"}]
+    journal.append({"kind": "row", "AP": 0.5})
+    assert len(Journal(tmp_path / "journal.jsonl").lines) == 2
 
 
 @pytest.mark.parametrize(
-    "count", [pytest.param(3, id="cut"), pytest.param(20, id="full", marks=pytest.mark.full)]
+    "count", [pytest.param(3, id="cut"), pytest.param(100, id="full", marks=pytest.mark.full)]
 )
-def test_killed_at_any_moment_finished_rows_stay_and_the_rest_goes_on(done, tmp_path, count):
-    began = time.monotonic()
-    study(tmp_path / "whole", []).run()
-    whole, moments = time.monotonic() - began, random.Random(count)
-    for number in range(count):
-        moment = moments.uniform(0, whole)
-        before, after, csv = killed_and_resumed(tmp_path / f"kill{number}", moment)
-        assert after[: len(before)] == before, f"killed after {moment:.3f} s"
-        assert csv.splitlines() == done.report().csv.splitlines()[:3], (
-            f"killed after {moment:.3f} s"
-        )
+def test_killed_at_any_moment_finished_rows_stay_and_the_rest_goes_on(tmp_path, count):
+    out = tmp_path / "kills.json"
+    script = Path(__file__).with_name("kill_studies.py")
+    words = ["--count", str(count), "--seed", str(count), "--first", "1", "--out", str(out)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
+    environment["PYTHONPATH"] = str(script.parents[1])
+    command = [sys.executable, str(script), *words]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    seen = json.loads(out.read_text())
+    assert (seen["same"], seen["inside"]) == (count, (count + 1) // 4), done.stdout
 
 
 # --- elsewhere ----------------------------------------------------------------------------------

@@ -1,9 +1,11 @@
 """Files are read without trust and written without leaving halves."""
 
+import errno
 import hashlib
 import io
 import json
 import os
+import time
 import zipfile
 
 import pytest
@@ -187,6 +189,30 @@ def test_a_file_is_synced_before_it_gets_its_name(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "replace", lambda a, b: (order.append("name"), replace(a, b)))
     write_weights(tmp_path / "m.safetensors", {"a": torch.ones(1)}, {})
     assert order == ["sync", "name"]
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_full_disk_is_named_and_leaves_what_was_there(tmp_path, monkeypatch, call):
+    path = tmp_path / "m.safetensors"
+    write_weights(path, {"a": torch.ones(1)}, {})
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, call, full)
+    with pytest.raises(CheckpointError, match=r"m\.safetensors: cannot be written: No space left"):
+        write_weights(path, {"a": torch.zeros(1)}, {})
+    assert read_weights(path).tensors["a"] == 1
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_half_files_of_killed_processes_are_swept_out_when_nobody_can_be_writing_them(tmp_path):
+    old, new = tmp_path / ".m.safetensors.old", tmp_path / ".m.safetensors.new"
+    for path in (old, new, tmp_path / ".other.old"):
+        path.write_bytes(b"half")
+        os.utime(path, 2 * (time.time() - 2 * files.HOUR * (path != new),))
+    write_weights(tmp_path / "m.safetensors", {"a": torch.ones(1)}, {})
+    assert sorted(os.listdir(tmp_path)) == [".m.safetensors.new", ".other.old", "m.safetensors"]
 
 
 def test_a_digest_from_elsewhere_is_computed_not_believed(tmp_path):

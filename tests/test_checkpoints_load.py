@@ -180,6 +180,24 @@ def test_weights_of_another_save_are_noticed(folder, tmp_path):
         load_pretrained(folder)
 
 
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_save_that_was_cut_short_between_its_two_files_is_the_new_model(folder, caplog, times):
+    """As after a kill: new weights, and the description of those that were there."""
+    before = (folder / "config.json").read_bytes()
+    for number in range(times):
+        new = rtdetr_nano(4).build()
+        new.metadata = Metadata(("a", "b", "c", str(number)), (1, 2, 3, 4))
+        save_pretrained(new, folder)
+        (folder / "config.json").write_bytes(before)
+    with caplog.at_level(logging.WARNING, "rtdetr_lab"):
+        found = load_pretrained(folder)
+    assert same_weights(found, new)
+    assert found.metadata.names == new.metadata.names
+    assert "a save was cut short" in caplog.text
+    save_pretrained(found, folder)
+    assert same_weights(load_pretrained(folder), new)
+
+
 def test_a_config_with_an_unknown_value_is_named(folder):
     path = folder / "config.json"
     tree = json.loads(path.read_text())

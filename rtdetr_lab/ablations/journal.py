@@ -17,7 +17,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from rtdetr_lab.errors import DataError
+from rtdetr_lab.errors import DataError, TrainingError
 
 Line = dict[str, Any]
 
@@ -32,16 +32,16 @@ class Journal:
             self.lines = [_parsed(text, path, n) for n, text in enumerate(_whole_lines(path), 1)]
 
     def append(self, line: Line) -> None:
-        """Write a line so that it is on the disk, whole, when this returns."""
+        """Write a line so that it is on the disk, whole, when this returns, or `TrainingError`."""
         text = json.dumps(line, allow_nan=False) + "\n"
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        _cut_torn_tail(self.path)
-        file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         try:
-            os.write(file, text.encode())
-            os.fsync(file)
-        finally:
-            os.close(file)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            _cut_torn_tail(self.path)
+            _add(self.path, text.encode())
+        except OSError as error:
+            what = f"cannot be written: {error.strerror}"
+            remedy = "make room, or give a folder that can be written; the same call then goes on"
+            raise TrainingError(str(self.path), what, remedy) from error
         self.lines.append(json.loads(text))
 
     def of_kind(self, kind: str) -> list[Line]:
@@ -57,6 +57,16 @@ class Journal:
 def _whole_lines(path: Path) -> list[str]:
     content = path.read_bytes()
     return content[: content.rfind(b"\n") + 1].decode().splitlines()
+
+
+def _add(path: Path, content: bytes) -> None:
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        while content:  # a disk that is almost full takes a part
+            content = content[os.write(file, content) :]
+        os.fsync(file)
+    finally:
+        os.close(file)
 
 
 def _cut_torn_tail(path: Path) -> None:

@@ -10,6 +10,7 @@ r"""# Checkpoints: weights in, weights out, nothing guessed
 | `transformers_config.py` | their `config.json` ↔ our config |
 | `infer.py` | which preset a file without a config belongs to |
 | `source.py`, `hub.py` | where a name or path leads; the hub behind it |
-| `files.py`, `strict.py` | reading and writing tensors; every tensor accounted for |
+| `files.py`, `pickles.py`, `strict.py` | reading and writing tensors; every tensor accounted for |
+| `description.py` | which model a file of weights belongs to |
 | `metadata.py` | what a model remembers beside its weights: names, licence, source |
 """

@@ -1,19 +1,20 @@
 r"""# Files: tensors read without trust, written without leaving halves
 
 A weights file comes from somebody else. `.safetensors` holds tensors and text and can do no harm;
-a `.pth` is a pickle, and is opened only by torch's restricted reader, which builds tensors and
-plain containers and refuses everything else. Whatever goes wrong becomes a `CheckpointError`.
+for a `.pth` see `pickles.py`. Whatever goes wrong becomes a `CheckpointError`.
 
 Neither format notices a flipped bit, so what we write carries a digest of its tensors, and what we
 read is held against it. A file appears under its name only when it is complete and on the disk.
 """
 
+import glob
 import hashlib
 import json
 import os
 import tempfile
-import zipfile
+import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from rtdetr_lab.checkpoints.pickles import read_pickle
 from rtdetr_lab.errors import CheckpointError
 
 DIGEST = "rtdetr_lab.sha256"
@@ -34,8 +36,11 @@ HEADER_DIGEST = "rtdetr_lab.header_sha256"
 DIGESTS = "rtdetr_lab.sha256s"
 """Key of the beginnings of every tensor's own digest: which one is damaged?"""
 
-NESTED = (("ema", "module"), ("ema",), ("model_ema",), ("model",), ("state_dict",), ("module",))
-"""Where training scripts put the weights inside a `.pth`, the averaged ones first."""
+REPLACES = "rtdetr_lab.replaces"
+"""Key of the digest that the config.json beside a file states while the file is written: a save
+that is killed between the two leaves new weights and the description of the old ones."""
+
+HOUR = 3600.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +92,7 @@ def read_weights(path: Path) -> WeightsFile:
         return _read_safetensors(path)
     if path.name.endswith(".index.json"):
         return _read_shards(path)
-    return _read_pickle(path)
+    return WeightsFile(read_pickle(path), str(path))
 
 
 def write_weights(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> str:
@@ -96,6 +101,9 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str
     sha256 = digest(own)
     full = {"format": "pt", **header, DIGEST: sha256, DIGESTS: json.dumps(_digests(own))}
     full.pop(HEADER_DIGEST, None)  # that of the file this header was read from
+    full.pop(REPLACES, None)
+    if (before := _described(path.parent / "config.json")) not in (None, sha256):
+        full[REPLACES] = str(before)
     full[HEADER_DIGEST] = text_digest(full)
     write_atomically(path, lambda temporary: save_file(own, temporary, full))
     return sha256
@@ -106,8 +114,35 @@ def write_text(path: Path, text: str) -> None:
     write_atomically(path, lambda temporary: Path(temporary).write_text(text, encoding="utf8"))
 
 
+def _described(config: Path) -> str | None:
+    """The digest a config.json of ours states, if there is one."""
+    with suppress(OSError, ValueError, RecursionError, TypeError, KeyError):
+        return json.loads(config.read_text(encoding="utf8"))["metadata"]["sha256"]
+    return None
+
+
 def write_atomically(path: Path, write: Callable[[str], Any]) -> None:
-    """Let `write` fill a temporary file beside `path`, bring it to the disk, then rename it."""
+    """Let `write` fill a temporary file beside `path`, bring it to the disk, then rename it.
+
+    Raises `CheckpointError` if the disk is full or must not be written; what was there stays.
+    """
+    try:
+        _sweep(path)
+        _replace(path, write)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        remedy = "make room, or give a folder that can be written"
+        raise CheckpointError(str(path), f"cannot be written: {reason}", remedy) from error
+
+
+def _sweep(path: Path) -> None:
+    """Remove half-written files of processes that were killed; another may be writing just now."""
+    for half in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        if time.time() - half.stat().st_mtime > HOUR:
+            half.unlink(missing_ok=True)
+
+
+def _replace(path: Path, write: Callable[[str], Any]) -> None:
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     os.close(handle)
     try:
@@ -170,52 +205,3 @@ def _read_shards(index: Path) -> WeightsFile:
             raise CheckpointError(str(index), f"{name!r} is no file beside it", "distrust it")
         tensors.update(read_weights(index.parent / name).tensors)
     return WeightsFile(tensors, str(index))
-
-
-def _read_pickle(path: Path) -> WeightsFile:
-    _check_sums(path)
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch's reader raises what it met: a dozen unrelated types
-        # Not torch's words: they advise to switch the protection off.
-        what = f"is damaged, or holds more than tensors ({type(error).__name__})"
-        remedy = "download it again, or save its state_dict() alone with torch.save"
-        raise CheckpointError(str(path), what, remedy) from error
-    for keys in NESTED:
-        inner = content
-        for key in keys:
-            inner = inner.get(key) if isinstance(inner, Mapping) else None
-        if isinstance(inner, Mapping) and any(isinstance(v, Tensor) for v in inner.values()):
-            content = inner
-            break
-    return WeightsFile(_only_tensors(content, path), str(path))
-
-
-def _check_sums(path: Path) -> None:
-    """A `.pth` is a zip, and holds a CRC of every tensor, which torch's reader does not look at."""
-    if not zipfile.is_zipfile(path):
-        return
-    try:
-        with zipfile.ZipFile(path) as archive:
-            # An entry that claims to be a folder is read as whatever lay in memory.
-            odd = [entry.filename for entry in archive.infolist() if entry.external_attr & 0x10]
-            damaged = archive.testzip() or next(iter(odd), None)
-    except Exception as error:  # zipfile, too, raises whatever it stumbled over
-        what = f"is a damaged zip ({error or type(error).__name__})"
-        raise CheckpointError(str(path), what, "download it again") from error
-    if damaged is not None:
-        what = "does not hold what was written: its checksum differs"
-        raise CheckpointError(f"{path}[{damaged}]", what, "download it again")
-
-
-def _only_tensors(content: Any, path: Path) -> dict[str, Tensor]:
-    if not isinstance(content, Mapping) or not content:
-        what = f"holds {type(content).__name__}, not tensors by name"
-        raise CheckpointError(str(path), what, "save a state_dict()")
-    for name, value in content.items():
-        if not isinstance(value, Tensor):
-            what = f"is {type(value).__name__}, not a tensor"
-            raise CheckpointError(f"{path}[{name}]", what, "save a state_dict() alone")
-    if all(name.startswith("module.") for name in content):
-        return {name.removeprefix("module."): value for name, value in content.items()}
-    return dict(content)

@@ -6,16 +6,25 @@ tag or, to get the same bytes for ever, a commit; a cached commit is read withou
 
 Here its errors become one, which says what is not there and what to do. (Without a network the
 client tries for some 20 seconds before it falls back on its cache; `HF_HUB_OFFLINE=1` does so at
-once.)
+once.) It tries again, with pauses, where a hub is busy (429) or does not answer; we do so where a
+file breaks off on its way. Half a file never gets its name in the cache.
+
+A short name may be pinned (`PINS`): it then means one commit for ever, and tensors with another
+digest are refused.
 """
 
+import logging
 import re
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rtdetr_lab.checkpoints.files import read_json
+from rtdetr_lab.config import require
 from rtdetr_lab.errors import HubError
+
+log = logging.getLogger("rtdetr_lab")
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 """Where weights may be, best first."""
@@ -31,6 +40,26 @@ ALIASES = {
 }
 """Short names of the published checkpoints. `_o365`: pre-trained on Objects365, then COCO.
 DETR's are the authors', under timm's names."""
+
+
+@dataclass(frozen=True)
+class Pin:
+    """What somebody has verified of a published checkpoint; `rtdetr-lab verify NAME` prints it."""
+
+    revision: str
+    sha256: str
+
+    def __post_init__(self) -> None:
+        for name, digits in (("revision", 40), ("sha256", 64)):
+            fits = re.fullmatch(f"[0-9a-f]{{{digits}}}", getattr(self, name))
+            what, remedy = f"is not {digits} hex digits", "copy it from `rtdetr-lab verify`"
+            require(fits, f"Pin.{name}", what, remedy)
+
+
+PINS: dict[str, Pin] = {}
+"""Short name → what was verified. A name that is not here means the tip of its branch."""
+
+ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
@@ -57,6 +86,19 @@ def fetch(repo: str, revision: str | None = None) -> Snapshot:
     return Snapshot(folder, commit or "main", licence_in(folder))
 
 
+def origin(name: str, revision: str | None, sha256: str | None) -> list[str]:
+    """Which weights these are, in lines for a reader; what to put into `PINS` if they are good."""
+    lines = [f"revision {revision}"] if revision is not None else []
+    lines.append(f"sha256 {sha256}")
+    if name not in ALIASES:
+        return lines
+    if (pin := PINS.get(name)) is None:
+        line = f'"{name}": Pin("{revision}", "{sha256}")'
+        return [*lines, f"not pinned: nobody has verified {name} yet; for PINS: {line}"]
+    same = pin.revision == revision
+    return [*lines, "pinned: verified before" if same else f"pinned is revision {pin.revision}"]
+
+
 def licence_in(folder: Path) -> str | None:
     """The licence a folder's model card states in its front matter."""
     card = folder / "README.md"
@@ -68,14 +110,22 @@ def licence_in(folder: Path) -> str | None:
 
 
 def _weights(repo: str, revision: str | None) -> None:
+    unreachable: HubError | None = None
     for name in WEIGHTS:
-        path = _download_if_there(repo, name, revision)
-        if path is None:
+        try:
+            path = _download(repo, name, revision)
+        except HubError as error:
+            if not _is_absent(error.__cause__):
+                raise
+            if isinstance(error.__cause__, _errors().LocalEntryNotFoundError):
+                unreachable = unreachable or error
             continue
         if name.endswith(".index.json"):
             for shard in sorted(set(read_json(path).get("weight_map", {}).values())):
                 _download(repo, str(shard), revision)
         return
+    if unreachable is not None:
+        raise unreachable
     what = f"has none of {', '.join(WEIGHTS)}"
     raise HubError(_place(repo, None, revision), what, "choose a repository with weights")
 
@@ -84,19 +134,45 @@ def _download_if_there(repo: str, name: str, revision: str | None) -> Path | Non
     try:
         return _download(repo, name, revision)
     except HubError as error:
-        if isinstance(error.__cause__, _errors().EntryNotFoundError):
-            return None
-        raise
+        if not _is_absent(error.__cause__):
+            raise
+        if name == "preprocessor_config.json" and _unknown(repo, name, revision):
+            log.warning("%s: neither in the cache nor reachable; taken as 640 × 640", error.where)
+        return None
 
 
-def _download(repo: str, name: str, revision: str | None) -> Path:
+def _is_absent(error: BaseException | None) -> bool:
+    """The hub has no such file; or nobody can be asked, and the cache is all there is."""
+    e = _errors()
+    refused = isinstance(getattr(error, "__cause__", None), e.HfHubHTTPError)
+    return isinstance(error, e.EntryNotFoundError) and not refused
+
+
+def _unknown(repo: str, name: str, revision: str | None) -> bool:
+    """Whether the cache does not say if the repository has this file."""
+    from huggingface_hub import try_to_load_from_cache
+
+    return try_to_load_from_cache(repo, name, revision=revision) is None
+
+
+def _download(repo: str, name: str, revision: str | None, attempts: int = ATTEMPTS) -> Path:
     from huggingface_hub import hf_hub_download
 
     try:
         return Path(hf_hub_download(repo, name, revision=revision))
     except Exception as error:  # the client's transport is its own business: see `_explained`
-        where = _place(repo, name, revision)
-        raise HubError(where, *_explained(error)) from error
+        if attempts == 1 or not _may_pass(error):
+            raise HubError(_place(repo, name, revision), *_explained(error)) from error
+    time.sleep(2.0 ** (ATTEMPTS - attempts))
+    return _download(repo, name, revision, attempts - 1)
+
+
+def _may_pass(error: Exception) -> bool:
+    """A transfer that broke off, or a hub that failed in the middle of one."""
+    if isinstance(error, _errors().HfHubHTTPError):
+        return error.response.status_code >= 500
+    came_short = type(error) is OSError and error.errno is None
+    return came_short or type(error).__module__.startswith("httpx")
 
 
 def _errors() -> Any:
@@ -105,7 +181,7 @@ def _errors() -> Any:
     return errors
 
 
-def _explained(error: Exception) -> tuple[str, str]:
+def _explained(error: BaseException) -> tuple[str, str]:
     """What happened and what to do; the most special error first, some are both."""
     e = _errors()
     if isinstance(error, e.LocalEntryNotFoundError) and isinstance(
@@ -127,7 +203,21 @@ def _explained(error: Exception) -> tuple[str, str]:
         return f"is no repository the hub shows us ({first})", remedy
     if isinstance(error, e.EntryNotFoundError):
         return "has no such file", "choose another revision or repository"
+    if isinstance(error, e.HfHubHTTPError):
+        return _answered(error.response.status_code)
+    if isinstance(error, OSError) and error.errno is not None:
+        remedy = "make room, or set HF_HOME to a folder that can be written"
+        return f"cannot be kept in the cache ({first})", remedy
     return f"could not be downloaded ({first})", "try again, or give a local folder"
+
+
+def _answered(status: int) -> tuple[str, str]:
+    if status in (401, 403):
+        return f"is refused to us ({status})", "check HF_TOKEN: it may be wrong, or too old"
+    if status == 429:
+        remedy = "wait some minutes and try again; with HF_TOKEN set more is allowed"
+        return "was asked for too often (429)", remedy
+    return f"could not be had: the hub answers {status}", "try again, or give a local folder"
 
 
 def _place(repo: str, name: str | None, revision: str | None) -> str:

@@ -15,12 +15,12 @@ A word that is none of these is refused, with the nearest names that are.
 import hashlib
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 
 from rtdetr_lab.checkpoints.files import read_json
-from rtdetr_lab.checkpoints.hub import ALIASES, WEIGHTS, fetch, licence_in
+from rtdetr_lab.checkpoints.hub import ALIASES, PINS, WEIGHTS, fetch, licence_in
 from rtdetr_lab.errors import CheckpointError, UnknownModelError
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
@@ -29,13 +29,15 @@ FILES = (".safetensors", ".pth", ".pt", ".bin", ".index.json")
 
 @dataclass(frozen=True)
 class Source:
-    """A weights file, the config beside it if there is one, and where both came from."""
+    """A weights file, the config beside it if there is one, and where both came from; `sha256` is
+    what its tensors must be, where somebody has pinned it."""
 
     weights: Path
     config: Path | None
     name: str
     revision: str | None = None
     licence: str | None = None
+    sha256: str | None = None
 
 
 def locate(id_or_path: str | os.PathLike[str], revision: str | None = None) -> Source:
@@ -50,7 +52,7 @@ def locate(id_or_path: str | os.PathLike[str], revision: str | None = None) -> S
     if name == "nano":
         return _embedded(name)
     if name in ALIASES:
-        return _on_the_hub(ALIASES[name], revision)
+        return _published(name, revision)
     if path.is_dir():
         return _folder(path)
     if path.is_file():
@@ -65,6 +67,14 @@ def locate(id_or_path: str | os.PathLike[str], revision: str | None = None) -> S
     near = get_close_matches(name, known, n=3, cutoff=0.4) or known
     remedy = f"nearest: {', '.join(near)}; or give a hub id (owner/name), a folder or a file"
     raise UnknownModelError(name, "is no model we know and no path that exists", remedy)
+
+
+def _published(alias: str, revision: str | None) -> Source:
+    """A short name: what was pinned for it, unless another revision is asked for."""
+    pin = PINS.get(alias)
+    if pin is None or revision not in (None, pin.revision):
+        return _on_the_hub(ALIASES[alias], revision)
+    return replace(_on_the_hub(ALIASES[alias], pin.revision), sha256=pin.sha256)
 
 
 def _on_the_hub(repo: str, revision: str | None) -> Source:

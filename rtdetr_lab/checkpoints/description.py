@@ -1,0 +1,142 @@
+r"""# Description: what model a file of weights belongs to
+
+The configuration comes from, in this order:
+
+1. `config=`, what the caller says;
+2. `config.json` beside the weights, ours or transformers';
+3. the header of a `.safetensors` file that we wrote;
+4. the shapes (`infer.py`): the authors' `.pth` files say nothing else.
+
+A save writes the weights first and `config.json` second. Killed between the two, it leaves new
+weights beside the description of the old ones; the header of the new ones says which they replaced,
+and describes them itself.
+"""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from rtdetr_lab.checkpoints.files import REPLACES, WeightsFile, read_json, text_digest
+from rtdetr_lab.checkpoints.infer import infer_config
+from rtdetr_lab.checkpoints.infer_detr import infer_detr, is_detr
+from rtdetr_lab.checkpoints.metadata import Metadata, metadata_for, metadata_from_dict
+from rtdetr_lab.checkpoints.preprocessor import detr_metadata, image_size_of, pixels_of
+from rtdetr_lab.checkpoints.source import Source
+from rtdetr_lab.checkpoints.strict import num_classes_of
+from rtdetr_lab.checkpoints.transformers_config import from_transformers
+from rtdetr_lab.config import from_dict
+from rtdetr_lab.detr import DETRConfig
+from rtdetr_lab.errors import CheckpointError, ConfigError, LabError
+
+log = logging.getLogger("rtdetr_lab")
+
+FORMAT = "rtdetr_lab"
+KNOWN = {"format", "version", "model", "metadata", "sha256"}
+HEADER = "rtdetr_lab.config"
+"""Key of the description in the header of a `.safetensors` file of ours."""
+
+
+def described(
+    source: Source,
+    weights: WeightsFile,
+    tensors: Mapping[str, Tensor],
+    config: Any,
+    classes: Sequence[Any],
+) -> tuple[Any, Metadata]:
+    """Configuration and metadata. Raises `CheckpointError` or `ConfigError`."""
+    found: tuple[Any, Metadata] | None = None
+    if source.config is not None:
+        found = _from_json(source, weights, classes)
+    elif HEADER in weights.header:
+        found = _from_ours(_header(weights), weights.where, classes)
+    if found is not None:
+        return config or found[0], found[1]
+    if is_detr(tensors):
+        cfg = config or infer_detr(tensors, weights.where)
+        return cfg, detr_metadata(num_classes_of(tensors) or cfg.num_classes)
+    scale = next((t for n, t in weights.tensors.items() if n.endswith("points_scale")), None)
+    cfg = config or infer_config(tensors, weights.where, scale)
+    return cfg, metadata_for(num_classes_of(tensors) or cfg.num_classes)
+
+
+def _from_json(
+    source: Source, weights: WeightsFile, classes: Sequence[Any]
+) -> tuple[Any, Metadata]:
+    assert source.config is not None
+    tree, where = read_json(source.config), str(source.config)
+    if tree.get("format") == FORMAT:
+        cfg, metadata = _from_ours(tree, where, classes)
+        if metadata.sha256 not in (None, weights.sha256):
+            return _from_a_save_cut_short(source, weights, metadata, classes)
+        return cfg, metadata
+    if "model_type" not in tree:
+        what = 'is neither ours ("format") nor transformers\' ("model_type")'
+        raise CheckpointError(where, what, "give a folder that save_pretrained wrote")
+    draws = any("mask_head." in name for name in weights.tensors)
+    cfg, names = _understood(tree, where, draws)
+    beside = source.config.parent / "preprocessor_config.json"
+    if isinstance(cfg, DETRConfig):
+        pixels = pixels_of(beside)
+        known = detr_metadata(cfg.num_classes, names, pixels)
+        return replace(cfg, mean=pixels.mean, std=pixels.std), known
+    size = image_size_of(beside)
+    return cfg, metadata_for(cfg.num_classes, names, image_size=size)
+
+
+def _from_a_save_cut_short(
+    source: Source, weights: WeightsFile, before: Metadata, classes: Sequence[Any]
+) -> tuple[Any, Metadata]:
+    """Weights that were written over those the config.json still describes say what they are."""
+    if HEADER in weights.header and weights.header.get(REPLACES) == before.sha256:
+        cfg, metadata = _from_ours(_header(weights), weights.where, classes)
+        if metadata.sha256 == weights.sha256:
+            log.warning("%s: is of the save before; a save was cut short", source.config)
+            return cfg, metadata
+    what = f"describes other weights than {source.weights.name}"
+    raise CheckpointError(str(source.config), what, "copy both files from the same save")
+
+
+def _understood(tree: Mapping[str, Any], where: str, draws: bool) -> tuple[Any, Any]:
+    try:
+        return from_transformers(tree, where, draws)
+    except LabError:
+        raise
+    except Exception as error:  # a list for a number, a word for a list: whatever it broke
+        what = f"holds a value of another kind than transformers writes ({error})"
+        raise ConfigError(where, what, "fetch it again") from error
+
+
+def _from_ours(tree: Mapping[str, Any], where: str, classes: Sequence[Any]) -> tuple[Any, Metadata]:
+    if tree.get("version") != 1:
+        what = f"is of format version {tree.get('version')}, this package knows 1"
+        raise CheckpointError(where, what, "upgrade rtdetr_lab")
+    if extra := sorted(set(tree) - KNOWN):
+        what = f"has {', '.join(map(repr, extra))}, which nothing reads"
+        raise ConfigError(where, what, f"keep {', '.join(sorted(KNOWN))}, remove the rest")
+    rest = {key: value for key, value in tree.items() if key != "sha256"}
+    if tree.get("sha256", text_digest(rest)) != text_digest(rest):
+        what = "does not say what was saved: its sha256 differs"
+        remedy = 'fetch it again; if you edited it yourself, remove the line "sha256"'
+        raise CheckpointError(where, what, remedy)
+    try:
+        return (
+            from_dict(tree.get("model"), classes),
+            metadata_from_dict(tree.get("metadata", {}), where),
+        )
+    except (ConfigError, CheckpointError) as error:  # which of all the files on this disk?
+        if error.where.startswith(where):
+            raise
+        raise type(error)(f"{where}: {error.where}", error.what, error.remedy) from error
+
+
+def _header(weights: WeightsFile) -> dict[str, Any]:
+    try:
+        tree = json.loads(weights.header[HEADER])
+    except ValueError as error:
+        where = f"{weights.where}[{HEADER}]"
+        raise CheckpointError(where, f"is no JSON: {error}", "save the model again") from error
+    return tree if isinstance(tree, dict) else {}
