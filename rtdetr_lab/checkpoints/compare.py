@@ -4,7 +4,8 @@ Two questions, in this order. **Do the stages agree?** One row each for S3–S5,
 the proposals, every decoder layer and the final detections. **If not, which module is to blame?**
 The names in `tables.py` pair every layer of ours with one of theirs, so both are watched: the first
 one, in the order in which ours run, whose output differs is where it begins. Tensors are compared
-as well, which catches those that no inference reads.
+as well, which catches those that no inference reads, and those that no layer of its own reads, as
+learned queries. DETR has other stages (`stages_detr.py`), and the same two questions.
 
 In float64 two honest implementations differ by rounding, some 1e-13; a wrong weight by much more.
 """
@@ -19,8 +20,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from rtdetr_lab.checkpoints.rename import import_tensors, is_derived, to_ours
+from rtdetr_lab.checkpoints.rename import import_tensors, is_derived, table_of, to_ours
+from rtdetr_lab.checkpoints.stages_detr import (
+    SHARED,
+    listening,
+    our_detr_stages,
+    their_detr_stages,
+)
 from rtdetr_lab.checkpoints.tables import TRANSFORMERS
+from rtdetr_lab.detr import DETRConfig
 from rtdetr_lab.images.postprocess import postprocess
 from rtdetr_lab.structures import Prediction
 
@@ -64,13 +72,20 @@ def compare(
     """Run both in float64. `tolerance` is relative to the largest value of a stage or layer."""
     ours, theirs, images = ours.double().eval(), theirs.double().eval(), images.double()
     pairs = _paired_modules(ours, theirs)
-    with _fingerprints(ours, pairs) as mine, _fingerprints(theirs, pairs.values()) as other:
-        left, right = _our_stages(ours, images), _their_stages(theirs, images)
+    is_detr = isinstance(getattr(ours, "cfg", None), DETRConfig)
+    our_stages = our_detr_stages if is_detr else _our_stages
+    their_stages = partial(their_detr_stages, ours=ours) if is_detr else _their_stages
+    heard = {m: t for m, t in pairs.items() if not (is_detr and m.startswith(SHARED))}
+    with _fingerprints(ours, heard) as mine, _fingerprints(theirs, heard.values()) as other:
+        left, right = our_stages(ours, images), their_stages(theirs, images)
     stages = tuple(_stage(name, left[name], right.get(name), tolerance) for name in left)
     module = next((m for m in mine if not _same(mine[m], other.get(pairs[m]), tolerance)), None)
     tensors = _differing_tensors(ours, theirs)
-    if module is None and tensors:
-        module = tensors[0].rpartition(".")[0]
+    owners = [name.rpartition(".")[0] for name in tensors]
+    if owners and module not in owners:
+        # A tensor whose owner's output cannot be compared shows in a layer that is not to blame.
+        unseen = (o for o in owners if not _alike(mine.get(o), other.get(pairs.get(o, ""))))
+        module = next(unseen, module or owners[0])
     return Comparison(stages, module, pairs.get(module or ""), tensors)
 
 
@@ -78,8 +93,10 @@ def _paired_modules(ours: nn.Module, theirs: nn.Module) -> dict[str, str]:
     """Our layer → theirs, for every layer that owns a tensor; read off the tensors' names."""
     names = {n.rpartition(".")[0] for n in ours.state_dict()}
     pairs: dict[str, str] = {}
-    for theirs_name in theirs.state_dict():
-        mine = (to_ours(TRANSFORMERS, theirs_name) or "").rpartition(".")[0]
+    state = theirs.state_dict()
+    table = table_of(state) or TRANSFORMERS
+    for theirs_name in state:
+        mine = (to_ours(table, theirs_name) or "").rpartition(".")[0]
         if mine in names:
             pairs.setdefault(mine, theirs_name.rpartition(".")[0])
     return pairs
@@ -114,17 +131,9 @@ def _fingerprint(x: Tensor) -> Tensor:
 
 
 def _our_stages(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
-    seen: dict[str, Any] = {}
     parts = {n: model.get_submodule(n) for n in ("backbone", "encoder.aifi", "encoder")}
-    handles = [
-        part.register_forward_hook(lambda m, a, out, name=name: seen.__setitem__(name, out))
-        for name, part in parts.items()
-    ]
-    try:
+    with listening(parts) as seen:
         prediction = model(images)
-    finally:
-        for handle in handles:
-            handle.remove()
     assert prediction.proposals is not None
     layers = [(p.logits, p.boxes) for p in prediction.layers]
     proposals = (prediction.proposals.logits, prediction.proposals.boxes)
@@ -132,19 +141,11 @@ def _our_stages(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
 
 
 def _their_stages(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
-    seen: dict[str, Any] = {}
     inner: Any = model.model
     parts = {"backbone": inner.backbone, "encoder": inner.encoder}
     parts |= {"aifi": inner.encoder.aifi[0]} if len(inner.encoder.aifi) else {}
-    handles = [
-        part.register_forward_hook(lambda m, a, out, name=name: seen.__setitem__(name, out))
-        for name, part in parts.items()
-    ]
-    try:
+    with listening(parts) as seen:
         out = model(images)
-    finally:
-        for handle in handles:
-            handle.remove()
     maps = [feature for feature, _ in seen["backbone"]]
     proposals = (out.enc_topk_logits, out.enc_topk_bboxes)
     layers = list(
@@ -188,9 +189,13 @@ def _stage(name: str, ours: Tensor, theirs: Tensor | None, tolerance: float) -> 
 
 
 def _same(ours: Tensor, theirs: Tensor | None, tolerance: float) -> bool:
-    if theirs is None or theirs.shape != ours.shape:
+    if theirs is None or not _alike(ours, theirs):
         return True  # they compute this layer in another arrangement: the stages judge it
     return float((ours - theirs).abs().amax()) <= _allowed(float(ours.abs().amax()), tolerance)
+
+
+def _alike(ours: Tensor | None, theirs: Tensor | None) -> bool:
+    return ours is not None and theirs is not None and ours.shape == theirs.shape
 
 
 def _allowed(magnitude: float, tolerance: float) -> float:
@@ -199,8 +204,9 @@ def _allowed(magnitude: float, tolerance: float) -> float:
 
 def _differing_tensors(ours: nn.Module, theirs: nn.Module) -> tuple[str, ...]:
     state: Mapping[str, Tensor] = theirs.state_dict()
-    kept = {n: t for n, t in state.items() if not is_derived(TRANSFORMERS, n)}
-    renamed = import_tensors(TRANSFORMERS, kept, "transformers")
+    table = table_of(state) or TRANSFORMERS
+    kept = {n: t for n, t in state.items() if not is_derived(table, n)}
+    renamed = import_tensors(table, kept, "transformers")
     mine = ours.state_dict()
     shared = [n for n in mine if n in renamed]
     return tuple(n for n in shared if not torch.equal(mine[n], renamed[n]))

@@ -4,16 +4,18 @@ r"""# Verifying: do these weights mean here what they mean elsewhere?
 
 Loads the weights into our model and, where transformers is installed, into theirs, shows both the
 same picture, and compares them stage by stage in float64 (`compare.py`). If anything differs, the
-report names the first module that does.
+report names the first module that does; so does the error for weights that answer NaN.
 
 transformers reads its own folders and hub ids by itself. Ours and the authors' files it cannot
-read, so it gets them through `save_pretrained(…, layout="transformers")`.
+read, so it gets them through `save_pretrained(…, layout="transformers")`; and so it does with a
+DETR under timm's names where timm is not installed, which transformers needs for them.
 """
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -28,10 +30,13 @@ from rtdetr_lab.checkpoints.load import load_pretrained
 from rtdetr_lab.checkpoints.metadata import Metadata
 from rtdetr_lab.checkpoints.save import save_pretrained
 from rtdetr_lab.checkpoints.source import locate
+from rtdetr_lab.checkpoints.transformers_detr import draws
+from rtdetr_lab.config import require
 from rtdetr_lab.deformable_attention import points_per_level
-from rtdetr_lab.detr import DETRConfig
+from rtdetr_lab.detr_transformer import DETRDecoderConfig
 from rtdetr_lab.errors import CheckpointError, ConfigError
 from rtdetr_lab.images.decode import decode
+from rtdetr_lab.images.edges import KeepAspect
 from rtdetr_lab.images.preprocess import Preprocess
 from rtdetr_lab.notation import Size
 
@@ -71,31 +76,32 @@ def verify(
     `size` is (height, width) in pixels, by default what the model was trained for. Raises what
     `load_pretrained` raises, and `ImageError` for a picture that cannot be read.
     """
+    name = os.fspath(id_or_path)
     model = load_pretrained(id_or_path, revision, config=config, classes=classes)
     metadata: Metadata = model.metadata  # type: ignore[assignment]
-    size = size or metadata.image_size
-    images = Preprocess(size)(decode(_cat() if image is None else image))[None]
+    edges = metadata.edges if size is None else None
+    look = KeepAspect(edges) if edges else Preprocess(size or metadata.image_size)
+    images = look(decode(_cat() if image is None else image))[None]
+    size = (images.shape[-2], images.shape[-1])
+    check_answer(model, images, name)
     if find_spec("transformers") is None:
-        _check_runs(model, images, os.fspath(id_or_path))
-        return Report(os.fspath(id_or_path), metadata, size, None, None)
-    name = os.fspath(id_or_path)
-    if isinstance(getattr(model, "cfg", None), DETRConfig):
-        _check_runs(model, images, name)
-        why = "DETR is not compared stage by stage; tests/parity does it."
-        return Report(name, metadata, size, None, None, why)
+        return Report(name, metadata, size, None, None)
     try:
         oracle, theirs = _in_transformers(model, id_or_path, revision)
     except ConfigError as error:  # what only we can say, only we can run
-        _check_runs(model, images, name)
         why = f"transformers cannot express it: {error}"
         return Report(name, metadata, size, None, None, why)
+    found = compare(model, theirs, images, _tolerance(model))
+    return Report(name, metadata, size, oracle, found)
+
+
+def _tolerance(model: nn.Module) -> float:
     decoder: Any = model.get_submodule("decoder").cfg
+    if isinstance(decoder, DETRDecoderConfig):
+        return 1e-9
     points = points_per_level(decoder.num_points, decoder.num_levels)
     # transformers' v2 keeps 1/K as a float32, which is exact for powers of two only.
-    tolerance = 1e-9 if all(k & (k - 1) == 0 for k in points) else 1e-5
-    return Report(
-        os.fspath(id_or_path), metadata, size, oracle, compare(model, theirs, images, tolerance)
-    )
+    return 1e-9 if all(k & (k - 1) == 0 for k in points) else 1e-5
 
 
 def _cat() -> Any:
@@ -104,11 +110,27 @@ def _cat() -> Any:
     return chelsea()
 
 
-def _check_runs(model: nn.Module, images: Float[Tensor, "B 3 H W"], name: str) -> None:
-    with torch.no_grad():
-        prediction = model(images)
-    if not (prediction.logits.isfinite().all() and prediction.boxes.isfinite().all()):
-        raise CheckpointError(name, "the answer is not finite", "download the weights again")
+@torch.no_grad()
+def check_answer(model: nn.Module, images: Float[Tensor, "B 3 H W"], name: str) -> None:
+    """Raise `CheckpointError`, naming the first layer that does, if the weights answer NaN."""
+    prediction = model(images)
+    answers = (prediction.logits, prediction.boxes, prediction.masks)
+    if all(a is None or bool(a.isfinite().all()) for a in answers):
+        return
+    layers = [(path, m) for path, m in model.named_modules() if not list(m.children())]
+    odd: list[str] = []
+    handles = [m.register_forward_hook(partial(_note_if_odd, odd, path)) for path, m in layers]
+    model(images)
+    for handle in handles:
+        handle.remove()
+    what = f"the answer is not finite, from {(*odd, 'an operation between layers')[0]} on"
+    remedy = "download the weights again; if they are the same, they were saved broken"
+    raise CheckpointError(name, what, remedy)
+
+
+def _note_if_odd(odd: list[str], path: str, module: nn.Module, args: Any, output: Any) -> None:
+    if isinstance(output, Tensor) and not bool(output.isfinite().all()):
+        odd.append(path)
 
 
 def _in_transformers(
@@ -117,20 +139,35 @@ def _in_transformers(
     import transformers
 
     config = locate(id_or_path, revision).config
+    cfg: Any = model.cfg
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        if config is not None and "model_type" in read_json(config):
+        if config is not None and _is_readable_there(read_json(config)):
             folder = config.parent
         else:
             save_pretrained(model, folder, "transformers")
-        name = read_json(folder / "config.json")["model_type"]
+        kind = read_json(folder / "config.json")["model_type"]
+        said = f"transformers {transformers.__version__}, {kind}"
+        if kind == "detr":
+            what, remedy = "names a backbone that transformers takes from timm", "pip install timm"
+            require(_is_readable_there(read_json(folder / "config.json")), "backbone", what, remedy)
+            detr: Any = transformers.DetrForObjectDetection
+            detr = transformers.DetrForSegmentation if draws(cfg) else detr
+            # Their fused attention misreads a single-precision mask beside double precision.
+            return said, detr.from_pretrained(folder, attn_implementation="eager")
         classes: dict[str, Any] = {
             "rt_detr": transformers.RTDetrForObjectDetection,
             "rt_detr_v2": transformers.RTDetrV2ForObjectDetection,
         }
-        return f"transformers {transformers.__version__}, {name}", classes[name].from_pretrained(
-            folder
-        )
+        return said, classes[kind].from_pretrained(folder)
+
+
+def _is_readable_there(tree: Mapping[str, Any]) -> bool:
+    """Is it a config of transformers', and is what it needs installed?"""
+    if tree.get("model_type") != "detr":
+        return "model_type" in tree
+    kind = (tree.get("backbone_config") or {}).get("model_type", "timm_backbone")
+    return kind != "timm_backbone" or find_spec("timm") is not None
 
 
 def _head(report: Report) -> list[str]:

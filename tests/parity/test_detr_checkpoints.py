@@ -4,15 +4,26 @@ timm cannot be imported here, so a folder in its naming is made of one in transf
 """
 
 import json
+from importlib.util import find_spec
 
 import pytest
 import torch
-from detr_oracle import SMALL, as_theirs, pictures, theirs, transformers
+from detr_oracle import (
+    SMALL,
+    as_theirs,
+    our_config,
+    pictures,
+    same_weights,
+    theirs,
+    transformers,
+)
 
+from rtdetr_lab.checkpoints.compare import compare
 from rtdetr_lab.checkpoints.load import load_pretrained
 from rtdetr_lab.checkpoints.rename import export_tensors
 from rtdetr_lab.checkpoints.save import save_pretrained
 from rtdetr_lab.checkpoints.tables_detr import DETR_MASKS_TIMM, DETR_TIMM
+from rtdetr_lab.checkpoints.verify import verify
 from rtdetr_lab.config import diff
 from rtdetr_lab.detector import Detector
 
@@ -120,3 +131,82 @@ def test_a_folder_under_timms_names_gives_the_same_answers(words, masks, tmp_pat
     assert off(again, model.eval(), rng) < 1e-9
     assert not diff(again.cfg, ours.cfg)
     assert Detector.from_pretrained(tmp_path / "timm", device="cpu").preprocess.edges == (800, 1333)
+    assert verify(tmp_path / "timm", size=(64, 96)).ok, "through a folder in their own names"
+
+
+def test_what_transformers_takes_from_timm_is_compared_where_timm_is(tmp_path):
+    """timm cannot be imported here: a DC5 is run and not compared, and it is said why."""
+    cfg = our_config(theirs(resnet=RESNET18, basic=True, spread_out=False), dc5=True)
+    save_pretrained(cfg.build().eval(), tmp_path)
+    report = verify(tmp_path, size=(64, 96))
+    if find_spec("timm") is None:
+        assert report.comparison is None
+        assert "pip install timm" in str(report)
+    assert report.ok
+
+
+# --- verify ---------------------------------------------------------------------------------------
+
+
+def test_verify_finds_that_every_stage_agrees(folder):
+    model, path = folder
+    report = verify(path, size=(96, 128))
+    assert report.ok
+    text = str(report)
+    assert "Everything agrees" in text
+    draws = hasattr(model, "mask_head")
+    rows = ["backbone S5", "project", "positions", "encoder 1", "decoder 1 boxes", "detections"]
+    for row in rows + ["backbone S2", "masks"] * draws:
+        assert row in text
+    assert ("backbone S2" in text) is draws
+
+
+def test_a_picture_is_compared_at_the_checkpoints_edges(tmp_path):
+    theirs(spread_out=False).float().save_pretrained(tmp_path)
+    pixels = {"image_processor_type": "DetrImageProcessor"}
+    pixels["size"] = {"shortest_edge": 64, "longest_edge": 106}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(pixels))
+    report = verify(tmp_path)
+    assert report.ok
+    assert report.size == (64, 96)
+
+
+CORRUPTED = {
+    "backbone.stages.0.0.shortcut.conv.weight": "backbone S2",
+    "backbone.stages.3.1.conv2.norm.running_mean": "backbone S5",
+    "project.bias": "project",
+    "positions.rows": "positions",
+    "encoder.layers.0.self_attn.k_proj.weight": "encoder 0",
+    "encoder.layers.1.ffn.fc2.bias": "encoder 1",
+    "decoder.query_positions": "decoder 0 logits",
+    "decoder.layers.1.cross_attn.v_proj.weight": "decoder 1 logits",
+    "decoder.norm.weight": "decoder 0 logits",
+    "class_head.bias": "decoder 0 logits",
+    "box_head.layers.2.weight": "decoder 0 boxes",
+    "mask_attention.q_proj.weight": "masks",
+    "mask_head.levels.1.refine.conv.weight": "masks",
+}
+
+
+@pytest.fixture(scope="module")
+def learned():
+    """Their model with everything that can be wrong, and our configuration of it."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        settings = {**SMALL, "position_embedding_type": "learned"}
+        model = theirs(settings=settings, masks=True)
+    return model, our_config(model)
+
+
+@pytest.mark.parametrize("name", CORRUPTED)
+def test_one_wrong_value_names_its_module_and_its_first_stage(name, learned, rng):
+    model, cfg = learned
+    ours = same_weights(model, cfg)
+    images, _ = pictures(1, 64, 96, rng)
+    assert compare(ours, model, images).agrees
+    with torch.no_grad():
+        ours.state_dict()[name].view(-1)[1] += 0.05
+    found = compare(ours, model, images)
+    assert found.tensors == (name,)
+    assert found.module == name.rpartition(".")[0]
+    assert next(stage.name for stage in found.stages if not stage.agrees) == CORRUPTED[name]
