@@ -4,10 +4,15 @@ import math
 
 import pytest
 import torch
+from small import small
 from torch import nn
 from training_toy import Toy
 
 from rtdetr_lab.config import from_json, to_json
+from rtdetr_lab.deployment import fused_sampler
+from rtdetr_lab.deployment.fused_sampler import Fused
+from rtdetr_lab.rtdetrv2 import discrete
+from rtdetr_lab.samplers import Bilinear, Discrete
 from rtdetr_lab.training import Constant, Cosine, TrainConfig, from_scratch
 from rtdetr_lab.training.ema import EMA, ema_decay
 from rtdetr_lab.training.optim import adamw, lr_factor, parameter_groups, set_lr
@@ -90,3 +95,24 @@ def test_statistics_are_averaged_counters_copied_and_the_model_left_alone():
     assert average.model.num_batches_tracked == 1
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     assert not any(p.requires_grad for p in average.model.parameters())
+
+
+@pytest.mark.parametrize(("device", "wanted"), [("cuda", Fused()), ("cpu", Bilinear())], ids=str)
+def test_on_cuda_training_reads_through_the_fused_kernel(device, wanted, monkeypatch):
+    """The choice alone: what the kernel computes is tested in `tests/unhooked/test_kernels.py`."""
+    monkeypatch.setattr(fused_sampler, "has_triton", lambda: True)
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    model = small().build()
+    keys, cfg = set(model.state_dict()), to_json(model.cfg)
+    made = fused_sampler.fast_training(model, torch.device(device))
+    assert [layer.cross_attn.sampler for layer in made.decoder.layers] == [wanted] * 3
+    assert set(made.state_dict()) == keys
+    assert to_json(made.cfg) == cfg
+    other = fused_sampler.fast_training(discrete(small()).build(), torch.device(device))
+    assert other.decoder.layers[0].cross_attn.sampler == Discrete()
+
+
+def test_without_triton_training_keeps_the_chapters_sampler(monkeypatch):
+    monkeypatch.setattr(fused_sampler, "has_triton", lambda: False)
+    model = fused_sampler.fast_training(small().build(), torch.device("cuda"))
+    assert model.decoder.layers[0].cross_attn.sampler == Bilinear()

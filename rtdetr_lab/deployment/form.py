@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from rtdetr_lab.decoder import Decoder
 from rtdetr_lab.deformable_attention import DeformableAttention
-from rtdetr_lab.deployment.fused_sampler import fastest_for
+from rtdetr_lab.deployment.fused_sampler import fastest_for, unfused
 from rtdetr_lab.deployment.lean import LeanCCFF, LeanRTDETR, splits
 from rtdetr_lab.detr import DETR
 from rtdetr_lab.folding import Fusable
@@ -73,7 +73,7 @@ def swap_samplers(model: nn.Module, choose: Callable[[Sampler], Sampler]) -> Non
     """Give every deformable attention of `model` the sampler that `choose` makes of its own."""
     for module in model.modules():
         if isinstance(module, DeformableAttention):
-            module.sampler = choose(module.sampler)
+            module.sampler = choose(unfused(module.sampler))  # one that has learned on CUDA
 
 
 def same(sampler: Sampler) -> Sampler:

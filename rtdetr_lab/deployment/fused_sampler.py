@@ -1,7 +1,9 @@
 """# The fused sampler: `Bilinear` as one Triton kernel
 
-A value like the chapter's samplers. `deploy` puts it into models on CUDA, and `fast_training` into
-one that trains there; on anything without Triton the bags of `bags.py` are used instead.
+A value like the chapter's samplers. `deploy` puts it into models on CUDA, and the trainer, through
+`fast_training`, into one that learns there; on anything without Triton a deployed model uses the
+bags of `bags.py`, and training the chapter's. A model that has learned with it may go anywhere:
+where the kernel cannot run, the same value reads as `Bilinear` does, and nothing of it is saved.
 """
 
 import importlib.util
@@ -24,7 +26,8 @@ from rtdetr_lab.samplers import Bilinear, Sampler, SamplingPlan
 
 @dataclass(frozen=True)
 class Fused:
-    """`Bilinear`, nothing written down but the answer; forward and backward."""
+    """`Bilinear`, nothing written down but the answer; forward and backward. Away from CUDA it is
+    `Bilinear` itself."""
 
     trains_offsets: ClassVar[bool] = True
 
@@ -35,6 +38,8 @@ class Fused:
         points: Sequence[int],
         plan: SamplingPlan,
     ) -> Float[Tensor, "B Q D"]:
+        if not (value.is_cuda or interpreted()):
+            return Bilinear()(value, shapes, points, plan)
         layout = _layout(tuple(shapes), tuple(points), value.device)
         given = (value.contiguous(), plan.locations.contiguous(), plan.weights.contiguous())
         return fused_read(*given, layout).flatten(2)
@@ -45,19 +50,29 @@ def fused(sampler: Sampler) -> Sampler:
     return Fused() if type(sampler) is Bilinear else sampler
 
 
+def unfused(sampler: Sampler) -> Sampler:
+    """The chapter's sampler that this one reads like."""
+    return Bilinear() if isinstance(sampler, Fused) else sampler
+
+
 def fastest_for(device: torch.device) -> Any:
     """The faster form of a sampler on a device: a function from one to the other."""
     return fused if device.type == "cuda" and has_triton() else bagged
 
 
-def fast_training(model: nn.Module) -> nn.Module:
-    """On CUDA, `model` with the fused sampler, in place: same parameters, same gradients."""
-    device = next(model.parameters()).device
-    if device.type == "cuda" and has_triton():
+def fast_training(model: nn.Module, device: torch.device) -> nn.Module:
+    """`model`, with the fused sampler where the device runs it, in place: the same parameters, the
+    same gradients, the same configuration."""
+    if runs_on(device):
         for module in model.modules():
             if isinstance(module, DeformableAttention):
                 module.sampler = fused(module.sampler)
     return model
+
+
+def runs_on(device: torch.device) -> bool:
+    """Can the kernel run there: on CUDA, or anywhere in the interpreter?"""
+    return has_triton() and (device.type == "cuda" or interpreted())
 
 
 @lru_cache(maxsize=1)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rtdetr_lab.config import to_json
+from rtdetr_lab.deployment.fused_sampler import fast_training
 from rtdetr_lab.detr import cardinality_error
 from rtdetr_lab.errors import TrainingError
 from rtdetr_lab.evaluation.answers import keeps_aspect
@@ -47,7 +48,8 @@ class Trainer:
         config = replace(config, amp=uses_amp(config.amp, device))
         self.config, self.device, self.step, self.shape = config, device, 0, tuple[int, ...]()
         model = distributed.synchronised(model, device)
-        self.model = learning_mode(model.to(device).to(memory_format=torch.channels_last))
+        model = fast_training(model.to(device), device)
+        self.model = learning_mode(model.to(memory_format=torch.channels_last))
         self.forward = distributed.averaging(self.model)
         self.criterion = model.cfg.criterion.build()
         rates = (config.lr, config.backbone_lr, config.weight_decay)

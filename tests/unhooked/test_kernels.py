@@ -15,8 +15,15 @@ triton = pytest.importorskip(
     "triton", reason="Triton is not installed; runs with the extra [kernels]"
 )
 
+from small import pictures, small, targets  # noqa: E402
+
+from rtdetr_lab.deployment.form import deploy, same  # noqa: E402
 from rtdetr_lab.deployment.fused_sampler import Fused, fused, interpreted  # noqa: E402
+from rtdetr_lab.rtdetrv2 import with_points  # noqa: E402
 from rtdetr_lab.samplers import Bilinear, Discrete, Naive, SamplingPlan  # noqa: E402
+from rtdetr_lab.training import TrainConfig  # noqa: E402
+from rtdetr_lab.training import trainer as training  # noqa: E402
+from rtdetr_lab.training.trainer import Trainer  # noqa: E402
 
 DEVICE = "cpu" if interpreted() else "cuda"
 
@@ -86,3 +93,52 @@ def test_torch_agrees_that_the_operator_is_sound():
 def test_only_the_bilinear_sampler_is_exchanged():
     assert fused(Bilinear()) == Fused()
     assert fused(Discrete(0.5)) == Discrete(0.5)
+
+
+def trainer():
+    """Of a model that reads little, for the interpreter is slow; the same in every call."""
+    torch.manual_seed(0)
+    changes = {"decoder.num_layers": 1, "selection.num_queries": 3, "denoising.num_queries": 2}
+    model = with_points(small(changes), (1, 1, 1)).build()
+    return Trainer(model, TrainConfig(num_pictures=8, batch_size=2), torch.device(DEVICE))
+
+
+def one_step():
+    """A trainer after one step on two pictures."""
+    made = trainer()
+    torch.manual_seed(1)
+    made.learn(pictures(2, 64, 64), targets(1, 0))
+    return made
+
+
+def test_a_step_of_training_with_the_kernel_is_the_step_without(monkeypatch):
+    by_kernel = one_step()
+    assert by_kernel.model.decoder.layers[0].cross_attn.sampler == Fused()
+    monkeypatch.setattr(training, "fast_training", lambda model, device: model)
+    plain = one_step()
+    assert plain.model.decoder.layers[0].cross_attn.sampler == Bilinear()
+    for (name, a), b in zip(
+        by_kernel.model.named_parameters(), plain.model.parameters(), strict=True
+    ):
+        assert a.grad is not None, name
+        assert (a.grad - b.grad).abs().max() <= 1e-5 * b.grad.abs().max() + 1e-7, name
+    a, b = by_kernel.state(), plain.state()
+    assert a["cfg"] == b["cfg"], "the choice is of the machine, and not of the model"
+    assert a["model"].keys() == b["model"].keys()
+    assert a["ema"].keys() == b["ema"].keys()
+
+
+def test_what_has_learned_with_the_kernel_is_deployed_as_any_other():
+    model = trainer().model
+    assert deploy(model, same).decoder.layers[0].cross_attn.sampler == Bilinear()
+
+
+def test_away_from_the_kernel_the_same_value_reads_on(monkeypatch):
+    shapes, points, dim = CASES["odd shapes, odd width"]
+    value, where, weights = (
+        t.detach().cpu() for t in case(shapes, points, dim, torch.float64, 3.0)
+    )
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    plan = SamplingPlan(where, weights)
+    a, b = (sampler(value, shapes, points, plan) for sampler in (Fused(), Bilinear()))
+    assert torch.equal(a, b)
