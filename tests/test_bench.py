@@ -5,14 +5,24 @@ import math
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from rtdetr_lab.boxes import iou
 from rtdetr_lab.cli import main
+from rtdetr_lab.deployment import fastest
+from rtdetr_lab.deployment.bench import drifts
+from rtdetr_lab.deployment.bench import nms as suppression
 from rtdetr_lab.deployment.bench.nms import bench_nms, nms
-from rtdetr_lab.deployment.bench.parts import PARTS, Part, split
+from rtdetr_lab.deployment.bench.parts import PARTS, Part, seconds_of, split
+from rtdetr_lab.deployment.bench.report import best_of_ours, latency_table
 from rtdetr_lab.deployment.bench.roofline import Ceilings, ceilings
-from rtdetr_lab.deployment.bench.subjects import BASE, Case, chosen
+from rtdetr_lab.deployment.bench.spread import spread
+from rtdetr_lab.deployment.bench.subjects import BASE, Case, chosen, model_of
 from rtdetr_lab.deployment.bench.timing import Times, interleaved
+from rtdetr_lab.deployment.form import deploy
 from rtdetr_lab.errors import ConfigError
+from rtdetr_lab.rtdetr import rtdetr_r18
 
 TINY = ["bench", "--model", "nano", "--size", "128", "--rounds", "2"]
 
@@ -66,6 +76,7 @@ def test_parts_are_all_of_the_model_and_their_work_is_counted():
 
 
 def test_a_part_is_limited_by_its_work_or_by_its_bytes():
+    """Eq. 17.1."""
     top = Ceilings(flops=100.0, bytes=10.0)
     assert top.limit(Part(1.0, flops=100, bytes=1)) == 1.0
     assert top.limit(Part(1.0, flops=1, bytes=100)) == 10.0
@@ -79,16 +90,100 @@ def test_ceilings_are_measured():
 
 def test_suppression_keeps_the_best_of_each_place():
     boxes = torch.tensor([[0, 0, 1, 1], [0, 0, 1, 0.9], [2, 2, 3, 3], [0, 0, 1, 1]]).float()
-    scores = torch.tensor([0.9, 0.8, 0.7, 0.1])
-    assert nms(boxes, scores, 0.2, 0.5).tolist() == [0, 2]
-    assert nms(boxes, scores, 0.2, 0.95).tolist() == [0, 1, 2]
-    assert len(nms(boxes, scores, 0.95, 0.5)) == 0
+    scores = torch.tensor([[0.9], [0.8], [0.7], [0.1]])
+    assert nms(boxes, scores, 0.2, 0.5)[0].tolist() == [0, 2]
+    assert nms(boxes, scores, 0.2, 0.95)[0].tolist() == [0, 1, 2]
+    assert len(nms(boxes, scores, 0.95, 0.5)[0]) == 0
+    assert nms(boxes, scores, 0.2, 0.95, most=2)[0].tolist() == [0, 1]
+    assert nms(boxes, scores, 0.05, 0.95, most_pairs=1)[0].tolist() == [0]
+
+
+def naive_nms(boxes, scores, confidence, max_iou):
+    """As it is told: pair by pair, best first, in plain Python."""
+    pairs = [(s, i, c) for i, row in enumerate(scores.tolist()) for c, s in enumerate(row)]
+    kept = []
+    for score, i, label in sorted(pairs, key=lambda pair: -pair[0]):
+        rivals = [j for j, other in kept if other == label]
+        if score > confidence and not (iou(boxes[[i]], boxes[rivals]) > max_iou).any():
+            kept.append((i, label))
+    return kept
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 40), st.integers(1, 3), st.sampled_from([0.0, 0.3, 0.5, 0.9]), st.data())
+def test_suppression_in_blocks_is_the_loop_over_pairs(count, classes, max_iou, data):
+    rng = torch.Generator().manual_seed(data.draw(st.integers(0, 2**31)))
+    corner = torch.randint(-3, 12, (count, 2), generator=rng)
+    size = torch.randint(1, 9, (count, 2), generator=rng)
+    boxes = torch.cat([corner, corner + size], 1).float()
+    # Few different scores, so that ties occur: the first of equals wins.
+    scores = torch.randint(0, 6, (count, classes), generator=rng) / 6
+    row, label = nms(boxes, scores, 0.2, max_iou, most=10**6)
+    found = list(zip(row.tolist(), label.tolist(), strict=True))
+    assert found == naive_nms(boxes, scores, 0.2, max_iou)
+    whole = suppression.greedy(boxes, max_iou, 10**6)
+    assert torch.equal(suppression.greedy(boxes, max_iou, 10**6, block=3), whole)
+
+
+def test_a_chain_of_boxes_is_settled_link_by_link():
+    """0 removes 1, so that 2 stays, and removes 3."""
+    boxes = torch.tensor([[i, 0.0, i + 2.0, 1.0] for i in range(6)])
+    assert suppression.greedy(boxes, 0.3, 10).tolist() == [0, 2, 4]
+
+
+def test_a_dense_answer_has_more_to_remove_the_lower_the_threshold():
+    boxes, scores = suppression.dense_answer(500)
+    above = [int((scores > confidence).sum()) for confidence in (0.001, 0.05, 0.25)]
+    assert 500 > above[0] > above[1] > above[2] > 0
+    assert len(nms(boxes, scores, 0.05, 0.5)[0]) < above[1] / 2
 
 
 def test_the_nms_bench_has_a_row_per_threshold_and_ours():
     rows = bench_nms((20,), (0.1, 0.5), (0.5,), rounds=1)
     assert len(rows) == 3
-    assert "our top-k of 300 × 80" in rows
+    assert suppression.TOP_K in rows
+
+
+def test_the_fastest_of_ours_in_each_precision_is_bold():
+    seconds = {BASE: 3.0, "ours fp32": 2.0, "ours in OpenVINO fp32": 1.5, "ours bf16": 1.0}
+    times = {name: Times((each,)) for name, each in seconds.items()}
+    assert best_of_ours(times) == {"fp32": "ours in OpenVINO fp32"}, "bf16 has one, and no rival"
+    table = latency_table(times, 1, {})
+    assert [row for row in table if "**" in row] == [
+        "| **ours in OpenVINO fp32** | 1500.0 | 0% | 0.50 | 0.7 | – |"
+    ]
+
+
+def test_the_command_says_what_bfloat16_changes(tmp_path, capsys, monkeypatch):
+    torch_only = [c for c in fastest.offered("cpu", [torch.bfloat16]) if "PyTorch" in c.name]
+    monkeypatch.setattr(drifts, "offered", lambda *_: torch_only)
+    command = [*TINY, "--against", "", "--no-parts", "--precision", "2", "--out", str(tmp_path)]
+    assert main(command) == 0
+    assert "| found in fp32 |" in capsys.readouterr().out
+    record = json.loads((tmp_path / "bench.json").read_text())["results"][0]["precision"]
+    assert record["PyTorch bf16"]["pictures"] == 2
+
+
+@torch.no_grad()
+def test_spread_weights_find_some_things_and_not_everything():
+    torch.manual_seed(0)
+    model = spread(rtdetr_r18().build())
+    images = torch.rand(2, 3, 128, 128)
+    scores = model(images).logits.sigmoid()
+    assert 5 < (scores > 0.5).sum() < 600
+    assert (scores > 0.5).any(1).sum() > 10, "of many classes"
+    boxes = model(images).boxes
+    assert boxes.std((0, 1)).min() > 0.02
+    assert (boxes[0] - boxes[1]).abs().max() > 0.1, "it looks at the picture"
+
+
+def test_parts_of_the_training_form_are_timed_too():
+    images = torch.rand(1, 3, 128, 128)
+    for model in (model_of("nano"), deploy(model_of("nano"))):
+        taken = seconds_of(model, images, 1)
+        assert tuple(taken) == PARTS
+        assert all(seconds > 0 for seconds in taken.values())
+        assert not any(m._forward_hooks for m in model.modules()), "no clock is left behind"
 
 
 @pytest.mark.parametrize("bad", [["--model", "r17"], ["--against", "yolo"], ["--clock", "moon"]])

@@ -40,6 +40,9 @@ class Bench(Command):
     """Also a training step of batch 4 (or the largest of --batch, if that is given)."""
     nms: bool = False
     """Also what suppression would cost."""
+    precision: int = 0
+    """Also what half precision changes in detections, on so many pictures of the shapes world
+    (nano as trained, the others with random weights that spread their answers)."""
     out: Path | None = None
     """Folder for bench.json, bench.md and the roofline."""
 
@@ -65,7 +68,7 @@ class Bench(Command):
         return DONE
 
     def _one(self, preset: str, batch: int, record: dict[str, Any], text: list[str]) -> None:
-        from rtdetr_lab.deployment.bench.report import latency_table, plain
+        from rtdetr_lab.deployment.bench.report import best_of_ours, latency_table, plain
         from rtdetr_lab.deployment.bench.subjects import Case, chosen
         from rtdetr_lab.deployment.bench.timing import CLOCKS, interleaved
 
@@ -76,7 +79,8 @@ class Bench(Command):
             subjects[name] = build(case)
         times = interleaved(subjects, self.rounds, clock=CLOCKS[self.clock])
         peaks = self._peaks(case, list(subjects)) if self.memory and batch == 1 else {}
-        entry = {"case": asdict(case), "times": plain(times), "peak_mb": peaks}
+        best = best_of_ours(times)
+        entry = {"case": asdict(case), "times": plain(times), "peak_mb": peaks, "best": best}
         self._add(
             text, f"{preset}, batch {batch}, {self.size}²", latency_table(times, batch, peaks)
         )
@@ -85,6 +89,8 @@ class Bench(Command):
             entry["parts"] = self._parts(case, text)
         if self.training and batch == self.batch[-1]:
             entry["training"] = self._training(case, text)
+        if self.precision and batch == self.batch[0]:
+            entry["precision"] = self._precision(case, text)
         record["results"].append(entry)
 
     @property
@@ -125,6 +131,14 @@ class Bench(Command):
         title = f"{case.preset}: a training step, batch {case.batch}"
         self._add(text, title, latency_table(times, case.batch, {}))
         return plain(times)
+
+    def _precision(self, case: "Case", text: list[str]) -> dict[str, Any]:
+        from rtdetr_lab.deployment.bench.drifts import HEADER, drifts, plain_drift
+
+        found = drifts(case, self.precision)
+        title = f"{case.preset}, {self.size}²: what lower precision changes in detections"
+        self._add(text, title, [*HEADER, *[one.row(name) for name, one in found.items()]])
+        return {name: plain_drift(one) for name, one in found.items()}
 
     def _nms(self, record: dict[str, Any], text: list[str]) -> None:
         from rtdetr_lab.deployment.bench.nms import bench_nms

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.hooks import RemovableHandle
 
 from rtdetr_lab.deployment.answers import by_sigmoid, found_in, sizes_tensor, tensors_of
 from rtdetr_lab.deployment.bench.subjects import Case, model_of
@@ -27,6 +28,8 @@ from rtdetr_lab.images.decode import decode
 from rtdetr_lab.images.preprocess import Preprocess
 
 PARTS = ("backbone", "encoder", "to_memory", "proposals", "decoder")
+TRAINED = {"proposals": ("proposal_head", "selection")}
+"""What a part is called where the training form has it in several."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +43,10 @@ class Part:
 
 def split(case: Case, dtype: torch.dtype, rounds: int) -> dict[str, Part]:
     """decode, preprocess, the parts of the model, postprocess."""
-    work = _work(case)
+    images = case.images()
+    work = work_of(deploy(model_of(case.preset), same).to(case.device), images)
     model = deploy(model_of(case.preset)).to(case.device)
-    images = case.images().to(dtype, memory_format=torch.channels_last)
+    images = images.to(dtype, memory_format=torch.channels_last)
     packs = case.device == "cpu" and can_pack()
     model = pack(model, images, dtype) if packs else channels_last(model.to(dtype))
     taken: dict[str, list[float]] = defaultdict(list)
@@ -58,12 +62,35 @@ def split(case: Case, dtype: torch.dtype, rounds: int) -> dict[str, Part]:
             _timed(taken["postprocess"], partial(_finish, *answer, sizes))
     order = ("decode", "preprocess", *PARTS, "postprocess")
     medians = {name: statistics.median(taken[name][1:]) for name in order}
-    return {name: Part(medians[name], *work.get(name, (0, 0))) for name in order}
+    counted = {name: work.get(name, (0, 0)) for name in order}
+    size = dtype.itemsize / torch.float32.itemsize
+    return {n: Part(medians[n], flops, int(moved * size)) for n, (flops, moved) in counted.items()}
 
 
-def _work(case: Case) -> dict[str, tuple[int, int]]:
-    model = deploy(model_of(case.preset), same).to(case.device)
-    images = case.images()
+@torch.inference_mode()
+def seconds_of(model: nn.Module, images: Tensor, rounds: int) -> dict[str, float]:
+    """Seconds of every part of a model, in its training or in its deploy form: the least of all
+    rounds, so that what else the machine does meanwhile does not count."""
+    taken: dict[str, list[float]] = {}
+    handles = []
+    for module in {m for part in PARTS for m in modules_of(model, part)}:
+        taken[module] = []
+        handles += _clock(model.get_submodule(module), taken[module])
+    for _ in range(rounds + 1):
+        model(images)
+    for handle in handles:
+        handle.remove()
+    least = {module: min(each[1:]) for module, each in taken.items()}
+    return {part: sum(least[m] for m in modules_of(model, part)) for part in PARTS}
+
+
+def modules_of(model: nn.Module, part: str) -> tuple[str, ...]:
+    """The submodules that make up a part of RT-DETR."""
+    return (part,) if hasattr(model, part) else TRAINED[part]
+
+
+def work_of(model: nn.Module, images: Tensor) -> dict[str, tuple[int, int]]:
+    """FLOPs and bytes moved of every part of a deployed model, before it is packed."""
     moved: dict[str, int] = defaultdict(int)
     counter = FlopCounterMode(display=False, depth=3)
     handles = []
@@ -88,7 +115,7 @@ def _bytes_into(moved: dict[str, int], part: str) -> Callable[[nn.Module, Any, A
     return note
 
 
-def _clock(module: nn.Module, taken: list[float]) -> None:
+def _clock(module: nn.Module, taken: list[float]) -> list[RemovableHandle]:
     started: list[float] = []
 
     def before(module: nn.Module, given: Any) -> None:
@@ -99,8 +126,7 @@ def _clock(module: nn.Module, taken: list[float]) -> None:
         wait()
         taken.append(time.perf_counter() - started.pop())
 
-    module.register_forward_pre_hook(before)
-    module.register_forward_hook(after)
+    return [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
 
 
 def _timed(taken: list[float], run: Callable[[], Any]) -> Any:

@@ -37,15 +37,29 @@ def machine() -> dict[str, Any]:
 
 
 def latency_table(times: Mapping[str, Times], batch: int, peaks: Mapping[str, float]) -> list[str]:
-    """Markdown: median, spread, ratio to transformers eager, pictures per second, memory."""
+    """Markdown: median, spread, ratio to transformers eager, pictures per second, memory. In bold
+    the fastest of ours in each precision: the backend to take."""
+    best = set(best_of_ours(times).values())
     base = times[BASE].median if BASE in times else None
     rows = ["| | median ms | ± | ratio | pictures/s | peak MB |", "|---|---|---|---|---|---|"]
     for name, t in sorted(times.items(), key=lambda item: item[1].median):
         ratio = f"{t.median / base:.2f}" if base else "–"
         peak = f"{peaks[name]:.0f}" if name in peaks else "–"
         cells = [f"{t.median * 1e3:.1f}", f"{t.spread:.0%}", ratio, f"{batch / t.median:.1f}", peak]
-        rows.append(f"| {name} | {' | '.join(cells)} |")
+        rows.append(f"| {f'**{name}**' if name in best else name} | {' | '.join(cells)} |")
     return rows
+
+
+def best_of_ours(times: Mapping[str, Times]) -> dict[str, str]:
+    """Per precision the fastest subject that is ours; nothing where there is only one."""
+    ours = [name for name in times if name.startswith("ours")]
+    kinds = {name: next((k for k in ("bf16", "fp16") if k in name), "fp32") for name in ours}
+    found = {}
+    for kind in dict.fromkeys(kinds.values()):
+        rivals = [name for name in ours if kinds[name] == kind]
+        if len(rivals) > 1:
+            found[kind] = min(rivals, key=lambda name: times[name].median)
+    return found
 
 
 def parts_table(parts: Mapping[str, Part], top: Ceilings) -> list[str]:

@@ -6,14 +6,14 @@ limit to what it takes says how much is left to gain without computing less.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from rtdetr_lab.deployment.bench.parts import PARTS, Part
 from rtdetr_lab.deployment.bench.timing import CLOCKS, interleaved
+from rtdetr_lab.viz.speed import roofline
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Ceilings:
     bytes: float
 
     def limit(self, part: Part) -> float:
-        """The least time a part can take, in seconds."""
+        """The least time a part can take, in seconds: Eq. 17.1."""
         return max(part.flops / self.flops, part.bytes / self.bytes)
 
 
@@ -48,16 +48,8 @@ def draw(parts: Mapping[str, Part], top: Ceilings, path: Path) -> Path:
     """The picture: FLOP per byte against FLOP/s, both logarithmic."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes: Any = figure.subplots()
-    ridge = top.flops / top.bytes
-    edges = [ridge / 30, ridge, ridge * 30]
-    axes.loglog(edges, [min(top.flops, e * top.bytes) for e in edges], color="0.4")
-    for name in PARTS:
-        part = parts[name]
-        x, y = part.flops / max(part.bytes, 1), part.flops / part.seconds
-        axes.plot(x, y, "o")
-        axes.annotate(name, (x, y), xytext=(4, 4), textcoords="offset points")
-    axes.set(xlabel="FLOP per byte", ylabel="FLOP/s", title="Roofline of the deployed model")
-    figure.savefig(path, dpi=120)
+    axes = Figure(figsize=(7.0, 3.6), layout="compressed").subplots()
+    roofline({name: astuple(parts[name]) for name in PARTS}, top.flops, top.bytes, axes)
+    axes.set_title("Roofline of the deployed model")
+    axes.figure.savefig(path, dpi=120)
     return path

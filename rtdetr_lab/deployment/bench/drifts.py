@@ -1,0 +1,52 @@
+"""# Drifts: what lower precision changes in what is found, for every backend that has one
+
+The shapes world, validation pictures. nano was trained on it, and finds. The others have random
+weights whose answers spread (`spread.py`): no trained model is as near to every threshold, so that
+is about as bad as it gets.
+"""
+
+import copy
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from rtdetr_lab.data.shapes import DEFAULT, VAL, draw
+from rtdetr_lab.deployment.bench.spread import spread
+from rtdetr_lab.deployment.bench.subjects import Case, model_of
+from rtdetr_lab.deployment.fastest import offered
+from rtdetr_lab.deployment.precision import HEADER, Drift, drift
+from rtdetr_lab.errors import MissingExtraError
+
+__all__ = ["HEADER", "drifts", "plain_drift"]
+
+
+def drifts(case: Case, count: int, threshold: float = 0.5) -> dict[str, Drift]:
+    """Per lower precision of the device, what it changes on the first `count` pictures."""
+    model, pictures = opinionated(case), [draw(DEFAULT, VAL, i).image for i in range(count)]
+    run = partial(drift, model, pictures, case.size, device=case.device, threshold=threshold)
+    half = [torch.bfloat16] if case.device == "cpu" else [torch.bfloat16, torch.float16]
+    found = {}
+    for choice in offered(case.device, half):
+        try:
+            found[choice.name] = run(dtype=choice.dtype, backend=choice.backend)
+        except MissingExtraError:
+            continue
+    return found
+
+
+def opinionated(case: Case) -> nn.Module:
+    """A model that finds something: nano as it was trained, or random weights that spread."""
+    if case.preset == "nano":
+        from rtdetr_lab.checkpoints.load import load_pretrained
+
+        return load_pretrained("nano")
+    return spread(copy.deepcopy(model_of(case.preset)))
+
+
+def plain_drift(found: Drift) -> dict[str, Any]:
+    """For the JSON record."""
+    counts = {k: v for k, v in vars(found).items() if isinstance(v, int | float)}
+    shift, change = (v.max().item() if len(v) else 0.0 for v in (found.shifts, found.changes))
+    return {**counts, "max_shift_px": shift, "max_score_change": change}

@@ -1,0 +1,120 @@
+r"""# Fastest: which backend, on this machine, for this model
+
+    found = fastest(model, size=(640, 640), batch=1)
+    print(found)                        # what was measured, the fastest first
+    engine = found.engine               # ready to be called
+
+Who is ahead depends on the processor, the picture size, the batch and the model, and the distance
+is often small. So nothing is guessed: every backend that is installed gets an engine, and all run a
+few interleaved rounds on the sizes and the batch that are asked for. A runtime that is not
+installed is named in the table; with the extra [export] there are two more to choose from.
+
+Half precision is not exact: `precision.py` says what it changes in detections. Give
+`dtypes=(torch.float32,)` to leave it out.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from rtdetr_lab.config import require
+from rtdetr_lab.deployment.backends import Backend, OnnxRuntime, OpenVINO, PyTorch
+from rtdetr_lab.deployment.bench.timing import CLOCKS, Subject, Times, interleaved
+from rtdetr_lab.deployment.engine import Engine
+from rtdetr_lab.errors import MissingExtraError
+from rtdetr_lab.notation import Size
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A backend and a precision, and what they are called."""
+
+    name: str
+    backend: Backend
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True)
+class Fastest:
+    """The engine that won, what it is, and what all of them took; printed as a table."""
+
+    engine: Engine
+    name: str
+    times: dict[str, Times]
+    missing: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        best = self.times[self.name].median
+        rows = ["| | median ms | ± | to the fastest |", "|---|---|---|---|"]
+        for name, t in sorted(self.times.items(), key=lambda item: item[1].median):
+            shown = f"**{name}**" if name == self.name else name
+            cells = [shown, f"{t.median * 1e3:.1f}", f"{t.spread:.0%}", f"{t.median / best:.2f}"]
+            rows.append(f"| {' | '.join(cells)} |")
+        return "\n".join(rows + [f"| {name} | {why} | | |" for name, why in self.missing.items()])
+
+
+def offered(
+    device: torch.device | str, dtypes: Sequence[torch.dtype] = (torch.float32, torch.bfloat16)
+) -> list[Choice]:
+    """What can run on a device in these precisions, installed or not."""
+    found = []
+    on_cpu = torch.device(device).type == "cpu"
+    for dtype in dtypes:
+        kind = NAMES.get(dtype, str(dtype).removeprefix("torch."))
+        if on_cpu:
+            found.append(Choice(f"PyTorch {kind}", PyTorch(), dtype))
+        else:
+            graphed = PyTorch(graphed=True), PyTorch(compiled=True, graphed=True)
+            found.append(Choice(f"PyTorch {kind}, graph", graphed[0], dtype))
+            found.append(Choice(f"PyTorch {kind}, compiled, graph", graphed[1], dtype))
+        if on_cpu and dtype == torch.float32:
+            found.append(Choice(f"onnxruntime {kind}", OnnxRuntime(), dtype))
+        if on_cpu and dtype in (torch.float32, torch.bfloat16):
+            found.append(Choice(f"OpenVINO {kind}", OpenVINO(), dtype))
+    return found
+
+
+def fastest(
+    model: nn.Module,
+    size: Size | Sequence[Size] = (640, 640),
+    batch: int | Sequence[int] = 1,
+    dtypes: Sequence[torch.dtype] = (torch.float32, torch.bfloat16),
+    device: torch.device | str | None = None,
+    *,
+    rounds: int = 5,
+    choices: Sequence[Choice] | None = None,
+    **more: Any,
+) -> Fastest:
+    """An `Engine` on the backend that answers soonest here; all other arguments are the engine's.
+
+    Measured is one call per size with the largest batch. Raises `ConfigError` where nothing is
+    left to choose from.
+    """
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    engines: dict[str, Engine] = {}
+    missing: dict[str, str] = {}
+    for choice in offered(device, dtypes) if choices is None else choices:
+        given = {**more, "backend": choice.backend}
+        try:
+            engines[choice.name] = Engine(model, size, batch, choice.dtype, device, **given)
+        except MissingExtraError as error:
+            missing[choice.name] = error.what
+    left = ", ".join(missing) or "nothing"
+    require(engines, "choices", f"{left} can run here", "install a runtime, or name a precision")
+    times = interleaved({n: _call(e) for n, e in engines.items()}, rounds, clock=CLOCKS["wall"])
+    name = min(times, key=lambda n: times[n].median)
+    return Fastest(engines[name], name, times, missing)
+
+
+NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
+
+
+def _call(engine: Engine) -> Subject:
+    """Noise through every size: what is seen does not change how long it takes."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(engine.batches[-1], 3, *size) for size in engine.sizes]
+    given = [torch.rand(shape, generator=generator).to(engine.device) for shape in shapes]
+    return lambda: [engine.answer(images) for images in given]

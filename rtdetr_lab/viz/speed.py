@@ -1,0 +1,140 @@
+r"""# Speed: where the time goes, and how much of it has to
+
+| figure       | shows                                                                          |
+|--------------|--------------------------------------------------------------------------------|
+| `part_bars`  | the time of several forms of a model, part by part, on one axis                |
+| `time_lines` | times over what they depend on; what does not depend on it is a level line     |
+| `roofline`   | work per byte against work per second, below the ceilings of the machine       |
+
+A roofline (Williams et al. 2009) has two edges. What moves many bytes for little work can be no
+faster than the machine copies, and lies below the slope; what computes much with each byte lies
+below the level line of its matrix products. How far below is what is left to gain.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rtdetr_lab.config import require
+from rtdetr_lab.viz.canvas import new_axes, page_of
+from rtdetr_lab.viz.palette import text_on
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+"""A second difference beside the colour."""
+
+WIDE = 0.09
+"""From this share of the axis on, a segment has room for its number."""
+
+
+def part_bars(
+    forms: Mapping[str, Mapping[str, float]], unit: str = "ms", ax: "Axes | None" = None
+) -> "Axes":
+    """A horizontal bar per form, a segment per part, the sum behind it; `forms` maps a form to its
+    parts, all with the same ones."""
+    kinds = {tuple(parts) for parts in forms.values()}
+    require(len(kinds) == 1, "forms", "have different parts", "give every form the same ones")
+    (names,) = kinds
+    ax = new_axes(ax, 0.9 + 0.45 * len(forms))
+    page = page_of(ax)
+    longest = max(sum(parts.values()) for parts in forms.values())
+    for y, parts in enumerate(forms.values()):
+        left = 0.0
+        for i, name in enumerate(names):
+            color, value = page.color(i), parts[name]
+            label = name if y == 0 else None
+            ax.barh(y, value, 0.7, left, color=color, edgecolor=page.background, label=label)
+            if value > WIDE * longest:
+                style = {"ha": "center", "va": "center", "fontsize": 8, "color": text_on(color)}
+                ax.text(left + value / 2, y, f"{value:.1f}", **style)
+            left += value
+        place = {"xytext": (5, 0), "textcoords": "offset points", "va": "center", "fontsize": 8}
+        ax.annotate(f"{left:.1f}", (left, y), color=page.ink, weight="bold", **place)
+    ax.set_yticks(range(len(forms)), list(forms), fontsize=8)
+    ax.invert_yaxis()
+    ax.set(xlabel=unit, xlim=(0, 1.1 * longest))
+    ax.spines[["top", "right"]].set_visible(False)
+    columns = min(len(names), 5)
+    ax.legend(
+        fontsize=8, frameon=False, ncols=columns, loc="lower center", bbox_to_anchor=(0.45, 1)
+    )
+    return ax
+
+
+def time_lines(
+    x: Sequence[float | int],
+    lines: Mapping[str, Sequence[float | int]],
+    xlabel: str,
+    ylabel: str = "ms",
+    ax: "Axes | None" = None,
+) -> "Axes":
+    """A line per name over `x`, both axes logarithmic, each named where it ends."""
+    wrong = [name for name, values in lines.items() if len(values) != len(x)]
+    require(not wrong, "lines", f"{wrong} have not {len(x)} values", "give one per x")
+    ax = new_axes(ax, 3.0)
+    page = page_of(ax)
+    for i, (name, values) in enumerate(lines.items()):
+        style = {"color": page.color(i), "marker": MARKERS[i % len(MARKERS)], "markersize": 5}
+        ax.loglog(x, values, label=name, linewidth=1.6, **style)
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    ax.set_xticks(list(x), [f"{value:,g}" for value in x])
+    ax.set_xticks([], minor=True)
+    _plain_numbers(ax.yaxis)
+    ax.grid(color=page.muted, alpha=0.25)
+    _key_beside(ax)
+    return ax
+
+
+def roofline(
+    parts: Mapping[str, tuple[float, float | int, float | int]],
+    flops: float,
+    bytes: float,
+    ax: "Axes | None" = None,
+) -> "Axes":
+    """Every part (seconds, FLOPs, bytes moved) below the ceilings: FLOP/s of matrix products,
+    bytes/s of copies. A thin line leads from each to its limit."""
+    require(parts, "parts", "are empty", "give at least one")
+    ax = new_axes(ax, 3.6)
+    page, ridge = page_of(ax), flops / bytes
+    reach = [work / max(moved, 1) for _, work, moved in parts.values()]
+    low, high = min([*reach, ridge]) / 3, max([*reach, ridge]) * 3
+    roof = [(x, min(flops, x * bytes) / 1e9) for x in (low, ridge, high)]
+    ax.loglog(*zip(*roof, strict=True), color=page.ink, linewidth=2, solid_joinstyle="miter")
+    done = [work / seconds / 1e9 for seconds, work, _ in parts.values()]
+    bottom = min([*done, roof[0][1]]) / 2.5
+    ax.fill_between([x for x, _ in roof], bottom, [y for _, y in roof], color=page.muted, alpha=0.1)
+    for i, (name, (seconds, work, moved)) in enumerate(parts.items()):
+        x, y = work / max(moved, 1), work / seconds / 1e9
+        limit = min(flops, x * bytes) / 1e9
+        color, label = page.color(i), f"{name}: {y / limit:.0%} of its limit"
+        ax.plot([x, x], [y, limit], color=color, linewidth=1, linestyle=":")
+        marker = MARKERS[i % len(MARKERS)]
+        ax.plot(x, y, marker, color=color, markersize=8, markeredgecolor=page.ink, label=label)
+    said = {"textcoords": "offset points", "fontsize": 8, "color": page.ink}
+    products = f"matrix products: {flops / 1e9:.0f} GFLOP/s"
+    ax.annotate(products, (high, flops / 1e9), xytext=(-4, 5), ha="right", **said)
+    middle = (low * ridge) ** 0.5
+    ax.annotate(
+        f"copies:\n{bytes / 1e9:.0f} GB/s", (middle, middle * bytes / 1e9), xytext=(9, -24), **said
+    )
+    ax.set(xlabel="FLOP per byte moved", ylabel="GFLOP/s", xlim=(low, high))
+    ax.set_ylim(bottom, 2.2 * max([*done, flops / 1e9]))
+    _plain_numbers(ax.xaxis)
+    _plain_numbers(ax.yaxis)
+    _key_beside(ax)
+    return ax
+
+
+def _plain_numbers(axis: Any) -> None:
+    """1, 2, 5, 10 … on a logarithmic axis, and none of them as a power."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _key_beside(ax: "Axes") -> None:
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))

@@ -1,0 +1,138 @@
+"""The fastest backend is measured, and what it costs in detections is said."""
+
+import numpy as np
+import pytest
+import torch
+from small import shaken, small
+
+from rtdetr_lab.deployment import fastest as choosing
+from rtdetr_lab.deployment.backends import OnnxRuntime, PyTorch
+from rtdetr_lab.deployment.bench.timing import Times
+from rtdetr_lab.deployment.engine import Engine
+from rtdetr_lab.deployment.fastest import Choice, fastest, offered
+from rtdetr_lab.deployment.precision import HEADER, drift, drift_of
+from rtdetr_lab.detections import Classes, Detections
+from rtdetr_lab.errors import ConfigError, MissingExtraError
+from rtdetr_lab.images.postprocess import Found
+
+SIZE = (96, 64)
+TINY = {"encoder.aifi": None, "decoder.num_layers": 1, "selection.num_queries": 5}
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return shaken(small(TINY).build()).eval()
+
+
+def test_what_is_offered_depends_on_device_and_precision():
+    names = [c.name for c in offered("cpu")]
+    assert names == [
+        "PyTorch fp32",
+        "onnxruntime fp32",
+        "OpenVINO fp32",
+        "PyTorch bf16",
+        "OpenVINO bf16",
+    ]
+    assert [c.name for c in offered("cpu", [torch.float64])] == ["PyTorch float64"]
+    on_gpu = offered("cuda", [torch.float16])
+    assert [c.name for c in on_gpu] == ["PyTorch fp16, graph", "PyTorch fp16, compiled, graph"]
+    assert all(c.backend.graphed for c in on_gpu)
+
+
+def test_the_least_median_wins_and_the_table_says_so(model, monkeypatch):
+    taken = {"PyTorch fp32": (3.0, 1.0, 9.0), "PyTorch bf16": (2.0, 2.0, 2.0)}
+    asked = []
+
+    def rounds_of(subjects, rounds, *, clock):
+        asked.append((list(subjects), rounds))
+        for run in subjects.values():
+            assert [len(rows) for rows in run()] == [2], "a call of the largest batch, per size"
+        return {name: Times(taken[name]) for name in subjects}
+
+    monkeypatch.setattr(choosing, "interleaved", rounds_of)
+    choices = [c for c in offered("cpu") if c.name in taken]
+    found = fastest(model, SIZE, (1, 2), device="cpu", rounds=3, choices=choices, threshold=0.1)
+    assert asked == [(["PyTorch fp32", "PyTorch bf16"], 3)]
+    assert found.name == "PyTorch bf16"
+    assert found.engine.buckets[SIZE].plan.dtype == torch.bfloat16
+    assert found.engine.threshold == 0.1
+    assert str(found).splitlines()[2:] == [
+        "| **PyTorch bf16** | 2000.0 | 0% | 1.00 |",
+        "| PyTorch fp32 | 3000.0 | 67% | 1.50 |",
+    ]
+
+
+def test_a_runtime_that_is_missing_is_named_and_the_others_run(model):
+    class Missing:
+        def build(self, model, plan):
+            raise MissingExtraError("warp", "is not installed", "buy one")
+
+    choices = [Choice("warp", Missing(), torch.float32), *offered("cpu", [torch.float32])[:1]]
+    found = fastest(model, SIZE, device="cpu", rounds=1, choices=choices)
+    assert found.name == "PyTorch fp32"
+    assert "| warp | is not installed | | |" in str(found)
+    assert found.engine(np.zeros((50, 40, 3), np.uint8), threshold=0.0).scores.numel() == 5
+    with pytest.raises(ConfigError, match="warp can run here"):
+        fastest(model, SIZE, device="cpu", choices=choices[:1])
+
+
+@pytest.mark.full
+def test_all_that_are_installed_run_and_the_winner_answers_as_the_model(model):
+    pytest.importorskip("openvino", reason="runs with the extra [export]")
+    found = fastest(model, SIZE, device="cpu", rounds=2, dtypes=[torch.float32])
+    assert set(found.times) == {"PyTorch fp32", "onnxruntime fp32", "OpenVINO fp32"}
+    images = torch.rand(1, 3, *SIZE)
+    plain = Engine(model, SIZE, device="cpu", backend=PyTorch()).answer(images)
+    assert (found.engine.answer(images) - plain).abs().max() <= 1e-2
+    assert isinstance(offered("cpu")[1].backend, OnnxRuntime)
+
+
+def answer(*rows):
+    """Detections of (left, top, right, bottom, score, label)."""
+    table = torch.tensor(rows, dtype=torch.float32).reshape(-1, 6)
+    found = Found(table[:, :4], table[:, 4], table[:, 5].long(), torch.arange(len(table)))
+    return Detections.of(found, (100, 100), Classes.unnamed(3), "", None)
+
+
+BOX = (10, 10, 30, 30)
+
+
+def test_a_pair_is_matched_by_box_and_its_differences_are_measured():
+    exact = answer((*BOX, 0.9, 1), (60, 60, 80, 80, 0.8, 2), (*BOX, 0.2, 0))
+    other = answer((60, 60, 80, 83, 0.7, 2), (10.5, 10, 30, 30, 0.85, 0), (*BOX, 0.1, 1))
+    found = drift_of([(exact, other)], 0.5)
+    assert (found.kept, found.sunk, found.risen, found.gone, found.new) == (2, 0, 0, 0, 0)
+    assert found.relabelled == 1
+    assert found.shifts.tolist() == pytest.approx([0.5, 3.0])
+    assert found.changes.tolist() == pytest.approx([0.05, 0.1])
+    assert found.row("x") == "| x | 1 | 2 | 2 | 0 / 0 | 0 / 0 | 1 | 0.50 / 3.00 | 0.0500 / 0.1000 |"
+    assert found.row("").count("|") == HEADER[0].count("|") == HEADER[1].count("|")
+
+
+def test_crossing_the_threshold_is_not_coming_and_going():
+    exact = answer((*BOX, 0.51, 1), (60, 60, 80, 80, 0.4, 2), (0, 80, 9, 99, 0.9, 0))
+    other = answer((*BOX, 0.49, 1), (60, 60, 80, 80, 0.6, 2), (80, 0, 99, 9, 0.9, 0))
+    found = drift_of([(exact, other), (answer(), answer())], 0.5)
+    assert (found.sunk, found.risen, found.gone, found.new, found.kept) == (1, 1, 1, 1, 0)
+    assert found.exact == 2
+    assert found.pictures == 2
+
+
+def test_two_labels_for_one_box_find_each_their_own():
+    both = answer((*BOX, 0.8, 1), (*BOX, 0.7, 2))
+    found = drift_of([(both, answer((*BOX, 0.8, 2), (*BOX, 0.7, 1)))], 0.5)
+    assert found.relabelled == 0
+    assert drift_of([(answer(), answer())], 0.5).row("none").endswith("| 0.0000 / 0.0000 |")
+
+
+def test_double_precision_finds_what_single_does_and_bfloat16_nearly(model):
+    rng = np.random.default_rng(0)
+    frames = [rng.integers(0, 256, (80, 60, 3), dtype=np.uint8) for _ in range(3)]
+    threshold = Engine(model, SIZE, device="cpu")(frames[0], 0.0).scores.median().item()
+    same = drift(model, frames, SIZE, torch.float64, "cpu", threshold=threshold)
+    assert same.exact > 0
+    assert same.kept == same.exact
+    assert same.shifts.max() < 1e-2
+    rounded = drift(model, frames, SIZE, torch.bfloat16, "cpu", threshold=threshold)
+    assert same.changes.max() < rounded.changes.max() < 0.1
