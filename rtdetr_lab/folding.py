@@ -60,7 +60,7 @@ class ConvAct(nn.Module):
 
 
 def fold(conv: nn.Conv2d, norm: nn.Module) -> nn.Conv2d | None:
-    """One convolution for both, or None where the norm is not constant and affine."""
+    """One convolution for both (Eq. 17.2), or None where the norm is not constant and affine."""
     if not isinstance(norm, ChannelNorm) or not isinstance(norm.weight, Tensor):
         return None
     factor = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()

@@ -74,6 +74,7 @@ def test_a_live_norm_that_follows_the_picture_is_left_alone():
 
 
 def test_a_norm_folds_into_the_convolution_before_it():
+    """Eq. 17.2."""
     block = lively(ConvNormAct(3, 4, 3, stride=2, act=torch.tanh)).double().eval()
     x = torch.randn(2, 3, 9, 7).double()
     assert (block.fuse()(x) - block(x)).abs().max() <= 1e-12
@@ -213,6 +214,7 @@ def test_bags_read_what_the_samplers_read(shapes, points, spread):
 @torch.no_grad()
 @pytest.mark.parametrize("sampler", [Bilinear(), Discrete()], ids=repr)
 def test_reading_first_and_projecting_later_is_the_same(sampler):
+    """Eq. 17.3."""
     cfg = small({"decoder.sampler": sampler})
     model = deploy(rebuilt(cfg))
     layer = model.decoder.layers[0]

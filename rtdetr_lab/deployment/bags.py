@@ -111,7 +111,7 @@ def bagged(sampler: Sampler) -> Sampler:
 
 
 class GatherFirst(DeformableAttention):
-    """The same module, projecting what was read instead of everything that could be."""
+    """The same module, projecting what was read instead of everything that could be: Eq. 17.3."""
 
     value_weight: Tensor
     value_bias: Tensor
