@@ -157,6 +157,29 @@ def test_a_stream_reads_a_little_ahead_and_stops_with_its_reader(model, frames):
     assert not [t for t in threading.enumerate() if t.name.startswith("read-ahead")]
 
 
+def test_the_next_frame_is_read_while_this_one_is_computed(model, frames):
+    """Computing the first waits for the second to be read: without overlap, for ever."""
+    read = [threading.Event() for _ in frames]
+
+    def source():
+        for event, frame in zip(read, frames, strict=True):
+            event.set()
+            yield frame
+
+    engine = Engine(model, SIZE, 1, device="cpu")
+    (bucket,) = engine.buckets.values()
+    computed, compute = [], bucket.run
+
+    def run(images):
+        waited_for = min(len(computed) + 1, len(frames) - 1)
+        computed.append(read[waited_for].wait(timeout=20))
+        return compute(images)
+
+    bucket.run = run
+    assert len(list(engine.stream(source()))) == len(frames)
+    assert computed == [True] * len(frames)
+
+
 def test_an_error_of_the_source_itself_arrives(model, frames):
     def broken():
         yield frames[0]
