@@ -1,6 +1,8 @@
 # Every target sets up what it needs: python3 (3.11 or newer) and make are enough.
 PYTHON ?= python3
 BIN := .venv/bin
+# Whole files per worker, the longest first; each wants about 3 GiB.
+WORKERS := -n auto --maxprocesses=4 --dist=loadgroup --no-loadscope-reorder
 
 .PHONY: demo test test-full lint notebooks docs figures campaign
 
@@ -8,11 +10,11 @@ demo: .venv/core  ## detect on a sample picture, and check against the oracle wh
 	$(BIN)/rtdetr-lab demo
 
 test: lint  ## the cut of the test matrix: at most 20 minutes on 2 cores, install included
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q $(WORKERS)
 	$(BIN)/pytest -q -o addopts=-ra tests/unhooked
 
 test-full: lint  ## all sizes, all shapes, all seeds
-	$(BIN)/pytest -q --full
+	$(BIN)/pytest -q $(WORKERS) --full
 	$(BIN)/pytest -q -o addopts=-ra tests/unhooked --full
 
 lint: .venv/dev  ## style, formatting, types

@@ -17,7 +17,15 @@ def pytest_addoption(parser):
     parser.addoption("--full", action="store_true", help="run the full matrix, not only the cut")
 
 
+NOTEBOOKS = ("test_notebooks.py", "test_site.py", "test_site_in_browser.py")
+"""These share one execution of the notebooks, which takes minutes: together, and first."""
+
+
 def pytest_collection_modifyitems(config, items):
+    items.sort(key=lambda item: item.path.name not in NOTEBOOKS)
+    for item in items:  # a worker takes whole files (`pytest -n`)
+        group = "notebooks" if item.path.name in NOTEBOOKS else item.path.name
+        item.add_marker(pytest.mark.xdist_group(group))
     if config.getoption("--full"):
         return
     skip = pytest.mark.skip(reason="full matrix; runs in `make test-full` (pytest --full)")
@@ -28,7 +36,10 @@ def pytest_collection_modifyitems(config, items):
 
 def pytest_configure(config):
     # Two cores is what the budgets are written for; OMP_NUM_THREADS asks for another number.
-    if "OMP_NUM_THREADS" not in os.environ:
+    if "PYTEST_XDIST_WORKER" in os.environ:  # the others have the other cores
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    elif "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(min(2, os.cpu_count() or 1))
 
 
