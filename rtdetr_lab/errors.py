@@ -61,5 +61,9 @@ class MissingExtraError(LabError, ImportError):
     """An optional dependency is needed; the remedy names the extra that brings it."""
 
 
+class OutputError(LabError, OSError):
+    """A result that cannot be written: no room, no permission, or no such place."""
+
+
 class TrainingError(LabError, RuntimeError):
     """A training run that cannot start, go on, or be resumed without giving a wrong answer."""

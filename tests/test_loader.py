@@ -57,6 +57,16 @@ def test_so_does_one_that_dies_during_an_evaluation():
         list(in_order(Cells(deadly=5), 2, num_workers=1))
 
 
+def test_where_no_memory_can_be_shared_nobody_waits_for_it(monkeypatch):
+    def refused(tensor):
+        raise RuntimeError("unable to open shared memory object </torch_1>: Read-only file system")
+
+    monkeypatch.setattr(torch.Tensor, "share_memory_", refused)
+    with pytest.raises(TrainingError, match=r"loader: cannot start .*Read-only.*; give them a wri"):
+        list(stream(Cells(), num_workers=1))
+    assert next(stream(Cells(), num_workers=0))
+
+
 def test_the_death_of_a_worker_does_not_interrupt_a_step():
     """torch would raise wherever the main process is; here it is heard at the next batch."""
     before = signal.getsignal(signal.SIGCHLD)

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from rtdetr_lab.commands.base import DONE, FAILED, USAGE, Command, complain, one_line_of, say
+from rtdetr_lab.commands.base import (
+    DONE,
+    FAILED,
+    USAGE,
+    Command,
+    complain,
+    one_line_of,
+    say,
+    write_result,
+    writing,
+)
 from rtdetr_lab.commands.pictures import ResultNames, gather, image_ids
 from rtdetr_lab.config import require
 from rtdetr_lab.errors import ImageError
@@ -63,16 +73,14 @@ class Detect(Command):
         paths = gather(self.images, leave_out=self.out)[: self.limit]
         ids = image_ids(paths, self.annotations) if self.coco else [0] * len(paths)
         detector = self._detector()
-        self.out.mkdir(parents=True, exist_ok=True)
+        with writing(self.out):
+            self.out.mkdir(parents=True, exist_ok=True)
         report = Report(ResultNames(self.out))
-        for path, image_id, result in zip(paths, ids, self._each(detector, paths), strict=True):
-            if isinstance(result, ImageError):
-                complain(result)
-                report.unread.append({"image": str(path), "problem": str(result)})
-            else:
-                self._keep(report, path, result)
-                report.coco += result.to_coco(image_id) if self.coco else []
-        self._write(report, detector)
+        try:
+            for path, image_id, result in zip(paths, ids, self._each(detector, paths), strict=True):
+                self._take(report, path, image_id, result)
+        finally:  # after Ctrl-C, too: what is done is done
+            self._write(report, detector)
         return FAILED if report.unread else DONE
 
     def _detector(self) -> "Detector":
@@ -100,11 +108,23 @@ class Detect(Command):
                 yield result
                 bar.update()
 
+    def _take(
+        self, report: "Report", path: Path, image_id: int, result: "Detections | ImageError"
+    ) -> None:
+        if isinstance(result, ImageError):
+            complain(result)
+            report.unread.append({"image": str(path), "problem": str(result)})
+        else:
+            self._keep(report, path, result)
+            report.coco += result.to_coco(image_id) if self.coco else []
+
     def _keep(self, report: "Report", path: Path, found: "Detections") -> None:
         row = found.to_json()
         line = f"{path}: {summary(found)}"
         if self.pictures:
-            target = found.save(report.names(path))
+            target = report.names(path)
+            with writing(target):
+                found.save(target)
             row["annotated"] = str(target)
             line += f" → {target}"
         report.images.append(row)
@@ -120,11 +140,10 @@ class Detect(Command):
         }
         target = self.out / "detections.json"
         text = json.dumps(tree, ensure_ascii=False, indent=1)
-        target.write_text(text + "\n", encoding="utf8")
+        write_result(target, text + "\n")
         say(f"{len(report.images)} done, {len(report.unread)} not read → {target}", aside=self.json)
         if self.coco:
-            self.coco.parent.mkdir(parents=True, exist_ok=True)
-            self.coco.write_text(json.dumps(report.coco) + "\n", encoding="utf8")
+            write_result(self.coco, json.dumps(report.coco) + "\n")
             say(f"{len(report.coco)} rows in COCO's format → {self.coco}", aside=self.json)
         if self.json:
             print(text)

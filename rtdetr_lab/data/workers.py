@@ -1,12 +1,13 @@
 """# Workers: what happens to those who load ahead
 
-Batches are made in other processes, and three things go wrong there:
+Batches are made in other processes, and four things go wrong there:
 
 | in a worker                    | without this file                 | with it              |
 |--------------------------------|-----------------------------------|----------------------|
 | an error of ours               | wrapped: its type is lost         | raised as it was     |
 | any other error on one picture | a traceback that names no picture | names the picture    |
 | it dies (memory, `kill -9`)    | an error in the middle of a step  | raised for the batch |
+| there is no /dev/shm           | an error about a semaphore        | says what to do      |
 
 Errors travel as values (`caught`) and are raised where a batch is asked for (`loaded`).
 """
@@ -19,6 +20,8 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from multiprocessing import active_children
 from typing import Any, TypeVar
+
+import torch
 
 from rtdetr_lab.errors import LabError, TrainingError
 
@@ -50,7 +53,7 @@ def loaded(loader: Iterable[Any]) -> Iterator[Any]:
     """What a `DataLoader` yields. Raises an error that arrives as a value, and `TrainingError` when
     a worker has died; which takes up to five seconds to notice."""
     others = set(active_children())
-    batches = _started(loader)
+    batches = _ready(loader)
     workers = [p for p in active_children() if p not in others]
     # At the end of Python its processes are asked to stop and waited for; ours may not listen.
     stop = partial(_kill, workers)
@@ -88,6 +91,19 @@ def _next(batches: Iterator[Any]) -> tuple[Any, str | None]:
 def _kill(workers: list[Any]) -> None:
     for worker in workers:
         worker.kill()
+
+
+def _ready(loader: Any) -> Iterator[Any]:
+    """The iterator, once it is sure that workers can hand over what they load: their locks, and
+    the pictures, go through shared memory."""
+    try:
+        if getattr(loader, "num_workers", 0):
+            torch.zeros(1).share_memory_()
+        return _started(loader)
+    except (OSError, RuntimeError) as error:
+        what = f"cannot start processes that load pictures ({_first_line(error)})"
+        remedy = "give them a writable /dev/shm, or load here: num_workers=0"
+        raise TrainingError("loader", what, remedy) from error
 
 
 def _started(loader: Iterable[Any]) -> Iterator[Any]:
