@@ -3,19 +3,40 @@
 `make campaign` runs all of it and writes docs/results/reliability.md.
 """
 
+import ast
 import json
+import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
+TESTS = Path(__file__).parent
 RUN = Path(__file__).parent / "campaign" / "run.py"
 
 CUT = {"pictures": 500, "coco": 300, "voc": 100, "yolo": 100, "safetensors": 300, "pth": 300}
 CUT |= {"config": 300, "bits": 200, "hostile": 100, "foreign": 100}
 FULL = {"pictures": 10_000, "coco": 6_000, "voc": 2_000, "yolo": 2_000, "safetensors": 10_000}
 FULL |= {"pth": 3_000, "config": 2_000, "bits": 2_000, "hostile": 350, "foreign": 1_000}
+
+
+@pytest.fixture
+def part(monkeypatch):
+    """A module of the campaign, by name; its folder is no package."""
+    monkeypatch.syspath_prepend(str(RUN.parent))
+    return import_module
+
+
+def program(script, out, *words):
+    """What a program of the campaign wrote."""
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
+    command = [sys.executable, str(TESTS / script), *map(str, words), "--out", str(out)]
+    env["PYTHONPATH"] = str(TESTS.parent)
+    run = subprocess.run(command, capture_output=True, text=True, timeout=3600, env=env)
+    assert out.exists(), run.stdout[-2000:] + run.stderr[-2000:]
+    return json.loads(out.read_text(encoding="utf8"))
 
 
 def campaign(name, count, out, seed=0):
@@ -40,11 +61,10 @@ def test_the_whole_campaign(name, tmp_path):
     assert campaign(name, FULL[name], tmp_path / "tally.json")["wrong"] == []
 
 
-def test_a_silent_wrong_answer_would_be_counted():
+def test_a_silent_wrong_answer_would_be_counted(part):
     """The judge itself: one good case, one bad, one that raises something of its own."""
-    sys.path.insert(0, str(RUN.parent))
-    from tally import Wrong, run
-
+    tally = part("tally")
+    Wrong, run = tally.Wrong, tally.run
     answers = iter(["warm-up", "read", Wrong("other pixels"), ZeroDivisionError("oh"), "read"])
 
     def case(rng):
@@ -57,3 +77,78 @@ def test_a_silent_wrong_answer_would_be_counted():
     assert tally.outcomes == {"read": 2, "WRONG": 2}
     assert "other pixels" in tally.wrong[0]
     assert "ZeroDivisionError" in tally.wrong[1]
+
+
+# --- kills and surroundings (of training: test_training_kill.py; of studies: test_ablations.py) ---
+
+
+@pytest.mark.parametrize("count", [3, pytest.param(200, marks=pytest.mark.full)])
+def test_a_save_that_is_killed_leaves_the_old_model_or_the_new_one(tmp_path, count):
+    seen = program("kill_saves.py", tmp_path / "s.json", "--count", count, "--first", 1)
+    assert seen["same"] == count
+    assert seen["inside"] >= min(5, count // 3)
+
+
+CHEAP = ["disk full, `rtdetr-lab train`", "disk full, `rtdetr-lab detect`", "disk full, save"]
+CHEAP += ["no /dev/shm, two workers", "Ctrl-C, `rtdetr-lab detect`"]
+
+
+def test_where_disks_and_people_interfere_it_is_said_in_one_line(tmp_path):
+    rows = program("campaign/surroundings.py", tmp_path / "s.json", "--only", *CHEAP)
+    assert [row["what"] for row in rows] == CHEAP
+    assert [row["wrong"] for row in rows] == [""] * len(CHEAP)
+
+
+@pytest.mark.full
+def test_all_surroundings(tmp_path):
+    rows = program("campaign/surroundings.py", tmp_path / "s.json")
+    assert [row["wrong"] for row in rows] == [""] * len(rows)
+
+
+# --- planted bugs -------------------------------------------------------------------------------
+
+
+def test_every_bug_can_still_be_planted(part):
+    bugs, mutants = part("bugs"), part("mutants").MUTANTS
+    assert len(mutants) >= 60
+    assert len({(module, old, new) for module, old, new, _ in mutants}) == len(mutants)
+    for module, old, new, words in mutants:
+        text = (bugs.ROOT / "rtdetr_lab" / f"{module}.py").read_text(encoding="utf8")
+        assert text.count(old) == 1, f"{module}: {words}"
+        ast.parse(text.replace(old, new))  # a plausible bug compiles
+        assert new not in (old, ""), words
+
+
+SAMPLE = {"boxes": "negative sizes", "matching": "overlap is a cost"}
+
+
+def test_a_sample_of_bugs_is_caught_by_the_chapters_own_tests(part, tmp_path):
+    mutants = part("mutants").MUTANTS
+    numbers = [i for i, m in enumerate(mutants) if SAMPLE.get(m[0]) == m[3]]
+    assert len(numbers) == len(SAMPLE)
+    rows = program("campaign/bugs.py", tmp_path / "b.json", "--only", *numbers)
+    assert {row["number"]: row["caught_by"] for row in rows} == dict.fromkeys(numbers, "chapter")
+
+
+# --- the page -----------------------------------------------------------------------------------
+
+
+def test_the_page_says_what_was_not_run(part, monkeypatch, tmp_path):
+    report = part("report")
+    monkeypatch.setattr(report, "BUILD", tmp_path)
+    assert report.page().count("not run") == len(report.NAMES)
+    assert set(report.commands("python")) == set(report.NAMES)
+    row = {"what": "a | b", "how": "tmpfs", "said": "no room", "wrong": "", "seconds": 1.0}
+    (tmp_path / "surroundings.json").write_text(json.dumps([row]))
+    kills = {"seed": 1, "kills": 7, "struck": 6, "inside": 5, "same": 7, "seconds": 9.0}
+    (tmp_path / "saves.json").write_text(json.dumps(kills))
+    (tmp_path / "hub.json").write_text(json.dumps({"tests": 3, "failed": 1, "names": ["x"]}))
+    bug = {"number": 0, "module": "boxes", "bug": "odd", "caught_by": None}
+    (tmp_path / "bugs.json").write_text(json.dumps([bug]))
+    page = report.page()
+    assert r"| a \| b | tmpfs | no room | 1.0 s |" in page
+    assert "| saves over another model | 7 | 6 | 5 | 7 left the old model" in page
+    assert "2 of 3 cases behave; not: x" in page
+    assert "0 of 1 were caught" in page
+    assert "- `boxes`: odd" in page
+    assert page.count("not run") == len(report.NAMES) - 4 + 1, "the other bugs"
