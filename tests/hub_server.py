@@ -1,7 +1,8 @@
 """A stand-in for the hub on 127.0.0.1, to which the real client talks: reading, and pushing.
 
 Repositories are commits, commits are files. A repository whose name ends in `private` answers only
-to whoever shows `TOKEN`; who showed what is in `tokens`.
+to whoever shows `TOKEN`; who showed what is in `tokens`. `trouble` is what befalls the next
+requests for a file of a repository.
 """
 
 import base64
@@ -42,6 +43,7 @@ class Hub(ThreadingHTTPServer):
         self.tokens: set[str | None] = set()
         self.uploads: dict[str, bytes] = {}
         self.extra: dict[str, bytes] = {}
+        self.trouble: dict[tuple[str, str], tuple[str, int]] = {}
         Thread(target=self.serve_forever, daemon=True).start()
 
     @property
@@ -58,6 +60,12 @@ class Hub(ThreadingHTTPServer):
         """The commit a branch or a tag of a repository stands for; a commit for itself."""
         pushed = self.branches.get((repo, revision))
         return pushed or self.branches.get(revision, revision)
+
+    def befalls(self, repo: str, name: str) -> str | None:
+        """What goes wrong with this request; every trouble is met so many times."""
+        kind, left = self.trouble.get((repo, name), ("", 0))
+        self.trouble[repo, name] = (kind, left - 1)
+        return kind if left > 0 else None
 
     def commit(self, repo: str, branch: str, lines: list[dict]) -> str:
         """A new commit on a branch: the files before it, and those of the request."""
@@ -95,6 +103,9 @@ class Answer(BaseHTTPRequestHandler):
             return self.answer(403, {"X-Error-Code": "GatedRepo"})
         if repo == "org/broken":
             return self.answer(500, {})
+        if repo == "org/unwelcome":
+            refused = "Invalid credentials in Authorization header"
+            return self.answer(401, {"X-Error-Message": refused})
         if commits is None or not self.may_see(repo):
             return self.answer(404, {"X-Error-Code": "RepoNotFound"})
         commit = self.server.head(repo, revision)
@@ -105,7 +116,24 @@ class Answer(BaseHTTPRequestHandler):
             return self.answer(404, {**known, "X-Error-Code": "EntryNotFound"})
         data = commits[commit][name]
         tag = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+        if self.command == "GET" and (kind := self.server.befalls(repo, name)):
+            return self.troubled(kind, repo, {**known, "ETag": f'"{tag}"'}, data)
         return self.answer(200, {**known, "ETag": f'"{tag}"'}, data)
+
+    def troubled(self, kind, repo, headers, data):
+        """A body that is too short, or breaks off; a busy hub, a failing one, a moving branch."""
+        if kind == "short":
+            return self.answer(200, headers, data[: len(data) // 2])
+        if kind == "breaks off":
+            self.close_connection = True
+            return self.answer(200, headers, data, part=len(data) // 2)
+        if kind in ("busy", "fails"):
+            return self.answer(429 if kind == "busy" else 500, {"Retry-After": "0"})
+        self.answer(200, headers, data)
+        if kind == "then moves":
+            self.server.branches[repo, "main"] = TAGGED
+        if kind == "then vanishes":
+            del self.server.repos[repo][MAIN]
 
     def may_see(self, repo):
         shown = self.headers.get("Authorization") == f"Bearer {TOKEN}"
@@ -130,7 +158,7 @@ class Answer(BaseHTTPRequestHandler):
             return self.answer(401, {})
         if path == "/api/repos/create":
             told = json.loads(body)
-            repo = "/".join(filter(None, (told.get("organization"), told["name"])))
+            repo = f"{told.get('organization') or 'me'}/{told['name']}"
             self.server.repos.setdefault(repo, {})
             return self.told({"url": f"{url}/{repo}"})
         if path == "/api/validate-yaml":
@@ -165,14 +193,14 @@ class Answer(BaseHTTPRequestHandler):
     def told(self, tree):
         self.answer(200, {"Content-Type": "application/json"}, json.dumps(tree).encode())
 
-    def answer(self, status, headers, data=b""):
+    def answer(self, status, headers, data=b"", part=None):
         self.send_response(status)
         for key, value in headers.items():
             self.send_header(key, value)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(data)
+            self.wfile.write(data[:part])
 
     def log_message(self, *args):
         pass

@@ -16,16 +16,19 @@ from safetensors.torch import save_file
 from small import small
 
 from rtdetr_lab.checkpoints.files import digest
-from rtdetr_lab.checkpoints.hub import ALIASES, licence_in
+from rtdetr_lab.checkpoints.hub import ALIASES, PINS, Pin, licence_in, origin
 from rtdetr_lab.checkpoints.metadata import Metadata
 from rtdetr_lab.checkpoints.save import save_pretrained
+from rtdetr_lab.errors import ConfigError
 
 CLIENT = """
 import json, sys, time
 time.sleep = lambda seconds: None  # between the client's five attempts
+from rtdetr_lab.checkpoints.hub import PINS, Pin
 from rtdetr_lab.checkpoints.load import load_pretrained
-told = {}
-for name, revision in json.load(sys.stdin):
+told, (asked, pins) = {}, json.load(sys.stdin)
+PINS.update({name: Pin(*pin) for name, pin in pins.items()})
+for name, revision in asked:
     key = f"{name}@{revision}" if revision else name
     try:
         model = load_pretrained(name, revision)
@@ -38,13 +41,13 @@ print(json.dumps(told))
 """
 
 
-def ask(home: Path, url: str, *names, **settings):
+def ask(home: Path, url: str, *names, pins=(), **settings):
     """Load these (name, or name and revision) in a fresh process; what came of each."""
     env = client(home, url)
     asked = [(n, None) if isinstance(n, str) else n for n in names]
     done = subprocess.run(
         [sys.executable, "-c", CLIENT],
-        input=json.dumps(asked),
+        input=json.dumps((asked, dict(pins))),
         env=env | settings,
         capture_output=True,
         text=True,
@@ -84,6 +87,13 @@ def hub(model, tmp_path_factory):
     (root / "empty" / "config.json").write_text('{"model_type": "rt_detr"}')
     server.add("org/empty", root / "empty")
     server.add(ALIASES["r18"], root / "theirs")
+    for name in ("r34", "r50", "r101"):  # whose branch has moved on
+        server.add(ALIASES[name], root / "theirs")
+        server.add(ALIASES[name], root / "other", TAGGED)
+        server.branches[ALIASES[name], "main"] = TAGGED
+    for name in TROUBLE:
+        server.add(f"org/{name}", root / "theirs")
+        server.add(f"org/{name}", root / "other", TAGGED)
     yield server
     server.shutdown()
 
@@ -169,6 +179,116 @@ def test_with_the_hub_down_the_cache_is_enough(told, home):
     assert found["org/theirs"] == told["org/theirs"]
     assert found[f"org/ours@{TAGGED}"]["revision"] == TAGGED
     assert "cannot be reached" in found["org/never"]["says"]
+
+
+# --- trouble on the way -------------------------------------------------------------------------
+
+WEIGHTS, CONFIG, PIXELS = "model.safetensors", "config.json", "preprocessor_config.json"
+TROUBLE = {
+    "busy": (WEIGHTS, "busy", 3),
+    "always-busy": (WEIGHTS, "busy", 99),
+    "fails-once": (WEIGHTS, "fails", 1),
+    "always-fails": (WEIGHTS, "fails", 99),
+    "breaks-off": (WEIGHTS, "breaks off", 1),
+    "too-short": (WEIGHTS, "short", 1),
+    "always-short": (WEIGHTS, "short", 99),
+    "moves": (CONFIG, "then moves", 1),
+    "vanishes": (CONFIG, "then vanishes", 1),
+    "no-pixels": (PIXELS, "fails", 99),
+}
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory):
+    return tmp_path_factory.mktemp("elsewhere")
+
+
+@pytest.fixture(scope="module")
+def troubled(hub, elsewhere):
+    """One conversation with a hub that is not well, and with one that does not like our token."""
+    for name, (file, kind, times) in TROUBLE.items():
+        hub.trouble[f"org/{name}", file] = (kind, times)
+    names = [*TROUBLE, "unwelcome"]
+    return ask(elsewhere, hub.url, *(f"org/{name}" for name in names), HF_TOKEN="hf_wrong")
+
+
+@pytest.mark.parametrize("name", ["busy", "fails-once", "breaks-off", "too-short"])
+def test_what_passes_is_tried_again(troubled, told, name):
+    assert troubled[f"org/{name}"]["sha256"] == told["org/theirs"]["sha256"]
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "says"),
+    [
+        ("always-busy", WEIGHTS, "asked for too often (429); wait some minutes"),
+        ("always-fails", WEIGHTS, "the hub answers 500; try again"),
+        ("always-short", WEIGHTS, "could not be downloaded"),
+        ("vanishes", WEIGHTS, "has no such revision"),
+        ("no-pixels", PIXELS, "the hub answers 500"),
+        ("unwelcome", CONFIG, "is refused to us (401); check HF_TOKEN"),
+    ],
+)
+def test_what_does_not_pass_names_repository_revision_and_file(troubled, name, file, says):
+    revision = "main" if file == CONFIG else MAIN
+    found = troubled[f"org/{name}"]
+    assert found["error"] == "HubError"
+    assert found["says"].startswith(f"org/{name}@{revision}/{file}: ")
+    assert says in found["says"]
+
+
+def test_a_branch_that_moves_meanwhile_does_not_mix_two_commits(troubled, told):
+    found = troubled["org/moves"]
+    assert found == {**told["org/theirs"], "source": "org/moves"}
+    assert found["revision"] == MAIN
+
+
+def test_no_half_file_stays_in_the_cache(troubled, told, hub, elsewhere):
+    halves = [path for path in elsewhere.rglob("*") if path.name.endswith(".incomplete")]
+    assert halves == []
+    failed = ("org/always-busy", "org/always-fails", "org/always-short", "org/no-pixels")
+    hub.trouble.clear()
+    found = ask(elsewhere, hub.url, *failed)
+    assert [found[name]["sha256"] for name in failed] == 4 * [told["org/theirs"]["sha256"]]
+
+
+# --- pins ---------------------------------------------------------------------------------------
+
+
+def test_a_pinned_name_is_one_commit_for_ever_and_its_digest_is_checked(told, hub, home):
+    sha256 = told["org/theirs"]["sha256"]
+    pins = {"r34": (MAIN, sha256), "r50": (MAIN, "0" * 64), "r101": ("c" * 40, sha256)}
+    found = ask(home, hub.url, "r34", "r50", "r101", ("r50", "main"), pins=pins)
+    assert found["r34"].get("error") is None, found["r34"]
+    assert (found["r34"]["revision"], found["r34"]["sha256"]) == (MAIN, sha256)
+    assert found["r50"]["error"] == "CheckpointError"
+    assert found["r50"]["says"].startswith(f"{ALIASES['r50']}@{MAIN}/model.safetensors: ")
+    assert sha256 in found["r50"]["says"]
+    assert "0" * 64 in found["r50"]["says"]
+    assert found["r101"]["error"] == "HubError"
+    assert "has no such revision" in found["r101"]["says"]
+    assert found["r50@main"]["revision"] == TAGGED, "another revision is asked for: no pin"
+
+
+def test_verify_says_what_is_pinned_and_prints_what_could_be(monkeypatch):
+    known = (MAIN, "0" * 64)
+    *_, line = origin("r18", *known)
+    assert "nobody has verified r18 yet" in line
+    assert f'"r18": Pin("{MAIN}", "{"0" * 64}")' in line
+    monkeypatch.setitem(PINS, "r18", Pin(MAIN, "0" * 64))
+    assert origin("r18", *known)[-1] == "pinned: verified before"
+    monkeypatch.setitem(PINS, "r18", Pin(TAGGED, "0" * 64))
+    assert TAGGED in origin("r18", *known)[-1]
+    assert origin("a/folder", None, "0" * 64) == [f"sha256 {'0' * 64}"]
+
+
+@pytest.mark.parametrize("pin", [("main", "0" * 64), (MAIN, "0" * 40)])
+def test_a_pin_is_a_commit_and_a_digest(pin):
+    with pytest.raises(ConfigError, match="hex digits; copy it from"):
+        Pin(*pin)
+
+
+def test_every_pin_is_of_a_name_we_know():
+    assert set(PINS) <= set(ALIASES)
 
 
 @pytest.mark.parametrize(
