@@ -162,6 +162,59 @@ def test_annotations_that_do_not_fit_are_refused():
         processor.post_process_object_detection(outputs, target_sizes=[(3, 4)])
 
 
+def test_floats_from_0_to_1_need_no_rescaling_and_stay_what_they_were():
+    processor, bytes_ = lab.RTDetrImageProcessor(size={"height": 20, "width": 30}), picture()
+    fractions = np.asarray(bytes_).astype(np.float32) / 255
+    wanted = processor(bytes_, return_tensors="pt").pixel_values
+    for given in (fractions, torch.from_numpy(fractions).permute(2, 0, 1), [fractions]):
+        found = processor(given, do_rescale=False, return_tensors="pt").pixel_values
+        torch.testing.assert_close(found, wanted)
+        torch.testing.assert_close(processor(given, return_tensors="pt").pixel_values, wanted)
+    assert processor(bytes_, do_rescale=False, return_tensors="pt").pixel_values.max() == 7
+
+
+def test_options_of_the_fast_processor_work_or_are_refused_by_name():
+    processor = lab.RTDetrImageProcessorFast()
+    plain = processor(picture(), return_tensors="pt").pixel_values
+    told = {"device": "meta", "disable_grouping": True, "do_convert_rgb": True, "crop_size": None}
+    moved = processor(picture(), return_tensors="pt", **told).pixel_values
+    assert moved.device.type == "meta"
+    assert moved.shape == plain.shape
+    for name, value in {
+        "device": "cpu", "do_convert_rgb": False, "do_center_crop": True,
+        "crop_size": {"height": 3, "width": 3}, "default_to_square": True,
+    }.items():  # fmt: skip
+        with pytest.raises(ConfigError, match=name):
+            processor(picture(), **{name: value})
+
+
+def test_what_is_told_about_pushing_without_a_push_is_refused(model, tmp_path):
+    processor = lab.RTDetrImageProcessor()
+    for saved in (model, model.config, processor):
+        with pytest.raises(ConfigError, match=r"push_to_hub.*repo_id would do nothing"):
+            saved.save_pretrained(tmp_path, repo_id="me/mine")
+        with pytest.raises(ConfigError, match="no option max_shard_size"):
+            saved.save_pretrained(tmp_path, push_to_hub=True, max_shard_size="5GB")
+
+
+def test_a_v2_is_written_once_with_the_scales_only_it_has(tmp_path, monkeypatch):
+    from safetensors import safe_open
+
+    from rtdetr_lab.transformers_api import rtdetr
+
+    written, write = [], rtdetr.write_weights
+    monkeypatch.setattr(rtdetr, "write_weights", lambda *a: written.append(a[0]) or write(*a))
+    made = lab.RTDetrV2ForObjectDetection(lab.RTDetrV2Config(**SMALL))
+    made.save_pretrained(tmp_path)
+    assert written == [tmp_path / "model.safetensors"]
+    with safe_open(tmp_path / "model.safetensors", "pt") as file:
+        assert sum(name.endswith("n_points_scale") for name in file.keys()) == 2  # noqa: SIM118
+    again = lab.AutoModelForObjectDetection.from_pretrained(tmp_path)
+    assert type(again) is lab.RTDetrV2ForObjectDetection
+    images = torch.rand(1, 3, 64, 64)
+    assert torch.equal(again(images).logits, made(images).logits)
+
+
 def test_outputs_are_reached_by_name_key_and_place(model, images):
     output = model(images)
     assert output.logits is output["logits"] is output[0]

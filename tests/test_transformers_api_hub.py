@@ -46,6 +46,14 @@ back = lab.AutoImageProcessor.from_pretrained("me/private", token=token)
 told["processor"] = back == processor
 told["stranger"] = refused(lambda: load("me/private", cache_dir=other))
 told["unknown"] = refused(lambda: load("me/private", token=token, revision="never"))
+saved = other + "/saved"
+processor.save_pretrained(saved, push_to_hub=True, repo_id="me/saved", token=token)
+model.config.save_pretrained(saved, push_to_hub=True, repo_id="me/config", token=token)
+model.save_pretrained(saved, push_to_hub=True, repo_id="me/saved", token=token)
+told["saved"] = torch.equal(load("me/saved")(images).logits, model(images).logits)
+told["config"] = lab.DetrConfig.from_pretrained("me/config").id2label[2]
+told["saved processor"] = lab.AutoImageProcessor.from_pretrained("me/saved") == processor
+model.save_pretrained(other + "/mine", push_to_hub=True, token=token)
 mark("offline")
 cached = load("me/private", local_files_only=True)
 told["cached"] = torch.equal(cached(images).logits, main(images).logits)
@@ -86,6 +94,14 @@ def test_what_is_pushed_comes_back(talk):
     assert told["same"]
     assert told["tried"]
     assert told["auto"] == "DetrForObjectDetection"
+
+
+def test_saving_can_push_in_the_same_call(talk):
+    told, hub = talk
+    assert told["saved"]
+    assert told["config"] == "sky"
+    assert told["saved processor"], "it was pushed before, and stays"
+    assert "me/mine" in hub.repos, "without a repo_id the folder's name is the repository's"
 
 
 def test_a_revision_is_a_branch_or_a_commit(talk):

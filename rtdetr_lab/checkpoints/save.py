@@ -3,15 +3,20 @@ r"""# Saving: a folder that says what it is
 | layout           | files                                                                       |
 |------------------|-----------------------------------------------------------------------------|
 | `"lab"`          | `config.json` (model and metadata), `model.safetensors`                     |
-| `"transformers"` | the same two as transformers writes them, and `preprocessor_config.json`    |
+| `"transformers"` | the same two as transformers writes them, `preprocessor_config.json`, card  |
 
 Our `model.safetensors` carries its description in its header as well, so the file alone is enough.
 Every file appears complete or not at all, the weights before the config that describes them; both
 hold the digest of the tensors, so a folder caught between two saves is noticed when it is read.
+
+The card, `README.md`, is where transformers' layout states a licence. A card that says more than
+that was written by somebody, and stays as it is.
 """
 
 import json
+import logging
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from rtdetr_lab.checkpoints.files import digest, text_digest, write_text, write_weights
+from rtdetr_lab.checkpoints.hub import licence_in
 from rtdetr_lab.checkpoints.load import FORMAT, HEADER
 from rtdetr_lab.checkpoints.metadata import Metadata, metadata_for
 from rtdetr_lab.checkpoints.preprocessor import (
@@ -38,6 +44,8 @@ from rtdetr_lab.config import to_dict
 from rtdetr_lab.deformable_attention import points_per_level
 from rtdetr_lab.detr import DETRConfig
 from rtdetr_lab.errors import CheckpointError, ConfigError
+
+log = logging.getLogger("rtdetr_lab")
 
 
 def save_pretrained(
@@ -86,7 +94,7 @@ def _save_theirs(cfg: Any, tensors: Mapping[str, Tensor], known: Metadata, folde
     theirs = (
         _detr_tensors(cfg, tensors, folder)
         if is_detr
-        else _rtdetr_tensors(cfg, tensors, folder, tree["model_type"])
+        else rtdetr_tensors(cfg, tensors, folder, tree["model_type"])
     )
     write_weights(folder / "model.safetensors", theirs, {})
     write_text(folder / "config.json", json.dumps(tree, indent=2) + "\n")
@@ -94,13 +102,26 @@ def _save_theirs(cfg: Any, tensors: Mapping[str, Tensor], known: Metadata, folde
     if is_detr:
         pixels = detr_preprocessor_config(Pixels(known.edges, known.image_size, cfg.mean, cfg.std))
     write_text(folder / "preprocessor_config.json", json.dumps(pixels, indent=2) + "\n")
-    if known.licence:
-        write_text(folder / "README.md", f"---\nlicense: {known.licence}\n---\n")
+    write_card(folder, known.licence)
 
 
-def _rtdetr_tensors(
+def write_card(folder: Path, licence: str | None) -> None:
+    """A model card that states the licence and nothing else, unless there is one that says more."""
+    card = folder / "README.md"
+    told = card.read_text(encoding="utf8", errors="replace") if card.is_file() else ""
+    if told and not re.fullmatch(r"---\nlicense: [^\n]+\n---\n", told):
+        if licence and licence_in(folder) != licence:
+            log.warning("%s stays as it is; the licence of the weights is %s", card, licence)
+    elif licence:
+        write_text(card, f"---\nlicense: {licence}\n---\n")
+    else:
+        card.unlink(missing_ok=True)  # what it states was of other weights
+
+
+def rtdetr_tensors(
     cfg: Any, tensors: Mapping[str, Tensor], folder: Path, model_type: str
 ) -> dict[str, Tensor]:
+    """An RT-DETR's tensors as transformers names them; v2 keeps the scale of every point, too."""
     theirs = export_tensors(TRANSFORMERS, tensors, str(folder))
     return theirs | _scales(cfg) if model_type == "rt_detr_v2" else theirs
 

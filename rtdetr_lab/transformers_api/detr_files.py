@@ -15,6 +15,7 @@ from rtdetr_lab.checkpoints.files import write_text, write_weights
 from rtdetr_lab.checkpoints.metadata import Metadata
 from rtdetr_lab.checkpoints.preprocessor import Pixels, detr_preprocessor_config
 from rtdetr_lab.checkpoints.rename import export_tensors
+from rtdetr_lab.checkpoints.save import write_card
 from rtdetr_lab.checkpoints.tables_detr import DETR, DETR_MASKS, DETR_MASKS_TIMM, DETR_TIMM
 from rtdetr_lab.checkpoints.transformers_detr import draws
 
@@ -43,5 +44,4 @@ def write_detr(lab: Any, folder: Path, timm: bool, known: Metadata) -> None:
     write_weights(folder / "model.safetensors", tensors, {})
     text = json.dumps(detr_preprocessor_config(lab.pixels), indent=2) + "\n"
     write_text(folder / "preprocessor_config.json", text)
-    if known.licence and not (folder / "README.md").exists():
-        write_text(folder / "README.md", f"---\nlicense: {known.licence}\n---\n")
+    write_card(folder, known.licence)

@@ -4,7 +4,8 @@ r"""# Hub: from_pretrained's four words for where files are, and the way back
 disk is itself. Weights are read from the folder that comes of it, by `load_pretrained`.
 
 `push` takes what a `save_pretrained` writes. A model card that is already there stays: somebody may
-have written it.
+have written it. `save_pretrained(folder, push_to_hub=True)` does both; without a `repo_id` the
+repository is called as the folder is.
 """
 
 import os
@@ -16,6 +17,7 @@ from typing import Any
 
 from rtdetr_lab.checkpoints.files import read_json
 from rtdetr_lab.checkpoints.hub import WEIGHTS, _explained, _place
+from rtdetr_lab.config import require
 from rtdetr_lab.errors import CheckpointError, HubError
 
 FILE = "preprocessor_config.json"
@@ -116,6 +118,26 @@ def push(save: Callable[[Path], Any], to: Push, keep: tuple[str, ...] = ("README
             remedy = "give a token that may write there, or log in with `hf auth login`"
             where = _place(to.repo_id, None, to.revision)
             raise HubError(where, f"could not be pushed ({what})", remedy) from error
+
+
+PUSHED = ("repo_id", "private", "token", "commit_message", "revision")
+"""What `save_pretrained` may be told beside `push_to_hub=True`."""
+
+
+def pushed(saved: Any, folder: str | os.PathLike[str], wanted: bool, told: dict[str, Any]) -> None:
+    """The second half of `save_pretrained(folder, push_to_hub=True, …)`, if it is `wanted`.
+
+    Raises `ConfigError` for options nothing would come of.
+    """
+    at = f"{type(saved).__name__}.save_pretrained"
+    unknown = ", ".join(sorted(set(told) - set(PUSHED)))
+    require(not unknown, at, f"has no option {unknown}", f"use some of {', '.join(PUSHED)}")
+    what = f"is not asked for, and {', '.join(told)} would do nothing"
+    require(wanted or not told, f"{at}(push_to_hub)", what, "say push_to_hub=True")
+    if wanted:
+        rest = dict(told)
+        name = rest.pop("repo_id", None) or Path(folder).expanduser().resolve().name
+        saved.push_to_hub(name, **rest)
 
 
 def _uploaded(folder: str, to: Push, keep: tuple[str, ...]) -> str:

@@ -24,12 +24,14 @@ from rtdetr_lab.transformers_api.annotations import (
     prepared,
     resized_annotation,
 )
-from rtdetr_lab.transformers_api.hub import FILE, Push, Where, file_of, push
+from rtdetr_lab.transformers_api.fast_options import without_fast
+from rtdetr_lab.transformers_api.hub import FILE, Push, Where, file_of, push, pushed
 from rtdetr_lab.transformers_api.pixels import (
     BatchFeature,
     as_pictures,
     batched,
     formatted,
+    in_fractions,
     on_canvas,
     resized_picture,
 )
@@ -86,28 +88,29 @@ class ImageProcessor:
         Any documented option may be given for this call. Raises `ImageError`, `DataError` or
         `ConfigError`.
         """
-        for_this = self._with({n: v for n, v in options.items() if v is not None})
+        rest, device = without_fast(options, return_tensors)
+        for_this = self._with({n: v for n, v in rest.items() if v is not None})
         pictures = as_pictures(images, input_data_format)
         told = options.get("return_segmentation_masks")
         wanted = Wanted(for_this.format, for_this.return_segmentation_masks, masks_path)
         if annotations is None:
             wanted.refuse_without_annotations(told)
         labels = prepared(annotations, pictures, wanted)
-        return for_this._processed(pictures, labels, return_tensors, data_format)
+        given = zip(pictures, labels, in_fractions(images), strict=True)
+        found: BatchFeature = for_this._processed(given, return_tensors, data_format)
+        return found if device is None else found.to(device)
 
     def _with(self, options: Mapping[str, Any]) -> Any:
         self._check_names(options)
         return replace(self, **options)
 
-    def _processed(
-        self, pictures: Any, labels: Any, return_tensors: str | None, data_format: str
-    ) -> BatchFeature:
-        done = [self._one(rgb, label) for rgb, label in zip(pictures, labels, strict=True)]
+    def _processed(self, given: Any, return_tensors: str | None, data_format: str) -> BatchFeature:
+        done = [self._one(*one) for one in given]
         arrays, targets = [one[0] for one in done], [one[1] for one in done]
         found: dict[str, Any] = {}
         if self.do_pad:
-            fractions = bool(self.do_convert_annotations)
-            arrays, mask, targets = on_canvas(arrays, targets, self.pad_size, fractions)
+            convert = bool(self.do_convert_annotations)
+            arrays, mask, targets = on_canvas(arrays, targets, self.pad_size, convert)
             found["pixel_mask"] = batched(mask, return_tensors)
         found["pixel_values"] = batched([formatted(a, data_format) for a in arrays], return_tensors)
         if told := [target for target in targets if target is not None]:
@@ -116,21 +119,24 @@ class ImageProcessor:
             ]
         return BatchFeature(found)
 
-    def _one(self, rgb: np.ndarray, label: Annotated) -> tuple[np.ndarray, Annotated]:
+    def _one(
+        self, rgb: np.ndarray, label: Annotated, fraction: bool
+    ) -> tuple[np.ndarray, Annotated]:
         before = rgb.shape[:2]
         if self.do_resize:
             rgb = resized_picture(rgb, self.size, self.resample)
             label = resized_annotation(label, before, rgb.shape[:2])
         values = rgb.transpose(2, 0, 1)
-        if self.do_rescale:
-            values = (values.astype(np.float64) * self.rescale_factor).astype(np.float32)
+        if self.do_rescale or fraction:  # floats from 0 to 1 became bytes on the way
+            factor = self.rescale_factor if self.do_rescale else 1 / 255
+            values = (values.astype(np.float64) * factor).astype(np.float32)
         if self.do_normalize:
             values = values.astype(np.float32) if values.dtype == np.uint8 else values
             mean = np.broadcast_to(np.asarray(self.image_mean, values.dtype), 3)[:, None, None]
             std = np.broadcast_to(np.asarray(self.image_std, values.dtype), 3)[:, None, None]
             values = (values - mean) / std
-        fractions = self.do_convert_annotations is not False
-        return values, as_fractions(label, rgb.shape[:2]) if fractions else label
+        convert = self.do_convert_annotations is not False
+        return values, as_fractions(label, rgb.shape[:2]) if convert else label
 
     @classmethod
     def _check_names(cls, options: Mapping[str, Any]) -> None:
@@ -168,10 +174,11 @@ class ImageProcessor:
             plain.pop("return_segmentation_masks")
         return {"image_processor_type": self.kind, **plain}
 
-    def save_pretrained(self, folder: Any) -> None:
-        """Write `preprocessor_config.json` into a folder."""
+    def save_pretrained(self, folder: Any, push_to_hub: bool = False, **told: Any) -> None:
+        """Write `preprocessor_config.json` into a folder, and push it if asked to."""
         Path(folder).mkdir(parents=True, exist_ok=True)
         write_text(Path(folder) / FILE, json.dumps(self.to_dict(), indent=2) + "\n")
+        pushed(self, folder, push_to_hub, told)
 
     def push_to_hub(
         self,

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 from rtdetr_lab.checkpoints.files import read_json, write_text
 from rtdetr_lab.config import require
-from rtdetr_lab.transformers_api.hub import Where, file_of
+from rtdetr_lab.transformers_api.hub import Push, Where, file_of, push, pushed
 
 GONE = ("backbone", "use_pretrained_backbone", "use_timm_backbone", "backbone_kwargs")
 """Documented until release 5, which neither writes nor reads them for these models."""
@@ -111,10 +111,25 @@ class Options:
         """`to_dict` as text."""
         return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
 
-    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Write `config.json` into a folder."""
+    def save_pretrained(
+        self, folder: str | os.PathLike[str], push_to_hub: bool = False, **told: Any
+    ) -> None:
+        """Write `config.json` into a folder, and push it if asked to."""
         Path(folder).mkdir(parents=True, exist_ok=True)
         write_text(Path(folder) / "config.json", self.to_json_string())
+        pushed(self, folder, push_to_hub, told)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        commit_message: str = "Upload config",
+        revision: str | None = None,
+    ) -> str:
+        """Save into a repository of the hub; returns the commit's address. Raises `HubError`."""
+        return push(self.save_pretrained, Push(repo_id, private, token, commit_message, revision))
 
     def _name_classes(self) -> None:
         if self.id2label:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rtdetr_lab.config import require
 from rtdetr_lab.errors import ImageError
+from rtdetr_lab.images.arrays import SLACK
 from rtdetr_lab.images.decode import decode
 from rtdetr_lab.images.edges import resized
 from rtdetr_lab.notation import Size
@@ -54,11 +55,28 @@ def as_pictures(images: Any, input_data_format: str | None) -> list[np.ndarray]:
     known = input_data_format in (None, FIRST, LAST)
     what = f"is {input_data_format!r}"
     require(known, "input_data_format", what, f"use {FIRST!r} or {LAST!r}")
+    several = _listed(images)
+    return [_picture(one, input_data_format, f"images[{i}]") for i, one in enumerate(several)]
+
+
+def in_fractions(images: Any) -> list[bool]:
+    """Which pictures came as floats from 0 to 1: those are what `do_rescale=False` is for."""
+    return [_is_fraction(one) for one in _listed(images)]
+
+
+def _listed(images: Any) -> list[Any]:
     batch = isinstance(images, np.ndarray | Tensor) and images.ndim == 4
     several = list(images) if batch or isinstance(images, list | tuple) else [images]
     if not several:
         raise ImageError("images", "there are none", "give at least one picture")
-    return [_picture(one, input_data_format, f"images[{i}]") for i, one in enumerate(several)]
+    return several
+
+
+def _is_fraction(one: Any) -> bool:
+    if isinstance(one, Tensor):
+        return one.is_floating_point() and float(one.max()) <= 1 + SLACK
+    floats = isinstance(one, np.ndarray) and one.dtype.kind == "f"
+    return floats and bool(one.max() <= 1 + SLACK)
 
 
 def _picture(one: Any, input_data_format: str | None, where: str) -> np.ndarray:

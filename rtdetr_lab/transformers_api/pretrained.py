@@ -19,7 +19,7 @@ from rtdetr_lab.checkpoints.metadata import metadata_for
 from rtdetr_lab.checkpoints.save import save_pretrained
 from rtdetr_lab.checkpoints.transformers_config import to_transformers
 from rtdetr_lab.errors import CheckpointError, ConfigError
-from rtdetr_lab.transformers_api.hub import FILE, Push, Where, folder_of, push
+from rtdetr_lab.transformers_api.hub import FILE, Push, Where, folder_of, push, pushed
 from rtdetr_lab.transformers_api.options import Options
 from rtdetr_lab.transformers_api.refit import refitted
 
@@ -132,21 +132,25 @@ class Pretrained(nn.Module):
             what = f"was trained for {has} classes, {wants} are asked for"
             raise CheckpointError(name, what, "say ignore_mismatched_sizes=True for new heads")
 
-    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+    def save_pretrained(
+        self, folder: str | os.PathLike[str], push_to_hub: bool = False, **told: Any
+    ) -> None:
         """Write config, weights and preprocessor in transformers' layout.
 
-        A `preprocessor_config.json` that is there stays: it is the processor's.
+        A `preprocessor_config.json` that is there stays: it is the processor's. `push_to_hub`
+        calls the method of that name, too, with what else is `told`: `repo_id`, `token` …
         """
         names = self.config.names
         known = getattr(self.lab, "metadata", None) or metadata_for(len(names), names)
         known = replace(known, names=names, category_ids=tuple(range(len(names))))
         config = replace(self.config, architectures=[type(self).__name__])
         beside = Path(folder) / FILE
-        told = beside.read_text(encoding="utf8") if beside.is_file() else None
+        before = beside.read_text(encoding="utf8") if beside.is_file() else None
         self._write(Path(folder), known)
         config.save_pretrained(folder)
-        if told is not None:
-            write_text(beside, told)
+        if before is not None:
+            write_text(beside, before)
+        pushed(self, folder, push_to_hub, told)
 
     def _write(self, folder: Path, known: Any) -> None:
         save_pretrained(self.lab, folder, layout="transformers", metadata=known)

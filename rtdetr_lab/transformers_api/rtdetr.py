@@ -15,14 +15,17 @@ One forward pass of `rtdetr.py` under `record`; the documented fields are what i
 In training their `logits` hold the denoising queries, too; ours are the documented shape.
 """
 
+import json
 import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from rtdetr_lab.checkpoints.files import write_weights
-from rtdetr_lab.checkpoints.save import _rtdetr_tensors, save_pretrained
+from rtdetr_lab.checkpoints.files import write_text, write_weights
+from rtdetr_lab.checkpoints.preprocessor import preprocessor_config
+from rtdetr_lab.checkpoints.save import rtdetr_tensors, write_card
+from rtdetr_lab.checkpoints.transformers_config import to_transformers
 from rtdetr_lab.errors import ConfigError, ImageError
 from rtdetr_lab.structures import Prediction
 from rtdetr_lab.taps import record
@@ -32,6 +35,7 @@ from rtdetr_lab.transformers_api.config import (
 )
 from rtdetr_lab.transformers_api.config_v2 import RTDetrV2Config, RTDetrV2ResNetConfig
 from rtdetr_lab.transformers_api.fields import Starts, auxiliary, fields_of, kept, named_terms
+from rtdetr_lab.transformers_api.hub import FILE
 from rtdetr_lab.transformers_api.labels import targets_of
 from rtdetr_lab.transformers_api.outputs import (
     BackboneOutput,
@@ -59,11 +63,14 @@ class RTDetrPreTrainedModel(Pretrained):
         return lab
 
     def _write(self, folder: Any, known: Any) -> None:
-        save_pretrained(self.lab, folder, layout="transformers", metadata=known)
-        if self.config.model_type == "rt_detr_v2":  # which has one tensor more
-            kind = self.config.model_type
-            tensors = _rtdetr_tensors(self.lab.cfg, self.lab.state_dict(), folder, kind)
-            write_weights(folder / "model.safetensors", tensors, {})
+        cfg, kind = self.lab.cfg, self.config.model_type
+        to_transformers(cfg, known.names)  # refuses what it cannot say: `.lab` may have changed
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = rtdetr_tensors(cfg, self.lab.state_dict(), folder, kind)
+        write_weights(folder / "model.safetensors", tensors, {})
+        text = json.dumps(preprocessor_config(known.image_size), indent=2) + "\n"
+        write_text(folder / FILE, text)
+        write_card(folder, known.licence)
 
     def _run(
         self,
