@@ -139,6 +139,7 @@ def damaged(**changes):
         ("{", r"train\.json: is not JSON"),
         ("[]", "is not COCO's format"),
         ({"images": []}, "has no list of categories"),
+        (damaged(annotations_0_segments_info=[]), "is COCO's panoptic format.*PanopticDataset"),
         (damaged(images_0_id="70"), "has the id '70'"),
         (damaged(images_1_id=70), "picture 70: occurs twice"),
         (damaged(images_0_width=0), "picture 70: has width 0 and height 30"),

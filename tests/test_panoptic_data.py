@@ -127,6 +127,10 @@ WRONG = {
         lambda tree: tree["annotations"].pop(),
         "2 images and 1 annotations",
     ),
+    "another format": (
+        lambda tree: tree.update(annotations=[{"image_id": 1, "bbox": [1, 2, 3, 4]}]),
+        "is COCO's detection format.*CocoDataset",
+    ),
     "no categories": (lambda tree: tree.pop("categories"), "no list of categories"),
     "an entry without its file": (
         lambda tree: tree["annotations"][0].pop("file_name"),

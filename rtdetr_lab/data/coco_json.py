@@ -89,6 +89,12 @@ class _Reader:
     def has_list(self, tree: Mapping[str, Any], key: str) -> bool:
         entries = tree.get(key)
         well = isinstance(entries, list) and all(isinstance(e, dict) for e in entries)
+        if well and any("segments_info" in e for e in tree[key]):
+            advice = "read it with rtdetr_lab.data.coco_panoptic.PanopticDataset"
+            self.find(
+                NOT_COCO, "is COCO's panoptic format, not its detection format", advice=advice
+            )
+            return False
         if not well and not self.findings:  # one missing list, or a file that is none, is enough
             advice = "write images, annotations and categories, each a list of objects"
             self.find(NOT_COCO, f"has no list of {key}", advice=advice)

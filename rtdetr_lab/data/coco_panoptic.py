@@ -75,6 +75,9 @@ class PanopticDataset:
         for key, value in lists.items():
             if not isinstance(value, list) or not all(isinstance(e, dict) for e in value):
                 raise DataError(str(path), f"has no list of {key}", "give COCO's panoptic format")
+        if any("bbox" in one and "segments_info" not in one for one in tree["annotations"]):
+            what = "is COCO's detection format, not its panoptic format"
+            raise DataError(str(path), what, "read it with rtdetr_lab.data.coco.CocoDataset")
         try:
             categories = sorted(tree["categories"], key=lambda c: int(c["id"]))
             ids = tuple(int(c["id"]) for c in categories)
