@@ -216,4 +216,4 @@ answer = ...
 check(answer, found["0 positives"].agreeing, hint="`Difference.agreeing` counts them.")
 
 # %% [markdown]
-# **Next** [19 trap museum](19_trap_museum.ipynb)
+# **Next**: [17 · Speed](17_speed.ipynb). Good, and how sure, is one half of it. How soon?
