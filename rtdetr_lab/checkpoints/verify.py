@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from rtdetr_lab.checkpoints.compare import Comparison, compare
 from rtdetr_lab.checkpoints.files import read_json
+from rtdetr_lab.checkpoints.hub import origin
 from rtdetr_lab.checkpoints.load import load_pretrained
 from rtdetr_lab.checkpoints.metadata import Metadata
 from rtdetr_lab.checkpoints.save import save_pretrained
@@ -175,7 +176,7 @@ def _head(report: Report) -> list[str]:
     known = report.metadata
     return [
         f"{report.name}: {len(known.names)} classes, licence {known.licence or 'not stated'}",
-        f"sha256 {known.sha256}",
+        *origin(report.name, known.revision, known.sha256),
         f"compared at {height}×{width} in float64 with {report.oracle or 'nothing'}",
     ]
 
