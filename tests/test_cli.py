@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -219,6 +220,16 @@ def test_bad_input_is_one_line_on_stderr_and_exit_code_1(model, photos, capsys, 
     assert says in errors[-1]
     assert errors[-1].startswith("rtdetr-lab: ")
     assert not any("Traceback" in line for line in errors)
+
+
+@pytest.mark.parametrize("verb", [["explore"], ["demo"]])
+def test_a_result_that_cannot_be_written_is_one_line_with_a_remedy(photos, capsys, verb):
+    Path("taken").write_text("a file")
+    assert main([*verb, "--out", "taken/here"]) == 1
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert re.fullmatch(
+        r"rtdetr-lab: taken/here: cannot be written: .+; make room, or give another place", last
+    )
 
 
 def test_debug_shows_where_it_comes_from(photos):

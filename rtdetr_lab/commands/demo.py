@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rtdetr_lab.commands.base import DONE, Command, say
+from rtdetr_lab.commands.base import DONE, Command, say, writing
 from rtdetr_lab.commands.detect import introduce
 
 if TYPE_CHECKING:
@@ -37,7 +37,8 @@ class Demo(Command):
 
         detector = Detector.from_pretrained("nano", "cpu")
         introduce("nano", detector)
-        self.out.mkdir(parents=True, exist_ok=True)
+        with writing(self.out):
+            self.out.mkdir(parents=True, exist_ok=True)
         say("\nA picture of the shapes world, which it has not seen in training:")
         self._show(detector, ASSETS / "shapes.png", "demo_shapes.png")
         say("\nA photo of a cat:")
@@ -50,4 +51,6 @@ class Demo(Command):
         start = time.perf_counter()
         found = detector(picture)
         took = time.perf_counter() - start
-        say(f"{found}\ndetected in {took * 1000:.0f} ms, drawn in {found.save(self.out / name)}")
+        with writing(self.out / name):
+            path = found.save(self.out / name)
+        say(f"{found}\ndetected in {took * 1000:.0f} ms, drawn in {path}")

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from rtdetr_lab.commands.base import DONE, Command, say
+from rtdetr_lab.commands.base import DONE, Command, say, writing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,8 @@ class Eval(Command):
         else:
             seen = partial(examine, threshold=self.threshold)
             exam = seen(model, data, self.batch_size, progress=bar)
-            write_report(self.out, exam, data)
+            with writing(self.out):
+                write_report(self.out, exam, data)
             metrics = exam.scored.metrics
         if self.json:
             print(json.dumps(asdict(metrics) | dict(metrics)))

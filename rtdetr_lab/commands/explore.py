@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from rtdetr_lab.commands.base import DONE, Command, say
+from rtdetr_lab.commands.base import DONE, Command, say, writing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +37,8 @@ class Explore(Command):
             self.model, self.device, size=self.size, revision=self.revision
         )
         picture = self.image or draw(DEFAULT, VAL, 0).image
-        path = explore(detector, picture, most=self.queries).save(self.out)
+        explored = explore(detector, picture, most=self.queries)
+        with writing(self.out):
+            path = explored.save(self.out)
         say(f"{path} ({path.stat().st_size / 1e6:.1f} MB): open it in a browser")
         return DONE
