@@ -143,6 +143,8 @@ def test_the_page_says_what_was_not_run(part, monkeypatch, tmp_path):
     kills = {"seed": 1, "kills": 7, "struck": 6, "inside": 5, "same": 7, "seconds": 9.0}
     (tmp_path / "saves.json").write_text(json.dumps(kills))
     (tmp_path / "hub.json").write_text(json.dumps({"tests": 3, "failed": 1, "names": ["x"]}))
+    tally = {"count": 9, "outcomes": {"refused": 8, "WRONG": 1}, "wrong": ["case 3: odd pixels"]}
+    (tmp_path / "pictures.json").write_text(json.dumps({**tally, "slowest_s": 0.5}))
     bug = {"number": 0, "module": "boxes", "bug": "odd", "caught_by": None}
     (tmp_path / "bugs.json").write_text(json.dumps([bug]))
     page = report.page()
@@ -151,4 +153,6 @@ def test_the_page_says_what_was_not_run(part, monkeypatch, tmp_path):
     assert "2 of 3 cases behave; not: x" in page
     assert "0 of 1 were caught" in page
     assert "- `boxes`: odd" in page
-    assert page.count("not run") == len(report.NAMES) - 4 + 1, "the other bugs"
+    assert "| 9 | 8 | 0 | 1 | 0.50 s | `python tests/campaign/run.py pictures 9` |" in page
+    assert "- pictures, case 3: odd pixels" in page
+    assert page.count("not run") == len(report.NAMES) - 5 + 1, "the other bugs"

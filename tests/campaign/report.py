@@ -125,7 +125,10 @@ def line(*cells: object) -> str:
 
 
 def damage() -> str:
-    return HOW + "\n".join(map(_damage_row, DAMAGE)) + "\n" + _foreign()
+    tallies = {name: read(name) or {"wrong": []} for name in DAMAGE}
+    wrong = [f"- {name}, {what}" for name, tally in tallies.items() for what in tally["wrong"]]
+    told = ["\nWrong:\n", *wrong, ""] if wrong else [""]
+    return HOW + "\n".join([*map(_damage_row, DAMAGE), *told]) + _foreign()
 
 
 def _damage_row(name: str) -> str:
@@ -146,10 +149,9 @@ def _foreign() -> str:
         return ""
     silent = sum(n for how, n in tally["outcomes"].items() if how.startswith("other values"))
     return f"""
-Of the third party's files, {silent} of {tally["count"]:,} were read with other values: the format
-has no checksum, so a changed number of the right type is a number like any other. All of them
-answered with finite numbers. Files that we write hold a digest, and files from the hub are checked
-by its client when they are fetched.
+Of the third party's files, {silent} of {tally["count"]:,} were read with other values and answered
+with finite numbers: the format has no checksum, so a changed number of the right type is a number
+like any other. Files that we write hold a digest; a name that is pinned is held against one.
 """
 
 
