@@ -14,6 +14,8 @@ from rtdetr_lab.ablations.page import catalogue
 from rtdetr_lab.ablations.selection import ProposalQuality
 from rtdetr_lab.ablations.studies import TABLES
 from rtdetr_lab.ablations.variant import apply, differences
+from rtdetr_lab.checkpoints.backbone import load_backbone
+from rtdetr_lab.checkpoints.load import load_pretrained
 from rtdetr_lab.config import from_json, to_json
 from rtdetr_lab.data.batch import collate
 from rtdetr_lab.data.shapes import ShapesConfig, ShapesDataset
@@ -161,3 +163,17 @@ def test_both_families_can_be_measured_for_the_plan(variant):
     found = profile(variant.change(miniature().cfg), (64, 64))
     assert found["parameters"] > 1e6
     assert found["gflops"] > 0
+
+
+@pytest.mark.parametrize("variant", FAMILY, ids=lambda v: v.name)
+def test_both_families_begin_with_the_same_backbone_and_see_the_same_pixels(variant):
+    model = variant.change(miniature().cfg).build()
+    load_backbone(model, "nano")
+    nano = load_pretrained("nano").backbone.state_dict()
+    for name, tensor in model.backbone.state_dict().items():
+        assert torch.equal(tensor, nano[name]), name
+    seen = {}
+    model.backbone.register_forward_pre_hook(lambda m, given: seen.update(pixels=given[0]))
+    images = torch.rand(1, 3, 64, 64)
+    model.eval()(images)
+    assert torch.equal(seen["pixels"], images)

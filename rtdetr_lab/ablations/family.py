@@ -3,10 +3,12 @@ r"""# Family: the first detection transformer against the real-time one
 - **Paper**     DETR (42.0 AP after 500 epochs), RT-DETR (53.1 AP after 72)
 - **Study**     `rtdetr-lab ablate detr-vs-rtdetr`
 
-The same backbone, width and number of pictures; everything else is what lies between two papers:
-one coarse scale and learned queries there, three scales, proposals, deformable attention and
-denoising here.
+The same backbone (RT-DETR's, beginning with the same weights, seeing the same pixels), the same
+width and number of pictures; everything else is what lies between two papers: one coarse scale and
+learned queries there, three scales, proposals, deformable attention and denoising here.
 """
+
+from dataclasses import replace
 
 from rtdetr_lab.ablations.variant import Variant
 from rtdetr_lab.detr import DETRConfig, detr_nano, detr_r50
@@ -25,7 +27,9 @@ def rt_detr(cfg: RTDETRConfig) -> RTDETRConfig:
 def detr(cfg: RTDETRConfig) -> DETRConfig:
     """Learned queries and one coarse map: slow to learn, and blind to small objects."""
     preset = detr_r50 if cfg.decoder.dim >= WIDE else detr_nano
-    return preset(num_classes=cfg.num_classes)
+    coarse = replace(cfg.backbone, outputs=cfg.backbone.outputs[-1:])
+    plain = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}  # as RT-DETR's backbone learned
+    return replace(preset(num_classes=cfg.num_classes), backbone=coarse, **plain)
 
 
 FAMILY = (
