@@ -28,8 +28,9 @@ def detr(cfg: RTDETRConfig) -> DETRConfig:
     """Learned queries and one coarse map: slow to learn, and blind to small objects."""
     preset = detr_r50 if cfg.decoder.dim >= WIDE else detr_nano
     coarse = replace(cfg.backbone, outputs=cfg.backbone.outputs[-1:])
-    plain = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}  # as RT-DETR's backbone learned
-    return replace(preset(num_classes=cfg.num_classes), backbone=coarse, **plain)
+    other = preset(num_classes=cfg.num_classes)
+    # RT-DETR's backbone learned on pixels from 0 to 1 as they are.
+    return replace(other, backbone=coarse, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
 
 FAMILY = (
