@@ -24,7 +24,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from rtdetr_lab.errors import ImageError
-from rtdetr_lab.target_checks import check_labels, check_pictures
+from rtdetr_lab.target_checks import as_boxes, as_labels, as_masks, check_labels, check_pictures
 
 Record = TypeVar("Record")
 
@@ -52,13 +52,16 @@ class Targets:
 
     @classmethod
     def of(cls, pictures: Iterable[Mapping[str, Any]]) -> "Targets":
-        """From one mapping per picture with `labels`, `boxes` and, for all or none, `masks`."""
+        """From one mapping per picture with `labels`, `boxes` and, for all or none, `masks`.
+
+        Raises `TargetError` for what is not of their kind.
+        """
         pictures = list(pictures)
         masks = [p["masks"] for p in pictures if p.get("masks") is not None]
         return cls(
-            tuple(torch.as_tensor(p["labels"]).long().reshape(-1) for p in pictures),
-            tuple((torch.as_tensor(p["boxes"]) * 1.0).reshape(-1, 4) for p in pictures),
-            tuple(torch.as_tensor(m).bool() for m in masks) if masks else None,
+            tuple(as_labels(p["labels"], i) for i, p in enumerate(pictures)),
+            tuple(as_boxes(p["boxes"], i) for i, p in enumerate(pictures)),
+            tuple(as_masks(m, i) for i, m in enumerate(masks)) if masks else None,
         )
 
     def __len__(self) -> int:
@@ -188,6 +191,9 @@ class Assignment:
 
 def check_batch(images: Tensor, targets: Targets | None, num_classes: int) -> None:
     """Raise `ImageError` or `TargetError` for a batch no model here can take."""
+    if not isinstance(images, Tensor):
+        what, remedy = f"is a {type(images).__name__}", "pass a tensor (B, 3, H, W) of floats"
+        raise ImageError("images", what, remedy)
     if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
         raise ImageError(
             "images",

@@ -7,7 +7,8 @@ say which picture and which box is wrong.
 | wrong                                    | named                            |
 |------------------------------------------|----------------------------------|
 | labels, boxes and masks disagree in number | `targets`, `targets.boxes[1]`  |
-| a shape other than T × 4                 | `targets.boxes[1]`               |
+| a shape other than T × 4, T × H × W      | `targets.boxes[1]`, `.masks[1]`  |
+| labels that are no whole numbers         | `targets.labels[1]`              |
 | NaN or infinite coordinates              | `targets.boxes[1][4]`            |
 | a coordinate outside [0, 1]: pixels      | `targets.boxes[1][4]`            |
 | no width or no height                    | `targets.boxes[1][4]`            |
@@ -17,6 +18,7 @@ A good batch costs one comparison for all its boxes together; only a bad one is 
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,6 +27,39 @@ from rtdetr_lab.errors import TargetError
 
 SLACK = 1e-3
 """How far outside the picture rounding may put a coordinate."""
+
+
+def as_labels(values: Any, picture: int) -> Tensor:
+    """Whole numbers; raises `TargetError` for others."""
+    labels = _tensor(values, f"targets.labels[{picture}]").reshape(-1)
+    if labels.is_complex() or bool((labels != labels.long()).any()):
+        what = f"{labels.tolist()[:3]} are no whole numbers"
+        raise TargetError(f"targets.labels[{picture}]", what, "give the number of a class each")
+    return labels.long()
+
+
+def as_boxes(values: Any, picture: int) -> Tensor:
+    """Floats, four to a box; one box may come without brackets of its own, none in any shape."""
+    boxes = _tensor(values, f"targets.boxes[{picture}]") * 1.0
+    alone = boxes.ndim == 1 and len(boxes) == 4
+    return boxes.reshape(-1, 4) if alone or not boxes.numel() else boxes
+
+
+def as_masks(values: Any, picture: int) -> Tensor:
+    """Truth values, a height and a width to an object; raises `TargetError` for another shape."""
+    masks = _tensor(values, f"targets.masks[{picture}]")
+    if masks.ndim != 3:
+        what = f"has shape {tuple(masks.shape)}"
+        raise TargetError(f"targets.masks[{picture}]", what, "masks are (T, height, width)")
+    return masks.bool()
+
+
+def _tensor(values: Any, where: str) -> Tensor:
+    try:
+        return torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError) as error:  # whatever torch says of it
+        what = f"is a {type(values).__name__} that holds no numbers ({error})"
+        raise TargetError(where, what.splitlines()[0], "give a tensor or a list") from error
 
 
 def check_pictures(

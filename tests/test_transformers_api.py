@@ -117,6 +117,12 @@ BAD_LABELS = {
     ),
     "without boxes": ([label(), {"class_labels": torch.tensor([0])}], r"labels\[1\].*boxes"),
     "a dictionary": (label(), "list with one dictionary"),
+    "half a class": (
+        [{**label(), "class_labels": torch.tensor([0.5])}, label()],
+        r"labels\[0\].*whole numbers",
+    ),
+    "boxes in words": ([label(), {**label(), "boxes": "here"}], r"boxes\[1\].*is a str"),
+    "an infinite box": ([label(box=(0.5, 0.5, float("inf"), 0.2)), label()], "not finite"),
 }
 
 
@@ -213,6 +219,64 @@ def test_a_v2_is_written_once_with_the_scales_only_it_has(tmp_path, monkeypatch)
     assert type(again) is lab.RTDetrV2ForObjectDetection
     images = torch.rand(1, 3, 64, 64)
     assert torch.equal(again(images).logits, made(images).logits)
+
+
+def annotated(**changes):
+    one = {"bbox": [1, 2, 3, 4], "category_id": 1, "area": 12, "segmentation": [[1, 1, 5, 1, 5, 5]]}
+    return {"image_id": 1, "annotations": [one | changes]}
+
+
+WRONG_NUMBERS = {
+    "a bbox of three": (annotated(bbox=[1, 2, 3]), r"annotations\]\[0\]\[bbox"),
+    "a bbox in words": (annotated(bbox="here"), r"\[bbox"),
+    "a bbox that is not finite": (annotated(bbox=[1, 2, float("nan"), 4]), r"\[bbox"),
+    "a category's name": (annotated(category_id="cat"), r"\[category_id\]: is 'cat'"),
+    "no area": (annotated(area=None), r"\[area"),
+    "an id in words": ({"image_id": "x", "annotations": []}, r"\[image_id"),
+    "a number": (3, "is a int"),
+    "a mask of another picture": (
+        annotated(segmentation={"size": [5, 5], "counts": [25]}),
+        "5×5, the picture 20×30",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ["RTDetrImageProcessor", "DetrImageProcessor"])
+@pytest.mark.parametrize("case", WRONG_NUMBERS)
+def test_annotations_with_wrong_numbers_are_refused_where_they_stand(case, kind):
+    if "mask" in case:
+        pytest.importorskip("faster_coco_eval", reason="no [eval] extra; runs where it is")
+    given, says = WRONG_NUMBERS[case]
+    with pytest.raises(DataError, match=says):
+        getattr(lab, kind)()(picture(), annotations=given, return_segmentation_masks="mask" in case)
+
+
+IMPOSSIBLE = {
+    "rescale_factor": 0.0,
+    "image_mean": [0.5, 0.5],
+    "image_std": 0.0,
+    "pad_size": {"h": 3},
+}
+
+
+@pytest.mark.parametrize("option", IMPOSSIBLE)
+def test_numbers_no_picture_can_be_prepared_with_are_refused_by_name(option):
+    with pytest.raises(ConfigError, match=option):
+        lab.RTDetrImageProcessor(**{option: IMPOSSIBLE[option]})
+    with pytest.raises(ConfigError, match=option):
+        lab.DetrImageProcessor()(picture(), **{option: IMPOSSIBLE[option]})
+
+
+@pytest.mark.parametrize("sizes", [[(3, 4, 5)] * 2, "ab", [(0, 4)] * 2, [(-1, 4)] * 2, [3, 4]])
+@pytest.mark.parametrize("what", ["object_detection", "instance_segmentation"])
+def test_target_sizes_that_are_none_are_refused(sizes, what):
+    outputs = SimpleNamespace(
+        logits=torch.zeros(2, 3, 4),
+        pred_boxes=torch.ones(2, 3, 4),
+        pred_masks=torch.ones(2, 3, 5, 5),
+    )
+    with pytest.raises(ImageError, match="target_sizes"):
+        getattr(lab.DetrImageProcessor(), f"post_process_{what}")(outputs, target_sizes=sizes)
 
 
 def test_outputs_are_reached_by_name_key_and_place(model, images):

@@ -92,6 +92,7 @@ BAD_LABELS = {
     "a class out of range": ([label(), label((3,))], r"label 3 is outside 0 … 2"),
     "too few": ([label()], "2 pictures and 1 targets"),
     "masks of the wrong size": ([label(size=(60, 64))] * 2, "60×64 for pictures of 64×64"),
+    "a mask without objects": ([{**label(), "masks": torch.zeros(64, 64)}, label()], r"masks\[0\]"),
     "no masks": ([{k: v for k, v in label().items() if k != "masks"}, label()], "has no masks"),
     "other counts": ([{**label(), "masks": torch.zeros(2, 64, 64)}, label()], "2 masks"),
     "a dictionary": (label(), "list with one dictionary"),
@@ -304,6 +305,12 @@ def test_an_answer_without_masks_is_not_drawn(model, images):
         lab.DetrImageProcessor().post_process_panoptic_segmentation(plain)
     with pytest.raises(ImageError, match="1 sizes for 2 pictures"):
         lab.DetrImageProcessor().post_process_semantic_segmentation(model(images), [(3, 4)])
+
+
+def test_colours_that_are_no_whole_numbers_are_refused():
+    assert lab.rgb_to_id([[1.0, 2, 3]]).tolist() == [1 + 2 * 256 + 3 * 65536]
+    with pytest.raises(DataError, match="no colours"):
+        lab.rgb_to_id([[1.5, 2, 3]])
 
 
 def test_pictures_are_put_on_one_canvas_by_hand_too():

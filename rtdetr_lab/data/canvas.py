@@ -65,6 +65,7 @@ def collate_on_canvas(
     """Pictures in [0, 1], their targets, and where the canvas shows nothing (1 - pixel_mask)."""
     if not samples:
         raise DataError("batch", "holds no samples", "give at least one")
+    _check_masks(samples)
     canvas, padding = padded([as_float(sample.image) for sample in samples])
     size = canvas.shape[-2:]
     masks = [sample.masks for sample in samples]
@@ -93,6 +94,14 @@ def _shrunk(sample: Sample, size: torch.Size) -> Float[Tensor, "T 4"]:
     height, width = sample.image.shape[-2:]
     part = sample.boxes.new_tensor([width / size[1], height / size[0]] * 2)
     return sample.boxes * part
+
+
+def _check_masks(samples: Sequence[Sample]) -> None:
+    for sample in samples:
+        size = tuple(sample.image.shape[-2:])
+        if sample.masks is not None and tuple(sample.masks.shape[1:]) != size:
+            what = f"has masks of {tuple(sample.masks.shape[1:])}, and is {size} itself"
+            raise DataError(sample.name, what, "change masks with their picture")
 
 
 def _enlarged(masks: Bool[Tensor, "T h w"], size: torch.Size) -> Bool[Tensor, "T H W"]:

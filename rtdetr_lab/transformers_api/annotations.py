@@ -50,6 +50,10 @@ def prepared(annotations: Any, pictures: Sequence[np.ndarray], wanted: Wanted) -
     what = f"is {'not ' if panoptic else ''}given for the format {wanted.format}"
     remedy = "give the folder of the PNGs for coco_panoptic, and for no other format"
     require((wanted.masks_path is not None) == panoptic, "masks_path", what, remedy)
+    known = isinstance(annotations, Mapping | Sequence) and not isinstance(annotations, str)
+    if not known:
+        what, remedy = f"is a {type(annotations).__name__}", "give one dictionary per picture"
+        raise DataError("annotations", what, remedy)
     several = [annotations] if isinstance(annotations, Mapping) else list(annotations)
     if len(several) != len(pictures):
         what = f"there are {len(pictures)} images and {len(several)} annotations"
@@ -90,6 +94,27 @@ def _detection(tree: Any, size: Size, masks: bool, where: str) -> dict[str, Any]
     return label
 
 
+def _check_object(one: Mapping[str, Any], where: str) -> None:
+    whole_number(one["category_id"], f"{where}[category_id]")
+    box = one["bbox"]
+    listed = isinstance(box, list | tuple | np.ndarray) and len(box) == 4
+    if not listed or not all(_is_finite(n) for n in box):
+        what, remedy = f"is {box!r}", "give left, top, width and height in pixels"
+        raise DataError(f"{where}[bbox]", what, remedy)
+    if not _is_finite(one["area"]):
+        raise DataError(f"{where}[area]", f"is {one['area']!r}", "give a number of pixels")
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) and bool(np.isfinite(value))
+
+
+def whole_number(value: Any, where: str) -> None:
+    """Raise `DataError` unless it is one."""
+    if not isinstance(value, int | np.integer) or isinstance(value, bool):
+        raise DataError(where, f"is {value!r}", "give a whole number")
+
+
 def _objects(tree: Any, masks: bool, where: str) -> list[Mapping[str, Any]]:
     usable = isinstance(tree, Mapping) and {"image_id", "annotations"} <= set(tree)
     if not usable or not isinstance(tree["annotations"], list | tuple):
@@ -101,6 +126,8 @@ def _objects(tree: Any, masks: bool, where: str) -> list[Mapping[str, Any]]:
         if missing := [name for name in needed if name not in one]:
             what = f"has no {', '.join(missing)}"
             raise DataError(f"{where}[annotations][{i}]", what, "add it, or leave the object out")
+        _check_object(one, f"{where}[annotations][{i}]")
+    whole_number(tree["image_id"], f"{where}[image_id]")
     return [one for one in tree["annotations"] if not one.get("iscrowd", 0)]
 
 

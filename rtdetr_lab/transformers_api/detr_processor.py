@@ -123,7 +123,10 @@ class DetrImageProcessor(ImageProcessor):
     ) -> list[dict[str, Any]]:
         """As instances; classes in `label_ids_to_fuse` (stuff) are one segment each."""
         rule = ByOverlap(threshold, mask_threshold, overlap_mask_area_threshold)
-        return segments(outputs, target_sizes, rule, label_ids_to_fuse or ())
+        fuse = label_ids_to_fuse if label_ids_to_fuse is not None else ()
+        what, remedy = f"is {fuse!r}", "give a set of labels"
+        require(isinstance(fuse, Collection), "label_ids_to_fuse", what, remedy)
+        return segments(outputs, target_sizes, rule, fuse)
 
 
 DetrImageProcessorPil = DetrImageProcessor

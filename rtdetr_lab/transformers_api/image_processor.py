@@ -35,6 +35,7 @@ from rtdetr_lab.transformers_api.pixels import (
     on_canvas,
     resized_picture,
 )
+from rtdetr_lab.transformers_api.processor_checks import check_numbers
 
 
 @dataclass(kw_only=True)
@@ -67,6 +68,7 @@ class ImageProcessor:
         at = f"{type(self).__name__}[format]"
         self.format = str(getattr(self.format, "value", self.format))
         require(self.format in self.formats, at, f"is {self.format!r}", known)
+        check_numbers(self)
 
     def __call__(self, images: Any, annotations: Any = None, **options: Any) -> BatchFeature:
         """As `preprocess`."""

@@ -25,8 +25,11 @@ from rtdetr_lab.notation import Size
 def rgb_to_id(color: Any) -> Any:
     """Colours to segment ids: an array of them (H, W, 3) to an array, one colour to a number."""
     colours = np.asarray(color)
-    if colours.shape[-1:] != (3,) or (
-        colours.size and not 0 <= colours.min() <= colours.max() < 256
+    whole = colours.dtype.kind in "ui" or (colours.dtype.kind == "f" and (colours % 1 == 0).all())
+    if (
+        not whole
+        or colours.shape[-1:] != (3,)
+        or (colours.size and not 0 <= colours.min() <= colours.max() < 256)
     ):
         what = f"of shape {colours.shape} are no colours"
         raise DataError("color", what, "give red, green and blue, 0 to 255, in the last place")

@@ -1,6 +1,6 @@
 r"""# Pixels: sizes, canvases and tensors of the documented processors"""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -89,6 +89,7 @@ def _picture(one: Any, input_data_format: str | None, where: str) -> np.ndarray:
 def target_size(before: Size, size: Any) -> Size:
     """(height, width) a picture of `before` gets: any of the documented forms of `size`."""
     height, width = before
+    require(isinstance(size, int | Mapping), "size", f"is {size!r}", "give a mapping or a number")
     if isinstance(size, int):
         size = {"shortest_edge": size, "longest_edge": 10**9}
     given = {key: value for key, value in dict(size).items() if value is not None}
@@ -175,5 +176,13 @@ def batched(values: Any, return_tensors: str | None) -> Any:
 
 def sizes_of(target_sizes: Any, count: int) -> list[Size]:
     """(height, width) per picture, 1 × 1 where none are given: fractions stay fractions."""
-    given = [(1, 1)] * count if target_sizes is None else torch.as_tensor(target_sizes).tolist()
-    return [(int(h), int(w)) for h, w in given]
+    if target_sizes is None:
+        return [(1, 1)] * count
+    remedy = "give one (height, width) of 1 pixel or more per picture"
+    try:
+        given = torch.as_tensor(target_sizes)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ImageError("target_sizes", f"is {target_sizes!r}", remedy) from error
+    if given.ndim != 2 or given.shape[1] != 2 or bool((given < 1).any()):
+        raise ImageError("target_sizes", f"is {given.tolist()}", remedy)
+    return [(int(h), int(w)) for h, w in given.tolist()]
