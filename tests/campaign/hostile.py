@@ -157,6 +157,21 @@ def evil_words(rng: random.Random, folder: Path, tripwire: Path) -> str:
     return "unharmful"
 
 
+def evil_link(rng: random.Random, folder: Path, tripwire: Path) -> str:
+    """Links where a save will write: what they lead to, there or not yet there, is left alone."""
+    secret, place = folder / "secret", folder / "model"
+    secret.write_text("untouched", encoding="utf8")
+    place.mkdir()
+    name = rng.choice(("model.safetensors", "config.json"))
+    (place / name).symlink_to(rng.choice((secret, tripwire)))
+    layout = rng.choice(("lab", "transformers"))
+    model = shaken(small({"encoder.ccff.num_blocks": 3}).build())
+    load_pretrained(save_pretrained(model, place, layout))
+    if secret.read_text(encoding="utf8") != "untouched" or (place / name).is_symlink():
+        raise Wrong(f"{name} was written through a link")
+    return "unharmful"
+
+
 def _refused(act: Callable[[], object], name: str, any_place: bool = False) -> str:
     try:
         act()
@@ -166,6 +181,7 @@ def _refused(act: Callable[[], object], name: str, any_place: bool = False) -> s
 
 
 KINDS = (evil_pickle, evil_zip, evil_config, evil_index, evil_file_name, evil_yolo, evil_words)
+KINDS += (evil_link,)
 
 
 def case(rng: random.Random, folder: Path) -> str:

@@ -31,7 +31,7 @@ DAMAGE = {
     "config": (2_000, "config.json, ours and transformers'"),
     "foreign": (1_000, "a third party's `.safetensors`, which has no checksum"),
     "bits": (2_000, "one bit turned in a checkpoint of ours"),
-    "hostile": (350, "pickles, `auto_map`, climbing and absolute paths, markup, escapes"),
+    "hostile": (350, "pickles, `auto_map`, climbing and absolute paths, links, markup, escapes"),
 }
 
 KILLS = {
