@@ -1,4 +1,7 @@
-"""A file written from a model finds what the model finds, in runtimes that know nothing of it."""
+"""A file written from a model finds what the model finds, in runtimes that know nothing of it.
+
+Unhooked: while a graph with any size is traced, a height is a symbol and no `int`.
+"""
 
 import pytest
 import torch
@@ -6,8 +9,13 @@ from small import shaken, small
 
 from rtdetr_lab.boxes import iou
 from rtdetr_lab.cli import main
+from rtdetr_lab.deployment.answers import by_sigmoid, tensors_of
+from rtdetr_lab.deployment.bench.spread import spread
 from rtdetr_lab.deployment.onnx_file import export_onnx, export_pt2, onnx_bytes
 from rtdetr_lab.errors import ConfigError
+from rtdetr_lab.images.decode import decode
+from rtdetr_lab.images.preprocess import Preprocess
+from rtdetr_lab.rtdetr import rtdetr_r18
 from rtdetr_lab.rtdetrv2 import discrete
 
 pytest.importorskip("onnxscript", reason="torch's exporter needs it; runs with the extra [export]")
@@ -17,7 +25,6 @@ SIZE = (96, 64)
 def nano_pictures(count):
     """Pictures of shapes that nano detects in, and their pixels as nano sees them."""
     from rtdetr_lab.data.shapes import ShapesConfig, draw
-    from rtdetr_lab.images.preprocess import Preprocess
 
     scenes = [draw(ShapesConfig(), 7, i) for i in range(count)]
     return Preprocess((256, 256)).batch([scene.image for scene in scenes])
@@ -53,16 +60,18 @@ def in_openvino(file):
 RUNTIMES = {"onnxruntime": in_onnxruntime, "openvino": in_openvino}
 
 
-def same_detections(a, b, threshold=0.3):
-    """Matched by box: the same labels, half a pixel, scores to a thousandth."""
+def same_detections(a, b, threshold=0.3, share=1.0):
+    """Matched by box: the same labels, half a pixel, scores to a thousandth, for such a share."""
     (boxes, scores, labels), (others, others_scores, others_labels) = a, b
     kept = scores > threshold
     assert kept.any(), "nothing to compare"
     overlap = iou(boxes[kept], others) - 2 * (labels[kept][:, None] != others_labels)
-    match = overlap.argmax(1)
-    assert (labels[kept] == others_labels[match]).all()
-    assert (boxes[kept] - others[match]).abs().max() <= 0.5
-    assert (scores[kept] - others_scores[match]).abs().max() <= 1e-3
+    # Of boxes in one place the one with the nearer score.
+    match = (overlap - 0.5 * (scores[kept][:, None] - others_scores).abs()).argmax(1)
+    alike = labels[kept] == others_labels[match]
+    alike &= (boxes[kept] - others[match]).abs().amax(1) <= 0.5
+    alike &= (scores[kept] - others_scores[match]).abs() <= 1e-3
+    assert alike.double().mean() >= share
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +96,48 @@ def test_nano_detects_the_same_in_batches_of_one_two_and_five(nano_file, runtime
         for i in range(count):
             ours = (found[i].boxes_xyxy, found[i].scores, found[i].labels)
             same_detections(ours, (boxes[i], scores[i], labels[i]))
+
+
+def photos_of(where, shared):
+    """Five photos, whatever their sizes."""
+    if where == "scikit-image":
+        import skimage.data
+
+        names = ("astronaut", "chelsea", "coffee", "rocket", "colorwheel")
+        return [getattr(skimage.data, name)() for name in names]
+    return sorted(shared("data/coco_ccby/images").rglob("*.jpg"))[:5]
+
+
+def as_one(answer):
+    """Row by row (boxes, scores, labels) of a batch of two raw tensors, in pixels of 640²."""
+    rows = by_sigmoid(*answer, torch.full((len(answer[0]), 2), 640.0))
+    return [(one[:, :4], one[:, 4], one[:, 5].long()) for one in rows]
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("where", ["coco_ccby", "scikit-image"])
+@pytest.mark.parametrize("runtime", RUNTIMES.values(), ids=RUNTIMES)
+@pytest.mark.parametrize("sampling", ["bilinear, one size, ranked", "discrete, any size, raw"])
+def test_a_spread_r18_finds_the_same_in_photos(where, runtime, sampling, shared):
+    """Random weights that have opinions, at the full size, in batches of one, two and five."""
+    pytest.importorskip(runtime.__name__.removeprefix("in_"), reason="runs with [export]")
+    ranked = sampling.endswith("ranked")
+    torch.manual_seed(0)
+    model = spread((rtdetr_r18() if ranked else discrete(rtdetr_r18())).build())
+    images = Preprocess((640, 640)).batch([decode(one) for one in photos_of(where, shared)])
+    size = (640, 640) if ranked else None
+    run = runtime(onnx_bytes(model, size, postprocessing=ranked))
+    with torch.no_grad():
+        expected = [as_one(tensors_of(model(one[None])))[0] for one in images]
+    for count in (1, 2, 5):
+        if ranked:
+            sizes = torch.full((count, 2), 640.0)
+            found = list(zip(*run(images[:count], sizes), strict=True))
+        else:
+            found = as_one(run(images[:count]))
+        for ours, theirs in zip(expected[:count], found, strict=True):
+            # A point that rounding puts on the other side of a cell's edge reads another cell.
+            same_detections(ours, theirs, share=1.0 if ranked else 0.98)
 
 
 @pytest.mark.parametrize("size", [SIZE, pytest.param(None, marks=pytest.mark.full)])
