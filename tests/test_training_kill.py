@@ -32,7 +32,7 @@ def test_three_kills_one_of_them_inside_a_save_change_nothing():
 
 
 @pytest.mark.full
-def test_twenty_kills_five_of_them_inside_a_save_change_nothing():
-    seen = kills(20, seed=1)
-    assert (seen["kills"], seen["inside"], seen["same"]) == (20, 5, 20)
-    assert seen["struck"] >= 15
+def test_two_hundred_kills_fifty_of_them_inside_a_save_change_nothing():
+    seen = kills(200, seed=1)
+    assert (seen["kills"], seen["inside"], seen["same"]) == (200, 50, 200)
+    assert seen["struck"] >= 150
