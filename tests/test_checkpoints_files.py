@@ -215,6 +215,13 @@ def test_half_files_of_killed_processes_are_swept_out_when_nobody_can_be_writing
     assert sorted(os.listdir(tmp_path)) == [".m.safetensors.new", ".other.old", "m.safetensors"]
 
 
+def test_a_half_file_that_gets_its_name_meanwhile_is_no_trouble(tmp_path, monkeypatch):
+    gone = [tmp_path / ".m.safetensors.gone"]
+    monkeypatch.setattr(type(tmp_path), "glob", lambda *_: gone)
+    write_weights(tmp_path / "m.safetensors", {"a": torch.ones(1)}, {})
+    assert read_weights(tmp_path / "m.safetensors").tensors["a"] == 1
+
+
 def test_a_digest_from_elsewhere_is_computed_not_believed(tmp_path):
     tensors = {"a": torch.ones(2)}
     save_file(tensors, tmp_path / "m.safetensors", {DIGEST: hashlib.sha256(b"x").hexdigest()})

@@ -138,8 +138,9 @@ def write_atomically(path: Path, write: Callable[[str], Any]) -> None:
 def _sweep(path: Path) -> None:
     """Remove half-written files of processes that were killed; another may be writing just now."""
     for half in path.parent.glob(f".{glob.escape(path.name)}.*"):
-        if time.time() - half.stat().st_mtime > HOUR:
-            half.unlink(missing_ok=True)
+        with suppress(OSError):  # its process has just given it its name
+            if time.time() - half.stat().st_mtime > HOUR:
+                half.unlink()
 
 
 def _replace(path: Path, write: Callable[[str], Any]) -> None:
