@@ -12,6 +12,8 @@ called `deploy` because a function of that name lives on the front door.
 | `packed.py`  | the CPU's convolutions and products with prepacked weights and fused sums |
 | `engine.py`  | `Engine`: buckets, precision, threads, streams |
 | `backends.py` | what an engine runs on: `PyTorch()`, `OnnxRuntime()`, `OpenVINO()` |
+| `fastest.py` | which backend is soonest here, measured |
+| `precision.py` | what half precision changes in detections |
 | `graphs.py`  | CUDA graphs, one per batch size |
 | `answers.py`, `pixels.py`, `stream.py` | post-processing, resizing, reading ahead |
 | `fused_sampler.py`, `triton_kernels.py` | deformable attention on CUDA, forward and backward |

@@ -113,7 +113,7 @@ def roofline(
         ax.plot(x, y, marker, color=color, markersize=8, markeredgecolor=page.ink, label=label)
     said = {"textcoords": "offset points", "fontsize": 8, "color": page.ink}
     products = f"matrix products: {flops / 1e9:.0f} GFLOP/s"
-    ax.annotate(products, (high, flops / 1e9), xytext=(-4, 5), ha="right", **said)
+    ax.annotate(products, (ridge, flops / 1e9), xytext=(0, 6), **said)
     middle = (low * ridge) ** 0.5
     ax.annotate(
         f"copies:\n{bytes / 1e9:.0f} GB/s", (middle, middle * bytes / 1e9), xytext=(9, -24), **said

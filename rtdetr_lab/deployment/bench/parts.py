@@ -68,14 +68,19 @@ def split(case: Case, dtype: torch.dtype, rounds: int) -> dict[str, Part]:
 
 
 @torch.inference_mode()
-def seconds_of(model: nn.Module, images: Tensor, rounds: int) -> dict[str, float]:
+def seconds_of(
+    model: nn.Module,
+    images: Tensor,
+    rounds: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, float]:
     """Seconds of every part of a model, in its training or in its deploy form: the least of all
     rounds, so that what else the machine does meanwhile does not count."""
     taken: dict[str, list[float]] = {}
     handles = []
     for module in {m for part in PARTS for m in modules_of(model, part)}:
         taken[module] = []
-        handles += _clock(model.get_submodule(module), taken[module])
+        handles += _clock(model.get_submodule(module), taken[module], clock)
     for _ in range(rounds + 1):
         model(images)
     for handle in handles:
@@ -115,16 +120,18 @@ def _bytes_into(moved: dict[str, int], part: str) -> Callable[[nn.Module, Any, A
     return note
 
 
-def _clock(module: nn.Module, taken: list[float]) -> list[RemovableHandle]:
+def _clock(
+    module: nn.Module, taken: list[float], clock: Callable[[], float] = time.perf_counter
+) -> list[RemovableHandle]:
     started: list[float] = []
 
     def before(module: nn.Module, given: Any) -> None:
         wait()
-        started.append(time.perf_counter())
+        started.append(clock())
 
     def after(module: nn.Module, given: Any, made: Any) -> None:
         wait()
-        taken.append(time.perf_counter() - started.pop())
+        taken.append(clock() - started.pop())
 
     return [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
 

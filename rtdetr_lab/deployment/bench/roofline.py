@@ -28,13 +28,15 @@ class Ceilings:
         return max(part.flops / self.flops, part.bytes / self.bytes)
 
 
-def ceilings(device: str, dtype: torch.dtype, side: int = 2048, rounds: int = 5) -> Ceilings:
+def ceilings(
+    device: str, dtype: torch.dtype, side: int = 2048, rounds: int = 5, clock: str = "wall"
+) -> Ceilings:
     """Measured here and now."""
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     source = torch.empty(16 * side * side, dtype=torch.uint8, device=device).fill_(1)
     target = torch.empty_like(source)
     subjects = {"product": lambda: a @ b, "copy": lambda: target.copy_(source)}
-    times = interleaved(subjects, rounds, clock=CLOCKS["wall"])
+    times = interleaved(subjects, rounds, clock=CLOCKS[clock])
     best = {name: min(t.rounds) for name, t in times.items()}
     return Ceilings(2 * side**3 / best["product"], 2 * source.numel() / best["copy"])
 
