@@ -289,5 +289,5 @@ learnt_by_heart = found(averages["0.9, warm-up 5"].model)
 check(answer, learnt_by_heart, hint="It has never seen them.")
 
 # %% [markdown]
-# **Next**: the [trap museum](19_trap_museum.ipynb): what
-# may go wrong without a word.
+# **Next**: [16 · Ablations](16_ablations.ipynb): a part taken out and trained again, and what that
+# proves. What may go wrong without a word is in the [trap museum](19_trap_museum.ipynb).
