@@ -15,6 +15,7 @@ from rtdetr_lab.deployment.backends import OnnxRuntime, OpenVINO, PyTorch
 from rtdetr_lab.deployment.engine import Engine
 from rtdetr_lab.deployment.packed import can_pack
 from rtdetr_lab.deployment.pixels import stretch
+from rtdetr_lab.deployment.stream import Aside
 from rtdetr_lab.detector import Detector
 from rtdetr_lab.errors import ConfigError, ImageError
 from rtdetr_lab.images.postprocess import postprocess
@@ -178,6 +179,38 @@ def test_the_next_frame_is_read_while_this_one_is_computed(model, frames):
     bucket.run = run
     assert len(list(engine.stream(source()))) == len(frames)
     assert computed == [True] * len(frames)
+
+
+def test_what_is_made_on_another_stream_is_waited_for_before_it_is_used(monkeypatch):
+    """The order of calls; what a GPU makes of it, a GPU has to say."""
+    said = []
+
+    class Stream:
+        def __init__(self, name):
+            self.name = name
+
+        def __enter__(self):
+            said.append(f"on {self.name}")
+
+        def __exit__(self, *_):
+            said.append(f"off {self.name}")
+
+        def wait_stream(self, other):
+            said.append(f"{self.name} waits for {other.name}")
+
+    class Made(torch.Tensor):
+        def record_stream(self, stream):
+            said.append(f"kept for {stream.name}")
+
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: Stream("side"))
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream("main"))
+    made = Aside(torch.device("cuda"))(
+        lambda: said.append("made") or torch.ones(1).as_subclass(Made)
+    )
+    assert made == 1
+    assert said == ["on side", "made", "off side", "main waits for side", "kept for main"]
+    assert Aside(torch.device("cpu"))(lambda: torch.ones(1)) == 1
 
 
 def test_an_error_of_the_source_itself_arrives(model, frames):

@@ -22,6 +22,7 @@ A bucket is used by one thread at a time, and any number of threads may call.
 
 import threading
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, overload
 
 import numpy as np
@@ -33,7 +34,7 @@ from rtdetr_lab.config import require
 from rtdetr_lab.deployment.answers import found_in, rank_for, sizes_tensor
 from rtdetr_lab.deployment.backends import Backend, Plan, PyTorch
 from rtdetr_lab.deployment.pixels import stretch
-from rtdetr_lab.deployment.stream import Named, chunks_ahead, read
+from rtdetr_lab.deployment.stream import Aside, Named, chunks_ahead, read
 from rtdetr_lab.detections import Detections, classes_of
 from rtdetr_lab.errors import ImageError
 from rtdetr_lab.images.arrays import RGB
@@ -94,6 +95,7 @@ class Engine:
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.aside = Aside(self.device)
         self.batches = sorted({batch} if isinstance(batch, int) else set(batch))
         self.sizes = _sizes(size)
         require(min(self.batches) >= 1, "batch", f"{batch} pictures", "take at least one")
@@ -164,7 +166,7 @@ class Engine:
         runs, started = _runs([self.bucket_of(rgb) for _, rgb in readable], self.batches[-1]), []
         for size, first, last in runs:
             part = readable[first:last]
-            images = torch.stack([self._pixels(rgb, size) for _, rgb in part])
+            images = self.aside(partial(self._batch, part, size))
             sizes = [(rgb.shape[0], rgb.shape[1]) for _, rgb in part]
             started.append((part, self.buckets[size](images, sizes)))
         return started
@@ -175,6 +177,9 @@ class Engine:
             for (name, rgb), found in zip(part, found_in(rows.cpu(), threshold), strict=True):
                 size = (rgb.shape[0], rgb.shape[1])
                 yield Detections.of(found, size, self.classes, name, rgb)
+
+    def _batch(self, part: list[tuple[str, np.ndarray]], size: Size) -> Tensor:
+        return torch.stack([self._pixels(rgb, size) for _, rgb in part])
 
     def _pixels(self, rgb: RGB, size: Size) -> Float[Tensor, "3 h w"]:
         if self.device.type == "cpu":

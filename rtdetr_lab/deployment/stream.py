@@ -4,16 +4,21 @@ Decoding a photo takes longer than detecting in it does on a GPU, and both can h
 Pillow and torch let go of Python's lock while they work. One thread walks the caller's iterator (a
 video reader, a folder, a camera) and keeps a few batches ready; nobody else touches it. It stops
 when the consumer does.
+
+On CUDA the pictures are copied and stretched on a stream of their own (`Aside`), so that those of
+the next batch travel while the last one is computed; the computing stream waits for what it needs.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from os import PathLike
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from rtdetr_lab.config import require
 from rtdetr_lab.errors import ImageError
@@ -21,6 +26,23 @@ from rtdetr_lab.images.decode import Limits, decode, describe
 
 Named = tuple[str, np.ndarray | ImageError]
 """What a source is called, and its pixels (`H W 3`, each of its own size) or why there are none."""
+
+
+class Aside:
+    """Makes a tensor on a CUDA stream of its own, ready for the current one; elsewhere just so."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    def __call__(self, make: Callable[[], Tensor]) -> Tensor:
+        if self.stream is None:
+            return make()
+        with torch.cuda.stream(self.stream):
+            made = make()
+        current = torch.cuda.current_stream(made.device)
+        current.wait_stream(self.stream)
+        made.record_stream(current)  # its memory is not given away before that one is done
+        return made
 
 
 def read(index: int, source: Any, limits: Limits) -> Named:
