@@ -21,7 +21,7 @@ from tempfile import TemporaryDirectory
 sys.path.insert(0, str(Path(__file__).parent))  # wherever this is started from
 
 import torch
-from kill_tools import asked, child, ended_well, killed_after, killed_at_point, points_of, told
+from kill_tools import asked, child, ended_well, killed_at_point, killed_at_random, points_of, told
 from training_toy import Toy, ToyData
 
 from rtdetr_lab.training import Cosine, TrainConfig, train
@@ -98,16 +98,15 @@ def one_kill(folder, number, draw, seconds, points, expected):
         struck = killed_at_point(install, lambda: learn(folder), point)
         where = f"inside a save, point {point}"
     else:
-        moment = draw.uniform(0, seconds)
-        struck, where = killed_after(lambda: learn(folder), moment), f"after {moment:.3f} s"
+        moment = killed_at_random(lambda: learn(folder), folder, draw, seconds)
+        struck, where = True, f"after {moment:.3f} s"
     state, damaged = keep.load_last(folder)
     stood = "before the first save" if state is None else f"step {state['step']}"
     went_on = ended_well(child(lambda: learn(folder)))
     same = went_on and result(folder) == expected
     clean = not [*folder.glob(".*.tmp"), *folder.glob("damaged*")]
     verdict = "same bits" if same else "OTHER BITS" if went_on else "DID NOT GO ON"
-    missed = "" if struck else " (it had ended)"
-    print(f"{number + 1:4} killed {where}{missed}; valid: {stood}; {verdict}", flush=True)
+    print(f"{number + 1:4} killed {where}; valid: {stood}; {verdict}", flush=True)
     shutil.rmtree(folder)
     return same and clean and not damaged, struck, inside
 

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # wherever this is started from
 
 import torch
 from ablation_toy import study
-from kill_tools import asked, child, ended_well, killed_after, killed_at_point, points_of, told
+from kill_tools import asked, child, ended_well, killed_at_point, killed_at_random, points_of, told
 
 from rtdetr_lab.ablations import journal
 from rtdetr_lab.training import state as keep
@@ -59,8 +59,8 @@ def one_kill(folder, number, draw, seconds, points, expected):
         struck = killed_at_point(install, lambda: run(folder), point)
         where = f"inside a write, point {point}"
     else:
-        moment = draw.uniform(0, seconds)
-        struck, where = killed_after(lambda: run(folder), moment), f"after {moment:.3f} s"
+        moment = killed_at_random(lambda: run(folder), folder, draw, seconds)
+        struck, where = True, f"after {moment:.3f} s"
     before = whole_lines(folder)
     rows = before.count(b'"kind": "row"')
     went_on = ended_well(child(lambda: run(folder)))

@@ -7,6 +7,7 @@ that stop a child inside a save live here; the package knows nothing of them.
 import argparse
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -39,6 +40,14 @@ def killed_after(work, moment):
     process = child(work)
     time.sleep(moment)
     return _killed(process)
+
+
+def killed_at_random(work, folder, draw, seconds):
+    """Kill a child at a moment drawn uniformly, and say when. One that had ended by then is begun
+    again in an empty folder, with another moment."""
+    while not killed_after(work, moment := draw.uniform(0, seconds)):
+        shutil.rmtree(folder)
+    return moment
 
 
 def _killed(process):

@@ -31,9 +31,9 @@ def part(monkeypatch):
 
 def program(script, out, *words):
     """What a program of the campaign wrote."""
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
+    env = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
+    env |= {"OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg", "PYTHONPATH": str(TESTS.parent)}
     command = [sys.executable, str(TESTS / script), *map(str, words), "--out", str(out)]
-    env["PYTHONPATH"] = str(TESTS.parent)
     run = subprocess.run(command, capture_output=True, text=True, timeout=3600, env=env)
     assert out.exists(), run.stdout[-2000:] + run.stderr[-2000:]
     return json.loads(out.read_text(encoding="utf8"))

@@ -28,11 +28,11 @@ def kills(count, seed, first=0):
 def test_three_kills_one_of_them_inside_a_save_change_nothing():
     seen = kills(3, seed=0, first=1)
     assert (seen["kills"], seen["inside"], seen["same"]) == (3, 1, 3)
-    assert seen["struck"] >= 2  # a run may be faster than the one that was timed
+    assert seen["struck"] == 3
 
 
 @pytest.mark.full
 def test_two_hundred_kills_fifty_of_them_inside_a_save_change_nothing():
     seen = kills(200, seed=1)
     assert (seen["kills"], seen["inside"], seen["same"]) == (200, 50, 200)
-    assert seen["struck"] >= 150
+    assert seen["struck"] == 200

@@ -172,7 +172,7 @@ def kills() -> str:
 Processes killed by SIGKILL: three of four at moments drawn uniformly over the time the work takes,
 one at a point inside a save (half a file written, before and after each flush and rename).
 
-| of what | kills | met it still going | inside a save | what came of them | command |
+| of what | kills | while it ran | inside a save | what came of them | command |
 |---|---|---|---|---|---|
 """ + "\n".join([*rows, ""])
 
