@@ -27,13 +27,13 @@ def paint_masks(image: RGB, masks: Bool[Tensor, "n _ _"], colors: Sequence[str])
     found, size = tuple(masks.shape[1:]), image.shape[:2]
     remedy = "ask for masks in the picture's size"
     require(found == size, "masks", f"of {found} for a picture of {size}", remedy)
-    painted = image.astype(np.float32)
+    painted = image.copy()
     line = max(1, round((size[0] * size[1]) ** 0.5 / 400))
     for mask, color in zip(masks.cpu().numpy()[::-1], colors[::-1], strict=True):
         if mask.any():
             here = _extent(mask)
-            _paint(painted[here], mask[here], np.array(rgb(color), np.float32), line)
-    return painted.round().astype(np.uint8)
+            _paint(painted[here], mask[here], color, line)
+    return painted
 
 
 def _extent(mask: Bool[np.ndarray, "H W"]) -> tuple[slice, slice]:
@@ -42,18 +42,20 @@ def _extent(mask: Bool[np.ndarray, "H W"]) -> tuple[slice, slice]:
     return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
 
 
-def _paint(pixels: np.ndarray, mask: Bool[np.ndarray, "h w"], color: np.ndarray, line: int) -> None:
-    inside = mask
-    for _ in range(line):
-        inside = _shrunk(inside)
-    border = mask & ~inside
-    pixels[mask] = (1 - TINT) * pixels[mask] + TINT * color
-    pixels[border] = color
+def _paint(pixels: RGB, mask: Bool[np.ndarray, "h w"], color: str, line: int) -> None:
+    border = mask & ~_shrunk(mask, line)
+    for channel, value in enumerate(rgb(color)):
+        one = pixels[..., channel]
+        # 256 values are tinted, and not twelve million pixels.
+        tinted = ((1 - TINT) * np.arange(256) + TINT * value).round().astype(np.uint8)
+        np.copyto(one, tinted[one], where=mask)
+        np.copyto(one, np.uint8(value), where=border)
 
 
-def _shrunk(mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
-    """Without the pixels beside one that is not in it."""
-    wide = np.pad(mask, 1)
-    inside = wide[:-2, 1:-1] & wide[2:, 1:-1] & wide[1:-1, :-2] & wide[1:-1, 2:]
-    shrunk: Bool[np.ndarray, "h w"] = mask & inside
+def _shrunk(mask: Bool[np.ndarray, "h w"], by: int) -> Bool[np.ndarray, "h w"]:
+    """Pixels of the mask that lie `by` pixels inside it: above, below, left and right."""
+    wide = np.pad(mask, by)
+    rows, columns = wide[:, by:-by], wide[by:-by]
+    around = rows[: -2 * by] & rows[2 * by :] & columns[:, : -2 * by] & columns[:, 2 * by :]
+    shrunk: Bool[np.ndarray, "h w"] = mask & around
     return shrunk
