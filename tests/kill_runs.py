@@ -21,7 +21,16 @@ from tempfile import TemporaryDirectory
 sys.path.insert(0, str(Path(__file__).parent))  # wherever this is started from
 
 import torch
-from kill_tools import asked, child, ended_well, killed_at_point, killed_at_random, points_of, told
+from kill_tools import (
+    asked,
+    child,
+    ended_well,
+    killed_at_point,
+    killed_at_random,
+    points_of,
+    told,
+    without_curves,
+)
 from training_toy import Toy, ToyData
 
 from rtdetr_lab.training import Cosine, TrainConfig, train
@@ -114,6 +123,7 @@ def one_kill(folder, number, draw, seconds, points, expected):
 def main():
     given, begun = asked(__doc__, count=20), time.monotonic()
     torch.set_num_threads(1)  # a fork has only the thread that forked
+    without_curves()
     draw = random.Random(given.seed)
     with TemporaryDirectory() as place:
         learn(Path(place) / "warm")  # what is imported late is then there, in every fork

@@ -19,7 +19,16 @@ sys.path.insert(0, str(Path(__file__).parent))  # wherever this is started from
 
 import torch
 from ablation_toy import study
-from kill_tools import asked, child, ended_well, killed_at_point, killed_at_random, points_of, told
+from kill_tools import (
+    asked,
+    child,
+    ended_well,
+    killed_at_point,
+    killed_at_random,
+    points_of,
+    told,
+    without_curves,
+)
 
 from rtdetr_lab.ablations import journal
 from rtdetr_lab.training import state as keep
@@ -76,6 +85,7 @@ def one_kill(folder, number, draw, seconds, points, expected):
 def main():
     given, begun = asked(__doc__, count=8), time.monotonic()
     torch.set_num_threads(1)  # a fork has only the thread that forked
+    without_curves()
     draw = random.Random(given.seed)
     with TemporaryDirectory() as place:
         run(Path(place) / "warm")  # what is imported late is then there, in every fork
