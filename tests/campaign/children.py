@@ -21,6 +21,9 @@ from rtdetr_lab.errors import LabError
 SECONDS = 60.0
 """After which something hangs."""
 
+LAST_WORDS = 2_000
+"""Bytes a child needs to say what went wrong, where even its log is limited."""
+
 NEW_MOUNTS = 0x20000
 """CLONE_NEWNS: a process with a view of its own on what is mounted."""
 
@@ -118,7 +121,8 @@ class Disk:
     def fill(self, leave: int) -> Callable[[], object]:
         """What a child must do first so that it finds no more than this many bytes."""
         if not self.mounted:
-            return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (leave, leave))
+            limit = max(leave, LAST_WORDS)
+            return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
         free = shutil.disk_usage(self.folder).free
         with open(self.folder / "filler", "wb") as file:
             file.write(bytes(max(0, free - leave)))
