@@ -3,6 +3,8 @@
 Unhooked: while a graph with any size is traced, a height is a symbol and no `int`.
 """
 
+from functools import cache
+
 import pytest
 import torch
 from small import shaken, small
@@ -108,6 +110,14 @@ def photos_of(where, shared):
     return sorted(shared("data/coco_ccby/images").rglob("*.jpg"))[:5]
 
 
+@cache
+def spread_r18(ranked):
+    """The model and its file: bilinear, of one size and ranked, or discrete, of any and raw."""
+    torch.manual_seed(0)
+    model = spread((rtdetr_r18() if ranked else discrete(rtdetr_r18())).build())
+    return model, onnx_bytes(model, (640, 640) if ranked else None, postprocessing=ranked)
+
+
 def as_one(answer):
     """Row by row (boxes, scores, labels) of a batch of two raw tensors, in pixels of 640²."""
     rows = by_sigmoid(*answer, torch.full((len(answer[0]), 2), 640.0))
@@ -122,11 +132,9 @@ def test_a_spread_r18_finds_the_same_in_photos(where, runtime, sampling, shared)
     """Random weights that have opinions, at the full size, in batches of one, two and five."""
     pytest.importorskip(runtime.__name__.removeprefix("in_"), reason="runs with [export]")
     ranked = sampling.endswith("ranked")
-    torch.manual_seed(0)
-    model = spread((rtdetr_r18() if ranked else discrete(rtdetr_r18())).build())
     images = Preprocess((640, 640)).batch([decode(one) for one in photos_of(where, shared)])
-    size = (640, 640) if ranked else None
-    run = runtime(onnx_bytes(model, size, postprocessing=ranked))
+    model, file = spread_r18(ranked)
+    run = runtime(file)
     with torch.no_grad():
         expected = [as_one(tensors_of(model(one[None])))[0] for one in images]
     for count in (1, 2, 5):
