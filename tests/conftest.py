@@ -21,6 +21,7 @@ NOTEBOOKS = ("test_notebooks.py", "test_site.py", "test_site_in_browser.py")
 """These share one execution of the notebooks, which takes minutes: together, and first."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config, items):
     items.sort(key=lambda item: item.path.name not in NOTEBOOKS)
     for item in items:  # a worker takes whole files (`pytest -n`)
