@@ -1,8 +1,8 @@
 # Every target sets up what it needs: python3 (3.11 or newer) and make are enough.
 PYTHON ?= python3
 BIN := .venv/bin
-# Whole files per worker, the longest first; each wants about 3 GiB.
-WORKERS := -n auto --maxprocesses=4 --dist=loadgroup --no-loadscope-reorder
+# Whole files per worker (tests/conftest.py); each wants about 3 GiB.
+WORKERS := -n auto --maxprocesses=4 --no-loadscope-reorder
 
 .PHONY: demo test test-full lint notebooks docs figures campaign
 

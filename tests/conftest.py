@@ -21,12 +21,21 @@ NOTEBOOKS = ("test_notebooks.py", "test_site.py", "test_site_in_browser.py")
 """These share one execution of the notebooks, which takes minutes: together, and first."""
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """With `pytest -n` a worker takes whole files, and one of them all that needs the notebooks."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class WholeFiles(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file = super()._split_scope(nodeid)
+            return "notebooks" if Path(file).name in NOTEBOOKS else file
+
+    return WholeFiles(config, log)
+
+
 def pytest_collection_modifyitems(config, items):
     items.sort(key=lambda item: item.path.name not in NOTEBOOKS)
-    for item in items:  # a worker takes whole files (`pytest -n`)
-        group = "notebooks" if item.path.name in NOTEBOOKS else item.path.name
-        item.add_marker(pytest.mark.xdist_group(group))
     if config.getoption("--full"):
         return
     skip = pytest.mark.skip(reason="full matrix; runs in `make test-full` (pytest --full)")
