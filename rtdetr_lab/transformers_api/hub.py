@@ -13,9 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, ClassVar
 
-from rtdetr_lab.checkpoints.files import read_json
+from rtdetr_lab.checkpoints.files import read_json, write_text
 from rtdetr_lab.checkpoints.hub import WEIGHTS, _explained, _place
 from rtdetr_lab.config import require
 from rtdetr_lab.errors import CheckpointError, HubError
@@ -138,6 +138,38 @@ def pushed(saved: Any, folder: str | os.PathLike[str], wanted: bool, told: dict[
         rest = dict(told)
         name = rest.pop("repo_id", None) or Path(folder).expanduser().resolve().name
         saved.push_to_hub(name, **rest)
+
+
+class OneFile:
+    """What is one small file on disk, and goes to the hub as such."""
+
+    filename: ClassVar[str]
+    called: ClassVar[str]
+
+    def content(self) -> str:
+        """The file's text."""
+        raise NotImplementedError
+
+    def save_pretrained(
+        self, folder: str | os.PathLike[str], push_to_hub: bool = False, **told: Any
+    ) -> None:
+        """Write the file into a folder, and push it if asked to."""
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        write_text(Path(folder) / self.filename, self.content())
+        pushed(self, folder, push_to_hub, told)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        commit_message: str | None = None,
+        revision: str | None = None,
+    ) -> str:
+        """Save into a repository of the hub; returns the commit's address. Raises `HubError`."""
+        message = commit_message or f"Upload {self.called}"
+        return push(self.save_pretrained, Push(repo_id, private, token, message, revision))
 
 
 def _uploaded(folder: str, to: Push, keep: tuple[str, ...]) -> str:

@@ -9,12 +9,11 @@ and `detr_processor.py`.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from rtdetr_lab.checkpoints.files import read_json, write_text
+from rtdetr_lab.checkpoints.files import read_json
 from rtdetr_lab.config import require
 from rtdetr_lab.detr import IMAGENET_MEAN, IMAGENET_STD
 from rtdetr_lab.transformers_api.annotations import (
@@ -25,7 +24,7 @@ from rtdetr_lab.transformers_api.annotations import (
     resized_annotation,
 )
 from rtdetr_lab.transformers_api.fast_options import without_fast
-from rtdetr_lab.transformers_api.hub import FILE, Push, Where, file_of, push, pushed
+from rtdetr_lab.transformers_api.hub import FILE, OneFile, Where, file_of
 from rtdetr_lab.transformers_api.pixels import (
     BatchFeature,
     as_pictures,
@@ -39,7 +38,7 @@ from rtdetr_lab.transformers_api.processor_checks import check_numbers
 
 
 @dataclass(kw_only=True)
-class ImageProcessor:
+class ImageProcessor(OneFile):
     """Pictures to `pixel_values`, annotations to `labels`."""
 
     format: str = "coco_detection"
@@ -59,6 +58,8 @@ class ImageProcessor:
     formats: ClassVar[tuple[str, ...]] = ("coco_detection",)
     default_size: ClassVar[dict[str, int]] = {"height": 640, "width": 640}
     kind: ClassVar[str] = ""
+    filename: ClassVar[str] = FILE
+    called: ClassVar[str] = "image processor"
 
     def __post_init__(self) -> None:
         self.size = dict(self.default_size) if self.size is None else self.size
@@ -176,23 +177,9 @@ class ImageProcessor:
             plain.pop("return_segmentation_masks")
         return {"image_processor_type": self.kind, **plain}
 
-    def save_pretrained(self, folder: Any, push_to_hub: bool = False, **told: Any) -> None:
-        """Write `preprocessor_config.json` into a folder, and push it if asked to."""
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        write_text(Path(folder) / FILE, json.dumps(self.to_dict(), indent=2) + "\n")
-        pushed(self, folder, push_to_hub, told)
-
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        private: bool | None = None,
-        token: str | bool | None = None,
-        commit_message: str = "Upload image processor",
-        revision: str | None = None,
-    ) -> str:
-        """Save into a repository of the hub; returns the commit's address. Raises `HubError`."""
-        return push(self.save_pretrained, Push(repo_id, private, token, commit_message, revision))
+    def content(self) -> str:
+        """The text of `preprocessor_config.json`."""
+        return json.dumps(self.to_dict(), indent=2) + "\n"
 
 
 def _spread(values: float | Sequence[float]) -> float | tuple[float, ...]:

@@ -15,16 +15,16 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
-from rtdetr_lab.checkpoints.files import read_json, write_text
+from rtdetr_lab.checkpoints.files import read_json
 from rtdetr_lab.config import require
-from rtdetr_lab.transformers_api.hub import Push, Where, file_of, push, pushed
+from rtdetr_lab.transformers_api.hub import OneFile, Where, file_of
 
 GONE = ("backbone", "use_pretrained_backbone", "use_timm_backbone", "backbone_kwargs")
 """Documented until release 5, which neither writes nor reads them for these models."""
 
 
 @dataclass(kw_only=True)
-class Options:
+class Options(OneFile):
     """What all of them share: names of the classes, and what a call returns by default."""
 
     num_labels: int | None = None
@@ -36,6 +36,8 @@ class Options:
     architectures: list[str] | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
+    filename: ClassVar[str] = "config.json"
+    called: ClassVar[str] = "config"
     model_type: ClassVar[str] = ""
     only: ClassVar[Mapping[str, Any]] = {}
 
@@ -111,25 +113,9 @@ class Options:
         """`to_dict` as text."""
         return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
 
-    def save_pretrained(
-        self, folder: str | os.PathLike[str], push_to_hub: bool = False, **told: Any
-    ) -> None:
-        """Write `config.json` into a folder, and push it if asked to."""
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        write_text(Path(folder) / "config.json", self.to_json_string())
-        pushed(self, folder, push_to_hub, told)
-
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        private: bool | None = None,
-        token: str | bool | None = None,
-        commit_message: str = "Upload config",
-        revision: str | None = None,
-    ) -> str:
-        """Save into a repository of the hub; returns the commit's address. Raises `HubError`."""
-        return push(self.save_pretrained, Push(repo_id, private, token, commit_message, revision))
+    def content(self) -> str:
+        """The text of `config.json`."""
+        return self.to_json_string()
 
     def _name_classes(self) -> None:
         if self.id2label:
