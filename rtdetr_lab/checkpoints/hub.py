@@ -71,18 +71,19 @@ class Snapshot:
     licence: str | None
 
 
-def fetch(repo: str, revision: str | None = None) -> Snapshot:
-    """Config, weights and what describes them, downloaded or from the cache.
+def fetch(repo: str, revision: str | None = None, **how: Any) -> Snapshot:
+    """Config, weights and what describes them, downloaded or from the cache. `how` goes to the
+    hub's client: `cache_dir`, `token`, `local_files_only`.
 
     Raises `HubError` if the repository, the revision, the config or the weights are not there, or
     the hub cannot be reached and the cache does not have them.
     """
-    folder = _download(repo, "config.json", revision).parent
+    folder = download(repo, "config.json", revision, **how).parent
     # The commit that answered, so that all files are of one state even if the branch moves now.
     commit = folder.name if re.fullmatch("[0-9a-f]{40}", folder.name) else revision
-    _weights(repo, commit)
+    _weights(repo, commit, how)
     for optional in ("preprocessor_config.json", "README.md"):
-        _download_if_there(repo, optional, commit)
+        _download_if_there(repo, optional, commit, how)
     return Snapshot(folder, commit or "main", licence_in(folder))
 
 
@@ -109,11 +110,11 @@ def licence_in(folder: Path) -> str | None:
     return found[1] if found else None
 
 
-def _weights(repo: str, revision: str | None) -> None:
+def _weights(repo: str, revision: str | None, how: dict[str, Any]) -> None:
     unreachable: HubError | None = None
     for name in WEIGHTS:
         try:
-            path = _download(repo, name, revision)
+            path = download(repo, name, revision, **how)
         except HubError as error:
             if not _is_absent(error.__cause__):
                 raise
@@ -122,21 +123,23 @@ def _weights(repo: str, revision: str | None) -> None:
             continue
         if name.endswith(".index.json"):
             for shard in sorted(set(read_json(path).get("weight_map", {}).values())):
-                _download(repo, str(shard), revision)
+                download(repo, str(shard), revision, **how)
         return
     if unreachable is not None:
         raise unreachable
     what = f"has none of {', '.join(WEIGHTS)}"
-    raise HubError(_place(repo, None, revision), what, "choose a repository with weights")
+    raise HubError(place(repo, None, revision), what, "choose a repository with weights")
 
 
-def _download_if_there(repo: str, name: str, revision: str | None) -> Path | None:
+def _download_if_there(
+    repo: str, name: str, revision: str | None, how: dict[str, Any]
+) -> Path | None:
     try:
-        return _download(repo, name, revision)
+        return download(repo, name, revision, **how)
     except HubError as error:
         if not _is_absent(error.__cause__):
             raise
-        if name == "preprocessor_config.json" and _unknown(repo, name, revision):
+        if name == "preprocessor_config.json" and _unknown(repo, name, revision, how):
             log.warning("%s: neither in the cache nor reachable; taken as 640 × 640", error.where)
         return None
 
@@ -148,23 +151,27 @@ def _is_absent(error: BaseException | None) -> bool:
     return isinstance(error, e.EntryNotFoundError) and not refused
 
 
-def _unknown(repo: str, name: str, revision: str | None) -> bool:
+def _unknown(repo: str, name: str, revision: str | None, how: dict[str, Any]) -> bool:
     """Whether the cache does not say if the repository has this file."""
     from huggingface_hub import try_to_load_from_cache
 
-    return try_to_load_from_cache(repo, name, revision=revision) is None
+    found = try_to_load_from_cache(repo, name, how.get("cache_dir"), revision=revision)
+    return found is None
 
 
-def _download(repo: str, name: str, revision: str | None, attempts: int = ATTEMPTS) -> Path:
+def download(
+    repo: str, name: str, revision: str | None, attempts: int = ATTEMPTS, **how: Any
+) -> Path:
+    """One file, from the cache or the hub; `how` goes to the hub's client. Raises `HubError`."""
     from huggingface_hub import hf_hub_download
 
     try:
-        return Path(hf_hub_download(repo, name, revision=revision))
-    except Exception as error:  # the client's transport is its own business: see `_explained`
+        return Path(hf_hub_download(repo, name, revision=revision, **how))
+    except Exception as error:  # the client's transport is its own business: see `explained`
         if attempts == 1 or not _may_pass(error):
-            raise HubError(_place(repo, name, revision), *_explained(error)) from error
+            raise HubError(place(repo, name, revision), *explained(error)) from error
     time.sleep(2.0 ** (ATTEMPTS - attempts))
-    return _download(repo, name, revision, attempts - 1)
+    return download(repo, name, revision, attempts - 1, **how)
 
 
 def _may_pass(error: Exception) -> bool:
@@ -181,7 +188,7 @@ def _errors() -> Any:
     return errors
 
 
-def _explained(error: BaseException) -> tuple[str, str]:
+def explained(error: BaseException) -> tuple[str, str]:
     """What happened and what to do; the most special error first, some are both."""
     e = _errors()
     if isinstance(error, e.LocalEntryNotFoundError) and isinstance(
@@ -220,5 +227,5 @@ def _answered(status: int) -> tuple[str, str]:
     return f"could not be had: the hub answers {status}", "try again, or give a local folder"
 
 
-def _place(repo: str, name: str | None, revision: str | None) -> str:
+def place(repo: str, name: str | None, revision: str | None) -> str:
     return f"{repo}@{revision or 'main'}" + (f"/{name}" if name else "")

@@ -15,8 +15,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
-from rtdetr_lab.checkpoints.files import read_json, write_text
-from rtdetr_lab.checkpoints.hub import WEIGHTS, _explained, _place
+from rtdetr_lab.checkpoints.files import write_text
+from rtdetr_lab.checkpoints.hub import download, fetch, place
 from rtdetr_lab.config import require
 from rtdetr_lab.errors import CheckpointError, HubError
 
@@ -32,6 +32,12 @@ class Where:
     token: str | bool | None = None
     local_files_only: bool = False
 
+    @property
+    def how(self) -> dict[str, Any]:
+        """In the words of the hub's client."""
+        cache = None if self.cache_dir is None else Path(self.cache_dir)
+        return {"cache_dir": cache, "token": self.token, "local_files_only": self.local_files_only}
+
 
 def file_of(name: str | os.PathLike[str], file: str, where: Where) -> Path:
     """One file of a folder or hub id. Raises `CheckpointError` or `HubError`."""
@@ -40,57 +46,14 @@ def file_of(name: str | os.PathLike[str], file: str, where: Where) -> Path:
         if not (folder / file).is_file():
             raise CheckpointError(str(folder), f"has no {file}", "give a folder that has it")
         return folder / file
-    from huggingface_hub import hf_hub_download
-
-    try:
-        return Path(
-            hf_hub_download(
-                os.fspath(name),
-                file,
-                revision=where.revision,
-                cache_dir=None if where.cache_dir is None else Path(where.cache_dir),
-                token=where.token,
-                local_files_only=where.local_files_only,
-            )
-        )
-    except Exception as error:  # the client's transport is its own business
-        raise HubError(_place(os.fspath(name), file, where.revision), *_explained(error)) from error
+    return download(os.fspath(name), file, where.revision, **where.how)
 
 
 def folder_of(name: str | os.PathLike[str], where: Where) -> Path:
     """The folder with config and weights; from the hub, everything of one commit."""
-    config = file_of(name, "config.json", where)
     if Path(name).expanduser().is_dir():
-        return config.parent
-    commit = Where(config.parent.name, where.cache_dir, where.token, where.local_files_only)
-    _weights(name, commit)
-    for beside in ("preprocessor_config.json", "README.md"):
-        _if_there(name, beside, commit)
-    return config.parent
-
-
-def _weights(name: str | os.PathLike[str], where: Where) -> None:
-    for file in WEIGHTS:
-        path = _if_there(name, file, where)
-        if path is None:
-            continue
-        shards: dict[str, Any] = read_json(path) if file.endswith(".index.json") else {}
-        for shard in sorted(set(shards.get("weight_map", {}).values())):
-            file_of(name, str(shard), where)
-        return
-    what = f"has none of {', '.join(WEIGHTS)}"
-    raise HubError(_place(os.fspath(name), None, where.revision), what, "choose another")
-
-
-def _if_there(name: str | os.PathLike[str], file: str, where: Where) -> Path | None:
-    from huggingface_hub import errors
-
-    try:
-        return file_of(name, file, where)
-    except HubError as error:
-        if isinstance(error.__cause__, errors.EntryNotFoundError):
-            return None
-        raise
+        return file_of(name, "config.json", where).parent
+    return fetch(os.fspath(name), where.revision, **where.how).folder
 
 
 @dataclass(frozen=True)
@@ -116,7 +79,7 @@ def push(save: Callable[[Path], Any], to: Push, keep: tuple[str, ...] = ("README
         except Exception as error:  # the client's transport is its own business
             what = (str(error).splitlines() or [type(error).__name__])[0][:160]
             remedy = "give a token that may write there, or log in with `hf auth login`"
-            where = _place(to.repo_id, None, to.revision)
+            where = place(to.repo_id, None, to.revision)
             raise HubError(where, f"could not be pushed ({what})", remedy) from error
 
 
