@@ -326,4 +326,6 @@ angle = (~row).cumsum(2)[0, 0, 2] / (~row).sum()
 check(answer, angle.item(), hint="Count cells of the picture, not of the canvas.")
 
 # %% [markdown]
+# How long DETR takes beside RT-DETR, on equal pictures: `docs/results/ablations/detr-vs-rtdetr.md`.
+#
 # **Next**: [03 · Matching](03_matching.ipynb). Which query answers for which object?
