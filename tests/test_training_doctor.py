@@ -11,8 +11,9 @@ from training_toy import Toy, ToyData
 from rtdetr_lab.boxes import xyxy_from_cxcywh
 from rtdetr_lab.commands.sets import First
 from rtdetr_lab.config import replace_at
-from rtdetr_lab.data.batch import Sample, Truth
+from rtdetr_lab.data.batch import Sample, Truth, collate
 from rtdetr_lab.data.shapes import ShapesConfig, ShapesDataset
+from rtdetr_lab.detr import detr_nano
 from rtdetr_lab.evaluation.evaluate import evaluate
 from rtdetr_lab.images.postprocess import Found
 from rtdetr_lab.query_selection import TopScore
@@ -180,6 +181,21 @@ def test_parameters_without_a_gradient_are_named(gradient):
     weight = trainer.model.head.weight
     weight.grad = None if gradient is None else torch.zeros_like(weight)
     assert faults(examine_learning(trainer)) == ["1 parameters get no gradient (head.weight)"]
+
+
+def test_what_a_healthy_detr_computes_from_zero_is_no_fault():
+    torch.manual_seed(0)
+    model = detr_nano(10).build()
+    trainer = Trainer(model, CONFIG, torch.device("cpu"))
+    data = ShapesDataset(ShapesConfig(size=128, max_side=64.0), 0, 2)
+    images, targets = collate([data[0], data[1]])
+    sum(model.cfg.criterion.build()(model(images, targets), targets).values()).backward()
+    for name in ("self_attn.v_proj", "self_attn.q_proj", "norm1"):
+        assert not model.get_parameter(f"decoder.layers.0.{name}.weight").grad.any()
+    assert not [f for f in faults(examine_learning(trainer)) if "gradient" in f]
+    model.class_head.weight.grad = None
+    (found,) = [f for f in faults(examine_learning(trainer)) if "gradient" in f]
+    assert found == "1 parameters get no gradient (class_head.weight)"
 
 
 def test_a_rate_of_zero_is_named():

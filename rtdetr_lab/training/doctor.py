@@ -23,6 +23,7 @@ from typing import Any
 import torch
 
 from rtdetr_lab.data.batch import Sample, as_float
+from rtdetr_lab.detr import DETR
 from rtdetr_lab.evaluation.answers import answers
 from rtdetr_lab.evaluation.coco import Metrics
 from rtdetr_lab.training.callbacks import Callback
@@ -38,6 +39,10 @@ SMALLEST = 2.0
 
 FALLEN = 0.7
 """The part of the first loss above which it has not fallen."""
+
+FROM_ZERO = ("decoder.layers.0.self_attn.", "decoder.layers.0.norm1.weight")
+"""A DETR's content begins at zero: whoever its first self-attention listens to says the same, and
+gradients there are zero, or nothing but rounding, in a healthy run."""
 
 
 class Doctor(Callback):
@@ -145,6 +150,8 @@ def examine_learning(trainer: Trainer) -> list[Finding]:
     learning = [(n, p) for n, p in named if p.requires_grad]
     if any(p.grad is not None for _, p in learning):
         idle = [n for n, p in learning if p.grad is None or not bool(p.grad.any())]
+        if any(isinstance(module, DETR) for module in trainer.model.modules()):
+            idle = [n for n in idle if not any(part in n for part in FROM_ZERO)]
         if idle:
             fault = f"{len(idle)} parameters get no gradient ({_few(idle)})"
             found.append(Finding(fault, "is a part not called, detached, or behind a dead ReLU?"))
