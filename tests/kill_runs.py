@@ -11,26 +11,13 @@ other bits.
 
 import hashlib
 import json
-import random
-import shutil
 import sys
-import time
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 sys.path.insert(0, str(Path(__file__).parent))  # wherever this is started from
 
 import torch
-from kill_tools import (
-    asked,
-    child,
-    ended_well,
-    killed_at_point,
-    killed_at_random,
-    points_of,
-    told,
-    without_curves,
-)
+from kill_tools import campaign, child, ended_well
 from training_toy import Toy, ToyData
 
 from rtdetr_lab.training import Cosine, TrainConfig, train
@@ -99,44 +86,16 @@ def _add(digest, value):
         digest.update(repr(value).encode())
 
 
-def one_kill(folder, number, draw, seconds, points, expected):
-    """Whether what happened is as it should be, whether it struck, and whether inside a save."""
-    inside = number % 4 == 3
-    if inside:
-        point = draw.randrange(points)
-        struck = killed_at_point(install, lambda: learn(folder), point)
-        where = f"inside a save, point {point}"
-    else:
-        moment = killed_at_random(lambda: learn(folder), folder, draw, seconds)
-        struck, where = True, f"after {moment:.3f} s"
+def judge(folder, expected):
+    """Whether it goes on from something valid to the same bits, and leaves nothing lying about."""
     state, damaged = keep.load_last(folder)
     stood = "before the first save" if state is None else f"step {state['step']}"
     went_on = ended_well(child(lambda: learn(folder)))
     same = went_on and result(folder) == expected
     clean = not [*folder.glob(".*.tmp"), *folder.glob("damaged*")]
     verdict = "same bits" if same else "OTHER BITS" if went_on else "DID NOT GO ON"
-    print(f"{number + 1:4} killed {where}; valid: {stood}; {verdict}", flush=True)
-    shutil.rmtree(folder)
-    return same and clean and not damaged, struck, inside
-
-
-def main():
-    given, begun = asked(__doc__, count=20), time.monotonic()
-    torch.set_num_threads(1)  # a fork has only the thread that forked
-    without_curves()
-    draw = random.Random(given.seed)
-    with TemporaryDirectory() as place:
-        learn(Path(place) / "warm")  # what is imported late is then there, in every fork
-        began = time.monotonic()
-        points = points_of(install, lambda: learn(Path(place) / "whole"))
-        seconds, expected = time.monotonic() - began, result(Path(place) / "whole")
-        print(f"a run takes {seconds:.2f} s and has {points} points inside saves", flush=True)
-        outcomes = []
-        for number in range(given.first, given.first + given.count):
-            folder = Path(place) / f"run{number}"
-            outcomes.append(one_kill(folder, number, draw, seconds, points, expected))
-    return told(given, begun, outcomes)
+    return same and clean and not damaged, f"valid: {stood}; {verdict}"
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(campaign(__doc__, 20, learn, install, result, judge))

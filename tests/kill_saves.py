@@ -91,15 +91,14 @@ def one_kill(folder, number, draw, seconds, models, saving):
     layout = LAYOUTS[number // 4 % 4]
     save_pretrained(models[0], folder, layout)
     saving[0] = 0
+    work = lambda: save_in_turn(models, folder, layout, saving)  # noqa: E731
     if number % 4 == 3:
         one = points_of(install, lambda: save_in_turn(models, folder, layout, saving, 1))
         save_pretrained(models[0], folder, layout)
         point = draw.randrange(one)
-        work = lambda: save_in_turn(models, folder, layout, saving)  # noqa: E731
         struck, where = killed_at_point(install, work, point), f"point {point} of {one}"
     else:
         moment = draw.uniform(0, seconds)
-        work = lambda: save_in_turn(models, folder, layout, saving)  # noqa: E731
         struck, where = killed_after(work, moment), f"after {1000 * moment:.1f} ms"
     inside, halves = saving[0] == 1, len([*folder.glob(".*")])
     wrong = judged(folder, layout, models)

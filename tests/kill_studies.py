@@ -8,27 +8,13 @@ writes: journal, checkpoints, published models (`kill_tools.py`). What the journ
 stand in it afterwards, byte for byte, the rest must be done, and the table be the same.
 """
 
-import random
-import shutil
 import sys
-import time
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 sys.path.insert(0, str(Path(__file__).parent))  # wherever this is started from
 
-import torch
 from ablation_toy import study
-from kill_tools import (
-    asked,
-    child,
-    ended_well,
-    killed_at_point,
-    killed_at_random,
-    points_of,
-    told,
-    without_curves,
-)
+from kill_tools import campaign, child, ended_well
 
 from rtdetr_lab.ablations import journal
 from rtdetr_lab.training import state as keep
@@ -60,46 +46,22 @@ def whole_lines(folder):
     return content[: content.rfind(b"\n") + 1]
 
 
-def one_kill(folder, number, draw, seconds, points, expected):
-    """Whether what happened is as it should be, whether it struck, and whether inside a write."""
-    inside = number % 4 == 3
-    if inside:
-        point = draw.randrange(points)
-        struck = killed_at_point(install, lambda: run(folder), point)
-        where = f"inside a write, point {point}"
-    else:
-        moment = killed_at_random(lambda: run(folder), folder, draw, seconds)
-        struck, where = True, f"after {moment:.3f} s"
+def table(folder):
+    """What must be the same, whenever it was killed."""
+    return study(folder, []).report().csv
+
+
+def judge(folder, expected):
+    """Whether it goes on to the same table, and keeps every row that stood in the journal."""
     before = whole_lines(folder)
     rows = before.count(b'"kind": "row"')
     went_on = ended_well(child(lambda: run(folder)))
     kept = whole_lines(folder).startswith(before)
-    same = went_on and study(folder, []).report().csv == expected
+    same = went_on and table(folder) == expected
     verdict = "same table" if same else "OTHER TABLE" if went_on else "DID NOT GO ON"
     verdict += "" if kept else "; ROWS CHANGED"
-    print(f"{number + 1:4} killed {where}; {rows} rows stood; {verdict}", flush=True)
-    shutil.rmtree(folder)
-    return same and kept, struck, inside
-
-
-def main():
-    given, begun = asked(__doc__, count=8), time.monotonic()
-    torch.set_num_threads(1)  # a fork has only the thread that forked
-    without_curves()
-    draw = random.Random(given.seed)
-    with TemporaryDirectory() as place:
-        run(Path(place) / "warm")  # what is imported late is then there, in every fork
-        began = time.monotonic()
-        points = points_of(install, lambda: run(Path(place) / "whole"))
-        seconds = time.monotonic() - began
-        expected = study(Path(place) / "whole", []).report().csv
-        print(f"a study takes {seconds:.2f} s and has {points} points inside writes", flush=True)
-        outcomes = []
-        for number in range(given.first, given.first + given.count):
-            folder = Path(place) / f"study{number}"
-            outcomes.append(one_kill(folder, number, draw, seconds, points, expected))
-    return told(given, begun, outcomes)
+    return same and kept, f"{rows} rows stood; {verdict}"
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(campaign(__doc__, 8, run, install, table, judge))

@@ -7,12 +7,16 @@ that stop a child inside a save live here; the package knows nothing of them.
 import argparse
 import json
 import os
+import random
 import shutil
 import signal
 import sys
 import time
 import traceback
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
 
 
 def child(work):
@@ -151,6 +155,41 @@ def without_curves():
     from rtdetr_lab.training import callbacks
 
     callbacks.draw_curves = lambda *_: None
+
+
+def campaign(words, count, work, install, result, judge):
+    """The program of `kill_runs.py` and `kill_studies.py`: its exit code.
+
+    `work(folder)` goes on from wherever it stands to the end, `install(points)` hooks into what it
+    writes with, `result(folder)` is what the end is compared by, and `judge(folder, expected)`
+    lets a killed one go on and answers whether all is as it should be, and in words.
+    """
+    given, begun = asked(words, count), time.monotonic()
+    torch.set_num_threads(1)  # a fork has only the thread that forked
+    without_curves()
+    draw, outcomes = random.Random(given.seed), []
+    with TemporaryDirectory() as place:
+        whole = Path(place) / "whole"
+        work(Path(place) / "warm")  # what is imported late is then there, in every fork
+        began = time.monotonic()
+        points = points_of(install, lambda: work(whole))
+        seconds, expected = time.monotonic() - began, result(whole)
+        print(f"one takes {seconds:.2f} s and has {points} points inside saves", flush=True)
+        for number in range(given.first, given.first + given.count):
+            folder = Path(place) / f"killed{number}"
+            inside = number % 4 == 3
+            if inside:
+                point = draw.randrange(points)
+                struck = killed_at_point(install, lambda folder=folder: work(folder), point)
+                where = f"inside a save, point {point}"
+            else:
+                moment = killed_at_random(lambda folder=folder: work(folder), folder, draw, seconds)
+                struck, where = True, f"after {moment:.3f} s"
+            fine, said = judge(folder, expected)
+            print(f"{number + 1:4} killed {where}; {said}", flush=True)
+            shutil.rmtree(folder)
+            outcomes.append((fine, struck, inside))
+    return told(given, begun, outcomes)
 
 
 def asked(words, count):
