@@ -18,8 +18,6 @@ import torch
 from torch import Tensor, nn
 
 from rtdetr_lab.checkpoints.building import no_larger_than
-from rtdetr_lab.checkpoints.description import FORMAT as FORMAT
-from rtdetr_lab.checkpoints.description import HEADER as HEADER
 from rtdetr_lab.checkpoints.description import described
 from rtdetr_lab.checkpoints.files import WeightsFile, read_weights
 from rtdetr_lab.checkpoints.metadata import Metadata, check_names, metadata_for

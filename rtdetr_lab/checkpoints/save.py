@@ -25,9 +25,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rtdetr_lab.checkpoints.description import FORMAT, HEADER
 from rtdetr_lab.checkpoints.files import digest, text_digest, write_text, write_weights
 from rtdetr_lab.checkpoints.hub import licence_in
-from rtdetr_lab.checkpoints.load import FORMAT, HEADER
 from rtdetr_lab.checkpoints.metadata import Metadata, metadata_for
 from rtdetr_lab.checkpoints.preprocessor import (
     Pixels,
