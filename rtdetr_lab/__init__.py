@@ -20,12 +20,13 @@ if TYPE_CHECKING:  # the same names for type checkers and editors; a test compar
     from rtdetr_lab.deployment.form import deploy as deploy
     from rtdetr_lab.detections import Detections as Detections
     from rtdetr_lab.detector import Detector as Detector
-    from rtdetr_lab.detr import DETRConfig as DETRConfig
-    from rtdetr_lab.detr import detr_nano as detr_nano
-    from rtdetr_lab.detr import detr_r50 as detr_r50
-    from rtdetr_lab.detr import detr_r50_dc5 as detr_r50_dc5
-    from rtdetr_lab.detr import detr_r101 as detr_r101
-    from rtdetr_lab.detr import detr_r101_dc5 as detr_r101_dc5
+    from rtdetr_lab.detr.model import DETRConfig as DETRConfig
+    from rtdetr_lab.detr.model import detr_nano as detr_nano
+    from rtdetr_lab.detr.model import detr_r50 as detr_r50
+    from rtdetr_lab.detr.model import detr_r50_dc5 as detr_r50_dc5
+    from rtdetr_lab.detr.model import detr_r101 as detr_r101
+    from rtdetr_lab.detr.model import detr_r101_dc5 as detr_r101_dc5
+    from rtdetr_lab.detr.segmentation import detr_r50_panoptic as detr_r50_panoptic
     from rtdetr_lab.evaluation.evaluate import evaluate as evaluate
     from rtdetr_lab.explored import explore as explore
     from rtdetr_lab.rtdetr import RTDETRConfig as RTDETRConfig
@@ -40,7 +41,6 @@ if TYPE_CHECKING:  # the same names for type checkers and editors; a test compar
     from rtdetr_lab.rtdetrv2 import rtdetrv2_r50 as rtdetrv2_r50
     from rtdetr_lab.rtdetrv2 import rtdetrv2_r50_m as rtdetrv2_r50_m
     from rtdetr_lab.rtdetrv2 import rtdetrv2_r101 as rtdetrv2_r101
-    from rtdetr_lab.segmentation import detr_r50_panoptic as detr_r50_panoptic
     from rtdetr_lab.segmenter import panoptic as panoptic
     from rtdetr_lab.structures import Prediction as Prediction
     from rtdetr_lab.structures import Targets as Targets
@@ -98,13 +98,13 @@ _HOME = {
     "replace_at": "config",
     "Detections": "detections",
     "Detector": "detector",
-    "DETRConfig": "detr",
-    "detr_nano": "detr",
-    "detr_r101": "detr",
-    "detr_r101_dc5": "detr",
-    "detr_r50": "detr",
-    "detr_r50_dc5": "detr",
-    "detr_r50_panoptic": "segmentation",
+    "DETRConfig": "detr.model",
+    "detr_nano": "detr.model",
+    "detr_r101": "detr.model",
+    "detr_r101_dc5": "detr.model",
+    "detr_r50": "detr.model",
+    "detr_r50_dc5": "detr.model",
+    "detr_r50_panoptic": "detr.segmentation",
     "panoptic": "segmenter",
     "evaluate": "evaluation.evaluate",
     "explore": "explored",

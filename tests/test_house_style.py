@@ -21,6 +21,7 @@ BRICKS = {
     "notation",
     "taps",
     "config",
+    "config_json",
     "boxes",
     "structures",
     "layers",
@@ -28,9 +29,10 @@ BRICKS = {
 }
 PARTS = BRICKS | {"matching", "backbone", "aifi", "ccff", "query_selection", "denoising"}
 PARTS |= {"deformable_attention", "samplers", "losses", "criterion", "hybrid_encoder", "decoder"}
-DETR_PARTS = {"resnet", "detr_positions", "detr_transformer"}
-MASK_PARTS = {"mask_head", "mask_losses"}
-CHAPTERS = PARTS | DETR_PARTS | MASK_PARTS | {"rtdetr", "rtdetrv2", "detr", "segmentation"}
+DETR_PARTS = {"detr.resnet", "detr.positions", "detr.transformer"}
+MASK_PARTS = {"detr.mask_head", "detr.mask_losses"}
+CHAPTERS = PARTS | DETR_PARTS | MASK_PARTS
+CHAPTERS |= {"rtdetr", "rtdetrv2", "detr.model", "detr.segmentation"}
 EQUIPMENT = {"images", "viz", "checkpoints", "data", "evaluation", "training"}
 EQUIPMENT |= {"ablations", "deployment"}
 
@@ -41,17 +43,18 @@ MAY_IMPORT = {
     "ranks": set(),
     "taps": {"errors"},
     "annotations": set(),
-    "config": {"errors", "annotations"},
+    "config": {"errors"},
+    "config_json": {"errors", "annotations", "config"},
     "boxes": {"notation"},
     "target_checks": {"errors"},
     "structures": {"errors", "notation", "target_checks"},
     "folding": set(),
     "layers": {"errors", "notation", "taps", "config", "folding"},
     # chapters, in reading order
-    "resnet": BRICKS | {"backbone"},
-    "detr_positions": BRICKS,
-    "detr_transformer": BRICKS,
-    "detr": BRICKS | DETR_PARTS | {"matching", "losses", "criterion", "backbone"},
+    "detr.resnet": BRICKS | {"backbone"},
+    "detr.positions": BRICKS,
+    "detr.transformer": BRICKS,
+    "detr.model": BRICKS | DETR_PARTS | {"matching", "losses", "criterion", "backbone"},
     "matching": BRICKS - {"layers"},
     "losses": BRICKS,
     "criterion": BRICKS | {"matching", "losses"},
@@ -66,9 +69,10 @@ MAY_IMPORT = {
     "denoising": BRICKS,
     "rtdetr": PARTS,
     "rtdetrv2": PARTS | {"rtdetr"},
-    "mask_head": BRICKS,
-    "mask_losses": BRICKS | {"criterion"},
-    "segmentation": BRICKS | MASK_PARTS | {"detr", "resnet", "matching", "losses"},
+    "detr.mask_head": BRICKS,
+    "detr.mask_losses": BRICKS | {"criterion"},
+    "detr.segmentation": BRICKS | MASK_PARTS | {"detr.model", "detr.resnet", "matching", "losses"},
+    "detr": set(),
     # equipment: viz takes tensors and images, never a model
     "images": BRICKS,
     "viz": BRICKS | {"images"},

@@ -8,7 +8,7 @@ from small import small
 from torch import nn
 from training_toy import Toy
 
-from rtdetr_lab.config import from_json, to_json
+from rtdetr_lab.config_json import from_json, to_json
 from rtdetr_lab.deployment import fused_sampler
 from rtdetr_lab.deployment.fused_sampler import Fused
 from rtdetr_lab.rtdetrv2 import discrete

@@ -33,13 +33,13 @@ from rtdetr_lab.decoder import Decoder
 from rtdetr_lab.deformable_attention import DeformableAttention
 from rtdetr_lab.deployment.fused_sampler import fastest_for, unfused
 from rtdetr_lab.deployment.lean import LeanCCFF, LeanRTDETR, splits
-from rtdetr_lab.detr import DETR
+from rtdetr_lab.detr.model import DETR
+from rtdetr_lab.detr.segmentation import DETRSegmentation
 from rtdetr_lab.folding import Fusable
 from rtdetr_lab.hybrid_encoder import HybridEncoder
 from rtdetr_lab.query_selection import LearnedContentSelection, ProposalHead, QuerySelection
 from rtdetr_lab.rtdetr import RTDETR
 from rtdetr_lab.samplers import Sampler
-from rtdetr_lab.segmentation import DETRSegmentation
 from rtdetr_lab.structures import Prediction, check_batch
 
 
