@@ -34,7 +34,7 @@ MASK_PARTS = {"detr.mask_head", "detr.mask_losses"}
 CHAPTERS = PARTS | DETR_PARTS | MASK_PARTS
 CHAPTERS |= {"rtdetr", "rtdetrv2", "detr.model", "detr.segmentation"}
 EQUIPMENT = {"images", "viz", "checkpoints", "data", "evaluation", "training"}
-EQUIPMENT |= {"ablations", "deployment"}
+EQUIPMENT |= {"ablations", "deployment", "kernels"}
 
 MAY_IMPORT = {
     # bricks
@@ -81,16 +81,16 @@ MAY_IMPORT = {
     "evaluation": CHAPTERS | {"images", "data"},
     # puts pictures beside the numbers
     "evaluation.report": CHAPTERS | {"images", "data", "evaluation", "viz"},
-    # deployment: the sampler that training on CUDA runs with
-    "training": CHAPTERS | {"images", "data", "evaluation", "checkpoints", "deployment"},
+    "training": CHAPTERS | {"images", "data", "evaluation", "checkpoints", "kernels"},
     # viz: the roofline
-    "deployment": CHAPTERS | {"images", "data", "evaluation", "checkpoints", "detections", "viz"},
+    "kernels": CHAPTERS,
+    "deployment": CHAPTERS
+    | {"images", "data", "evaluation", "checkpoints", "detections", "kernels", "viz"},
     "ablations": CHAPTERS | (EQUIPMENT - {"ablations", "deployment"}),
     # on top
     "detections": BRICKS | {"images", "viz", "data"},
     "detector": CHAPTERS | EQUIPMENT | {"detections"},
     "segmenter": CHAPTERS | EQUIPMENT | {"detections"},
-    "slider": {"config"},
     "explored": CHAPTERS | EQUIPMENT | {"detections", "detector"},
     "transformers_api": CHAPTERS | EQUIPMENT | {"detections", "detector"},
     # draws the pictures of the README: a user of everything, not a part of viz
