@@ -90,7 +90,8 @@ def _inference_form(model: nn.Module) -> nn.Module:
         return model
     encoder = model.encoder
     if isinstance(encoder, HybridEncoder) and splits(encoder.ccff):
-        setattr(encoder, "ccff", InferenceCCFF(encoder.ccff))  # noqa: B010 (another class on purpose)
+        # Another class on purpose: type checkers know the chapter's.
+        setattr(encoder, "ccff", InferenceCCFF(encoder.ccff))  # noqa: B010
     known = (
         type(model.proposal_head) is ProposalHead
         and type(model.selection) in (QuerySelection, LearnedContentSelection)
