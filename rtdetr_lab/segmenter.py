@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from rtdetr_lab.config import require
 from rtdetr_lab.detections import Classes, classes_of
+from rtdetr_lab.detr.segmentation import DETRSegmentation
 from rtdetr_lab.images import panoptic as rules
 from rtdetr_lab.images.arrays import RGB
 from rtdetr_lab.images.decode import decode
 from rtdetr_lab.images.edges import PAPER_EDGES, Edges, KeepAspect
-from rtdetr_lab.segmentation import DETRSegmentation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,7 +12,7 @@ from PIL import Image
 from test_augment import SHAPES, World, corners_of, extent, same, sample_of
 
 from rtdetr_lab.cli import main
-from rtdetr_lab.config import from_json, to_json
+from rtdetr_lab.config_json import from_json, to_json
 from rtdetr_lab.data.augment import Place, paper_augmentation
 from rtdetr_lab.data.augment_detr import AspectAugmentation, detr_augmentation
 from rtdetr_lab.data.canvas import PAPER_SHORTEST, collate_on_canvas

@@ -13,7 +13,6 @@ from small import rebuilt, shaken, small
 from rtdetr_lab.deployment.answers import by_sigmoid, by_softmax, found_in
 from rtdetr_lab.deployment.backends import OnnxRuntime, OpenVINO, PyTorch
 from rtdetr_lab.deployment.engine import Engine
-from rtdetr_lab.deployment.packed import can_pack
 from rtdetr_lab.deployment.pixels import stretch
 from rtdetr_lab.deployment.stream import Aside
 from rtdetr_lab.detector import Detector
@@ -21,6 +20,7 @@ from rtdetr_lab.errors import ConfigError, ImageError
 from rtdetr_lab.images.postprocess import postprocess
 from rtdetr_lab.images.preprocess import Preprocess
 from rtdetr_lab.images.softmax import postprocess_softmax
+from rtdetr_lab.kernels.onednn import can_pack
 from rtdetr_lab.structures import LayerPrediction, Prediction
 
 SIZE = (96, 64)

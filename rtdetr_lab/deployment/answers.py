@@ -18,8 +18,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from rtdetr_lab.boxes import xyxy_from_cxcywh
-from rtdetr_lab.deployment.lean import rows_at
-from rtdetr_lab.detr import DETRConfig
+from rtdetr_lab.deployment.inference_form import rows_at
+from rtdetr_lab.detr.model import DETRConfig
 from rtdetr_lab.errors import ImageError
 from rtdetr_lab.images.postprocess import Found, at_least_single
 from rtdetr_lab.structures import Prediction

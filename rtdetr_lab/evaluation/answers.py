@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rtdetr_lab.detr import DETRConfig
+from rtdetr_lab.detr.model import DETRConfig
 from rtdetr_lab.errors import ImageError
 from rtdetr_lab.images.edges import padded
 from rtdetr_lab.images.postprocess import Found, postprocess

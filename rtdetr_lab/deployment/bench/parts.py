@@ -23,9 +23,9 @@ from rtdetr_lab.deployment.answers import by_sigmoid, found_in, sizes_tensor, te
 from rtdetr_lab.deployment.bench.subjects import Case, model_of
 from rtdetr_lab.deployment.bench.timing import wait
 from rtdetr_lab.deployment.form import deploy, same
-from rtdetr_lab.deployment.packed import can_pack, channels_last, pack
 from rtdetr_lab.images.decode import decode
 from rtdetr_lab.images.preprocess import Preprocess
+from rtdetr_lab.kernels.onednn import can_pack, channels_last, pack
 
 PARTS = ("backbone", "encoder", "to_memory", "proposals", "decoder")
 TRAINED = {"proposals": ("proposal_head", "selection")}
