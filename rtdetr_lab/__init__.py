@@ -28,6 +28,8 @@ if TYPE_CHECKING:  # the same names for type checkers and editors; a test compar
     from rtdetr_lab.detr import detr_r101_dc5 as detr_r101_dc5
     from rtdetr_lab.evaluation.evaluate import evaluate as evaluate
     from rtdetr_lab.explored import explore as explore
+    from rtdetr_lab.model import DetectionModel as DetectionModel
+    from rtdetr_lab.model import Metadata as Metadata
     from rtdetr_lab.rtdetr import RTDETRConfig as RTDETRConfig
     from rtdetr_lab.rtdetr import rtdetr_nano as rtdetr_nano
     from rtdetr_lab.rtdetr import rtdetr_r18 as rtdetr_r18
@@ -108,6 +110,8 @@ _HOME = {
     "panoptic": "segmenter",
     "evaluate": "evaluation.evaluate",
     "explore": "explored",
+    "DetectionModel": "model",
+    "Metadata": "model",
     "RTDETRConfig": "rtdetr",
     "rtdetr_nano": "rtdetr",
     "rtdetr_r101": "rtdetr",

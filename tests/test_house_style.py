@@ -25,6 +25,7 @@ BRICKS = {
     "structures",
     "layers",
     "folding",
+    "model",
 }
 PARTS = BRICKS | {"matching", "backbone", "aifi", "ccff", "query_selection", "denoising"}
 PARTS |= {"deformable_attention", "samplers", "losses", "criterion", "hybrid_encoder", "decoder"}
@@ -44,6 +45,7 @@ MAY_IMPORT = {
     "config": {"errors", "annotations"},
     "boxes": {"notation"},
     "target_checks": {"errors"},
+    "model": {"errors", "notation"},
     "structures": {"errors", "notation", "target_checks"},
     "folding": set(),
     "layers": {"errors", "notation", "taps", "config", "folding"},
