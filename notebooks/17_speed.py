@@ -21,7 +21,6 @@ from rtdetr_lab.boxes import xyxy_from_cxcywh
 from rtdetr_lab.data.batch import First, collate
 from rtdetr_lab.data.shapes import DEFAULT, VAL, ShapesDataset, draw
 from rtdetr_lab.deployment.backends import PyTorch
-from rtdetr_lab.deployment.bags import BilinearBag, GatherFirst
 
 # %%
 from rtdetr_lab.deployment.bench.nms import dense_answer, greedy, nms
@@ -30,12 +29,13 @@ from rtdetr_lab.deployment.bench.roofline import ceilings
 from rtdetr_lab.deployment.bench.timing import interleaved
 from rtdetr_lab.deployment.fastest import fastest, offered
 from rtdetr_lab.deployment.form import deploy, same
-from rtdetr_lab.deployment.packed import pack
 from rtdetr_lab.deployment.precision import drift
 from rtdetr_lab.evaluation.coco import coco_metrics, coco_truth
 from rtdetr_lab.evaluation.evaluate import coco_detections, evaluate
 from rtdetr_lab.folding import fold
 from rtdetr_lab.images.postprocess import Found, postprocess, ranked_table, suppress
+from rtdetr_lab.kernels.embedding_bag_samplers import BilinearBag, GatherFirst
+from rtdetr_lab.kernels.onednn import pack
 from rtdetr_lab.model import by_sigmoid
 from rtdetr_lab.notebook import check, cost, seeded, source
 from rtdetr_lab.viz.speed import part_bars, roofline, time_lines

@@ -8,8 +8,8 @@ r"""# Detector: the front door
 alone. A detector keeps no state between calls and may be shared by threads. A picture's detections
 do not depend on what it was batched with (up to the last bits of floating point). A DETR's do, a
 little: pictures keep their shape and share a canvas (`images/edges.py`), and its borders are seen.
-A model that draws (`segmentation.py`) gives `Detections` with masks, one per box; for one owner per
-pixel, and for stuff, there is `panoptic` (`segmenter.py`).
+A model that draws (`detr/segmentation.py`) gives `Detections` with masks, one per box; for one
+owner per pixel, and for stuff, there is `panoptic` (`segmenter.py`).
 
 One picture that cannot be read raises `ImageError`. Where ten thousand are on their way that is not
 what one wants: `each` yields, in order, a `Detections` or the `ImageError` for every source.

@@ -15,7 +15,7 @@ from rtdetr_lab.data.batch import Augmented, Mapped
 from rtdetr_lab.data.canvas import RandomEdges, ResizeEdges, collate_on_canvas, edges_of
 from rtdetr_lab.data.shapes import ShapesConfig, ShapesDataset
 from rtdetr_lab.detector import Detector
-from rtdetr_lab.detr import detr_nano
+from rtdetr_lab.detr.model import detr_nano
 from rtdetr_lab.errors import ConfigError, DataError, ImageError
 from rtdetr_lab.images.edges import KeepAspect, padded, resized
 from rtdetr_lab.images.postprocess import of_the_canvas

@@ -12,13 +12,13 @@ from small import rebuilt, shaken, small
 
 from rtdetr_lab.deployment.backends import OnnxRuntime, OpenVINO, PyTorch
 from rtdetr_lab.deployment.engine import Engine
-from rtdetr_lab.deployment.packed import can_pack
 from rtdetr_lab.deployment.pixels import stretch
 from rtdetr_lab.deployment.stream import Aside
 from rtdetr_lab.detector import Detector
 from rtdetr_lab.errors import ConfigError, ImageError
 from rtdetr_lab.images.postprocess import found_in, ranked_table
 from rtdetr_lab.images.preprocess import Preprocess
+from rtdetr_lab.kernels.onednn import can_pack
 from rtdetr_lab.model import by_sigmoid, by_softmax
 
 SIZE = (96, 64)

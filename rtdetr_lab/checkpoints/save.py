@@ -40,9 +40,9 @@ from rtdetr_lab.checkpoints.tables_detr import DETR, DETR_MASKS, DETR_MASKS_TIMM
 from rtdetr_lab.checkpoints.transformers_config import to_transformers
 from rtdetr_lab.checkpoints.transformers_detr import draws
 from rtdetr_lab.checkpoints.transformers_resnet import speaks_timm
-from rtdetr_lab.config import to_dict
+from rtdetr_lab.config_json import to_dict
 from rtdetr_lab.deformable_attention import points_per_level
-from rtdetr_lab.detr import DETRConfig
+from rtdetr_lab.detr.model import DETRConfig
 from rtdetr_lab.errors import CheckpointError, ConfigError
 from rtdetr_lab.model import declared
 

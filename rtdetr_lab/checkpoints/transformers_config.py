@@ -40,7 +40,7 @@ from rtdetr_lab.criterion import CriterionConfig
 from rtdetr_lab.decoder import DecoderConfig
 from rtdetr_lab.deformable_attention import points_per_level
 from rtdetr_lab.denoising import DenoisingConfig
-from rtdetr_lab.detr import DETRConfig
+from rtdetr_lab.detr.model import DETRConfig
 from rtdetr_lab.errors import ConfigError
 from rtdetr_lab.hybrid_encoder import HybridEncoderConfig
 from rtdetr_lab.layers import FrozenBatchNorm2d

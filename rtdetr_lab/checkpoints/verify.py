@@ -34,7 +34,7 @@ from rtdetr_lab.checkpoints.source import locate
 from rtdetr_lab.checkpoints.transformers_detr import draws
 from rtdetr_lab.config import require
 from rtdetr_lab.deformable_attention import points_per_level
-from rtdetr_lab.detr_transformer import DETRDecoderConfig
+from rtdetr_lab.detr.transformer import DETRDecoderConfig
 from rtdetr_lab.errors import CheckpointError, ConfigError
 from rtdetr_lab.images.decode import decode
 from rtdetr_lab.images.predict import look_of

@@ -22,10 +22,10 @@ from torch import Tensor, nn
 
 from rtdetr_lab.config import require
 from rtdetr_lab.deployment.form import deploy
-from rtdetr_lab.deployment.fused_sampler import fastest_for
 from rtdetr_lab.deployment.graphs import Graphed
-from rtdetr_lab.deployment.packed import can_pack, channels_last, pack
 from rtdetr_lab.errors import MissingExtraError
+from rtdetr_lab.kernels.fused_sampler import fastest_for
+from rtdetr_lab.kernels.onednn import can_pack, channels_last, pack
 from rtdetr_lab.notation import Size
 
 Run = Callable[[Tensor], tuple[Tensor, Tensor]]

@@ -7,10 +7,10 @@ What happens, in order, and each only where it applies:
 
 1. every block with a `fuse()` becomes its shorter self: constant batch norms fold into the
    convolutions before them, a RepVGG block becomes one 3×3;
-2. RT-DETR's chapters are strung together anew without what only a loss would read (`lean.py`), and
-   DETR answers for its last layer only;
+2. RT-DETR's chapters are strung together anew without what only a loss would read
+   (`inference_form.py`), and DETR answers for its last layer only;
 3. deformable attention gets a faster sampler, as a value: a fused Triton kernel on CUDA, weighted
-   bags of rows on the CPU (`bags.py`).
+   bags of rows on the CPU (`kernels/embedding_bag_samplers.py`).
 
 Anchors and position embeddings are constants of a size and stay remembered by it, so a deployed
 model takes pictures of any size. A part that is not the chapter's own (an ablation, a class from a
@@ -31,11 +31,11 @@ from torch import Tensor, nn
 
 from rtdetr_lab.decoder import Decoder
 from rtdetr_lab.deformable_attention import DeformableAttention
-from rtdetr_lab.deployment.fused_sampler import fastest_for, unfused
-from rtdetr_lab.deployment.lean import LeanCCFF, LeanRTDETR, splits
-from rtdetr_lab.detr_transformer import DETRDecoder
+from rtdetr_lab.deployment.inference_form import InferenceCCFF, InferenceRTDETR, splits
+from rtdetr_lab.detr.transformer import DETRDecoder
 from rtdetr_lab.folding import Fusable
 from rtdetr_lab.hybrid_encoder import HybridEncoder
+from rtdetr_lab.kernels.fused_sampler import fastest_for, unfused
 from rtdetr_lab.model import declared
 from rtdetr_lab.query_selection import LearnedContentSelection, ProposalHead, QuerySelection
 from rtdetr_lab.rtdetr import RTDETR
@@ -52,9 +52,9 @@ def deploy(model: nn.Module, sampler: Callable[[Sampler], Sampler] | None = None
     fused = fuse_inside(copy.deepcopy(model)).eval().requires_grad_(False)
     choose = sampler or fastest_for(next(iter(fused.parameters()), torch.zeros(())).device)
     swap_samplers(fused, choose)
-    lean = _lean(fused)
-    lean.metadata = declared(model).metadata
-    return lean.eval()
+    form = _inference_form(fused)
+    form.metadata = declared(model).metadata
+    return form.eval()
 
 
 def fuse_inside(module: nn.Module) -> nn.Module:
@@ -78,7 +78,7 @@ def same(sampler: Sampler) -> Sampler:
     return sampler
 
 
-def _lean(model: Any) -> Any:
+def _inference_form(model: Any) -> Any:
     """Less to compute, part by part: what is not the chapter's own is left alone."""
     if type(getattr(model, "decoder", None)) is DETRDecoder:
         model.decoder = LastContent(model.decoder)
@@ -86,13 +86,14 @@ def _lean(model: Any) -> Any:
         return model
     encoder = model.encoder
     if isinstance(encoder, HybridEncoder) and splits(encoder.ccff):
-        setattr(encoder, "ccff", LeanCCFF(encoder.ccff))  # noqa: B010 (another class on purpose)
+        # Another class on purpose: type checkers know the chapter's.
+        setattr(encoder, "ccff", InferenceCCFF(encoder.ccff))  # noqa: B010
     known = (
         type(model.proposal_head) is ProposalHead
         and type(model.selection) in (QuerySelection, LearnedContentSelection)
         and type(model.decoder) is Decoder
     )
-    return LeanRTDETR(model) if known else model
+    return InferenceRTDETR(model) if known else model
 
 
 class LastContent(nn.Module):

@@ -121,13 +121,13 @@ def export_pt2(model: nn.Module, path: str | Path, size: Size | None = (640, 640
 def _prepared(
     model: nn.Module, size: Size | None, postprocessing: bool
 ) -> tuple[nn.Module, dict[str, Tensor]]:
-    lean = deploy(model, same)
-    like = next(lean.parameters(), torch.zeros(()))
+    form = deploy(model, same)
+    like = next(form.parameters(), torch.zeros(()))
     height, width = size or (9 * MULTIPLE, 10 * MULTIPLE)
     given = {"images": torch.rand(2, 3, height, width).to(like)}
     if postprocessing:
         given["sizes"] = torch.tensor([[480.0, 640.0], [300.0, 200.0]]).to(like)
-    return (Ranked(lean) if postprocessing else Raw(lean)).eval(), given
+    return (Ranked(form) if postprocessing else Raw(form)).eval(), given
 
 
 def _program(module: nn.Module, given: dict[str, Tensor], size: Size | None) -> Any:

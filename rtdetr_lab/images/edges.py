@@ -12,7 +12,8 @@ in either direction, every one in its upper left corner; `padding` is True where
 
 The arithmetic is the authors' down to what is rounded (the shorter side) and what is cut off (the
 longer one), so that pixels are those of transformers' `DetrImageProcessorPil` to the last bit: a
-picture one pixel narrower is another picture. Mean and spread are the model's business (`detr.py`).
+picture one pixel narrower is another picture. Mean and spread are the model's business
+(`detr/model.py`).
 """
 
 from collections.abc import Sequence

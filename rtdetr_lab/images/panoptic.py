@@ -189,7 +189,7 @@ def instance(
 def _masks(prediction: Prediction, sizes: Sequence[Size]) -> Float[Tensor, "B Q h w"]:
     check_sizes(sizes, prediction)
     if prediction.masks is None:
-        remedy = "use a model that draws (rtdetr_lab.segmentation)"
+        remedy = "use a model that draws (rtdetr_lab.detr.segmentation)"
         raise ImageError("prediction.masks", "there are none", remedy)
     return at_least_single(prediction.masks)
 

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from rtdetr_lab.data.batch import Sample, as_float
-from rtdetr_lab.detr import DETR
+from rtdetr_lab.detr.model import DETR
 from rtdetr_lab.evaluation.coco import Metrics
 from rtdetr_lab.images.predict import predict
 from rtdetr_lab.training.callbacks import Callback

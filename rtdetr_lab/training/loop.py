@@ -6,6 +6,9 @@ The same call continues what it finds in the folder, whether it was stopped by C
 `stop_after="50m"`, or by a power cut. On the CPU the result is bit for bit that of a run that was
 never stopped: what a step does follows from the state (`state.py`) and its number (`stream.py`).
 
+Pictures are resized to the size the model is made for (`model.metadata`), unless the recipe's
+augmentation does it. A model that has no size yet learns at that of the pictures, and remembers it.
+
 `train` prepares, `Session.learn` (`session.py`) is the loop, `Trainer.learn` is one step. Between
 two of them may come a line of the record, a validation and a save. Whatever else happens in a run
 is a callback: progress bar, early stopping, curves, TensorBoard, the doctor (`callbacks.py`).
@@ -69,12 +72,10 @@ def train(
 ) -> Run:
     """Train what `cfg` describes, or a model that is already built, on `data`.
 
-    Pictures are resized to the size the model is made for (`model.metadata`), unless the recipe's
-    augmentation does it; a model without a size is trained in that of the pictures, and remembers.
     `out` is the run folder; without one nothing is kept. `validate` maps the averaged model to
-    scores, of which `AP` decides what is best. `backbone_weights` (hub id or file) fill a new
-    model's backbone. `stop_after` pauses after so many steps or a time ("50m"); `callbacks` may end
-    the run. Raises `TrainingError` if the folder holds another run or is in use.
+    scores; the best `AP` is kept. `backbone_weights` (hub id or file) fill a new model's backbone.
+    `stop_after` pauses after so many steps or a time ("50m"); `callbacks` may end the run. Raises
+    `TrainingError` if the folder holds another run or is in use.
     """
     folder, where = Path(out) if out else None, own_device(device)
     with ExitStack() as held:
@@ -84,7 +85,7 @@ def train(
         stop = held.enter_context(Stop(stop_after))
         saved = saved_state(folder)
         keep.seed_everything(config.seed)
-        model, data = _begun(cfg, data, config, None if saved else backbone_weights)
+        model, data = _ready(cfg, data, config, None if saved else backbone_weights)
         trainer = Trainer(model, config, where)
         known = enter(folder, trainer, data, saved) if folder and world.writes else {}
         if saved:
@@ -121,7 +122,7 @@ def _watching(
         yield Curves(folder / "curves.png", lambda: history.records)
 
 
-def _begun(
+def _ready(
     cfg: Any, data: Dataset, config: TrainConfig, backbone_weights: str | Path | None
 ) -> tuple[DetectionModel, Dataset]:
     """The model, which knows its classes and size, and the data in that size."""

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rtdetr_lab.config import to_json
-from rtdetr_lab.deployment.fused_sampler import fast_training
-from rtdetr_lab.detr import cardinality_error
+from rtdetr_lab.config_json import to_json
+from rtdetr_lab.detr.model import cardinality_error
 from rtdetr_lab.errors import TrainingError
+from rtdetr_lab.kernels.fused_sampler import fast_training
 from rtdetr_lab.ranks import several
 from rtdetr_lab.structures import Targets
 from rtdetr_lab.training import distributed

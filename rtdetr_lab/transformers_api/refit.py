@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from rtdetr_lab.detr import DETRConfig
+from rtdetr_lab.detr.model import DETRConfig
 from rtdetr_lab.errors import CheckpointError
 
 log = logging.getLogger("rtdetr_lab")

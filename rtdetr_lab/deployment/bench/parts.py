@@ -22,10 +22,10 @@ from torch.utils.hooks import RemovableHandle
 from rtdetr_lab.deployment.bench.subjects import Case, model_of
 from rtdetr_lab.deployment.bench.timing import wait
 from rtdetr_lab.deployment.form import deploy, same
-from rtdetr_lab.deployment.packed import can_pack, channels_last, pack
 from rtdetr_lab.images.decode import decode
 from rtdetr_lab.images.postprocess import found_in, ranked_table, sizes_beside
 from rtdetr_lab.images.preprocess import Preprocess
+from rtdetr_lab.kernels.onednn import can_pack, channels_last, pack
 from rtdetr_lab.model import by_sigmoid
 
 PARTS = ("backbone", "encoder", "to_memory", "proposals", "decoder")

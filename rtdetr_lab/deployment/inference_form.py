@@ -1,4 +1,4 @@
-r"""# Lean: what is left of RT-DETR when only the answer counts
+r"""# Inference form: RT-DETR without what only a loss or a reader asks for
 
 The chapters compute what a reader or a loss may want to see. A deployed model is asked for one
 thing, and some of the way there can be walked shorter. Every row is exact algebra; FLOPs are those
@@ -21,11 +21,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from rtdetr_lab.ccff import CCFF, CSPRepLayer, upsample_to
+from rtdetr_lab.ccff import CCFF, CSPRepLayer
 from rtdetr_lab.decoder import Decoder, move
 from rtdetr_lab.folding import ConvAct
 from rtdetr_lab.images.postprocess import at_least_single, rows_at
-from rtdetr_lab.layers import Activation
+from rtdetr_lab.kernels.split_conv import SplitConv
 from rtdetr_lab.model import DetectionModel
 from rtdetr_lab.notation import Size, tokens_from_maps
 from rtdetr_lab.query_selection import ProposalHead, QuerySelection, anchors
@@ -33,15 +33,15 @@ from rtdetr_lab.rtdetr import RTDETR
 from rtdetr_lab.structures import LayerPrediction, Prediction, check_batch
 
 
-class LeanRTDETR(DetectionModel):
+class InferenceRTDETR(DetectionModel):
     """Images in, `Prediction` out, with the last layer only. `model`'s blocks are fused already."""
 
     def __init__(self, model: RTDETR) -> None:
         super().__init__(model.cfg)
         self.backbone, self.encoder = model.backbone, model.encoder
         self.to_memory = model.to_memory
-        self.proposals = LeanProposals(model.proposal_head, model.selection)
-        self.decoder = LeanDecoder(model.decoder)
+        self.proposals = InferenceProposals(model.proposal_head, model.selection)
+        self.decoder = InferenceDecoder(model.decoder)
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Prediction:
         check_batch(images, None, self.cfg.num_classes)
@@ -56,7 +56,7 @@ class LeanRTDETR(DetectionModel):
         return self.proposals.selection.num_queries
 
 
-class LeanProposals(nn.Module):
+class InferenceProposals(nn.Module):
     """Proposal head and selection in one: scores for all tokens, boxes for the chosen."""
 
     def __init__(self, head: ProposalHead, selection: QuerySelection) -> None:
@@ -79,7 +79,7 @@ class LeanProposals(nn.Module):
         return select.content_of(chosen), reference_logits
 
 
-class LeanDecoder(nn.Module):
+class InferenceDecoder(nn.Module):
     """The layers that run, all their box heads, and one class head."""
 
     def __init__(self, decoder: Decoder) -> None:
@@ -105,7 +105,7 @@ class LeanDecoder(nn.Module):
         return LayerPrediction(self.class_head(content), reference)
 
 
-class LeanCCFF(nn.Module):
+class InferenceCCFF(nn.Module):
     """`CCFF`, convolving before it upsamples."""
 
     def __init__(self, ccff: CCFF) -> None:
@@ -141,19 +141,6 @@ class SplitCSP(nn.Module):
         self, coarse: Float[Tensor, "B D h w"], fine: Float[Tensor, "B D H W"]
     ) -> Float[Tensor, "B Do H W"]:
         return self.conv3(self.blocks(self.conv1(coarse, fine)) + self.conv2(coarse, fine))
-
-
-class SplitConv(nn.Module):
-    """A 1×1 convolution of two stacked maps as a sum of one for each."""
-
-    def __init__(self, coarse: nn.Conv2d, fine: nn.Conv2d, act: Activation) -> None:
-        super().__init__()
-        self.coarse, self.fine, self.act = coarse, fine, act
-
-    def forward(
-        self, coarse: Float[Tensor, "B D h w"], fine: Float[Tensor, "B D H W"]
-    ) -> Float[Tensor, "B Do H W"]:
-        return self.act(self.fine(fine) + upsample_to(self.coarse(coarse), fine))
 
 
 def splits(ccff: nn.Module) -> bool:
