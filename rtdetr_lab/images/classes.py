@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from torch import nn
 
 from rtdetr_lab.config import require
-from rtdetr_lab.errors import ConfigError
+from rtdetr_lab.model import declared
 
 
 @dataclass(frozen=True)
@@ -44,20 +44,14 @@ class Classes:
 
 def classes_of(model: nn.Module, names: Iterable[str] | None = None) -> Classes:
     """What a model's labels are called: `names`, else what its checkpoint says, else numbers."""
-    metadata = getattr(model, "metadata", None)
-    num_classes = getattr(getattr(model, "cfg", None), "num_classes", None)
+    says = declared(model)
+    known, count = says.metadata, says.num_classes
     if names is not None:
         classes = Classes(tuple(names))
-    elif metadata is not None and metadata.names:
-        classes = Classes(metadata.names, metadata.category_ids)
-    elif num_classes is not None:
-        classes = Classes.unnamed(num_classes)
+    elif known.names:
+        classes = Classes(known.names, known.category_ids)
     else:
-        raise ConfigError("names", f"{type(model).__name__} has no cfg.num_classes", "pass names=…")
-    require(
-        num_classes in (None, len(classes)),
-        "names",
-        f"{len(classes)} names for a model with {num_classes} classes",
-        "give every class one name",
-    )
+        classes = Classes.unnamed(count)
+    what = f"{len(classes)} names for a model with {count} classes"
+    require(len(classes) == count, "names", what, "give every class one name")
     return classes
