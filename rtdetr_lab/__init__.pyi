@@ -21,6 +21,8 @@ from .detr.model import detr_r101_dc5 as detr_r101_dc5
 from .detr.segmentation import detr_r50_panoptic as detr_r50_panoptic
 from .evaluation.evaluate import evaluate as evaluate
 from .explored import explore as explore
+from .model import DetectionModel as DetectionModel
+from .model import Metadata as Metadata
 from .rtdetr import RTDETRConfig as RTDETRConfig
 from .rtdetr import rtdetr_nano as rtdetr_nano
 from .rtdetr import rtdetr_r18 as rtdetr_r18

@@ -109,7 +109,9 @@ def test_detr_answers_as_before_padded_or_not(preset):
     padding = torch.zeros(2, 96, 128, dtype=torch.bool)
     padding[1, 64:] = True
     with torch.no_grad():
-        assert furthest(model(images, padding=padding), deploy(model)(images, padding)) <= 1e-9
+        assert (
+            furthest(model(images, padding=padding), deploy(model)(images, padding=padding)) <= 1e-9
+        )
 
 
 def test_masks_come_along():

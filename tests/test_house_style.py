@@ -26,6 +26,7 @@ BRICKS = {
     "structures",
     "layers",
     "folding",
+    "model",
 }
 PARTS = BRICKS | {"matching", "backbone", "aifi", "ccff", "query_selection", "denoising"}
 PARTS |= {"deformable_attention", "samplers", "losses", "criterion", "hybrid_encoder", "decoder"}
@@ -47,6 +48,7 @@ MAY_IMPORT = {
     "config_json": {"errors", "annotations", "config"},
     "boxes": {"notation"},
     "target_checks": {"errors"},
+    "model": {"errors", "notation"},
     "structures": {"errors", "notation", "target_checks"},
     "folding": set(),
     "layers": {"errors", "notation", "taps", "config", "folding"},

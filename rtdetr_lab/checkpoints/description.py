@@ -60,7 +60,7 @@ def described(
         return cfg, detr_metadata(num_classes_of(tensors) or cfg.num_classes)
     scale = next((t for n, t in weights.tensors.items() if n.endswith("points_scale")), None)
     cfg = config or infer_config(tensors, weights.where, scale)
-    return cfg, metadata_for(num_classes_of(tensors) or cfg.num_classes)
+    return cfg, metadata_for(num_classes_of(tensors) or cfg.num_classes, image_size=(640, 640))
 
 
 def _from_json(

@@ -103,6 +103,7 @@ def _placed(where: str) -> Iterator[None]:
 
 def to_transformers(cfg: Any, names: tuple[str, ...]) -> dict[str, Any]:
     """Their `config.json` of our config; `ConfigError` for what theirs cannot say."""
+    names = names or tuple(f"LABEL_{i}" for i in range(cfg.num_classes))  # their word for unnamed
     if isinstance(cfg, DETRConfig):
         return detr_to_transformers(cfg, names)
     require(isinstance(cfg, RTDETRConfig), "transformers", "is no RT-DETR or DETR", KEEP)

@@ -21,7 +21,6 @@ import torch
 from torch import Tensor, nn
 
 from rtdetr_lab.config import require
-from rtdetr_lab.deployment.answers import tensors_of
 from rtdetr_lab.deployment.form import deploy
 from rtdetr_lab.deployment.graphs import Graphed
 from rtdetr_lab.errors import MissingExtraError
@@ -151,7 +150,8 @@ class _Answer(nn.Module):
         self.model = model
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        return tensors_of(self.model(images))
+        found = self.model(images)
+        return found.logits, found.boxes
 
 
 def missing(library: str) -> MissingExtraError:

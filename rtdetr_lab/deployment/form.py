@@ -23,7 +23,7 @@ Taps of what was left out are gone too, and `record` says so.
 
 import copy
 from collections.abc import Callable
-from dataclasses import replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -32,15 +32,14 @@ from torch import Tensor, nn
 from rtdetr_lab.decoder import Decoder
 from rtdetr_lab.deformable_attention import DeformableAttention
 from rtdetr_lab.deployment.inference_form import InferenceCCFF, InferenceRTDETR, splits
-from rtdetr_lab.detr.model import DETR
-from rtdetr_lab.detr.segmentation import DETRSegmentation
+from rtdetr_lab.detr.transformer import DETRDecoder
 from rtdetr_lab.folding import Fusable
 from rtdetr_lab.hybrid_encoder import HybridEncoder
 from rtdetr_lab.kernels.fused_sampler import fastest_for, unfused
+from rtdetr_lab.model import declared
 from rtdetr_lab.query_selection import LearnedContentSelection, ProposalHead, QuerySelection
 from rtdetr_lab.rtdetr import RTDETR
 from rtdetr_lab.samplers import Sampler
-from rtdetr_lab.structures import Prediction, check_batch
 
 
 @torch.no_grad()
@@ -54,9 +53,7 @@ def deploy(model: nn.Module, sampler: Callable[[Sampler], Sampler] | None = None
     choose = sampler or fastest_for(next(iter(fused.parameters()), torch.zeros(())).device)
     swap_samplers(fused, choose)
     form = _inference_form(fused)
-    metadata = getattr(model, "metadata", None)
-    if metadata is not None:
-        form.metadata = metadata
+    form.metadata = declared(model).metadata
     return form.eval()
 
 
@@ -81,12 +78,11 @@ def same(sampler: Sampler) -> Sampler:
     return sampler
 
 
-def _inference_form(model: nn.Module) -> nn.Module:
-    if isinstance(model, DETRSegmentation):
-        return InferenceSegmentation(model)
-    if isinstance(model, DETR):
-        return InferenceDETR(model)
-    if not isinstance(model, RTDETR):
+def _inference_form(model: Any) -> Any:
+    """Less to compute, part by part: what is not the chapter's own is left alone."""
+    if type(getattr(model, "decoder", None)) is DETRDecoder:
+        model.decoder = LastContent(model.decoder)
+    if type(model).forward is not RTDETR.forward:
         return model
     encoder = model.encoder
     if isinstance(encoder, HybridEncoder) and splits(encoder.ccff):
@@ -100,36 +96,17 @@ def _inference_form(model: nn.Module) -> nn.Module:
     return InferenceRTDETR(model) if known else model
 
 
-class InferenceDETR(nn.Module):
-    """A DETR that answers for its last layer only."""
+class LastContent(nn.Module):
+    """DETR's decoder, read after its last layer only: its heads answer once."""
 
-    def __init__(self, model: DETR) -> None:
+    def __init__(self, decoder: DETRDecoder) -> None:
         super().__init__()
-        self.model, self.cfg = model, model.cfg
+        self.decoder, self.query_positions = decoder, decoder.query_positions
 
     def forward(
         self,
-        images: Float[Tensor, "B 3 H W"],
-        padding: Bool[Tensor, "B H W"] | None = None,
-    ) -> Prediction:
-        check_batch(images, None, self.cfg.num_classes)
-        seen = self.model.look(images, padding)
-        return self.model.answer(replace(seen, content=seen.content[-1:]))
-
-
-class InferenceSegmentation(nn.Module):
-    """The same for a DETR that draws masks."""
-
-    def __init__(self, model: DETRSegmentation) -> None:
-        super().__init__()
-        self.model, self.cfg = model, model.cfg
-
-    def forward(
-        self,
-        images: Float[Tensor, "B 3 H W"],
-        padding: Bool[Tensor, "B H W"] | None = None,
-    ) -> Prediction:
-        check_batch(images, None, self.cfg.num_classes)
-        seen = self.model.look(images, padding)
-        last = self.model.answer(replace(seen, content=seen.content[-1:]))
-        return replace(last, masks=self.model.draw(seen))
+        memory: Float[Tensor, "B N D"],
+        positions: Float[Tensor, "#B N D"],
+        blocked: Bool[Tensor, "B 1 1 N"] | None = None,
+    ) -> tuple[Float[Tensor, "B Q D"]]:
+        return (self.decoder(memory, positions, blocked)[-1],)

@@ -18,26 +18,26 @@ In half precision the coordinates stay in single: bfloat16 knows 256 steps betwe
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from rtdetr_lab.ccff import CCFF, CSPRepLayer
 from rtdetr_lab.decoder import Decoder, move
 from rtdetr_lab.folding import ConvAct
-from rtdetr_lab.images.postprocess import at_least_single
+from rtdetr_lab.images.postprocess import at_least_single, rows_at
 from rtdetr_lab.kernels.split_conv import SplitConv
+from rtdetr_lab.model import DetectionModel
 from rtdetr_lab.notation import Size, tokens_from_maps
 from rtdetr_lab.query_selection import ProposalHead, QuerySelection, anchors
 from rtdetr_lab.rtdetr import RTDETR
 from rtdetr_lab.structures import LayerPrediction, Prediction, check_batch
 
 
-class InferenceRTDETR(nn.Module):
+class InferenceRTDETR(DetectionModel):
     """Images in, `Prediction` out, with the last layer only. `model`'s blocks are fused already."""
 
     def __init__(self, model: RTDETR) -> None:
-        super().__init__()
-        self.cfg = model.cfg
+        super().__init__(model.cfg)
         self.backbone, self.encoder = model.backbone, model.encoder
         self.to_memory = model.to_memory
         self.proposals = InferenceProposals(model.proposal_head, model.selection)
@@ -53,7 +53,6 @@ class InferenceRTDETR(nn.Module):
 
     @property
     def num_queries(self) -> int:
-        """Queries per picture."""
         return self.proposals.selection.num_queries
 
 
@@ -142,12 +141,6 @@ class SplitCSP(nn.Module):
         self, coarse: Float[Tensor, "B D h w"], fine: Float[Tensor, "B D H W"]
     ) -> Float[Tensor, "B Do H W"]:
         return self.conv3(self.blocks(self.conv1(coarse, fine)) + self.conv2(coarse, fine))
-
-
-def rows_at(table: Float[Tensor, "B N D"], index: Int[Tensor, "B Q"]) -> Float[Tensor, "B Q D"]:
-    """Some rows of every picture's table. (`take_along_dim` would do, but an export with a dynamic
-    batch cannot see through it.)"""
-    return table.gather(1, index.unsqueeze(-1).expand(-1, -1, table.shape[2]))
 
 
 def splits(ccff: nn.Module) -> bool:

@@ -29,9 +29,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from rtdetr_lab.config import require
-from rtdetr_lab.deployment.answers import rank_for, tensors_of
 from rtdetr_lab.deployment.form import deploy, same
 from rtdetr_lab.errors import MissingExtraError
+from rtdetr_lab.images.postprocess import ranked_table
+from rtdetr_lab.model import declared
 from rtdetr_lab.notation import Size
 
 OPSET = 20
@@ -49,7 +50,8 @@ class Raw(nn.Module):
     def forward(
         self, images: Float[Tensor, "B 3 H W"]
     ) -> tuple[Float[Tensor, "B Q C"], Float[Tensor, "B Q 4"]]:
-        return tensors_of(self.model(images))
+        found = self.model(images)
+        return found.logits, found.boxes
 
 
 class Ranked(nn.Module):
@@ -57,12 +59,13 @@ class Ranked(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model, self.rank = model, rank_for(model)
+        self.model, self.rank = model, declared(model).rank
 
     def forward(
         self, images: Float[Tensor, "B 3 H W"], sizes: Float[Tensor, "B 2"]
     ) -> tuple[Float[Tensor, "B Q 4"], Float[Tensor, "B Q"], Tensor]:
-        rows = self.rank(*tensors_of(self.model(images)), sizes)
+        found = self.model(images)
+        rows = ranked_table(self.rank, found.logits, found.boxes, sizes)
         return rows[..., :4], rows[..., 4], rows[..., 5].long()
 
 

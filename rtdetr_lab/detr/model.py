@@ -69,6 +69,7 @@ from rtdetr_lab.errors import ImageError
 from rtdetr_lab.layers import MLP, cached_by_size
 from rtdetr_lab.losses import CrossEntropy
 from rtdetr_lab.matching import MatcherConfig, SoftmaxCost
+from rtdetr_lab.model import DetectionModel, by_softmax
 from rtdetr_lab.structures import LayerPrediction, Prediction, Targets, check_batch
 from rtdetr_lab.taps import tap
 
@@ -119,12 +120,15 @@ class Seen:
     content: tuple[Float[Tensor, "B Q D"], ...]
 
 
-class DETR(nn.Module):
+class DETR(DetectionModel):
     """Images in, `Prediction` out: Q boxes with C + 1 class logits each."""
 
+    rank = staticmethod(by_softmax)
+    takes_padding = True
+
     def __init__(self, cfg: DETRConfig) -> None:
-        super().__init__()
-        self.cfg, dim = cfg, cfg.dim
+        super().__init__(cfg)
+        dim = cfg.dim
         self.backbone = cfg.backbone.build()
         self.project = nn.Conv2d(self.backbone.channels[-1], dim, 1)
         self.positions = cfg.positions.build(dim)

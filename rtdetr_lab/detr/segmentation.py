@@ -66,7 +66,7 @@ class SegmentationConfig(DETRConfig):
 class DETRSegmentation(DETR):
     """As `DETR`, with `masks` in the prediction: logits at stride 4."""
 
-    cfg: SegmentationConfig
+    draws_masks = True
 
     def __init__(self, cfg: SegmentationConfig) -> None:
         super().__init__(cfg)

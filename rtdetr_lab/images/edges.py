@@ -26,10 +26,8 @@ from torch import Tensor
 from rtdetr_lab.config import require
 from rtdetr_lab.images.arrays import RGB, RGBs
 from rtdetr_lab.images.preprocess import Preprocess
+from rtdetr_lab.notation import Edges as Edges
 from rtdetr_lab.notation import Size
-
-Edges = tuple[int, int]
-"""(shortest, longest) side in pixels."""
 
 PAPER_EDGES: Edges = (800, 1333)
 

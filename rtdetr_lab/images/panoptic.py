@@ -37,8 +37,7 @@ from torch import Tensor
 
 from rtdetr_lab.errors import ImageError
 from rtdetr_lab.images.masks import part_of_picture, resized
-from rtdetr_lab.images.postprocess import at_least_single
-from rtdetr_lab.images.softmax import check_sizes
+from rtdetr_lab.images.postprocess import at_least_single, check_sizes
 from rtdetr_lab.notation import Size
 from rtdetr_lab.structures import Prediction
 
