@@ -25,6 +25,7 @@ BRICKS = {
     "structures",
     "layers",
     "folding",
+    "writing",
 }
 PARTS = BRICKS | {"matching", "backbone", "aifi", "ccff", "query_selection", "denoising"}
 PARTS |= {"deformable_attention", "samplers", "losses", "criterion", "hybrid_encoder", "decoder"}
@@ -46,6 +47,7 @@ MAY_IMPORT = {
     "target_checks": {"errors"},
     "structures": {"errors", "notation", "target_checks"},
     "folding": set(),
+    "writing": {"errors"},
     "layers": {"errors", "notation", "taps", "config", "folding"},
     # chapters, in reading order
     "resnet": BRICKS | {"backbone"},
