@@ -14,8 +14,8 @@ from rtdetr_lab.config_json import from_json, to_json
 from rtdetr_lab.criterion import CriterionConfig
 from rtdetr_lab.data.shapes import ShapesDataset
 from rtdetr_lab.detector import Detector
+from rtdetr_lab.detr import model as detr
 from rtdetr_lab.detr.model import DETRConfig, cardinality_error
-from rtdetr_lab.detr.model import model as detr
 from rtdetr_lab.detr.positions import LearnedPositions
 from rtdetr_lab.detr.resnet import ResNetConfig
 from rtdetr_lab.detr.transformer import DETRDecoderConfig, DETREncoderConfig
