@@ -27,6 +27,7 @@ BRICKS = {
     "layers",
     "folding",
     "model",
+    "writing",
 }
 PARTS = BRICKS | {"matching", "backbone", "aifi", "ccff", "query_selection", "denoising"}
 PARTS |= {"deformable_attention", "samplers", "losses", "criterion", "hybrid_encoder", "decoder"}
@@ -51,6 +52,7 @@ MAY_IMPORT = {
     "model": {"errors", "notation"},
     "structures": {"errors", "notation", "target_checks"},
     "folding": set(),
+    "writing": {"errors"},
     "layers": {"errors", "notation", "taps", "config", "folding"},
     # chapters, in reading order
     "detr.resnet": BRICKS | {"backbone"},

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from rtdetr_lab.commands.base import DONE, Command, say, writing
+from rtdetr_lab.commands.base import DONE, Command, say
 from rtdetr_lab.config import require
 from rtdetr_lab.errors import ConfigError, RecordError
+from rtdetr_lab.writing import writing
 
 if TYPE_CHECKING:
     from rtdetr_lab.detector import Detector
