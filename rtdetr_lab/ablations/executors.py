@@ -27,7 +27,8 @@ from typing import Any, Protocol, runtime_checkable
 
 from rtdetr_lab.ablations.job import Job, Row, execute, fingerprint
 from rtdetr_lab.ablations.variant import Setup
-from rtdetr_lab.config import from_json, require, to_json
+from rtdetr_lab.config import require
+from rtdetr_lab.config_json import from_json, to_json
 from rtdetr_lab.errors import ConfigError, TrainingError
 from rtdetr_lab.writing import write_text
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rtdetr_lab.ablations.job import execute
-from rtdetr_lab.config import from_json
+from rtdetr_lab.config_json import from_json
 from rtdetr_lab.errors import TrainingError
 from rtdetr_lab.writing import write_text
 

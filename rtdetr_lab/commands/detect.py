@@ -22,6 +22,7 @@ from rtdetr_lab.commands.base import (
 from rtdetr_lab.commands.pictures import ResultNames, gather, image_ids
 from rtdetr_lab.config import require
 from rtdetr_lab.errors import ImageError
+from rtdetr_lab.model import declared
 from rtdetr_lab.writing import write_text, writing
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ class Report:
 def introduce(model: str, detector: "Detector", aside: bool = False) -> None:
     """Which classes a model knows, and under which licence."""
     names = detector.classes.names
-    licence = getattr(getattr(detector.model, "metadata", None), "licence", None)
+    licence = declared(detector.model).metadata.licence
     say(f"{model} knows {len(names)} classes: {one_line_of(names)}", aside=aside)
     say(f"licence of its weights: {licence or 'not stated'}", aside=aside)
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from torch import Tensor
 
-from rtdetr_lab.config import to_dict
+from rtdetr_lab.config_json import to_dict
 from rtdetr_lab.data.batch import Dataset
 from rtdetr_lab.errors import TrainingError
 from rtdetr_lab.training import state as keep

@@ -14,7 +14,6 @@ from torch import nn
 
 from rtdetr_lab.data.batch import Dataset, collate
 from rtdetr_lab.data.canvas import collate_on_canvas
-from rtdetr_lab.evaluation.answers import keeps_aspect
 from rtdetr_lab.training import state as keep
 from rtdetr_lab.training.callbacks import Callback, states
 from rtdetr_lab.training.distributed import World
@@ -54,7 +53,7 @@ class Session:
             keep.save_last(self.folder, self._state())
         last, workers = config.num_steps, config.num_workers
         order = (config.batch_size, config.seed, first, last)
-        collated = collate_on_canvas if keeps_aspect(trainer.model) else collate
+        collated = collate_on_canvas if trainer.model.takes_padding else collate
         stream = batches(self.data, *order, workers, config.augment, collated, self.world)
         self._tell(lambda c: c.begins(trainer))
         for batch in () if self.reason else stream:

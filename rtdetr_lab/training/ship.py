@@ -25,7 +25,7 @@ from torch import nn
 from rtdetr_lab.checkpoints.metadata import Metadata
 from rtdetr_lab.checkpoints.save import save_pretrained
 from rtdetr_lab.checkpoints.source import ASSETS
-from rtdetr_lab.config import from_json
+from rtdetr_lab.config_json import from_json
 from rtdetr_lab.data.shapes import DEFAULT, SHAPE_NAMES, VAL, ShapesDataset
 from rtdetr_lab.errors import TrainingError
 from rtdetr_lab.evaluation.evaluate import evaluate

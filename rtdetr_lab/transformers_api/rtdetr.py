@@ -69,7 +69,7 @@ class RTDetrPreTrainedModel(Pretrained):
         folder.mkdir(parents=True, exist_ok=True)
         tensors = rtdetr_tensors(cfg, self.lab.state_dict(), folder, kind)
         write_weights(folder / "model.safetensors", tensors, {})
-        text = json.dumps(preprocessor_config(known.image_size), indent=2) + "\n"
+        text = json.dumps(preprocessor_config(known.fixed_size), indent=2) + "\n"
         write_text(folder / FILE, text)
         write_card(folder, known.licence)
 
