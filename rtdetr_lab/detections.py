@@ -27,9 +27,10 @@ from torch import Tensor, nn
 from rtdetr_lab.boxes import xywh_from_xyxy
 from rtdetr_lab.config import require
 from rtdetr_lab.data.rle import encode_mask, run_lengths
-from rtdetr_lab.errors import ConfigError, ImageError, MissingExtraError
+from rtdetr_lab.errors import ImageError, MissingExtraError
 from rtdetr_lab.images.arrays import RGB
 from rtdetr_lab.images.postprocess import Found
+from rtdetr_lab.model import declared
 from rtdetr_lab.notation import Size
 from rtdetr_lab.viz.boxes import printable, save_annotated, shorten, show_boxes
 from rtdetr_lab.viz.masks import paint_masks
@@ -73,22 +74,16 @@ class Classes:
 
 def classes_of(model: nn.Module, names: Iterable[str] | None = None) -> Classes:
     """What a model's labels are called: `names`, else what its checkpoint says, else numbers."""
-    metadata = getattr(model, "metadata", None)
-    num_classes = getattr(getattr(model, "cfg", None), "num_classes", None)
+    says = declared(model)
+    known, count = says.metadata, says.num_classes
     if names is not None:
         classes = Classes(tuple(names))
-    elif metadata is not None and metadata.names:
-        classes = Classes(metadata.names, metadata.category_ids)
-    elif num_classes is not None:
-        classes = Classes.unnamed(num_classes)
+    elif known.names:
+        classes = Classes(known.names, known.category_ids)
     else:
-        raise ConfigError("names", f"{type(model).__name__} has no cfg.num_classes", "pass names=…")
-    require(
-        num_classes in (None, len(classes)),
-        "names",
-        f"{len(classes)} names for a model with {num_classes} classes",
-        "give every class one name",
-    )
+        classes = Classes.unnamed(count)
+    what = f"{len(classes)} names for a model with {count} classes"
+    require(len(classes) == count, "names", what, "give every class one name")
     return classes
 
 

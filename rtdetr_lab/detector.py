@@ -8,8 +8,8 @@ r"""# Detector: the front door
 alone. A detector keeps no state between calls and may be shared by threads. A picture's detections
 do not depend on what it was batched with (up to the last bits of floating point). A DETR's do, a
 little: pictures keep their shape and share a canvas (`images/edges.py`), and its borders are seen.
-A model that draws (`segmentation.py`) gives `Detections` with masks, one per box; for one owner per
-pixel, and for stuff, there is `panoptic` (`segmenter.py`).
+A model that draws (`detr/segmentation.py`) gives `Detections` with masks, one per box; for one
+owner per pixel, and for stuff, there is `panoptic` (`segmenter.py`).
 
 One picture that cannot be read raises `ImageError`. Where ten thousand are on their way that is not
 what one wants: `each` yields, in order, a `Detections` or the `ImageError` for every source.
@@ -26,15 +26,13 @@ from torch import nn
 from rtdetr_lab.config import require
 from rtdetr_lab.detections import Detections, classes_of
 from rtdetr_lab.errors import ConfigError, ImageError
-from rtdetr_lab.evaluation.answers import answers, keeps_aspect
 from rtdetr_lab.images.arrays import RGB, RGBs
 from rtdetr_lab.images.decode import DEFAULT_LIMITS, Limits, decode, describe
-from rtdetr_lab.images.edges import Edges, KeepAspect
-from rtdetr_lab.images.postprocess import Found, suppress
+from rtdetr_lab.images.postprocess import Found, Fractions, suppress
+from rtdetr_lab.images.predict import look_of, predict
 from rtdetr_lab.images.preprocess import Preprocess
-from rtdetr_lab.images.softmax import Fractions, of_the_canvas, of_the_picture
 from rtdetr_lab.images.tiling import Tiling
-from rtdetr_lab.notation import Size
+from rtdetr_lab.notation import Edges, Size
 
 
 class Detector:
@@ -43,7 +41,7 @@ class Detector:
     `model` is any module in eval mode that answers a batch with a `Prediction`. `names` and `size`
     default to what the checkpoint says, else to "class 0" … and 640 × 640. `edges` (shortest,
     longest) keep the shape of pictures instead, which a DETR can; `fractions` says what its boxes
-    are fractions of (`images/softmax.py`); both default to the checkpoint's. `tiling` looks at
+    are fractions of (`images/postprocess.py`); both default to the checkpoint's. `tiling` looks at
     large pictures in windows, `max_iou` removes overlapping boxes whatever their class: both are
     off unless given, and are no part of RT-DETR.
     """
@@ -63,12 +61,10 @@ class Detector:
         fractions: Fractions | None = None,
     ) -> None:
         self.model = model if device is None else _moved(model, device)
-        metadata = getattr(model, "metadata", None)
         self.classes = classes_of(model, names)
         self.threshold = _checked("threshold", threshold)
-        self.preprocess = _preprocess(model, size, edges, metadata)
-        of_canvas = metadata is not None and metadata.canvas_boxes
-        self.fractions = fractions or (of_the_canvas if of_canvas else of_the_picture)
+        self.preprocess = look_of(model, size, edges)
+        self.fractions = fractions
         self.tiling, self.limits = tiling, limits
         self.max_iou = None if max_iou is None else _checked("max_iou", max_iou)
 
@@ -180,7 +176,7 @@ class Detector:
         like = next(self.model.parameters(), torch.zeros(()))
         sizes = [(rgb.shape[0], rgb.shape[1]) for rgb in pictures]
         images = [self.preprocess(rgb) for rgb in pictures]
-        return answers(
+        return predict(
             self.model, images, sizes, threshold, to=like, fractions=self.fractions, with_masks=True
         )
 
@@ -188,21 +184,6 @@ class Detector:
         seen = self.preprocess
         size = "{} × {}".format(*seen.size) if isinstance(seen, Preprocess) else f"{seen.edges}"
         return f"Detector({type(self.model).__name__}, {len(self.classes)} classes, {size})"
-
-
-def _preprocess(
-    model: nn.Module, size: Size | None, edges: Edges | None, metadata: Any
-) -> Preprocess | KeepAspect:
-    """What the caller says before what the checkpoint says."""
-    both = size is not None and edges is not None
-    require(not both, "edges", "cannot be kept in a fixed size", "give size= or edges=")
-    if size is None and edges is None and metadata is not None:
-        size, edges = metadata.image_size, metadata.edges
-    if edges is None:
-        return Preprocess(size or (640, 640))
-    what = f"{type(model).__name__} takes pictures of one size, and edges make many"
-    require(keeps_aspect(model), "edges", what, "give size=(height, width), or a DETR")
-    return KeepAspect(edges)
 
 
 def _moved(model: nn.Module, device: torch.device | str) -> nn.Module:

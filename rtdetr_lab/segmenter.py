@@ -22,7 +22,8 @@ from rtdetr_lab.images import panoptic as rules
 from rtdetr_lab.images.arrays import RGB
 from rtdetr_lab.images.decode import decode
 from rtdetr_lab.images.edges import PAPER_EDGES, Edges, KeepAspect
-from rtdetr_lab.segmentation import DETRSegmentation
+from rtdetr_lab.images.predict import predict_segments
+from rtdetr_lab.model import declared
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -71,18 +72,10 @@ def panoptic(
     `ConfigError` for a model that does not draw or is in training mode, or a class it does not
     know, and `ImageError` for a picture that cannot be read.
     """
-    draws = isinstance(model, DETRSegmentation)
-    remedy = "give a DETRSegmentation, e.g. built of detr_r50_panoptic()"
-    require(draws, "model", f"{type(model).__name__} draws no masks", remedy)
     require(not model.training, "model", "is in training mode", "call model.eval()")
-    classes, metadata = classes_of(model, names), getattr(model, "metadata", None)
+    classes = classes_of(model, names)
     labels = {classes.label_of(name) for name in stuff}
-    look = KeepAspect(edges or (metadata and metadata.edges) or PAPER_EDGES)
-    rgb, like = decode(picture), next(model.parameters())
-    canvas, padding = look.batch([rgb])
-    padding = padding.to(like.device)
-    with torch.inference_mode():
-        prediction = model(canvas.to(like), padding=padding)
-        size = (rgb.shape[0], rgb.shape[1])
-        (found,) = rules.panoptic(prediction, [size], labels, rule, padding=padding)
+    look = KeepAspect(edges or declared(model).metadata.edges or PAPER_EDGES)
+    rgb = decode(picture)
+    (found,) = predict_segments(model, [rgb], look, labels, rule)
     return SegmentedPicture(found.ids.cpu(), found.segments, classes, rgb)

@@ -16,7 +16,7 @@ from rtdetr_lab.ablations.studies import TABLES
 from rtdetr_lab.ablations.variant import apply, differences
 from rtdetr_lab.checkpoints.backbone import load_backbone
 from rtdetr_lab.checkpoints.load import load_pretrained
-from rtdetr_lab.config import from_json, to_json
+from rtdetr_lab.config_json import from_json, to_json
 from rtdetr_lab.data.batch import collate
 from rtdetr_lab.data.shapes import ShapesConfig, ShapesDataset
 

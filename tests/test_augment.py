@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rtdetr_lab.boxes import scale_boxes, xyxy_from_cxcywh
-from rtdetr_lab.config import from_json, to_json
+from rtdetr_lab.config_json import from_json, to_json
 from rtdetr_lab.data.augment import (
     BATCH,
     PICTURE,

@@ -15,11 +15,12 @@ from rtdetr_lab.data.batch import Augmented, Mapped
 from rtdetr_lab.data.canvas import RandomEdges, ResizeEdges, collate_on_canvas, edges_of
 from rtdetr_lab.data.shapes import ShapesConfig, ShapesDataset
 from rtdetr_lab.detector import Detector
-from rtdetr_lab.detr import detr_nano
+from rtdetr_lab.detr.model import detr_nano
 from rtdetr_lab.errors import ConfigError, DataError, ImageError
-from rtdetr_lab.evaluation.answers import answers
 from rtdetr_lab.images.edges import KeepAspect, padded, resized
-from rtdetr_lab.images.softmax import of_the_canvas
+from rtdetr_lab.images.postprocess import of_the_canvas
+from rtdetr_lab.images.predict import predict
+from rtdetr_lab.model import DetectionModel, by_softmax
 from rtdetr_lab.rtdetr import rtdetr_nano
 from rtdetr_lab.structures import Prediction
 from rtdetr_lab.training import from_scratch, train
@@ -64,13 +65,13 @@ def test_a_canvas_holds_every_picture_in_its_upper_left_corner():
         assert shown[:, hidden].abs().sum() == 0
 
 
-class OneBox(torch.nn.Module):
+class OneBox(DetectionModel):
     """Says of every picture that its one object covers the same fractions."""
 
-    cfg = detr_nano(2)
+    rank, takes_padding, num_queries = staticmethod(by_softmax), True, 1
 
     def __init__(self):
-        super().__init__()
+        super().__init__(detr_nano(2))
         self.scale = torch.nn.Parameter(torch.ones(()))
 
     def forward(self, images, padding=None):
@@ -106,7 +107,7 @@ def test_a_model_for_one_size_refuses_several():
     with pytest.raises(ConfigError, match="one size"):
         Detector(model, edges=(32, 64))
     with pytest.raises(ImageError, match="several sizes"):
-        answers(model, [torch.rand(3, 32, 32), torch.rand(3, 32, 64)], [(1, 1)] * 2, 0.5)
+        predict(model, [torch.rand(3, 32, 32), torch.rand(3, 32, 64)], [(1, 1)] * 2)
     with pytest.raises(ConfigError, match="fixed size"):
         Detector(OneBox().eval(), edges=(32, 64), size=(32, 32))
 

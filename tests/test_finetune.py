@@ -9,7 +9,7 @@ from training_toy import Toy, ToyData
 
 from rtdetr_lab.checkpoints.metadata import Metadata
 from rtdetr_lab.checkpoints.strict import is_class_head
-from rtdetr_lab.detr import detr_nano, detr_r50
+from rtdetr_lab.detr.model import detr_nano, detr_r50
 from rtdetr_lab.errors import ConfigError, TrainingError
 from rtdetr_lab.rtdetr import rtdetr_nano, rtdetr_r18, rtdetr_r34, rtdetr_r50, rtdetr_r101
 from rtdetr_lab.rtdetrv2 import rtdetrv2_r50_m

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -20,11 +21,13 @@ from rtdetr_lab.images import masks as chapter
 from rtdetr_lab.images.masks import masks_of
 from rtdetr_lab.images.panoptic import instance
 from rtdetr_lab.images.postprocess import Found, postprocess, suppress
-from rtdetr_lab.images.softmax import postprocess_softmax
 from rtdetr_lab.images.tiling import Tiling
+from rtdetr_lab.model import by_softmax
 from rtdetr_lab.structures import Prediction
 from rtdetr_lab.viz.masks import TINT, paint_masks
 from rtdetr_lab.viz.palette import rgb
+
+postprocess_softmax = partial(postprocess, rank=by_softmax)
 
 
 def answer(masks, scores=None):

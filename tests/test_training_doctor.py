@@ -13,7 +13,7 @@ from rtdetr_lab.commands.sets import First
 from rtdetr_lab.config import replace_at
 from rtdetr_lab.data.batch import Sample, Truth, collate
 from rtdetr_lab.data.shapes import ShapesConfig, ShapesDataset
-from rtdetr_lab.detr import detr_nano
+from rtdetr_lab.detr.model import detr_nano
 from rtdetr_lab.evaluation.evaluate import evaluate
 from rtdetr_lab.images.postprocess import Found
 from rtdetr_lab.query_selection import TopScore

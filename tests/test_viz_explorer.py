@@ -169,7 +169,7 @@ def test_large_pictures_are_made_smaller_for_the_page_only():
 
 
 def test_what_cannot_be_explored_says_why(picture):
-    from rtdetr_lab.detr import detr_nano
+    from rtdetr_lab.detr.model import detr_nano
 
     detr = Detector(detr_nano(num_classes=3).build().eval(), size=(64, 64))
     with pytest.raises(ConfigError, match="sampling points"):

@@ -28,8 +28,8 @@ from rtdetr_lab.checkpoints.preprocessor import detr_metadata, image_size_of, pi
 from rtdetr_lab.checkpoints.source import Source
 from rtdetr_lab.checkpoints.strict import num_classes_of
 from rtdetr_lab.checkpoints.transformers_config import from_transformers
-from rtdetr_lab.config import from_dict
-from rtdetr_lab.detr import DETRConfig
+from rtdetr_lab.config_json import from_dict
+from rtdetr_lab.detr.model import DETRConfig
 from rtdetr_lab.errors import CheckpointError, ConfigError, LabError
 
 log = logging.getLogger("rtdetr_lab")
@@ -60,7 +60,7 @@ def described(
         return cfg, detr_metadata(num_classes_of(tensors) or cfg.num_classes)
     scale = next((t for n, t in weights.tensors.items() if n.endswith("points_scale")), None)
     cfg = config or infer_config(tensors, weights.where, scale)
-    return cfg, metadata_for(num_classes_of(tensors) or cfg.num_classes)
+    return cfg, metadata_for(num_classes_of(tensors) or cfg.num_classes, image_size=(640, 640))
 
 
 def _from_json(

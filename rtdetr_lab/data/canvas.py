@@ -16,10 +16,19 @@ import numpy as np
 import torch
 
 from rtdetr_lab.config import require
-from rtdetr_lab.data.batch import Augmented, Dataset, Mapped, Sample, check_samples, collate
+from rtdetr_lab.data.batch import (
+    Augmented,
+    Dataset,
+    Mapped,
+    Sample,
+    Wrapped,
+    check_samples,
+    collate,
+)
 from rtdetr_lab.data.transforms import Resize
 from rtdetr_lab.data.windows import Window, paste
 from rtdetr_lab.images.edges import PAPER_EDGES, Edges, KeepAspect, resized
+from rtdetr_lab.model import Metadata
 from rtdetr_lab.structures import Batch
 
 PAPER_SHORTEST = tuple(range(480, 801, 32))
@@ -71,12 +80,22 @@ def collate_on_canvas(samples: Sequence[Sample], of_canvas: bool = False) -> Bat
     return replace(collate(pasted), padding=padding)
 
 
+def fitted(data: Dataset, metadata: Metadata) -> Dataset:
+    """`data` in the size a model is made for: stretched, or between its edges. Where the model was
+    not trained yet, and where the data has that size already, as it is."""
+    size, edges = metadata.image_size, metadata.edges
+    if edges is not None:
+        return data if edges_of(data) == edges else Mapped(data, ResizeEdges(edges))
+    return data if size is None else Mapped(data, Resize(size))
+
+
 def edges_of(data: Dataset) -> Edges | None:
     """The edges its pictures are resized to, `None` if they come in one size."""
-    while isinstance(data, Mapped | Augmented):
-        if isinstance(data.transform, ResizeEdges):
-            return data.transform.edges
-        if isinstance(data.transform, RandomEdges):
-            return (max(data.transform.shortest), data.transform.longest)
+    while isinstance(data, Wrapped):
+        transform = data.transform if isinstance(data, Mapped | Augmented) else None
+        if isinstance(transform, ResizeEdges):
+            return transform.edges
+        if isinstance(transform, RandomEdges):
+            return (max(transform.shortest), transform.longest)
         data = data.dataset
     return None

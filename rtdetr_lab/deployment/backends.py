@@ -21,12 +21,11 @@ import torch
 from torch import Tensor, nn
 
 from rtdetr_lab.config import require
-from rtdetr_lab.deployment.answers import tensors_of
 from rtdetr_lab.deployment.form import deploy
-from rtdetr_lab.deployment.fused_sampler import fastest_for
 from rtdetr_lab.deployment.graphs import Graphed
-from rtdetr_lab.deployment.packed import can_pack, channels_last, pack
 from rtdetr_lab.errors import MissingExtraError
+from rtdetr_lab.kernels.fused_sampler import fastest_for
+from rtdetr_lab.kernels.onednn import can_pack, channels_last, pack
 from rtdetr_lab.notation import Size
 
 Run = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -151,7 +150,8 @@ class _Answer(nn.Module):
         self.model = model
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        return tensors_of(self.model(images))
+        found = self.model(images)
+        return found.logits, found.boxes
 
 
 def missing(library: str) -> MissingExtraError:

@@ -14,7 +14,7 @@ five pictures runs in the bucket of eight; a picture goes to the size whose shap
 | decode, stretch | host threads; on CUDA the bytes are copied and stretched there (`pixels.py`) | |
 | copy | into the bucket's input | yes |
 | model | `backend` (`backends.py`) | weights, graphs |
-| rank | on the device, no waiting (`answers.py`) | |
+| rank | on the device, no waiting (`images/postprocess.py`) | |
 | cut at the threshold | host, after the one copy back | |
 
 A bucket is used by one thread at a time, and any number of threads may call.
@@ -31,7 +31,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from rtdetr_lab.config import require
-from rtdetr_lab.deployment.answers import found_in, rank_for, sizes_tensor
 from rtdetr_lab.deployment.backends import Backend, Plan, PyTorch
 from rtdetr_lab.deployment.pixels import stretch
 from rtdetr_lab.deployment.stream import Aside, Named, chunks_ahead, read
@@ -39,7 +38,9 @@ from rtdetr_lab.detections import Detections, classes_of
 from rtdetr_lab.errors import ImageError
 from rtdetr_lab.images.arrays import RGB
 from rtdetr_lab.images.decode import DEFAULT_LIMITS, Limits
+from rtdetr_lab.images.postprocess import found_in, ranked_table, sizes_beside
 from rtdetr_lab.images.preprocess import Preprocess
+from rtdetr_lab.model import declared
 from rtdetr_lab.notation import Size
 
 Pending = tuple[list[tuple[str, np.ndarray]], Tensor]
@@ -51,7 +52,7 @@ class Bucket:
     """One picture size: a runner, and an input per batch size. One thread at a time."""
 
     def __init__(self, model: nn.Module, plan: Plan, backend: Backend) -> None:
-        self.plan, self.rank = plan, rank_for(model)
+        self.plan, self.rank = plan, declared(model).rank
         self.lock = threading.Lock()
         self.run = backend.build(model, plan)
         self.inputs = {batch: plan.example(batch) for batch in sorted(plan.batches)}
@@ -62,7 +63,7 @@ class Bucket:
     def __call__(
         self, images: Float[Tensor, "B 3 H W"], sizes: Sequence[Size]
     ) -> Float[Tensor, "B Q 7"]:
-        """The table of `answers.py`, on the device, of at most the largest batch."""
+        """The table of `images/postprocess.py`, on the device, of at most the largest batch."""
         count = len(images)
         batch = next(b for b in self.inputs if b >= count)
         with self.lock:
@@ -70,7 +71,8 @@ class Bucket:
             given[:count].copy_(images, non_blocking=True)
             logits, boxes = self.run(given)
             # Made anew: a replayed graph writes its next answer where this one is.
-            return self.rank(logits[:count], boxes[:count], sizes_tensor(sizes, boxes))
+            logits, boxes = logits[:count], boxes[:count]
+            return ranked_table(self.rank, logits, boxes, sizes_beside(boxes, sizes))
 
 
 class Engine:
@@ -128,7 +130,7 @@ class Engine:
     def answer(
         self, images: Float[Tensor, "B 3 H W"], sizes: Sequence[Size] | None = None
     ) -> Float[Tensor, "B Q 7"]:
-        """A batch of one of the sizes, preprocessed, to the table of `answers.py`, on the device.
+        """A batch of one of the sizes, preprocessed, to the table of `images/postprocess.py`.
 
         `sizes` are those of the pictures in pixels; without them corners are in those of `images`.
         """

@@ -14,7 +14,6 @@ from torch import nn
 
 from rtdetr_lab.data.batch import Dataset, collate
 from rtdetr_lab.data.canvas import collate_on_canvas
-from rtdetr_lab.evaluation.answers import keeps_aspect
 from rtdetr_lab.training import state as keep
 from rtdetr_lab.training.callbacks import Callback, states
 from rtdetr_lab.training.distributed import World
@@ -58,7 +57,7 @@ class Session:
             config.seed,
             config.num_steps,
             augment=config.augment,
-            collate=collate_on_canvas if keeps_aspect(trainer.model) else collate,
+            collate=collate_on_canvas if trainer.model.takes_padding else collate,
             world=self.world,
         )
         on_gpu = trainer.device.type == "cuda"

@@ -28,7 +28,7 @@ import io
 import os
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ import numpy as np
 import torch
 
 from rtdetr_lab.errors import TrainingError
+from rtdetr_lab.writing import write_bytes
 
 MAGIC = b"rtdetr_lab run 1 "
 HEADER = len(MAGIC) + 64 + 1
@@ -77,49 +78,14 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def write_file(path: Path, *content: bytes | memoryview, keep_old_as: Path | None = None) -> None:
-    """Replace `path` as a whole or not at all; what was there may be kept under another name."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            for part in content:
-                file.write(part)
-            file.flush()
-            os.fsync(file.fileno())
-        if keep_old_as and path.exists():
-            os.replace(path, keep_old_as)  # killed here, a run resumes from what was kept
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        with suppress(OSError):  # the disk may have been taken away
-            temporary.unlink(missing_ok=True)
-        size = sum(memoryview(part).nbytes for part in content) / 1e6
-        what = f"cannot be written ({size:.1f} MB): {error.strerror}"
-        remedy = "make room, or give a folder that can be written"
-        raise TrainingError(str(path), what, remedy) from error
-
-
-def remove_left_overs(folder: Path) -> None:
-    """Delete half-written files of a process that was killed. Call it while holding the lock."""
-    for path in folder.glob(".*.tmp"):
-        path.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def save_state(path: Path, state: dict[str, Any], keep_old_as: Path | None = None) -> None:
     """Write a checkpoint."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     payload = buffer.getbuffer()  # a view: a second copy of a large model would hurt
     digest = hashlib.sha256(payload).hexdigest().encode()
-    write_file(path, MAGIC + digest + b"\n", payload, keep_old_as=keep_old_as)
+    head = MAGIC + digest + b"\n"
+    write_bytes(path, head, payload, error=TrainingError, keep_old_as=keep_old_as)
 
 
 def load_state(path: Path) -> dict[str, Any]:

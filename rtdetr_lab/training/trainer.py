@@ -12,11 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rtdetr_lab.config import to_json
-from rtdetr_lab.deployment.fused_sampler import fast_training
-from rtdetr_lab.detr import cardinality_error
+from rtdetr_lab.config_json import to_json
+from rtdetr_lab.detr.model import cardinality_error
 from rtdetr_lab.errors import TrainingError
-from rtdetr_lab.evaluation.answers import keeps_aspect
+from rtdetr_lab.kernels.fused_sampler import fast_training
 from rtdetr_lab.ranks import several
 from rtdetr_lab.structures import Batch
 from rtdetr_lab.training import distributed
@@ -103,7 +102,7 @@ class Trainer:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bool(self.config.amp)):
             prediction = forward(batch.images, batch.targets, **hidden)
         terms = {n: weight * t for n, t in self.criterion(prediction, batch.targets).items()}
-        if not keeps_aspect(self.model):
+        if not self.model.takes_padding:
             return terms, {}
         error = cardinality_error(prediction, batch.targets)
         return terms, {"cardinality_error": error / self.config.accumulate}

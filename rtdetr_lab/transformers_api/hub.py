@@ -15,10 +15,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
-from rtdetr_lab.checkpoints.files import write_text
 from rtdetr_lab.checkpoints.hub import download, fetch, place
 from rtdetr_lab.config import require
 from rtdetr_lab.errors import CheckpointError, HubError
+from rtdetr_lab.writing import write_text
 
 FILE = "preprocessor_config.json"
 

@@ -29,9 +29,10 @@ from torch import Tensor
 from rtdetr_lab.config import require
 from rtdetr_lab.errors import RecordError
 from rtdetr_lab.images.arrays import RGB
-from rtdetr_lab.notation import LEVEL_NAMES, Size, num_tokens, token_grid
+from rtdetr_lab.notation import Size, num_tokens, token_grid
 from rtdetr_lab.structures import Prediction
 from rtdetr_lab.viz.boxes import printable, shorten
+from rtdetr_lab.viz.cells import DECODER_LEVELS
 from rtdetr_lab.viz.life import life_of_query
 from rtdetr_lab.viz.palette import DARK
 
@@ -98,7 +99,7 @@ def exploration(
         life_of_query(prediction, seen, shapes, query)
     cells = token_grid(shapes)[prediction.proposals.index[0].cpu()]
     arrays = {"kept": kept, "cells": cells, **_steps(prediction)}
-    arrays |= _looks(seen, kept, len(prediction.layers))
+    arrays |= _samplings(seen, kept, len(prediction.layers))
     about = {"title": printable(title), "image": data_uri(image), "size": list(image.shape[:2])}
     return Exploration(
         {name: tensor.detach().cpu().numpy() for name, tensor in arrays.items()},
@@ -113,7 +114,7 @@ def _classes(names: Sequence[str]) -> dict[str, Any]:
 
 def _levels(points: Sequence[int], shapes: Sequence[Size]) -> dict[str, Any]:
     return {
-        "levels": [*LEVEL_NAMES[1:], "S7"][: len(points)],
+        "levels": list(DECODER_LEVELS[: len(points)]),
         "points": list(points),
         "shapes": [list(shape) for shape in shapes],
         "num_tokens": num_tokens(shapes),
@@ -133,7 +134,7 @@ def _steps(prediction: Prediction) -> dict[str, Tensor]:
     }
 
 
-def _looks(seen: Mapping[str, Tensor], kept: Tensor, num_layers: int) -> dict[str, Tensor]:
+def _samplings(seen: Mapping[str, Tensor], kept: Tensor, num_layers: int) -> dict[str, Tensor]:
     """Sampling points of the kept queries, and whom they listen to: `L K M …`."""
     locations, weights, who, much = [], [], [], []
     for layer in range(num_layers):

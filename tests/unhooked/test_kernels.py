@@ -18,7 +18,7 @@ triton = pytest.importorskip(
 from small import pictures, small, targets  # noqa: E402
 
 from rtdetr_lab.deployment.form import deploy, same  # noqa: E402
-from rtdetr_lab.deployment.fused_sampler import Fused, fused, interpreted  # noqa: E402
+from rtdetr_lab.kernels.fused_sampler import Fused, fused, interpreted  # noqa: E402
 from rtdetr_lab.rtdetrv2 import with_points  # noqa: E402
 from rtdetr_lab.samplers import Bilinear, Discrete, Naive, SamplingPlan  # noqa: E402
 from rtdetr_lab.structures import Batch  # noqa: E402
@@ -84,7 +84,7 @@ def test_a_gradient_is_added_where_many_queries_read_one_cell():
 def test_torch_agrees_that_the_operator_is_sound():
     shapes, points, dim = CASES["odd shapes, odd width"]
     inputs = case(shapes, points, dim, torch.float64, 1.0)
-    from rtdetr_lab.deployment.fused_sampler import _layout, fused_read
+    from rtdetr_lab.kernels.fused_sampler import _layout, fused_read
 
     layout = _layout(tuple(shapes), points, torch.device(DEVICE))
     checks = ("test_schema", "test_faketensor", "test_autograd_registration")

@@ -7,7 +7,7 @@ over the maps between them. `pack(model, images, dtype)` sees to both:
 - channels last throughout, so that a map *is* its tokens and no layout is ever changed;
 - weights are laid out for their kernel once, and not in every call;
 - activation and residual sum happen inside the convolution, on values still in registers;
-- deformable attention reads first and projects later (`bags.GatherFirst`).
+- deformable attention reads first and projects later (`GatherFirst`).
 
 These are the operators torch's own compiler emits for a frozen CPU graph
 (`torch.ops.mkldnn._convolution_pointwise` …), called by name: no compiler, no warm-up. A build of
@@ -23,9 +23,9 @@ from torch import Tensor, nn
 
 from rtdetr_lab.backbone import Residual
 from rtdetr_lab.deformable_attention import DeformableAttention
-from rtdetr_lab.deployment.bags import BilinearBag, DiscreteBag, GatherFirst
-from rtdetr_lab.deployment.lean import SplitConv
 from rtdetr_lab.folding import ConvAct
+from rtdetr_lab.kernels.embedding_bag_samplers import BilinearBag, DiscreteBag, GatherFirst
+from rtdetr_lab.kernels.split_conv import SplitConv
 from rtdetr_lab.layers import MLP, FeedForward, identity
 
 AFTER_A_SUM = (identity, F.relu, F.silu)
