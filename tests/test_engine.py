@@ -13,7 +13,7 @@ from small import rebuilt, shaken, small
 from rtdetr_lab.deployment.answers import by_sigmoid, by_softmax, found_in
 from rtdetr_lab.deployment.backends import OnnxRuntime, OpenVINO, PyTorch
 from rtdetr_lab.deployment.engine import Engine
-from rtdetr_lab.deployment.packed import can_pack
+from rtdetr_lab.deployment.packed import PackedConv, can_pack
 from rtdetr_lab.deployment.pixels import stretch
 from rtdetr_lab.deployment.stream import Aside
 from rtdetr_lab.detector import Detector
@@ -173,7 +173,7 @@ def test_the_next_frame_is_read_while_this_one_is_computed(model, frames):
 
     def run(images):
         waited_for = min(len(computed) + 1, len(frames) - 1)
-        computed.append(read[waited_for].wait(timeout=20))
+        computed.append(read[waited_for].wait(timeout=120))
         return compute(images)
 
     bucket.run = run
@@ -282,7 +282,9 @@ def test_ranking_on_the_device_is_postprocessing():
             assert (a.scores - b.scores).abs().max() <= 1e-12
 
 
-@pytest.mark.skipif(not can_pack(), reason="this torch has no oneDNN; runs where it has")
+@pytest.mark.skipif(
+    not can_pack(torch.float32), reason="this torch has no oneDNN; runs where it has"
+)
 def test_packed_kernels_answer_as_the_layers_they_replace():
     exact = rebuilt(small())
     images = torch.rand(2, 3, *SIZE)
@@ -293,3 +295,14 @@ def test_packed_kernels_answer_as_the_layers_they_replace():
     table = by_sigmoid(wanted.logits, wanted.boxes, torch.tensor([SIZE] * 2).float())
     eager = by_sigmoid(theirs.logits, theirs.boxes, torch.tensor([SIZE] * 2).float())
     assert (rows - table).abs().max() <= 2 * (eager - table).abs().max() + 1e-4
+
+
+def test_a_processor_without_bfloat16_runs_it_unpacked(model, frames, monkeypatch):
+    """AVX2 alone: oneDNN refuses to lay such weights out, and torch computes all the same."""
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    assert not can_pack(torch.bfloat16)
+    assert not can_pack(torch.float64)
+    plain = Engine(model, SIZE, 1, torch.bfloat16, "cpu")
+    assert not any(isinstance(m, PackedConv) for m in plain.buckets[SIZE].run.modules())
+    exact = Engine(model, SIZE, 1, device="cpu")(frames[0], threshold=0.0)
+    assert (plain(frames[0], threshold=0.0).scores - exact.scores).abs().max() < 0.1
