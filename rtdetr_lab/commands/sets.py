@@ -14,7 +14,7 @@ from rtdetr_lab.data.preflight import first_look
 from rtdetr_lab.data.shapes import SHAPE_NAMES, TRAIN, VAL, ShapesConfig, ShapesDataset
 from rtdetr_lab.data.transforms import RandomFlip, Resize
 from rtdetr_lab.data.whole_set import other_classes, too_many_objects
-from rtdetr_lab.detr import DETRConfig
+from rtdetr_lab.detr.model import DETRConfig
 from rtdetr_lab.images.edges import PAPER_EDGES, Edges
 
 ENDLESS = 1_000_000

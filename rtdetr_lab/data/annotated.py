@@ -27,6 +27,15 @@ class Annotated:
     segmentation: Any = None
 
 
+@dataclass(frozen=True)
+class Listed:
+    """A picture as an annotation file lists it; its (height, width) may not stand there."""
+
+    id: int
+    file_name: str = ""
+    size: Size | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Picture:
     """One picture of the list, with its annotations.

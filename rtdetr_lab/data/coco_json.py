@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rtdetr_lab.data import findings as rules
-from rtdetr_lab.data.annotated import Annotated, Annotations, Picture, Reading
+from rtdetr_lab.data.annotated import Annotated, Annotations, Listed, Picture, Reading
 from rtdetr_lab.data.findings import raise_first_error
 from rtdetr_lab.data.text import is_finite, json_of, whole
 from rtdetr_lab.errors import DataError
@@ -37,14 +37,23 @@ def inspect_annotations(path: Path) -> Annotations:
     return reader.annotations(names, pictures, [path])
 
 
-def listed_pictures(path: Path) -> tuple[Picture, ...]:
+def listed_pictures(path: Path) -> list[Listed]:
     """The pictures of a file, which needs no annotations for this; raises `DataError`."""
     reader = _Reader(path)
     tree = reader.parse()
-    listed = reader.has_list(tree, "images")
-    pictures = reader.pictures({**tree, "annotations": []}, {}) if listed else ()
+    if not reader.has_list(tree, "images"):
+        what = f"is no COCO annotation file ({reader.findings[0].what})"
+        raise DataError(str(path), what, "give the COCO JSON that lists these pictures")
+    images = reader.by_id(tree, "images")
     raise_first_error(reader.findings)
-    return pictures
+    sizes = {
+        i: (whole(image.get("height")), whole(image.get("width"))) for i, image in images.items()
+    }
+    return [
+        Listed(i, str(image.get("file_name", "")), (h, w) if h and w else None)
+        for i, image in images.items()
+        for h, w in (sizes[i],)
+    ]
 
 
 class _Reader(Reading):

@@ -11,7 +11,6 @@ shows is written upright (as PNG: nothing is compressed twice); all others are c
 """
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -20,11 +19,11 @@ from typing import Any
 from PIL import Image
 
 from rtdetr_lab.data.annotated import Annotated, Annotations, Picture
-from rtdetr_lab.data.coco_files import orientation_of
 from rtdetr_lab.data.findings import raise_first_error
 from rtdetr_lab.data.layout import find_layout
 from rtdetr_lab.errors import DataError
-from rtdetr_lab.images.decode import decode
+from rtdetr_lab.images.decode import decode, frame_in
+from rtdetr_lab.writing import write_text
 
 Progress = Callable[..., Iterable[Any]]
 
@@ -77,9 +76,7 @@ def write_annotations(
     """COCO's JSON; category ids are labels + 1, as COCO counts."""
     categories = [{"id": i, "name": name} for i, name in enumerate(names, 1)]
     tree = {"images": images, "annotations": annotations, "categories": categories}
-    unfinished = path.with_suffix(".part")
-    unfinished.write_text(json.dumps(tree, ensure_ascii=False), encoding="utf8")
-    os.replace(unfinished, path)
+    write_text(path, json.dumps(tree, ensure_ascii=False))
     return path
 
 
@@ -112,7 +109,7 @@ def _row(one: Annotated) -> dict[str, Any]:
 def _write_picture(picture: Picture, folder: Path, number: int, taken: set[str]) -> str:
     """Write a picture under its own name, with its number before it where another one has it."""
     assert picture.path is not None  # YOLO and VOC list files
-    turned = picture.upright and orientation_of(picture.path) != 1
+    turned = picture.upright and frame_in(picture.path).orientation != 1
     name = f"{picture.path.stem}.png" if turned else picture.path.name
     name = f"{number:06d}_{name}" if name.lower() in taken else name
     taken.add(name.lower())

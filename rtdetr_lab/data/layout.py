@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from rtdetr_lab.data.annotated import Annotations, Picture
+from rtdetr_lab.data.annotated import Annotations, Listed
 from rtdetr_lab.data.coco_json import inspect_annotations, listed_pictures
 from rtdetr_lab.data.findings import raise_first_error
 from rtdetr_lab.data.places import NAMES, Places, match_pictures, split_of
@@ -110,7 +110,7 @@ def find_layout(source: str | Path, voc_origin: int = 1) -> Layout:
     raise _nothing(source)
 
 
-def find_pictures(paths: Sequence[Path], annotations: Path) -> list[Picture]:
+def find_pictures(paths: Sequence[Path], annotations: Path) -> list[Listed]:
     """The pictures of a COCO JSON that these files are, with the ids and sizes it gives them.
 
     Raises `DataError` for a file that is not listed, or could be one of several pictures.

@@ -19,7 +19,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from rtdetr_lab.data import findings as rules
-from rtdetr_lab.data.annotated import Picture
+from rtdetr_lab.data.annotated import Listed, Picture
 from rtdetr_lab.data.findings import Finding
 from rtdetr_lab.errors import DataError
 from rtdetr_lab.images.decode import SUFFIXES
@@ -78,19 +78,22 @@ class Places:
 
     def find(self, picture: Picture) -> Path | Finding:
         """The file of a picture, or what is wrong: it is nowhere, or would lie outside."""
-        if picture.path is not None:
-            return picture.path
-        name, file = slashed(picture.file_name), str(self.annotations)
-        path = self._exact(picture.file_name) or self._exact(name) or self._alike(name)
+        path, name = picture.path or self.path_of(picture.file_name), slashed(picture.file_name)
         if path is not None:
             return path
+        file = str(self.annotations)
         if ROOT.match(name) or ".." in name.split("/"):
             what = f"its file_name {picture.file_name!r} leaves the folder"
             return Finding(rules.LEAVES_FOLDER, file, what, "picture", picture.id)
         what = f"{picture.file_name!r} is not in {self.folder} or its images/"
-        same = [str(path) for path in self._below.get(plain(tails(name)[-1]), ())] if name else []
+        same = [str(path) for path in self._below.get(plain(name).split("/")[-1], ())]
         advice = f"write the path as it is: {', '.join(same[:2])}" if same else ""
         return Finding(rules.MISSING, file, what, "picture", picture.id, advice)
+
+    def path_of(self, file_name: str) -> Path | None:
+        """Where a file of this name lies in the folder, if it does."""
+        name = slashed(file_name)
+        return self._exact(file_name) or self._exact(name) or self._alike(name)
 
     def find_all(self, pictures: Iterable[Picture]) -> Iterator[Finding]:
         """What is wrong with the places of pictures: some are nowhere, some are one file."""
@@ -144,35 +147,31 @@ class Places:
         return below
 
 
-def match_pictures(
-    paths: Sequence[Path], pictures: Sequence[Picture], places: Places
-) -> list[Picture]:
-    """The pictures of an annotation file that these files are: by where they lie, and where the
-    pictures are not below `places`, by as much of the path as `file_name` tells.
+def match_pictures(paths: Sequence[Path], listed: Sequence[Listed], places: Places) -> list[Listed]:
+    """The listed pictures that these files are: by where they lie, and where they do not lie below
+    `places`, by a path that ends in the whole `file_name`.
 
     Raises `DataError` for a file that is not listed, or could be one of several pictures.
     """
-    where, remedy = str(places.annotations), "give the COCO JSON that lists these pictures"
-    located: dict[str, list[Picture]] = defaultdict(list)
-    named: dict[str, list[Picture]] = defaultdict(list)
-    for picture in pictures:
-        path = places.find(picture)
-        named[plain(picture.file_name)].append(picture)
-        if isinstance(path, Path):
-            located[os.path.realpath(path)].append(picture)
-    found: list[Picture] = []
-    for path in paths:
-        by_tail = (named[t] for t in tails(plain(os.path.abspath(path))) if t in named)
-        candidates = located.get(os.path.realpath(path)) or next(by_tail, [])
-        if not candidates:
-            raise DataError(where, f"does not list {path}", remedy)
-        if len(candidates) > 1:
-            ids = ", ".join(str(picture.id) for picture in candidates)
-            raise DataError(where, f"lists {path} several times: pictures {ids}", "keep one")
-        found.append(candidates[0])
+    where = str(places.annotations)
+    located: dict[str, list[Listed]] = defaultdict(list)
+    named: dict[str, list[Listed]] = defaultdict(list)
+    for one in listed:
+        named[plain(one.file_name)].append(one)
+        if (path := places.path_of(one.file_name)) is not None:
+            located[os.path.realpath(path)].append(one)
+    found: list[Listed] = []
     taken: dict[int, Path] = {}
-    for path, picture in zip(paths, found, strict=True):
-        if taken.setdefault(picture.id, path) != path:
-            what = f"lists {picture.file_name!r} once; {taken[picture.id]} and {path} could be it"
-            raise DataError(where, what, "write file names with their folders")
+    for path in paths:
+        by_tail = (named[tail] for tail in tails(plain(os.path.abspath(path))) if tail in named)
+        ours = located.get(os.path.realpath(path)) or next(by_tail, [])
+        if len(ours) != 1:
+            ids = ", ".join(str(one.id) for one in ours)
+            what = f"lists {path} several times: ids {ids}" if ours else f"does not list {path}"
+            raise DataError(where, what, "give the COCO JSON that lists these pictures")
+        first = taken.setdefault(ours[0].id, path)
+        if first != path:
+            what = f"lists one picture, and {first} and {path} could both be it"
+            raise DataError(where, what, "write every file_name with its folder")
+        found += ours
     return found

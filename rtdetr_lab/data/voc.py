@@ -20,10 +20,11 @@ from xml.etree import ElementTree
 
 from rtdetr_lab.data import findings as rules
 from rtdetr_lab.data.annotated import Annotated, Annotations, Picture, Reading
-from rtdetr_lab.data.coco_files import sizes_of
 from rtdetr_lab.data.places import pictures_in, slashed, split_of
 from rtdetr_lab.data.text import lines_of, text_of
 from rtdetr_lab.errors import DataError, ImageError
+from rtdetr_lab.images.decode import frame_in
+from rtdetr_lab.notation import Size
 
 Element = ElementTree.Element
 
@@ -91,18 +92,18 @@ class Voc:
             reading.find(rules.MISSING, place, advice="fetch it, or remove the XML", file=xml)
             return None
         try:
-            stored, shown = sizes_of(place)
+            frame = frame_in(place)
         except ImageError as error:
             reading.find(rules.UNDECODABLE, error.what, advice=error.remedy, file=place)
             return None
-        claimed = (_whole(tree, "size/height"), _whole(tree, "size/width"))
-        if claimed not in (stored, shown) and min(claimed) > 0:  # zeros: the tool did not know
-            what = f"says {claimed[1]}×{claimed[0]}, {place} is {stored[1]}×{stored[0]}"
+        claimed, (height, width) = _size(tree), frame.stored
+        if claimed not in (None, frame.stored, frame.upright):
+            what = f"says {claimed[1]}×{claimed[0]}, {place} is {width}×{height}"
             advice = "correct its size, or the picture"
             reading.find(rules.WRONG_SIZE, what, advice=advice, file=xml)
             return None
-        upright = claimed == shown != stored
-        size = shown if upright else stored
+        upright = claimed == frame.upright != frame.stored
+        size = frame.upright if upright else frame.stored
         for one in self._objects(tree, xml, reading):
             reading.keep(one, number, size, xml)
         kept = tuple(reading.kept.get(number, ()))
@@ -195,6 +196,7 @@ def _number(tree: Element, place: str) -> float:
         return math.nan
 
 
-def _whole(tree: Element, place: str) -> int:
-    number = _number(tree, place)
-    return int(number) if math.isfinite(number) else 0
+def _size(tree: Element) -> Size | None:
+    """(height, width), unless the tool did not know it and wrote nothing, or zeros."""
+    height, width = _number(tree, "size/height"), _number(tree, "size/width")
+    return (int(height), int(width)) if 0 < min(height, width) < math.inf else None

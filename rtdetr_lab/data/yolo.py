@@ -16,10 +16,10 @@ from typing import Any
 
 from rtdetr_lab.data import findings as rules
 from rtdetr_lab.data.annotated import Annotated, Annotations, Picture, Reading
-from rtdetr_lab.data.coco_files import sizes_of
 from rtdetr_lab.data.places import NAMES, ROOT, inside, pictures_in, slashed, split_of, tails
 from rtdetr_lab.data.text import lines_of, text_of
 from rtdetr_lab.errors import DataError, ImageError
+from rtdetr_lab.images.decode import frame_in
 from rtdetr_lab.notation import Size
 
 CLASSES = ("classes.txt", "obj.names", "labels/classes.txt", "train.names")
@@ -63,7 +63,7 @@ class Yolo:
 
     def _picture(self, place: Path, number: int, reading: Reading) -> Picture | None:
         try:
-            _, size = sizes_of(place)
+            size = frame_in(place).upright
         except ImageError as error:
             reading.find(rules.UNDECODABLE, error.what, advice=error.remedy, file=place)
             return None
