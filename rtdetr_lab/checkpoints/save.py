@@ -25,8 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rtdetr_lab.checkpoints.description import FORMAT, HEADER
-from rtdetr_lab.checkpoints.files import digest, text_digest, write_weights
+from rtdetr_lab.checkpoints.files import FORMAT, HEADER, digest, text_digest, write_weights
 from rtdetr_lab.checkpoints.hub import licence_in
 from rtdetr_lab.checkpoints.metadata import Metadata, metadata_for
 from rtdetr_lab.checkpoints.preprocessor import (
