@@ -41,6 +41,12 @@ def is_world(source: str) -> bool:
     return source == "shapes" and not Path(source).exists()
 
 
+def _on_disk(source: str, split: str) -> CocoDataset:
+    if source == "shapes":
+        say(f"--data shapes: takes {split} of the folder {Path(source).resolve()}", aside=True)
+    return CocoDataset.from_folder(source, split)
+
+
 def classes(source: str, with_val: bool = True) -> tuple[str, ...]:
     """Class names by label; raises `DataError` where `train` and `val` do not agree about them."""
     if is_world(source):
@@ -81,7 +87,7 @@ def training_set(
     `edges`) and flipped at random; or left `as_stored`, for a recipe that resizes."""
     if is_world(source):
         return _between(ShapesDataset(world(size), TRAIN, ENDLESS), edges)
-    found = CocoDataset.from_folder(source, "train")
+    found = _on_disk(source, "train")
     return found if as_stored else Augmented(_resized(found, size, edges), RandomFlip(), seed)
 
 
@@ -95,7 +101,7 @@ def validation_set(
     """`shapes`, or a split of a data set on disk, resized as in training; at most `count` of it."""
     if is_world(source):
         return _between(ShapesDataset(world(size), VAL, 500 if count is None else count), edges)
-    resized = _resized(CocoDataset.from_folder(source, split), size, edges)
+    resized = _resized(_on_disk(source, split), size, edges)
     return resized if count is None or count >= len(resized) else First(resized, count)
 
 

@@ -144,12 +144,14 @@ class Train(Command):
         return self.learning.recipe or automatic
 
     def _budget(self, data: "Dataset") -> int:
+        from rtdetr_lab.commands.sets import is_world
+
         rounds, count = ROUNDS.get(self._recipe()), num_stored(data)
         if self.judging.overfit:
             return BY_HEART * count
         if rounds is None:
             return 200_000
-        return 20_000 if self.data == "shapes" else max(5_000, rounds * count)
+        return 20_000 if is_world(self.data) else max(5_000, rounds * count)
 
     def _begin(self, classes: tuple[str, ...]) -> Beginning:
         seed = self.learning.seed
@@ -177,6 +179,7 @@ class Train(Command):
     def _augmentation(
         self, size: int, edges: "Edges | None"
     ) -> "Augmentation | AspectAugmentation | None":
+        from rtdetr_lab.commands.sets import is_world
         from rtdetr_lab.data.augment import paper_augmentation, v2_augmentation
         from rtdetr_lab.data.augment_detr import detr_augmentation
 
@@ -184,7 +187,7 @@ class Train(Command):
         chosen = self.learning.augment or (asked if asked in ("paper", "v2") else "flip")
         if chosen == "flip" or self.judging.overfit:
             return None
-        if self.data == "shapes":
+        if is_world(self.data):
             what = "shapes are told apart by their aspect, which crops would change"
             raise ConfigError("--augment", what, "say flip, or give a folder as --data")
         if chosen == "paper":
