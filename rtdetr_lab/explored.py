@@ -16,12 +16,11 @@ import torch
 from torch import Tensor
 
 from rtdetr_lab.config import require
-from rtdetr_lab.deformable_attention import points_per_level
+from rtdetr_lab.deformable_attention import DeformableAttention
 from rtdetr_lab.detector import Detector
 from rtdetr_lab.errors import ConfigError
 from rtdetr_lab.images.decode import decode, describe
 from rtdetr_lab.notation import Size
-from rtdetr_lab.rtdetr import RTDETR
 from rtdetr_lab.taps import record
 from rtdetr_lab.viz.exploration import Exploration, exploration
 from rtdetr_lab.viz.explorer_page import write_page
@@ -60,7 +59,8 @@ def explore(detector: Detector, picture: Any, most: int = 60) -> Explored:
     deformable attention to look into (DETR).
     """
     model = detector.model
-    if not isinstance(model, RTDETR):
+    sampling = next((m for m in model.modules() if isinstance(m, DeformableAttention)), None)
+    if sampling is None:
         what = f"{type(model).__name__} has no sampling points"
         raise ConfigError("explore", what, "explore an RT-DETR or RT-DETRv2")
     require(not model.training, "explore", "the model is in training mode", "call model.eval()")
@@ -68,15 +68,14 @@ def explore(detector: Detector, picture: Any, most: int = 60) -> Explored:
     images = detector.preprocess(rgb)[None].to(next(model.parameters()))
     with record(model, keep=TAPS) as seen:
         prediction = model(images)
-    cfg = model.cfg.decoder
     return Explored(
         exploration(
             prediction,
             seen,
             rgb,
             detector.classes.names,
-            points_per_level(cfg.num_points, cfg.num_levels),
-            _shapes(seen, cfg.num_levels),
+            sampling.points,
+            _shapes(seen, len(sampling.points)),
             most=most,
             title=Path(describe(picture)).name if isinstance(picture, str | Path) else "picture",
         )

@@ -153,7 +153,7 @@ def test_two_pictures_of_the_same_name_keep_their_results_apart(model, photos):
 
 def test_batches_and_sizes_are_options_that_work(model, photos):
     seen = []
-    for options in (["--batch-size", "1"], ["--batch-size", "3"], ["--size", "96", "96"]):
+    for options in (["--batch-size", "1"], ["--batch-size", "3"], ["--size", "96x96"]):
         assert detect(model, "photos", *options) == 0
         rows = [d for row in results()["images"] for d in row["detections"]]
         seen.append(sorted(d["score"] for d in rows))
@@ -203,7 +203,7 @@ def test_one_unreadable_picture_is_named_the_rest_done_and_the_exit_code_is_1(
         (["photos", "--model", "r19"], "nearest: r18"),
         (["photos", "--model", "nowhere/"], "nowhere"),
         (["photos", "--threshold", "7"], "not a score"),
-        (["photos", "--size", "0", "96"], "not a height and a width"),
+        (["photos", "--size", "0x96"], "no size"),
         (["photos", "--tile", "3"], "too small"),
         (["photos", "--batch-size", "0"], "batch_size"),
         (["photos", "--limit", "0"], "limit"),

@@ -24,6 +24,7 @@ from rtdetr_lab.data.coco import CocoDataset
 from rtdetr_lab.data.shapes import SHAPE_NAMES, TRAIN, VAL, ShapesConfig, ShapesDataset
 from rtdetr_lab.data.transforms import RandomFlip, Resize
 from rtdetr_lab.denoising import DenoisingConfig
+from rtdetr_lab.notation import Size
 from rtdetr_lab.query_selection import TopScore
 from rtdetr_lab.rtdetr import (
     RTDETRConfig,
@@ -106,9 +107,9 @@ def small_world(size: int = 128, num_pictures: int = 6400) -> tuple[Dataset, Dat
     return (Kept(train) if num_pictures <= LARGEST_KEPT else train), val
 
 
-def stored(folder: str, size: int) -> tuple[Dataset, Dataset]:
+def stored(folder: str, size: Size) -> tuple[Dataset, Dataset]:
     """(train, val) of a folder with COCO annotations, resized; training pictures are mirrored at
     random."""
-    resize = Resize((size, size))
+    resize = Resize(size)
     train = Mapped(CocoDataset.from_folder(folder, "train"), resize)
     return Augmented(train, RandomFlip(), 0), Mapped(CocoDataset.from_folder(folder, "val"), resize)

@@ -16,6 +16,8 @@ from rtdetr_lab.commands.base import (
     USAGE,
     Command,
     complain,
+    device_of,
+    model_of,
     one_line_of,
     say,
     write_result,
@@ -24,7 +26,6 @@ from rtdetr_lab.commands.base import (
 from rtdetr_lab.commands.pictures import ResultNames, gather, image_ids
 from rtdetr_lab.config import require
 from rtdetr_lab.errors import ImageError
-from rtdetr_lab.model import declared
 
 if TYPE_CHECKING:
     from rtdetr_lab.detections import Detections
@@ -53,8 +54,8 @@ class Detect(Command):
     """Also write COCO's results format to this file (with --threshold 0 for AP)."""
     annotations: Path | None = None
     """COCO JSON in which the image ids for --coco are looked up by file name."""
-    size: tuple[int, int] | None = None
-    """Height and width the model sees; default: what it was trained for."""
+    size: str | None = None
+    """What the model sees: one number, or HxW; default: what it was trained for."""
     tile: int | None = None
     """Look at large pictures in overlapping windows of this many pixels, too."""
     max_iou: float | None = None
@@ -88,12 +89,10 @@ class Detect(Command):
         from rtdetr_lab.detector import Detector
         from rtdetr_lab.images.tiling import Tiling
 
-        detector = Detector.from_pretrained(
-            self.model,
-            self.device,
-            self.threshold,
-            self.size,
-            revision=self.revision,
+        detector = Detector(
+            model_of(self.model, self.size, revision=self.revision),
+            threshold=self.threshold,
+            device=device_of(self.device),
             tiling=Tiling(self.tile) if self.tile else None,
             max_iou=self.max_iou,
         )
@@ -162,6 +161,8 @@ class Report:
 
 def introduce(model: str, detector: "Detector", aside: bool = False) -> None:
     """Which classes a model knows, and under which licence."""
+    from rtdetr_lab.model import declared
+
     names = detector.classes.names
     licence = declared(detector.model).metadata.licence
     say(f"{model} knows {len(names)} classes: {one_line_of(names)}", aside=aside)

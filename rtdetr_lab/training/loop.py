@@ -27,7 +27,7 @@ from rtdetr_lab.checkpoints.backbone import load_backbone
 from rtdetr_lab.config import build
 from rtdetr_lab.data.batch import Dataset
 from rtdetr_lab.data.canvas import fitted
-from rtdetr_lab.model import DetectionModel, declared
+from rtdetr_lab.model import declared
 from rtdetr_lab.training import state as keep
 from rtdetr_lab.training.callbacks import Bar, Callback, Curves, EarlyStopping, restored
 from rtdetr_lab.training.distributed import joined, own_device
@@ -85,8 +85,7 @@ def train(
         stop = held.enter_context(Stop(stop_after))
         saved = saved_state(folder)
         keep.seed_everything(config.seed)
-        model, data = _ready(cfg, data, config, None if saved else backbone_weights)
-        trainer = Trainer(model, config, where)
+        trainer, data = _ready(cfg, data, config, where, "" if saved else backbone_weights or "")
         known = enter(folder, trainer, data, saved) if folder and world.writes else {}
         if saved:
             trainer.restore(saved)
@@ -123,13 +122,13 @@ def _watching(
 
 
 def _ready(
-    cfg: Any, data: Dataset, config: TrainConfig, backbone_weights: str | Path | None
-) -> tuple[DetectionModel, Dataset]:
-    """The model, which knows its classes and size, and the data in that size."""
+    cfg: Any, data: Dataset, config: TrainConfig, device: torch.device, weights: str | Path
+) -> tuple[Trainer, Dataset]:
+    """A model that knows its classes and size, about to learn, and the data in that size."""
     model = declared(cfg if isinstance(cfg, nn.Module) else build(cfg))
     check_classes(model, data.names)
-    if backbone_weights is not None:
-        load_backbone(model, backbone_weights)
+    if weights:
+        load_backbone(model, weights)
     data = data if config.augment else fitted(data, model.metadata)
     model.metadata = metadata_of(data, config.augment, model.metadata)
-    return model, data
+    return Trainer(model, config, device), data
