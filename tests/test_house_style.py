@@ -27,6 +27,7 @@ BRICKS = {
     "layers",
     "folding",
     "model",
+    "writing",
 }
 PARTS = BRICKS | {"matching", "backbone", "aifi", "ccff", "query_selection", "denoising"}
 PARTS |= {"deformable_attention", "samplers", "losses", "criterion", "hybrid_encoder", "decoder"}
@@ -51,6 +52,7 @@ MAY_IMPORT = {
     "model": {"errors", "notation"},
     "structures": {"errors", "notation", "target_checks"},
     "folding": set(),
+    "writing": {"errors"},
     "layers": {"errors", "notation", "taps", "config", "folding"},
     # chapters, in reading order
     "detr.resnet": BRICKS | {"backbone"},
@@ -92,8 +94,6 @@ MAY_IMPORT = {
     # on top
     "detections": BRICKS | {"images", "viz", "data"},
     "detector": CHAPTERS | EQUIPMENT | {"detections"},
-    "segmenter": CHAPTERS | EQUIPMENT | {"detections"},
-    "explored": CHAPTERS | EQUIPMENT | {"detections", "detector"},
     "transformers_api": CHAPTERS | EQUIPMENT | {"detections", "detector"},
     # draws the pictures of the README: a user of everything, not a part of viz
     "viz.figures": CHAPTERS | EQUIPMENT | {"detections", "detector"},
@@ -102,7 +102,7 @@ MAY_IMPORT = {
     "notebook_tools": {"errors", "viz"},
     "commands": CHAPTERS
     | EQUIPMENT
-    | {"detections", "detector", "notebook_tools", "explored"}
+    | {"detections", "detector", "notebook_tools"}
     | {"evaluation.report"},
     "cli": CHAPTERS | EQUIPMENT | {"detections", "detector", "transformers_api", "commands"},
     "__main__": {"cli"},

@@ -215,7 +215,7 @@ def test_a_disk_that_fills_up_during_a_save_leaves_the_one_before(
         return original(*args, **how)
 
     monkeypatch.setattr(os, call, full)
-    with pytest.raises(TrainingError, match=r"cannot be written \(.* MB\): No space left"):
+    with pytest.raises(TrainingError, match="cannot be written: No space left"):
         run_toy(tmp_path, validate=mean_weight)
     monkeypatch.undo()
     state, damaged = keep.load_last(tmp_path)

@@ -25,8 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rtdetr_lab.checkpoints.description import FORMAT, HEADER
-from rtdetr_lab.checkpoints.files import digest, text_digest, write_text, write_weights
+from rtdetr_lab.checkpoints.files import FORMAT, HEADER, digest, text_digest, write_weights
 from rtdetr_lab.checkpoints.hub import licence_in
 from rtdetr_lab.checkpoints.metadata import Metadata, metadata_for
 from rtdetr_lab.checkpoints.preprocessor import (
@@ -45,6 +44,7 @@ from rtdetr_lab.deformable_attention import points_per_level
 from rtdetr_lab.detr.model import DETRConfig
 from rtdetr_lab.errors import CheckpointError, ConfigError
 from rtdetr_lab.model import declared
+from rtdetr_lab.writing import write_text
 
 log = logging.getLogger("rtdetr_lab")
 
@@ -86,7 +86,7 @@ def _save_ours(cfg: Any, tensors: Mapping[str, Tensor], known: Metadata, folder:
     tree["sha256"] = text_digest(tree)
     text = json.dumps(tree, indent=2, allow_nan=False, ensure_ascii=False)
     write_weights(folder / "model.safetensors", tensors, {HEADER: text})
-    write_text(folder / "config.json", text + "\n")
+    write_text(folder / "config.json", text + "\n", CheckpointError)
 
 
 def _save_theirs(cfg: Any, tensors: Mapping[str, Tensor], known: Metadata, folder: Path) -> None:
@@ -98,11 +98,12 @@ def _save_theirs(cfg: Any, tensors: Mapping[str, Tensor], known: Metadata, folde
         else rtdetr_tensors(cfg, tensors, folder, tree["model_type"])
     )
     write_weights(folder / "model.safetensors", theirs, {})
-    write_text(folder / "config.json", json.dumps(tree, indent=2) + "\n")
+    write_text(folder / "config.json", json.dumps(tree, indent=2) + "\n", CheckpointError)
     pixels = preprocessor_config(known.fixed_size)
     if is_detr:
         pixels = detr_preprocessor_config(Pixels(known.edges, known.fixed_size, cfg.mean, cfg.std))
-    write_text(folder / "preprocessor_config.json", json.dumps(pixels, indent=2) + "\n")
+    text = json.dumps(pixels, indent=2) + "\n"
+    write_text(folder / "preprocessor_config.json", text, CheckpointError)
     write_card(folder, known.licence)
 
 
@@ -114,7 +115,7 @@ def write_card(folder: Path, licence: str | None) -> None:
         if licence and licence_in(folder) != licence:
             log.warning("%s stays as it is; the licence of the weights is %s", card, licence)
     elif licence:
-        write_text(card, f"---\nlicense: {licence}\n---\n")
+        write_text(card, f"---\nlicense: {licence}\n---\n", CheckpointError)
     else:
         card.unlink(missing_ok=True)  # what it states was of other weights
 

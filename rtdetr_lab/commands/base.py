@@ -2,14 +2,10 @@
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rtdetr_lab.config import require
-from rtdetr_lab.errors import LabError, OutputError
 
 if TYPE_CHECKING:
     from rtdetr_lab.model import DetectionModel, Metadata
@@ -48,31 +44,6 @@ def complain(error: BaseException) -> None:
     """One line on stderr, whatever the message contains."""
     text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(error))
     _write(f"rtdetr-lab: {text or type(error).__name__}", sys.stderr)
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """What the system says against writing this result, as `OutputError`."""
-    try:
-        yield
-    except LabError:
-        raise
-    except OSError as error:
-        remedy = "make room, or give another place"
-        what = f"cannot be written: {error.strerror or error}"
-        raise OutputError(str(path), what, remedy) from error
-
-
-def write_result(path: Path, text: str) -> None:
-    """A text file, all or nothing: what was there stays where the disk is full."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_text(text, encoding="utf8")
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
 
 
 def size_of(text: str) -> "Size":

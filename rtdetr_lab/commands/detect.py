@@ -20,12 +20,11 @@ from rtdetr_lab.commands.base import (
     model_of,
     one_line_of,
     say,
-    write_result,
-    writing,
 )
 from rtdetr_lab.commands.pictures import ResultNames, gather, image_ids
 from rtdetr_lab.config import require
 from rtdetr_lab.errors import ImageError
+from rtdetr_lab.writing import write_text, writing
 
 if TYPE_CHECKING:
     from rtdetr_lab.detections import Detections
@@ -140,10 +139,12 @@ class Detect(Command):
         }
         target = self.out / "detections.json"
         text = json.dumps(tree, ensure_ascii=False, indent=1)
-        write_result(target, text + "\n")
+        write_text(target, text + "\n")
         say(f"{len(report.images)} done, {len(report.unread)} not read → {target}", aside=self.json)
         if self.coco:
-            write_result(self.coco, json.dumps(report.coco) + "\n")
+            with writing(self.coco):
+                self.coco.parent.mkdir(parents=True, exist_ok=True)
+            write_text(self.coco, json.dumps(report.coco) + "\n")
             say(f"{len(report.coco)} rows in COCO's format → {self.coco}", aside=self.json)
         if self.json:
             print(text)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from rtdetr_lab.commands.base import DONE, Command, device_of, model_of, one_line_of, say, writing
+from rtdetr_lab.commands.base import DONE, Command, device_of, model_of, one_line_of, say
+from rtdetr_lab.writing import writing
 
 if TYPE_CHECKING:
     from rtdetr_lab.model import DetectionModel
@@ -22,7 +23,7 @@ class Eval(Command):
     model: Annotated[str, tyro.conf.Positional] = "nano"
     """A short name, a hub id, a folder (RUN/model of a training run) or a weights file."""
     data: str = "shapes"
-    """`shapes`, or a folder with COCO annotations."""
+    """`shapes`, a folder (COCO JSON, YOLO or Pascal VOC), an annotation file or a data.yaml."""
     split: str = "val"
     """Which annotations of the folder."""
     size: str | None = None
@@ -48,7 +49,7 @@ class Eval(Command):
     def run(self) -> int:
         from tqdm import tqdm
 
-        from rtdetr_lab.commands.sets import validation_set
+        from rtdetr_lab.commands.sets import look_at, validation_set
         from rtdetr_lab.evaluation.evaluate import evaluate
         from rtdetr_lab.evaluation.examine import examine
         from rtdetr_lab.evaluation.report import write_report
@@ -56,6 +57,7 @@ class Eval(Command):
         model = model_of(self.model, self.size, self.names).to(device_of(self.device))
         data = validation_set(self.data, model.metadata, self.limit, self.split)
         check_classes(model, data.names, self.model)
+        look_at(data)
         total = -(-len(data) // self.batch_size)
         bar: Any = partial(tqdm, total=total)
         if self.out is None:

@@ -1,11 +1,11 @@
 """# Pictures: from what stands on the command line to files, and back to names for the results"""
 
 import glob
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from rtdetr_lab.errors import DataError, ImageError
+from rtdetr_lab.data.layout import find_pictures
+from rtdetr_lab.errors import ImageError
 
 
 def gather(words: Sequence[str], leave_out: Path | None = None) -> list[Path]:
@@ -61,22 +61,8 @@ def image_ids(paths: Sequence[Path], annotations: Path | None) -> list[int]:
     """COCO's number of every picture: from an annotation file, from names that are numbers (as
     COCO's own are), else 1, 2, 3 … Raises `DataError`."""
     if annotations is not None:
-        return _looked_up(paths, annotations)
+        return [picture.id for picture in find_pictures(paths, annotations)]
     stems = [p.stem for p in paths]
     if all(s.isdecimal() for s in stems) and len(set(map(int, stems))) == len(stems):
         return [int(s) for s in stems]
     return list(range(1, len(paths) + 1))
-
-
-def _looked_up(paths: Iterable[Path], annotations: Path) -> list[int]:
-    remedy = "give the COCO JSON that lists these pictures"
-    try:
-        images = json.loads(annotations.read_text(encoding="utf8"))["images"]
-        ids = {Path(image["file_name"]).name: int(image["id"]) for image in images}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        what = f"is no COCO annotation file ({type(error).__name__}: {error})"
-        raise DataError(str(annotations), what, remedy) from error
-    missing = [p.name for p in paths if p.name not in ids]
-    if missing:
-        raise DataError(str(annotations), f"does not list {missing[0]}", remedy)
-    return [ids[p.name] for p in paths]

@@ -80,39 +80,45 @@ def train(
     folder, where = Path(out) if out else None, own_device(device)
     with ExitStack() as held:
         world = held.enter_context(joined(where, config.batch_size))
-        if folder and world.writes:
-            held.enter_context(keep.lock(folder))
+        kept = folder if world.writes else None
+        if kept:
+            held.enter_context(keep.lock(kept))
         stop = held.enter_context(Stop(stop_after))
         saved = saved_state(folder)
         keep.seed_everything(config.seed)
-        trainer, data = _ready(cfg, data, config, where, "" if saved else backbone_weights or "")
-        known = enter(folder, trainer, data, saved) if folder and world.writes else {}
+        model, data = _fit(cfg, data, config, None if saved else backbone_weights)
+        trainer = Trainer(model, config, where)
+        known = enter(kept, trainer, data, saved) if kept else {}
         if saved:
             trainer.restore(saved)
         world.check_step(trainer.step, where)
         if not world.writes:
-            folder, validate, progress, callbacks = None, None, False, ()
+            validate, progress, callbacks = None, False, ()
             keep.seed_everything(config.seed + trainer.step + world.rank * 1_000_003)
-        history = History(folder and folder / "metrics.jsonl", trainer.step)
-        watching = restored([*_watching(config, folder, history, progress), *callbacks], saved)
-        session = Session(trainer, data, folder, history, validate, stop, watching, known, world)
-        return _learnt(session)
+        history = History(kept and kept / "metrics.jsonl", trainer.step)
+        told = restored([*_own_callbacks(config, kept, history, progress), *callbacks], saved)
+        session = Session(trainer, data, kept, history, validate, stop, told, known, world)
+        session.learn()
+        return _finish(session)
 
 
-def _learnt(session: Session) -> Run:
-    session.learn()
-    trainer, folder, reason = session.trainer, session.folder, session.reason
-    average = trainer.ema.model
-    if folder:
-        publish(folder, average)
-    finished = trainer.step >= trainer.config.num_steps or bool(reason)
-    return Run(average, session.history.records, trainer.step, finished, folder, reason)
+def _fit(
+    cfg: Any, data: Dataset, config: TrainConfig, backbone_weights: str | Path | None
+) -> tuple[Any, Dataset]:
+    """The model, which knows its classes and size, and the data in that size."""
+    model = declared(cfg if isinstance(cfg, nn.Module) else build(cfg))
+    check_classes(model, data.names)
+    if backbone_weights is not None:
+        load_backbone(model, backbone_weights)
+    data = data if config.augment else fitted(data, model.metadata)
+    model.metadata = metadata_of(data, config.augment, model.metadata)
+    return model, data
 
 
-def _watching(
+def _own_callbacks(
     config: TrainConfig, folder: Path | None, history: History, progress: bool
 ) -> Iterator[Callback]:
-    """The callbacks that come with a recipe and a folder."""
+    """Those that come with a recipe and a folder."""
     if progress:
         yield Bar()
     if config.patience:
@@ -121,14 +127,11 @@ def _watching(
         yield Curves(folder / "curves.png", lambda: history.records)
 
 
-def _ready(
-    cfg: Any, data: Dataset, config: TrainConfig, device: torch.device, weights: str | Path
-) -> tuple[Trainer, Dataset]:
-    """A model that knows its classes and size, about to learn, and the data in that size."""
-    model = declared(cfg if isinstance(cfg, nn.Module) else build(cfg))
-    check_classes(model, data.names)
-    if weights:
-        load_backbone(model, weights)
-    data = data if config.augment else fitted(data, model.metadata)
-    model.metadata = metadata_of(data, config.augment, model.metadata)
-    return Trainer(model, config, device), data
+def _finish(session: Session) -> Run:
+    """Publish the averaged model; returns what `train` does."""
+    trainer, average = session.trainer, session.trainer.ema.model
+    if session.folder:
+        publish(session.folder, average)
+    finished = trainer.step >= trainer.config.num_steps or bool(session.reason)
+    records = session.history.records
+    return Run(average, records, trainer.step, finished, session.folder, session.reason)

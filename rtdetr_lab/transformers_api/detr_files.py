@@ -11,13 +11,14 @@ from typing import Any
 
 from torch import nn
 
-from rtdetr_lab.checkpoints.files import write_text, write_weights
+from rtdetr_lab.checkpoints.files import write_weights
 from rtdetr_lab.checkpoints.metadata import Metadata
 from rtdetr_lab.checkpoints.preprocessor import Pixels, detr_preprocessor_config
 from rtdetr_lab.checkpoints.rename import export_tensors
 from rtdetr_lab.checkpoints.save import write_card
 from rtdetr_lab.checkpoints.tables_detr import DETR, DETR_MASKS, DETR_MASKS_TIMM, DETR_TIMM
 from rtdetr_lab.checkpoints.transformers_detr import draws
+from rtdetr_lab.writing import write_text
 
 ZERO, ONE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 

@@ -13,8 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from rtdetr_lab.checkpoints.description import FORMAT
-from rtdetr_lab.checkpoints.files import read_json, write_text
+from rtdetr_lab.checkpoints.files import FORMAT, read_json
 from rtdetr_lab.checkpoints.load import load_pretrained
 from rtdetr_lab.checkpoints.save import save_pretrained
 from rtdetr_lab.checkpoints.transformers_config import to_transformers
@@ -22,6 +21,7 @@ from rtdetr_lab.errors import CheckpointError, ConfigError
 from rtdetr_lab.transformers_api.hub import FILE, Push, Where, folder_of, push, pushed
 from rtdetr_lab.transformers_api.options import Options
 from rtdetr_lab.transformers_api.refit import refitted
+from rtdetr_lab.writing import write_text
 
 CARD = """---
 {licence}library_name: rtdetr_lab
