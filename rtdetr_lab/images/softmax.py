@@ -51,9 +51,9 @@ def of_the_canvas(
     return boxes / torch.stack([width, height, width, height], dim=1).unsqueeze(1)
 
 
-def filled_part(padding: Bool[Tensor, "B H W"]) -> Float[Tensor, "B 2"]:
+def filled_part(padding: Bool[Tensor, "B H W"], dtype: torch.dtype) -> Float[Tensor, "B 2"]:
     """How much of the canvas a picture fills, in (height, width)."""
-    pictures = (~padding).double()
+    pictures = (~padding).to(dtype)
     return torch.stack([pictures[:, :, 0].mean(1), pictures[:, 0].mean(1)], dim=1)
 
 
@@ -75,7 +75,7 @@ def postprocess_softmax(
     check_sizes(sizes, prediction)
     logits, boxes = at_least_single(prediction.logits), at_least_single(prediction.boxes)
     if padding is not None:
-        boxes = fractions(boxes, filled_part(padding).to(boxes))
+        boxes = fractions(boxes, filled_part(padding, boxes.dtype))
     scores, labels = logits.softmax(-1)[..., :-1].max(-1)
     boxes_xyxy, found = xyxy_from_cxcywh(boxes), []
     for b, size in enumerate(sizes):

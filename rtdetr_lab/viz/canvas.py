@@ -134,7 +134,7 @@ def heat(
 
     The returned image holds the values themselves.
     """
-    shown = values.detach().double().cpu().numpy()
+    shown = values.detach().cpu().double().numpy()
     high = float(shown.max()) if vmax is None else vmax
     strength = np.clip((shown - vmin) / max(high - vmin, 1e-12), 0, 1)
     alpha = 0.9 * strength**0.5 if over_picture else None
@@ -174,7 +174,7 @@ def frame_box(
     """A box (cxcywh in [0, 1]) as a rectangle in pixels."""
     from matplotlib.patches import Rectangle
 
-    x0, y0, x1, y1 = scale_boxes(xyxy_from_cxcywh(box.detach().double().cpu()), size).tolist()
+    x0, y0, x1, y1 = scale_boxes(xyxy_from_cxcywh(box.detach().cpu().double()), size).tolist()
     drawn = Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, ec=color, lw=width, ls=dash)
     drawn.set_path_effects(rim(width + 1.6))
     return ax.add_patch(drawn)

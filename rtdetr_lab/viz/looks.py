@@ -63,7 +63,7 @@ def looks_of(
 def close_up(looks: Sequence[Looks], size: Size, margin: float = 0.15) -> View:
     """The part of a picture of `size`, as wide to high as the picture, that holds all points."""
     height, width = size
-    places = torch.cat([one.locations.detach().double().cpu().flatten(0, 1) for one in looks])
+    places = torch.cat([one.locations.detach().cpu().double().flatten(0, 1) for one in looks])
     low, high = places.amin(0), places.amax(0)
     half = float((high - low).amax()) * (0.5 + margin)
     x, y = ((low + high) / 2).tolist()
@@ -73,7 +73,7 @@ def close_up(looks: Sequence[Looks], size: Size, margin: float = 0.15) -> View:
 def around(looks: Sequence[Looks], size: Size) -> View:
     """The picture, and around it as much as the points need, up to `BEYOND`."""
     height, width = size
-    places = torch.cat([one.locations.detach().double().cpu().flatten(0, 1) for one in looks])
+    places = torch.cat([one.locations.detach().cpu().double().flatten(0, 1) for one in looks])
     left, top = places.amin(0).clamp(-BEYOND, 0).tolist()
     right, bottom = places.amax(0).clamp(1, 1 + BEYOND).tolist()
     return left * width, top * height, right * width, bottom * height

@@ -59,7 +59,7 @@ def cost_matrix(
     from matplotlib.patches import Rectangle
 
     rows = rows_to_show(cost, queries, count)
-    shown = cost[rows].detach().double().cpu().numpy()
+    shown = cost[rows].detach().cpu().double().numpy()
     ax = new_axes(ax, 0.28 * len(rows) + 1.1, 5.4)
     drawn = ax.imshow(shown, cmap="viridis", aspect="auto", interpolation="nearest")
     for (row, column), value in np.ndenumerate(shown) if shown.size <= 200 else ():
@@ -103,7 +103,7 @@ def matched_boxes(
         frame_box(ax, box, size, SKY, width=2.2).set_gid("object")
     for query, target in zip(queries.tolist(), objects.tolist(), strict=True):
         frame_box(ax, boxes[query], size, ORANGE, "--", 1.4).set_gid(f"query {query}")
-        ends = torch.stack([boxes[query, :2], targets[target, :2]]).detach().double().cpu()
+        ends = torch.stack([boxes[query, :2], targets[target, :2]]).detach().cpu().double()
         x, y = (ends * to_pixels).unbind(-1)
         (line,) = ax.plot(x, y, color=ORANGE, lw=1.4, marker="o", ms=3, gid=f"{query}→{target}")
         line.set_path_effects(rim(2.8))

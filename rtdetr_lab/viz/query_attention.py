@@ -38,7 +38,7 @@ def query_matrix(
 ) -> "Axes":
     """Self-attention between queries, best-scored first: each row sums to 1."""
     ax = new_axes(ax, 4.4, 5.0)
-    shown = (weights.mean(0) if head is None else weights[head]).detach().double().cpu().numpy()
+    shown = (weights.mean(0) if head is None else weights[head]).detach().cpu().double().numpy()
     drawn = ax.imshow(shown, cmap=HEAT, vmin=0, interpolation="nearest")
     last = len(shown) - 1
     ax.set(xlabel="is listened to (query, by rank)", ylabel="listens (query, by rank)")
@@ -64,7 +64,7 @@ def query_links(
     to_itself = float(heard[query])
     heard[query] = -1
     top = heard.topk(min(count, len(heard) - 1))
-    centres = boxes[:, :2].detach().double().cpu() * torch.tensor([width, height])
+    centres = boxes[:, :2].detach().cpu().double() * torch.tensor([width, height])
     x, y = centres[query].tolist()
     for other, weight in zip(top.indices.tolist(), top.values.tolist(), strict=True):
         thick = 0.5 + 5 * weight / max(float(top.values[0]), 1e-12)

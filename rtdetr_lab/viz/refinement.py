@@ -112,7 +112,7 @@ def box_trails(
     ax = new_axes(ax, 7.0 * height / width + 0.4)
     size = show_picture(ax, image, quiet=0.6)
     colors = steps(len(boxes))
-    centres = boxes[..., :2].detach().double().cpu() * torch.tensor([width, height])
+    centres = boxes[..., :2].detach().cpu().double() * torch.tensor([width, height])
     for query in queries:
         frame_box(ax, boxes[0, query], size, colors[0], "--", 1.0)
         frame_box(ax, boxes[-1, query], size, colors[-1], "-", 1.8)
@@ -132,7 +132,7 @@ def refinement_curves(
     ax = new_axes(ax, 3.4)
     page, own = page_of(ax), xyxy_from_cxcywh(objects)
     overlap = torch.stack([paired_iou(xyxy_from_cxcywh(b), own) for b in boxes])
-    overlap = overlap.detach().double().cpu()
+    overlap = overlap.detach().cpu().double()
     for query, curve in enumerate(overlap.unbind(1)):
         ax.plot(range(len(curve)), curve, color=page.muted, lw=0.8, alpha=0.7, gid=f"query {query}")
     mean = overlap.mean(1)

@@ -113,10 +113,10 @@ def _draw_looks(
     height, width = size = show_picture(ax, image, quiet=0.75)
     heads = slice(None) if head is None else slice(head, head + 1)
     to_pixels = torch.tensor([width, height], dtype=torch.float64)
-    pixels = looks.locations[heads].detach().double().cpu() * to_pixels
-    weights = looks.weights[heads].detach().double().cpu()
+    pixels = looks.locations[heads].detach().cpu().double() * to_pixels
+    weights = looks.weights[heads].detach().cpu().double()
     if looks.reads is not None:
-        _lead_to(ax, pixels, looks.reads[heads].detach().double().cpu() * to_pixels, weights)
+        _lead_to(ax, pixels, looks.reads[heads].detach().cpu().double() * to_pixels, weights)
     if looks.box is not None:
         frame_box(ax, looks.box, size, BOX_COLOR, "--", 1.2)
     for level in sorted(set(looks.levels.tolist())):
