@@ -17,9 +17,8 @@ from rtdetr_lab.boxes import iou, xyxy_from_cxcywh
 from rtdetr_lab.notebook import check, chelsea, cost, online, seeded, shapes
 from rtdetr_lab.viz.cells import level_name
 from rtdetr_lab.viz.life import life_of_query
-from rtdetr_lab.viz.looks import close_up, looks_of
 from rtdetr_lab.viz.refinement import draw_life
-from rtdetr_lab.viz.sampling import sampling_panels
+from rtdetr_lab.viz.sampling import close_up, sampling_of_query, sampling_panels
 
 generator = seeded()
 
@@ -113,7 +112,7 @@ assert abs(life.score - found.scores[0].item()) < 1e-5, "the last judgement is t
 # %%
 # alt: Three close-ups of the picture, one per decoder layer. Marks around the reference box show
 #   the sampling points of the query; their size is the attention weight, their colour the level.
-looks = {f"layer {i}": looks_of(seen, i, best, points=(4, 4, 4)) for i in range(3)}
+looks = {f"layer {i}": sampling_of_query(seen, i, best, points=(4, 4, 4)) for i in range(3)}
 view = close_up(list(looks.values()), (256, 256))
 axes = sampling_panels(looks, images[0], view=view)
 

@@ -22,7 +22,9 @@ from rtdetr_lab.boxes import (
     xyxy_from_cxcywh,
 )
 from rtdetr_lab.notebook import check, milliseconds, seeded, shapes, source
-from rtdetr_lab.viz.canvas import BLUE, ORANGE, frame_box, show_picture
+from rtdetr_lab.viz.canvas import show_picture
+from rtdetr_lab.viz.marks import frame_box
+from rtdetr_lab.viz.palette import BLUE, ORANGE
 
 generator = seeded()
 images, targets = shapes(7)

@@ -23,7 +23,7 @@ from rtdetr_lab.notebook import check, cost, milliseconds, seeded, shapes, sourc
 from rtdetr_lab.rtdetr import rtdetr_nano
 from rtdetr_lab.structures import Targets
 from rtdetr_lab.viz import matching as figures
-from rtdetr_lab.viz.canvas import BLUE, ORANGE
+from rtdetr_lab.viz.palette import BLUE, ORANGE
 
 # %%
 seeded()

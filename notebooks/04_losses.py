@@ -19,7 +19,7 @@ from rtdetr_lab.criterion import Criterion
 from rtdetr_lab.losses import BinaryCrossEntropy, CrossEntropy, Focal, Varifocal, giou_loss, l1_loss
 from rtdetr_lab.notebook import check, cost, milliseconds, seeded, shapes, source
 from rtdetr_lab.structures import Targets
-from rtdetr_lab.viz.canvas import BLUE, GREEN, ORANGE
+from rtdetr_lab.viz.palette import BLUE, GREEN, ORANGE
 from rtdetr_lab.viz.training import layer_losses
 
 # %%

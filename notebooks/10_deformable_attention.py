@@ -19,10 +19,14 @@ from rtdetr_lab.boxes import iou, xyxy_from_cxcywh
 from rtdetr_lab.deformable_attention import DeformableAttention
 from rtdetr_lab.notebook import check, chelsea, cost, online, seeded, shapes, source
 from rtdetr_lab.samplers import Bilinear, Discrete, Naive, SamplingPlan
-from rtdetr_lab.slider import slider
 from rtdetr_lab.viz.cells import cells_of_tokens, centres_of_cells
-from rtdetr_lab.viz.looks import close_up, looks_of
-from rtdetr_lab.viz.sampling import sampling_panels, sampling_points
+from rtdetr_lab.viz.sampling import (
+    close_up,
+    sampling_of_query,
+    sampling_panels,
+    sampling_points,
+)
+from rtdetr_lab.viz.slider import slider
 
 generator = seeded()
 model = lab.load_pretrained("nano")
@@ -40,7 +44,7 @@ images, targets = shapes(*range(8))  # 320 × 320 pixels, 2,100 tokens
 with torch.no_grad(), lab.record(model) as seen:
     prediction = model(images)
 query = int(prediction.logits[3].amax(-1).argmax())  # the surest one of picture 3
-looks = {f"layer {i}": looks_of(seen, i, query, (4, 4, 4), picture=3) for i in range(3)}
+looks = {f"layer {i}": sampling_of_query(seen, i, query, (4, 4, 4), picture=3) for i in range(3)}
 view = close_up(list(looks.values()), (320, 320))
 axes = sampling_panels(looks, images[3], view=view)
 
@@ -290,7 +294,7 @@ if online():
     real, photo = lab.load_pretrained("r18"), chelsea((640, 640))
     with torch.no_grad(), lab.record(real, keep="decoder.*") as of_cat:
         best = int(real(photo).logits[0].amax(-1).argmax())
-    panels = {f"layer {i}": looks_of(of_cat, i, best, (4, 4, 4)) for i in range(3)}
+    panels = {f"layer {i}": sampling_of_query(of_cat, i, best, (4, 4, 4)) for i in range(3)}
     sampling_panels(panels, photo[0])
     plt.show()
 

@@ -19,8 +19,8 @@ from rtdetr_lab.decoder import DecoderConfig
 from rtdetr_lab.denoising import ContrastiveDenoising, DenoisingConfig, who_may_not_see
 from rtdetr_lab.notebook import check, cost, seeded, shapes, source
 from rtdetr_lab.structures import Denoised, LayerPrediction, Prediction, Targets
-from rtdetr_lab.viz.canvas import BLUE, GREEN, ORANGE
 from rtdetr_lab.viz.denoising import mask_matrix, noised_boxes, who_sees_whom
+from rtdetr_lab.viz.palette import BLUE, GREEN, ORANGE
 
 seeded()
 model = lab.load_pretrained("nano")

@@ -8,7 +8,7 @@ from test_segmentation import SMALL as SEGMENTATION
 from test_segmentation import objects
 
 from rtdetr_lab.config import replace_at
-from rtdetr_lab.detr_positions import LearnedPositions
+from rtdetr_lab.detr.positions import LearnedPositions
 from rtdetr_lab.query_selection import LearnedContent
 from rtdetr_lab.samplers import Discrete
 

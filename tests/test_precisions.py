@@ -13,8 +13,7 @@ from torch.utils._pytree import tree_leaves
 from rtdetr_lab.checkpoints.load import load_pretrained
 from rtdetr_lab.data.shapes import ShapesDataset
 from rtdetr_lab.images.panoptic import ByArea, panoptic
-from rtdetr_lab.images.postprocess import postprocess
-from rtdetr_lab.images.softmax import of_the_canvas, postprocess_softmax
+from rtdetr_lab.images.postprocess import of_the_canvas, postprocess
 from rtdetr_lab.layers import has_float64
 from rtdetr_lab.samplers import Bilinear, Discrete, SamplingPlan
 from rtdetr_lab.taps import record
@@ -70,14 +69,9 @@ def test_no_float64_in_a_whole_step_of_training_and_after_it(name):
         optimizer.step()
         with torch.no_grad():
             out, sizes = model.eval()(given[0]), [(50, 40), (30, 70)]
-        if not is_detr(name):
-            assert len(postprocess(out, sizes, 0.0)) == 2
-            return
-        padding, masks = given[2], out.masks is not None
-        found = postprocess_softmax(
-            out, sizes, 0.0, padding=padding, fractions=of_the_canvas, with_masks=masks
-        )
-        assert len(found) == 2
+        padding, masks = given[2] if is_detr(name) else None, out.masks is not None
+        options = {"padding": padding, "fractions": of_the_canvas, "with_masks": masks}
+        assert len(postprocess(out, sizes, 0.0, rank=model.rank, **options)) == 2
         assert not masks or len(panoptic(out, sizes, (), ByArea(0.1), padding=padding)) == 2
 
 

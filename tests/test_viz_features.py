@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from rtdetr_lab.viz.canvas import as_rgb, page_of, show_picture, steps, themed
-from rtdetr_lab.viz.features import channel_energy, feature_maps, feature_stages, strength
+from rtdetr_lab.viz.canvas import as_rgb, page_of, show_picture, themed
+from rtdetr_lab.viz.features import feature_maps, feature_stages, strength
+from rtdetr_lab.viz.marks import steps
 from rtdetr_lab.viz.palette import DARK, LIGHT, luminance
 
 IMAGE = np.arange(64 * 96 * 3).reshape(64, 96, 3).astype(np.uint8)
@@ -60,11 +61,6 @@ def test_stages_are_rows_and_levels_are_columns(maps):
 def test_a_shared_scale_is_the_same_for_all_levels(maps):
     axes = feature_stages({"only": maps}, IMAGE, shared=True)
     assert len({ax.images[-1].get_clim() for ax in axes}) == 1
-
-
-def test_the_channel_that_varies_most_comes_first(maps):
-    maps[0][3] *= 10
-    assert channel_energy(maps[0], 2)[0] == 3
 
 
 def test_a_theme_colours_the_page_and_figures_notice():

@@ -16,8 +16,8 @@ from rtdetr_lab.images.postprocess import postprocess
 from rtdetr_lab.rtdetr import rtdetr_nano
 from rtdetr_lab.structures import Targets
 from rtdetr_lab.taps import record
-from rtdetr_lab.viz.canvas import steps
 from rtdetr_lab.viz.life import life_of_query
+from rtdetr_lab.viz.marks import steps
 from rtdetr_lab.viz.refinement import box_trails, draw_life, refinement_curves
 
 SHAPES = [(16, 24), (8, 12), (4, 6)]

@@ -14,8 +14,15 @@ from rtdetr_lab.errors import ConfigError
 from rtdetr_lab.samplers import Discrete
 from rtdetr_lab.taps import record
 from rtdetr_lab.viz.cells import cells_of_tokens, centres_of_cells
-from rtdetr_lab.viz.looks import Looks, close_up, looks_of
-from rtdetr_lab.viz.sampling import mark_area, sampling_heads, sampling_panels, sampling_points
+from rtdetr_lab.viz.sampling import (
+    QuerySampling,
+    close_up,
+    mark_area,
+    sampling_heads,
+    sampling_of_query,
+    sampling_panels,
+    sampling_points,
+)
 
 SHAPES, POINTS = [(8, 12), (4, 6), (2, 3)], (4, 2, 1)
 IMAGE = np.full((200, 300, 3), 90, dtype=np.uint8)
@@ -49,7 +56,7 @@ def marks(ax):
 
 
 def test_marks_are_the_recorded_locations_and_weights(seen):
-    ax = sampling_points(looks_of(seen, 2, query=3, points=POINTS, picture=1), IMAGE)
+    ax = sampling_points(sampling_of_query(seen, 2, query=3, points=POINTS, picture=1), IMAGE)
     where = seen["decoder.layers.2.cross_attn.locations"][1, 3].split(POINTS, dim=1)
     weights = seen["decoder.layers.2.cross_attn.weights"][1, 3].split(POINTS, dim=1)
     drawn = marks(ax)
@@ -61,13 +68,13 @@ def test_marks_are_the_recorded_locations_and_weights(seen):
 
 
 def test_the_ink_of_a_head_is_always_the_same(seen):
-    for ax in sampling_heads(looks_of(seen, 2, 0, POINTS), IMAGE):
+    for ax in sampling_heads(sampling_of_query(seen, 2, 0, POINTS), IMAGE):
         total = sum(areas.sum() for _, areas in marks(ax))
         assert total / mark_area(ax) == pytest.approx(1, abs=1e-6)
 
 
 def test_the_frame_is_the_reference_box(seen):
-    (frame,) = sampling_points(looks_of(seen, 2, 1, POINTS), IMAGE).patches
+    (frame,) = sampling_points(sampling_of_query(seen, 2, 1, POINTS), IMAGE).patches
     cx, cy, w, h = seen["decoder.reference.2"][0, 1].double().tolist()
     expected = [(cx - w / 2) * 300, (cy - h / 2) * 200, w * 300, h * 200]
     drawn = [*frame.get_xy(), frame.get_width(), frame.get_height()]
@@ -78,8 +85,10 @@ def test_a_discrete_sampler_shows_the_cells_it_reads(seen):
     locations = seen["decoder.layers.2.cross_attn.locations"]
     cells = Discrete().cells(locations, SHAPES, POINTS)[0, 0]
     reads = centres_of_cells(cells_of_tokens(cells, SHAPES), SHAPES, (1, 1))
-    looks = looks_of(seen, 2, 0, POINTS)
-    ax = sampling_points(Looks(looks.locations, looks.weights, POINTS, reads=reads), IMAGE)
+    sampling = sampling_of_query(seen, 2, 0, POINTS)
+    ax = sampling_points(
+        QuerySampling(sampling.locations, sampling.weights, POINTS, reads=reads), IMAGE
+    )
     (crosses,) = [c for c in ax.collections if c.get_gid() == "reads"]
     (lines,) = [c for c in ax.collections if hasattr(c, "get_segments")]
     np.testing.assert_allclose(
@@ -93,19 +102,19 @@ def test_a_discrete_sampler_shows_the_cells_it_reads(seen):
 
 def test_variants_stand_side_by_side_on_given_axes(seen):
     axes = plt.subplots(1, 2)[1]
-    looks = looks_of(seen, 2, 0, POINTS)
-    drawn = sampling_panels({"v1": looks, "v2": looks}, IMAGE, axes=list(axes))
+    sampling = sampling_of_query(seen, 2, 0, POINTS)
+    drawn = sampling_panels({"v1": sampling, "v2": sampling}, IMAGE, axes=list(axes))
     assert drawn == list(axes)
     assert [ax.get_title() for ax in drawn] == ["v1", "v2"]
     with pytest.raises(ConfigError, match="3 axes for 2 panels"):
-        sampling_panels({"a": looks, "b": looks}, IMAGE, axes=list(plt.subplots(1, 3)[1]))
+        sampling_panels({"a": sampling, "b": sampling}, IMAGE, axes=list(plt.subplots(1, 3)[1]))
 
 
 def test_a_close_up_holds_every_point_and_keeps_the_shape_of_the_picture(seen):
-    looks = [looks_of(seen, 2, q, POINTS) for q in range(5)]
-    left, top, right, bottom = close_up(looks, (200, 300))
+    sampling = [sampling_of_query(seen, 2, q, POINTS) for q in range(5)]
+    left, top, right, bottom = close_up(sampling, (200, 300))
     assert (right - left) / (bottom - top) == pytest.approx(1.5)
-    for one in looks:
+    for one in sampling:
         x, y = (one.locations.flatten(0, 1) * torch.tensor([300, 200])).unbind(-1)
         assert left < x.min()
         assert x.max() < right
@@ -115,4 +124,4 @@ def test_a_close_up_holds_every_point_and_keeps_the_shape_of_the_picture(seen):
 
 def test_points_that_do_not_fit_the_weights_are_refused(seen):
     with pytest.raises(ConfigError, match="not 7 points"):
-        looks_of(seen, 2, 0, (4, 4, 4))
+        sampling_of_query(seen, 2, 0, (4, 4, 4))

@@ -16,8 +16,9 @@ from typing import Any
 
 from rtdetr_lab.ablations.findings import Findings
 from rtdetr_lab.ablations.page import html_of, markdown_of
-from rtdetr_lab.training.state import write_file
+from rtdetr_lab.errors import TrainingError
 from rtdetr_lab.viz import ablation as viz
+from rtdetr_lab.writing import write_bytes
 
 
 def save(report: Findings, folder: Path) -> list[Path]:
@@ -90,5 +91,5 @@ def _rendered(draw: Callable[[], Any]) -> tuple[bytes, bytes]:
 
 
 def _write(path: Path, content: bytes) -> Path:
-    write_file(path, content)
+    write_bytes(path, content, error=TrainingError)
     return path

@@ -28,7 +28,7 @@ from rtdetr_lab.checkpoints.stages_detr import (
     their_detr_stages,
 )
 from rtdetr_lab.checkpoints.tables import TRANSFORMERS
-from rtdetr_lab.detr import DETRConfig
+from rtdetr_lab.detr.model import DETRConfig
 from rtdetr_lab.images.postprocess import postprocess
 from rtdetr_lab.structures import Prediction
 

@@ -1,6 +1,6 @@
 r"""# Which DETR is this? Recognised by its shapes
 
-As `infer.py`, for `detr.py` and `segmentation.py`:
+As `infer.py`, for `detr/model.py` and `detr/segmentation.py`:
 
 | number               | read from                                                       |
 |----------------------|-----------------------------------------------------------------|
@@ -27,10 +27,10 @@ from torch import Tensor
 from rtdetr_lab.backbone import Bottleneck
 from rtdetr_lab.checkpoints.strict import num_classes_of
 from rtdetr_lab.config import replace_at
-from rtdetr_lab.detr import DETRConfig, detr_nano, detr_r50, detr_r101
-from rtdetr_lab.detr_positions import LearnedPositions
+from rtdetr_lab.detr.model import DETRConfig, detr_nano, detr_r50, detr_r101
+from rtdetr_lab.detr.positions import LearnedPositions
+from rtdetr_lab.detr.segmentation import SegmentationConfig, segmentation_criterion
 from rtdetr_lab.errors import CheckpointError
-from rtdetr_lab.segmentation import SegmentationConfig, segmentation_criterion
 
 log = logging.getLogger("rtdetr_lab")
 

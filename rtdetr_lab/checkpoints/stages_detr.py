@@ -23,7 +23,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from rtdetr_lab.images.softmax import postprocess_softmax
+from rtdetr_lab.images.postprocess import postprocess
+from rtdetr_lab.model import by_softmax
 from rtdetr_lab.structures import Prediction
 
 Rows = dict[str, Tensor]
@@ -99,7 +100,8 @@ def _rows(
     logits, boxes = layers[-1]
     if not (logits.isfinite().all() and boxes.isfinite().all()):
         return rows  # nothing can be found in NaN; the rows above say where it begins
-    found = postprocess_softmax(Prediction(logits, boxes, ()), [(1, 1)] * len(logits), -1.0)
+    whole, sizes = Prediction(logits, boxes, ()), [(1, 1)] * len(logits)
+    found = postprocess(whole, sizes, -1.0, rank=by_softmax)
     rows["detections boxes"] = torch.stack([f.boxes_xyxy for f in found])
     rows["detections scores"] = torch.stack([f.scores for f in found])
     rows["detections labels"] = torch.stack([f.labels for f in found])

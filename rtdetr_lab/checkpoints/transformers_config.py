@@ -40,7 +40,7 @@ from rtdetr_lab.criterion import CriterionConfig
 from rtdetr_lab.decoder import DecoderConfig
 from rtdetr_lab.deformable_attention import points_per_level
 from rtdetr_lab.denoising import DenoisingConfig
-from rtdetr_lab.detr import DETRConfig
+from rtdetr_lab.detr.model import DETRConfig
 from rtdetr_lab.errors import ConfigError
 from rtdetr_lab.hybrid_encoder import HybridEncoderConfig
 from rtdetr_lab.layers import FrozenBatchNorm2d
@@ -103,6 +103,7 @@ def _placed(where: str) -> Iterator[None]:
 
 def to_transformers(cfg: Any, names: tuple[str, ...]) -> dict[str, Any]:
     """Their `config.json` of our config; `ConfigError` for what theirs cannot say."""
+    names = names or tuple(f"LABEL_{i}" for i in range(cfg.num_classes))  # their word for unnamed
     if isinstance(cfg, DETRConfig):
         return detr_to_transformers(cfg, names)
     require(isinstance(cfg, RTDETRConfig), "transformers", "is no RT-DETR or DETR", KEEP)

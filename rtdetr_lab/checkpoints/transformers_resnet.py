@@ -18,8 +18,8 @@ from typing import Any
 from rtdetr_lab.backbone import BasicBlock, Bottleneck
 from rtdetr_lab.checkpoints.transformers_table import KEEP, OUTPUT_NAMES, Rows, parts_of, spelled
 from rtdetr_lab.config import require
-from rtdetr_lab.detr import DETRConfig
-from rtdetr_lab.resnet import ResNetConfig
+from rtdetr_lab.detr.model import DETRConfig
+from rtdetr_lab.detr.resnet import ResNetConfig
 
 RESNET: Rows = (
     ("embedding_size", "backbone.stem_width", 64),

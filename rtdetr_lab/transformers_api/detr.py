@@ -1,6 +1,7 @@
 r"""# DetrModel, DetrForObjectDetection and DetrForSegmentation
 
-One forward pass of `detr.py` or `segmentation.py`; the documented fields are what was seen of it:
+One forward pass of `detr/model.py` or `detr/segmentation.py`; the documented fields are what was
+seen of it:
 
 | field                                | here                                                 |
 |--------------------------------------|------------------------------------------------------|

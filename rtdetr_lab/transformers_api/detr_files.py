@@ -11,13 +11,14 @@ from typing import Any
 
 from torch import nn
 
-from rtdetr_lab.checkpoints.files import write_text, write_weights
+from rtdetr_lab.checkpoints.files import write_weights
 from rtdetr_lab.checkpoints.metadata import Metadata
 from rtdetr_lab.checkpoints.preprocessor import Pixels, detr_preprocessor_config
 from rtdetr_lab.checkpoints.rename import export_tensors
 from rtdetr_lab.checkpoints.save import write_card
 from rtdetr_lab.checkpoints.tables_detr import DETR, DETR_MASKS, DETR_MASKS_TIMM, DETR_TIMM
 from rtdetr_lab.checkpoints.transformers_detr import draws
+from rtdetr_lab.writing import write_text
 
 ZERO, ONE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
@@ -25,9 +26,9 @@ ZERO, ONE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 def as_normalised(lab: Any) -> nn.Module:
     """The model, for pixels that somebody else has normalised; `.pixels` says how."""
     if getattr(lab, "pixels", None) is None:
-        cfg, known = lab.cfg, getattr(lab, "metadata", None)
+        cfg, known = lab.cfg, lab.metadata
         pixels = Pixels(mean=cfg.mean, std=cfg.std)
-        if known is not None:
+        if known.image_size is not None:
             pixels = replace(pixels, edges=known.edges, image_size=known.image_size)
         lab.pixels, lab.cfg = pixels, replace(cfg, mean=ZERO, std=ONE)
     found: nn.Module = lab

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from rtdetr_lab.config import require
 from rtdetr_lab.images.panoptic import ByOverlap
-from rtdetr_lab.images.softmax import postprocess_softmax
+from rtdetr_lab.images.postprocess import postprocess
+from rtdetr_lab.model import by_softmax
 from rtdetr_lab.structures import Prediction
 from rtdetr_lab.transformers_api.image_processor import ImageProcessor
 from rtdetr_lab.transformers_api.pixels import BatchFeature, batched, on_canvas, sizes_of
@@ -83,7 +84,7 @@ class DetrImageProcessor(ImageProcessor):
         sizes = sizes_of(target_sizes, len(outputs.logits))
         ordered = [
             one.at(one.queries.argsort())
-            for one in postprocess_softmax(prediction, sizes, threshold)
+            for one in postprocess(prediction, sizes, threshold, rank=by_softmax)
         ]
         return [
             {"scores": one.scores, "labels": one.labels, "boxes": one.boxes_xyxy} for one in ordered

@@ -15,7 +15,7 @@ import numpy as np
 
 from rtdetr_lab.checkpoints.files import read_json
 from rtdetr_lab.config import require
-from rtdetr_lab.detr import IMAGENET_MEAN, IMAGENET_STD
+from rtdetr_lab.detr.model import IMAGENET_MEAN, IMAGENET_STD
 from rtdetr_lab.transformers_api.annotations import (
     Annotated,
     Wanted,

@@ -13,16 +13,15 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from rtdetr_lab.checkpoints.description import FORMAT
-from rtdetr_lab.checkpoints.files import read_json, write_text
+from rtdetr_lab.checkpoints.files import FORMAT, read_json
 from rtdetr_lab.checkpoints.load import load_pretrained
-from rtdetr_lab.checkpoints.metadata import metadata_for
 from rtdetr_lab.checkpoints.save import save_pretrained
 from rtdetr_lab.checkpoints.transformers_config import to_transformers
 from rtdetr_lab.errors import CheckpointError, ConfigError
 from rtdetr_lab.transformers_api.hub import FILE, Push, Where, folder_of, push, pushed
 from rtdetr_lab.transformers_api.options import Options
 from rtdetr_lab.transformers_api.refit import refitted
+from rtdetr_lab.writing import write_text
 
 CARD = """---
 {licence}library_name: rtdetr_lab
@@ -142,8 +141,7 @@ class Pretrained(nn.Module):
         calls the method of that name, too, with what else is `told`: `repo_id`, `token` …
         """
         names = self.config.names
-        known = getattr(self.lab, "metadata", None) or metadata_for(len(names), names)
-        known = replace(known, names=names, category_ids=tuple(range(len(names))))
+        known = replace(self.lab.metadata, names=names, category_ids=tuple(range(len(names))))
         config = replace(self.config, architectures=[type(self).__name__])
         beside = Path(folder) / FILE
         before = beside.read_text(encoding="utf8") if beside.is_file() else None
@@ -176,10 +174,7 @@ class Pretrained(nn.Module):
         self.save_pretrained(folder)
         classes = self.config.names
         shown = ", ".join(classes[:20]) + (" …" if len(classes) > 20 else "")
-        kind, licence = (
-            self.config.model_type,
-            getattr(getattr(self.lab, "metadata", None), "licence", None),
-        )
+        kind, licence = self.config.model_type, self.lab.metadata.licence
         told = f"license: {licence}\n" if licence else ""
         card = CARD.format(name=name, kind=kind, count=len(classes), classes=shown, licence=told)
         write_text(folder / "README.md", card)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from rtdetr_lab.images.postprocess import postprocess
-from rtdetr_lab.images.softmax import postprocess_softmax
+from rtdetr_lab.model import by_sigmoid, by_softmax
 from rtdetr_lab.structures import Prediction
 from rtdetr_lab.transformers_api.image_processor import ImageProcessor
 from rtdetr_lab.transformers_api.pixels import sizes_of
@@ -34,10 +34,10 @@ class RTDetrImageProcessor(ImageProcessor):
         """Per picture `scores`, `labels` and `boxes` (corners; in pixels if sizes are given)."""
         prediction = Prediction(outputs.logits, outputs.pred_boxes, ())
         sizes = sizes_of(target_sizes, len(outputs.logits))
-        decode = postprocess if use_focal_loss else postprocess_softmax
+        rank = by_sigmoid if use_focal_loss else by_softmax
         return [
             {"scores": found.scores, "labels": found.labels, "boxes": found.boxes_xyxy}
-            for found in decode(prediction, sizes, threshold)
+            for found in postprocess(prediction, sizes, threshold, rank=rank)
         ]
 
 

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rtdetr_lab.checkpoints.files import write_text, write_weights
+from rtdetr_lab.checkpoints.files import write_weights
 from rtdetr_lab.checkpoints.preprocessor import preprocessor_config
 from rtdetr_lab.checkpoints.save import rtdetr_tensors, write_card
 from rtdetr_lab.checkpoints.transformers_config import to_transformers
@@ -43,6 +43,7 @@ from rtdetr_lab.transformers_api.outputs import (
     RTDetrObjectDetectionOutput,
 )
 from rtdetr_lab.transformers_api.pretrained import Pretrained
+from rtdetr_lab.writing import write_text
 
 INSTEAD = "pass pixel_values; the parts are modules of .lab and can be called one by one"
 
@@ -68,7 +69,7 @@ class RTDetrPreTrainedModel(Pretrained):
         folder.mkdir(parents=True, exist_ok=True)
         tensors = rtdetr_tensors(cfg, self.lab.state_dict(), folder, kind)
         write_weights(folder / "model.safetensors", tensors, {})
-        text = json.dumps(preprocessor_config(known.image_size), indent=2) + "\n"
+        text = json.dumps(preprocessor_config(known.fixed_size), indent=2) + "\n"
         write_text(folder / FILE, text)
         write_card(folder, known.licence)
 

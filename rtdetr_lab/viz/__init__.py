@@ -3,7 +3,8 @@
 | module            | shows                                                                      |
 |-------------------|----------------------------------------------------------------------------|
 | `palette`         | the colours, readable for colour-blind eyes, light and dark                |
-| `canvas`          | what all figures share: axes, quiet pictures, marks, legends, themes       |
+| `canvas`          | what all figures share: axes, quiet pictures, scales, themes               |
+| `marks`           | frames, rims, notes and legends                                            |
 | `cells`           | token ↔ level, row, column ↔ place in the picture                          |
 | `boxes`           | boxes and their labels, on axes or written into a picture                  |
 | `masks`           | every object's own pixels, under its box                                   |
@@ -11,7 +12,6 @@
 | `features`        | feature maps per level, before and after a stage                           |
 | `attention`       | where the cell under a pixel looks, per head; likeness of positions        |
 | `query_attention` | who listens to whom among the queries                                      |
-| `looks`           | what one query reads in one layer, cut out of a record                     |
 | `sampling`        | sampling points: per query, layer, head; v1 beside v2 beside discrete      |
 | `queries`         | score against IoU of the proposals, where the chosen tokens lie            |
 | `life`            | one query from its token to the detection, chained to the model's output   |

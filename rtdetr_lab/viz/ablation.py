@@ -14,18 +14,12 @@ are what decides, so they have a figure of their own.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rtdetr_lab.config import require
-from rtdetr_lab.viz.canvas import new_axes, new_grid, page_of
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
-"""A second difference beside the colour."""
+from rtdetr_lab.viz.canvas import Axes, new_axes, new_grid, page_of
+from rtdetr_lab.viz.marks import key_beside, note, open_frame, series_style
 
 
 @dataclass(frozen=True)
@@ -41,8 +35,8 @@ def score_bars(
     scores: Mapping[str, Sequence[float]],
     reference: str | None = None,
     label: str = "AP",
-    ax: "Axes | None" = None,
-) -> "Axes":
+    ax: Axes | None = None,
+) -> Axes:
     """Horizontal bars: mean over seeds, whiskers of one standard deviation, a dot per seed."""
     require(scores, "scores", "are empty", "give at least one variant")
     ax = new_axes(ax, 0.7 + 0.34 * len(scores))
@@ -50,7 +44,7 @@ def score_bars(
     for y, (name, values) in enumerate(scores.items()):
         found = 100 * np.asarray(values, float)
         if not len(found):
-            ax.annotate("no result", (0, y), xytext=(4, -3), textcoords="offset points", fontsize=8)
+            note(ax, "no result", (0, y), (4, -3))
             continue
         color = page.color(1) if name == reference else page.color(0)
         spread = found.std(ddof=1) if len(found) > 1 else 0.0
@@ -59,16 +53,14 @@ def score_bars(
         ax.plot(found, np.full(len(found), y + 0.2), ".", color=page.ink, markersize=3.5)
         edge = max(found.max(), found.mean() + spread)
         text = f"{found.mean():.1f}" + (f" ± {spread:.1f}" if len(found) > 1 else "")
-        ax.annotate(
-            text, (edge, y), xytext=(5, -3), textcoords="offset points", fontsize=8, color=page.ink
-        )
+        note(ax, text, (edge, y), (5, -3), page.ink)
     _names_on_the_left(ax, list(scores))
     ax.set_xlabel(f"{label} (%), mean ± sd over seeds")
     ax.set_xlim(0, ax.get_xlim()[1] * 1.14)
     return ax
 
 
-def differences(found: Mapping[str, Interval], reference: str, ax: "Axes | None" = None) -> "Axes":
+def differences(found: Mapping[str, Interval], reference: str, ax: Axes | None = None) -> Axes:
     """Dots with intervals; those that exclude zero are filled."""
     require(found, "found", "is empty", "give at least one difference")
     ax = new_axes(ax, 0.8 + 0.34 * len(found))
@@ -80,15 +72,7 @@ def differences(found: Mapping[str, Interval], reference: str, ax: "Axes | None"
         ax.plot([100 * d.low, 100 * d.high], [y, y], color=color, linewidth=2)
         face = color if clear else page.background
         ax.plot(100 * d.mean, y, "o", color=color, markerfacecolor=face, markersize=6)
-        ax.annotate(
-            f"{100 * d.mean:+.1f}",
-            (100 * d.mean, y),
-            xytext=(0, 5),
-            textcoords="offset points",
-            fontsize=8,
-            ha="center",
-            color=page.ink,
-        )
+        note(ax, f"{100 * d.mean:+.1f}", (100 * d.mean, y), (0, 5), page.ink, align="center")
     _names_on_the_left(ax, list(found))
     ax.set_ylim(len(found) - 0.5, -0.75)
     ax.set_xlabel(
@@ -98,8 +82,8 @@ def differences(found: Mapping[str, Interval], reference: str, ax: "Axes | None"
 
 
 def score_curves(
-    curves: Mapping[str, Sequence[Sequence[Sequence[float | int]]]], ax: "Axes | None" = None
-) -> "Axes":
+    curves: Mapping[str, Sequence[Sequence[Sequence[float | int]]]], ax: Axes | None = None
+) -> Axes:
     """AP over pictures seen: per variant, one curve per seed as (pictures, AP) pairs."""
     require(any(curves.values()), "curves", "are empty", "train with eval_every")
     ax = new_axes(ax, 3.6)
@@ -112,19 +96,18 @@ def score_curves(
         x = sorted(points)
         mean = [float(np.mean(points[at])) for at in x]
         low, high = [min(points[at]) for at in x], [max(points[at]) for at in x]
-        style = {"color": page.color(i), "marker": MARKERS[i % len(MARKERS)], "markersize": 5}
-        ax.plot(x, mean, label=name, linewidth=1.6, **style)
+        ax.plot(x, mean, label=name, linewidth=1.6, **series_style(page, i))
         ax.fill_between(x, low, high, color=page.color(i), alpha=0.13, linewidth=0)
     ax.set(xlabel="pictures seen", ylabel="AP (%), mean and range of seeds", ylim=(0, None))
-    _key_beside(ax)
+    key_beside(ax)
     return ax
 
 
 def front(
     scores: Mapping[str, Sequence[float]],
     latencies: Mapping[str, Mapping[str, float | int]],
-    ax: "Axes | None" = None,
-) -> "Axes":
+    ax: Axes | None = None,
+) -> Axes:
     """AP against milliseconds; a line joins those that nobody beats in both."""
     known = {n: 100 * np.asarray(v, float) for n, v in scores.items() if len(v) and n in latencies}
     require(known, "latencies", "are of other variants", "measure those that have scores")
@@ -137,21 +120,19 @@ def front(
         t = latencies[name]
         spread = values.std(ddof=1) if len(values) > 1 else 0.0
         sides = [[t["median"] - t["low"]], [t["high"] - t["median"]]]
-        style = {"color": page.color(i), "marker": MARKERS[i % len(MARKERS)], "markersize": 7}
-        ax.errorbar(
-            t["median"], values.mean(), xerr=sides, yerr=spread, capsize=2, label=name, **style
-        )
+        style = {**series_style(page, i, 7), "capsize": 2, "label": name}
+        ax.errorbar(t["median"], values.mean(), yerr=spread, xerr=sides, **style)
     ax.set(xlabel="ms per picture (median, quartiles)", ylabel="AP (%), mean ± sd over seeds")
-    _key_beside(ax)
+    key_beside(ax)
     return ax
 
 
 def score_iou(
     points: Mapping[str, tuple[Sequence[float], Sequence[float]]],
-    axes: "Sequence[Axes] | None" = None,
-) -> "list[Axes]":
+    axes: Sequence[Axes] | None = None,
+) -> list[Axes]:
     """Scatter per variant: score of a proposal to the right, best overlap of its box upwards."""
-    panels = new_grid(axes, len(points), min(3, len(points)), 1.0)
+    panels = new_grid(axes, len(points), 3, 1.0)
     for i, (ax, (name, (score, overlap))) in enumerate(zip(panels, points.items(), strict=True)):
         page = page_of(ax)
         ax.plot(score, overlap, ".", color=page.color(i), markersize=3, alpha=0.5)
@@ -171,12 +152,7 @@ def _unbeaten(places: Mapping[str, tuple[float, float]]) -> list[str]:
     ]
 
 
-def _names_on_the_left(ax: "Axes", names: list[str]) -> None:
+def _names_on_the_left(ax: Axes, names: list[str]) -> None:
     ax.set_yticks(range(len(names)), names, fontsize=8)
     ax.invert_yaxis()
-    ax.spines[["top", "right"]].set_visible(False)
-
-
-def _key_beside(ax: Any) -> None:
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    open_frame(ax)

@@ -12,9 +12,7 @@ Attention between queries, in the decoder, is `query_attention.py`.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -22,22 +20,17 @@ from torch import Tensor
 
 from rtdetr_lab.notation import Size
 from rtdetr_lab.viz.canvas import (
-    HEAT,
-    RIM,
-    SKY,
-    as_rgb,
+    Axes,
+    Picture,
     heat,
-    key_below,
-    mark_key,
     new_axes,
-    new_grid,
+    picture_axes,
+    picture_grid,
     scale_bar,
-    show_picture,
 )
 from rtdetr_lab.viz.cells import cells_at, centres_of_cells, tokens_of_cells
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from rtdetr_lab.viz.marks import key_below, mark_key
+from rtdetr_lab.viz.palette import HEAT, RIM, SKY
 
 Pixel = tuple[float, float]
 """(x, y) in pixels of the picture."""
@@ -45,18 +38,17 @@ Pixel = tuple[float, float]
 
 def attention_of_pixel(
     weights: Float[Tensor, "M N N"],
-    image: np.ndarray | Tensor,
+    image: Picture,
     shape: Size,
     pixel: Pixel,
     head: int | None = None,
-    ax: "Axes | None" = None,
-) -> "Axes":
+    ax: Axes | None = None,
+) -> Axes:
     """Where the cell under a pixel looks: one head, or the mean of all."""
-    height, width = as_rgb(image).shape[:2]
-    ax = new_axes(ax, 6.1 * height / width + 0.6)
-    spread = weights.mean(0) if head is None else weights[head]
-    drawn = _spread_on_picture(ax, spread, image, shape, pixel)
-    ax.set_title("mean of all heads" if head is None else f"head {head}", fontsize=9)
+    ax, size = picture_axes(ax, image, quiet=0.8, extra=0.6, across=6.1)
+    rows, title = one_head(weights, head)
+    drawn = _draw_row(ax, rows, shape, pixel, size)
+    ax.set_title(title, fontsize=9)
     scale_bar(drawn, ax, "attention weight (all cells sum to 1)")
     key_below(ax, [mark_key(f"cell of pixel ({pixel[0]:g}, {pixel[1]:g})", SKY, "*", 11.0)])
     return ax
@@ -64,40 +56,46 @@ def attention_of_pixel(
 
 def attention_per_head(
     weights: Float[Tensor, "M N N"],
-    image: np.ndarray | Tensor,
+    image: Picture,
     shape: Size,
     pixel: Pixel,
-    axes: "Sequence[Axes] | None" = None,
-) -> "list[Axes]":
+    axes: Sequence[Axes] | None = None,
+) -> list[Axes]:
     """The same, one panel per head and one common scale."""
-    height, width = as_rgb(image).shape[:2]
     heads = len(weights)
-    axes = new_grid(axes, heads, min(heads, 4 if heads % 3 else 3), height / width, extra=0.25)
-    at = cells_at(torch.tensor(pixel), 0, [shape], (height, width))
+    axes, size = picture_grid(axes, image, heads, 4 if heads % 3 else 3, quiet=0.8, extra=0.25)
+    at = cells_at(torch.tensor(pixel), 0, [shape], size)
     high = float(weights[:, tokens_of_cells(at, [shape])].max())
-    for head, (ax, spread) in enumerate(zip(axes, weights, strict=True)):
-        drawn = _spread_on_picture(ax, spread, image, shape, pixel, vmax=high)
+    for head, ax in enumerate(axes):
+        drawn = _draw_row(ax, weights[head], shape, pixel, size, vmax=high)
         ax.set_title(f"head {head}", fontsize=9)
     scale_bar(drawn, axes, "attention weight")
     return axes
 
 
-def _spread_on_picture(
-    ax: "Axes",
-    spread: Float[Tensor, "N N"],
-    image: np.ndarray | Tensor,
+def one_head(weights: Float[Tensor, "M N N"], head: int | None) -> tuple[Tensor, str]:
+    """The weights of a head, or the mean of all of them, and what to call them."""
+    if head is None:
+        return weights.mean(0), "mean of all heads"
+    return weights[head], f"head {head}"
+
+
+def _draw_row(
+    ax: Axes,
+    weights: Float[Tensor, "N N"],
     shape: Size,
     pixel: Pixel,
+    size: Size,
     vmax: float | None = None,
 ) -> object:
-    size = show_picture(ax, image, quiet=0.8)
     cell = cells_at(torch.tensor(pixel), 0, [shape], size)
-    drawn = heat(ax, spread[tokens_of_cells(cell, [shape])].unflatten(0, shape), size, vmax=vmax)
+    row = weights[tokens_of_cells(cell, [shape])]
+    drawn = heat(ax, row.unflatten(0, shape), size, vmax=vmax)
     _mark_cell(ax, *centres_of_cells(cell, [shape], size).tolist())
     return drawn
 
 
-def _mark_cell(ax: "Axes", x: float, y: float) -> None:
+def _mark_cell(ax: Axes, x: float, y: float) -> None:
     star = {"marker": "*", "s": 110, "color": SKY, "edgecolors": RIM, "linewidths": 1.0}
     ax.scatter([x], [y], zorder=4, **star)
 
@@ -106,8 +104,8 @@ def position_similarity(
     positions: Float[Tensor, "N D"],
     shape: Size,
     cell: tuple[int, int],
-    ax: "Axes | None" = None,
-) -> "Axes":
+    ax: Axes | None = None,
+) -> Axes:
     """Cosine between the embedding of one cell (row, column) and those of all cells."""
     rows, columns = shape
     ax = new_axes(ax, 4.0 * rows / columns + 0.7, 5.2)

@@ -14,7 +14,7 @@ formula.
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -23,10 +23,8 @@ from torch import Tensor
 
 from rtdetr_lab.images.arrays import RGB
 from rtdetr_lab.notation import Size
+from rtdetr_lab.viz.canvas import Axes
 from rtdetr_lab.viz.palette import text_on
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 Rect = tuple[float, float, float, float]
 Pair = tuple[float, float]
@@ -138,7 +136,7 @@ def _font(pixels: int) -> ImageFont.FreeTypeFont:
 
 
 def draw_boxes(
-    ax: "Axes",
+    ax: Axes,
     boxes_xyxy: Float[Tensor, "n 4"],
     texts: Sequence[str],
     colors: Sequence[str],
@@ -170,7 +168,7 @@ def draw_boxes(
     return [*artists, *labels]
 
 
-def _extents(ax: "Axes", labels: Sequence[Any]) -> tuple[list[Pair], Pair]:
+def _extents(ax: Axes, labels: Sequence[Any]) -> tuple[list[Pair], Pair]:
     """(width, height) of every label, and the margin around its text, in data units."""
     pixels = PAD_POINTS * ax.figure.dpi / 72
     (x0, y0), (x1, y1) = ax.transData.inverted().transform([(0, 0), (1, 1)])
@@ -185,8 +183,8 @@ def show_boxes(
     boxes_xyxy: Float[Tensor, "n 4"],
     texts: Sequence[str],
     colors: Sequence[str],
-    ax: "Axes | None" = None,
-) -> "Axes":
+    ax: Axes | None = None,
+) -> Axes:
     """The picture with its boxes; on a new figure of the same shape unless `ax` is given."""
     height, width = image.shape[:2]
     if ax is None:

@@ -20,26 +20,19 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from rtdetr_lab.boxes import scale_boxes, xyxy_from_cxcywh
 from rtdetr_lab.config import require
 from rtdetr_lab.images.arrays import RGB, rgb_from_array
 from rtdetr_lab.notation import Size
-from rtdetr_lab.viz.palette import DARK, LIGHT, OKABE_ITO, Palette, luminance, mix
+from rtdetr_lab.viz.palette import DARK, FRAME, HEAT, LIGHT, OUTSIDE, Palette, luminance
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    from matplotlib.axes import Axes as Axes
+else:  # matplotlib is imported by what draws, and not by what reads a type
+    Axes = Any
 
+Picture = np.ndarray | Tensor
 WIDTH = 7.0
 """Inches of a full-width figure: 700 pixels in the docs."""
-
-RIM = "#101010"
-FRAME = "#808080"
-BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILLION, YELLOW = OKABE_ITO
-OUTSIDE = "#2B2B2B"  # what lies beyond the edge of a picture
-LEVEL_COLORS = (SKY, ORANGE, PURPLE, GREEN, YELLOW)
-LEVEL_MARKERS = ("o", "s", "^", "D", "v")
-HEAT = "inferno"
-"""Colour map of amounts: one lightness per value, for all kinds of colour vision."""
 
 
 @contextmanager
@@ -54,19 +47,19 @@ def themed(palette: Palette) -> Iterator[None]:
         yield
 
 
-def page_of(ax: "Axes") -> Palette:
+def page_of(ax: Axes) -> Palette:
     """The palette that fits the background of `ax`."""
     from matplotlib.colors import to_hex
 
     return DARK if luminance(to_hex(ax.get_facecolor())) < 0.5 else LIGHT
 
 
-def as_rgb(image: np.ndarray | Tensor) -> RGB:
+def as_rgb(image: Picture) -> RGB:
     """The picture in an array or tensor, as 8-bit RGB."""
     return rgb_from_array(image, "image")
 
 
-def new_axes(ax: "Axes | None", height: float, width: float = WIDTH) -> "Axes":
+def new_axes(ax: Axes | None, height: float, width: float = WIDTH) -> Axes:
     """`ax`, or the axes of a new figure of so many inches."""
     if ax is not None:
         return ax
@@ -76,9 +69,10 @@ def new_axes(ax: "Axes | None", height: float, width: float = WIDTH) -> "Axes":
 
 
 def new_grid(
-    axes: "Sequence[Axes] | None", count: int, columns: int, aspect: float, extra: float = 0.45
-) -> "list[Axes]":
-    """`axes` if there are `count` of them, or those of a new figure, row by row.
+    axes: Sequence[Axes] | None, count: int, columns: int, aspect: float, extra: float = 0.45
+) -> list[Axes]:
+    """`axes` if there are `count` of them, or those of a new figure, row by row, at most `columns`
+    in one.
 
     `aspect` is height by width of one panel, `extra` the inches of its title and legend. Raises
     `ConfigError` for a wrong number of axes.
@@ -90,6 +84,7 @@ def new_grid(
         return flat
     import matplotlib.pyplot as plt
 
+    columns = min(columns, count)
     rows = -(-count // columns)
     height = rows * (WIDTH / columns * aspect + extra)
     figure, made = plt.subplots(
@@ -100,7 +95,7 @@ def new_grid(
     return list(made.flat[:count])
 
 
-def show_picture(ax: "Axes", image: np.ndarray | Tensor, quiet: float = 0.0) -> Size:
+def show_picture(ax: Axes, image: Picture, quiet: float = 0.0) -> Size:
     """Draw the picture, `quiet` of the way to dark grey; returns (height, width) in pixels."""
     rgb = as_rgb(image)
     height, width = rgb.shape[:2]
@@ -115,7 +110,33 @@ def show_picture(ax: "Axes", image: np.ndarray | Tensor, quiet: float = 0.0) -> 
     return height, width
 
 
-def bare(ax: "Axes") -> None:
+def picture_axes(
+    ax: Axes | None, image: Picture, quiet: float, extra: float = 0.4, across: float = WIDTH
+) -> tuple[Axes, Size]:
+    """The picture on `ax`, or on a new figure for a picture `across` inches wide and `extra` inches
+    of title and legend, and its (height, width) in pixels."""
+    height, width = as_rgb(image).shape[:2]
+    ax = new_axes(ax, across * height / width + extra)
+    return ax, show_picture(ax, image, quiet)
+
+
+def picture_grid(
+    axes: Sequence[Axes] | None,
+    image: Picture,
+    count: int,
+    columns: int,
+    quiet: float,
+    extra: float,
+) -> tuple[list[Axes], Size]:
+    """The picture on each of `count` panels, given or new, and its (height, width) in pixels."""
+    height, width = as_rgb(image).shape[:2]
+    panels = new_grid(axes, count, columns, height / width, extra)
+    for ax in panels:
+        show_picture(ax, image, quiet)
+    return panels, (height, width)
+
+
+def bare(ax: Axes) -> None:
     """No ticks, a thin frame."""
     ax.set(xticks=[], yticks=[])
     for side in ax.spines.values():
@@ -123,7 +144,7 @@ def bare(ax: "Axes") -> None:
 
 
 def heat(
-    ax: "Axes",
+    ax: Axes,
     values: Float[Tensor, "h w"],
     size: Size,
     over_picture: bool = True,
@@ -143,9 +164,10 @@ def heat(
     return ax.imshow(shown, vmin=vmin, vmax=high, **style)
 
 
-def scale_bar(drawn: Any, axes: "Axes | Sequence[Axes]", label: str) -> None:
+def scale_bar(drawn: Any, axes: Axes | Sequence[Axes], label: str) -> None:
     """A thin colour bar that says what the colours of `drawn` mean: beside one panel, or all."""
     from matplotlib.cm import ScalarMappable
+    from matplotlib.ticker import MaxNLocator
 
     # A mappable of its own: the alpha of the image would make the bar transparent as well.
     opaque = ScalarMappable(drawn.norm, drawn.get_cmap())
@@ -157,66 +179,6 @@ def scale_bar(drawn: Any, axes: "Axes | Sequence[Axes]", label: str) -> None:
         bar = axes.figure.colorbar(opaque, cax=beside)
     bar.set_label(label, fontsize=8)
     bar.ax.tick_params(labelsize=7)
-    bar.locator = _few_ticks()
+    bar.locator = MaxNLocator(nbins=4, min_n_ticks=2)
     bar.update_ticks()
     bar.outline.set(edgecolor=FRAME, linewidth=0.6)
-
-
-def _few_ticks() -> Any:
-    from matplotlib.ticker import MaxNLocator
-
-    return MaxNLocator(nbins=4, min_n_ticks=2)
-
-
-def frame_box(
-    ax: "Axes", box: Float[Tensor, "4"], size: Size, color: str, dash: str = "-", width: float = 1.8
-) -> Any:
-    """A box (cxcywh in [0, 1]) as a rectangle in pixels."""
-    from matplotlib.patches import Rectangle
-
-    x0, y0, x1, y1 = scale_boxes(xyxy_from_cxcywh(box.detach().cpu().double()), size).tolist()
-    drawn = Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, ec=color, lw=width, ls=dash)
-    drawn.set_path_effects(rim(width + 1.6))
-    return ax.add_patch(drawn)
-
-
-def rim(width: float) -> list[Any]:
-    """Path effects: a dark line of `width` points below the mark."""
-    from matplotlib.patheffects import Normal, Stroke
-
-    return [Stroke(linewidth=width, foreground=RIM, alpha=0.75), Normal()]
-
-
-def steps(count: int) -> list[str]:
-    """Colours of successive steps, from yellow over orange to vermillion: darker is later."""
-    where = [2 * i / max(1, count - 1) for i in range(count)]
-    return [mix(YELLOW, ORANGE, w) if w <= 1 else mix(ORANGE, VERMILLION, w - 1) for w in where]
-
-
-def line_key(label: str, color: str, dash: str = "-") -> Any:
-    """A legend entry for a line or the frame of a box."""
-    from matplotlib.lines import Line2D
-
-    entry = Line2D([], [], color=color, ls=dash, lw=1.8, label=label)
-    entry.set_path_effects(rim(3.2))
-    return entry
-
-
-def mark_key(label: str, color: str, marker: str, points: float = 7.0) -> Any:
-    """A legend entry for a mark so many points across."""
-    from matplotlib.lines import Line2D
-
-    edge = {"markeredgecolor": RIM, "markeredgewidth": 0.6}
-    return Line2D([], [], ls="", color=color, marker=marker, markersize=points, label=label, **edge)
-
-
-def key_below(axes: "Axes | Sequence[Axes]", handles: Sequence[Any], columns: int = 7) -> None:
-    """The legend, under one panel or under the whole figure, where it hides nothing."""
-    style = {"handles": list(handles), "ncols": min(columns, len(handles)), "fontsize": 8}
-    style |= {"frameon": False, "handletextpad": 0.5, "columnspacing": 1.4}
-    if not isinstance(axes, Sequence):
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0.0), **style)
-        return
-    figure = axes[0].figure
-    arranged = figure.get_layout_engine() is not None  # then the legend gets a place of its own
-    figure.legend(loc="outside lower center" if arranged else "lower center", **style)

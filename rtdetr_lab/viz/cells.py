@@ -24,6 +24,9 @@ from torch import Tensor
 from rtdetr_lab.config import require
 from rtdetr_lab.notation import LEVEL_NAMES, Size, level_starts, num_tokens, token_grid
 
+DECODER_LEVELS = (*LEVEL_NAMES[1:], "S7")
+"""Level 0 of the decoder is S3."""
+
 
 def cells_of_tokens(tokens: Int[Tensor, "*n"], shapes: Sequence[Size]) -> Int[Tensor, "*n 3"]:
     """(level, row, column) of tokens; raises `ConfigError` for one that no level has."""

@@ -10,7 +10,7 @@ groups: groups never meet, and matching queries never see what would tell them t
     who_sees_whom(batch.blocked, batch.num_queries, batch.num_groups)
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,22 +19,9 @@ from torch import Tensor
 
 from rtdetr_lab.config import require
 from rtdetr_lab.structures import CDNBatch
-from rtdetr_lab.viz.canvas import (
-    ORANGE,
-    SKY,
-    as_rgb,
-    frame_box,
-    key_below,
-    line_key,
-    mark_key,
-    new_axes,
-    page_of,
-    show_picture,
-)
-from rtdetr_lab.viz.palette import mix, text_on
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from rtdetr_lab.viz.canvas import Axes, Picture, new_axes, page_of, picture_axes
+from rtdetr_lab.viz.marks import frame_box, key_below, line_key, mark_key
+from rtdetr_lab.viz.palette import ORANGE, SKY, mix, text_on
 
 OBJECT = "#FFFFFF"
 
@@ -42,15 +29,13 @@ OBJECT = "#FFFFFF"
 def noised_boxes(
     batch: CDNBatch,
     objects: Float[Tensor, "T 4"],
-    image: np.ndarray | Tensor,
+    image: Picture,
     picture: int = 0,
     group: int = 0,
-    ax: "Axes | None" = None,
-) -> "Axes":
+    ax: Axes | None = None,
+) -> Axes:
     """The objects of a picture and their positive and negative copies in one group."""
-    height, width = as_rgb(image).shape[:2]
-    ax = new_axes(ax, 7.0 * height / width + 0.4)
-    size = show_picture(ax, image, quiet=0.6)
+    ax, size = picture_axes(ax, image, quiet=0.6)
     per_group = batch.num_queries // batch.num_groups
     rows = range(group * per_group, (group + 1) * per_group)
     boxes = batch.reference_logits[picture].detach().sigmoid()
@@ -73,8 +58,8 @@ def mask_matrix(
     blocked: Bool[Tensor, "S S"],
     num_denoising: int,
     num_groups: int,
-    ax: "Axes | None" = None,
-) -> "Axes":
+    ax: Axes | None = None,
+) -> Axes:
     """The mask as it is given to attention: 1 where a row may look at a column."""
     from matplotlib.colors import ListedColormap
 
@@ -125,8 +110,8 @@ def who_sees_whom(
     num_denoising: int,
     num_groups: int,
     show: int = 3,
-    ax: "Axes | None" = None,
-) -> "Axes":
+    ax: Axes | None = None,
+) -> Axes:
     """The first `show` groups and the matching queries: all, nothing, or a share of the pairs."""
     from matplotlib.colors import ListedColormap
 
@@ -149,7 +134,7 @@ def who_sees_whom(
     return ax
 
 
-def _mask_colors(ax: "Axes") -> tuple[Any, Any]:
+def _mask_colors(ax: Axes) -> tuple[Any, Any]:
     """Blocked is nearly the page, open is a blue: lightness alone tells them apart."""
     page = page_of(ax)
     return mix(page.background, page.muted, 0.25), page.color(0)

@@ -5,31 +5,15 @@ their frame; what is right is drawn thin, so that the eye goes to what is wrong.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from rtdetr_lab.images.arrays import RGB
-from rtdetr_lab.viz.canvas import (
-    BLUE,
-    GREEN,
-    ORANGE,
-    PURPLE,
-    SKY,
-    VERMILLION,
-    YELLOW,
-    key_below,
-    line_key,
-    new_axes,
-    page_of,
-    rim,
-    show_picture,
-)
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from rtdetr_lab.viz.canvas import Axes, new_axes, page_of, picture_axes
+from rtdetr_lab.viz.marks import frame_corners, key_below, line_key
+from rtdetr_lab.viz.palette import BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILLION, YELLOW
 
 STYLES = {
     "right": (SKY, "-", 1.0),
@@ -46,8 +30,8 @@ MANY = 8
 
 
 def draw_precision_recall(
-    precision: Float[np.ndarray, "10 101 K"], names: Sequence[str], ax: "Axes | None" = None
-) -> "Axes":
+    precision: Float[np.ndarray, "10 101 K"], names: Sequence[str], ax: Axes | None = None
+) -> Axes:
     """Precision over recall: the mean over classes at IoU 0.5 and 0.75, and every class at 0.5."""
     ax = new_axes(ax, 4.2)
     page, recall = page_of(ax), np.linspace(0, 1, 101)
@@ -74,12 +58,11 @@ def draw_precision_recall(
 
 
 def draw_confusion(
-    counts: Int[np.ndarray, "K K"], names: Sequence[str], ax: "Axes | None" = None
-) -> "Axes":
+    counts: Int[np.ndarray, "K K"], names: Sequence[str], ax: Axes | None = None
+) -> Axes:
     """What was there (rows) and what the model said (columns), shaded by the part of the row."""
     side = min(12.0, 2.4 + 0.45 * len(counts))
     ax = new_axes(ax, side, side + 1)
-    page = page_of(ax)
     part = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     ax.imshow(part, cmap="Blues", vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(counts):
@@ -91,15 +74,14 @@ def draw_confusion(
     ax.set_xticks(ticks, [*names, "not found"], rotation=45, ha="right", fontsize=size)
     ax.set_yticks(ticks, [*names, "nothing there"], fontsize=size)
     ax.set(xlabel="the model says", ylabel="there is")
-    for edge in (len(counts) - 1.5,):
-        ax.axhline(edge, color=page.muted, lw=0.8)
-        ax.axvline(edge, color=page.muted, lw=0.8)
+    for line in (ax.axhline, ax.axvline):
+        line(len(counts) - 1.5, color=page_of(ax).muted, lw=0.8)
     return ax
 
 
 def draw_bars(
-    values: Mapping[str, Mapping[str, float]], xlabel: str, ax: "Axes | None" = None
-) -> "Axes":
+    values: Mapping[str, Mapping[str, float]], xlabel: str, ax: Axes | None = None
+) -> Axes:
     """AP and AP50 for every key."""
     ax = new_axes(ax, 2.8)
     place = np.arange(len(values))
@@ -119,23 +101,17 @@ def draw_mistakes(
     kinds: Sequence[str],
     texts: Sequence[str],
     title: str = "",
-    ax: "Axes | None" = None,
-) -> "Axes":
+    ax: Axes | None = None,
+) -> Axes:
     """A picture with frames by kind (`STYLES`), in its pixels; what is right gets no text."""
-    from matplotlib.patches import Rectangle
-
-    height, width = image.shape[:2]
-    ax = new_axes(ax, 7.0 * height / width + 0.7)
-    show_picture(ax, image, quiet=0.35)
+    ax, (height, width) = picture_axes(ax, image, quiet=0.35, extra=0.7)
     wrong_last = sorted(range(len(kinds)), key=lambda i: kinds[i] != "right")
     for i in wrong_last:
-        x0, y0, x1, y1 = boxes_xyxy[i].tolist()
         color, dash, thick = STYLES[kinds[i]]
-        frame: Any = {"fill": False, "ec": color, "ls": dash, "lw": thick}
-        drawn = ax.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, **frame))
-        drawn.set_path_effects(rim(thick + 1.4))
+        frame_corners(ax, boxes_xyxy[i], color, dash, thick, edge=1.4)
         if texts[i] and kinds[i] != "right":
-            place = (min(max(x0, 0), width), min(max(y0, 0.04 * height), height))
+            x, y = boxes_xyxy[i, :2].tolist()
+            place = (min(max(x, 0), width), min(max(y, 0.04 * height), height))
             box = {"facecolor": "black", "alpha": 0.7, "pad": 1.0, "edgecolor": "none"}
             ax.text(*place, texts[i], color=color, fontsize=7, va="bottom", bbox=box, clip_on=True)
     present = [k for k in STYLES if k in kinds]

@@ -8,8 +8,8 @@ few queries it listens to most.
     with record(model) as seen:
         prediction = model(images)
     explored = exploration(prediction, seen, picture, names, points=(4, 4, 4), shapes=shapes)
-    write_page(explored, "page.html")              # `explorer_page.py`
-    Explorer(explored)                             # `explorer.py`, in a notebook
+    explored.save("page.html")                     # `explorer_page.py`
+    explored.widget()                              # `explorer.py`, in a notebook
 
 Numbers are float32 and integers, not rounded for the road: what the page draws is what the taps
 saw. `life_of_query` checks for every kept query that record and prediction are of one run.
@@ -20,7 +20,8 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -29,11 +30,15 @@ from torch import Tensor
 from rtdetr_lab.config import require
 from rtdetr_lab.errors import RecordError
 from rtdetr_lab.images.arrays import RGB
-from rtdetr_lab.notation import LEVEL_NAMES, Size, num_tokens, token_grid
+from rtdetr_lab.notation import Size, num_tokens, token_grid
 from rtdetr_lab.structures import Prediction
 from rtdetr_lab.viz.boxes import printable, shorten
+from rtdetr_lab.viz.cells import DECODER_LEVELS
 from rtdetr_lab.viz.life import life_of_query
 from rtdetr_lab.viz.palette import DARK
+
+if TYPE_CHECKING:
+    from rtdetr_lab.viz.explorer import Explorer
 
 LISTENED_TO = 6
 """How many of the queries that a query listens to are kept, for every layer and head."""
@@ -65,6 +70,21 @@ class Exploration:
             parts.append(raw)
             at += len(raw)
         return {**self.meta, "layout": layout}, b"".join(parts)
+
+    def widget(self) -> "Explorer":
+        """The live explorer, for a notebook: click, slide, step with the keyboard."""
+        from rtdetr_lab.viz.explorer import Explorer
+
+        return Explorer(self)
+
+    def save(self, path: str | Path) -> Path:
+        """The explorer as one HTML file that opens offline."""
+        from rtdetr_lab.viz.explorer_page import write_page
+
+        return write_page(self, path)
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        return self.widget()._repr_mimebundle_(**kwargs)
 
 
 def exploration(
@@ -98,7 +118,7 @@ def exploration(
         life_of_query(prediction, seen, shapes, query)
     cells = token_grid(shapes)[prediction.proposals.index[0].cpu()]
     arrays = {"kept": kept, "cells": cells, **_steps(prediction)}
-    arrays |= _looks(seen, kept, len(prediction.layers))
+    arrays |= _samplings(seen, kept, len(prediction.layers))
     about = {"title": printable(title), "image": data_uri(image), "size": list(image.shape[:2])}
     return Exploration(
         {name: tensor.detach().cpu().numpy() for name, tensor in arrays.items()},
@@ -113,7 +133,7 @@ def _classes(names: Sequence[str]) -> dict[str, Any]:
 
 def _levels(points: Sequence[int], shapes: Sequence[Size]) -> dict[str, Any]:
     return {
-        "levels": [*LEVEL_NAMES[1:], "S7"][: len(points)],
+        "levels": list(DECODER_LEVELS[: len(points)]),
         "points": list(points),
         "shapes": [list(shape) for shape in shapes],
         "num_tokens": num_tokens(shapes),
@@ -133,7 +153,7 @@ def _steps(prediction: Prediction) -> dict[str, Tensor]:
     }
 
 
-def _looks(seen: Mapping[str, Tensor], kept: Tensor, num_layers: int) -> dict[str, Tensor]:
+def _samplings(seen: Mapping[str, Tensor], kept: Tensor, num_layers: int) -> dict[str, Tensor]:
     """Sampling points of the kept queries, and whom they listen to: `L K M …`."""
     locations, weights, who, much = [], [], [], []
     for layer in range(num_layers):

@@ -12,18 +12,12 @@ much it is only then.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rtdetr_lab.viz.canvas import as_rgb, bare, heat, new_grid, scale_bar
+from rtdetr_lab.viz.canvas import Axes, Picture, as_rgb, bare, heat, new_grid, scale_bar
 from rtdetr_lab.viz.cells import level_name
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 
 def strength(features: Float[Tensor, "D h w"]) -> Float[Tensor, "h w"]:
@@ -33,10 +27,10 @@ def strength(features: Float[Tensor, "D h w"]) -> Float[Tensor, "h w"]:
 
 def feature_maps(
     maps: Sequence[Float[Tensor, "_ _ _"]],
-    image: np.ndarray | Tensor,
+    image: Picture,
     channel: int | None = None,
-    axes: "Sequence[Axes] | None" = None,
-) -> "list[Axes]":
+    axes: Sequence[Axes] | None = None,
+) -> list[Axes]:
     """The picture, then one panel per level: strength, or one channel."""
     size = as_rgb(image).shape[:2]
     axes = new_grid(axes, len(maps) + 1, len(maps) + 1, size[0] / size[1])
@@ -49,11 +43,11 @@ def feature_maps(
 
 def feature_stages(
     stages: Mapping[str, Sequence[Float[Tensor, "_ _ _"]]],
-    image: np.ndarray | Tensor,
+    image: Picture,
     channel: int | None = None,
     shared: bool = False,
-    axes: "Sequence[Axes] | None" = None,
-) -> "list[Axes]":
+    axes: Sequence[Axes] | None = None,
+) -> list[Axes]:
     """One row per stage, one column per level."""
     size = as_rgb(image).shape[:2]
     columns = len(next(iter(stages.values())))
@@ -66,7 +60,7 @@ def feature_stages(
 
 
 def _level_panels(
-    axes: "Sequence[Axes]",
+    axes: Sequence[Axes],
     maps: Sequence[Float[Tensor, "_ _ _"]],
     size: tuple[int, ...],
     channel: int | None,
@@ -91,9 +85,3 @@ def _level_panels(
             scale_bar(drawn, ax, unit if last else "")
     if shared:
         scale_bar(drawn, list(axes), unit)
-
-
-def channel_energy(features: Float[Tensor, "D h w"], count: int) -> list[int]:
-    """The `count` channels that vary most over the map, strongest first: the ones to look at."""
-    spread = features.detach().double().flatten(1).std(1)
-    return [int(i) for i in torch.argsort(spread, descending=True)[:count]]

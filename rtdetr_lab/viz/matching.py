@@ -11,7 +11,6 @@ things. The share of jumps is DN-DETR's *instability* (their §3.2).
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,24 +19,18 @@ from torch import Tensor
 
 from rtdetr_lab.config import require
 from rtdetr_lab.viz.boxes import printable
-from rtdetr_lab.viz.canvas import (
-    LEVEL_MARKERS,
-    ORANGE,
-    SKY,
-    as_rgb,
+from rtdetr_lab.viz.canvas import Axes, Picture, new_axes, page_of, picture_axes, scale_bar
+from rtdetr_lab.viz.marks import (
+    MARKERS,
+    centres_of_boxes,
     frame_box,
     key_below,
+    key_beside,
     line_key,
-    new_axes,
-    page_of,
+    note,
     rim,
-    scale_bar,
-    show_picture,
 )
-from rtdetr_lab.viz.palette import text_on
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from rtdetr_lab.viz.palette import ORANGE, SKY, text_on
 
 
 def rows_to_show(cost: Float[Tensor, "Q T"], queries: Int[Tensor, "A"], count: int) -> list[int]:
@@ -53,8 +46,8 @@ def cost_matrix(
     objects: Int[Tensor, "A"],
     names: Sequence[str] = (),
     count: int = 14,
-    ax: "Axes | None" = None,
-) -> "Axes":
+    ax: Axes | None = None,
+) -> Axes:
     """Rows are queries, columns objects; the assignment is framed, cheap is dark."""
     from matplotlib.patches import Rectangle
 
@@ -91,25 +84,20 @@ def matched_boxes(
     targets: Float[Tensor, "T 4"],
     queries: Int[Tensor, "A"],
     objects: Int[Tensor, "A"],
-    image: np.ndarray | Tensor,
-    ax: "Axes | None" = None,
-) -> "Axes":
+    image: Picture,
+    ax: Axes | None = None,
+) -> Axes:
     """Every object, the box of the query that answers for it, and a line between their centres."""
-    height, width = as_rgb(image).shape[:2]
-    ax = new_axes(ax, 7.0 * height / width + 0.4)
-    size = show_picture(ax, image, quiet=0.6)
-    to_pixels = torch.tensor([width, height], dtype=torch.float64)
+    ax, size = picture_axes(ax, image, quiet=0.6)
     for box in targets:
         frame_box(ax, box, size, SKY, width=2.2).set_gid("object")
     for query, target in zip(queries.tolist(), objects.tolist(), strict=True):
         frame_box(ax, boxes[query], size, ORANGE, "--", 1.4).set_gid(f"query {query}")
-        ends = torch.stack([boxes[query, :2], targets[target, :2]]).detach().cpu().double()
-        x, y = (ends * to_pixels).unbind(-1)
+        x, y = centres_of_boxes(torch.stack([boxes[query], targets[target]]), size).unbind(-1)
         (line,) = ax.plot(x, y, color=ORANGE, lw=1.4, marker="o", ms=3, gid=f"{query}→{target}")
         line.set_path_effects(rim(2.8))
-        style = {"textcoords": "offset points", "fontsize": 8, "color": ORANGE, "clip_on": True}
-        text = ax.annotate(f"q{query}", (float(x[0]), float(y[0])), xytext=(4, 4), **style)
-        text.set_path_effects(rim(2.0))
+        text = note(ax, f"q{query}", (float(x[0]), float(y[0])), (4, 4), ORANGE)
+        text.set(path_effects=rim(2.0), clip_on=True)
     key_below(ax, [line_key("object", SKY), line_key("query that answers for it", ORANGE, "--")])
     return ax
 
@@ -125,8 +113,8 @@ def matches_over_steps(
     matches: Int[Tensor, "S T"],
     step_names: Sequence[str] = (),
     names: Sequence[str] = (),
-    ax: "Axes | None" = None,
-) -> "Axes":
+    ax: Axes | None = None,
+) -> Axes:
     """Which query answers for object t at step s (a layer, or an epoch): one line per object."""
     require(
         not step_names or len(step_names) == len(matches),
@@ -138,14 +126,13 @@ def matches_over_steps(
     page, x = page_of(ax), range(len(matches))
     titles = [printable(n) for n in names] or [f"object {t}" for t in range(matches.shape[1])]
     for t, (title, line) in enumerate(zip(titles, matches.cpu().unbind(1), strict=True)):
-        style = {"marker": LEVEL_MARKERS[t % 5], "ms": 6, "lw": 1.6, "color": page.color(t)}
+        style = {"marker": MARKERS[t % 5], "ms": 6, "lw": 1.6, "color": page.color(t)}
         ax.plot(x, line, label=title, **style)
     ax.set_xticks(x, list(step_names) or [f"layer {i}" for i in x], fontsize=8)
     ax.set_ylabel("query that answers")
     ax.locator_params(axis="y", integer=True)
     ax.set_title(f"{instability(matches):.0%} of the matches change from step to step", fontsize=9)
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    key_beside(ax)
     return ax
 
 

@@ -12,7 +12,12 @@ background moved away from it (yellow on white, blue on black).
 from dataclasses import dataclass
 
 OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
-"""Blue, orange, bluish green, reddish purple, sky blue, vermillion, yellow."""
+BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILLION, YELLOW = OKABE_ITO
+LEVEL_COLORS = (SKY, ORANGE, PURPLE, GREEN, YELLOW)
+RIM, FRAME = "#101010", "#808080"
+OUTSIDE = "#2B2B2B"  # what lies beyond the edge of a picture
+HEAT = "inferno"
+"""Colour map of amounts: one lightness per value, for all kinds of colour vision."""
 
 STEPS = (0.0, 0.45, -0.4, 0.22, -0.22, 0.62, -0.55)
 """How far round k of the seven moves towards white (+) or black (-)."""

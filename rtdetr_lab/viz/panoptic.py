@@ -13,7 +13,6 @@ farthest from its border, which is inside it even where the mean of its pixels i
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -24,11 +23,9 @@ from rtdetr_lab.config import require
 from rtdetr_lab.images.arrays import RGB
 from rtdetr_lab.images.panoptic import Segments
 from rtdetr_lab.viz.boxes import printable, shorten, show_boxes
-from rtdetr_lab.viz.canvas import rim
+from rtdetr_lab.viz.canvas import Axes
+from rtdetr_lab.viz.marks import rim
 from rtdetr_lab.viz.palette import DARK, rgb, shade
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 AGAIN = (0.0, 0.45, -0.35, 0.25, -0.2)
 """How far the colours of further things of one class move towards white (+) or black (-)."""
@@ -68,8 +65,8 @@ def paint_segments(image: RGB, ids: Int[Tensor, "_ _"], colors: Mapping[int, str
 
 
 def show_segments(
-    image: RGB, found: Segments, names: Sequence[str], ax: "Axes | None" = None
-) -> "Axes":
+    image: RGB, found: Segments, names: Sequence[str], ax: Axes | None = None
+) -> Axes:
     """The picture with its segments, each named at its visible centre, with its score."""
     painted = paint_segments(image, found.ids, colors_of(found))
     texts = {s.id: f"{names[s.label]} {s.score:.2f}" for s in found.segments}
@@ -77,8 +74,8 @@ def show_segments(
 
 
 def show_semantic(
-    image: RGB, labels: Int[Tensor, "H W"], names: Sequence[str], ax: "Axes | None" = None
-) -> "Axes":
+    image: RGB, labels: Int[Tensor, "H W"], names: Sequence[str], ax: Axes | None = None
+) -> Axes:
     """The picture with the class of every pixel."""
     there = labels.unique().tolist()
     painted = paint_segments(image, labels, {label: DARK.color(label) for label in there})
@@ -106,8 +103,8 @@ def _borders(place: Int[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
 
 
 def _shown(
-    painted: RGB, ids: Int[Tensor, "H W"], texts: Mapping[int, str], ax: "Axes | None"
-) -> "Axes":
+    painted: RGB, ids: Int[Tensor, "H W"], texts: Mapping[int, str], ax: Axes | None
+) -> Axes:
     ax = show_boxes(painted, torch.zeros(0, 4), [], [], ax)
     place = ids.cpu().numpy()
     for id, text in texts.items():

@@ -11,31 +11,17 @@ cloud onto the diagonal, and the count in the upper right corner is what the dec
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from rtdetr_lab.boxes import iou, xyxy_from_cxcywh
 from rtdetr_lab.notation import Size
-from rtdetr_lab.viz.canvas import (
-    LEVEL_MARKERS,
-    RIM,
-    as_rgb,
-    mark_key,
-    new_axes,
-    new_grid,
-    page_of,
-    scale_bar,
-    show_picture,
-)
+from rtdetr_lab.viz.canvas import Axes, Picture, new_axes, page_of, picture_grid, scale_bar
 from rtdetr_lab.viz.cells import cells_of_tokens, centres_of_cells, level_name
-from rtdetr_lab.viz.palette import DARK, LIGHT
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from rtdetr_lab.viz.marks import MARKERS, mark_key
+from rtdetr_lab.viz.palette import DARK, LIGHT, RIM
 
 Cloud = tuple[Float[Tensor, "Q"], Float[Tensor, "Q"]]
 """Class score and IoU of every query."""
@@ -54,12 +40,12 @@ def best_iou(boxes: Float[Tensor, "Q 4"], objects: Float[Tensor, "T 4"]) -> Floa
     return iou(xyxy_from_cxcywh(boxes.detach()), xyxy_from_cxcywh(objects)).amax(1)
 
 
-def proposal_scatter(clouds: Mapping[str, Cloud], ax: "Axes | None" = None) -> "Axes":
+def proposal_scatter(clouds: Mapping[str, Cloud], ax: Axes | None = None) -> Axes:
     """Score against IoU, one cloud per model; the corner of the good ones is counted."""
     ax = new_axes(ax, 4.6, 5.0)
     page, entries = page_of(ax), []
     for (name, (score, overlap)), label, marker in zip(
-        clouds.items(), GROUP_LABELS[page], LEVEL_MARKERS, strict=False
+        clouds.items(), GROUP_LABELS[page], MARKERS, strict=False
     ):
         x, y = (v.detach().cpu().double().numpy() for v in (score, overlap))
         color = page.color(label)
@@ -80,16 +66,14 @@ def proposal_scatter(clouds: Mapping[str, Cloud], ax: "Axes | None" = None) -> "
 def selected_tokens(
     tokens: Int[Tensor, "Q"],
     shapes: Sequence[Size],
-    image: np.ndarray | Tensor,
-    axes: "Sequence[Axes] | None" = None,
-) -> "list[Axes]":
+    image: Picture,
+    axes: Sequence[Axes] | None = None,
+) -> list[Axes]:
     """One panel per level: the cells of the chosen tokens, coloured by rank."""
-    height, width = as_rgb(image).shape[:2]
-    axes = new_grid(axes, len(shapes), min(3, len(shapes)), height / width, extra=0.3)
+    axes, size = picture_grid(axes, image, len(shapes), 3, quiet=0.75, extra=0.3)
     tokens = tokens.cpu()
     cells, ranks = cells_of_tokens(tokens, shapes), torch.arange(len(tokens))
     for level, (ax, shape) in enumerate(zip(axes, shapes, strict=True)):
-        size = show_picture(ax, image, quiet=0.75)
         own = cells[:, 0] == level
         x, y = centres_of_cells(cells[own], shapes, size).unbind(-1)
         style = {"cmap": "plasma_r", "vmin": 0, "vmax": max(1, len(tokens) - 1), "marker": "s"}
@@ -104,7 +88,7 @@ def selected_tokens(
     return axes
 
 
-def _cell_area(ax: "Axes", shape: Size, size: Size) -> float:
+def _cell_area(ax: Axes, shape: Size, size: Size) -> float:
     """Area in points² of a mark about as large as a cell, within what can be seen."""
     cell = ax.get_subplotspec()
     columns = 1 if cell is None else cell.get_gridspec().ncols

@@ -9,9 +9,7 @@ vermillion (the last layer): darker is later, on every picture here.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -19,33 +17,37 @@ from torch import Tensor
 from rtdetr_lab.boxes import paired_iou, xyxy_from_cxcywh
 from rtdetr_lab.viz.boxes import printable
 from rtdetr_lab.viz.canvas import (
-    RIM,
-    SKY,
+    Axes,
+    Picture,
     as_rgb,
+    new_axes,
+    new_grid,
+    page_of,
+    picture_axes,
+    show_picture,
+)
+from rtdetr_lab.viz.cells import corners_of_cells, level_name
+from rtdetr_lab.viz.life import QueryLife
+from rtdetr_lab.viz.marks import (
+    centres_of_boxes,
     frame_box,
     key_below,
     line_key,
     mark_key,
-    new_axes,
-    new_grid,
-    page_of,
+    note,
+    open_frame,
     rim,
-    show_picture,
     steps,
 )
-from rtdetr_lab.viz.cells import corners_of_cells, level_name
-from rtdetr_lab.viz.life import QueryLife
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from rtdetr_lab.viz.palette import RIM, SKY
 
 
 def draw_life(
     life: QueryLife,
-    image: np.ndarray | Tensor,
+    image: Picture,
     names: Sequence[str] = (),
-    axes: "Sequence[Axes] | None" = None,
-) -> "list[Axes]":
+    axes: Sequence[Axes] | None = None,
+) -> list[Axes]:
     """Left the picture with token, reference box and later boxes; right the score at each step."""
     height, width = as_rgb(image).shape[:2]
     axes = _two_axes(height / width) if axes is None else new_grid(axes, 2, 2, 1.0)
@@ -66,14 +68,14 @@ def draw_life(
     return axes
 
 
-def _two_axes(aspect: float) -> "list[Axes]":
+def _two_axes(aspect: float) -> list[Axes]:
     import matplotlib.pyplot as plt
 
     figure = plt.figure(figsize=(7.0, 4.6 * aspect + 0.75), layout="constrained")
     return list(figure.subplots(1, 2, width_ratios=(2.2, 1)))
 
 
-def _mark_token(ax: "Axes", life: QueryLife, size: tuple[int, int]) -> None:
+def _mark_token(ax: Axes, life: QueryLife, size: tuple[int, int]) -> None:
     from matplotlib.patches import Rectangle
 
     cell = torch.tensor(life.cell)
@@ -82,7 +84,7 @@ def _mark_token(ax: "Axes", life: QueryLife, size: tuple[int, int]) -> None:
     ax.add_patch(patch)
 
 
-def _score_steps(ax: "Axes", life: QueryLife, names: Sequence[str], colors: Sequence[str]) -> None:
+def _score_steps(ax: Axes, life: QueryLife, names: Sequence[str], colors: Sequence[str]) -> None:
     page, scores = page_of(ax), life.scores.double().numpy()
     ax.plot(range(len(scores)), scores, color=page.muted, lw=1.2, zorder=1)
     ax.scatter(range(len(scores)), scores, c=colors, s=46, edgecolors=page.ink, lw=0.7, zorder=2)
@@ -91,28 +93,25 @@ def _score_steps(ax: "Axes", life: QueryLife, names: Sequence[str], colors: Sequ
         if label != before:  # only where its mind changes
             name = printable(names[label]) if names else f"class {label}"
             below = score > 0.85
-            text = {"xy": (step, score), "textcoords": "offset points", "fontsize": 8}
-            ax.annotate(name, xytext=(0, -14 if below else 8), ha="center", **text)
+            note(ax, name, (step, score), (0, -14 if below else 8), align="center")
         before = label
     ax.set(xlim=(-0.6, len(scores) - 0.4), ylim=(0, 1.02), ylabel="score of the best class")
     labels = ["token", *(f"layer {i}" for i in range(len(scores) - 1))]
     ax.set_xticks(range(len(scores)), labels, rotation=45, ha="right", fontsize=8)
     ax.set_title(f"final score {life.score:.2f}", fontsize=9)
-    ax.spines[["top", "right"]].set_visible(False)
+    open_frame(ax)
 
 
 def box_trails(
     boxes: Float[Tensor, "S Q 4"],
-    image: np.ndarray | Tensor,
+    image: Picture,
     queries: Sequence[int],
-    ax: "Axes | None" = None,
-) -> "Axes":
+    ax: Axes | None = None,
+) -> Axes:
     """Reference box dashed, last box solid, and the way of the centre between them."""
-    height, width = as_rgb(image).shape[:2]
-    ax = new_axes(ax, 7.0 * height / width + 0.4)
-    size = show_picture(ax, image, quiet=0.6)
+    ax, size = picture_axes(ax, image, quiet=0.6)
     colors = steps(len(boxes))
-    centres = boxes[..., :2].detach().cpu().double() * torch.tensor([width, height])
+    centres = centres_of_boxes(boxes, size)
     for query in queries:
         frame_box(ax, boxes[0, query], size, colors[0], "--", 1.0)
         frame_box(ax, boxes[-1, query], size, colors[-1], "-", 1.8)
@@ -126,8 +125,8 @@ def box_trails(
 
 
 def refinement_curves(
-    boxes: Float[Tensor, "S Q 4"], objects: Float[Tensor, "Q 4"], ax: "Axes | None" = None
-) -> "Axes":
+    boxes: Float[Tensor, "S Q 4"], objects: Float[Tensor, "Q 4"], ax: Axes | None = None
+) -> Axes:
     """IoU of each query's box with its own object after every step, and the mean of all."""
     ax = new_axes(ax, 3.4)
     page, own = page_of(ax), xyxy_from_cxcywh(objects)
@@ -140,6 +139,6 @@ def refinement_curves(
     ax.plot([], [], color=page.muted, lw=0.8, label="one query")
     ax.set(ylim=(0, 1.02), ylabel="IoU with its object")
     ax.set_xticks(range(len(mean)), ["reference", *(f"layer {i}" for i in range(len(mean) - 1))])
-    ax.spines[["top", "right"]].set_visible(False)
+    open_frame(ax)
     ax.legend(fontsize=8, frameon=False, loc="lower right")
     return ax

@@ -4,52 +4,104 @@ Every head of a query reads a few points on every level. One mark is one read: i
 weight, its **colour and shape** the level. The weights of a head sum to one over all its points, so
 a picture of M heads always holds the same ink; what changes is where it lies.
 
-    looks = looks_of(seen, layer=2, query=0, points=(4, 4, 4))
-    sampling_points(looks, image)
-    sampling_panels({f"layer {i}": looks_of(seen, i, 0, points) for i in range(3)}, image)
-    sampling_panels({"v1": a, "v2": b, "discrete": c}, image)      # any looks side by side
+    sampling = sampling_of_query(seen, layer=2, query=0, points=(4, 4, 4))
+    sampling_points(sampling, image)
+    layers = {f"layer {i}": sampling_of_query(seen, i, 0, points) for i in range(3)}
+    sampling_panels(layers, image)
+    sampling_panels({"v1": a, "v2": b, "discrete": c}, image)      # any of them side by side
 
 A discrete sampler does not read at the point but in the cell around it. Give `reads`, the centres
 of those cells, and a line leads from each point to what is really read.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from rtdetr_lab.notation import LEVEL_NAMES
-from rtdetr_lab.viz.canvas import (
-    FRAME,
-    LEVEL_COLORS,
-    LEVEL_MARKERS,
-    RIM,
-    as_rgb,
-    frame_box,
-    key_below,
-    line_key,
-    mark_key,
-    new_axes,
-    new_grid,
-    show_picture,
-)
-from rtdetr_lab.viz.looks import Looks, View, around
+from rtdetr_lab.config import require
+from rtdetr_lab.notation import Size
+from rtdetr_lab.viz.canvas import Axes, Picture, picture_axes, picture_grid
+from rtdetr_lab.viz.cells import DECODER_LEVELS
+from rtdetr_lab.viz.marks import MARKERS, frame_box, key_below, line_key, mark_key
+from rtdetr_lab.viz.palette import FRAME, LEVEL_COLORS, RIM
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+View = tuple[float, float, float, float]
+"""The part of the picture that is shown: left, top, right, bottom in pixels."""
+
+BEYOND = 0.15
+"""How far around the picture the view may reach to show points that lie outside."""
 
 AREA_PER_INCH = 60.0
 """Area in points² of a mark with weight 1, for every inch of picture: see `mark_area`."""
 
-BOX_COLOR = "#FFFFFF"
-LEVEL_LABELS = (*LEVEL_NAMES[1:], "S7")
-"""Level 0 of the decoder is S3."""
+LIGHT = "#FFFFFF"
+"""Colour of the reference box, and of lines to what is read."""
 
 
-def mark_area(ax: "Axes") -> float:
+@dataclass(frozen=True, eq=False)
+class QuerySampling:
+    """What one query reads in one decoder layer. Locations are (x, y) in [0, 1]; `points` per head
+    on each level sum to P; `box` is the reference, cxcywh; `reads` as in the header."""
+
+    locations: Float[Tensor, "M P 2"]
+    weights: Float[Tensor, "M P"]
+    points: tuple[int, ...]
+    box: Float[Tensor, "4"] | None = None
+    reads: Float[Tensor, "M P 2"] | None = None
+
+    def __post_init__(self) -> None:
+        what = f"{self.points} are not {self.weights.shape[1]} points"
+        remedy = "pass the points per level of the layer that was recorded"
+        require(sum(self.points) == self.weights.shape[1], "sampling.points", what, remedy)
+
+    @property
+    def levels(self) -> Int[Tensor, "P"]:
+        """The level of every point."""
+        counts = torch.tensor(self.points)
+        return torch.arange(len(self.points)).repeat_interleave(counts)
+
+
+def sampling_of_query(
+    seen: Mapping[str, Tensor], layer: int, query: int, points: Sequence[int], picture: int = 0
+) -> QuerySampling:
+    """From the taps of a recorded model. `query` counts from the last end if negative."""
+    where = f"decoder.layers.{layer}.cross_attn"
+    return QuerySampling(
+        seen[f"{where}.locations"][picture, query],
+        seen[f"{where}.weights"][picture, query],
+        tuple(points),
+        seen[f"decoder.reference.{layer}"][picture, query],
+    )
+
+
+def close_up(samplings: Sequence[QuerySampling], size: Size, margin: float = 0.15) -> View:
+    """The part of a picture of `size`, as wide to high as the picture, that holds all points."""
+    height, width = size
+    low, high = _reach(samplings)
+    half = float((high - low).amax()) * (0.5 + margin)
+    x, y = ((low + high) / 2).tolist()
+    return ((x - half) * width, (y - half) * height, (x + half) * width, (y + half) * height)
+
+
+def around(samplings: Sequence[QuerySampling], size: Size) -> View:
+    """The picture, and around it as much as the points need, up to `BEYOND`."""
+    height, width = size
+    low, high = _reach(samplings)
+    left, top = low.clamp(-BEYOND, 0).tolist()
+    right, bottom = high.clamp(1, 1 + BEYOND).tolist()
+    return left * width, top * height, right * width, bottom * height
+
+
+def _reach(samplings: Sequence[QuerySampling]) -> tuple[Tensor, Tensor]:
+    places = torch.cat([one.locations.detach().cpu().double().flatten(0, 1) for one in samplings])
+    return places.amin(0), places.amax(0)
+
+
+def mark_area(ax: Axes) -> float:
     """Area in points² of weight 1 on these axes: small panels get small marks."""
     # Not the present position: the layout moves it, and areas must not depend on when one asks.
     cell = ax.get_subplotspec()
@@ -58,106 +110,99 @@ def mark_area(ax: "Axes") -> float:
 
 
 def sampling_points(
-    looks: Looks,
-    image: np.ndarray | Tensor,
+    sampling: QuerySampling,
+    image: Picture,
     head: int | None = None,
     view: View | None = None,
-    ax: "Axes | None" = None,
-) -> "Axes":
+    ax: Axes | None = None,
+) -> Axes:
     """All points of a query over the picture (or a `close_up`), or those of one head."""
-    height, width = as_rgb(image).shape[:2]
-    ax = new_axes(ax, 7.0 * height / width + 0.4)
-    key_below(ax, _draw_looks(ax, looks, image, head, view))
+    ax, size = picture_axes(ax, image, quiet=0.75)
+    key_below(ax, _draw_points(ax, sampling, size, head, view))
     return ax
 
 
 def sampling_panels(
-    looks: Mapping[str, Looks],
-    image: np.ndarray | Tensor,
+    samplings: Mapping[str, QuerySampling],
+    image: Picture,
     head: int | None = None,
     view: View | None = None,
-    axes: "Sequence[Axes] | None" = None,
-) -> "list[Axes]":
-    """Several looks side by side: layers, or v1 beside v2 beside discrete; one legend for all."""
-    height, width = as_rgb(image).shape[:2]
-    axes = new_grid(axes, len(looks), min(3, len(looks)), height / width, extra=0.35)
-    view = view or around(list(looks.values()), (height, width))
-    for ax, (title, one) in zip(axes, looks.items(), strict=True):
-        handles = _draw_looks(ax, one, image, head, view)
+    axes: Sequence[Axes] | None = None,
+) -> list[Axes]:
+    """Several side by side: layers, or v1 beside v2 beside discrete; one legend for all."""
+    axes, size = picture_grid(axes, image, len(samplings), 3, quiet=0.75, extra=0.35)
+    view = view or around(list(samplings.values()), size)
+    for ax, (title, one) in zip(axes, samplings.items(), strict=True):
+        handles = _draw_points(ax, one, size, head, view)
         ax.set_title(title, fontsize=9)
     key_below(axes, handles)
     return axes
 
 
 def sampling_heads(
-    looks: Looks,
-    image: np.ndarray | Tensor,
+    sampling: QuerySampling,
+    image: Picture,
     view: View | None = None,
-    axes: "Sequence[Axes] | None" = None,
-) -> "list[Axes]":
+    axes: Sequence[Axes] | None = None,
+) -> list[Axes]:
     """One panel per head: each has its own direction to look in."""
-    height, width = as_rgb(image).shape[:2]
-    heads = len(looks.weights)
-    axes = new_grid(axes, heads, 4 if heads % 3 else 3, height / width, extra=0.35)
+    heads = len(sampling.weights)
+    axes, size = picture_grid(axes, image, heads, 4 if heads % 3 else 3, quiet=0.75, extra=0.35)
     for head, ax in enumerate(axes):
-        handles = _draw_looks(ax, looks, image, head, view)
+        handles = _draw_points(ax, sampling, size, head, view)
         ax.set_title(f"head {head}", fontsize=9)
     key_below(axes, handles)
     return axes
 
 
-def _draw_looks(
-    ax: "Axes", looks: Looks, image: np.ndarray | Tensor, head: int | None, view: View | None
+def _draw_points(
+    ax: Axes, sampling: QuerySampling, size: Size, head: int | None, view: View | None
 ) -> list[Any]:
     """One collection of marks per level; returns the legend's entries."""
-    height, width = size = show_picture(ax, image, quiet=0.75)
     heads = slice(None) if head is None else slice(head, head + 1)
-    to_pixels = torch.tensor([width, height], dtype=torch.float64)
-    pixels = looks.locations[heads].detach().cpu().double() * to_pixels
-    weights = looks.weights[heads].detach().cpu().double()
-    if looks.reads is not None:
-        _lead_to(ax, pixels, looks.reads[heads].detach().cpu().double() * to_pixels, weights)
-    if looks.box is not None:
-        frame_box(ax, looks.box, size, BOX_COLOR, "--", 1.2)
-    for level in sorted(set(looks.levels.tolist())):
-        own = looks.levels == level
+    to_pixels = torch.tensor([size[1], size[0]], dtype=torch.float64)
+    pixels = sampling.locations[heads].detach().cpu().double() * to_pixels
+    areas = sampling.weights[heads].detach().cpu().double() * mark_area(ax)
+    if sampling.reads is not None:
+        _lead_to(ax, pixels, sampling.reads[heads].detach().cpu().double() * to_pixels, areas)
+    if sampling.box is not None:
+        frame_box(ax, sampling.box, size, LIGHT, "--", 1.2)
+    for level in sorted(set(sampling.levels.tolist())):
+        own = sampling.levels == level
         x, y = pixels[:, own].flatten(0, 1).unbind(-1)
-        style = {"color": LEVEL_COLORS[level], "marker": LEVEL_MARKERS[level], "alpha": 0.9}
+        style = {"color": LEVEL_COLORS[level], "marker": MARKERS[level], "alpha": 0.9}
         style |= {"edgecolors": RIM, "linewidths": 0.5, "zorder": 4, "gid": f"level {level}"}
-        ax.scatter(x, y, s=weights[:, own].flatten() * mark_area(ax), **style)
-    left, top, right, bottom = view or around([looks], size)
+        ax.scatter(x, y, s=areas[:, own].flatten(), **style)
+    left, top, right, bottom = view or around([sampling], size)
     ax.set(xlim=(left, right), ylim=(bottom, top))
-    return _key(ax, looks)
+    return _legend(ax, sampling)
 
 
 def _lead_to(
-    ax: "Axes",
+    ax: Axes,
     points: Float[Tensor, "M P 2"],
     reads: Float[Tensor, "M P 2"],
-    weights: Float[Tensor, "M P"],
+    areas: Float[Tensor, "M P"],
 ) -> None:
     from matplotlib.collections import LineCollection
 
     ends = torch.stack([points.flatten(0, 1), reads.flatten(0, 1)], dim=1)
-    ax.add_collection(LineCollection(ends.numpy(), colors="#FFFFFF", linewidths=0.7, zorder=3))
+    ax.add_collection(LineCollection(ends.numpy(), colors=LIGHT, linewidths=0.7, zorder=3))
     x, y = reads.flatten(0, 1).unbind(-1)
-    cross = {"marker": "x", "color": "#FFFFFF", "linewidths": 1.0, "zorder": 5, "gid": "reads"}
-    ax.scatter(x, y, s=weights.flatten() * mark_area(ax), **cross)
+    cross = {"marker": "x", "color": LIGHT, "linewidths": 1.0, "zorder": 5, "gid": "reads"}
+    ax.scatter(x, y, s=areas.flatten(), **cross)
 
 
-def _key(ax: "Axes", looks: Looks) -> list[Any]:
+def _legend(ax: Axes, sampling: QuerySampling) -> list[Any]:
     """Levels by colour and shape, weights by area."""
-    names = [LEVEL_LABELS[level] for level in range(len(looks.points))]
     entries = [
-        mark_key(name, color, marker)
-        for name, color, marker, count in zip(
-            names, LEVEL_COLORS, LEVEL_MARKERS, looks.points, strict=False
-        )
+        mark_key(DECODER_LEVELS[level], LEVEL_COLORS[level], MARKERS[level])
+        for level, count in enumerate(sampling.points)
         if count
     ]
-    if looks.box is not None:
-        entries.append(line_key("reference box", BOX_COLOR, "--"))
-    if looks.reads is not None:
+    if sampling.box is not None:
+        entries.append(line_key("reference box", LIGHT, "--"))
+    if sampling.reads is not None:
         entries.append(mark_key("cell read", FRAME, "x", 5.0))
     for weight in (0.05, 0.2):
         entries.append(mark_key(f"weight {weight:g}", FRAME, "o", (weight * mark_area(ax)) ** 0.5))

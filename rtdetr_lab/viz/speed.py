@@ -12,25 +12,20 @@ below the level line of its matrix products. How far below is what is left to ga
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rtdetr_lab.config import require
-from rtdetr_lab.viz.canvas import new_axes, page_of
+from rtdetr_lab.viz.canvas import Axes, new_axes, page_of
+from rtdetr_lab.viz.marks import key_above, key_beside, note, open_frame, series_style
 from rtdetr_lab.viz.palette import text_on
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-"""A second difference beside the colour."""
 
 WIDE = 0.09
 """From this share of the axis on, a segment has room for its number."""
 
 
 def part_bars(
-    forms: Mapping[str, Mapping[str, float]], unit: str = "ms", ax: "Axes | None" = None
-) -> "Axes":
+    forms: Mapping[str, Mapping[str, float]], unit: str = "ms", ax: Axes | None = None
+) -> Axes:
     """A horizontal bar per form, a segment per part, the sum behind it; `forms` maps a form to its
     parts, all with the same ones."""
     kinds = {tuple(parts) for parts in forms.values()}
@@ -49,16 +44,13 @@ def part_bars(
                 style = {"ha": "center", "va": "center", "fontsize": 8, "color": text_on(color)}
                 ax.text(left + value / 2, y, f"{value:.1f}", **style)
             left += value
-        place = {"xytext": (5, 0), "textcoords": "offset points", "va": "center", "fontsize": 8}
-        ax.annotate(f"{left:.1f}", (left, y), color=page.ink, weight="bold", **place)
+        total = note(ax, f"{left:.1f}", (left, y), (5, 0), page.ink)
+        total.set(va="center", weight="bold")
     ax.set_yticks(range(len(forms)), list(forms), fontsize=8)
     ax.invert_yaxis()
     ax.set(xlabel=unit, xlim=(0, 1.1 * longest))
-    ax.spines[["top", "right"]].set_visible(False)
-    columns = min(len(names), 5)
-    ax.legend(
-        fontsize=8, frameon=False, ncols=columns, loc="lower center", bbox_to_anchor=(0.45, 1)
-    )
+    open_frame(ax)
+    key_above(ax, min(len(names), 5), middle=0.45)
     return ax
 
 
@@ -67,22 +59,21 @@ def time_lines(
     lines: Mapping[str, Sequence[float | int]],
     xlabel: str,
     ylabel: str = "ms",
-    ax: "Axes | None" = None,
-) -> "Axes":
+    ax: Axes | None = None,
+) -> Axes:
     """A line per name over `x`, both axes logarithmic, each named where it ends."""
     wrong = [name for name, values in lines.items() if len(values) != len(x)]
     require(not wrong, "lines", f"{wrong} have not {len(x)} values", "give one per x")
     ax = new_axes(ax, 3.0)
     page = page_of(ax)
     for i, (name, values) in enumerate(lines.items()):
-        style = {"color": page.color(i), "marker": MARKERS[i % len(MARKERS)], "markersize": 5}
-        ax.loglog(x, values, label=name, linewidth=1.6, **style)
+        ax.loglog(x, values, label=name, linewidth=1.6, **series_style(page, i))
     ax.set(xlabel=xlabel, ylabel=ylabel)
     ax.set_xticks(list(x), [f"{value:,g}" for value in x])
     ax.set_xticks([], minor=True)
     _plain_numbers(ax.yaxis)
     ax.grid(color=page.muted, alpha=0.25)
-    _key_beside(ax)
+    key_beside(ax)
     return ax
 
 
@@ -90,8 +81,8 @@ def roofline(
     parts: Mapping[str, tuple[float, float | int, float | int]],
     flops: float,
     bytes: float,
-    ax: "Axes | None" = None,
-) -> "Axes":
+    ax: Axes | None = None,
+) -> Axes:
     """Every part (seconds, FLOPs, bytes moved) below the ceilings: FLOP/s of matrix products,
     bytes/s of copies. A thin line leads from each to its limit."""
     require(parts, "parts", "are empty", "give at least one")
@@ -109,20 +100,17 @@ def roofline(
         limit = min(flops, x * bytes) / 1e9
         color, label = page.color(i), f"{name}: {y / limit:.0%} of its limit"
         ax.plot([x, x], [y, limit], color=color, linewidth=1, linestyle=":")
-        marker = MARKERS[i % len(MARKERS)]
-        ax.plot(x, y, marker, color=color, markersize=8, markeredgecolor=page.ink, label=label)
-    said = {"textcoords": "offset points", "fontsize": 8, "color": page.ink}
-    products = f"matrix products: {flops / 1e9:.0f} GFLOP/s"
-    ax.annotate(products, (ridge, flops / 1e9), xytext=(0, 6), **said)
+        mark = {**series_style(page, i, 8), "linestyle": ""}
+        ax.plot(x, y, **mark, markeredgecolor=page.ink, label=label)
+    products, copies = f"{flops / 1e9:.0f} GFLOP/s", f"copies:\n{bytes / 1e9:.0f} GB/s"
+    note(ax, f"matrix products: {products}", (ridge, flops / 1e9), (0, 6), page.ink)
     middle = (low * ridge) ** 0.5
-    ax.annotate(
-        f"copies:\n{bytes / 1e9:.0f} GB/s", (middle, middle * bytes / 1e9), xytext=(9, -24), **said
-    )
+    note(ax, copies, (middle, middle * bytes / 1e9), (9, -24), page.ink)
     ax.set(xlabel="FLOP per byte moved", ylabel="GFLOP/s", xlim=(low, high))
     ax.set_ylim(bottom, 2.2 * max([*done, flops / 1e9]))
     _plain_numbers(ax.xaxis)
     _plain_numbers(ax.yaxis)
-    _key_beside(ax)
+    key_beside(ax)
     return ax
 
 
@@ -133,8 +121,3 @@ def _plain_numbers(axis: Any) -> None:
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(StrMethodFormatter("{x:,g}"))
     axis.set_minor_formatter(NullFormatter())
-
-
-def _key_beside(ax: "Axes") -> None:
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))

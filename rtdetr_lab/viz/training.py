@@ -11,27 +11,25 @@ Runs are compared over what they have seen, not over their own steps or hours:
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from rtdetr_lab.config import require
-from rtdetr_lab.viz.canvas import new_axes, page_of
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from rtdetr_lab.viz.canvas import Axes, new_axes, page_of
+from rtdetr_lab.viz.marks import key_above, open_frame, series_style
 
 HATCHES = ("", "///", "...", "xxx", "\\\\\\")
 """A second difference beside the colour."""
 
-MARKERS, DASHES = ("o", "s", "^", "D", "v"), ("-", "--", "-.", ":", (0, (3, 1, 1, 1)))
+DASHES = ("-", "--", "-.", ":", (0, (3, 1, 1, 1)))
 
 
 def layer_losses(
     terms: Mapping[str, Sequence[float]],
     layer_names: Sequence[str] = (),
-    ax: "Axes | None" = None,
-) -> "Axes":
+    ax: Axes | None = None,
+) -> Axes:
     """Stacked bars: one bar per layer, one colour per term, the sum written above."""
     lengths = {len(values) for values in terms.values()}
     what = f"terms have {sorted(lengths)} values"
@@ -50,18 +48,16 @@ def layer_losses(
         )
     ax.set_xticks(range(layers), list(layer_names) or [f"layer {i}" for i in range(layers)])
     ax.set(ylabel="loss (weighted)", ylim=(0, 1.12 * max(float(bottom.max()), 1e-12)))
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(
-        fontsize=8, frameon=False, ncols=len(terms), loc="lower center", bbox_to_anchor=(0.5, 1)
-    )
+    open_frame(ax)
+    key_above(ax, len(terms))
     return ax
 
 
 def score_curves(
     runs: Mapping[str, Sequence[Mapping[str, Any]]],
     score: str = "AP50",
-    ax: "Axes | None" = None,
-) -> "Axes":
+    ax: Axes | None = None,
+) -> Axes:
     """A line per run: `score` of its validations over the pictures it had seen by then.
 
     `runs` maps a name to the lines of a `metrics.jsonl`. Raises `ConfigError` for a run that was
@@ -72,10 +68,10 @@ def score_curves(
     for i, (name, records) in enumerate(runs.items()):
         points = [(r["pictures"], r[score]) for r in records if score in r]
         require(points, name, f"has no line with {score}", "train with --eval-every")
-        style = {"color": page.color(i), "marker": MARKERS[i % 5], "linestyle": DASHES[i % 5]}
-        ax.plot(*zip(*points, strict=True), label=name, markersize=4, **style)
+        style = {**series_style(page, i, 4), "linestyle": DASHES[i % len(DASHES)]}
+        ax.plot(*zip(*points, strict=True), label=name, **style)
     ax.set(xlabel="pictures seen", ylabel=f"{score} on validation", ylim=(0, 1), xlim=(0, None))
     ax.grid(color=page.muted, alpha=0.25)
-    ax.spines[["top", "right"]].set_visible(False)
+    open_frame(ax)
     ax.legend(frameon=False, loc="lower right")
     return ax
