@@ -131,7 +131,7 @@ def refinement_curves(
     ax = new_axes(ax, 3.4)
     page, own = page_of(ax), xyxy_from_cxcywh(objects)
     overlap = torch.stack([paired_iou(xyxy_from_cxcywh(b), own) for b in boxes])
-    overlap = overlap.detach().double().cpu()
+    overlap = overlap.detach().cpu().double()
     for query, curve in enumerate(overlap.unbind(1)):
         ax.plot(range(len(curve)), curve, color=page.muted, lw=0.8, alpha=0.7, gid=f"query {query}")
     mean = overlap.mean(1)
