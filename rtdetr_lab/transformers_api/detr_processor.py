@@ -20,7 +20,13 @@ from rtdetr_lab.images.panoptic import ByOverlap
 from rtdetr_lab.images.softmax import postprocess_softmax
 from rtdetr_lab.structures import Prediction
 from rtdetr_lab.transformers_api.image_processor import ImageProcessor
-from rtdetr_lab.transformers_api.pixels import BatchFeature, batched, on_canvas, sizes_of
+from rtdetr_lab.transformers_api.pixels import (
+    BatchFeature,
+    as_dictionaries,
+    batched,
+    on_canvas,
+    sizes_of,
+)
 from rtdetr_lab.transformers_api.segments import run_lengths, segments, semantic_maps
 
 
@@ -81,13 +87,8 @@ class DetrImageProcessor(ImageProcessor):
         the order of the queries."""
         prediction = Prediction(outputs.logits, outputs.pred_boxes, ())
         sizes = sizes_of(target_sizes, len(outputs.logits))
-        ordered = [
-            one.at(one.queries.argsort())
-            for one in postprocess_softmax(prediction, sizes, threshold)
-        ]
-        return [
-            {"scores": one.scores, "labels": one.labels, "boxes": one.boxes_xyxy} for one in ordered
-        ]
+        found = postprocess_softmax(prediction, sizes, threshold)
+        return as_dictionaries(one.at(one.queries.argsort()) for one in found)
 
     def post_process_semantic_segmentation(
         self, outputs: Any, target_sizes: Any = None

@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from rtdetr_lab.checkpoints.files import read_json
 from rtdetr_lab.config import require
 from rtdetr_lab.detr import IMAGENET_MEAN, IMAGENET_STD
 from rtdetr_lab.transformers_api.annotations import (
@@ -24,7 +23,7 @@ from rtdetr_lab.transformers_api.annotations import (
     resized_annotation,
 )
 from rtdetr_lab.transformers_api.fast_options import without_fast
-from rtdetr_lab.transformers_api.hub import FILE, OneFile, Where, file_of
+from rtdetr_lab.transformers_api.hub import FILE, OneFile
 from rtdetr_lab.transformers_api.pixels import (
     BatchFeature,
     as_pictures,
@@ -153,21 +152,6 @@ class ImageProcessor(OneFile):
         known = {f.name for f in fields(cls)}
         told = {k: v for k, v in tree.items() if k in known}
         return cls(**{**told, **changes})
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        name: Any,
-        *,
-        revision: str | None = None,
-        cache_dir: Any = None,
-        token: str | bool | None = None,
-        local_files_only: bool = False,
-        **changes: Any,
-    ) -> Any:
-        """The processor of a hub id or folder, with `changes`."""
-        where = Where(revision, cache_dir, token, local_files_only)
-        return cls.from_dict(read_json(file_of(name, FILE, where)), **changes)
 
     def to_dict(self) -> dict[str, Any]:
         """As their `preprocessor_config.json` has it."""

@@ -81,13 +81,19 @@ class RTDetrModelOutput(Output):
 
 
 @dataclass
-class Answer(Output):
-    """Loss and answer: what comes first in the order of fields."""
+class Judged(Output):
+    """Loss and boxes: what comes first in the order of fields."""
 
     loss: Tensor | None = None
     loss_dict: dict[str, Tensor] | None = None
     logits: Tensor | None = None
     pred_boxes: Tensor | None = None
+
+
+@dataclass
+class Answer(Judged):
+    """Loss and answer."""
+
     auxiliary_outputs: list[dict[str, Tensor]] | None = None
 
 
@@ -97,13 +103,9 @@ class RTDetrObjectDetectionOutput(RTDetrModelOutput, Answer):
 
 
 @dataclass
-class DrawnAnswer(Output):
+class DrawnAnswer(Judged):
     """Loss and answer of a model that draws."""
 
-    loss: Tensor | None = None
-    loss_dict: dict[str, Tensor] | None = None
-    logits: Tensor | None = None
-    pred_boxes: Tensor | None = None
     pred_masks: Tensor | None = None
     auxiliary_outputs: list[dict[str, Tensor]] | None = None
 
