@@ -53,8 +53,8 @@ if TYPE_CHECKING:  # the same names for type checkers and editors; a test compar
     )
     from rtdetr_lab.transformers_api.config import RTDetrConfig as RTDetrConfig
     from rtdetr_lab.transformers_api.config import RTDetrResNetConfig as RTDetrResNetConfig
-    from rtdetr_lab.transformers_api.config_v2 import RTDetrV2Config as RTDetrV2Config
-    from rtdetr_lab.transformers_api.config_v2 import RTDetrV2ResNetConfig as RTDetrV2ResNetConfig
+    from rtdetr_lab.transformers_api.config import RTDetrV2Config as RTDetrV2Config
+    from rtdetr_lab.transformers_api.config import RTDetrV2ResNetConfig as RTDetrV2ResNetConfig
     from rtdetr_lab.transformers_api.detr import (
         DetrForObjectDetection as DetrForObjectDetection,
     )
@@ -129,8 +129,8 @@ _HOME = {
     "AutoModelForObjectDetection": "transformers_api.auto",
     "RTDetrConfig": "transformers_api.config",
     "RTDetrResNetConfig": "transformers_api.config",
-    "RTDetrV2Config": "transformers_api.config_v2",
-    "RTDetrV2ResNetConfig": "transformers_api.config_v2",
+    "RTDetrV2Config": "transformers_api.config",
+    "RTDetrV2ResNetConfig": "transformers_api.config",
     "DetrForObjectDetection": "transformers_api.detr",
     "DetrForSegmentation": "transformers_api.detr",
     "DetrModel": "transformers_api.detr",

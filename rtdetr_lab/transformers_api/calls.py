@@ -5,16 +5,18 @@ would skip a part of the model is refused; labels become targets; one forward pa
 what was seen of it are the fields of the output.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
-from rtdetr_lab.errors import ConfigError, ImageError
-from rtdetr_lab.structures import Prediction
-from rtdetr_lab.transformers_api.labels import targets_of
+from rtdetr_lab.errors import ConfigError, ImageError, TargetError
+from rtdetr_lab.structures import Prediction, Targets
 from rtdetr_lab.transformers_api.pretrained import Pretrained
+
+NAMES = ("class_labels", "boxes")
 
 INSTEAD = "pass pixel_values; the parts are modules of .lab and can be called one by one"
 
@@ -37,6 +39,25 @@ def refuse_parts(
     for name, value in zip(names, given, strict=True):
         if value is not None:
             raise ConfigError(name, "would leave out a part of the model", INSTEAD)
+
+
+def targets_of(labels: Any, device: torch.device, masks: bool = False) -> Targets:
+    """Our `Targets` of their `labels`: `class_labels`, `boxes` (cxcywh, fractions) and, if asked
+    for, `masks` of every picture. Raises `TargetError` for what is not even that; what they hold is
+    judged by `Targets` and the model."""
+    if isinstance(labels, Mapping) or not isinstance(labels, Sequence):
+        what = f"is a {type(labels).__name__}"
+        raise TargetError("labels", what, "give a list with one dictionary per picture")
+    pictures = []
+    needed = (*NAMES, "masks") if masks else NAMES
+    for i, one in enumerate(labels):
+        missing = [n for n in needed if n not in one] if isinstance(one, Mapping) else needed
+        if missing:
+            what = f"has no {', '.join(missing)}"
+            raise TargetError(f"labels[{i}]", what, "give the dictionaries the processor makes")
+        named = {"labels": one["class_labels"], "boxes": one["boxes"]}
+        pictures.append(named | ({"masks": one["masks"]} if masks else {}))
+    return Targets.of(pictures).to(device)
 
 
 class DetectorModel(Pretrained):

@@ -9,6 +9,7 @@ and `RTDetrConfig(...).to_lab()` is the way from one to the other.
 | `initializer_bias_prior_prob`            | works, class biases of a new model             |
 | `auxiliary_loss=False`                   | works: only the last layer is judged           |
 | `with_box_refine=False`, `eval_size`, …  | refused by name                                |
+| v2's `decoder_n_levels`                  | must agree with `num_feature_levels`           |
 """
 
 from collections.abc import Sequence
@@ -176,3 +177,26 @@ class RTDetrConfig(DetectorOptions):
     def to_lab(self) -> Any:
         """Our `RTDETRConfig`."""
         return from_transformers(self.to_dict(), type(self).__name__)[0]
+
+
+@dataclass(kw_only=True)
+class RTDetrV2ResNetConfig(RTDetrResNetConfig):
+    """The same backbone."""
+
+
+@dataclass(kw_only=True)
+class RTDetrV2Config(RTDetrConfig):
+    """RT-DETRv2: what v1 has, and how the decoder samples."""
+
+    decoder_n_levels: int = 3
+    decoder_offset_scale: float = 0.5
+    decoder_method: str = "default"
+
+    model_type: ClassVar[str] = "rt_detr_v2"
+
+    def check(self) -> None:
+        """As v1, and the two numbers of levels must agree."""
+        what = f"is {self.decoder_n_levels}, num_feature_levels is {self.num_feature_levels}"
+        agree = self.decoder_n_levels == self.num_feature_levels
+        require(agree, self._at("decoder_n_levels"), what, "let them agree")
+        super().check()

@@ -18,13 +18,15 @@ set to zero, blocked in every attention, and not counted in positions.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from rtdetr_lab.checkpoints.hooks import outputs_of
-from rtdetr_lab.checkpoints.preprocessor import Pixels
+from rtdetr_lab.checkpoints.preprocessor import Pixels, detr_preprocessor_config
+from rtdetr_lab.checkpoints.save import detr_tensors, write_theirs
 from rtdetr_lab.checkpoints.transformers_detr import draws
 from rtdetr_lab.errors import ConfigError
 from rtdetr_lab.structures import Prediction
@@ -32,7 +34,6 @@ from rtdetr_lab.taps import record
 from rtdetr_lab.transformers_api.calls import Call, DetectorModel, refuse_parts
 from rtdetr_lab.transformers_api.detr_config import DetrConfig
 from rtdetr_lab.transformers_api.detr_fields import edits, inner_fields, judged, kept, padding_of
-from rtdetr_lab.transformers_api.detr_files import as_normalised, write_detr
 from rtdetr_lab.transformers_api.fields import auxiliary
 from rtdetr_lab.transformers_api.outputs import (
     DetrModelOutput,
@@ -40,6 +41,20 @@ from rtdetr_lab.transformers_api.outputs import (
     DetrSegmentationOutput,
 )
 from rtdetr_lab.transformers_api.refit import refitted
+
+ZERO, ONE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+
+
+def as_normalised(lab: Any) -> nn.Module:
+    """The model, for pixels that somebody else has normalised; `.pixels` says how."""
+    if getattr(lab, "pixels", None) is None:
+        cfg, known = lab.cfg, getattr(lab, "metadata", None)
+        pixels = Pixels(mean=cfg.mean, std=cfg.std)
+        if known is not None:
+            pixels = replace(pixels, edges=known.edges, image_size=known.image_size)
+        lab.pixels, lab.cfg = pixels, replace(cfg, mean=ZERO, std=ONE)
+    found: nn.Module = lab
+    return found
 
 
 class DetrPreTrainedModel(DetectorModel):
@@ -75,7 +90,10 @@ class DetrPreTrainedModel(DetectorModel):
         return found
 
     def _write(self, folder: Path, known: Any) -> None:
-        write_detr(self.lab, folder, self.config.speaks_timm, known)
+        # Under the names that the backbone of the configuration stands for, timm's or their own.
+        timm, lab = self.config.speaks_timm, self.lab
+        tensors = detr_tensors(lab.cfg, lab.state_dict(), folder, timm)
+        write_theirs(folder, tensors, detr_preprocessor_config(lab.pixels), known.licence)
 
     def _run(
         self, images: Tensor, call: Call, targets: Any, asked: Mapping[str, bool]

@@ -7,8 +7,10 @@ and `detr_processor.py`.
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from numbers import Real
 from typing import Any, ClassVar
 
 import numpy as np
@@ -33,7 +35,6 @@ from rtdetr_lab.transformers_api.pixels import (
     on_canvas,
     resized_picture,
 )
-from rtdetr_lab.transformers_api.processor_checks import check_numbers
 
 
 @dataclass(kw_only=True)
@@ -68,7 +69,7 @@ class ImageProcessor(OneFile):
         at = f"{type(self).__name__}[format]"
         self.format = str(getattr(self.format, "value", self.format))
         require(self.format in self.formats, at, f"is {self.format!r}", known)
-        check_numbers(self)
+        _check_numbers(self)
 
     def __call__(self, images: Any, annotations: Any = None, **options: Any) -> BatchFeature:
         """As `preprocess`."""
@@ -168,3 +169,31 @@ class ImageProcessor(OneFile):
 
 def _spread(values: float | Sequence[float]) -> float | tuple[float, ...]:
     return values if isinstance(values, int | float) else tuple(values)
+
+
+def _check_numbers(processor: ImageProcessor) -> None:
+    """Raise `ConfigError` for numbers that no picture can be prepared with: afterwards numpy would
+    broadcast two means over three colours, or divide by zero."""
+    at = f"{type(processor).__name__}[{{}}]".format
+    factor = processor.rescale_factor
+    require(_positive(factor), at("rescale_factor"), f"is {factor!r}", "give a number, as 1 / 255")
+    for name, least in (("image_mean", -math.inf), ("image_std", 0.0)):
+        values = getattr(processor, name)
+        listed = values if isinstance(values, list | tuple) else (values,)
+        fits = len(listed) in (1, 3) and all(_number(v) and v > least for v in listed)
+        remedy = "give one number, or one for each of three colours; a spread is positive"
+        require(fits, at(name), f"is {values!r}", remedy)
+    room = processor.pad_size
+    sides = room is None or (isinstance(room, Mapping) and {"height", "width"} <= set(room))
+    remedy = 'give {"height": …, "width": …}'
+    require(sides, at("pad_size"), f"is {room!r}", remedy)
+    known = isinstance(processor.size, Mapping | int)
+    require(known, at("size"), f"is {processor.size!r}", "give a mapping, or one number")
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, Real) and math.isfinite(value)
+
+
+def _positive(value: Any) -> bool:
+    return _number(value) and value > 0

@@ -30,8 +30,12 @@ from rtdetr_lab.errors import ImageError
 from rtdetr_lab.structures import Prediction
 from rtdetr_lab.taps import record
 from rtdetr_lab.transformers_api.calls import Call, DetectorModel, refuse_parts
-from rtdetr_lab.transformers_api.config import RTDetrConfig, RTDetrResNetConfig
-from rtdetr_lab.transformers_api.config_v2 import RTDetrV2Config, RTDetrV2ResNetConfig
+from rtdetr_lab.transformers_api.config import (
+    RTDetrConfig,
+    RTDetrResNetConfig,
+    RTDetrV2Config,
+    RTDetrV2ResNetConfig,
+)
 from rtdetr_lab.transformers_api.fields import auxiliary, fields_of, kept, named_terms
 from rtdetr_lab.transformers_api.outputs import (
     BackboneOutput,
