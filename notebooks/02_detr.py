@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 02 · DETR: detection as a set
 #
-# **Paper** DETR (arXiv 2005.12872) §3 and §A.4 · **Chapter** `rtdetr_lab/detr.py`,
-# `detr_transformer.py`, `detr_positions.py` · **Before this** [01 boxes](01_boxes.ipynb)
+# **Paper** DETR (arXiv 2005.12872) §3 and §A.4 · **Chapter** `rtdetr_lab/detr/model.py`,
+# `detr/transformer.py`, `detr/positions.py` · **Before this** [01 boxes](01_boxes.ipynb)
 #
 # A hundred learned vectors ask a picture "what is yours?" and answer all at once: no windows, no
 # duplicates to delete. Afterwards you can say what an object query is, what keeps padding out of
@@ -14,13 +14,13 @@ import torch
 import rtdetr_lab as lab
 from rtdetr_lab.backbone import BasicBlock
 from rtdetr_lab.data.shapes import SHAPE_NAMES
-from rtdetr_lab.detr import DETRConfig, cardinality_error
-from rtdetr_lab.detr_positions import SinePositions
-from rtdetr_lab.detr_transformer import DETRDecoderConfig, DETRDecoderLayer, DETREncoderConfig
+from rtdetr_lab.detr.model import DETRConfig, cardinality_error
+from rtdetr_lab.detr.positions import SinePositions
+from rtdetr_lab.detr.resnet import ResNetConfig
+from rtdetr_lab.detr.transformer import DETRDecoderConfig, DETRDecoderLayer, DETREncoderConfig
 from rtdetr_lab.layers import Attention
 from rtdetr_lab.losses import CrossEntropy
 from rtdetr_lab.notebook import check, cost, seeded, shapes, source
-from rtdetr_lab.resnet import ResNetConfig
 from rtdetr_lab.viz import attention, canvas, matching
 
 seeded()

@@ -19,7 +19,6 @@ from rtdetr_lab.boxes import iou, xyxy_from_cxcywh
 from rtdetr_lab.deformable_attention import DeformableAttention
 from rtdetr_lab.notebook import check, chelsea, cost, online, seeded, shapes, source
 from rtdetr_lab.samplers import Bilinear, Discrete, Naive, SamplingPlan
-from rtdetr_lab.slider import slider
 from rtdetr_lab.viz.cells import cells_of_tokens, centres_of_cells
 from rtdetr_lab.viz.sampling import (
     close_up,
@@ -27,6 +26,7 @@ from rtdetr_lab.viz.sampling import (
     sampling_panels,
     sampling_points,
 )
+from rtdetr_lab.viz.slider import slider
 
 generator = seeded()
 model = lab.load_pretrained("nano")

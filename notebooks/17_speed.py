@@ -20,9 +20,7 @@ import rtdetr_lab as lab
 from rtdetr_lab.boxes import xyxy_from_cxcywh
 from rtdetr_lab.data.batch import First, collate
 from rtdetr_lab.data.shapes import DEFAULT, VAL, ShapesDataset, draw
-from rtdetr_lab.deployment.answers import by_sigmoid
 from rtdetr_lab.deployment.backends import PyTorch
-from rtdetr_lab.deployment.bags import BilinearBag, GatherFirst
 
 # %%
 from rtdetr_lab.deployment.bench.nms import dense_answer, greedy, nms
@@ -31,12 +29,14 @@ from rtdetr_lab.deployment.bench.roofline import ceilings
 from rtdetr_lab.deployment.bench.timing import interleaved
 from rtdetr_lab.deployment.fastest import fastest, offered
 from rtdetr_lab.deployment.form import deploy, same
-from rtdetr_lab.deployment.packed import pack
 from rtdetr_lab.deployment.precision import drift
 from rtdetr_lab.evaluation.coco import coco_metrics, coco_truth
 from rtdetr_lab.evaluation.evaluate import coco_detections, evaluate
 from rtdetr_lab.folding import fold
-from rtdetr_lab.images.postprocess import Found, postprocess, suppress
+from rtdetr_lab.images.postprocess import Found, postprocess, ranked_table, suppress
+from rtdetr_lab.kernels.embedding_bag_samplers import BilinearBag, GatherFirst
+from rtdetr_lab.kernels.onednn import pack
+from rtdetr_lab.model import by_sigmoid
 from rtdetr_lab.notebook import check, cost, seeded, source
 from rtdetr_lab.viz.speed import part_bars, roofline, time_lines
 
@@ -47,7 +47,7 @@ r18 = lab.rtdetr_r18().build().eval()  # for times: they do not depend on what a
 photo = torch.rand(1, 3, 320, 320, generator=generator)
 world = First(ShapesDataset(seed=VAL), 24)  # validation pictures of 320 × 320 pixels
 samples = list(world)
-images, _ = collate(samples)
+images = collate(samples).images
 
 # %% [markdown]
 # ## The end, first
@@ -326,7 +326,7 @@ source(greedy)
 #   thresholds rise; the line of the top-k is level, below them.
 counts = [300, 1000, 3000, 8400]
 logits, corners, size = torch.randn(1, 300, 80), torch.rand(1, 300, 4), torch.full((1, 2), 640.0)
-calls = {"top-k": partial(by_sigmoid, logits, corners, size)}
+calls = {"top-k": partial(ranked_table, by_sigmoid, logits, corners, size)}
 for name in ((cut, count) for cut in (0.001, 0.01, 0.25) for count in counts):
     calls[name] = partial(nms, *dense_answer(name[1]), name[0], 0.7)
 spent = {name: 1e3 * t.median for name, t in interleaved(calls, 9, clock=process_time).items()}

@@ -2,7 +2,7 @@
 # # 18 · Segmentation: a mask for every query
 #
 # **Paper** DETR §4.2 and Fig. 8; panoptic quality: Kirillov et al. 2019, §4 · **Chapter**
-# `rtdetr_lab/segmentation.py`, `mask_head.py`, `images/panoptic.py` · **Before this**
+# `rtdetr_lab/detr/segmentation.py`, `detr/mask_head.py`, `images/panoptic.py` · **Before this**
 # [02 DETR](02_detr.ipynb)
 #
 # A DETR that draws is a DETR with a small head on top. What is hard comes after it: masks overlap,
@@ -16,13 +16,13 @@ import rtdetr_lab as lab
 from rtdetr_lab.backbone import BasicBlock
 from rtdetr_lab.data.segment_map import SegmentMap, TrueSegment
 from rtdetr_lab.data.shapes import SHAPE_NAMES, VAL, ShapesDataset
-from rtdetr_lab.detr_transformer import DETRDecoderConfig, DETREncoderConfig
+from rtdetr_lab.detr.mask_head import MaskAttention
+from rtdetr_lab.detr.resnet import ResNetConfig
+from rtdetr_lab.detr.segmentation import SegmentationConfig
+from rtdetr_lab.detr.transformer import DETRDecoderConfig, DETREncoderConfig
 from rtdetr_lab.evaluation.panoptic import PanopticQuality
 from rtdetr_lab.images.panoptic import ByArea, ByOverlap, panoptic, semantic
-from rtdetr_lab.mask_head import MaskAttention
 from rtdetr_lab.notebook import check, cost, seeded, shapes, source
-from rtdetr_lab.resnet import ResNetConfig
-from rtdetr_lab.segmentation import SegmentationConfig
 from rtdetr_lab.structures import Prediction
 from rtdetr_lab.viz.canvas import as_rgb
 from rtdetr_lab.viz.panoptic import show_segments
@@ -247,5 +247,5 @@ flat = torch.zeros(8 * 100).softmax(0)
 check(answer, flat[0].item(), hint="One softmax over heads and cells together.", tolerance=1e-6)
 
 # %% [markdown]
-# **Next**: [00 · The tour](00_tour.ipynb), or your own pictures: `rtdetr_lab.segmentation` and
+# **Next**: [00 · The tour](00_tour.ipynb), or your own pictures: `rtdetr_lab.detr.segmentation` and
 # `rtdetr_lab.data.coco_panoptic` train and judge a model that draws.

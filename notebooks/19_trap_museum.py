@@ -18,8 +18,7 @@ import rtdetr_lab as lab
 from rtdetr_lab.boxes import iou, paired_iou, xyxy_from_cxcywh
 from rtdetr_lab.config import replace_at
 from rtdetr_lab.decoder import look_forward_once
-from rtdetr_lab.images.postprocess import postprocess
-from rtdetr_lab.images.softmax import of_the_canvas, of_the_picture
+from rtdetr_lab.images.postprocess import of_the_canvas, of_the_picture, postprocess
 from rtdetr_lab.layers import sine_2d, sine_2d_authors
 from rtdetr_lab.losses import l1_loss
 from rtdetr_lab.notebook import check, cost, seeded, shapes, source

@@ -102,7 +102,7 @@ class Criterion:
     def terms_of_the_answer(
         self, prediction: Prediction, targets: Targets, pairs: Assignment, num_boxes: float
     ) -> dict[str, Tensor]:
-        """More about the last layer and its matching: none here, masks in `mask_losses.py`."""
+        """More about the last layer and its matching: none here, masks in `detr/mask_losses.py`."""
         return {}
 
     def _terms(

@@ -39,6 +39,9 @@ from torch import Tensor
 Size = tuple[int, int]
 """(height, width), in cells or pixels."""
 
+Edges = tuple[int, int]
+"""(shortest, longest) side of a picture that keeps its shape, in pixels."""
+
 LEVEL_NAMES = ("S2", "S3", "S4", "S5", "S6")
 """Backbone maps by log2 of their stride, starting at stride 4."""
 

@@ -46,6 +46,7 @@ from rtdetr_lab.decoder import DecoderConfig
 from rtdetr_lab.denoising import DenoisingConfig
 from rtdetr_lab.errors import ConfigError
 from rtdetr_lab.hybrid_encoder import HybridEncoderConfig, MemoryProjection
+from rtdetr_lab.model import DetectionModel
 from rtdetr_lab.notation import tokens_from_maps
 from rtdetr_lab.query_selection import ProposalHead, TopScore
 from rtdetr_lab.structures import (
@@ -88,12 +89,13 @@ class RTDETRConfig:
         return RTDETR(self)
 
 
-class RTDETR(nn.Module):
+class RTDETR(DetectionModel):
     """Images in, `Prediction` out: Q boxes with class logits per picture, no suppression needed."""
 
+    takes_fewer_queries = True
+
     def __init__(self, cfg: RTDETRConfig) -> None:
-        super().__init__()
-        self.cfg = cfg
+        super().__init__(cfg)
         dim = cfg.decoder.dim
         self.backbone = cfg.backbone.build()
         self.encoder = cfg.encoder.build(self.backbone.channels)

@@ -20,6 +20,7 @@ import torch
 from kill_tools import campaign, child, ended_well
 from training_toy import Toy, ToyData
 
+from rtdetr_lab import writing
 from rtdetr_lab.training import Cosine, TrainConfig, train
 from rtdetr_lab.training import state as keep
 
@@ -49,7 +50,7 @@ def learn(folder):
 
 def install(points):
     """Into the one module that writes what a run continues from."""
-    keep.os, keep.open = points.os(), points.open
+    writing.os, writing.open = points.os(), points.open
 
 
 # --- what a run is --------------------------------------------------------------------------------

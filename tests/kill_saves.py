@@ -26,6 +26,7 @@ from kill_tools import asked, killed_after, killed_at_point, points_of, told
 from safetensors.torch import save
 from small import shaken, small
 
+from rtdetr_lab import writing
 from rtdetr_lab.checkpoints import files
 from rtdetr_lab.checkpoints.files import digest, read_weights
 from rtdetr_lab.checkpoints.load import load_pretrained
@@ -61,7 +62,7 @@ def install(points):
         with points.open(path, "wb") as file:
             file.write(save(tensors, header))
 
-    files.os, files.save_file = points.os(), save_file
+    writing.os, writing.open, files.save_file = points.os(), points.open, save_file
 
 
 def which(tensors, models):

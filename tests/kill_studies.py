@@ -16,8 +16,8 @@ sys.path.insert(0, str(Path(__file__).parent))  # wherever this is started from
 from ablation_toy import study
 from kill_tools import campaign, child, ended_well
 
+from rtdetr_lab import writing
 from rtdetr_lab.ablations import journal
-from rtdetr_lab.training import state as keep
 
 
 def run(folder):
@@ -27,7 +27,7 @@ def run(folder):
 
 def install(points):
     """Into the two modules that write what a study goes on from."""
-    keep.os, keep.open = points.os(), points.open
+    writing.os, writing.open = points.os(), points.open
     journal.os = points.os()
 
     def write(file, content):

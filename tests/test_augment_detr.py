@@ -12,16 +12,17 @@ from PIL import Image
 from test_augment import SHAPES, World, corners_of, extent, same, sample_of
 
 from rtdetr_lab.cli import main
-from rtdetr_lab.config import from_json, to_json
+from rtdetr_lab.config_json import from_json, to_json
 from rtdetr_lab.data.augment import Place, paper_augmentation
 from rtdetr_lab.data.augment_detr import AspectAugmentation, detr_augmentation
 from rtdetr_lab.data.canvas import PAPER_SHORTEST, collate_on_canvas
 from rtdetr_lab.data.transforms import RandomFlip, flip
 from rtdetr_lab.data.windows import Window, crop, shows_something
 from rtdetr_lab.errors import ConfigError
+from rtdetr_lab.model import Metadata
 from rtdetr_lab.training import TrainConfig
 from rtdetr_lab.training.publish import metadata_of
-from rtdetr_lab.training.stream import batches
+from rtdetr_lab.training.stream import Steps
 
 SMALL = detr_augmentation((64, 106))
 PARTS = replace(SMALL, p_crop=1.0)
@@ -121,12 +122,12 @@ def test_the_same_place_gives_the_same_picture_and_another_place_another():
 
 
 def test_a_batch_lies_on_one_canvas_with_its_masks():
-    stream = batches(World(), 4, 3, 0, 3, 0, SMALL, collate_on_canvas)
+    steps = Steps(World(), 4, 3, 3, SMALL, collate_on_canvas)
     sizes = set()
-    for images, targets, padding in stream:
-        sizes.add(tuple(images.shape[-2:]))
-        for masks, hidden in zip(targets.masks, padding, strict=True):
-            assert masks.shape[1:] == images.shape[-2:]
+    for batch in steps.batches():
+        sizes.add(tuple(batch.images.shape[-2:]))
+        for masks, hidden in zip(batch.targets.masks, batch.padding, strict=True):
+            assert masks.shape[1:] == batch.images.shape[-2:]
             assert not (masks & hidden).any()
     assert len(sizes) > 1
 
@@ -138,9 +139,9 @@ def test_a_recipe_is_a_value_that_a_run_can_keep():
 
 def test_what_was_learnt_says_at_which_sizes():
     """Stored pictures have any size: what the augmentation made of them counts."""
-    known = metadata_of(World(), SMALL)
+    known = metadata_of(World(), SMALL, Metadata())
     assert (known.edges, known.image_size) == ((64, 106), (64, 64))
-    known = metadata_of(World(), paper_augmentation(320))
+    known = metadata_of(World(), paper_augmentation(320), Metadata())
     assert (known.edges, known.image_size) == (None, (320, 320))
 
 

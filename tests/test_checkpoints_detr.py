@@ -22,10 +22,10 @@ from rtdetr_lab.checkpoints.tables_detr import (
     DETR_TIMM,
 )
 from rtdetr_lab.config import replace_at
-from rtdetr_lab.detr import detr_nano, detr_r50
-from rtdetr_lab.detr_positions import LearnedPositions
+from rtdetr_lab.detr.model import detr_nano, detr_r50
+from rtdetr_lab.detr.positions import LearnedPositions
+from rtdetr_lab.detr.segmentation import detr_r50_panoptic
 from rtdetr_lab.rtdetr import rtdetr_nano
-from rtdetr_lab.segmentation import detr_r50_panoptic
 
 LEARNED = replace_at(detr_nano(), "positions", LearnedPositions())
 AUTHORS_LISTS = {

@@ -13,10 +13,10 @@ from rtdetr_lab.checkpoints.save import save_pretrained
 from rtdetr_lab.checkpoints.strict import fit
 from rtdetr_lab.checkpoints.transformers_config import from_transformers, to_transformers
 from rtdetr_lab.config import replace_at
-from rtdetr_lab.detr import detr_nano, detr_r50, detr_r50_dc5, detr_r101, detr_r101_dc5
+from rtdetr_lab.detr.model import detr_nano, detr_r50, detr_r50_dc5, detr_r101, detr_r101_dc5
+from rtdetr_lab.detr.segmentation import detr_r50_panoptic
 from rtdetr_lab.errors import CheckpointError, ConfigError
 from rtdetr_lab.rtdetr import rtdetr_nano, rtdetr_r50_m
-from rtdetr_lab.segmentation import detr_r50_panoptic
 
 DETRS = (detr_nano, detr_r50, detr_r101, detr_r50_dc5, detr_r101_dc5, detr_r50_panoptic)
 

@@ -12,9 +12,11 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtdetr_lab import config, rtdetr
-from rtdetr_lab.config import build, diff, from_dict, from_json, replace_at, require, to_json
+from rtdetr_lab import config_json, rtdetr
+from rtdetr_lab.config import build, diff, replace_at, require
+from rtdetr_lab.config_json import from_dict, from_json, to_json
 from rtdetr_lab.decoder import look_forward_once
+from rtdetr_lab.detr.segmentation import detr_r50_panoptic
 from rtdetr_lab.errors import ConfigError
 from rtdetr_lab.layers import sine_2d_authors
 from rtdetr_lab.losses import BinaryCrossEntropy
@@ -126,7 +128,7 @@ def test_build_asks_for_a_config():
 
 
 def _spoil(change):
-    tree = config.to_dict(Whole())
+    tree = config_json.to_dict(Whole())
     change(tree)
     return tree
 
@@ -179,7 +181,7 @@ def test_numbers_that_are_not_finite_are_refused_both_ways():
 def test_a_missing_value_without_a_default_is_named():
     needs = make_dataclass("Needs", [("dim", int)], frozen=True)
     with pytest.raises(ConfigError, match="dim"):
-        from_dict({"class": config._path_of(needs)}, classes=[needs])
+        from_dict({"class": config_json._path_of(needs)}, classes=[needs])
 
 
 def test_what_cannot_be_kept_is_refused_when_writing():
@@ -211,8 +213,8 @@ def test_json_is_for_people_too():
 
 
 def test_every_function_of_the_table_exists_and_is_found_again():
-    for name, at in config.FUNCTIONS.items():
-        assert config._encode(config._resolve(at), "") == {"function": name}
+    for name, at in config_json.FUNCTIONS.items():
+        assert config_json._encode(config_json._resolve(at), "") == {"function": name}
 
 
 @given(st.recursive(
@@ -246,3 +248,30 @@ def test_every_preset_is_itself_after_a_trip_through_json(name):
 def test_every_kind_of_variant_is_itself_after_a_trip_through_json(path, value):
     cfg = replace_at(rtdetr.rtdetr_r18(), path, value)
     assert from_json(to_json(cfg)) == cfg
+
+
+OLD_PATHS = {
+    "rtdetr_lab.detr:DETRConfig": "rtdetr_lab.detr.model",
+    "rtdetr_lab.resnet:ResNetConfig": "rtdetr_lab.detr.resnet",
+    "rtdetr_lab.detr_positions:SinePositions": "rtdetr_lab.detr.positions",
+    "rtdetr_lab.detr_transformer:DETRDecoderConfig": "rtdetr_lab.detr.transformer",
+    "rtdetr_lab.mask_losses:MaskCriterionConfig": "rtdetr_lab.detr.mask_losses",
+    "rtdetr_lab.segmentation:SegmentationConfig": "rtdetr_lab.detr.segmentation",
+}
+
+
+@pytest.mark.parametrize("path", OLD_PATHS)
+def test_a_class_is_found_by_the_path_that_older_files_hold(path):
+    name = path.partition(":")[2]
+    found = config_json._find_class(path, "", {})
+    assert (found.__module__, found.__name__) == (OLD_PATHS[path], name)
+
+
+def test_a_detr_saved_before_the_move_loads_equal():
+    cfg = detr_r50_panoptic(num_classes=3)
+    text = to_json(cfg)
+    for before, now in config_json.MOVED.items():
+        text = text.replace(f'"{now}:', f'"{before}:')
+    assert '"rtdetr_lab.segmentation:' in text
+    assert '"rtdetr_lab.detr.' not in text
+    assert from_json(text) == cfg

@@ -7,11 +7,11 @@ from torch import nn
 
 import rtdetr_lab as lab
 from rtdetr_lab.config import replace_at
-from rtdetr_lab.deployment.bags import BilinearBag, DiscreteBag, GatherFirst
 from rtdetr_lab.deployment.form import deploy, same
-from rtdetr_lab.deployment.lean import LeanRTDETR
+from rtdetr_lab.deployment.inference_form import InferenceRTDETR
 from rtdetr_lab.errors import ConfigError, RecordError
 from rtdetr_lab.folding import fold, side_by_side
+from rtdetr_lab.kernels.embedding_bag_samplers import BilinearBag, DiscreteBag, GatherFirst
 from rtdetr_lab.layers import ConvNormAct, FrozenBatchNorm2d
 from rtdetr_lab.rtdetrv2 import discrete, with_points
 from rtdetr_lab.samplers import Bilinear, Discrete, Naive, SamplingPlan
@@ -109,7 +109,9 @@ def test_detr_answers_as_before_padded_or_not(preset):
     padding = torch.zeros(2, 96, 128, dtype=torch.bool)
     padding[1, 64:] = True
     with torch.no_grad():
-        assert furthest(model(images, padding=padding), deploy(model)(images, padding)) <= 1e-9
+        assert (
+            furthest(model(images, padding=padding), deploy(model)(images, padding=padding)) <= 1e-9
+        )
 
 
 def test_masks_come_along():
@@ -147,7 +149,7 @@ def test_less_is_left_and_none_of_it_learns():
     assert not any(isinstance(m, nn.BatchNorm2d | FrozenBatchNorm2d) for m in made.modules())
     assert not any(p.requires_grad for p in made.parameters())
     assert not made.training
-    assert isinstance(made, LeanRTDETR)
+    assert isinstance(made, InferenceRTDETR)
 
 
 def test_a_part_from_a_notebook_is_kept_and_fused_inside():

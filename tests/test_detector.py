@@ -15,6 +15,7 @@ from rtdetr_lab.detections import Classes, Detections
 from rtdetr_lab.detector import Detector
 from rtdetr_lab.errors import ConfigError, ImageError, LabError, MissingExtraError
 from rtdetr_lab.images.tiling import Tiling
+from rtdetr_lab.model import DetectionModel
 from rtdetr_lab.structures import Prediction
 
 
@@ -23,13 +24,13 @@ class GreenConfig:
     num_classes: int = 2
 
 
-class GreenThings(nn.Module):
+class GreenThings(DetectionModel):
     """Finds the bounding box of what is green, as class 1, and a hopeless second query."""
 
-    cfg = GreenConfig()
+    num_queries = 2
 
     def __init__(self):
-        super().__init__()
+        super().__init__(GreenConfig())
         self.scale = nn.Parameter(torch.ones(()))
 
     def forward(self, images):

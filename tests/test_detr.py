@@ -6,21 +6,22 @@ import torch
 import torch.nn.functional as F
 from small import pictures, shaken, targets
 
-from rtdetr_lab import detr
 from rtdetr_lab.backbone import BasicBlock, ResNetDConfig
 from rtdetr_lab.checkpoints.load import load_pretrained
 from rtdetr_lab.checkpoints.save import save_pretrained
-from rtdetr_lab.config import from_json, replace_at, to_json
+from rtdetr_lab.config import replace_at
+from rtdetr_lab.config_json import from_json, to_json
 from rtdetr_lab.criterion import CriterionConfig
 from rtdetr_lab.data.shapes import ShapesDataset
 from rtdetr_lab.detector import Detector
-from rtdetr_lab.detr import DETRConfig, cardinality_error
-from rtdetr_lab.detr_positions import LearnedPositions
-from rtdetr_lab.detr_transformer import DETRDecoderConfig, DETREncoderConfig
+from rtdetr_lab.detr import model as detr
+from rtdetr_lab.detr.model import DETRConfig, cardinality_error
+from rtdetr_lab.detr.positions import LearnedPositions
+from rtdetr_lab.detr.resnet import ResNetConfig
+from rtdetr_lab.detr.transformer import DETRDecoderConfig, DETREncoderConfig
 from rtdetr_lab.errors import ConfigError, ImageError, TargetError
 from rtdetr_lab.evaluation.evaluate import evaluate
 from rtdetr_lab.losses import CrossEntropy
-from rtdetr_lab.resnet import ResNetConfig
 from rtdetr_lab.structures import LayerPrediction, Prediction, Targets
 from rtdetr_lab.taps import inventory
 from rtdetr_lab.training import TrainConfig, train

@@ -15,11 +15,12 @@ from rtdetr_lab.data.batch import Augmented, Mapped
 from rtdetr_lab.data.canvas import RandomEdges, ResizeEdges, collate_on_canvas, edges_of
 from rtdetr_lab.data.shapes import ShapesConfig, ShapesDataset
 from rtdetr_lab.detector import Detector
-from rtdetr_lab.detr import detr_nano
+from rtdetr_lab.detr.model import detr_nano
 from rtdetr_lab.errors import ConfigError, DataError, ImageError
-from rtdetr_lab.evaluation.answers import answers
 from rtdetr_lab.images.edges import KeepAspect, padded, resized
-from rtdetr_lab.images.softmax import of_the_canvas
+from rtdetr_lab.images.postprocess import of_the_canvas
+from rtdetr_lab.images.predict import predict
+from rtdetr_lab.model import DetectionModel, by_softmax
 from rtdetr_lab.rtdetr import rtdetr_nano
 from rtdetr_lab.structures import Prediction
 from rtdetr_lab.training import from_scratch, train
@@ -64,13 +65,13 @@ def test_a_canvas_holds_every_picture_in_its_upper_left_corner():
         assert shown[:, hidden].abs().sum() == 0
 
 
-class OneBox(torch.nn.Module):
+class OneBox(DetectionModel):
     """Says of every picture that its one object covers the same fractions."""
 
-    cfg = detr_nano(2)
+    rank, takes_padding, num_queries = staticmethod(by_softmax), True, 1
 
     def __init__(self):
-        super().__init__()
+        super().__init__(detr_nano(2))
         self.scale = torch.nn.Parameter(torch.ones(()))
 
     def forward(self, images, padding=None):
@@ -106,7 +107,7 @@ def test_a_model_for_one_size_refuses_several():
     with pytest.raises(ConfigError, match="one size"):
         Detector(model, edges=(32, 64))
     with pytest.raises(ImageError, match="several sizes"):
-        answers(model, [torch.rand(3, 32, 32), torch.rand(3, 32, 64)], [(1, 1)] * 2, 0.5)
+        predict(model, [torch.rand(3, 32, 32), torch.rand(3, 32, 64)], [(1, 1)] * 2)
     with pytest.raises(ConfigError, match="fixed size"):
         Detector(OneBox().eval(), edges=(32, 64), size=(32, 32))
 
@@ -131,12 +132,14 @@ def two_sizes():
 
 
 def test_masks_are_padded_with_their_picture_and_boxes_stay_its_fractions(two_sizes):
-    images, targets, padding = collate_on_canvas(two_sizes)
-    assert images.shape[-2:] == (64, 64)
+    batch = collate_on_canvas(two_sizes)
+    targets = batch.targets
+    assert batch.images.shape[-2:] == (64, 64)
     assert torch.equal(targets.boxes[1], two_sizes[1].boxes)
     assert torch.equal(targets.masks[1][:, :40], two_sizes[1].masks)
-    assert not (targets.masks[1] & padding[1]).any()
-    _, of_canvas, _ = collate_on_canvas(two_sizes, of_canvas=True)
+    assert not (targets.masks[1] & batch.padding[1]).any()
+    assert targets.pictures == ("picture 0", "picture 1"), "errors name them"
+    of_canvas = collate_on_canvas(two_sizes, of_canvas=True).targets
     assert torch.equal(of_canvas.boxes[0], two_sizes[0].boxes)
     assert torch.allclose(
         of_canvas.boxes[1], two_sizes[1].boxes * torch.tensor([1, 40 / 64, 1, 40 / 64])

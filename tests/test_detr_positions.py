@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rtdetr_lab.detr_positions import EPS, LearnedPositions, SinePositions
+from rtdetr_lab.detr.positions import EPS, LearnedPositions, SinePositions
 from rtdetr_lab.errors import ConfigError, ImageError
 from rtdetr_lab.layers import sine_2d
 

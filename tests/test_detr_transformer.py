@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from small import shaken
 
-from rtdetr_lab.detr_transformer import DETRDecoderConfig, DETREncoderConfig
+from rtdetr_lab.detr.transformer import DETRDecoderConfig, DETREncoderConfig
 from rtdetr_lab.errors import ConfigError
 from rtdetr_lab.taps import record
 

@@ -10,18 +10,16 @@ import torch
 from PIL import Image
 from small import rebuilt, shaken, small
 
-from rtdetr_lab.deployment.answers import by_sigmoid, by_softmax, found_in
 from rtdetr_lab.deployment.backends import OnnxRuntime, OpenVINO, PyTorch
 from rtdetr_lab.deployment.engine import Engine
-from rtdetr_lab.deployment.packed import can_pack
 from rtdetr_lab.deployment.pixels import stretch
 from rtdetr_lab.deployment.stream import Aside
 from rtdetr_lab.detector import Detector
 from rtdetr_lab.errors import ConfigError, ImageError
-from rtdetr_lab.images.postprocess import postprocess
+from rtdetr_lab.images.postprocess import found_in, ranked_table
 from rtdetr_lab.images.preprocess import Preprocess
-from rtdetr_lab.images.softmax import postprocess_softmax
-from rtdetr_lab.structures import LayerPrediction, Prediction
+from rtdetr_lab.kernels.onednn import PackedConv, can_pack
+from rtdetr_lab.model import by_sigmoid, by_softmax
 
 SIZE = (96, 64)
 
@@ -62,7 +60,8 @@ def test_a_batch_of_any_length_goes_through_its_buckets(model, dtype):
     images = torch.rand(5, 3, *SIZE, dtype=dtype)
     with torch.no_grad():
         answer = model(images)
-        expected = by_sigmoid(answer.logits, answer.boxes, torch.tensor([SIZE] * 5).float())
+        size = torch.tensor([SIZE] * 5).float()
+        expected = ranked_table(by_sigmoid, answer.logits, answer.boxes, size)
     for count in (1, 2, 3, 5):
         got = engine.answer(images[:count])
         assert got.shape == (count, 10, 7)
@@ -173,7 +172,7 @@ def test_the_next_frame_is_read_while_this_one_is_computed(model, frames):
 
     def run(images):
         waited_for = min(len(computed) + 1, len(frames) - 1)
-        computed.append(read[waited_for].wait(timeout=20))
+        computed.append(read[waited_for].wait(timeout=120))
         return compute(images)
 
     bucket.run = run
@@ -269,20 +268,39 @@ def test_two_products_stretch_a_picture_as_pillow_does(shape):
     assert (off > 0.5).double().mean() <= 0.03
 
 
-def test_ranking_on_the_device_is_postprocessing():
-    sizes = [(30, 40), (5, 70)]
-    for rank, chapter in ((by_sigmoid, postprocess), (by_softmax, postprocess_softmax)):
-        last = LayerPrediction(torch.randn(2, 6, 4).double(), torch.rand(2, 6, 4).double())
-        found = found_in(rank(last.logits, last.boxes, torch.tensor(sizes).float()), 0.3)
-        wanted = chapter(Prediction(last.logits, last.boxes, (last,)), sizes, 0.3)
-        for a, b in zip(found, wanted, strict=True):
-            assert torch.equal(a.labels, b.labels)
-            assert torch.equal(a.queries, b.queries)
-            assert (a.boxes_xyxy - b.boxes_xyxy).abs().max() <= 1e-12
-            assert (a.scores - b.scores).abs().max() <= 1e-12
+def every_pair(logits):
+    """RT-DETR by hand: (score, label, query) of the best Q pairs."""
+    scores = logits.sigmoid().tolist()
+    pairs = [(s, c, q) for q, row in enumerate(scores) for c, s in enumerate(row)]
+    return sorted(pairs, reverse=True)[: len(logits)]
 
 
-@pytest.mark.skipif(not can_pack(), reason="this torch has no oneDNN; runs where it has")
+def every_query(logits):
+    """DETR by hand: the same of every query with its best class that is not the last."""
+    scores = logits.softmax(-1).tolist()
+    best = [(max(row[:-1]), row.index(max(row[:-1])), q) for q, row in enumerate(scores)]
+    return sorted(best, reverse=True)
+
+
+@pytest.mark.parametrize(("rank", "by_hand"), [(by_sigmoid, every_pair), (by_softmax, every_query)])
+def test_the_table_holds_what_a_reader_would_rank_by_hand(rank, by_hand):
+    sizes = torch.tensor([[30.0, 40.0], [5.0, 70.0]])
+    logits, boxes = torch.randn(2, 6, 4).double(), torch.rand(2, 6, 4).double()
+    found = found_in(ranked_table(rank, logits, boxes, sizes), 0.3)
+    for one, own, places, (height, width) in zip(found, logits, boxes, sizes.tolist(), strict=True):
+        wanted = [row for row in by_hand(own) if row[0] > 0.3]
+        assert one.scores.tolist() == pytest.approx([s for s, _, _ in wanted])
+        assert one.labels.tolist() == [c for _, c, _ in wanted]
+        assert one.queries.tolist() == [q for _, _, q in wanted]
+        for box, (_, _, q) in zip(one.boxes_xyxy.tolist(), wanted, strict=True):
+            x, y, w, h = places[q].tolist()
+            corners = [x - w / 2, y - h / 2, x + w / 2, y + h / 2]
+            assert box == pytest.approx([corners[i] * (width, height)[i % 2] for i in range(4)])
+
+
+@pytest.mark.skipif(
+    not can_pack(torch.float32), reason="this torch has no oneDNN; runs where it has"
+)
 def test_packed_kernels_answer_as_the_layers_they_replace():
     exact = rebuilt(small())
     images = torch.rand(2, 3, *SIZE)
@@ -290,6 +308,18 @@ def test_packed_kernels_answer_as_the_layers_they_replace():
         wanted = exact(images.double())
         theirs = exact.float()(images)
     rows = Engine(exact, SIZE, 2, device="cpu").answer(images)
-    table = by_sigmoid(wanted.logits, wanted.boxes, torch.tensor([SIZE] * 2).float())
-    eager = by_sigmoid(theirs.logits, theirs.boxes, torch.tensor([SIZE] * 2).float())
+    size = torch.tensor([SIZE] * 2).float()
+    table = ranked_table(by_sigmoid, wanted.logits, wanted.boxes, size)
+    eager = ranked_table(by_sigmoid, theirs.logits, theirs.boxes, size)
     assert (rows - table).abs().max() <= 2 * (eager - table).abs().max() + 1e-4
+
+
+def test_a_processor_without_bfloat16_runs_it_unpacked(model, frames, monkeypatch):
+    """AVX2 alone: oneDNN refuses to lay such weights out, and torch computes all the same."""
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    assert not can_pack(torch.bfloat16)
+    assert not can_pack(torch.float64)
+    plain = Engine(model, SIZE, 1, torch.bfloat16, "cpu")
+    assert not any(isinstance(m, PackedConv) for m in plain.buckets[SIZE].run.modules())
+    exact = Engine(model, SIZE, 1, device="cpu")(frames[0], threshold=0.0)
+    assert (plain(frames[0], threshold=0.0).scores - exact.scores).abs().max() < 0.1

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from coco_sets import random_set
-from torch import nn
 
 from rtdetr_lab.boxes import inverse_sigmoid
 from rtdetr_lab.data.batch import Truth
@@ -20,6 +19,7 @@ from rtdetr_lab.evaluation.coco import NAMES, coco_metrics, coco_truth
 from rtdetr_lab.evaluation.evaluate import evaluate
 from rtdetr_lab.evaluation.library import accumulated
 from rtdetr_lab.evaluation.table import Table
+from rtdetr_lab.model import DetectionModel
 from rtdetr_lab.structures import LayerPrediction, Prediction
 
 SHAPES = ShapesDataset(ShapesConfig(size=96, max_side=40.0, max_objects=5), VAL, 6)
@@ -166,11 +166,13 @@ def test_without_the_library_the_extra_is_named(monkeypatch):
         coco_metrics(ONE, [])
 
 
-class Oracle(nn.Module):
+class Oracle(DetectionModel):
     """Answers with the truth of the pictures it is shown, in batches, in order."""
 
+    num_classes, num_queries = 0, 20
+
     def __init__(self, dataset, shift=0.0, confused=False):
-        super().__init__()
+        super().__init__(dataset)
         self.samples = iter([dataset[i] for i in range(len(dataset))])
         self.shift, self.confused = shift, confused
         self.num_classes = len(dataset.names)

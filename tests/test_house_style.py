@@ -21,18 +21,22 @@ BRICKS = {
     "notation",
     "taps",
     "config",
+    "config_json",
     "boxes",
     "structures",
     "layers",
     "folding",
+    "model",
+    "writing",
 }
 PARTS = BRICKS | {"matching", "backbone", "aifi", "ccff", "query_selection", "denoising"}
 PARTS |= {"deformable_attention", "samplers", "losses", "criterion", "hybrid_encoder", "decoder"}
-DETR_PARTS = {"resnet", "detr_positions", "detr_transformer"}
-MASK_PARTS = {"mask_head", "mask_losses"}
-CHAPTERS = PARTS | DETR_PARTS | MASK_PARTS | {"rtdetr", "rtdetrv2", "detr", "segmentation"}
+DETR_PARTS = {"detr.resnet", "detr.positions", "detr.transformer"}
+MASK_PARTS = {"detr.mask_head", "detr.mask_losses"}
+CHAPTERS = PARTS | DETR_PARTS | MASK_PARTS
+CHAPTERS |= {"rtdetr", "rtdetrv2", "detr.model", "detr.segmentation"}
 EQUIPMENT = {"images", "viz", "checkpoints", "data", "evaluation", "training"}
-EQUIPMENT |= {"ablations", "deployment"}
+EQUIPMENT |= {"ablations", "deployment", "kernels"}
 
 MAY_IMPORT = {
     # bricks
@@ -41,17 +45,20 @@ MAY_IMPORT = {
     "ranks": set(),
     "taps": {"errors"},
     "annotations": set(),
-    "config": {"errors", "annotations"},
+    "config": {"errors"},
+    "config_json": {"errors", "annotations", "config"},
     "boxes": {"notation"},
     "target_checks": {"errors"},
+    "model": {"errors", "notation"},
     "structures": {"errors", "notation", "target_checks"},
     "folding": set(),
+    "writing": {"errors"},
     "layers": {"errors", "notation", "taps", "config", "folding"},
     # chapters, in reading order
-    "resnet": BRICKS | {"backbone"},
-    "detr_positions": BRICKS,
-    "detr_transformer": BRICKS,
-    "detr": BRICKS | DETR_PARTS | {"matching", "losses", "criterion", "backbone"},
+    "detr.resnet": BRICKS | {"backbone"},
+    "detr.positions": BRICKS,
+    "detr.transformer": BRICKS,
+    "detr.model": BRICKS | DETR_PARTS | {"matching", "losses", "criterion", "backbone"},
     "matching": BRICKS - {"layers"},
     "losses": BRICKS,
     "criterion": BRICKS | {"matching", "losses"},
@@ -66,9 +73,10 @@ MAY_IMPORT = {
     "denoising": BRICKS,
     "rtdetr": PARTS,
     "rtdetrv2": PARTS | {"rtdetr"},
-    "mask_head": BRICKS,
-    "mask_losses": BRICKS | {"criterion"},
-    "segmentation": BRICKS | MASK_PARTS | {"detr", "resnet", "matching", "losses"},
+    "detr.mask_head": BRICKS,
+    "detr.mask_losses": BRICKS | {"criterion"},
+    "detr.segmentation": BRICKS | MASK_PARTS | {"detr.model", "detr.resnet", "matching", "losses"},
+    "detr": set(),
     # equipment: viz takes tensors and images, never a model
     "images": BRICKS,
     "viz": BRICKS | {"images"},
@@ -77,30 +85,26 @@ MAY_IMPORT = {
     "evaluation": CHAPTERS | {"images", "data"},
     # puts pictures beside the numbers
     "evaluation.report": CHAPTERS | {"images", "data", "evaluation", "viz"},
-    # deployment: the sampler that training on CUDA runs with
-    "training": CHAPTERS | {"images", "data", "evaluation", "checkpoints", "deployment"},
+    "training": CHAPTERS | {"images", "data", "evaluation", "checkpoints", "kernels"},
     # viz: the roofline
-    "deployment": CHAPTERS | {"images", "data", "evaluation", "checkpoints", "detections", "viz"},
+    "kernels": CHAPTERS,
+    "deployment": CHAPTERS
+    | {"images", "data", "evaluation", "checkpoints", "detections", "kernels", "viz"},
     "ablations": CHAPTERS | (EQUIPMENT - {"ablations", "deployment"}),
     # on top
     "detections": BRICKS | {"images", "viz", "data"},
     "detector": CHAPTERS | EQUIPMENT | {"detections"},
-    "segmenter": CHAPTERS | EQUIPMENT | {"detections"},
-    "slider": {"config"},
-    "explored": CHAPTERS | EQUIPMENT | {"detections", "detector"},
     "transformers_api": CHAPTERS | EQUIPMENT | {"detections", "detector"},
     # for notebooks, and for those who make them
     "notebook": CHAPTERS | EQUIPMENT | {"detections", "detector"},
     "notebook_tools": {"errors", "viz"},
     "commands": CHAPTERS
     | EQUIPMENT
-    | {"detections", "detector", "notebook_tools", "explored"}
+    | {"detections", "detector", "notebook_tools"}
     | {"evaluation.report"},
     "cli": CHAPTERS | EQUIPMENT | {"detections", "detector", "transformers_api", "commands"},
     "__main__": {"cli"},
-    "__init__": CHAPTERS
-    | EQUIPMENT
-    | {"detections", "detector", "segmenter", "explored", "transformers_api"},
+    "__init__": set(),  # a list of names, in __init__.pyi
 }
 
 NUMBERED = CHAPTERS - (BRICKS - {"boxes"})

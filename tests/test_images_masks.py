@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,14 +18,17 @@ from rtdetr_lab.detections import Classes, Detections
 from rtdetr_lab.detector import Detector
 from rtdetr_lab.errors import ConfigError, ImageError
 from rtdetr_lab.images import masks as chapter
+from rtdetr_lab.images.decode import read_photo
 from rtdetr_lab.images.masks import masks_of
 from rtdetr_lab.images.panoptic import instance
 from rtdetr_lab.images.postprocess import Found, postprocess, suppress
-from rtdetr_lab.images.softmax import postprocess_softmax
 from rtdetr_lab.images.tiling import Tiling
+from rtdetr_lab.model import by_softmax
 from rtdetr_lab.structures import Prediction
 from rtdetr_lab.viz.masks import TINT, paint_masks
 from rtdetr_lab.viz.palette import rgb
+
+postprocess_softmax = partial(postprocess, rank=by_softmax)
 
 
 def answer(masks, scores=None):
@@ -203,7 +207,8 @@ def test_a_model_that_does_not_draw_gives_none():
     out = Prediction(torch.zeros(1, 2, 3), boxes, ())
     (found,) = postprocess(out, [(4, 4)], 0.1)
     assert found.masks is None
-    rows = Detections.of(found, (4, 4), Classes(("a", "b", "c")))
+    photo = read_photo(np.zeros((4, 4, 3), np.uint8))
+    rows = Detections.of(found, photo, Classes(("a", "b", "c")))
     assert rows.masks is None
     assert rows[:1].masks is None
     assert "segmentation" not in rows.to_coco(1)[0]

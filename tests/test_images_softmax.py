@@ -1,16 +1,21 @@
 """From DETR's queries to boxes in pixels, whatever the boxes are fractions of."""
 
+from functools import partial
+
 import pytest
 import torch
 
 from rtdetr_lab.errors import ImageError
-from rtdetr_lab.images.softmax import (
+from rtdetr_lab.images.postprocess import (
     filled_part,
     of_the_canvas,
     of_the_picture,
-    postprocess_softmax,
+    postprocess,
 )
+from rtdetr_lab.model import by_softmax
 from rtdetr_lab.structures import LayerPrediction, Prediction
+
+postprocess_softmax = partial(postprocess, rank=by_softmax)
 
 
 def prediction(logits, boxes):

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from small import shaken
 
-from rtdetr_lab.mask_head import ConvGroupNorm, MaskAttention, MaskHead
+from rtdetr_lab.detr.mask_head import ConvGroupNorm, MaskAttention, MaskHead
 
 DIM, HEADS, SIZE = 32, 4, (3, 5)
 

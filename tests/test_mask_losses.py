@@ -7,13 +7,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rtdetr_lab.errors import ConfigError, TargetError
-from rtdetr_lab.mask_losses import (
+from rtdetr_lab.detr.mask_losses import (
     MaskCriterionConfig,
     dice_loss,
     enlarged,
     mask_focal_loss,
 )
+from rtdetr_lab.errors import ConfigError, TargetError
 from rtdetr_lab.structures import LayerPrediction, Prediction, Targets
 
 

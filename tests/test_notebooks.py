@@ -103,7 +103,7 @@ def test_links_between_notebooks_lead_to_the_planned_ones(path):
 
 
 def chapters() -> str:
-    return "\n".join(p.read_text(encoding="utf8") for p in (ROOT / "rtdetr_lab").glob("*.py"))
+    return "\n".join(p.read_text(encoding="utf8") for p in (ROOT / "rtdetr_lab").rglob("*.py"))
 
 
 # --- equations ----------------------------------------------------------------------------------
@@ -113,7 +113,7 @@ TAG = re.compile(r"\\tag\{(\d\d\.\d+)\}")
 
 def tags() -> dict[str, str]:
     """Every named equation, and the file it stands in."""
-    files = [*(ROOT / "rtdetr_lab").glob("*.py"), *SOURCES]
+    files = [*(ROOT / "rtdetr_lab").rglob("*.py"), *SOURCES]
     return {tag: p.name for p in files for tag in TAG.findall(p.read_text(encoding="utf8"))}
 
 

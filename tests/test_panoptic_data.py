@@ -15,13 +15,13 @@ from rtdetr_lab.data.batch import Mapped
 from rtdetr_lab.data.canvas import ResizeEdges
 from rtdetr_lab.data.coco_panoptic import PanopticDataset
 from rtdetr_lab.data.segment_map import boxes_of, id_to_rgb, rgb_to_id
-from rtdetr_lab.detr_transformer import DETRDecoderConfig, DETREncoderConfig
+from rtdetr_lab.detr.resnet import ResNetConfig
+from rtdetr_lab.detr.segmentation import SegmentationConfig
+from rtdetr_lab.detr.transformer import DETRDecoderConfig, DETREncoderConfig
 from rtdetr_lab.errors import DataError
 from rtdetr_lab.evaluation.panoptic import evaluate_panoptic
 from rtdetr_lab.images.edges import KeepAspect
 from rtdetr_lab.images.panoptic import ByArea
-from rtdetr_lab.resnet import ResNetConfig
-from rtdetr_lab.segmentation import SegmentationConfig
 from rtdetr_lab.training import from_scratch, train
 
 HIGH, LOW = 70_000, 3

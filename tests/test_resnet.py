@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from rtdetr_lab.backbone import BasicBlock, Bottleneck, ResNetDConfig
+from rtdetr_lab.detr.resnet import ResNetConfig
 from rtdetr_lab.errors import ConfigError
-from rtdetr_lab.resnet import ResNetConfig
 
 SMALL = {"depths": (1, 1, 2, 2), "widths": (8, 12, 16, 24), "stem_width": 4}
 

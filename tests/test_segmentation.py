@@ -8,14 +8,15 @@ from small import pictures, shaken
 from test_detr import SMALL as DETECTOR
 from test_detr import corner
 
-from rtdetr_lab.config import from_json, replace_at, to_json
-from rtdetr_lab.detr import DETR
-from rtdetr_lab.errors import ConfigError, TargetError
-from rtdetr_lab.segmentation import (
+from rtdetr_lab.config import replace_at
+from rtdetr_lab.config_json import from_json, to_json
+from rtdetr_lab.detr.model import DETR
+from rtdetr_lab.detr.segmentation import (
     SegmentationConfig,
     detr_r50_panoptic,
     segmentation_criterion,
 )
+from rtdetr_lab.errors import ConfigError, TargetError
 from rtdetr_lab.structures import Targets
 
 PARTS = {f.name: getattr(DETECTOR, f.name) for f in dataclasses.fields(DETECTOR)}

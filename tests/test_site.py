@@ -51,12 +51,13 @@ def test_it_builds_strictly_and_in_time():
 
 def test_there_is_a_page_for_every_notebook_and_every_chapter():
     folder = site()[0]
-    chapters = set(re.findall(r"\]\(rtdetr_lab/(\w+)\.py\)", (ROOT / "README.md").read_text()))
+    chapters = set(re.findall(r"\]\(rtdetr_lab/([\w/]+)\.py\)", (ROOT / "README.md").read_text()))
     for stem in (path.stem for path in notebook_run.NOTEBOOKS):
         assert (folder / "notebooks" / f"{stem}.html").is_file()
         assert (folder / "notebooks" / f"{stem}.ipynb").is_file()
     assert chapters
-    assert {p.stem for p in (folder / "chapters").glob("*.html")} == chapters
+    pages = (p.relative_to(folder / "chapters") for p in (folder / "chapters").rglob("*.html"))
+    assert {page.with_suffix("").as_posix() for page in pages} == chapters
 
 
 def test_nothing_is_fetched_from_elsewhere():

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from rtdetr_lab.errors import ConfigError
-from rtdetr_lab.slider import slider
+from rtdetr_lab.viz.slider import slider
 
 
 def draw(grey):

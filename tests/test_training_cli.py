@@ -7,8 +7,8 @@ import torch
 
 from rtdetr_lab.checkpoints.load import load_pretrained
 from rtdetr_lab.cli import _parsed, main
-from rtdetr_lab.commands.beginnings import Beginning, preset
 from rtdetr_lab.commands.sets import ENDLESS, training_set, validation_set
+from rtdetr_lab.commands.starting_points import Beginning, preset
 from rtdetr_lab.detector import Detector
 from rtdetr_lab.errors import ConfigError
 

@@ -8,9 +8,9 @@ from small import small
 from torch import nn
 from training_toy import Toy
 
-from rtdetr_lab.config import from_json, to_json
-from rtdetr_lab.deployment import fused_sampler
-from rtdetr_lab.deployment.fused_sampler import Fused
+from rtdetr_lab.config_json import from_json, to_json
+from rtdetr_lab.kernels import fused_sampler
+from rtdetr_lab.kernels.fused_sampler import Fused
 from rtdetr_lab.rtdetrv2 import discrete
 from rtdetr_lab.samplers import Bilinear, Discrete
 from rtdetr_lab.training import Constant, Cosine, TrainConfig, from_scratch

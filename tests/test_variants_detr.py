@@ -16,17 +16,17 @@ from test_variants import differ, is_configuration
 
 from rtdetr_lab.backbone import BasicBlock, Bottleneck
 from rtdetr_lab.config import replace_at
-from rtdetr_lab.detr import DETRConfig, detr_criterion
-from rtdetr_lab.detr_positions import LearnedPositions, SinePositions
-from rtdetr_lab.detr_transformer import DETRDecoderConfig, DETREncoderConfig
+from rtdetr_lab.detr.mask_losses import MaskCriterionConfig
+from rtdetr_lab.detr.model import DETRConfig, detr_criterion
+from rtdetr_lab.detr.positions import LearnedPositions, SinePositions
+from rtdetr_lab.detr.resnet import ResNetConfig
+from rtdetr_lab.detr.segmentation import SegmentationConfig, segmentation_criterion
+from rtdetr_lab.detr.transformer import DETRDecoderConfig, DETREncoderConfig
 from rtdetr_lab.layers import FrozenBatchNorm2d
 from rtdetr_lab.losses import CrossEntropy
-from rtdetr_lab.mask_losses import MaskCriterionConfig
 from rtdetr_lab.matching import MatcherConfig, SoftmaxCost
-from rtdetr_lab.resnet import ResNetConfig
-from rtdetr_lab.segmentation import SegmentationConfig, segmentation_criterion
 
-CHAPTERS = ("detr", "detr_positions", "detr_transformer", "resnet", "segmentation")
+CHAPTERS = ("model", "positions", "transformer", "resnet", "segmentation")
 CHAPTERS += ("mask_head", "mask_losses")
 
 LAYERS = {
@@ -165,7 +165,7 @@ def test_every_other_value_runs_learns_and_matters(cls, name, value, plain):
 
 
 def test_every_field_has_an_entry():
-    modules = [importlib.import_module(f"rtdetr_lab.{chapter}") for chapter in CHAPTERS]
+    modules = [importlib.import_module(f"rtdetr_lab.detr.{chapter}") for chapter in CHAPTERS]
     there = [item for m in modules for item in vars(m).values() if is_configuration(item, m)]
     found = {cls: {f.name for f in dataclasses.fields(cls)} for cls in there}
     assert {cls: set(fields) for cls, (_, _, fields) in OTHER.items()} == found

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from rtdetr_lab.data.batch import Sample, Truth
+from rtdetr_lab.model import DetectionModel
 from rtdetr_lab.training import TrainConfig, train
 
 NUM_PICTURES = 10
@@ -36,12 +37,13 @@ class Toy:
         return ToyModel(self)
 
 
-class ToyModel(nn.Module):
+class ToyModel(DetectionModel):
     """Counts the objects of a picture, badly."""
 
+    num_classes, num_queries = 1, 1
+
     def __init__(self, cfg):
-        super().__init__()
-        self.cfg = cfg
+        super().__init__(cfg)
         self.backbone = nn.Sequential(nn.Conv2d(3, cfg.width, 3), nn.BatchNorm2d(cfg.width))
         self.dropout, self.head = nn.Dropout(0.3), nn.Linear(cfg.width, 1)
 

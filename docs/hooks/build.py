@@ -5,6 +5,7 @@ copy that was executed a moment ago.
 """
 
 import os
+import posixpath
 import re
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def on_config(config):
     }
     filled = {
         "Notebooks": [{title: f"notebooks/{stem}.md"} for stem, title in titles.items()],
-        "Chapters": [{name: f"chapters/{name}.md"} for name in CHAPTERS],
+        "Chapters": [{name.replace("/", " · "): f"chapters/{name}.md"} for name in CHAPTERS],
     }
     for entry in config.nav:
         for title in entry:
@@ -53,15 +54,14 @@ def on_files(files, config):
     for stem in sorted(stems):
         made = nbformat.read(folder / f"{stem}.ipynb", as_version=4)
         shown = page(normalised(made, stem), stem, stems)
-        add(f"notebooks/{stem}.md", _with_links(shown.markdown, stems))
+        add(f"notebooks/{stem}.md", _with_links(shown.markdown, stems, "notebooks"))
         add(f"notebooks/{stem}.ipynb", (ROOT / "notebooks" / f"{stem}.ipynb").read_bytes())
         for name, data in shown.files.items():
             add(f"notebooks/{name}", data)
     for name in CHAPTERS:
-        add(
-            f"chapters/{name}.md",
-            _with_links(chapter_page(ROOT / "rtdetr_lab" / f"{name}.py"), stems),
-        )
+        uri = f"chapters/{name}.md"
+        prose = chapter_page(ROOT / "rtdetr_lab" / f"{name}.py")
+        add(uri, _with_links(prose, stems, os.path.dirname(uri)))
     add(EXPLORER, _explorer())
     return files
 
@@ -79,37 +79,35 @@ def on_page_content(html, page, config, files):
         raise ValueError(f"{page.file.src_uri}: {error}") from error
 
 
-def _with_links(markdown: str, stems: set[str]) -> str:
-    """Names of chapters and notebooks in backticks lead to their pages."""
+def _with_links(markdown: str, stems: set[str], folder: str) -> str:
+    """Make names of chapters and notebooks in backticks lead from `folder` to their pages."""
+
+    def link(found, uri):
+        return f"[`{found.group(0)[1:-1]}`]({posixpath.relpath(uri, folder)})"
 
     def to_notebook(found):
         stem = found.group(1)
-        return (
-            f"[`{found.group(0)[1:-1]}`](../notebooks/{stem}.md)"
-            if stem in stems
-            else found.group(0)
-        )
+        return link(found, f"notebooks/{stem}.md") if stem in stems else found.group(0)
 
     def to_chapter(found):
         name = found.group(1)
-        known = name in CHAPTERS
-        return f"[`{found.group(0)[1:-1]}`](../chapters/{name}.md)" if known else found.group(0)
+        return link(found, f"chapters/{name}.md") if name in CHAPTERS else found.group(0)
 
     parts = re.split(r"(^```.*?^```$)", markdown, flags=re.M | re.S)
     for number in range(0, len(parts), 2):
         parts[number] = re.sub(
             r"(?<!\[)`(?:notebooks/)?(\d\d_\w+)\.ipynb`", to_notebook, parts[number]
         )
-        parts[number] = re.sub(r"(?<!\[)`(?:rtdetr_lab/)?(\w+)\.py`", to_chapter, parts[number])
+        parts[number] = re.sub(r"(?<!\[)`(?:rtdetr_lab/)?([\w/]+)\.py`", to_chapter, parts[number])
     return "".join(parts)
 
 
 def _explorer() -> str:
     """The explorer with the embedded model and picture, as a page of its own."""
     from rtdetr_lab.checkpoints.source import ASSETS
+    from rtdetr_lab.commands.explore import explore
     from rtdetr_lab.detector import Detector
-    from rtdetr_lab.explored import explore
     from rtdetr_lab.viz.explorer_page import page as explorer_page
 
     detector = Detector.from_pretrained("nano", "cpu")
-    return explorer_page(explore(detector, ASSETS / "shapes.png").exploration)
+    return explorer_page(explore(detector, ASSETS / "shapes.png"))

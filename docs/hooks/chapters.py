@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from reading import ROOT
+
 NAMED = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
@@ -35,7 +37,7 @@ def chapter_page(path: Path) -> str:
         row.last = following.first - 1
     body = "\n".join(_shown(row, lines) for row in rows)
     head = "---\nhide: [navigation, toc]\n---\n"
-    return f"{head}{intro}\n\n*The whole of `rtdetr_lab/{path.name}`:*\n\n{body}\n"
+    return f"{head}{intro}\n\n*The whole of `{path.relative_to(ROOT).as_posix()}`:*\n\n{body}\n"
 
 
 def _rows(tree: ast.Module, lines: list[str]) -> Iterator[Row]:

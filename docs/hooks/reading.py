@@ -6,7 +6,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 ROW = re.compile(r"^\| *(\d\d)? *\| *(\[.*?)\| *(.*?) *\|$", re.M)
-LINK = re.compile(r"\[(\w+)\]\(rtdetr_lab/(\w+)\.py\)")
+LINK = re.compile(r"\[(\w+)\]\(rtdetr_lab/([\w/]+)\.py\)")
 
 
 @dataclass(frozen=True)

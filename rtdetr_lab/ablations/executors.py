@@ -27,9 +27,10 @@ from typing import Any, Protocol, runtime_checkable
 
 from rtdetr_lab.ablations.job import Job, Row, execute, fingerprint
 from rtdetr_lab.ablations.variant import Setup
-from rtdetr_lab.config import from_json, require, to_json
-from rtdetr_lab.errors import ConfigError
-from rtdetr_lab.training.state import write_file
+from rtdetr_lab.config import require
+from rtdetr_lab.config_json import from_json, to_json
+from rtdetr_lab.errors import ConfigError, TrainingError
+from rtdetr_lab.writing import write_text
 
 Started = Callable[[Job], None]
 PYTHON = (sys.executable, "-m")
@@ -92,7 +93,7 @@ class Errand:
         name = "".join(c if c.isalnum() else "_" for c in job.key)
         path = folder / "jobs" / f"{name}.{job.fingerprint}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_file(path, text.encode())
+        write_text(path, text, TrainingError)
         return cls(job, path, runs)
 
     @property

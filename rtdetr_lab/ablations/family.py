@@ -11,7 +11,7 @@ learned queries there, three scales, proposals, deformable attention and denoisi
 from dataclasses import replace
 
 from rtdetr_lab.ablations.variant import variant
-from rtdetr_lab.detr import DETRConfig, detr_nano, detr_r50
+from rtdetr_lab.detr.model import DETRConfig, detr_nano, detr_r50
 from rtdetr_lab.rtdetr import RTDETRConfig
 
 WIDE = 256

@@ -26,7 +26,8 @@ import torch
 from torch import nn
 
 from rtdetr_lab.ablations.variant import Setup
-from rtdetr_lab.config import require, to_dict
+from rtdetr_lab.config import require
+from rtdetr_lab.config_json import to_dict
 from rtdetr_lab.data.batch import Dataset, First, in_order
 
 CURVE_PICTURES = 100

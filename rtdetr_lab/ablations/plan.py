@@ -17,7 +17,7 @@ from rtdetr_lab.ablations.job import Task, fingerprint
 from rtdetr_lab.ablations.journal import Line
 from rtdetr_lab.ablations.measure import profile, seconds_per_picture
 from rtdetr_lab.ablations.variant import Setup, Variant, described, with_seed
-from rtdetr_lab.config import to_dict
+from rtdetr_lab.config_json import to_dict
 from rtdetr_lab.training.stop import seconds_of
 
 RESERVE = 0.8

@@ -20,8 +20,9 @@ from rtdetr_lab.ablations.findings import Findings
 from rtdetr_lab.ablations.journal import Journal
 from rtdetr_lab.ablations.page import html_of, markdown_of
 from rtdetr_lab.config import require
-from rtdetr_lab.training.state import write_file
+from rtdetr_lab.errors import TrainingError
 from rtdetr_lab.viz import ablation as viz
+from rtdetr_lab.writing import write_bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +56,7 @@ class Report(Findings):
         contents = {end: text.encode() for end, text in texts.items()} | figures
         paths = {Path(folder) / f"{self.name}{end}": content for end, content in contents.items()}
         for path, content in paths.items():
-            write_file(path, content)
+            write_bytes(path, content, error=TrainingError)
         return list(paths)
 
     def _drawings(self) -> dict[str, tuple[str, Callable[[], Any]]]:

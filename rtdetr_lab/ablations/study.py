@@ -28,7 +28,8 @@ from rtdetr_lab.ablations.measure import latencies, seconds_per_picture
 from rtdetr_lab.ablations.plan import described_variant, pictures_for, plan_line
 from rtdetr_lab.ablations.report import Report, report_of
 from rtdetr_lab.ablations.variant import Change, Setup, Variant, variant, with_seed
-from rtdetr_lab.config import require, to_dict
+from rtdetr_lab.config import require
+from rtdetr_lab.config_json import to_dict
 from rtdetr_lab.data.batch import Dataset
 from rtdetr_lab.training.state import lock
 

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from rtdetr_lab.ablations.job import execute
-from rtdetr_lab.config import from_json
-from rtdetr_lab.training.state import write_file
+from rtdetr_lab.config_json import from_json
+from rtdetr_lab.errors import TrainingError
+from rtdetr_lab.writing import write_text
 
 
 def main(job: str, answer: str, runs: str) -> int:
@@ -33,7 +34,7 @@ def main(job: str, answer: str, runs: str) -> int:
     except Exception:
         said = {"error": traceback.format_exc()}
     if os.environ.get("RANK", "0") == "0":
-        write_file(Path(answer), json.dumps(said).encode())
+        write_text(Path(answer), json.dumps(said), TrainingError)
     return 0 if "row" in said else 1
 
 

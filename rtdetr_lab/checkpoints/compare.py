@@ -29,7 +29,7 @@ from rtdetr_lab.checkpoints.stages import (
     their_stages,
 )
 from rtdetr_lab.checkpoints.tables import TRANSFORMERS
-from rtdetr_lab.detr import DETRConfig
+from rtdetr_lab.detr.model import DETRConfig
 
 SAMPLES = 4096
 """Values kept of every layer's output; comparing all of them would fill the memory."""

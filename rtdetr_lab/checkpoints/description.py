@@ -20,23 +20,27 @@ from typing import Any
 
 from torch import Tensor
 
-from rtdetr_lab.checkpoints.files import REPLACES, WeightsFile, read_json, text_digest
+from rtdetr_lab.checkpoints.files import (
+    FORMAT,
+    HEADER,
+    REPLACES,
+    WeightsFile,
+    read_json,
+    text_digest,
+)
 from rtdetr_lab.checkpoints.infer import infer_config, infer_detr, is_detr
 from rtdetr_lab.checkpoints.metadata import Metadata, metadata_for, metadata_from_dict
 from rtdetr_lab.checkpoints.preprocessor import detr_metadata, image_size_of, pixels_of
 from rtdetr_lab.checkpoints.source import Source
 from rtdetr_lab.checkpoints.strict import num_classes_of
 from rtdetr_lab.checkpoints.transformers_config import from_transformers
-from rtdetr_lab.config import from_dict
-from rtdetr_lab.detr import DETRConfig
+from rtdetr_lab.config_json import from_dict
+from rtdetr_lab.detr.model import DETRConfig
 from rtdetr_lab.errors import CheckpointError, ConfigError, LabError
 
 log = logging.getLogger("rtdetr_lab")
 
-FORMAT = "rtdetr_lab"
 KNOWN = {"format", "version", "model", "metadata", "sha256"}
-HEADER = "rtdetr_lab.config"
-"""Key of the description in the header of a `.safetensors` file of ours."""
 
 
 def described(
@@ -59,7 +63,7 @@ def described(
         return cfg, detr_metadata(num_classes_of(tensors) or cfg.num_classes)
     scale = next((t for n, t in weights.tensors.items() if n.endswith("points_scale")), None)
     cfg = config or infer_config(tensors, weights.where, scale)
-    return cfg, metadata_for(num_classes_of(tensors) or cfg.num_classes)
+    return cfg, metadata_for(num_classes_of(tensors) or cfg.num_classes, image_size=(640, 640))
 
 
 def _from_json(

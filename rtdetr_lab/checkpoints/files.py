@@ -4,16 +4,12 @@ A weights file comes from somebody else. `.safetensors` holds tensors and text a
 for a `.pth` see `pickles.py`. Whatever goes wrong becomes a `CheckpointError`.
 
 Neither format notices a flipped bit, so what we write carries a digest of its tensors, and what we
-read is held against it. A file appears under its name only when it is complete and on the disk.
+read is held against it.
 """
 
-import glob
 import hashlib
 import json
-import os
-import tempfile
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,8 +20,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from rtdetr_lab.checkpoints.foreign import check_kind, is_safetensors
 from rtdetr_lab.checkpoints.pickles import read_pickle
+from rtdetr_lab.checkpoints.run_state import is_state, read_state
 from rtdetr_lab.errors import CheckpointError
+from rtdetr_lab.writing import replacing
+
+FORMAT = "rtdetr_lab"
+"""What a description of ours says it is."""
+
+HEADER = "rtdetr_lab.config"
+"""Key of the description in the header of a `.safetensors` file of ours."""
 
 DIGEST = "rtdetr_lab.sha256"
 """Key of the digest in a file's header."""
@@ -39,8 +44,6 @@ DIGESTS = "rtdetr_lab.sha256s"
 REPLACES = "rtdetr_lab.replaces"
 """Key of the digest that the config.json beside a file states while the file is written: a save
 that is killed between the two leaves new weights and the description of the old ones."""
-
-HOUR = 3600.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,10 +88,14 @@ def _which_differ(tensors: Mapping[str, Tensor], written: str | None) -> str:
 
 
 def read_weights(path: Path) -> WeightsFile:
-    """Any weights file: `.safetensors`, its `.index.json`, or a torch pickle of plain tensors."""
+    """Any weights file: `.safetensors`, its `.index.json`, a state of a run, or a torch pickle of
+    plain tensors. Raises `CheckpointError`, for what is no weights file with what it is."""
     if not path.is_file():
         raise CheckpointError(str(path), "does not exist", "check the path")
-    if path.suffix == ".safetensors":
+    check_kind(path)
+    if is_state(path):
+        return _read_state(path)
+    if path.suffix == ".safetensors" or is_safetensors(path):
         return _read_safetensors(path)
     if path.name.endswith(".index.json"):
         return _read_shards(path)
@@ -105,13 +112,12 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str
     if (before := _described(path.parent / "config.json")) not in (None, sha256):
         full[REPLACES] = str(before)
     full[HEADER_DIGEST] = text_digest(full)
-    write_atomically(path, lambda temporary: save_file(own, temporary, full))
+    with replacing(path, CheckpointError) as temporary:
+        try:
+            save_file(own, temporary, full)
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
     return sha256
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file, all or nothing."""
-    write_atomically(path, lambda temporary: Path(temporary).write_text(text, encoding="utf8"))
 
 
 def _described(config: Path) -> str | None:
@@ -119,41 +125,6 @@ def _described(config: Path) -> str | None:
     with suppress(OSError, ValueError, RecursionError, TypeError, KeyError):
         return json.loads(config.read_text(encoding="utf8"))["metadata"]["sha256"]
     return None
-
-
-def write_atomically(path: Path, write: Callable[[str], Any]) -> None:
-    """Let `write` fill a temporary file beside `path`, bring it to the disk, then rename it.
-
-    Raises `CheckpointError` if the disk is full or must not be written; what was there stays.
-    """
-    try:
-        _sweep(path)
-        _replace(path, write)
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
-        remedy = "make room, or give a folder that can be written"
-        raise CheckpointError(str(path), f"cannot be written: {reason}", remedy) from error
-
-
-def _sweep(path: Path) -> None:
-    """Remove half-written files of processes that were killed; another may be writing just now."""
-    for half in path.parent.glob(f".{glob.escape(path.name)}.*"):
-        with suppress(OSError):  # its process has just given it its name
-            if time.time() - half.stat().st_mtime > HOUR:
-                half.unlink()
-
-
-def _replace(path: Path, write: Callable[[str], Any]) -> None:
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    try:
-        write(temporary)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp keeps it private, a checkpoint is shared
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -196,6 +167,14 @@ def _check_header(header: Mapping[str, str], path: Path) -> None:
 def text_digest(tree: Mapping[str, Any]) -> str:
     """sha256 of values that JSON can hold, whatever order they are in."""
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
+
+
+def _read_state(path: Path) -> WeightsFile:
+    """The averaged weights of a training run, described as if they had been saved alone."""
+    state = read_state(path)
+    known = state.get("metadata") or {n: state[n] for n in ("names", "category_ids") if n in state}
+    tree = {"format": FORMAT, "version": 1, "model": json.loads(state["cfg"]), "metadata": known}
+    return WeightsFile(state["ema"], str(path), {HEADER: json.dumps(tree)})
 
 
 def _read_shards(index: Path) -> WeightsFile:

@@ -32,8 +32,9 @@ from torch import Tensor
 from rtdetr_lab.backbone import Bottleneck
 from rtdetr_lab.checkpoints.strict import num_classes_of
 from rtdetr_lab.config import replace_at
-from rtdetr_lab.detr import DETRConfig, detr_nano, detr_r50, detr_r101
-from rtdetr_lab.detr_positions import LearnedPositions
+from rtdetr_lab.detr.model import DETRConfig, detr_nano, detr_r50, detr_r101
+from rtdetr_lab.detr.positions import LearnedPositions
+from rtdetr_lab.detr.segmentation import SegmentationConfig, segmentation_criterion
 from rtdetr_lab.errors import CheckpointError
 from rtdetr_lab.rtdetr import (
     RTDETRConfig,
@@ -44,7 +45,6 @@ from rtdetr_lab.rtdetr import (
     rtdetr_r50_m,
     rtdetr_r101,
 )
-from rtdetr_lab.segmentation import SegmentationConfig, segmentation_criterion
 
 log = logging.getLogger("rtdetr_lab")
 

@@ -1,20 +1,16 @@
-r"""# Metadata: what a model remembers beside its weights
+r"""# Metadata in checkpoints: names, category ids and sizes, read and made up
 
 A label is a number until somebody says that 15 is a cat, and a COCO result needs the category id 17
 that COCO gave it. Both travel with the weights, as do the picture size they were trained for, their
-licence, and where they came from.
-
-A DETR keeps the shape of a picture: `edges` are its shortest and longest side, and `image_size` is
-then only what fixed-size uses (export) take. `canvas_boxes` says what its boxes are fractions of
-where pictures are padded; see `images/softmax.py`.
+licence, and where they came from. The record is `rtdetr_lab.model.Metadata`, which every model has
+from birth; here is how one is read from JSON, and guessed where nobody wrote one.
 """
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import fields
 from typing import Any
 
 from rtdetr_lab.errors import CheckpointError
-from rtdetr_lab.images.edges import Edges
-from rtdetr_lab.notation import Size
+from rtdetr_lab.model import Metadata as Metadata
 
 COCO_NAMES = (
     "person bicycle car motorcycle airplane bus train truck boat|traffic light|fire hydrant|"
@@ -47,39 +43,6 @@ _OLD_NAMES = {"motorbike": "motorcycle", "aeroplane": "airplane", "sofa": "couch
 _OLD_NAMES |= {"pottedplant": "potted plant", "diningtable": "dining table", "tvmonitor": "tv"}
 
 
-@dataclass(frozen=True)
-class Metadata:
-    """What is known about a model's weights; `sha256` is the digest of its tensors as read."""
-
-    names: tuple[str, ...] = ()
-    category_ids: tuple[int, ...] = ()
-    image_size: Size = (640, 640)
-    licence: str | None = None
-    source: str | None = None
-    revision: str | None = None
-    sha256: str | None = None
-    edges: Edges | None = None
-    canvas_boxes: bool = False
-
-    def __post_init__(self) -> None:
-        where, remedy = "metadata", "give one name and one category id per class"
-        if self.category_ids and len(self.category_ids) != len(self.names):
-            what = f"{len(self.names)} names and {len(self.category_ids)} category ids"
-            raise CheckpointError(where, what, remedy)
-        if len(set(self.category_ids)) != len(self.category_ids):
-            raise CheckpointError(where, "a category id stands twice", remedy)
-        if self.edges is not None and not 1 <= self.edges[0] <= self.edges[1]:
-            what = f"edges are {self.edges}"
-            raise CheckpointError(where, what, "give the shortest side and the longest, in pixels")
-        if min(self.image_size) < 1:
-            what = f"image_size is {self.image_size}"
-            raise CheckpointError(where, what, "give (height, width) in pixels")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
-
-
 def metadata_from_dict(tree: Any, where: str) -> Metadata:
     """The reverse of `to_dict`, for what may have been edited by hand."""
     where, known = f"{where}[metadata]", {f.name for f in fields(Metadata)}
@@ -91,7 +54,7 @@ def metadata_from_dict(tree: Any, where: str) -> Metadata:
         values = tree.get(name) or []
         if not isinstance(values, list) or any(type(v) is not kind for v in values):
             raise CheckpointError(where, f"{name} is {values}", f"give a list of {kind.__name__}")
-    if len(tree.get("image_size", "hw")) != 2:
+    if len(tree.get("image_size") or "hw") != 2:
         what = f"image_size is {tree['image_size']}"
         raise CheckpointError(where, what, "give (height, width) in pixels")
     if len(tree.get("edges") or "sl") != 2 or type(tree.get("canvas_boxes", False)) is not bool:
@@ -108,13 +71,13 @@ def metadata_for(num_classes: int, names: tuple[str, ...] = (), **known: Any) ->
     """Metadata for a model of which only the class names, or only their number, is known.
 
     80 unnamed classes, and classes named like COCO's (in the spelling of 2014 or of VOC), get
-    COCO's category ids; others are numbered from 0.
+    COCO's category ids; others are numbered from 0. Any other number of unnamed classes stays
+    unnamed: nobody says what they are.
     """
     modern = tuple(_OLD_NAMES.get(n, n) for n in names)
     if not names and num_classes == len(COCO_CLASSES):
         names = modern = COCO_CLASSES
-    names = names or tuple(f"class {i}" for i in range(num_classes))
-    ids = COCO_IDS if modern == COCO_CLASSES else tuple(range(num_classes))
+    ids = COCO_IDS if modern == COCO_CLASSES else tuple(range(len(names)))
     return Metadata(names=names, category_ids=ids, **known)
 
 

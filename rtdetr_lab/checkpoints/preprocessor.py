@@ -20,7 +20,7 @@ from typing import Any
 from rtdetr_lab.checkpoints.coco_names import PUBLISHED_NAMES
 from rtdetr_lab.checkpoints.files import read_json
 from rtdetr_lab.checkpoints.metadata import Metadata, metadata_for
-from rtdetr_lab.detr import IMAGENET_MEAN, IMAGENET_STD, RGB
+from rtdetr_lab.detr.model import IMAGENET_MEAN, IMAGENET_STD, RGB
 from rtdetr_lab.errors import CheckpointError
 from rtdetr_lab.images.edges import PAPER_EDGES, Edges
 from rtdetr_lab.notation import Size

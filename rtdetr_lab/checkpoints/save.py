@@ -25,8 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rtdetr_lab.checkpoints.description import FORMAT, HEADER
-from rtdetr_lab.checkpoints.files import digest, text_digest, write_text, write_weights
+from rtdetr_lab.checkpoints.files import FORMAT, HEADER, digest, text_digest, write_weights
 from rtdetr_lab.checkpoints.hub import licence_in
 from rtdetr_lab.checkpoints.metadata import Metadata, metadata_for
 from rtdetr_lab.checkpoints.preprocessor import (
@@ -40,10 +39,12 @@ from rtdetr_lab.checkpoints.tables_detr import DETR, DETR_MASKS, DETR_MASKS_TIMM
 from rtdetr_lab.checkpoints.transformers_config import to_transformers
 from rtdetr_lab.checkpoints.transformers_detr import draws
 from rtdetr_lab.checkpoints.transformers_resnet import speaks_timm
-from rtdetr_lab.config import to_dict
+from rtdetr_lab.config_json import to_dict
 from rtdetr_lab.deformable_attention import points_per_level
-from rtdetr_lab.detr import DETRConfig
+from rtdetr_lab.detr.model import DETRConfig
 from rtdetr_lab.errors import CheckpointError, ConfigError
+from rtdetr_lab.model import declared
+from rtdetr_lab.writing import write_text
 
 log = logging.getLogger("rtdetr_lab")
 
@@ -57,7 +58,7 @@ def save_pretrained(
 ) -> Path:
     """Write config and weights of `model` into `folder`; returns it. `layout` is a name above.
 
-    Without `metadata` the model's own is kept, or, if it never had any, classes are numbered.
+    Without `metadata` the model's own is kept; 80 classes nobody named are taken for COCO's.
     Raises `ConfigError` for what the layout cannot say, and `CheckpointError` for a model without
     a config or a path that is no folder.
     """
@@ -65,16 +66,16 @@ def save_pretrained(
         raise ConfigError("layout", f"{layout!r} is unknown", f"use one of {', '.join(LAYOUTS)}")
     cfg, path = getattr(model, "cfg", None), Path(folder).expanduser()
     if cfg is None:
-        what, remedy = (
-            "has no .cfg, so nothing could be built from it",
-            "save what cfg.build() made",
-        )
-        raise CheckpointError(type(model).__name__, what, remedy)
+        what = "has no .cfg, so nothing could be built from it"
+        raise CheckpointError(type(model).__name__, what, "save what cfg.build() made")
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CheckpointError(str(path), f"is no folder: {error}", "give another path") from error
-    known = metadata or getattr(model, "metadata", None) or metadata_for(cfg.num_classes)
+    known = metadata or declared(model).metadata
+    if not known.names:
+        guessed = metadata_for(cfg.num_classes)
+        known = replace(known, names=guessed.names, category_ids=guessed.category_ids)
     LAYOUTS[layout](cfg, model.state_dict(), known, path)
     return path
 
@@ -85,18 +86,18 @@ def _save_ours(cfg: Any, tensors: Mapping[str, Tensor], known: Metadata, folder:
     tree["sha256"] = text_digest(tree)
     text = json.dumps(tree, indent=2, allow_nan=False, ensure_ascii=False)
     write_weights(folder / "model.safetensors", tensors, {HEADER: text})
-    write_text(folder / "config.json", text + "\n")
+    write_text(folder / "config.json", text + "\n", CheckpointError)
 
 
 def _save_theirs(cfg: Any, tensors: Mapping[str, Tensor], known: Metadata, folder: Path) -> None:
     tree = to_transformers(cfg, known.names)  # first: refuses what it cannot say
     if isinstance(cfg, DETRConfig):
-        pixels = Pixels(known.edges, known.image_size, cfg.mean, cfg.std)
+        pixels = Pixels(known.edges, known.fixed_size, cfg.mean, cfg.std)
         theirs = detr_tensors(cfg, tensors, folder, speaks_timm(cfg))
         described = detr_preprocessor_config(pixels)
     else:
         theirs = rtdetr_tensors(cfg, tensors, folder, tree["model_type"])
-        described = preprocessor_config(known.image_size)
+        described = preprocessor_config(known.fixed_size)
     write_theirs(folder, theirs, described, known.licence, tree)
 
 
@@ -112,7 +113,7 @@ def write_theirs(
     write_weights(folder / "model.safetensors", tensors, {})
     for name, tree in (("config.json", config), ("preprocessor_config.json", pixels)):
         if tree is not None:
-            write_text(folder / name, json.dumps(tree, indent=2) + "\n")
+            write_text(folder / name, json.dumps(tree, indent=2) + "\n", CheckpointError)
     write_card(folder, licence)
 
 
@@ -124,7 +125,7 @@ def write_card(folder: Path, licence: str | None) -> None:
         if licence and licence_in(folder) != licence:
             log.warning("%s stays as it is; the licence of the weights is %s", card, licence)
     elif licence:
-        write_text(card, f"---\nlicense: {licence}\n---\n")
+        write_text(card, f"---\nlicense: {licence}\n---\n", CheckpointError)
     else:
         card.unlink(missing_ok=True)  # what it states was of other weights
 

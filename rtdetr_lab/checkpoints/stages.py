@@ -14,8 +14,7 @@ makes of the picture. transformers applies DETR's heads to the last layer only; 
 with the same heads here.
 """
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -23,17 +22,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from rtdetr_lab.checkpoints.hooks import outputs_of
-from rtdetr_lab.images.postprocess import Found, postprocess
-from rtdetr_lab.images.softmax import postprocess_softmax
+from rtdetr_lab.images.postprocess import postprocess
+from rtdetr_lab.model import Rank, by_sigmoid, by_softmax
 from rtdetr_lab.structures import Prediction
 
 Rows = dict[str, Tensor]
 Layers = list[tuple[Tensor, Tensor]]
 """Logits and boxes after every decoder layer."""
-
-READ = partial(postprocess, threshold=0.0)
-READ_DETR = partial(postprocess_softmax, threshold=-1.0)
-"""Everything an answer holds, whatever its score."""
 
 SHARED = ("decoder.norm", "class_head", "box_head")
 """Of DETR: read after every decoder layer here, after the last one there. Stages and tensors judge
@@ -47,7 +42,7 @@ def our_stages(model: nn.Module, images: Float[Tensor, "B 3 H W"]) -> Rows:
         prediction = model(images)
     proposals = prediction.proposals
     inner = _encoder_rows(seen["encoder.aifi"], seen["encoder"], proposals.logits, proposals.boxes)
-    return _rows(seen["backbone"], inner, _layers_of(prediction), READ)
+    return _rows(seen["backbone"], inner, _layers_of(prediction), by_sigmoid)
 
 
 def their_stages(model: nn.Module, images: Float[Tensor, "B 3 H W"]) -> Rows:
@@ -63,7 +58,7 @@ def their_stages(model: nn.Module, images: Float[Tensor, "B 3 H W"]) -> Rows:
     layers = list(zip(logits.unbind(1), boxes.unbind(1), strict=True))
     layers[-1] = (out.logits, out.pred_boxes)
     inner = _encoder_rows(attended, fused, out.enc_topk_logits, out.enc_topk_bboxes)
-    return _rows(maps, inner, layers, READ)
+    return _rows(maps, inner, layers, by_sigmoid)
 
 
 def our_detr_stages(model: nn.Module, images: Float[Tensor, "B 3 H W"]) -> Rows:
@@ -74,7 +69,7 @@ def our_detr_stages(model: nn.Module, images: Float[Tensor, "B 3 H W"]) -> Rows:
     with outputs_of(parts | encoder) as seen:
         prediction = whole(images)
     inner = {name: seen[name] for name in ("project", "positions", *encoder)}
-    return _rows(seen["backbone"], inner, _layers_of(prediction), READ_DETR, prediction.masks)
+    return _rows(seen["backbone"], inner, _layers_of(prediction), by_softmax, prediction.masks)
 
 
 def their_detr_stages(model: nn.Module, images: Float[Tensor, "B 3 H W"], ours: nn.Module) -> Rows:
@@ -96,7 +91,7 @@ def their_detr_stages(model: nn.Module, images: Float[Tensor, "B 3 H W"], ours: 
     layers[-1] = (out.logits, out.pred_boxes)
     rows = {name: _first(seen[name]) for name in ("project", "positions", *encoder)}
     rows["positions"] = rows["positions"].flatten(2).transpose(1, 2)
-    return _rows(maps, rows, layers, READ_DETR, getattr(out, "pred_masks", None))
+    return _rows(maps, rows, layers, by_softmax, getattr(out, "pred_masks", None))
 
 
 def _layers_of(prediction: Prediction) -> Layers:
@@ -120,7 +115,7 @@ def _rows(
     maps: Sequence[Tensor],
     encoder: Rows,
     layers: Layers,
-    read: Callable[..., list[Found]],
+    rank: Rank,
     masks: Tensor | None = None,
 ) -> Rows:
     rows = {f"backbone S{6 - len(maps) + i}": m for i, m in enumerate(maps)} | encoder
@@ -131,7 +126,8 @@ def _rows(
     logits, boxes = layers[-1]
     if not (logits.isfinite().all() and boxes.isfinite().all()):
         return rows  # nothing can be found in NaN; the rows above say where it begins
-    found = read(Prediction(logits, boxes, ()), [(1, 1)] * len(logits))
+    whole, sizes = Prediction(logits, boxes, ()), [(1, 1)] * len(logits)
+    found = postprocess(whole, sizes, -1.0, rank=rank)
     rows["detections boxes"] = torch.stack([f.boxes_xyxy for f in found])
     rows["detections scores"] = torch.stack([f.scores for f in found])
     rows["detections labels"] = torch.stack([f.labels for f in found])

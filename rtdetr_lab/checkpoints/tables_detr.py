@@ -1,7 +1,7 @@
 r"""# Tables of DETR: one model, three ways to name it, with and without masks
 
-As `tables.py`, for `detr.py` and `segmentation.py`. A ResNet of torchvision's naming lives under
-another roof in every file; only transformers' own ResNet has names of its own:
+As `tables.py`, for `detr/model.py` and `detr/segmentation.py`. A ResNet of torchvision's naming
+lives under another roof in every file; only transformers' own ResNet has names of its own:
 
 | file                         | roof of the backbone                | a convolution        |
 |------------------------------|-------------------------------------|----------------------|

@@ -39,7 +39,7 @@ from rtdetr_lab.criterion import CriterionConfig
 from rtdetr_lab.decoder import DecoderConfig
 from rtdetr_lab.deformable_attention import points_per_level
 from rtdetr_lab.denoising import DenoisingConfig
-from rtdetr_lab.detr import DETRConfig
+from rtdetr_lab.detr.model import DETRConfig
 from rtdetr_lab.errors import ConfigError
 from rtdetr_lab.hybrid_encoder import HybridEncoderConfig
 from rtdetr_lab.layers import FrozenBatchNorm2d
@@ -104,6 +104,7 @@ def _placed(where: str) -> Iterator[None]:
 
 def to_transformers(cfg: Any, names: tuple[str, ...]) -> dict[str, Any]:
     """Their `config.json` of our config; `ConfigError` for what theirs cannot say."""
+    names = names or tuple(f"LABEL_{i}" for i in range(cfg.num_classes))  # their word for unnamed
     if isinstance(cfg, DETRConfig):
         return detr_to_transformers(cfg, names)
     require(isinstance(cfg, RTDETRConfig), "transformers", "is no RT-DETR or DETR", KEEP)
@@ -133,10 +134,9 @@ def to_transformers(cfg: Any, names: tuple[str, ...]) -> dict[str, Any]:
         tree |= {"decoder_method": "discrete", "decoder_n_levels": cfg.decoder.num_levels}
     for path, (here, there) in diff(cfg, from_transformers(tree, "transformers")[0]).items():
         harmless = path.startswith(TRAINING_ONLY)
-        trimmed = (
-            f"save model.trim({here}), or {KEEP}" if path.endswith("inference_layers") else KEEP
-        )
-        require(harmless, path, f"is {here}, transformers can only say {there}", trimmed)
+        trimmed = path.endswith("inference_layers")
+        remedy = f"save model.trim({here}), or {KEEP}" if trimmed else KEEP
+        require(harmless, path, f"is {here}, transformers can only say {there}", remedy)
     return tree
 
 

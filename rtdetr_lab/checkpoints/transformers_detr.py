@@ -16,14 +16,14 @@ from rtdetr_lab.checkpoints.transformers_resnet import (
 from rtdetr_lab.checkpoints.transformers_table import KEEP, Rows, parts_of, spelled
 from rtdetr_lab.config import diff, require
 from rtdetr_lab.criterion import CriterionConfig
-from rtdetr_lab.detr import DETRConfig
-from rtdetr_lab.detr_positions import LearnedPositions, SinePositions
-from rtdetr_lab.detr_transformer import DETRDecoderConfig, DETREncoderConfig
+from rtdetr_lab.detr.mask_losses import MaskCriterionConfig
+from rtdetr_lab.detr.model import DETRConfig
+from rtdetr_lab.detr.positions import LearnedPositions, SinePositions
+from rtdetr_lab.detr.resnet import ResNetConfig
+from rtdetr_lab.detr.segmentation import SegmentationConfig
+from rtdetr_lab.detr.transformer import DETRDecoderConfig, DETREncoderConfig
 from rtdetr_lab.losses import CrossEntropy
-from rtdetr_lab.mask_losses import MaskCriterionConfig
 from rtdetr_lab.matching import MatcherConfig, SoftmaxCost
-from rtdetr_lab.resnet import ResNetConfig
-from rtdetr_lab.segmentation import SegmentationConfig
 
 MODEL: Rows = (
     ("d_model", "dim", 256),

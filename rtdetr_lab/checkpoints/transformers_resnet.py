@@ -25,8 +25,8 @@ from rtdetr_lab.checkpoints.transformers_table import (
     spelled,
 )
 from rtdetr_lab.config import require
-from rtdetr_lab.detr import DETRConfig
-from rtdetr_lab.resnet import ResNetConfig
+from rtdetr_lab.detr.model import DETRConfig
+from rtdetr_lab.detr.resnet import ResNetConfig
 
 TIMM = {
     "resnet18": ((2, 2, 2, 2), (64, 128, 256, 512), BasicBlock),

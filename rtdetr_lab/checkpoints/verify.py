@@ -35,11 +35,10 @@ from rtdetr_lab.checkpoints.source import locate
 from rtdetr_lab.checkpoints.transformers_detr import draws
 from rtdetr_lab.config import require
 from rtdetr_lab.deformable_attention import points_per_level
-from rtdetr_lab.detr_transformer import DETRDecoderConfig
+from rtdetr_lab.detr.transformer import DETRDecoderConfig
 from rtdetr_lab.errors import CheckpointError, ConfigError
 from rtdetr_lab.images.decode import decode
-from rtdetr_lab.images.edges import KeepAspect
-from rtdetr_lab.images.preprocess import Preprocess
+from rtdetr_lab.images.predict import look_of
 from rtdetr_lab.notation import Size
 
 
@@ -81,9 +80,7 @@ def verify(
     name = os.fspath(id_or_path)
     model = load_pretrained(id_or_path, revision, config=config, classes=classes)
     metadata: Metadata = model.metadata  # type: ignore[assignment]
-    edges = metadata.edges if size is None else None
-    look = KeepAspect(edges) if edges else Preprocess(size or metadata.image_size)
-    images = look(decode(_cat() if image is None else image))[None]
+    images = look_of(model, size)(decode(_cat() if image is None else image))[None]
     size = (images.shape[-2], images.shape[-1])
     check_answer(model, images, name)
     if find_spec("transformers") is None:

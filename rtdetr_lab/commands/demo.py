@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rtdetr_lab.commands.base import DONE, Command, say, writing
+from rtdetr_lab.commands.base import DONE, Command, say
 from rtdetr_lab.commands.detect import introduce
+from rtdetr_lab.writing import writing
 
 if TYPE_CHECKING:
     from rtdetr_lab.detector import Detector

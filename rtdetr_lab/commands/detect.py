@@ -18,12 +18,12 @@ from rtdetr_lab.commands.base import (
     complain,
     one_line_of,
     say,
-    write_result,
-    writing,
 )
 from rtdetr_lab.commands.pictures import ResultNames, gather, image_ids
 from rtdetr_lab.config import require
 from rtdetr_lab.errors import ImageError
+from rtdetr_lab.model import declared
+from rtdetr_lab.writing import write_text, writing
 
 if TYPE_CHECKING:
     from rtdetr_lab.detections import Detections
@@ -140,10 +140,12 @@ class Detect(Command):
         }
         target = self.out / "detections.json"
         text = json.dumps(tree, ensure_ascii=False, indent=1)
-        write_result(target, text + "\n")
+        write_text(target, text + "\n")
         say(f"{len(report.images)} done, {len(report.unread)} not read → {target}", aside=self.json)
         if self.coco:
-            write_result(self.coco, json.dumps(report.coco) + "\n")
+            with writing(self.coco):
+                self.coco.parent.mkdir(parents=True, exist_ok=True)
+            write_text(self.coco, json.dumps(report.coco) + "\n")
             say(f"{len(report.coco)} rows in COCO's format → {self.coco}", aside=self.json)
         if self.json:
             print(text)
@@ -162,7 +164,7 @@ class Report:
 def introduce(model: str, detector: "Detector", aside: bool = False) -> None:
     """Which classes a model knows, and under which licence."""
     names = detector.classes.names
-    licence = getattr(getattr(detector.model, "metadata", None), "licence", None)
+    licence = declared(detector.model).metadata.licence
     say(f"{model} knows {len(names)} classes: {one_line_of(names)}", aside=aside)
     say(f"licence of its weights: {licence or 'not stated'}", aside=aside)
 

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import tyro
 
-from rtdetr_lab.commands.base import DONE, Command, say, writing
+from rtdetr_lab.commands.base import DONE, Command, say
+from rtdetr_lab.writing import writing
 
 
 @dataclass(frozen=True, kw_only=True)

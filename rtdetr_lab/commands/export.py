@@ -30,14 +30,14 @@ class Export(Command):
     def run(self) -> int:
         from rtdetr_lab.checkpoints.load import load_pretrained
         from rtdetr_lab.deployment.onnx_file import export_onnx, export_pt2
+        from rtdetr_lab.model import declared
 
         kind, suffixes = self.out.suffix, " or ".join(SUFFIXES)
         require(kind in SUFFIXES, "out", f"{self.out.name} has no known kind", f"end in {suffixes}")
         plain = kind == ".onnx" or not self.postprocessing
         require(plain, "postprocessing", "is for ONNX", "leave it away, or write .onnx")
         model = load_pretrained(self.model)
-        metadata = getattr(model, "metadata", None)
-        size = self.size or (metadata.image_size if metadata is not None else (640, 640))
+        size = self.size or declared(model).metadata.fixed_size
         chosen = None if self.dynamic else size
         self.out.parent.mkdir(parents=True, exist_ok=True)
         if kind == ".pt2":

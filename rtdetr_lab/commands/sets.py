@@ -8,7 +8,7 @@ from rtdetr_lab.data.canvas import ResizeEdges
 from rtdetr_lab.data.coco import CocoDataset
 from rtdetr_lab.data.shapes import TRAIN, VAL, ShapesConfig, ShapesDataset
 from rtdetr_lab.data.transforms import RandomFlip, Resize
-from rtdetr_lab.detr import DETRConfig
+from rtdetr_lab.detr.model import DETRConfig
 from rtdetr_lab.images.edges import PAPER_EDGES, Edges
 
 ENDLESS = 1_000_000

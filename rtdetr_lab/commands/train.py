@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from rtdetr_lab.commands.base import DONE, Command
-from rtdetr_lab.commands.beginnings import Beginning, from_model, from_preset
+from rtdetr_lab.commands.starting_points import Beginning, from_model, from_preset
 from rtdetr_lab.commands.train_options import Judging, Learning, Running
 from rtdetr_lab.commands.train_words import num_stored, overfitting, report, tell, verdict
 from rtdetr_lab.errors import ConfigError, DataError

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
 
 from rtdetr_lab.data.annotated import Picture
 from rtdetr_lab.data.findings import (
@@ -23,8 +22,7 @@ from rtdetr_lab.data.findings import (
     Rule,
 )
 from rtdetr_lab.errors import DataError, ImageError
-from rtdetr_lab.images.decode import decode
-from rtdetr_lab.images.modes import ORIENTATION, UPRIGHT
+from rtdetr_lab.images.decode import read_photo
 
 LAYOUTS = (
     "{split}.json",
@@ -38,13 +36,6 @@ LAYOUTS = (
 
 PICTURES = ("", "images", "{split}", "images/{split}")
 """Where a picture may lie, below the folder and below the one above its annotations."""
-
-AS_STORED = {
-    **UPRIGHT,
-    6: Image.Transpose.ROTATE_90,
-    8: Image.Transpose.ROTATE_270,
-}
-"""EXIF orientation → what undoes the turn a viewer makes."""
 
 
 def find_annotations(folder: Path, split: str) -> Path:
@@ -94,37 +85,16 @@ def open_picture(folder: Path, picture: Picture, annotations: Path) -> Opened:
         return (Finding(rule, str(path), what, "picture", picture.id, advice),)
 
     try:
-        raster, orientation = read_raster(path)
+        photo = read_photo(path)
     except ImageError as error:
         return Opened(path, None, found(UNDECODABLE, error.what, error.remedy))
-    (height, width), (h, w) = raster.shape[:2], picture.size
-    if (height, width) == (h, w):
+    raster, frame, orientation = photo.raster, photo.frame, photo.frame.orientation
+    (height, width), (h, w) = frame.stored, picture.size
+    if frame.stored == picture.size:
         what = f"has the EXIF orientation {orientation}: a viewer turns it, its boxes are not"
         return Opened(path, raster, found(TURNED, what) if orientation != 1 else ())
     what = f"is {width}×{height}, {annotations} says {w}×{h}"
-    if orientation in SIDEWAYS and (width, height) == (h, w):
+    if frame.upright == picture.size:
         what += f", as a viewer shows it (EXIF orientation {orientation})"
         return Opened(path, raster, found(TURNED_SIZE, what))
     return Opened(path, raster, found(WRONG_SIZE, what))
-
-
-SIDEWAYS = (5, 6, 7, 8)
-"""EXIF orientations that exchange width and height."""
-
-
-def read_raster(path: Path) -> tuple[UInt8[np.ndarray, "H W 3"], int]:
-    """The pixels in the order they are stored in, and the turn that the EXIF asks a viewer for."""
-    upright, orientation = decode(path), orientation_of(path)
-    turn = AS_STORED.get(orientation)
-    raster = upright if turn is None else np.array(Image.fromarray(upright).transpose(turn))
-    return raster, orientation
-
-
-def orientation_of(path: Path) -> int:
-    """The EXIF orientation of a picture that can be decoded; 1 is upright."""
-    with Image.open(path) as image:
-        try:
-            orientation = int(image.getexif().get(ORIENTATION, 1))
-        except Exception:  # broken EXIF is common, and `decode` turns nothing then either
-            return 1
-    return orientation if orientation in UPRIGHT else 1

@@ -25,10 +25,10 @@ from jaxtyping import UInt8
 
 from rtdetr_lab.boxes import cxcywh_from_xyxy
 from rtdetr_lab.data.batch import Sample, Truth
-from rtdetr_lab.data.coco_files import read_raster
 from rtdetr_lab.data.segment_map import SegmentMap, TrueSegment, boxes_of, rgb_to_id
 from rtdetr_lab.data.transforms import image_of
 from rtdetr_lab.errors import DataError
+from rtdetr_lab.images.decode import read_photo
 from rtdetr_lab.notation import Size
 
 LAYOUTS = (
@@ -95,7 +95,7 @@ class PanopticDataset:
     def picture(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
         """The pixels as stored."""
         entry = self.entries[index]
-        raster, _ = read_raster(_inside(self.picture_folder, entry["picture"], self.path))
+        raster = read_photo(_inside(self.picture_folder, entry["picture"], self.path)).raster
         _check_size(raster, entry, f"{self.path}: picture {entry['image_id']}")
         return raster
 
@@ -103,7 +103,7 @@ class PanopticDataset:
         """Whose every pixel is. Raises `DataError` where map and list contradict each other."""
         entry = self.entries[index]
         where = f"{self.path}: picture {entry['image_id']}"
-        raster, _ = read_raster(_inside(self.png_folder, entry["png"], self.path))
+        raster = read_photo(_inside(self.png_folder, entry["png"], self.path)).raster
         _check_size(raster, entry, where)
         ids, segments = rgb_to_id(raster), entry["segments"]
         listed, painted = {s.id for s in segments}, set(np.unique(ids).tolist()) - {0}

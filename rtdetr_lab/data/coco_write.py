@@ -1,12 +1,12 @@
 """# Writing COCO: into a new folder, whole or not at all"""
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rtdetr_lab.errors import DataError
+from rtdetr_lab.writing import write_text
 
 
 def new_folder(folder: str | Path) -> Path:
@@ -27,7 +27,5 @@ def write_annotations(
     """COCO's JSON; category ids are labels + 1, as COCO counts."""
     categories = [{"id": i, "name": name} for i, name in enumerate(names, 1)]
     tree = {"images": images, "annotations": annotations, "categories": categories}
-    unfinished = path.with_suffix(".part")
-    unfinished.write_text(json.dumps(tree, ensure_ascii=False), encoding="utf8")
-    os.replace(unfinished, path)
+    write_text(path, json.dumps(tree, ensure_ascii=False))
     return path

@@ -22,13 +22,12 @@ from typing import Any
 
 from PIL import Image
 
-from rtdetr_lab.data.coco_files import orientation_of
 from rtdetr_lab.data.coco_write import new_folder, write_annotations
 from rtdetr_lab.data.labelled import Box, Labelled, Source
 from rtdetr_lab.data.voc import find_voc
 from rtdetr_lab.data.yolo import find_yolo
 from rtdetr_lab.errors import DataError
-from rtdetr_lab.images.decode import decode
+from rtdetr_lab.images.decode import decode, frame_in
 
 Progress = Callable[..., Iterable[Any]]
 
@@ -110,7 +109,7 @@ def _free_name(one: Labelled, number: int, taken: set[str]) -> str:
 
 
 def _turned(one: Labelled) -> bool:
-    return one.upright and orientation_of(one.path) != 1
+    return one.upright and frame_in(one.path).orientation != 1
 
 
 def _place(one: Labelled, target: Path) -> None:

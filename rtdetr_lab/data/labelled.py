@@ -4,10 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
-from rtdetr_lab.data.coco_files import SIDEWAYS, orientation_of
-from rtdetr_lab.errors import DataError, ImageError
+from rtdetr_lab.errors import DataError
 from rtdetr_lab.images.decode import SUFFIXES
 from rtdetr_lab.notation import Size
 
@@ -51,15 +48,3 @@ def lines_of(path: Path) -> list[str]:
         return path.read_text(encoding="utf8").splitlines()
     except (OSError, ValueError) as error:
         raise DataError(str(path), f"is no text ({error})", "write it again, as UTF-8") from error
-
-
-def sizes_of(path: Path) -> tuple[Size, Size]:
-    """(height, width) of a picture as stored, and as a viewer shows it; raises `ImageError`."""
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-        turned = orientation_of(path) in SIDEWAYS
-    except Exception as error:  # whatever Pillow stumbles over is about this file
-        what = f"cannot be decoded ({error})"
-        raise ImageError(str(path), what, "fetch it again, or remove it") from error
-    return (height, width), (width, height) if turned else (height, width)

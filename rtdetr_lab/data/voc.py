@@ -13,8 +13,9 @@ from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
 
-from rtdetr_lab.data.labelled import Box, Labelled, Source, lines_of, pictures_in, sizes_of
+from rtdetr_lab.data.labelled import Box, Labelled, Source, lines_of, pictures_in
 from rtdetr_lab.errors import DataError
+from rtdetr_lab.images.decode import frame_in
 
 SPLITS = ("train", "val", "test")
 
@@ -43,7 +44,8 @@ def read_voc(
     if picture is None:
         what = f"its picture {tree.findtext('filename')!r} is not there"
         raise DataError(str(path), what, "fetch it, or remove the XML")
-    stored, shown = sizes_of(picture)
+    frame = frame_in(picture)
+    stored, shown = frame.stored, frame.upright
     claimed = (_whole(tree, "size/height"), _whole(tree, "size/width"))
     if claimed not in (stored, shown) and min(claimed) > 0:  # zeros: the tool did not know
         what = f"says {claimed[1]}×{claimed[0]}, {picture} is {stored[1]}×{stored[0]}"

@@ -13,8 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rtdetr_lab.data.labelled import Box, Labelled, Source, lines_of, pictures_in, sizes_of
+from rtdetr_lab.data.labelled import Box, Labelled, Source, lines_of, pictures_in
 from rtdetr_lab.errors import DataError
+from rtdetr_lab.images.decode import frame_in
 
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 """What splits are called there and here."""
@@ -42,7 +43,7 @@ def find_yolo(folder: Path) -> Source | None:
 
 def read_yolo(path: Path, names: Sequence[str]) -> Labelled:
     """A picture and the objects in its text file; raises `DataError` naming file and line."""
-    _, (height, width) = sizes_of(path)
+    height, width = frame_in(path).upright
     labels, boxes = label_file(path), list[Box]()
     lines = lines_of(labels) if labels.is_file() else []
     for number, line in enumerate(lines, 1):

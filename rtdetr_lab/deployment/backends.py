@@ -21,12 +21,11 @@ import torch
 from torch import Tensor, nn
 
 from rtdetr_lab.config import require
-from rtdetr_lab.deployment.answers import tensors_of
 from rtdetr_lab.deployment.form import deploy
-from rtdetr_lab.deployment.fused_sampler import fastest_for
 from rtdetr_lab.deployment.graphs import Graphed
-from rtdetr_lab.deployment.packed import can_pack, channels_last, pack
 from rtdetr_lab.errors import MissingExtraError
+from rtdetr_lab.kernels.fused_sampler import fastest_for
+from rtdetr_lab.kernels.onednn import can_pack, channels_last, pack
 from rtdetr_lab.notation import Size
 
 Run = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -70,8 +69,7 @@ class PyTorch:
         what = f"a CUDA graph cannot be made on {plan.device}"
         require(not (self.graphed and on_cpu), "graphed", what, "leave it off there")
         made = deploy(model, fastest_for(plan.device)).to(plan.device)
-        packs = on_cpu and can_pack() and plan.dtype in (torch.float32, torch.bfloat16)
-        if packs and not self.compiled:
+        if on_cpu and can_pack(plan.dtype) and not self.compiled:
             made = pack(made, plan.example(), plan.dtype)
         else:
             made = channels_last(made.to(plan.dtype))
@@ -151,7 +149,8 @@ class _Answer(nn.Module):
         self.model = model
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        return tensors_of(self.model(images))
+        found = self.model(images)
+        return found.logits, found.boxes
 
 
 def missing(library: str) -> MissingExtraError:

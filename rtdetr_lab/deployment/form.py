@@ -7,10 +7,10 @@ What happens, in order, and each only where it applies:
 
 1. every block with a `fuse()` becomes its shorter self: constant batch norms fold into the
    convolutions before them, a RepVGG block becomes one 3×3;
-2. RT-DETR's chapters are strung together anew without what only a loss would read (`lean.py`), and
-   DETR answers for its last layer only;
+2. RT-DETR's chapters are strung together anew without what only a loss would read
+   (`inference_form.py`), and DETR answers for its last layer only;
 3. deformable attention gets a faster sampler, as a value: a fused Triton kernel on CUDA, weighted
-   bags of rows on the CPU (`bags.py`).
+   bags of rows on the CPU (`kernels/embedding_bag_samplers.py`).
 
 Anchors and position embeddings are constants of a size and stay remembered by it, so a deployed
 model takes pictures of any size. A part that is not the chapter's own (an ablation, a class from a
@@ -23,7 +23,7 @@ Taps of what was left out are gone too, and `record` says so.
 
 import copy
 from collections.abc import Callable
-from dataclasses import replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -31,16 +31,15 @@ from torch import Tensor, nn
 
 from rtdetr_lab.decoder import Decoder
 from rtdetr_lab.deformable_attention import DeformableAttention
-from rtdetr_lab.deployment.fused_sampler import fastest_for, unfused
-from rtdetr_lab.deployment.lean import LeanCCFF, LeanRTDETR, splits
-from rtdetr_lab.detr import DETR
+from rtdetr_lab.deployment.inference_form import InferenceCCFF, InferenceRTDETR, splits
+from rtdetr_lab.detr.transformer import DETRDecoder
 from rtdetr_lab.folding import Fusable
 from rtdetr_lab.hybrid_encoder import HybridEncoder
+from rtdetr_lab.kernels.fused_sampler import fastest_for, unfused
+from rtdetr_lab.model import declared
 from rtdetr_lab.query_selection import LearnedContentSelection, ProposalHead, QuerySelection
 from rtdetr_lab.rtdetr import RTDETR
 from rtdetr_lab.samplers import Sampler
-from rtdetr_lab.segmentation import DETRSegmentation
-from rtdetr_lab.structures import Prediction, check_batch
 
 
 @torch.no_grad()
@@ -53,11 +52,9 @@ def deploy(model: nn.Module, sampler: Callable[[Sampler], Sampler] | None = None
     fused = fuse_inside(copy.deepcopy(model)).eval().requires_grad_(False)
     choose = sampler or fastest_for(next(iter(fused.parameters()), torch.zeros(())).device)
     swap_samplers(fused, choose)
-    lean = _lean(fused)
-    metadata = getattr(model, "metadata", None)
-    if metadata is not None:
-        lean.metadata = metadata
-    return lean.eval()
+    form = _inference_form(fused)
+    form.metadata = declared(model).metadata
+    return form.eval()
 
 
 def fuse_inside(module: nn.Module) -> nn.Module:
@@ -81,54 +78,35 @@ def same(sampler: Sampler) -> Sampler:
     return sampler
 
 
-def _lean(model: nn.Module) -> nn.Module:
-    if isinstance(model, DETRSegmentation):
-        return LeanSegmentation(model)
-    if isinstance(model, DETR):
-        return LeanDETR(model)
-    if not isinstance(model, RTDETR):
+def _inference_form(model: Any) -> Any:
+    """Less to compute, part by part: what is not the chapter's own is left alone."""
+    if type(getattr(model, "decoder", None)) is DETRDecoder:
+        model.decoder = LastContent(model.decoder)
+    if type(model).forward is not RTDETR.forward:
         return model
     encoder = model.encoder
     if isinstance(encoder, HybridEncoder) and splits(encoder.ccff):
-        setattr(encoder, "ccff", LeanCCFF(encoder.ccff))  # noqa: B010 (another class on purpose)
+        # Another class on purpose: type checkers know the chapter's.
+        setattr(encoder, "ccff", InferenceCCFF(encoder.ccff))  # noqa: B010
     known = (
         type(model.proposal_head) is ProposalHead
         and type(model.selection) in (QuerySelection, LearnedContentSelection)
         and type(model.decoder) is Decoder
     )
-    return LeanRTDETR(model) if known else model
+    return InferenceRTDETR(model) if known else model
 
 
-class LeanDETR(nn.Module):
-    """A DETR that answers for its last layer only."""
+class LastContent(nn.Module):
+    """DETR's decoder, read after its last layer only: its heads answer once."""
 
-    def __init__(self, model: DETR) -> None:
+    def __init__(self, decoder: DETRDecoder) -> None:
         super().__init__()
-        self.model, self.cfg = model, model.cfg
+        self.decoder, self.query_positions = decoder, decoder.query_positions
 
     def forward(
         self,
-        images: Float[Tensor, "B 3 H W"],
-        padding: Bool[Tensor, "B H W"] | None = None,
-    ) -> Prediction:
-        check_batch(images, None, self.cfg.num_classes)
-        seen = self.model.look(images, padding)
-        return self.model.answer(replace(seen, content=seen.content[-1:]))
-
-
-class LeanSegmentation(nn.Module):
-    """The same for a DETR that draws masks."""
-
-    def __init__(self, model: DETRSegmentation) -> None:
-        super().__init__()
-        self.model, self.cfg = model, model.cfg
-
-    def forward(
-        self,
-        images: Float[Tensor, "B 3 H W"],
-        padding: Bool[Tensor, "B H W"] | None = None,
-    ) -> Prediction:
-        check_batch(images, None, self.cfg.num_classes)
-        seen = self.model.look(images, padding)
-        last = self.model.answer(replace(seen, content=seen.content[-1:]))
-        return replace(last, masks=self.model.draw(seen))
+        memory: Float[Tensor, "B N D"],
+        positions: Float[Tensor, "#B N D"],
+        blocked: Bool[Tensor, "B 1 1 N"] | None = None,
+    ) -> tuple[Float[Tensor, "B Q D"]]:
+        return (self.decoder(memory, positions, blocked)[-1],)

@@ -29,9 +29,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from rtdetr_lab.config import require
-from rtdetr_lab.deployment.answers import rank_for, tensors_of
 from rtdetr_lab.deployment.form import deploy, same
 from rtdetr_lab.errors import MissingExtraError
+from rtdetr_lab.images.postprocess import ranked_table
+from rtdetr_lab.model import declared
 from rtdetr_lab.notation import Size
 
 OPSET = 20
@@ -49,7 +50,8 @@ class Raw(nn.Module):
     def forward(
         self, images: Float[Tensor, "B 3 H W"]
     ) -> tuple[Float[Tensor, "B Q C"], Float[Tensor, "B Q 4"]]:
-        return tensors_of(self.model(images))
+        found = self.model(images)
+        return found.logits, found.boxes
 
 
 class Ranked(nn.Module):
@@ -57,12 +59,13 @@ class Ranked(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model, self.rank = model, rank_for(model)
+        self.model, self.rank = model, declared(model).rank
 
     def forward(
         self, images: Float[Tensor, "B 3 H W"], sizes: Float[Tensor, "B 2"]
     ) -> tuple[Float[Tensor, "B Q 4"], Float[Tensor, "B Q"], Tensor]:
-        rows = self.rank(*tensors_of(self.model(images)), sizes)
+        found = self.model(images)
+        rows = ranked_table(self.rank, found.logits, found.boxes, sizes)
         return rows[..., :4], rows[..., 4], rows[..., 5].long()
 
 
@@ -118,13 +121,13 @@ def export_pt2(model: nn.Module, path: str | Path, size: Size | None = (640, 640
 def _prepared(
     model: nn.Module, size: Size | None, postprocessing: bool
 ) -> tuple[nn.Module, dict[str, Tensor]]:
-    lean = deploy(model, same)
-    like = next(lean.parameters(), torch.zeros(()))
+    form = deploy(model, same)
+    like = next(form.parameters(), torch.zeros(()))
     height, width = size or (9 * MULTIPLE, 10 * MULTIPLE)
     given = {"images": torch.rand(2, 3, height, width).to(like)}
     if postprocessing:
         given["sizes"] = torch.tensor([[480.0, 640.0], [300.0, 200.0]]).to(like)
-    return (Ranked(lean) if postprocessing else Raw(lean)).eval(), given
+    return (Ranked(form) if postprocessing else Raw(form)).eval(), given
 
 
 def _program(module: nn.Module, given: dict[str, Tensor], size: Size | None) -> Any:

@@ -1,7 +1,10 @@
 """# Evaluate: every picture once, every answer kept, COCO's numbers at the end
 
-No threshold: average precision needs the hesitant answers too. Boxes go back to pixels of the
-picture as stored, so that a model's input size changes the result only through what it sees.
+No threshold: average precision needs the hesitant answers too. Pictures are resized to the size the
+model is made for, as a `Detector` does it, and boxes go back to pixels of the picture as stored. To
+judge a model at another size, say so where it remembers its size:
+
+    model.metadata = replace(model.metadata, image_size=(320, 320))
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -9,39 +12,42 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from rtdetr_lab.boxes import xywh_from_xyxy
 from rtdetr_lab.data.batch import Dataset, Sample, Truth, as_float, in_order
+from rtdetr_lab.data.canvas import fitted
 from rtdetr_lab.errors import DataError
-from rtdetr_lab.evaluation.answers import answers
 from rtdetr_lab.evaluation.coco import Metrics, coco_truth, scored
 from rtdetr_lab.evaluation.library import MAX_DETECTIONS
 from rtdetr_lab.evaluation.table import Table
 from rtdetr_lab.images.postprocess import Found
-from rtdetr_lab.structures import Prediction
+from rtdetr_lab.images.predict import predict
+from rtdetr_lab.model import declared
 
 Progress = Callable[[Iterable[list[Sample]]], Iterable[list[Sample]]]
 
 
 def evaluate(
-    model: Callable[[Tensor], Prediction],
+    model: nn.Module,
     dataset: Dataset,
     batch_size: int = 16,
     num_workers: int = 0,
     device: torch.device | str | None = None,
     progress: Progress = iter,
 ) -> Metrics:
-    """COCO's numbers of `model` on `dataset`, whose pictures have the model's size already.
+    """COCO's numbers of `model` on `dataset`, resized to the size the model is made for.
 
-    The pictures go to `device` (default: where the model's parameters are). The model is in eval
-    mode meanwhile, and afterwards as it was. `progress` may wrap the loop over batches, as tqdm
-    does.
+    Pictures of that size stay untouched, and so do all if the model was not trained yet. They go
+    to `device` (default: where the model's parameters are). The model is in eval mode meanwhile,
+    and afterwards as it was. `progress` may wrap the loop over batches, as tqdm does. Raises
+    `ConfigError` for a model that does not say what it is (`rtdetr_lab.model`).
     """
+    seen = fitted(dataset, declared(model).metadata)
     tables: list[Table] = []
     truths: list[Truth] = []
-    with _inference(model):
-        for samples in progress(in_order(dataset, batch_size, num_workers)):
+    with inference(model):
+        for samples in progress(in_order(seen, batch_size, num_workers)):
             found = detect(model, samples, device)
             rows = [(s.image_id, one) for s, one in zip(samples, found, strict=True)]
             # All that COCO will judge, in columns: memory stays bounded on any data set.
@@ -54,15 +60,14 @@ def evaluate(
 
 
 def detect(
-    model: Callable[[Tensor], Prediction],
+    model: nn.Module,
     samples: list[Sample],
     device: torch.device | str | None = None,
 ) -> list[Found]:
     """All Q answers for every sample, in pixels of the stored pictures."""
-    if device is None and isinstance(model, nn.Module):
-        device = next((p.device for p in model.parameters()), None)
-    images, everything = [as_float(s.image) for s in samples], -1.0
-    return answers(model, images, [s.size for s in samples], everything, to=device)
+    device = device or next((p.device for p in model.parameters()), None)
+    images = [as_float(s.image) for s in samples]
+    return predict(model, images, [s.size for s in samples], to=device)
 
 
 def coco_detections(
@@ -82,14 +87,12 @@ def coco_detections(
 
 
 @contextmanager
-def _inference(model: object) -> Iterator[None]:
-    """No gradients and eval mode, as far as `model` has modes."""
-    training = isinstance(model, nn.Module) and model.training
+def inference(model: nn.Module) -> Iterator[None]:
+    """No gradients, and eval mode; afterwards the model is as it was."""
+    training = model.training
     with torch.inference_mode():
         try:
-            if isinstance(model, nn.Module):
-                model.eval()
+            model.eval()
             yield
         finally:
-            if isinstance(model, nn.Module):
-                model.train(training)
+            model.train(training)

@@ -19,14 +19,15 @@ from typing import Any
 import torch
 
 from rtdetr_lab.data.batch import Dataset, Sample, Truth, as_float, in_order
+from rtdetr_lab.data.canvas import fitted
 from rtdetr_lab.errors import DataError
-from rtdetr_lab.evaluation.answers import postprocess_for
 from rtdetr_lab.evaluation.coco import Metrics, Scored, coco_truth, scored
-from rtdetr_lab.evaluation.evaluate import Progress
+from rtdetr_lab.evaluation.evaluate import Progress, inference
 from rtdetr_lab.evaluation.mistakes import Judgement, judge
 from rtdetr_lab.evaluation.table import Table
 from rtdetr_lab.images.postprocess import Found
-from rtdetr_lab.rtdetr import RTDETR
+from rtdetr_lab.images.predict import found_by, see
+from rtdetr_lab.model import declared
 from rtdetr_lab.structures import LayerPrediction, Prediction
 
 QUERIES = (10, 25, 50, 100)
@@ -70,15 +71,12 @@ def examine(
     threshold: float = 0.5,
 ) -> Examination:
     """Run `model` over `dataset`; `queries` are the smaller numbers of queries it is tried with."""
-    few = [n for n in queries if isinstance(model, RTDETR) and n < model.num_queries]
-    kept, was_training = _Kept(), model.training
-    try:
-        model.eval()
-        for samples in progress(in_order(dataset, batch_size, num_workers)):
-            with torch.inference_mode():
-                _look(model, samples, dataset, few, device, threshold, kept)
-    finally:
-        model.train(was_training)
+    says = declared(model)
+    few = [n for n in queries if says.takes_fewer_queries and n < says.num_queries]
+    kept, seen = _Kept(), fitted(dataset, says.metadata)
+    with inference(model):
+        for samples in progress(in_order(seen, batch_size, num_workers)):
+            _look(model, samples, dataset.category_ids, few, device, threshold, kept)
     if not kept.truths:
         raise DataError("dataset", "holds no pictures", "give at least one")
     tree = coco_truth(kept.truths, dataset.names, dataset.category_ids)
@@ -86,8 +84,8 @@ def examine(
     layers = {str(n): r.metrics for n, r in results.items() if isinstance(n, str)}
     last = results[list(layers)[-1]]
     counts = {n: results[n].metrics for n in few}
-    if isinstance(model, RTDETR):
-        counts[model.num_queries] = last.metrics
+    if says.takes_fewer_queries:
+        counts[says.num_queries] = last.metrics
     names = tuple(dataset.names)
     return Examination(names, last, layers, counts, tuple(kept.judgements), threshold)
 
@@ -95,39 +93,37 @@ def examine(
 def _look(
     model: Any,
     samples: list[Sample],
-    dataset: Dataset,
+    category_ids: Sequence[int],
     few: Sequence[int],
     device: torch.device | str | None,
     threshold: float,
     kept: _Kept,
 ) -> None:
     device = device or next((p.device for p in model.parameters()), None)
-    images = torch.stack([as_float(s.image) for s in samples]).to(device)
-    sizes = [s.size for s in samples]
+    images, sizes = [as_float(s.image) for s in samples], [s.size for s in samples]
 
-    def answers(one: LayerPrediction | Prediction) -> list[Found]:
-        return postprocess_for(model)(Prediction(one.logits, one.boxes, ()), sizes, -1.0)
-
-    def keep(key: str | int, found: list[Found]) -> None:
+    def keep(key: str | int, answer: LayerPrediction | Prediction) -> list[Found]:
+        one = Prediction(answer.logits, answer.boxes, ())
+        found = found_by(model, one, padding, sizes)
         pairs = [(s.image_id, f) for s, f in zip(samples, found, strict=True)]
-        table = Table.of_found(pairs, dataset.category_ids).best(100)
-        kept.tables.setdefault(key, []).append(table)
+        kept.tables.setdefault(key, []).append(Table.of_found(pairs, category_ids).best(100))
+        return found
 
-    whole = model(images)
+    whole, padding = see(model, images, device)
     if whole.proposals is not None:
-        keep("proposals", answers(whole.proposals.layer))
+        keep("proposals", whole.proposals.layer)
     for number, layer in enumerate(whole.layers, 1):
-        keep(f"layer {number}", found := answers(layer))
+        found = keep(f"layer {number}", layer)
     for count in few:
         with _queries(model, count):
-            keep(count, answers(model(images)))
+            keep(count, see(model, images, device)[0])
     for sample, one in zip(samples, found, strict=True):
         kept.truths.append(sample.truth)
         kept.judgements.append(judge(sample.truth, one.at(one.scores > threshold)))
 
 
 @contextmanager
-def _queries(model: RTDETR, count: int) -> Iterator[None]:
+def _queries(model: Any, count: int) -> Iterator[None]:
     before = model.num_queries
     try:
         model.num_queries = count

@@ -27,9 +27,11 @@ from torch import Tensor, nn
 from rtdetr_lab.data.coco_panoptic import PanopticDataset
 from rtdetr_lab.data.segment_map import SegmentMap, TrueSegment
 from rtdetr_lab.errors import DataError
-from rtdetr_lab.images.edges import KeepAspect
-from rtdetr_lab.images.panoptic import Rule, panoptic
-from rtdetr_lab.structures import Prediction
+from rtdetr_lab.evaluation.evaluate import inference
+from rtdetr_lab.images.edges import PAPER_EDGES, KeepAspect
+from rtdetr_lab.images.panoptic import Rule
+from rtdetr_lab.images.predict import predict_segments
+from rtdetr_lab.model import declared
 
 
 @dataclass
@@ -119,28 +121,19 @@ def evaluate_panoptic(
     default as the checkpoint says, else as the paper does. Labels are compared by category id:
     the model's `metadata` says which they are, else they are the data's.
     """
-    metadata = getattr(model, "metadata", None)
-    look = look or KeepAspect(*([metadata.edges] if metadata and metadata.edges else []))
-    ids = metadata.category_ids if metadata else data.category_ids
+    metadata = declared(model).metadata
+    look = look or KeepAspect(metadata.edges or PAPER_EDGES)
+    ids = metadata.category_ids or data.category_ids
     stuff = {label for label, category in enumerate(ids) if category in data.stuff_ids}
-    quality, training = PanopticQuality(data.stuff_ids), model.training
-    like = next(model.parameters())
-    model.eval()
-    try:
+    quality = PanopticQuality(data.stuff_ids)
+    with inference(model):
         for first in progress(range(0, len(data), batch_size)):
             batch = range(first, min(first + batch_size, len(data)))
             pictures = [data.picture(i) for i in batch]
-            sizes = [(rgb.shape[0], rgb.shape[1]) for rgb in pictures]
-            canvas, padding = look.batch(pictures)
-            padding = padding.to(like.device)
-            with torch.inference_mode():
-                prediction: Prediction = model(canvas.to(like), padding=padding)
-                found = panoptic(prediction, sizes, stuff, rule, padding=padding)
+            found = predict_segments(model, pictures, look, stuff, rule)
             for i, one in zip(batch, found, strict=True):
                 said = tuple(TrueSegment(s.id, ids[s.label]) for s in one.segments)
                 quality.add(data.truth(i), SegmentMap(one.ids.cpu(), said))
-    finally:
-        model.train(training)
     return quality.scores()
 
 

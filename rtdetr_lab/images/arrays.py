@@ -8,11 +8,17 @@ model still finds something in.
 |--------------------|--------------------------------|--------------------------------------------|
 | bool               |                                | black and white                            |
 | uint8              |                                | as it is                                   |
-| uint16             | above 255 somewhere, or all 0  | 16 bits: the high byte, as Pillow does it  |
+| uint16             | 2¹⁴ or more somewhere, or all 0 | 16 bits: the high byte, as Pillow does it |
 | other integers     | [0, 255]                       | 8 bits in a wider type                     |
 | float              | [0, 1]                         | fractions, white is 1                      |
 | float              | [0, 255], above 2 somewhere    | 8 bits in a wider type                     |
 | anything else      |                                | refused                                    |
+
+**How many of 16 bits?** Cameras and microscopes write 10, 12 or 14 bits into 16. Read as 16 they
+are nearly black, and a model still finds something. If the caller says how many are used
+(`Limits(bits=12)`) or the file does (`modes.py`), that holds. Else a pixel of 2¹⁴ or more leaves no
+doubt; below we refuse, and do not guess by the maximum of one picture: among its bright neighbours
+a dark frame would be stretched, and they would not.
 
 Shapes are `H W`, `H W c` or `c H W` with 1, 3 (RGB) or 4 (RGBA) channels. Where both ends could
 be channels the habit of the library decides: last for numpy, first for torch.
@@ -33,10 +39,13 @@ RGBs = Sequence[UInt8[np.ndarray, "_ _ 3"]]
 CHANNELS = (1, 3, 4)
 SLACK = 1e-3
 """How far rounding may carry a float out of [0, 1]; what lies further out was normalised."""
+FEWER_BITS = (8, 10, 12, 14)
+"""What else is written into 16 bits."""
 
 
-def rgb_from_array(array: np.ndarray | Tensor, where: str) -> RGB:
-    """The picture an array or tensor holds, or `ImageError` saying why that is not clear."""
+def rgb_from_array(array: np.ndarray | Tensor, where: str, bits: int | None = None) -> RGB:
+    """The picture an array or tensor holds, or `ImageError` saying why that is not clear. `bits`
+    are those used of integers wider than bytes."""
     first = isinstance(array, Tensor)
     if isinstance(array, Tensor):
         array = array.detach().cpu()
@@ -45,7 +54,7 @@ def rgb_from_array(array: np.ndarray | Tensor, where: str) -> RGB:
         values = np.asarray(array)
     if not values.size:
         _refuse(where, f"an array of shape {values.shape} has no pixels", "pass a picture")
-    return _three_channels(_bytes(_channels_last(values, first, where), where))
+    return _three_channels(_bytes(_channels_last(values, first, where), where, bits))
 
 
 def over_white(rgba: UInt8[np.ndarray, "H W 4"]) -> RGB:
@@ -54,9 +63,35 @@ def over_white(rgba: UInt8[np.ndarray, "H W 4"]) -> RGB:
     return ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
 
 
-def high_byte(values: np.ndarray) -> np.ndarray:
-    """16 bits to 8. Not rounded: this is what Pillow does to 16-bit colour, and grey must agree."""
-    return (values.astype(np.uint32) >> 8).astype(np.uint8)
+def bytes_from_integers(values: np.ndarray, where: str, bits: int | None = None) -> np.ndarray:
+    """16 bits, or the `bits` of them that are used, to 8. Not rounded: this is what Pillow does to
+    16-bit colour, and grey must agree."""
+    low, high = int(values.min()), int(values.max())
+    if bits is None and 0 < high < 2 ** FEWER_BITS[-1]:
+        _refuse_few_bits(high, where)
+    bits = bits or 16
+    if low < 0 or high >= 2**bits:
+        _refuse(where, f"pixels from {low} to {high} are no {bits} bits", "give the right bits=")
+    return (values.astype(np.uint32) >> (bits - 8)).astype(np.uint8)
+
+
+def check_wide_colour(rgb: RGB, where: str) -> None:
+    """Refuse the upper bytes of 16-bit colour that may have fewer bits: the lower are lost."""
+    high = int(rgb.max())
+    if high < 2 ** (FEWER_BITS[-1] - 8):
+        what = f"16-bit colour below {(high + 1) * 256} only: fewer bits in a wider type, or dark"
+        _refuse(where, what, f"store it in 8 bits; if it is dark: {_say_bits(16)}")
+
+
+def _refuse_few_bits(high: int, where: str) -> NoReturn:
+    bits = next(bits for bits in FEWER_BITS if high < 2**bits)
+    what = f"16-bit pixels up to {high} only: {bits} bits in a wider type, or nearly black"
+    remedy = f"{_say_bits(bits)} (16 if it is dark); or scale, and cast 8-bit pixels to uint8"
+    _refuse(where, what, remedy)
+
+
+def _say_bits(bits: int) -> str:
+    return f"give Limits(bits={bits}), or `detect --bits {bits}`"
 
 
 def bytes_from_floats(values: np.ndarray, where: str) -> np.ndarray:
@@ -94,7 +129,7 @@ def _channels_last(values: np.ndarray, first: bool, where: str) -> np.ndarray:
     return values
 
 
-def _bytes(values: np.ndarray, where: str) -> np.ndarray:
+def _bytes(values: np.ndarray, where: str, bits: int | None) -> np.ndarray:
     if values.dtype == np.uint8:
         return values
     if values.dtype == bool:
@@ -103,16 +138,9 @@ def _bytes(values: np.ndarray, where: str) -> np.ndarray:
         return bytes_from_floats(values, where)
     if values.dtype.kind not in "ui":
         _refuse(where, f"pixels of type {values.dtype}", "pass integers or floats")
-    return _bytes_from_integers(values, where)
-
-
-def _bytes_from_integers(values: np.ndarray, where: str) -> np.ndarray:
+    if bits is not None or values.dtype == np.uint16:
+        return bytes_from_integers(values, where, bits)
     low, high = int(values.min()), int(values.max())
-    if values.dtype == np.uint16:
-        if 0 < high <= 255:
-            what = f"16-bit pixels up to {high} only: nearly black, or 8 bits in a wider type"
-            _refuse(where, what, "cast 8-bit pixels to uint8")
-        return high_byte(values)
     if low < 0 or high > 255:
         what = f"{values.dtype} pixels from {low} to {high} are not [0, 255]"
         _refuse(where, what, "scale to uint8, or cast 16-bit pixels to uint16")

@@ -14,16 +14,19 @@ kilobytes can claim to be gigapixels.
 
 import os
 from dataclasses import dataclass
-from io import BytesIO
+from io import BufferedReader, BytesIO
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from rtdetr_lab.config import require
 from rtdetr_lab.errors import ImageError
 from rtdetr_lab.images.arrays import RGB, rgb_from_array
-from rtdetr_lab.images.modes import rgb_from_pil
+from rtdetr_lab.images.foreign import recognise
+from rtdetr_lab.images.frames import Frame
+from rtdetr_lab.images.modes import frame_of, rgb_from_pil
 
 FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000")
 """What we let Pillow recognise."""
@@ -33,29 +36,36 @@ SUFFIXES |= {".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".avif"}
 SUFFIXES |= {".jp2", ".j2k", ".jpx"}
 """How files of these formats are called; used to find pictures in a folder."""
 
-FOREIGN = {
-    b"%PDF": "a PDF",
-    b"%!PS": "PostScript",
-    b"<svg": "an SVG drawing",
-    b"<?xml": "XML, perhaps an SVG drawing",
-    b"<!DOCTYPE": "a web page, perhaps a failed download",
-    b"<html": "a web page, perhaps a failed download",
-    b"PK\x03\x04": "a zip archive",
-    b"\x1f\x8b": "gzip",
-    b"version https://git-lfs": "a Git LFS pointer, not the picture itself",
-}
-"""First bytes of what people hand over by mistake."""
-
 
 @dataclass(frozen=True)
 class Limits:
-    """The largest file and the largest picture that are read."""
+    """The largest file and the largest picture that are read; and how many `bits` of 16-bit pixels
+    are used, where their file does not say (`arrays.py`)."""
 
     max_bytes: int = 256 * 2**20
     max_pixels: int = 89_478_485  # also where Pillow starts to warn: 256 MiB of RGB
+    bits: int | None = None
+
+    def __post_init__(self) -> None:
+        fine = self.bits is None or 8 <= self.bits <= 16
+        require(fine, "bits", f"{self.bits} of 16", "give a number from 8 to 16")
 
 
 DEFAULT_LIMITS = Limits()
+
+
+@dataclass(frozen=True, eq=False)
+class Photo:
+    """One picture: its pixels upright, how it lies in its file, and where it came from."""
+
+    rgb: RGB
+    frame: Frame
+    source: str = ""
+
+    @property
+    def raster(self) -> RGB:
+        """The pixels in the order they are stored in."""
+        return self.frame.pixels_as_stored(self.rgb)
 
 
 def decode(source: object, limits: Limits = DEFAULT_LIMITS, where: str | None = None) -> RGB:
@@ -64,13 +74,35 @@ def decode(source: object, limits: Limits = DEFAULT_LIMITS, where: str | None = 
     A file object is read from where it stands and left open. Arrays are already in memory, so that
     the limits do not concern them.
     """
-    where = where or describe(source)
+    return read_photo(source, limits, where).rgb
+
+
+def read_photo(source: object, limits: Limits = DEFAULT_LIMITS, where: str | None = None) -> Photo:
+    """As `decode`, with what else is known of the picture."""
+    where, name = where or describe(source), _name_of(source)
     if isinstance(source, np.ndarray | Tensor):
-        return rgb_from_array(source, where)
+        rgb = rgb_from_array(source, where, limits.bits)
+        return Photo(rgb, Frame((rgb.shape[0], rgb.shape[1])), name)
     if isinstance(source, Image.Image):
-        return _rgb(source, limits, where)
-    with _open(_read(source, limits, where), where) as image:
-        return _rgb(image, limits, where)
+        return Photo(*_rgb(source, limits, where), name)
+    with _open(BytesIO(_read(source, limits, where)), where) as image:
+        return Photo(*_rgb(image, limits, where), name)
+
+
+def photo_or_error(index: int, source: object, limits: Limits) -> Photo | ImageError:
+    """One of many: the picture, or why it cannot be read. `index` names what has no name."""
+    where = _name_of(source) or f"pictures[{index}] ({describe(source)})"
+    try:
+        return read_photo(source, limits, where)
+    except ImageError as error:
+        return error
+
+
+def frame_in(path: Path) -> Frame:
+    """How the picture in a file lies there, by its header; raises `ImageError`."""
+    where = str(path)
+    with _opened_path(where, where) as file, _open(file, where) as image:
+        return frame_of(image)
 
 
 def describe(source: object) -> str:
@@ -85,11 +117,17 @@ def describe(source: object) -> str:
     return str(name) if name else type(source).__name__
 
 
+def _name_of(source: object) -> str:
+    named = isinstance(source, str | os.PathLike) or getattr(source, "filename", None)
+    return describe(source) if named else ""
+
+
 def _read(source: object, limits: Limits, where: str) -> bytes:
     if isinstance(source, bytes | bytearray | memoryview):
         data = bytes(source[: limits.max_bytes + 1])
     elif isinstance(source, str | os.PathLike):
-        data = _read_path(os.fsdecode(source), limits, where)
+        with _opened_path(os.fsdecode(source), where) as file:
+            data = file.read(limits.max_bytes + 1)
     elif callable(getattr(source, "read", None)):
         data = source.read(limits.max_bytes + 1)  # type: ignore[attr-defined]
     else:
@@ -105,7 +143,7 @@ def _read(source: object, limits: Limits, where: str) -> bytes:
     return data
 
 
-def _read_path(path: str, limits: Limits, where: str) -> bytes:
+def _opened_path(path: str, where: str) -> BufferedReader:
     if "://" in path:
         raise ImageError(where, "is a web address", "download it and give the file")
     if not os.path.exists(path):
@@ -113,8 +151,7 @@ def _read_path(path: str, limits: Limits, where: str) -> bytes:
     if not os.path.isfile(path):  # a folder, or a pipe that would keep us waiting for ever
         raise ImageError(where, "is not a file", "give files, or a folder to `rtdetr-lab detect`")
     try:
-        with open(path, "rb") as file:
-            return file.read(limits.max_bytes + 1)
+        return open(path, "rb")
     except OSError as error:
         reason = error.strerror or str(error)
         raise ImageError(where, f"cannot be read: {reason}", "check its permissions") from error
@@ -129,15 +166,16 @@ def _similar(path: Path) -> str:
     return f"the nearest names there: {', '.join(near)}" if near else "check the path"
 
 
-def _open(data: bytes, where: str) -> Image.Image:
+def _open(file: BufferedReader | BytesIO, where: str) -> Image.Image:
     Image.init()  # AVIF and JPEG 2000 are missing from some builds of Pillow
     formats = [name for name in FORMATS if name in Image.OPEN]
     try:
-        return Image.open(BytesIO(data), formats=formats)
+        return Image.open(file, formats=formats)
     except UnidentifiedImageError as error:
-        what = f"is {_guess(data)}"
-        remedy = f"convert it to one of {', '.join(FORMATS)}"
-        raise ImageError(where, what, remedy) from error
+        file.seek(0)
+        what, remedy = recognise(file.read(256), where)
+        remedy = remedy or f"convert it to one of {', '.join(FORMATS)}"
+        raise ImageError(where, f"is {what}", remedy) from error
     except Image.DecompressionBombError as error:
         remedy = "shrink it, or raise PIL.Image.MAX_IMAGE_PIXELS and Limits.max_pixels"
         raise ImageError(where, f"claims to be far too large ({error})", remedy) from error
@@ -145,17 +183,7 @@ def _open(data: bytes, where: str) -> Image.Image:
         raise ImageError(where, f"has a damaged header ({error})", "fetch it again") from error
 
 
-def _guess(data: bytes) -> str:
-    if data[4:8] == b"ftyp" and data[8:12] in (b"heic", b"heix", b"mif1", b"hevc", b"msf1"):
-        return "an HEIC photo"
-    start = data[:64].lstrip()
-    for magic, name in FOREIGN.items():
-        if start.lower().startswith(magic.lower()):
-            return name
-    return "no picture in a format we read, or its first bytes are damaged"
-
-
-def _rgb(image: Image.Image, limits: Limits, where: str) -> RGB:
+def _rgb(image: Image.Image, limits: Limits, where: str) -> tuple[RGB, Frame]:
     width, height = image.size
     if not (width and height):
         raise ImageError(where, f"has no pixels ({width} × {height})", "pass a picture")
@@ -163,7 +191,7 @@ def _rgb(image: Image.Image, limits: Limits, where: str) -> RGB:
         what = f"{width} × {height} is more than {limits.max_pixels:,} pixels"
         raise ImageError(where, what, "shrink it, or raise Limits.max_pixels")
     try:
-        return rgb_from_pil(image, where)
+        return rgb_from_pil(image, where, limits.bits)
     except ImageError:
         raise
     except Exception as error:  # truncated or corrupt data: Pillow raises a dozen types for it

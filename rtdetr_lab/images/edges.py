@@ -12,7 +12,8 @@ in either direction, every one in its upper left corner; `padding` is True where
 
 The arithmetic is the authors' down to what is rounded (the shorter side) and what is cut off (the
 longer one), so that pixels are those of transformers' `DetrImageProcessorPil` to the last bit: a
-picture one pixel narrower is another picture. Mean and spread are the model's business (`detr.py`).
+picture one pixel narrower is another picture. Mean and spread are the model's business
+(`detr/model.py`).
 """
 
 from collections.abc import Sequence
@@ -25,10 +26,8 @@ from torch import Tensor
 from rtdetr_lab.config import require
 from rtdetr_lab.images.arrays import RGB, RGBs
 from rtdetr_lab.images.preprocess import Preprocess
+from rtdetr_lab.notation import Edges as Edges
 from rtdetr_lab.notation import Size
-
-Edges = tuple[int, int]
-"""(shortest, longest) side in pixels."""
 
 PAPER_EDGES: Edges = (800, 1333)
 

@@ -15,41 +15,73 @@ import numpy as np
 from PIL import Image
 
 from rtdetr_lab.errors import ImageError
-from rtdetr_lab.images.arrays import RGB, bytes_from_floats, high_byte, over_white
+from rtdetr_lab.images.arrays import (
+    RGB,
+    bytes_from_floats,
+    bytes_from_integers,
+    check_wide_colour,
+    over_white,
+)
+from rtdetr_lab.images.frames import TURNS, Frame
 
-ORIENTATION = 0x0112
-UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""EXIF orientation → what a viewer does about it."""
+ORIENTATION, BITS_PER_SAMPLE, MAX_SAMPLE = 0x0112, 258, 281
+"""Tags of EXIF and TIFF."""
 
 
-def rgb_from_pil(image: Image.Image, where: str) -> RGB:
-    """First frame, upright, RGB. Raises `ImageError`, or whatever Pillow raises on broken data."""
+def rgb_from_pil(image: Image.Image, where: str, bits: int | None = None) -> tuple[RGB, Frame]:
+    """First frame, upright, RGB, and how it lies in its file. `bits` of 16 are significant, where
+    the file does not say. Raises `ImageError`, or whatever Pillow raises on broken data."""
     if image.getbands() and getattr(image, "n_frames", 1) > 1:
         image.seek(0)
-    image.load()  # before the EXIF: a TIFF turns itself while it loads, and then forgets the tag
-    method = UPRIGHT.get(_orientation(image))
-    rgb = _rgb(image, where)
-    return rgb if method is None else np.array(Image.fromarray(rgb).transpose(method))
+    turns_itself = image.format == "TIFF"  # while it loads, and then forgets its tag
+    before = frame_of(image) if turns_itself else None
+    bits, wide_colour = bits or _declared_bits(image), _is_wide_colour(image)
+    image.load()
+    rgb = _rgb(image, where, bits)
+    if wide_colour and bits != 16:
+        check_wide_colour(rgb, where)
+    frame = before or frame_of(image)
+    return (rgb if turns_itself else frame.pixels_upright(rgb)), frame
 
 
-def _orientation(image: Image.Image) -> int:
+def frame_of(image: Image.Image) -> Frame:
+    """How a picture that Pillow has opened lies in its file."""
     try:
-        return int(image.getexif().get(ORIENTATION, 1))
+        orientation = int(image.getexif().get(ORIENTATION, 1))
     except Exception:  # broken EXIF is common and no reason not to show the picture
-        return 1
+        orientation = 1
+    orientation = orientation if orientation in TURNS else 1
+    width, height = image.size
+    # Pillow gives the size of a lying TIFF as a viewer shows it.
+    lying = image.format == "TIFF" and TURNS[orientation][0]
+    return Frame((width, height) if lying else (height, width), orientation)
 
 
-def _rgb(image: Image.Image, where: str) -> RGB:
+def _declared_bits(image: Image.Image) -> int | None:
+    """How many bits of wide grey are significant, if the file says so itself.
+
+    TIFF may pack 12 bits, or name a whole number of bits as its largest sample; another number
+    there is what happens to be the largest of this picture. PNG's sBIT tells precision, not white.
+    """
+    if any(tile[0].startswith("ppm") for tile in getattr(image, "tile", ())):
+        return 16  # PGM names its white, and Pillow has stretched to it
+    tags = getattr(image, "tag_v2", {})
+    packed, top = tags.get(BITS_PER_SAMPLE, (16,))[0], tags.get(MAX_SAMPLE, 0)
+    top = top[0] if isinstance(top, tuple) else int(top)
+    if 8 < packed < 16:
+        return int(packed)
+    return top.bit_length() if 255 <= top <= 65535 and top & (top + 1) == 0 else None
+
+
+def _is_wide_colour(image: Image.Image) -> bool:
+    """Has the file 16 bits a channel, of which Pillow keeps the upper eight?"""
+    tiles = getattr(image, "tile", ())
+    return not image.mode.startswith("I") and any(";16" in str(tile[3]) for tile in tiles)
+
+
+def _rgb(image: Image.Image, where: str, bits: int | None) -> RGB:
     if image.mode.startswith("I"):
-        return _grey(_bytes_from_integers(np.asarray(image), image.mode, where))
+        return _grey(_bytes_from_integers(np.asarray(image), image.mode, where, bits))
     if image.mode == "F":
         return _grey(bytes_from_floats(np.asarray(image), where))
     if image.mode in ("CMYK", "LAB"):
@@ -65,12 +97,12 @@ def _grey(values: np.ndarray) -> RGB:
     return np.repeat(values[..., None], 3, axis=-1)
 
 
-def _bytes_from_integers(values: np.ndarray, mode: str, where: str) -> np.ndarray:
+def _bytes_from_integers(values: np.ndarray, mode: str, where: str, bits: int | None) -> np.ndarray:
     # Mode "I" has 32 bits, but what Pillow puts there from PNG and PGM files are 16.
     if mode == "I" and (values.min() < 0 or values.max() > 65535):
         what = f"32-bit grey from {values.min()} to {values.max()} has no agreed white"
         raise ImageError(where, what, "scale it to 8 or 16 bits")
-    return high_byte(values)
+    return bytes_from_integers(values, where, bits)
 
 
 def _through_profile(image: Image.Image) -> Image.Image:

@@ -37,8 +37,7 @@ from torch import Tensor
 
 from rtdetr_lab.errors import ImageError
 from rtdetr_lab.images.masks import part_of_picture, resized
-from rtdetr_lab.images.postprocess import at_least_single
-from rtdetr_lab.images.softmax import check_sizes
+from rtdetr_lab.images.postprocess import at_least_single, check_sizes
 from rtdetr_lab.notation import Size
 from rtdetr_lab.structures import Prediction
 
@@ -190,7 +189,7 @@ def instance(
 def _masks(prediction: Prediction, sizes: Sequence[Size]) -> Float[Tensor, "B Q h w"]:
     check_sizes(sizes, prediction)
     if prediction.masks is None:
-        remedy = "use a model that draws (rtdetr_lab.segmentation)"
+        remedy = "use a model that draws (rtdetr_lab.detr.segmentation)"
         raise ImageError("prediction.masks", "there are none", remedy)
     return at_least_single(prediction.masks)
 

@@ -1,30 +1,64 @@
 r"""# Postprocess: from Q queries to boxes in pixels
 
-No suppression, no anchors to decode. A sigmoid, one top-k over *all* pairs of query and class, and
-a multiplication by the picture's size:
+No suppression, no anchors to decode. The model ranks its answers (`model.by_sigmoid`,
+`model.by_softmax`), boxes are multiplied by the picture's size, and what scores too little is cut.
+Ranking never waits for the device: the whole table can travel once and be cut on arrival, which is
+what an engine does. Per picture Q rows, best first, of
 
-$$ s_{q,c} = \sigma(\ell_{q,c}), \qquad (q, c)_1, \dots, (q, c)_Q = \operatorname{top\text{-}Q} s,
-   \qquad q = \lfloor i / C \rfloor, \quad c = i \bmod C $$
+| column | 0–3 | 4 | 5 | 6 |
+|---|---|---|---|---|
+| | corners in pixels | score | label | query |
 
-Two things follow that surprise people. One query may appear twice, with two labels, when it is
-unsure which of them it sees; and another may not appear at all. And because the sigmoids are
-independent, scores of a query do not sum to one.
+**Fractions of what?** Pictures of a batch may share a canvas. A box is a fraction of its *picture*
+or of the *canvas*, and nothing in a checkpoint says which:
+
+| `fractions`      | trained by                                            |
+|------------------|-------------------------------------------------------|
+| `of_the_picture` | the authors, so all published weights                 |
+| `of_the_canvas`  | whoever fine-tuned with transformers' image processor |
+
+transformers itself reads all boxes as `of_the_picture`. Where nothing is padded both are the same.
 
 `suppress` is here for those who want at most one box per place whatever its label; it is not part
 of the model, and nothing calls it unless asked.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from rtdetr_lab.boxes import iou, scale_boxes, xyxy_from_cxcywh
+from rtdetr_lab.boxes import iou, xyxy_from_cxcywh
 from rtdetr_lab.errors import ImageError
+from rtdetr_lab.images.masks import masks_of
+from rtdetr_lab.model import Rank, by_sigmoid
 from rtdetr_lab.notation import Size
 from rtdetr_lab.structures import Prediction
+
+Fractions = Callable[[Tensor, Tensor], Tensor]
+
+
+def of_the_picture(
+    boxes: Float[Tensor, "B Q 4"], filled: Float[Tensor, "B 2"]
+) -> Float[Tensor, "B Q 4"]:
+    """Boxes as they are."""
+    return boxes
+
+
+def of_the_canvas(
+    boxes: Float[Tensor, "B Q 4"], filled: Float[Tensor, "B 2"]
+) -> Float[Tensor, "B Q 4"]:
+    """Boxes enlarged by how much the canvas is larger than the picture."""
+    height, width = filled.unbind(1)
+    return boxes / torch.stack([width, height, width, height], dim=1).unsqueeze(1)
+
+
+def filled_part(padding: Bool[Tensor, "B H W"]) -> Float[Tensor, "B 2"]:
+    """How much of the canvas a picture fills, in (height, width)."""
+    pictures = (~padding).double()
+    return torch.stack([pictures[:, :, 0].mean(1), pictures[:, 0].mean(1)], dim=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,30 +88,90 @@ class Found:
         return [(name, value) for name, value in values if value is not None]
 
 
+def ranked_table(
+    rank: Rank,
+    logits: Float[Tensor, "B Q _"],
+    boxes: Float[Tensor, "B Q 4"],
+    sizes: Float[Tensor, "B 2"],
+) -> Float[Tensor, "B Q 7"]:
+    """The table above, where the tensors are; `sizes` are (height, width) in pixels."""
+    scores, labels, queries = rank(at_least_single(logits))
+    corners = rows_at(xyxy_from_cxcywh(at_least_single(boxes)), queries)
+    pixels = corners * sizes.to(corners).flip(1).repeat(1, 2).unsqueeze(1)
+    columns = [scores, labels.to(scores.dtype), queries.to(scores.dtype)]
+    return torch.cat([pixels, torch.stack(columns, dim=-1)], dim=-1)
+
+
+def found_in(table: Float[Tensor, "B Q 7"], threshold: float) -> list["Found"]:
+    """Per picture the rows that score strictly above `threshold`.
+
+    Raises `ImageError` when one is not finite: NaN would look like an empty picture.
+    """
+    found = []
+    for number, rows in enumerate(table):
+        check_finite(number, rows)
+        kept = rows[rows[:, 4] > threshold]
+        found.append(Found(kept[:, :4], kept[:, 4], kept[:, 5].long(), kept[:, 6].long()))
+    return found
+
+
 def postprocess(
-    prediction: Prediction, sizes: Sequence[Size], threshold: float = 0.5
+    prediction: Prediction,
+    sizes: Sequence[Size],
+    threshold: float = 0.5,
+    *,
+    rank: Rank = by_sigmoid,
+    padding: Bool[Tensor, "B H W"] | None = None,
+    fractions: Fractions = of_the_picture,
+    with_masks: bool = False,
 ) -> list[Found]:
     """Per picture, what scores strictly above `threshold`; `sizes` are (height, width) in pixels.
 
-    Boxes may reach a little over the edge, as predicted; they are in single precision at least.
-    Raises `ImageError` when a score is not finite: NaN would look like an empty picture.
+    `rank` is the model's; `padding` is what the model was given. Boxes may reach a little over the
+    edge, as predicted; they are in single precision at least. `with_masks` enlarges the masks of
+    what is found, if the model draws any. Raises `ImageError` for what is not finite.
     """
-    logits, boxes = at_least_single(prediction.logits), at_least_single(prediction.boxes)
-    if len(sizes) != len(logits):
-        what = f"{len(sizes)} sizes for {len(logits)} pictures"
+    check_sizes(sizes, prediction)
+    boxes = at_least_single(prediction.boxes)
+    if padding is not None:
+        boxes = fractions(boxes, filled_part(padding).to(boxes))
+    table = ranked_table(rank, prediction.logits, boxes, sizes_beside(boxes, sizes))
+    found = found_in(table, threshold)
+    if not with_masks or prediction.masks is None:
+        return found
+    drawn = []
+    for number, (one, size) in enumerate(zip(found, sizes, strict=True)):
+        logits = at_least_single(prediction.masks[number, one.queries])
+        check_finite(number, logits)
+        hidden = None if padding is None else padding[number]
+        drawn.append(replace(one, masks=masks_of(logits, size, hidden)))
+    return drawn
+
+
+def check_sizes(sizes: Sequence[Size], prediction: Prediction) -> None:
+    """Raise `ImageError` unless every picture has a size."""
+    if len(sizes) != len(prediction.logits):
+        what = f"{len(sizes)} sizes for {len(prediction.logits)} pictures"
         raise ImageError("sizes", what, "give one (height, width) per picture of the batch")
-    scores, index = logits.sigmoid().flatten(1).topk(logits.shape[1], dim=1)
-    queries, labels = index // logits.shape[2], index % logits.shape[2]
-    boxes_xyxy = xyxy_from_cxcywh(boxes).take_along_dim(queries.unsqueeze(-1), dim=1)
-    found = []
-    for b, size in enumerate(sizes):
-        if not (scores[b].isfinite().all() and boxes_xyxy[b].isfinite().all()):
-            what = "the model's answer holds NaN or infinity"
-            remedy = "check the weights (`rtdetr-lab verify`), or leave half precision"
-            raise ImageError(f"pictures[{b}]", what, remedy)
-        all_of_them = Found(scale_boxes(boxes_xyxy[b], size), scores[b], labels[b], queries[b])
-        found.append(all_of_them.at(scores[b] > threshold))
-    return found
+
+
+def check_finite(number: int, values: Tensor) -> None:
+    """Raise `ImageError` if the answer for picture `number` is not finite."""
+    if not bool(values.isfinite().all()):
+        what = "the model's answer holds NaN or infinity"
+        remedy = "check the weights (`rtdetr-lab verify`), or leave half precision"
+        raise ImageError(f"pictures[{number}]", what, remedy)
+
+
+def sizes_beside(like: Tensor, sizes: Sequence[Size]) -> Float[Tensor, "B 2"]:
+    """(height, width) of every picture, beside `like`."""
+    return torch.tensor(sizes, dtype=at_least_single(like[:1]).dtype).to(like.device)
+
+
+def rows_at(table: Float[Tensor, "B N D"], index: Int[Tensor, "B Q"]) -> Float[Tensor, "B Q D"]:
+    """Some rows of every picture's table. (`take_along_dim` would do, but an export with a dynamic
+    batch cannot see through it.)"""
+    return table.gather(1, index.unsqueeze(-1).expand(-1, -1, table.shape[2]))
 
 
 def at_least_single(values: Tensor) -> Tensor:

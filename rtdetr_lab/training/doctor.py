@@ -23,9 +23,9 @@ from typing import Any
 import torch
 
 from rtdetr_lab.data.batch import Sample, as_float
-from rtdetr_lab.detr import DETR
-from rtdetr_lab.evaluation.answers import answers
+from rtdetr_lab.detr.model import DETR
 from rtdetr_lab.evaluation.coco import Metrics
+from rtdetr_lab.images.predict import predict
 from rtdetr_lab.training.callbacks import Callback
 from rtdetr_lab.training.metrics import Record
 from rtdetr_lab.training.symptoms import SIDE, Case, Finding, examine_answers
@@ -100,7 +100,7 @@ def case_of(
     model.eval()
     with torch.inference_mode():
         images = [as_float(sample.image) for sample in samples]
-        found = answers(model, images, [(SIDE, SIDE)] * len(images), -1.0, to=device)
+        found = predict(model, images, [(SIDE, SIDE)] * len(images), to=device)
     for module, training in zip(model.modules(), modes, strict=True):
         module.training = training
     return Case.of([sample.truth for sample in samples], found, names)

@@ -6,8 +6,10 @@ r"""# Fine-tuning: a model that knows something, and data with other classes
 
 **Heads.** Whether a head may stay is a question of names, not of numbers: three cells are not the
 three animals it was trained for. If the data has exactly the model's classes, in its order, every
-head stays; otherwise all of them (`checkpoints/strict.py`) begin anew, the embedding of noised
-labels included, and `prepare` says which. Everything else, boxes too, is kept.
+head stays. So it does where nobody named the model's classes, as in the authors' own files, and the
+data has as many: `prepare` says that it took them for the same. Otherwise all heads
+(`checkpoints/strict.py`) begin anew, the embedding of noised labels included, and `prepare` says
+which. Everything else, boxes too, is kept.
 
 **Frozen** modules get no gradient and no place in the optimizer, and their batch norms keep their
 statistics: a norm in training mode learns from every batch, whatever the optimizer does
@@ -15,7 +17,7 @@ statistics: a norm in training mode learns from every batch, whatever the optimi
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -25,6 +27,7 @@ from torch import nn
 from rtdetr_lab.checkpoints.strict import is_class_head
 from rtdetr_lab.config import replace_at
 from rtdetr_lab.errors import ConfigError, TrainingError
+from rtdetr_lab.model import declared
 
 Shape = tuple[int, ...]
 
@@ -62,6 +65,9 @@ class Prepared:
         return [*self._about_heads(), self._about_parameters()]
 
     def _about_heads(self) -> list[str]:
+        if not self.new_heads and not self.known:
+            count = f"nobody named the model's {len(self.names)} classes, and the data has as many"
+            return [f"class heads kept: {count}; they are now called {_few(self.names)}"]
         if not self.new_heads:
             return [f"class heads kept: the data has the model's classes ({_few(self.names)})"]
         line = f"new class heads for {_few(self.names)}; the model knew {_few(self.known)}"
@@ -82,10 +88,10 @@ def prepare(
     The model given is used up: its tensors are those of the one that comes back. New heads follow
     from `seed`. Raises `ConfigError` for a module the model does not have.
     """
-    metadata: Any = getattr(model, "metadata", None)
-    known = tuple(metadata.names) if metadata else ()
+    says = declared(model)
+    known, size = says.metadata.names, says.num_classes
     new_heads: tuple[NewHead, ...] = ()
-    if known != tuple(names):
+    if known != tuple(names) and (known or size != len(names)):
         model, new_heads = rehead(model, len(names), seed)
     for name in freeze:
         freeze_module(model, name)
@@ -113,6 +119,7 @@ def rehead(
         if is_class_head(name)
     )
     fresh.load_state_dict({n: new[n] if is_class_head(n) else old[n] for n in old})
+    fresh.metadata = replace(declared(model).metadata, names=(), category_ids=(), sha256=None)
     return fresh, heads
 
 
@@ -130,9 +137,8 @@ def freeze_module(model: nn.Module, name: str) -> None:
 
 def check_classes(model: nn.Module, names: Sequence[str]) -> None:
     """Raises `TrainingError` for a model with another number of classes than the data has."""
-    cfg: Any = getattr(model, "cfg", None)
-    has: int | None = getattr(cfg, "num_classes", None)
-    if has is not None and has != len(names):
+    has = declared(model).num_classes
+    if has != len(names):
         what = f"has {has} classes, the data has {len(names)}: {_few(names)}"
         remedy = "use training.finetune.prepare(model, data.names), or build it for as many"
         raise TrainingError("model", what, remedy)

@@ -20,7 +20,7 @@ from typing import Any
 
 from torch import Tensor
 
-from rtdetr_lab.config import to_dict
+from rtdetr_lab.config_json import to_dict
 from rtdetr_lab.data.batch import Dataset
 from rtdetr_lab.errors import TrainingError
 from rtdetr_lab.training import state as keep
@@ -28,13 +28,14 @@ from rtdetr_lab.training.environment import environment
 from rtdetr_lab.training.fingerprint import Fingerprint, check_same_data, fingerprint
 from rtdetr_lab.training.recipe import MAY_CHANGE
 from rtdetr_lab.training.trainer import Trainer
+from rtdetr_lab.writing import remove_left_overs, write_text
 
 
 def saved_state(folder: Path | None) -> dict[str, Any] | None:
     """The state to go on from, or None; damage is said on stderr."""
     if folder is None:
         return None
-    keep.remove_left_overs(folder)
+    remove_left_overs(folder)
     state, damaged = keep.load_last(folder)
     for error in damaged:
         print(f"{error} Going on from the save before it.", file=sys.stderr)
@@ -58,7 +59,7 @@ def enter(
     path = folder / "run.json"
     sessions = _sessions(path) if saved else []
     tree = description(trainer, known) | {"sessions": [*sessions, session(trainer, step)]}
-    keep.write_file(path, json.dumps(tree, indent=2).encode())
+    write_text(path, json.dumps(tree, indent=2), TrainingError)
     return known
 
 

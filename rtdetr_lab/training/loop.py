@@ -6,6 +6,9 @@ The same call continues what it finds in the folder, whether it was stopped by C
 `stop_after="50m"`, or by a power cut. On the CPU the result is bit for bit that of a run that was
 never stopped: what a step does follows from the state (`state.py`) and its number (`stream.py`).
 
+Pictures are resized to the size the model is made for (`model.metadata`), unless the recipe's
+augmentation does it. A model that has no size yet learns at that of the pictures, and remembers it.
+
 `train` prepares, `Session.learn` (`session.py`) is the loop, `Trainer.learn` is one step. Between
 two of them may come a line of the record, a validation and a save. Whatever else happens in a run
 is a callback: progress bar, early stopping, curves, TensorBoard, the doctor (`callbacks.py`).
@@ -23,6 +26,8 @@ from torch import nn
 from rtdetr_lab.checkpoints.backbone import load_backbone
 from rtdetr_lab.config import build
 from rtdetr_lab.data.batch import Dataset
+from rtdetr_lab.data.canvas import fitted
+from rtdetr_lab.model import DetectionModel, declared
 from rtdetr_lab.training import state as keep
 from rtdetr_lab.training.callbacks import Bar, Callback, Curves, EarlyStopping, restored
 from rtdetr_lab.training.distributed import joined, own_device
@@ -68,47 +73,52 @@ def train(
     """Train what `cfg` describes, or a model that is already built, on `data`.
 
     `out` is the run folder; without one nothing is kept. `validate` maps the averaged model to
-    scores, of which `AP` decides what is best. `backbone_weights` (hub id or file) fill a new
-    model's backbone. `stop_after` pauses after so many steps or a time ("50m"); `callbacks` may end
-    the run. Raises `TrainingError` if the folder holds another run or is in use.
+    scores; the best `AP` is kept. `backbone_weights` (hub id or file) fill a new model's backbone.
+    `stop_after` pauses after so many steps or a time ("50m"); `callbacks` may end the run. Raises
+    `TrainingError` if the folder holds another run or is in use.
     """
     folder, where = Path(out) if out else None, own_device(device)
     with ExitStack() as held:
         world = held.enter_context(joined(where, config.batch_size))
-        if folder and world.writes:
-            held.enter_context(keep.lock(folder))
+        kept = folder if world.writes else None
+        if kept:
+            held.enter_context(keep.lock(kept))
         stop = held.enter_context(Stop(stop_after))
         saved = saved_state(folder)
         keep.seed_everything(config.seed)
-        trainer = Trainer(_begun(cfg, data, backbone_weights, saved), config, where)
-        known = enter(folder, trainer, data, saved) if folder and world.writes else {}
+        model, data = _fit(cfg, data, config, None if saved else backbone_weights)
+        trainer = Trainer(model, config, where)
+        known = enter(kept, trainer, data, saved) if kept else {}
         if saved:
             trainer.restore(saved)
         world.check_step(trainer.step, where)
         if not world.writes:
-            folder, validate, progress, callbacks = None, None, False, ()
+            validate, progress, callbacks = None, False, ()
             keep.seed_everything(config.seed + trainer.step + world.rank * 1_000_003)
-        history = History(folder and folder / "metrics.jsonl", trainer.step)
-        watching = restored([*_watching(config, folder, history, progress), *callbacks], saved)
-        session = Session(trainer, data, folder, history, validate, stop, watching, known, world)
-        return _learnt(session)
+        history = History(kept and kept / "metrics.jsonl", trainer.step)
+        told = restored([*_own_callbacks(config, kept, history, progress), *callbacks], saved)
+        session = Session(trainer, data, kept, history, validate, stop, told, known, world)
+        session.learn()
+        return _finish(session)
 
 
-def _learnt(session: Session) -> Run:
-    session.learn()
-    trainer, folder, reason = session.trainer, session.folder, session.reason
-    average: Any = trainer.ema.model
-    average.metadata = metadata_of(session.data, trainer.config.augment)
-    if folder:
-        publish(folder, average, average.metadata)
-    finished = trainer.step >= trainer.config.num_steps or bool(reason)
-    return Run(average, session.history.records, trainer.step, finished, folder, reason)
+def _fit(
+    cfg: Any, data: Dataset, config: TrainConfig, backbone_weights: str | Path | None
+) -> tuple[DetectionModel, Dataset]:
+    """The model, which knows its classes and size, and the data in that size."""
+    model = declared(cfg if isinstance(cfg, nn.Module) else build(cfg))
+    check_classes(model, data.names)
+    if backbone_weights is not None:
+        load_backbone(model, backbone_weights)
+    data = data if config.augment else fitted(data, model.metadata)
+    model.metadata = metadata_of(data, config.augment, model.metadata)
+    return model, data
 
 
-def _watching(
+def _own_callbacks(
     config: TrainConfig, folder: Path | None, history: History, progress: bool
 ) -> Iterator[Callback]:
-    """The callbacks that come with a recipe and a folder."""
+    """Those that come with a recipe and a folder."""
     if progress:
         yield Bar()
     if config.patience:
@@ -117,11 +127,11 @@ def _watching(
         yield Curves(folder / "curves.png", lambda: history.records)
 
 
-def _begun(
-    cfg: Any, data: Dataset, backbone_weights: str | Path | None, saved: dict[str, Any] | None
-) -> nn.Module:
-    model = cfg if isinstance(cfg, nn.Module) else build(cfg)
-    check_classes(model, data.names)
-    if backbone_weights is None or saved:
-        return model
-    return load_backbone(model, backbone_weights)
+def _finish(session: Session) -> Run:
+    """Publish the averaged model; returns what `train` does."""
+    trainer, average = session.trainer, session.trainer.ema.model
+    if session.folder:
+        publish(session.folder, average)
+    finished = trainer.step >= trainer.config.num_steps or bool(session.reason)
+    records = session.history.records
+    return Run(average, records, trainer.step, finished, session.folder, session.reason)

@@ -19,7 +19,8 @@ from typing import Any
 
 from torch import Tensor
 
-from rtdetr_lab.training.state import write_file
+from rtdetr_lab.errors import TrainingError
+from rtdetr_lab.writing import write_bytes, write_text
 
 Record = dict[str, Any]
 NOT_TERMS = {"step", "pictures", "seconds", "loss", "grad_norm", "lr", "pictures_per_s"}
@@ -52,7 +53,7 @@ class History:
         self.records = [r for r in _parsed(lines) if r["step"] <= up_to_step]
         if path:
             text = "".join(json.dumps(r) + "\n" for r in self.records)
-            write_file(path, text.encode())
+            write_text(path, text, TrainingError)
 
     @property
     def seconds(self) -> float:
@@ -94,7 +95,7 @@ def draw_curves(records: list[Record], path: Path) -> None:
     _draw_score(score, records, training)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
-    write_file(path, buffer.getvalue())
+    write_bytes(path, buffer.getvalue(), error=TrainingError)
 
 
 def _draw_score(axes: Any, records: list[Record], training: list[Record]) -> None:

@@ -10,30 +10,31 @@ from pathlib import Path
 
 from torch import nn
 
-from rtdetr_lab.checkpoints.metadata import Metadata
 from rtdetr_lab.checkpoints.save import save_pretrained
 from rtdetr_lab.data.augment import Augmentation
 from rtdetr_lab.data.augment_detr import AspectAugmentation
 from rtdetr_lab.data.batch import Dataset
 from rtdetr_lab.data.canvas import edges_of
+from rtdetr_lab.model import Metadata
 from rtdetr_lab.training.state import load_best
 
 
 def metadata_of(
-    data: Dataset, augment: Augmentation | AspectAugmentation | None = None
+    data: Dataset, augment: Augmentation | AspectAugmentation | None, known: Metadata
 ) -> Metadata:
-    """What a model that was trained on `data`, resized by `augment` if there is one, must remember
-    of it."""
+    """What a model that is trained on `data` must remember of it: the classes, and the size that
+    `augment` gives pictures, or the model is `known` to have, or the pictures come in."""
+    size, edges = known.image_size, known.edges
     if augment is not None:
         size, edges = augment.size, augment.edges
-    else:
+    elif size is None and edges is None:
         height, width = data[0].image.shape[-2:]
         edges = edges_of(data)
         size = (height, width) if edges is None else (edges[0], edges[0])
     return Metadata(tuple(data.names), tuple(data.category_ids), size, edges=edges)
 
 
-def publish(folder: Path, model: nn.Module, metadata: Metadata) -> None:
+def publish(folder: Path, model: nn.Module) -> None:
     """Write `folder / "model"`: the best weights of the run, else those of `model`. A damaged best
     is named on stderr."""
     best, damaged = load_best(folder)
@@ -42,4 +43,4 @@ def publish(folder: Path, model: nn.Module, metadata: Metadata) -> None:
     if best:
         model = copy.deepcopy(model)
         model.load_state_dict(best["ema"])
-    save_pretrained(model, folder / "model", metadata=metadata)
+    save_pretrained(model, folder / "model")

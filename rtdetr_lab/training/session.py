@@ -14,14 +14,13 @@ from torch import nn
 
 from rtdetr_lab.data.batch import Dataset, collate
 from rtdetr_lab.data.canvas import collate_on_canvas
-from rtdetr_lab.evaluation.answers import keeps_aspect
 from rtdetr_lab.training import state as keep
 from rtdetr_lab.training.callbacks import Callback, states
 from rtdetr_lab.training.distributed import World
-from rtdetr_lab.training.memory import said_when_full
+from rtdetr_lab.training.memory import explain_full_memory
 from rtdetr_lab.training.metrics import History
 from rtdetr_lab.training.stop import Stop
-from rtdetr_lab.training.stream import batches
+from rtdetr_lab.training.stream import Steps
 from rtdetr_lab.training.trainer import Trainer
 
 Validate = Callable[[nn.Module], Mapping[str, float]]
@@ -52,13 +51,20 @@ class Session:
         if self.folder and first == 0:
             # An unwritable or full disk shows now and not after the first hour.
             keep.save_last(self.folder, self._state())
-        last, workers = config.num_steps, config.num_workers
-        order = (config.batch_size, config.seed, first, last)
-        collated = collate_on_canvas if keeps_aspect(trainer.model) else collate
-        stream = batches(self.data, *order, workers, config.augment, collated, self.world)
+        steps = Steps(
+            self.data,
+            config.batch_size,
+            config.seed,
+            config.num_steps,
+            augment=config.augment,
+            collate=collate_on_canvas if trainer.model.takes_padding else collate,
+            world=self.world,
+        )
+        on_gpu = trainer.device.type == "cuda"
+        batches = steps.batches(first, config.num_workers, pin_memory=on_gpu)
         self._tell(lambda c: c.begins(trainer))
-        for batch in () if self.reason else stream:
-            trainer.learn(*batch)
+        for batch in () if self.reason else batches:
+            trainer.learn(batch)
             self._tell(lambda c: c.stepped(trainer))
             self._look()
             told = bool(self.reason) or self.stop(trainer.step - first)
@@ -101,7 +107,7 @@ class Session:
         """Score the averaged model, without touching the random numbers of the run."""
         rng = keep.rng_state()
         trainer = self.trainer
-        with said_when_full(trainer.step, self.config, trainer.shape, trainer.device):
+        with explain_full_memory(trainer.step, self.config, trainer.shape, trainer.device):
             scores = validate(trainer.ema.model)
         self.trainer.ema.model.eval()
         keep.set_rng_state(rng)

@@ -25,12 +25,13 @@ from torch import nn
 from rtdetr_lab.checkpoints.metadata import Metadata
 from rtdetr_lab.checkpoints.save import save_pretrained
 from rtdetr_lab.checkpoints.source import ASSETS
-from rtdetr_lab.config import from_json
+from rtdetr_lab.config_json import from_json
 from rtdetr_lab.data.shapes import DEFAULT, SHAPE_NAMES, VAL, ShapesDataset
 from rtdetr_lab.errors import TrainingError
 from rtdetr_lab.evaluation.evaluate import evaluate
 from rtdetr_lab.training.metrics import Record
 from rtdetr_lab.training.state import load_last
+from rtdetr_lab.writing import write_text
 
 LICENCE = "Apache-2.0"
 NUM_VALIDATION = 500
@@ -62,7 +63,7 @@ def ship(run: str | Path, size: int = 256, assets: Path = ASSETS, name: str = "n
     digest = hashlib.sha256((assets / f"{name}.safetensors").read_bytes()).hexdigest()
     record = _record(run, state, size) | {"metrics": dict(scores), "sha256": digest}
     target = assets / f"{name}.json"
-    target.write_text(json.dumps(record, indent=2) + "\n", encoding="utf8")
+    write_text(target, json.dumps(record, indent=2) + "\n", TrainingError)
     return target
 
 

@@ -1,14 +1,9 @@
 r"""# State: what a run must remember to go on as if it had never stopped
 
-A checkpoint is one line of text and a `torch.save` of plain tensors, numbers and containers:
-
-    rtdetr_lab run 1 <sha256 of all that follows>\n<torch.save …>
-
-It is written to a temporary file in the same folder, forced to the disk, and renamed, so that a
-name never points at half a file, and a disk that is full leaves everything as it was. The one
-before stays as `previous.pt`: if a disk damages the last, the run goes back one save and says so; a
-damaged `best.pt` is named, set aside, and found again by the next validation. Reading checks the
-sum first and then uses `weights_only=True`: nothing in a file can make us run it.
+A checkpoint appears as a whole or not at all (`writing.py`) and carries its sum
+(`checkpoints/run_state.py`). The one before stays as `previous.pt`: if a disk damages the last, the
+run goes back one save and says so; a damaged `best.pt` is named, set aside, and found again by the
+next validation.
 
 | in a run folder              | what it is                                               |
 |------------------------------|----------------------------------------------------------|
@@ -23,22 +18,19 @@ sum first and then uses `weights_only=True`: nothing in a file can make us run i
 """
 
 import fcntl
-import hashlib
-import io
 import os
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from rtdetr_lab.errors import TrainingError
-
-MAGIC = b"rtdetr_lab run 1 "
-HEADER = len(MAGIC) + 64 + 1
+from rtdetr_lab.checkpoints.run_state import packed, read_state
+from rtdetr_lab.errors import CheckpointError, TrainingError
+from rtdetr_lab.writing import write_bytes
 
 
 def rng_state() -> dict[str, Any]:
@@ -77,67 +69,17 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def write_file(path: Path, *content: bytes | memoryview, keep_old_as: Path | None = None) -> None:
-    """Replace `path` as a whole or not at all; what was there may be kept under another name."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            for part in content:
-                file.write(part)
-            file.flush()
-            os.fsync(file.fileno())
-        if keep_old_as and path.exists():
-            os.replace(path, keep_old_as)  # killed here, a run resumes from what was kept
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        with suppress(OSError):  # the disk may have been taken away
-            temporary.unlink(missing_ok=True)
-        size = sum(memoryview(part).nbytes for part in content) / 1e6
-        what = f"cannot be written ({size:.1f} MB): {error.strerror}"
-        remedy = "make room, or give a folder that can be written"
-        raise TrainingError(str(path), what, remedy) from error
-
-
-def remove_left_overs(folder: Path) -> None:
-    """Delete half-written files of a process that was killed. Call it while holding the lock."""
-    for path in folder.glob(".*.tmp"):
-        path.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def save_state(path: Path, state: dict[str, Any], keep_old_as: Path | None = None) -> None:
     """Write a checkpoint."""
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    payload = buffer.getbuffer()  # a view: a second copy of a large model would hurt
-    digest = hashlib.sha256(payload).hexdigest().encode()
-    write_file(path, MAGIC + digest + b"\n", payload, keep_old_as=keep_old_as)
+    write_bytes(path, *packed(state), error=TrainingError, keep_old_as=keep_old_as)
 
 
 def load_state(path: Path) -> dict[str, Any]:
     """Read a checkpoint onto the CPU. `TrainingError` if it is not exactly what was saved."""
-    remedy = "continue from another save, or start anew in another folder"
     try:
-        content = Path(path).read_bytes()
-    except OSError as error:
-        raise TrainingError(str(path), f"cannot be read: {error.strerror}", remedy) from error
-    if not content.startswith(MAGIC) or len(content) < HEADER:
-        raise TrainingError(str(path), "is not a checkpoint of a training run", remedy)
-    payload = content[HEADER:]
-    if hashlib.sha256(payload).hexdigest().encode() != content[len(MAGIC) : HEADER - 1]:
-        raise TrainingError(str(path), "is damaged: its sha256 does not fit its content", remedy)
-    try:
-        return torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever the unpickler stumbles over: it is not ours
-        raise TrainingError(str(path), "holds more than tensors and numbers", remedy) from error
+        return read_state(Path(path))
+    except CheckpointError as error:
+        raise TrainingError(error.where, error.what, error.remedy) from error
 
 
 def save_last(folder: Path, state: dict[str, Any]) -> None:

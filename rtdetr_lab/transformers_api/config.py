@@ -193,6 +193,7 @@ class RTDetrV2Config(RTDetrConfig):
     decoder_method: str = "default"
 
     model_type: ClassVar[str] = "rt_detr_v2"
+    special_cases: ClassVar[tuple[str, ...]] = ("rt_detr",)
 
     def check(self) -> None:
         """As v1, and the two numbers of levels must agree."""

@@ -1,6 +1,7 @@
 r"""# DetrModel, DetrForObjectDetection and DetrForSegmentation
 
-One forward pass of `detr.py` or `segmentation.py`; the documented fields are what was seen of it:
+One forward pass of `detr/model.py` or `detr/segmentation.py`; the documented fields are what was
+seen of it:
 
 | field                                | here                                                 |
 |--------------------------------------|------------------------------------------------------|
@@ -48,9 +49,9 @@ ZERO, ONE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 def as_normalised(lab: Any) -> nn.Module:
     """The model, for pixels that somebody else has normalised; `.pixels` says how."""
     if getattr(lab, "pixels", None) is None:
-        cfg, known = lab.cfg, getattr(lab, "metadata", None)
+        cfg, known = lab.cfg, lab.metadata
         pixels = Pixels(mean=cfg.mean, std=cfg.std)
-        if known is not None:
+        if known.image_size is not None:
             pixels = replace(pixels, edges=known.edges, image_size=known.image_size)
         lab.pixels, lab.cfg = pixels, replace(cfg, mean=ZERO, std=ONE)
     found: nn.Module = lab

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 from rtdetr_lab.checkpoints.transformers_config import from_transformers
 from rtdetr_lab.config import require
-from rtdetr_lab.detr import DETRConfig
+from rtdetr_lab.detr.model import DETRConfig
 from rtdetr_lab.transformers_api.options import DetectorOptions
 
 

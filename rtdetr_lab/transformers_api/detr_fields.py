@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from rtdetr_lab.detr import cardinality_error
+from rtdetr_lab.detr.model import cardinality_error
 from rtdetr_lab.errors import ImageError
 from rtdetr_lab.structures import Prediction, Targets
 from rtdetr_lab.taps import Edit

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from rtdetr_lab.config import require
 from rtdetr_lab.images.panoptic import ByOverlap
-from rtdetr_lab.images.softmax import postprocess_softmax
+from rtdetr_lab.images.postprocess import postprocess
+from rtdetr_lab.model import by_softmax
 from rtdetr_lab.structures import Prediction
 from rtdetr_lab.transformers_api.image_processor import ImageProcessor
 from rtdetr_lab.transformers_api.pixels import (
@@ -87,7 +88,7 @@ class DetrImageProcessor(ImageProcessor):
         the order of the queries."""
         prediction = Prediction(outputs.logits, outputs.pred_boxes, ())
         sizes = sizes_of(target_sizes, len(outputs.logits))
-        found = postprocess_softmax(prediction, sizes, threshold)
+        found = postprocess(prediction, sizes, threshold, rank=by_softmax)
         return as_dictionaries(one.at(one.queries.argsort()) for one in found)
 
     def post_process_semantic_segmentation(

@@ -16,10 +16,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
-from rtdetr_lab.checkpoints.files import read_json, write_text
+from rtdetr_lab.checkpoints.files import read_json
 from rtdetr_lab.checkpoints.hub import download, fetch, place
+from rtdetr_lab.checkpoints.names import model_of
 from rtdetr_lab.config import require
 from rtdetr_lab.errors import CheckpointError, HubError
+from rtdetr_lab.writing import write_text
 
 FILE = "preprocessor_config.json"
 
@@ -42,19 +44,28 @@ class Where:
 
 def file_of(name: str | os.PathLike[str], file: str, where: Where) -> Path:
     """One file of a folder or hub id. Raises `CheckpointError` or `HubError`."""
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        if not (folder / file).is_file():
-            raise CheckpointError(str(folder), f"has no {file}", "give a folder that has it")
-        return folder / file
-    return download(os.fspath(name), file, where.revision, **where.how)
+    named = model_of(name)
+    if named.repo:
+        return download(named.repo, file, named.revision(where.revision), **where.how)
+    if named.path is None:
+        what = "is the model inside this package, which has one file for everything"
+        raise CheckpointError(os.fspath(name), what, "load it with rtdetr_lab.load_pretrained")
+    return _file_in(named.path, file)
+
+
+def _file_in(folder: Path, file: str) -> Path:
+    for home in (folder, folder / "model"):  # that of a training run
+        if (home / file).is_file():
+            return home / file
+    raise CheckpointError(str(folder), f"has no {file}", "give a folder that has it")
 
 
 def folder_of(name: str | os.PathLike[str], where: Where) -> Path:
     """The folder with config and weights; from the hub, everything of one commit."""
-    if Path(name).expanduser().is_dir():
+    named = model_of(name)
+    if not named.repo:
         return file_of(name, "config.json", where).parent
-    return fetch(os.fspath(name), where.revision, **where.how).folder
+    return fetch(named.repo, named.revision(where.revision), **where.how).folder
 
 
 @dataclass(frozen=True)

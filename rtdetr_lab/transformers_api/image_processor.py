@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from rtdetr_lab.config import require
-from rtdetr_lab.detr import IMAGENET_MEAN, IMAGENET_STD
+from rtdetr_lab.detr.model import IMAGENET_MEAN, IMAGENET_STD
 from rtdetr_lab.transformers_api.annotations import (
     Annotated,
     Wanted,

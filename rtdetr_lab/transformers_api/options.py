@@ -39,6 +39,7 @@ class Options(OneFile):
     filename: ClassVar[str] = "config.json"
     called: ClassVar[str] = "config"
     model_type: ClassVar[str] = ""
+    special_cases: ClassVar[tuple[str, ...]] = ()  # other types whose models this class can hold
     only: ClassVar[Sequence[str]] = ()
     """Parameters of which nothing but the default does anything here."""
 
@@ -69,7 +70,8 @@ class Options(OneFile):
         """Read their `config.json`; `ConfigError` if it is that of another model."""
         kind = tree.get("model_type", cls.model_type)
         what = f"is {kind!r}, and {cls.__name__} is {cls.model_type!r}"
-        require(kind == cls.model_type, f"{cls.__name__}[model_type]", what, "use its own class")
+        same = kind in (cls.model_type, *cls.special_cases)
+        require(same, f"{cls.__name__}[model_type]", what, "use its own class")
         known = {f.name for f in fields(cls) if f.name != "extra"}
         unknown = ", ".join(sorted(set(changes) - known))
         require(not unknown, cls.__name__, f"has no parameter {unknown}", "correct the name")

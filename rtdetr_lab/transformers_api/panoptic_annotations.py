@@ -16,9 +16,9 @@ import numpy as np
 from jaxtyping import Bool
 
 from rtdetr_lab.config import require
-from rtdetr_lab.data.coco_files import read_raster
 from rtdetr_lab.data.segment_map import rgb_to_id as ids_of
 from rtdetr_lab.errors import DataError
+from rtdetr_lab.images.decode import read_photo
 from rtdetr_lab.notation import Size
 
 
@@ -76,7 +76,7 @@ def _ids(folder: Path, name: str, size: Size, where: str) -> Any:
     if not (folder / name).is_file():
         remedy = "give the folder of the PNGs as masks_path"
         raise DataError(f"{where}[file_name]", f"there is no {folder / name}", remedy)
-    raster, _ = read_raster(folder / name)
+    raster = read_photo(folder / name).raster
     if raster.shape[:2] != size:
         found = f"{raster.shape[0]}×{raster.shape[1]}"
         what = f"{name} is {found}, the picture {size[0]}×{size[1]} (height × width)"

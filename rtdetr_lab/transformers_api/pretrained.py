@@ -13,16 +13,15 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from rtdetr_lab.checkpoints.description import FORMAT
-from rtdetr_lab.checkpoints.files import read_json, write_text
+from rtdetr_lab.checkpoints.files import FORMAT, read_json
 from rtdetr_lab.checkpoints.load import load_pretrained
-from rtdetr_lab.checkpoints.metadata import metadata_for
 from rtdetr_lab.checkpoints.save import save_pretrained
 from rtdetr_lab.checkpoints.transformers_config import to_transformers
 from rtdetr_lab.errors import CheckpointError, ConfigError
 from rtdetr_lab.transformers_api.hub import FILE, Pushable, Where, folder_of, pushed
 from rtdetr_lab.transformers_api.options import Options
 from rtdetr_lab.transformers_api.refit import refitted
+from rtdetr_lab.writing import write_text
 
 CARD = """---
 {licence}library_name: rtdetr_lab
@@ -144,8 +143,7 @@ class Pretrained(Pushable, nn.Module):
         calls the method of that name, too, with what else is `told`: `repo_id`, `token` …
         """
         names = self.config.names
-        known = self._metadata or metadata_for(len(names), names)
-        known = replace(known, names=names, category_ids=tuple(range(len(names))))
+        known = replace(self.lab.metadata, names=names, category_ids=tuple(range(len(names))))
         config = replace(self.config, architectures=[type(self).__name__])
         beside = Path(folder) / FILE
         before = beside.read_text(encoding="utf8") if beside.is_file() else None
@@ -155,17 +153,13 @@ class Pretrained(Pushable, nn.Module):
             write_text(beside, before)
         pushed(self, folder, push_to_hub, told)
 
-    @property
-    def _metadata(self) -> Any:
-        return getattr(self.lab, "metadata", None)
-
     def _write(self, folder: Path, known: Any) -> None:
         save_pretrained(self.lab, folder, layout="transformers", metadata=known)
 
     def write_upload(self, repo_id: str, folder: Path) -> None:
         """Write the model with a card. A card and a processor that are there stay."""
         self.save_pretrained(folder)
-        classes, licence = self.config.names, getattr(self._metadata, "licence", None)
+        classes, licence = self.config.names, self.lab.metadata.licence
         card = CARD.format(
             name=repo_id,
             kind=self.config.model_type,

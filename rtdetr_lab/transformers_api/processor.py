@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from rtdetr_lab.images.postprocess import postprocess
-from rtdetr_lab.images.softmax import postprocess_softmax
+from rtdetr_lab.model import by_sigmoid, by_softmax
 from rtdetr_lab.structures import Prediction
 from rtdetr_lab.transformers_api.image_processor import ImageProcessor
 from rtdetr_lab.transformers_api.pixels import as_dictionaries, sizes_of
@@ -34,8 +34,8 @@ class RTDetrImageProcessor(ImageProcessor):
         """Per picture `scores`, `labels` and `boxes` (corners; in pixels if sizes are given)."""
         prediction = Prediction(outputs.logits, outputs.pred_boxes, ())
         sizes = sizes_of(target_sizes, len(outputs.logits))
-        decode = postprocess if use_focal_loss else postprocess_softmax
-        return as_dictionaries(decode(prediction, sizes, threshold))
+        rank = by_sigmoid if use_focal_loss else by_softmax
+        return as_dictionaries(postprocess(prediction, sizes, threshold, rank=rank))
 
 
 RTDetrImageProcessorFast = RTDetrImageProcessor

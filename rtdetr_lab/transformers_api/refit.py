@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from rtdetr_lab.detr import DETRConfig
+from rtdetr_lab.detr.model import DETRConfig
 from rtdetr_lab.errors import CheckpointError
 
 log = logging.getLogger("rtdetr_lab")
@@ -37,7 +37,7 @@ def refitted(lab: Any, cfg: Any) -> nn.Module:
     model.eval()
     if new:
         log.warning("no mask head in the file; these start anew: %s", ", ".join(new))
-    for known in ("metadata", "pixels"):
-        if (value := getattr(lab, known, None)) is not None:
-            setattr(model, known, value)
+    model.metadata = lab.metadata
+    if (pixels := getattr(lab, "pixels", None)) is not None:
+        model.pixels = pixels
     return model

@@ -64,7 +64,7 @@ class RTDetrPreTrainedModel(DetectorModel):
         cfg, kind = self.lab.cfg, self.config.model_type
         to_transformers(cfg, known.names)  # refuses what it cannot say: `.lab` may have changed
         tensors = rtdetr_tensors(cfg, self.lab.state_dict(), folder, kind)
-        write_theirs(folder, tensors, preprocessor_config(known.image_size), known.licence)
+        write_theirs(folder, tensors, preprocessor_config(known.fixed_size), known.licence)
 
     def _run(
         self, images: Tensor, call: Call, targets: Any, asked: Mapping[str, bool]

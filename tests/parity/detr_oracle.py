@@ -16,11 +16,11 @@ from torch import nn
 from rtdetr_lab.backbone import BasicBlock, Bottleneck
 from rtdetr_lab.checkpoints.rename import import_tensors, table_of
 from rtdetr_lab.config import replace_at
-from rtdetr_lab.detr import IMAGENET_MEAN, IMAGENET_STD, DETRConfig
-from rtdetr_lab.detr_positions import LearnedPositions, SinePositions
-from rtdetr_lab.detr_transformer import DETRDecoderConfig, DETREncoderConfig
-from rtdetr_lab.resnet import ResNetConfig
-from rtdetr_lab.segmentation import SegmentationConfig, segmentation_criterion
+from rtdetr_lab.detr.model import IMAGENET_MEAN, IMAGENET_STD, DETRConfig
+from rtdetr_lab.detr.positions import LearnedPositions, SinePositions
+from rtdetr_lab.detr.resnet import ResNetConfig
+from rtdetr_lab.detr.segmentation import SegmentationConfig, segmentation_criterion
+from rtdetr_lab.detr.transformer import DETRDecoderConfig, DETREncoderConfig
 from rtdetr_lab.structures import Targets
 
 transformers = pytest.importorskip(

@@ -27,7 +27,7 @@ from detr_oracle import (
 
 from rtdetr_lab.checkpoints.rename import export_tensors, import_tensors, table_of
 from rtdetr_lab.checkpoints.tables_detr import DETR
-from rtdetr_lab.detr import cardinality_error
+from rtdetr_lab.detr.model import cardinality_error
 from rtdetr_lab.taps import record
 
 SHAPES = [(1, 64, 64), (2, 64, 96), (2, 75, 101), (1, 97, 66)]

@@ -1,5 +1,6 @@
 """What DETR's numbers become: boxes and segments as transformers' image processor makes them."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -7,8 +8,11 @@ import torch
 from detr_oracle import transformers
 
 from rtdetr_lab.images.panoptic import ByOverlap, instance, panoptic, semantic
-from rtdetr_lab.images.softmax import postprocess_softmax
+from rtdetr_lab.images.postprocess import postprocess
+from rtdetr_lab.model import by_softmax
 from rtdetr_lab.structures import LayerPrediction, Prediction
+
+postprocess_softmax = partial(postprocess, rank=by_softmax)
 
 SIZES = [(57, 41), (30, 80), (24, 24)]
 CLASSES = 4

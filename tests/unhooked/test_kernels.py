@@ -18,9 +18,10 @@ triton = pytest.importorskip(
 from small import pictures, small, targets  # noqa: E402
 
 from rtdetr_lab.deployment.form import deploy, same  # noqa: E402
-from rtdetr_lab.deployment.fused_sampler import Fused, fused, interpreted  # noqa: E402
+from rtdetr_lab.kernels.fused_sampler import Fused, fused, interpreted  # noqa: E402
 from rtdetr_lab.rtdetrv2 import with_points  # noqa: E402
 from rtdetr_lab.samplers import Bilinear, Discrete, Naive, SamplingPlan  # noqa: E402
+from rtdetr_lab.structures import Batch  # noqa: E402
 from rtdetr_lab.training import TrainConfig  # noqa: E402
 from rtdetr_lab.training import trainer as training  # noqa: E402
 from rtdetr_lab.training.trainer import Trainer  # noqa: E402
@@ -83,7 +84,7 @@ def test_a_gradient_is_added_where_many_queries_read_one_cell():
 def test_torch_agrees_that_the_operator_is_sound():
     shapes, points, dim = CASES["odd shapes, odd width"]
     inputs = case(shapes, points, dim, torch.float64, 1.0)
-    from rtdetr_lab.deployment.fused_sampler import _layout, fused_read
+    from rtdetr_lab.kernels.fused_sampler import _layout, fused_read
 
     layout = _layout(tuple(shapes), points, torch.device(DEVICE))
     checks = ("test_schema", "test_faketensor", "test_autograd_registration")
@@ -107,7 +108,7 @@ def one_step():
     """A trainer after one step on two pictures."""
     made = trainer()
     torch.manual_seed(1)
-    made.learn(pictures(2, 64, 64), targets(1, 0))
+    made.learn(Batch(pictures(2, 64, 64), targets(1, 0)))
     return made
 
 

@@ -11,12 +11,13 @@ from small import shaken, small
 
 from rtdetr_lab.boxes import iou
 from rtdetr_lab.cli import main
-from rtdetr_lab.deployment.answers import by_sigmoid, tensors_of
 from rtdetr_lab.deployment.bench.spread import spread
 from rtdetr_lab.deployment.onnx_file import export_onnx, export_pt2, onnx_bytes
 from rtdetr_lab.errors import ConfigError
 from rtdetr_lab.images.decode import decode
+from rtdetr_lab.images.postprocess import ranked_table
 from rtdetr_lab.images.preprocess import Preprocess
+from rtdetr_lab.model import by_sigmoid
 from rtdetr_lab.rtdetr import rtdetr_r18
 from rtdetr_lab.rtdetrv2 import discrete
 
@@ -120,7 +121,7 @@ def spread_r18(ranked):
 
 def as_one(answer):
     """Row by row (boxes, scores, labels) of a batch of two raw tensors, in pixels of 640²."""
-    rows = by_sigmoid(*answer, torch.full((len(answer[0]), 2), 640.0))
+    rows = ranked_table(by_sigmoid, *answer, torch.full((len(answer[0]), 2), 640.0))
     return [(one[:, :4], one[:, 4], one[:, 5].long()) for one in rows]
 
 
@@ -136,7 +137,8 @@ def test_a_spread_r18_finds_the_same_in_photos(where, runtime, sampling, shared)
     model, file = spread_r18(ranked)
     run = runtime(file)
     with torch.no_grad():
-        expected = [as_one(tensors_of(model(one[None])))[0] for one in images]
+        whole = [model(one[None]) for one in images]
+        expected = [as_one((one.logits, one.boxes))[0] for one in whole]
     for count in (1, 2, 5):
         if ranked:
             sizes = torch.full((count, 2), 640.0)

@@ -19,8 +19,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from rtdetr_lab.boxes import iou, xyxy_from_cxcywh
-from rtdetr_lab.deployment.answers import by_sigmoid
 from rtdetr_lab.deployment.bench.timing import CLOCKS, Subject, Times, interleaved
+from rtdetr_lab.images.postprocess import ranked_table
+from rtdetr_lab.model import by_sigmoid
 
 BLOCK = 256
 """Boxes at a time: the fastest of 64 … 1024 for lists of 50 to 4,000."""
@@ -112,7 +113,7 @@ def bench_nms(
                 subjects[name] = _call(*answer, confidence, most)
     logits, boxes = torch.randn(1, 300, 80), torch.rand(1, 300, 4)
     sizes = torch.tensor([[480.0, 640.0]])
-    subjects[TOP_K] = lambda: by_sigmoid(logits, boxes, sizes)
+    subjects[TOP_K] = lambda: ranked_table(by_sigmoid, logits, boxes, sizes)
     return interleaved(subjects, rounds, 1, clock=CLOCKS[clock])
 
 

@@ -21,13 +21,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.hooks import RemovableHandle
 
 from rtdetr_lab.checkpoints.hooks import after_each
-from rtdetr_lab.deployment.answers import by_sigmoid, found_in, sizes_tensor, tensors_of
 from rtdetr_lab.deployment.bench.subjects import Case, model_of
 from rtdetr_lab.deployment.bench.timing import wait
 from rtdetr_lab.deployment.form import deploy, same
-from rtdetr_lab.deployment.packed import can_pack, channels_last, pack
 from rtdetr_lab.images.decode import decode
+from rtdetr_lab.images.postprocess import found_in, ranked_table, sizes_beside
 from rtdetr_lab.images.preprocess import Preprocess
+from rtdetr_lab.kernels.onednn import can_pack, channels_last, pack
+from rtdetr_lab.model import by_sigmoid
 
 PARTS = ("backbone", "encoder", "to_memory", "proposals", "decoder")
 TRAINED = {"proposals": ("proposal_head", "selection")}
@@ -49,19 +50,20 @@ def split(case: Case, dtype: torch.dtype, rounds: int) -> dict[str, Part]:
     work = work_of(deploy(model_of(case.preset), same).to(case.device), images)
     model = deploy(model_of(case.preset)).to(case.device)
     images = images.to(dtype, memory_format=torch.channels_last)
-    packs = case.device == "cpu" and can_pack()
+    packs = case.device == "cpu" and can_pack(dtype)
     model = pack(model, images, dtype) if packs else channels_last(model.to(dtype))
     taken: dict[str, list[float]] = defaultdict(list)
     for name in PARTS:
         _clock(model.get_submodule(name), taken[name])
-    photo, sizes = _photo(), sizes_tensor([(480, 640)] * case.batch, images)
+    photo, sizes = _photo(), sizes_beside(images, [(480, 640)] * case.batch)
     with torch.inference_mode():
         for _ in range(rounds + 1):
             rgb = _timed(taken["decode"], partial(decode, photo))
             stretch = partial(Preprocess(case.size).batch, [rgb] * case.batch)
             _timed(taken["preprocess"], stretch)
-            answer = tensors_of(model(images))
-            _timed(taken["postprocess"], partial(_finish, *answer, sizes))
+            found = model(images)
+            finish = partial(_finish, found.logits, found.boxes, sizes)
+            _timed(taken["postprocess"], finish)
     order = ("decode", "preprocess", *PARTS, "postprocess")
     medians = {name: statistics.median(taken[name][1:]) for name in order}
     counted = {name: work.get(name, (0, 0)) for name in order}
@@ -136,7 +138,7 @@ def _timed(taken: list[float], run: Callable[[], Any]) -> Any:
 
 
 def _finish(logits: Tensor, boxes: Tensor, sizes: Tensor) -> object:
-    return found_in(by_sigmoid(logits, boxes, sizes).cpu(), 0.5)
+    return found_in(ranked_table(by_sigmoid, logits, boxes, sizes).cpu(), 0.5)
 
 
 def _photo() -> bytes:

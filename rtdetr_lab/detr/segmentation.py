@@ -4,7 +4,8 @@ r"""# Segmentation: a mask for every query
 - **Notebook**  `notebooks/18_segmentation.ipynb`
 - **Elsewhere** authors' `DETRsegm`; transformers' `DetrForSegmentation`
 
-DETR with a head that draws (`mask_head.py`) and two losses for what it draws (`mask_losses.py`).
+DETR with a head that draws (`detr/mask_head.py`) and two losses for what it draws
+(`detr/mask_losses.py`).
 Things (countable) and stuff (sky, grass) are queries alike; *panoptic* means that every pixel gets
 one of them, which is decided after the model, in `images/panoptic.py`.
 
@@ -25,13 +26,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from rtdetr_lab.config import require
-from rtdetr_lab.detr import DETR, DETRConfig, Seen
+from rtdetr_lab.detr.mask_head import MaskAttention, MaskHead
+from rtdetr_lab.detr.mask_losses import MaskCriterionConfig
+from rtdetr_lab.detr.model import DETR, DETRConfig, Seen
+from rtdetr_lab.detr.resnet import ResNetConfig
 from rtdetr_lab.errors import TargetError
 from rtdetr_lab.losses import CrossEntropy
-from rtdetr_lab.mask_head import MaskAttention, MaskHead
-from rtdetr_lab.mask_losses import MaskCriterionConfig
 from rtdetr_lab.matching import MatcherConfig, SoftmaxCost
-from rtdetr_lab.resnet import ResNetConfig
 from rtdetr_lab.structures import Prediction, Targets, check_batch
 
 
@@ -65,7 +66,7 @@ class SegmentationConfig(DETRConfig):
 class DETRSegmentation(DETR):
     """As `DETR`, with `masks` in the prediction: logits at stride 4."""
 
-    cfg: SegmentationConfig
+    draws_masks = True
 
     def __init__(self, cfg: SegmentationConfig) -> None:
         super().__init__(cfg)

@@ -1,4 +1,4 @@
-r"""# Lean: what is left of RT-DETR when only the answer counts
+r"""# Inference form: RT-DETR without what only a loss or a reader asks for
 
 The chapters compute what a reader or a loss may want to see. A deployed model is asked for one
 thing, and some of the way there can be walked shorter. Every row is exact algebra; FLOPs are those
@@ -18,30 +18,30 @@ In half precision the coordinates stay in single: bfloat16 knows 256 steps betwe
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from rtdetr_lab.ccff import CCFF, CSPRepLayer, upsample_to
+from rtdetr_lab.ccff import CCFF, CSPRepLayer
 from rtdetr_lab.decoder import Decoder, move
 from rtdetr_lab.folding import ConvAct
-from rtdetr_lab.images.postprocess import at_least_single
-from rtdetr_lab.layers import Activation
+from rtdetr_lab.images.postprocess import at_least_single, rows_at
+from rtdetr_lab.kernels.split_conv import SplitConv
+from rtdetr_lab.model import DetectionModel
 from rtdetr_lab.notation import Size, tokens_from_maps
 from rtdetr_lab.query_selection import ProposalHead, QuerySelection, anchors
 from rtdetr_lab.rtdetr import RTDETR
 from rtdetr_lab.structures import LayerPrediction, Prediction, check_batch
 
 
-class LeanRTDETR(nn.Module):
+class InferenceRTDETR(DetectionModel):
     """Images in, `Prediction` out, with the last layer only. `model`'s blocks are fused already."""
 
     def __init__(self, model: RTDETR) -> None:
-        super().__init__()
-        self.cfg = model.cfg
+        super().__init__(model.cfg)
         self.backbone, self.encoder = model.backbone, model.encoder
         self.to_memory = model.to_memory
-        self.proposals = LeanProposals(model.proposal_head, model.selection)
-        self.decoder = LeanDecoder(model.decoder)
+        self.proposals = InferenceProposals(model.proposal_head, model.selection)
+        self.decoder = InferenceDecoder(model.decoder)
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Prediction:
         check_batch(images, None, self.cfg.num_classes)
@@ -53,11 +53,10 @@ class LeanRTDETR(nn.Module):
 
     @property
     def num_queries(self) -> int:
-        """Queries per picture."""
         return self.proposals.selection.num_queries
 
 
-class LeanProposals(nn.Module):
+class InferenceProposals(nn.Module):
     """Proposal head and selection in one: scores for all tokens, boxes for the chosen."""
 
     def __init__(self, head: ProposalHead, selection: QuerySelection) -> None:
@@ -80,7 +79,7 @@ class LeanProposals(nn.Module):
         return select.content_of(chosen), reference_logits
 
 
-class LeanDecoder(nn.Module):
+class InferenceDecoder(nn.Module):
     """The layers that run, all their box heads, and one class head."""
 
     def __init__(self, decoder: Decoder) -> None:
@@ -106,7 +105,7 @@ class LeanDecoder(nn.Module):
         return LayerPrediction(self.class_head(content), reference)
 
 
-class LeanCCFF(nn.Module):
+class InferenceCCFF(nn.Module):
     """`CCFF`, convolving before it upsamples."""
 
     def __init__(self, ccff: CCFF) -> None:
@@ -142,25 +141,6 @@ class SplitCSP(nn.Module):
         self, coarse: Float[Tensor, "B D h w"], fine: Float[Tensor, "B D H W"]
     ) -> Float[Tensor, "B Do H W"]:
         return self.conv3(self.blocks(self.conv1(coarse, fine)) + self.conv2(coarse, fine))
-
-
-class SplitConv(nn.Module):
-    """A 1×1 convolution of two stacked maps as a sum of one for each."""
-
-    def __init__(self, coarse: nn.Conv2d, fine: nn.Conv2d, act: Activation) -> None:
-        super().__init__()
-        self.coarse, self.fine, self.act = coarse, fine, act
-
-    def forward(
-        self, coarse: Float[Tensor, "B D h w"], fine: Float[Tensor, "B D H W"]
-    ) -> Float[Tensor, "B Do H W"]:
-        return self.act(self.fine(fine) + upsample_to(self.coarse(coarse), fine))
-
-
-def rows_at(table: Float[Tensor, "B N D"], index: Int[Tensor, "B Q"]) -> Float[Tensor, "B Q D"]:
-    """Some rows of every picture's table. (`take_along_dim` would do, but an export with a dynamic
-    batch cannot see through it.)"""
-    return table.gather(1, index.unsqueeze(-1).expand(-1, -1, table.shape[2]))
 
 
 def splits(ccff: nn.Module) -> bool:

@@ -7,7 +7,7 @@ r"""# DETR: detection as a set, whole
 Before DETR a detector proposed thousands of boxes and threw nearly all of them away again. DETR
 asks a hundred *queries* the same question, "what is yours?", lets them settle among themselves who
 answers for what, and reads off the answers. One coarse map, one transformer, one class head, one
-box head; the pieces are in `resnet.py`, `detr_positions.py` and `detr_transformer.py`.
+box head; the pieces are in `detr/resnet.py`, `detr/positions.py` and `detr/transformer.py`.
 
 ```
 images ─ backbone ─ S5 ─ project ─ cells + positions ─ encoder ─ memory ─┐
@@ -62,13 +62,14 @@ from torch import Tensor, nn
 from rtdetr_lab.backbone import BasicBlock
 from rtdetr_lab.config import require
 from rtdetr_lab.criterion import CriterionConfig
-from rtdetr_lab.detr_positions import SinePositions
-from rtdetr_lab.detr_transformer import DETRDecoderConfig, DETREncoderConfig
+from rtdetr_lab.detr.positions import SinePositions
+from rtdetr_lab.detr.resnet import ResNetConfig
+from rtdetr_lab.detr.transformer import DETRDecoderConfig, DETREncoderConfig
 from rtdetr_lab.errors import ImageError
 from rtdetr_lab.layers import MLP, cached_by_size
 from rtdetr_lab.losses import CrossEntropy
 from rtdetr_lab.matching import MatcherConfig, SoftmaxCost
-from rtdetr_lab.resnet import ResNetConfig
+from rtdetr_lab.model import DetectionModel, by_softmax
 from rtdetr_lab.structures import LayerPrediction, Prediction, Targets, check_batch
 from rtdetr_lab.taps import tap
 
@@ -119,12 +120,15 @@ class Seen:
     content: tuple[Float[Tensor, "B Q D"], ...]
 
 
-class DETR(nn.Module):
+class DETR(DetectionModel):
     """Images in, `Prediction` out: Q boxes with C + 1 class logits each."""
 
+    rank = staticmethod(by_softmax)
+    takes_padding = True
+
     def __init__(self, cfg: DETRConfig) -> None:
-        super().__init__()
-        self.cfg, dim = cfg, cfg.dim
+        super().__init__(cfg)
+        dim = cfg.dim
         self.backbone = cfg.backbone.build()
         self.project = nn.Conv2d(self.backbone.channels[-1], dim, 1)
         self.positions = cfg.positions.build(dim)

@@ -1,9 +1,10 @@
 """# The fused sampler: `Bilinear` as one Triton kernel
 
 A value like the chapter's samplers. `deploy` puts it into models on CUDA, and the trainer, through
-`fast_training`, into one that learns there; on anything without Triton a deployed model uses the
-bags of `bags.py`, and training the chapter's. A model that has learned with it may go anywhere:
-where the kernel cannot run, the same value reads as `Bilinear` does, and nothing of it is saved.
+`fast_training`, into one that learns there. Without Triton a deployed model uses
+`embedding_bag_samplers.py`, and training uses the chapter's sampler. A model that has learned with
+it may go anywhere: where the kernel cannot run, it reads as `Bilinear` does, and nothing of it is
+saved.
 """
 
 import importlib.util
@@ -18,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from rtdetr_lab.deformable_attention import DeformableAttention
-from rtdetr_lab.deployment.bags import bagged
+from rtdetr_lab.kernels.embedding_bag_samplers import to_embedding_bag
 from rtdetr_lab.layers import cached_by_size
 from rtdetr_lab.notation import Size, level_starts
 from rtdetr_lab.samplers import Bilinear, Sampler, SamplingPlan
@@ -57,7 +58,7 @@ def unfused(sampler: Sampler) -> Sampler:
 
 def fastest_for(device: torch.device) -> Any:
     """The faster form of a sampler on a device: a function from one to the other."""
-    return fused if device.type == "cuda" and has_triton() else bagged
+    return fused if device.type == "cuda" and has_triton() else to_embedding_bag
 
 
 def fast_training(model: nn.Module, device: torch.device) -> nn.Module:
@@ -99,7 +100,7 @@ def _layout(
 @torch.library.custom_op("rtdetr_lab::fused_read", mutates_args=())
 def fused_read(value: Tensor, where: Tensor, weights: Tensor, layout: Tensor) -> Tensor:
     """`B N M d`, `B Q M P 2`, `B Q M P`, `P 3` → `B Q M d`."""
-    from rtdetr_lab.deployment.triton_kernels import read_forward
+    from rtdetr_lab.kernels.triton_kernels import read_forward
 
     out = value.new_empty((*weights.shape[:3], value.shape[3]))
     grid = (out.shape[:3].numel(),)
@@ -117,7 +118,7 @@ def fused_read_backward(
     grad: Tensor, value: Tensor, where: Tensor, weights: Tensor, layout: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of value, where and weights."""
-    from rtdetr_lab.deployment.triton_kernels import read_backward
+    from rtdetr_lab.kernels.triton_kernels import read_backward
 
     sums = torch.promote_types(value.dtype, torch.float32)
     grad_value = torch.zeros_like(value, dtype=sums)

@@ -1,4 +1,4 @@
-r"""# Bags: deformable attention as a weighted sum of table rows
+r"""# Embedding-bag samplers: deformable attention as a weighted sum of table rows
 
 `grid_sample` writes every sampled value down before it is weighted and summed: 8 heads × 300
 queries × 12 points × 32 channels per layer. But a bilinear read *is* a weighted sum of four cells,
@@ -101,7 +101,7 @@ class DiscreteBag:
         return _bag_of_heads(value, *self.rows(shapes, points, plan))
 
 
-def bagged(sampler: Sampler) -> Sampler:
+def to_embedding_bag(sampler: Sampler) -> Sampler:
     """The bag that reads as a chapter's sampler does; any other sampler stays as it is."""
     if type(sampler) is Bilinear:
         return BilinearBag()

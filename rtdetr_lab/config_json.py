@@ -1,0 +1,178 @@
+r"""# Configurations as JSON: the form that checkpoints and run folders keep
+
+    from_json(to_json(cfg)) == cfg
+
+| in a config          | in JSON                                                             |
+|----------------------|---------------------------------------------------------------------|
+| a dataclass          | `{"class": "rtdetr_lab.aifi:AIFIConfig", "num_heads": 8, …}`         |
+| a tuple              | a list; lists come back as tuples                                   |
+| a function or class  | `{"function": "relu"}`, a name of the table `FUNCTIONS`             |
+| number, text, `None` | itself                                                              |
+
+**Reading JSON runs nothing a stranger chose.** A class path is resolved only inside `rtdetr_lab`
+and only to a frozen dataclass defined there; a function only through the table. A reader's own
+class or function is found among those passed as `classes=[MySelection]`, and nowhere else.
+"""
+
+import importlib
+import json
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from rtdetr_lab.annotations import fits, hints_of, spelled
+from rtdetr_lab.config import field_names, is_config, is_frozen, join, nearest, require
+from rtdetr_lab.errors import ConfigError
+
+PACKAGE = "rtdetr_lab"
+
+FUNCTIONS = {
+    **{
+        n: f"torch.nn.functional:{n}" for n in ("relu", "silu", "gelu", "leaky_relu", "elu", "mish")
+    },
+    **{n: f"torch:{n}" for n in ("tanh", "sigmoid")},
+    "identity": f"{PACKAGE}.layers:identity",
+    "batch_norm": "torch.nn:BatchNorm2d",
+    "frozen_batch_norm": f"{PACKAGE}.layers:FrozenBatchNorm2d",
+    "sine_2d": f"{PACKAGE}.layers:sine_2d",
+    "sine_2d_authors": f"{PACKAGE}.layers:sine_2d_authors",
+    "basic_block": f"{PACKAGE}.backbone:BasicBlock",
+    "bottleneck": f"{PACKAGE}.backbone:Bottleneck",
+    "look_forward_twice": f"{PACKAGE}.decoder:look_forward_twice",
+    "look_forward_once": f"{PACKAGE}.decoder:look_forward_once",
+}
+"""The functions and module classes a config may name, resolved when first needed."""
+
+MOVED = {
+    f"{PACKAGE}.{before}": f"{PACKAGE}.detr.{now}"
+    for before, now in {
+        "detr": "model",
+        "detr_transformer": "transformer",
+        "detr_positions": "positions",
+        "resnet": "resnet",
+        "mask_head": "mask_head",
+        "mask_losses": "mask_losses",
+        "segmentation": "segmentation",
+    }.items()
+}
+"""Modules by the path that files written before 0.2 name them with, and where they lie today."""
+
+
+def to_json(cfg: Any) -> str:
+    """`cfg` as JSON text, the form that checkpoints keep."""
+    return json.dumps(to_dict(cfg), indent=2, allow_nan=False)
+
+
+def to_dict(cfg: Any) -> dict[str, Any]:
+    """`cfg` as plain dictionaries, lists and values."""
+    require(is_config(cfg), type(cfg).__name__, "is not a frozen dataclass", "give a config")
+    return _encode(cfg, "")
+
+
+def from_json(text: str, classes: Sequence[Any] = ()) -> Any:
+    """The config that `to_json` wrote; `classes` are the reader's own classes and functions."""
+    try:
+        return from_dict(json.loads(text), classes)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ConfigError("config", f"is not JSON: {error}", "write it with to_json") from error
+
+
+def from_dict(tree: Any, classes: Sequence[Any] = ()) -> Any:
+    """The config that `to_dict` wrote."""
+    require(isinstance(tree, dict), "config", "is no JSON object", "write it with to_json")
+    return _decode(tree, "", {_path_of(c): c for c in classes})
+
+
+def _encode(value: Any, path: str) -> Any:
+    if is_config(value):
+        fields = {n: _encode(getattr(value, n), join(path, n)) for n in field_names(value)}
+        return {"class": _path_of(type(value)), **fields}
+    if isinstance(value, tuple):
+        return [_encode(v, join(path, i)) for i, v in enumerate(value)]
+    if value is None or type(value) in (bool, int, str):
+        return value
+    if isinstance(value, float):
+        return _finite(value, path)
+    if callable(value) and hasattr(value, "__qualname__"):
+        called_so = (n for n, at in FUNCTIONS.items() if at.endswith(f":{value.__name__}"))
+        known = (name for name in called_so if _resolve(FUNCTIONS[name]) is value)
+        return {"function": next(known, _path_of(value))}
+    raise ConfigError(
+        path or "config",
+        f"{type(value).__name__} cannot be kept",
+        "a config holds numbers, text, tuples, functions and frozen dataclasses",
+    )
+
+
+def _finite(value: float, path: str) -> float:
+    require(math.isfinite(value), path or "config", f"is {value}", "give a finite number")
+    return value
+
+
+def _decode(tree: Any, path: str, own: dict[str, Any]) -> Any:
+    if isinstance(tree, list):
+        return tuple(_decode(v, join(path, i), own) for i, v in enumerate(tree))
+    if isinstance(tree, float):
+        return _finite(tree, path)
+    if not isinstance(tree, dict):
+        return tree
+    if set(tree) == {"function"}:
+        return _find_function(tree["function"], path, own)
+    require("class" in tree, path or "config", 'has no "class"', "write it with to_json")
+    return _construct(_find_class(tree["class"], path, own), tree, path, own)
+
+
+def _construct(cls: Any, tree: dict[str, Any], path: str, own: dict[str, Any]) -> Any:
+    names, hints, values = field_names(cls), hints_of(cls), {}
+    for name in tree.keys() - {"class"}:
+        where = join(path, name)
+        require(name in names, where, f"{cls.__name__} has no {name!r}", nearest(name, names))
+        value = _decode(tree[name], where, own)
+        expected = hints.get(name, Any)
+        require(fits(value, expected), where, f"is {value!r}", f"give {spelled(expected)}")
+        values[name] = float(value) if expected is float else value
+    try:
+        return cls(**values)
+    except ConfigError as error:
+        place = f"{path}: {error.where}" if path else error.where
+        raise ConfigError(place, error.what, error.remedy) from error
+    except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
+        what = f"{cls.__name__}: {error}"
+        raise ConfigError(path or "config", what, "correct its values") from error
+
+
+def _find_class(name: Any, path: str, own: dict[str, Any]) -> Any:
+    where = join(path, "class")
+    if isinstance(name, str) and name in own:
+        return own[name]
+    remedy = "pass your own class as classes=[…]"
+    inside = isinstance(name, str) and re.fullmatch(rf"{PACKAGE}(\.[a-z]\w*)*:[A-Z]\w*", name)
+    require(inside, where, f"{name!r} is not a class of {PACKAGE}", remedy)
+    module, _, class_name = name.partition(":")
+    name = f"{MOVED.get(module, module)}:{class_name}"
+    try:
+        found = _resolve(name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(where, f"{name!r} does not exist", remedy) from error
+    ours = isinstance(found, type) and found.__module__ == name.partition(":")[0]
+    require(ours and is_frozen(found), where, f"{name!r} is not a configuration", remedy)
+    return found
+
+
+def _find_function(name: Any, path: str, own: dict[str, Any]) -> Any:
+    if isinstance(name, str) and name in own:
+        return own[name]
+    known = isinstance(name, str) and name in FUNCTIONS
+    remedy = f"one of {', '.join(FUNCTIONS)}; pass your own function as classes=[…]"
+    require(known, path or "config", f"no function is called {name!r}", remedy)
+    return _resolve(FUNCTIONS[name])
+
+
+def _path_of(item: Any) -> str:
+    return f"{item.__module__}:{item.__qualname__}"
+
+
+def _resolve(path: str) -> Any:
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)

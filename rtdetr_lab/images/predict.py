@@ -1,0 +1,129 @@
+"""# Predict: a model and pictures, to boxes in pixels of the pictures
+
+What detector, evaluation and the doctor of training share, so that a picture is seen in one way
+whoever asks. Pictures of one size are stacked. Pictures of several sizes share a canvas, the rest
+of it hidden, if the model says that it takes padding (`images/edges.py`).
+"""
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from rtdetr_lab.config import require
+from rtdetr_lab.errors import ImageError
+from rtdetr_lab.images.arrays import RGBs
+from rtdetr_lab.images.edges import KeepAspect, padded
+from rtdetr_lab.images.panoptic import Rule, Segments, panoptic
+from rtdetr_lab.images.postprocess import (
+    Found,
+    Fractions,
+    of_the_canvas,
+    of_the_picture,
+    postprocess,
+)
+from rtdetr_lab.images.preprocess import Preprocess
+from rtdetr_lab.model import declared
+from rtdetr_lab.notation import Edges, Size
+from rtdetr_lab.structures import Prediction
+
+Look = Preprocess | KeepAspect
+"""How a picture becomes what a model sees."""
+
+
+def look_of(model: nn.Module, size: Size | None = None, edges: Edges | None = None) -> Look:
+    """What the caller says before what the model says; without either, what the papers say.
+
+    Raises `ConfigError` for edges if the model takes pictures of one size.
+    """
+    both = size is not None and edges is not None
+    require(not both, "edges", "cannot be kept in a fixed size", "give size= or edges=")
+    says = declared(model)
+    if size is None and edges is None:
+        size, edges = says.metadata.image_size, says.metadata.edges
+    if edges is not None:
+        what = f"{type(model).__name__} takes pictures of one size, and edges make many"
+        require(says.takes_padding, "edges", what, "give size=(height, width), or a DETR")
+        return KeepAspect(edges)
+    if size is not None:
+        return Preprocess(size)
+    return KeepAspect() if says.takes_padding else Preprocess()
+
+
+def predict(
+    model: nn.Module,
+    images: Sequence[Float[Tensor, "3 _ _"]],
+    sizes: Sequence[Size],
+    threshold: float = -1.0,
+    *,
+    to: Any = None,
+    fractions: Fractions | None = None,
+    with_masks: bool = False,
+) -> list[Found]:
+    """What scores above `threshold` in every picture, in pixels of its size in `sizes`.
+
+    `to` is a device, or a tensor whose device and type the model wants. `fractions` are the
+    checkpoint's unless given. `with_masks`, if the model draws any. Raises `ImageError` for
+    pictures of several sizes if the model takes one.
+    """
+    prediction, padding = see(model, images, to)
+    return found_by(
+        model, prediction, padding, sizes, threshold, fractions=fractions, with_masks=with_masks
+    )
+
+
+def see(
+    model: nn.Module, images: Sequence[Float[Tensor, "3 _ _"]], to: Any = None
+) -> tuple[Prediction, Bool[Tensor, "B H W"] | None]:
+    """The model's own answer, and where the canvas it was given shows nothing."""
+    if len({image.shape for image in images}) == 1:
+        return model(torch.stack(list(images)).to(to)), None
+    if not declared(model).takes_padding:
+        what = f"several sizes in a batch, which {type(model).__name__} cannot take"
+        raise ImageError("pictures", what, "resize them all to one size")
+    canvas, padding = padded(images)
+    canvas = canvas.to(to)
+    padding = padding.to(canvas.device)
+    return model(canvas, padding=padding), padding
+
+
+def found_by(
+    model: nn.Module,
+    prediction: Prediction,
+    padding: Bool[Tensor, "B H W"] | None,
+    sizes: Sequence[Size],
+    threshold: float = -1.0,
+    *,
+    fractions: Fractions | None = None,
+    with_masks: bool = False,
+) -> list[Found]:
+    """`postprocess`, as the model says that its answer is to be read."""
+    says = declared(model)
+    known = of_the_canvas if says.metadata.canvas_boxes else of_the_picture
+    return postprocess(
+        prediction,
+        sizes,
+        threshold,
+        rank=says.rank,
+        padding=padding,
+        fractions=fractions or known,
+        with_masks=with_masks,
+    )
+
+
+@torch.inference_mode()
+def predict_segments(
+    model: nn.Module, pictures: RGBs, look: KeepAspect, stuff: Collection[int], rule: Rule | None
+) -> list[Segments]:
+    """The segments of every picture, in its own pixels; `stuff` are the labels that occur once."""
+    draws = declared(model).draws_masks
+    remedy = "give a DETRSegmentation, e.g. built of detr_r50_panoptic()"
+    require(draws, "model", f"{type(model).__name__} draws no masks", remedy)
+    like = next(model.parameters())
+    canvas, padding = look.batch(pictures)
+    padding = padding.to(like.device)
+    sizes = [(rgb.shape[0], rgb.shape[1]) for rgb in pictures]
+    prediction = model(canvas.to(like), padding=padding)
+    return panoptic(prediction, sizes, stuff, rule, padding=padding)

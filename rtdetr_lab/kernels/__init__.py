@@ -1,0 +1,12 @@
+"""# Kernels: other ways to compute what a chapter computes
+
+Equipment that training and deployment both enter. Each file names the chapter it stands in for and
+gives the same numbers:
+
+| file | what it computes |
+|---|---|
+| `embedding_bag_samplers` | deformable attention on the CPU: weighted sums of rows |
+| `fused_sampler`, `triton_kernels` | deformable attention on CUDA, forward and backward |
+| `onednn` | the CPU's convolutions and products, weights prepacked, sums fused |
+| `split_conv` | a 1×1 convolution of two stacked maps as one for each |
+"""
