@@ -130,7 +130,7 @@ def query_matrix(
     """Self-attention between queries, best-scored first: each row sums to 1."""
     ax = new_axes(ax, 4.4, 5.0)
     rows, title = one_head(weights, head)
-    shown = rows.detach().double().cpu().numpy()
+    shown = rows.detach().cpu().double().numpy()
     drawn = ax.imshow(shown, cmap=HEAT, vmin=0, interpolation="nearest")
     last = len(shown) - 1
     ax.set(xlabel="is listened to (query, by rank)", ylabel="listens (query, by rank)")
