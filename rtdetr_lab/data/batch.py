@@ -55,6 +55,10 @@ class Sample:
         """(height, width) of the picture as stored."""
         return self.truth.size
 
+    def masks_after(self, change: Callable[[Tensor], Tensor]) -> Tensor | None:
+        """Its masks after a change, where it has any."""
+        return None if self.masks is None else change(self.masks)
+
     @property
     def name(self) -> str:
         """What an error calls the picture: its file, or its id where it comes from none."""

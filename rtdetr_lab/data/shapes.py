@@ -119,21 +119,21 @@ class ShapesDataset:
         if not 0 <= index < self.count:
             raise IndexError(index)
         picture = draw(self.config, self.seed, index)
-        boxes_xyxy = torch.from_numpy(picture.boxes_xyxy)
-        labels = torch.from_numpy(picture.labels)
+        labels, boxes_xyxy = torch.from_numpy(picture.labels), torch.from_numpy(picture.boxes_xyxy)
+        truth = Truth(
+            image_id=index,
+            size=(self.config.size, self.config.size),
+            labels=labels,
+            boxes_xyxy=boxes_xyxy,
+            areas=torch.from_numpy(picture.areas),
+            is_crowd=torch.zeros(len(labels), dtype=torch.bool),
+        )
         return Sample(
             image=torch.from_numpy(np.ascontiguousarray(picture.image.transpose(2, 0, 1))),
             labels=labels,
             boxes=cxcywh_from_xyxy(boxes_xyxy) / self.config.size,
+            truth=truth,
             masks=torch.from_numpy(picture.masks) if self.with_masks else None,
-            truth=Truth(
-                image_id=index,
-                size=(self.config.size, self.config.size),
-                labels=labels,
-                boxes_xyxy=boxes_xyxy,
-                areas=torch.from_numpy(picture.areas),
-                is_crowd=torch.zeros(len(labels), dtype=torch.bool),
-            ),
         )
 
 

@@ -39,7 +39,7 @@ def image_of(pixels: UInt8[np.ndarray, "H W 3"]) -> UInt8[Tensor, "3 H W"]:
 
 
 def require_probability(p: float) -> None:
-    """Refuse what is not between never and always."""
+    """Raise `ConfigError` for what is no probability."""
     require(0 <= p <= 1, "p", f"is {p}", "give a probability from 0 to 1")
 
 
@@ -66,15 +66,13 @@ class Resize:
             height, width = self.size
             stored = Image.fromarray(pixels_of(sample.image))
             image = image_of(np.array(stored.resize((width, height), Image.Resampling.BILINEAR)))
-        return replace(sample, image=image, masks=self._masks(sample.masks))
+        return replace(sample, image=image, masks=sample.masks_after(self._resize))
 
-    def _masks(self, masks: Tensor | None) -> Tensor | None:
-        if masks is None or not len(masks):
-            return None if masks is None else masks.new_zeros((0, *self.size))
-        small = torch.nn.functional.interpolate(
-            masks[None].to(torch.uint8), self.size, mode="nearest-exact"
-        )
-        return small[0].bool()
+    def _resize(self, masks: Tensor) -> Tensor:
+        if not len(masks):
+            return masks.new_zeros((0, *self.size))
+        masks = masks[None].to(torch.uint8)
+        return torch.nn.functional.interpolate(masks, self.size, mode="nearest-exact")[0].bool()
 
 
 def flip(sample: Sample) -> Sample:
@@ -84,7 +82,7 @@ def flip(sample: Sample) -> Sample:
         sample,
         image=sample.image.flip(-1),
         boxes=torch.cat([centre_x, sample.boxes[:, 1:]], dim=1),
-        masks=None if sample.masks is None else sample.masks.flip(-1),
+        masks=sample.masks_after(lambda masks: masks.flip(-1)),
     )
 
 
@@ -126,5 +124,5 @@ def select(sample: Sample, keep: Tensor) -> Sample:
         sample,
         labels=sample.labels[keep],
         boxes=sample.boxes[keep],
-        masks=None if sample.masks is None else sample.masks[keep],
+        masks=sample.masks_after(lambda masks: masks[keep]),
     )

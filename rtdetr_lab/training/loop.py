@@ -30,7 +30,7 @@ from rtdetr_lab.data.canvas import fitted
 from rtdetr_lab.model import DetectionModel, declared
 from rtdetr_lab.training import state as keep
 from rtdetr_lab.training.callbacks import Bar, Callback, Curves, EarlyStopping, restored
-from rtdetr_lab.training.distributed import joined, own_device
+from rtdetr_lab.training.distributed import choose_device, join_processes
 from rtdetr_lab.training.finetune import check_classes
 from rtdetr_lab.training.folder import enter, saved_state
 from rtdetr_lab.training.metrics import History, Record
@@ -77,9 +77,9 @@ def train(
     `stop_after` pauses after so many steps or a time ("50m"); `callbacks` may end the run. Raises
     `TrainingError` if the folder holds another run or is in use.
     """
-    folder, where = Path(out) if out else None, own_device(device)
+    folder, where = Path(out) if out else None, choose_device(device)
     with ExitStack() as held:
-        world = held.enter_context(joined(where, config.batch_size))
+        world = held.enter_context(join_processes(where, config.batch_size))
         if folder and world.writes:
             held.enter_context(keep.lock(folder))
         stop = held.enter_context(Stop(stop_after))

@@ -62,7 +62,7 @@ class Steps:
         """The numbers of its pictures in the data, those of other processes included."""
         positions = range(step * self.batch_size, (step + 1) * self.batch_size)
         places = (divmod(position, len(self.data)) for position in positions)
-        return [int(order(len(self.data), self.seed, epoch)[place]) for epoch, place in places]
+        return [int(shuffle(len(self.data), self.seed, epoch)[place]) for epoch, place in places]
 
     def _sample(self, step: int, position: int, picture: int) -> Sample:
         with name_errors(f"data[{picture}]"):
@@ -74,7 +74,7 @@ class Steps:
 
 
 @lru_cache(maxsize=2)  # a batch may begin in one epoch and end in the next
-def order(length: int, seed: int, epoch: int) -> Int64[Tensor, "_"]:
+def shuffle(length: int, seed: int, epoch: int) -> Int64[Tensor, "_"]:
     """The numbers 0 to `length` - 1 as they come in one epoch."""
     # Seeds of neighbouring runs must not share orders: 2^20 epochs lie between them.
     generator = torch.Generator().manual_seed((seed << 20) + epoch)

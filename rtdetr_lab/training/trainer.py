@@ -26,7 +26,7 @@ from rtdetr_lab.training.finite import RandomState, first_fault, random_state, s
 from rtdetr_lab.training.memory import explain_full_memory, uses_amp
 from rtdetr_lab.training.metrics import Means
 from rtdetr_lab.training.optim import adamw, learning_mode, lr_factor, parameter_groups, set_lr
-from rtdetr_lab.training.parts import Part, parts
+from rtdetr_lab.training.parts import Part, split
 from rtdetr_lab.training.recipe import TrainConfig
 
 MEASURED = {"cardinality_error"}
@@ -39,10 +39,10 @@ class Trainer:
     def __init__(self, model: Any, config: TrainConfig, device: torch.device) -> None:
         config = replace(config, amp=uses_amp(config.amp, device))
         self.config, self.device, self.step, self.shape = config, device, 0, tuple[int, ...]()
-        model = distributed.synchronised(model, device)
+        model = distributed.synchronise_norms(model, device)
         model = fast_training(model.to(device), device)
         self.model = learning_mode(model.to(memory_format=torch.channels_last))
-        self.forward = distributed.averaging(self.model)
+        self.forward = distributed.average_gradients(self.model)
         self.criterion = model.cfg.criterion.build()
         rates = (config.lr, config.backbone_lr, config.weight_decay)
         self.optimizer = adamw(parameter_groups(model, *rates))
@@ -80,9 +80,9 @@ class Trainer:
     def _add_gradients(self, batch: Batch) -> dict[str, Tensor]:
         """Those of all parts; returns the terms of the step."""
         terms: dict[str, Tensor] = {}
-        split = list(parts(batch, self.config.accumulate))
-        for number, part in enumerate(split, 1):
-            with distributed.quietly(self.forward, last=number == len(split)):
+        given = list(split(batch, self.config.accumulate))
+        for number, part in enumerate(given, 1):
+            with distributed.hold_gradients(self.forward, last=number == len(given)):
                 of_part = self._terms(part, self.forward)
                 total(of_part).backward()
             for name, term in of_part.items():
@@ -107,7 +107,7 @@ class Trainer:
         if several():  # the others would have to take part
             return first_fault(self.step + 1, self.model, [(batch, 1.0)], None)
         set_random_state(self.device, before)
-        again = parts(batch, self.config.accumulate)
+        again = split(batch, self.config.accumulate)
         terms = partial(self._terms, forward=self.model)
         return first_fault(self.step + 1, self.model, again, terms)
 
