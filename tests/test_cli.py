@@ -111,13 +111,13 @@ def test_coco_results_carry_category_ids_and_image_ids_from_names(model, photos)
 
 
 def test_coco_image_ids_can_be_looked_up(model, photos, capsys):
-    images = [{"id": 500 + i, "file_name": f"x/{n}"} for i, n in enumerate(("1.png", "2.jpg"))]
+    images = [{"id": 500 + i, "file_name": f"photos/{n}"} for i, n in enumerate(("1.png", "2.jpg"))]
     Path("val.json").write_text(json.dumps({"images": images}))
     options = ["--coco", "r.json", "--annotations", "val.json"]
     assert detect(model, "photos/1.png", "photos/2.jpg", *options) == 0
     assert {r["image_id"] for r in json.loads(Path("r.json").read_text())} == {500, 501}
     assert detect(model, "photos", *options) == 1
-    assert "does not list 17.png" in capsys.readouterr().err
+    assert "does not list photos/deeper/17.png" in capsys.readouterr().err
     Path("val.json").write_text("[]")
     assert detect(model, "photos", *options) == 1
     assert "no COCO annotation file" in capsys.readouterr().err

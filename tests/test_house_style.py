@@ -94,17 +94,13 @@ MAY_IMPORT = {
     # on top
     "detections": BRICKS | {"images", "viz", "data"},
     "detector": CHAPTERS | EQUIPMENT | {"detections"},
-    "segmenter": CHAPTERS | EQUIPMENT | {"detections"},
-    "explored": CHAPTERS | EQUIPMENT | {"detections", "detector"},
     "transformers_api": CHAPTERS | EQUIPMENT | {"detections", "detector"},
-    # draws the pictures of the README: a user of everything, not a part of viz
-    "viz.figures": CHAPTERS | EQUIPMENT | {"detections", "detector"},
     # for notebooks, and for those who make them
     "notebook": CHAPTERS | EQUIPMENT | {"detections", "detector"},
     "notebook_tools": {"errors", "viz"},
     "commands": CHAPTERS
     | EQUIPMENT
-    | {"detections", "detector", "notebook_tools", "explored"}
+    | {"detections", "detector", "notebook_tools"}
     | {"evaluation.report"},
     "cli": CHAPTERS | EQUIPMENT | {"detections", "detector", "transformers_api", "commands"},
     "__main__": {"cli"},

@@ -13,7 +13,6 @@ of a freshly built model and touches nothing else; every backbone tensor must be
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 
 from torch import Tensor, nn
 
@@ -42,8 +41,7 @@ def load_backbone(
     Returns `model`. Raises `CheckpointError` unless every tensor of the backbone is in the file,
     under a known name, with the right shape and finite.
     """
-    path = Path(source).expanduser()
-    weights = read_weights(path if path.is_file() else locate(source, revision).weights)
+    weights = read_weights(locate(source, revision).weights)
     tensors = _of_a_detector(weights.tensors)
     table = table_of(tensors)
     ours = import_tensors(table, tensors, weights.where) if table else tensors

@@ -20,9 +20,15 @@ from typing import Any
 
 from torch import Tensor
 
-from rtdetr_lab.checkpoints.files import REPLACES, WeightsFile, read_json, text_digest
-from rtdetr_lab.checkpoints.infer import infer_config
-from rtdetr_lab.checkpoints.infer_detr import infer_detr, is_detr
+from rtdetr_lab.checkpoints.files import (
+    FORMAT,
+    HEADER,
+    REPLACES,
+    WeightsFile,
+    read_json,
+    text_digest,
+)
+from rtdetr_lab.checkpoints.infer import infer_config, infer_detr, is_detr
 from rtdetr_lab.checkpoints.metadata import Metadata, metadata_for, metadata_from_dict
 from rtdetr_lab.checkpoints.preprocessor import detr_metadata, image_size_of, pixels_of
 from rtdetr_lab.checkpoints.source import Source
@@ -34,10 +40,7 @@ from rtdetr_lab.errors import CheckpointError, ConfigError, LabError
 
 log = logging.getLogger("rtdetr_lab")
 
-FORMAT = "rtdetr_lab"
 KNOWN = {"format", "version", "model", "metadata", "sha256"}
-HEADER = "rtdetr_lab.config"
-"""Key of the description in the header of a `.safetensors` file of ours."""
 
 
 def described(

@@ -20,9 +20,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from rtdetr_lab.checkpoints.foreign import check_kind, is_safetensors
 from rtdetr_lab.checkpoints.pickles import read_pickle
+from rtdetr_lab.checkpoints.run_state import is_state, read_state
 from rtdetr_lab.errors import CheckpointError
 from rtdetr_lab.writing import replacing
+
+FORMAT = "rtdetr_lab"
+"""What a description of ours says it is."""
+
+HEADER = "rtdetr_lab.config"
+"""Key of the description in the header of a `.safetensors` file of ours."""
 
 DIGEST = "rtdetr_lab.sha256"
 """Key of the digest in a file's header."""
@@ -80,10 +88,14 @@ def _which_differ(tensors: Mapping[str, Tensor], written: str | None) -> str:
 
 
 def read_weights(path: Path) -> WeightsFile:
-    """Any weights file: `.safetensors`, its `.index.json`, or a torch pickle of plain tensors."""
+    """Any weights file: `.safetensors`, its `.index.json`, a state of a run, or a torch pickle of
+    plain tensors. Raises `CheckpointError`, for what is no weights file with what it is."""
     if not path.is_file():
         raise CheckpointError(str(path), "does not exist", "check the path")
-    if path.suffix == ".safetensors":
+    check_kind(path)
+    if is_state(path):
+        return _read_state(path)
+    if path.suffix == ".safetensors" or is_safetensors(path):
         return _read_safetensors(path)
     if path.name.endswith(".index.json"):
         return _read_shards(path)
@@ -155,6 +167,14 @@ def _check_header(header: Mapping[str, str], path: Path) -> None:
 def text_digest(tree: Mapping[str, Any]) -> str:
     """sha256 of values that JSON can hold, whatever order they are in."""
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
+
+
+def _read_state(path: Path) -> WeightsFile:
+    """The averaged weights of a training run, described as if they had been saved alone."""
+    state = read_state(path)
+    known = state.get("metadata") or {n: state[n] for n in ("names", "category_ids") if n in state}
+    tree = {"format": FORMAT, "version": 1, "model": json.loads(state["cfg"]), "metadata": known}
+    return WeightsFile(state["ema"], str(path), {HEADER: json.dumps(tree)})
 
 
 def _read_shards(index: Path) -> WeightsFile:

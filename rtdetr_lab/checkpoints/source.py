@@ -1,36 +1,38 @@
-r"""# Source: where a name leads
+r"""# Source: the files a name leads to
 
-`load_pretrained` takes one word for many things. In this order it is
+`names.py` says what a word stands for; here it becomes a weights file, the config beside it, and
+where both came from.
 
-| word                | what it means                                                           |
-|---------------------|-------------------------------------------------------------------------|
-| `nano`              | the checkpoint inside this package                                      |
-| `r18`, `v2_r50` …   | a short name of a published checkpoint, `hub.ALIASES`                   |
-| an existing path    | a folder (ours or transformers'), a `.safetensors` or a `.pth` file      |
-| `owner/name`        | a repository on the hub                                                 |
-
-A word that is none of these is refused, with the nearest names that are.
+| what was named          | weights                                                          |
+|-------------------------|------------------------------------------------------------------|
+| a file                  | itself                                                           |
+| a folder with a config  | the first of `hub.WEIGHTS` in it                                 |
+| the folder of a run     | those in its `model/`; before there is one, its newest state     |
+| a repository            | a snapshot in the hub's cache: a folder with a config            |
+| `nano`                  | a file of this package, held against the digest in its record    |
 """
 
 import hashlib
+import logging
 import os
-import re
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from pathlib import Path
 
 from rtdetr_lab.checkpoints.files import read_json
-from rtdetr_lab.checkpoints.hub import ALIASES, PINS, WEIGHTS, fetch, licence_in
+from rtdetr_lab.checkpoints.hub import ALIASES, WEIGHTS, fetch, licence_in
+from rtdetr_lab.checkpoints.names import EMBEDDED, Model, model_of
+from rtdetr_lab.checkpoints.run_state import STATES
 from rtdetr_lab.errors import CheckpointError, UnknownModelError
 
+log = logging.getLogger("rtdetr_lab")
+
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
-FILES = (".safetensors", ".pth", ".pt", ".bin", ".index.json")
 
 
 @dataclass(frozen=True)
 class Source:
     """A weights file, the config beside it if there is one, and where both came from; `sha256` is
-    what its tensors must be, where somebody has pinned it."""
+    what its tensors must be, where it is pinned."""
 
     weights: Path
     config: Path | None
@@ -45,51 +47,57 @@ def locate(id_or_path: str | os.PathLike[str], revision: str | None = None) -> S
 
     Raises `UnknownModelError`, `HubError`, or `CheckpointError` for a path without weights.
     """
-    name, path = os.fspath(id_or_path), Path(id_or_path).expanduser()
-    on_disk = name == "nano" or (name not in ALIASES and path.exists())
-    if on_disk and revision is not None:
+    named, name = model_of(id_or_path), os.fspath(id_or_path)
+    if named.repo:
+        return _on_the_hub(named, revision)
+    if revision is not None:
         raise CheckpointError(name, "is not on the hub, and has no revisions", "leave revision out")
-    if name == "nano":
-        return _embedded(name)
-    if name in ALIASES:
-        return _published(name, revision)
-    if path.is_dir():
-        return _folder(path)
-    if path.is_file():
-        beside = path.parent / "config.json"
-        named_by_us = path.name in WEIGHTS and beside.is_file()
-        return Source(path, beside if named_by_us else None, name, licence=licence_in(path.parent))
-    if name.endswith(FILES) or name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise CheckpointError(name, "does not exist", "check the path, and the folder you are in")
-    if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name):
-        return _on_the_hub(name, revision)
-    known = [*ALIASES, "nano"]
-    near = get_close_matches(name, known, n=3, cutoff=0.4) or known
-    remedy = f"nearest: {', '.join(near)}; or give a hub id (owner/name), a folder or a file"
-    raise UnknownModelError(name, "is no model we know and no path that exists", remedy)
+    if named.path is None:
+        return _embedded(EMBEDDED)
+    return _folder(named.path) if named.path.is_dir() else _file(named.path)
 
 
-def _published(alias: str, revision: str | None) -> Source:
-    """A short name: what was pinned for it, unless another revision is asked for."""
-    pin = PINS.get(alias)
-    if pin is None or revision not in (None, pin.revision):
-        return _on_the_hub(ALIASES[alias], revision)
-    return replace(_on_the_hub(ALIASES[alias], pin.revision), sha256=pin.sha256)
-
-
-def _on_the_hub(repo: str, revision: str | None) -> Source:
-    found = fetch(repo, revision)
-    return Source(
-        _weights_in(found.folder), found.folder / "config.json", repo, found.revision, found.licence
+def _on_the_hub(named: Model, asked: str | None) -> Source:
+    """A repository: at the commit that was pinned, unless another revision is asked for."""
+    found = fetch(named.repo, named.revision(asked))
+    source = _folder(found.folder)
+    pinned = named.pin is not None and named.pin.revision == named.revision(asked)
+    return replace(
+        source,
+        name=named.repo,
+        revision=found.revision,
+        licence=found.licence,
+        sha256=named.pin.sha256 if named.pin and pinned else None,
     )
+
+
+def _file(path: Path) -> Source:
+    beside = path.parent / "config.json"
+    named_by_us = path.name in WEIGHTS and beside.is_file()
+    config = beside if named_by_us else None
+    return Source(path, config, str(path), licence=licence_in(path.parent))
 
 
 def _folder(folder: Path) -> Source:
     config = folder / "config.json"
-    if not config.is_file():
-        what, remedy = "has no config.json", "give the weights file itself, with config="
-        raise CheckpointError(str(folder), what, remedy)
-    return Source(_weights_in(folder), config, str(folder), licence=licence_in(folder))
+    if config.is_file():
+        return Source(_weights_in(folder), config, str(folder), licence=licence_in(folder))
+    if (folder / "model" / "config.json").is_file():
+        log.info("%s: is a run; its model/ is taken", folder)
+        return _folder(folder / "model")
+    if states := [folder / name for name in STATES if (folder / name).is_file()]:
+        log.info("%s: is a run; its %s is taken", folder, states[0].name)
+        return Source(states[0], None, str(states[0]))
+    raise CheckpointError(str(folder), "holds no model: it has no config.json", _inside(folder))
+
+
+def _inside(folder: Path) -> str:
+    """Which of the folders in a folder hold a model."""
+    files = ("config.json", "model/config.json", *STATES)
+    below = sorted(p for p in folder.iterdir() if any((p / file).is_file() for file in files))
+    if below:
+        return f"did you mean {' or '.join(map(str, below[:3]))}?"
+    return "give the folder save_pretrained or a run wrote, or the weights file, with config="
 
 
 def _weights_in(folder: Path) -> Path:

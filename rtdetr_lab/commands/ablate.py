@@ -40,7 +40,7 @@ class Ablate(Command):
     preset: str = "nano"
     """Base: nano, r18, r34, r50_m, r50, r101."""
     data: str = "shapes"
-    """`shapes` (drawn, small and hard), or a folder with COCO annotations train and val."""
+    """`shapes` (drawn, small and hard), or a folder with train and val: COCO JSON, YOLO or VOC."""
     size: int | None = None
     """Height and width the model sees; default: 128 for shapes, 640 for folders."""
     backbone_weights: str | None = None
@@ -78,9 +78,9 @@ class Ablate(Command):
         if self.dry_run:
             return show(study, self.workers)
         if not self.report_only:
-            from rtdetr_lab.ablations.progress import shown
+            from rtdetr_lab.ablations.progress import show_progress
 
-            study.run(self._executor(), watch=shown)
+            study.run(self._executor(), watch=show_progress)
         report = study.report()
         for path in report.save(self.report or study.home / "report"):
             say(str(path))

@@ -20,6 +20,7 @@ from typing import Any
 from torch import Tensor
 
 from rtdetr_lab.errors import TrainingError
+from rtdetr_lab.layers import has_float64
 from rtdetr_lab.writing import write_bytes, write_text
 
 Record = dict[str, Any]
@@ -35,7 +36,8 @@ class Means:
 
     def add(self, values: Mapping[str, Tensor]) -> None:
         for name, value in values.items():
-            value = value.detach().double()
+            value = value.detach()
+            value = value.double() if has_float64(value.device) else value
             self.sums[name] = self.sums[name] + value if name in self.sums else value
         self.count += 1
 

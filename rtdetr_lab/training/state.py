@@ -1,14 +1,9 @@
 r"""# State: what a run must remember to go on as if it had never stopped
 
-A checkpoint is one line of text and a `torch.save` of plain tensors, numbers and containers:
-
-    rtdetr_lab run 1 <sha256 of all that follows>\n<torch.save …>
-
-It is written to a temporary file in the same folder, forced to the disk, and renamed, so that a
-name never points at half a file, and a disk that is full leaves everything as it was. The one
-before stays as `previous.pt`: if a disk damages the last, the run goes back one save and says so; a
-damaged `best.pt` is named, set aside, and found again by the next validation. Reading checks the
-sum first and then uses `weights_only=True`: nothing in a file can make us run it.
+A checkpoint appears as a whole or not at all (`writing.py`) and carries its sum
+(`checkpoints/run_state.py`). The one before stays as `previous.pt`: if a disk damages the last, the
+run goes back one save and says so; a damaged `best.pt` is named, set aside, and found again by the
+next validation.
 
 | in a run folder              | what it is                                               |
 |------------------------------|----------------------------------------------------------|
@@ -23,8 +18,6 @@ sum first and then uses `weights_only=True`: nothing in a file can make us run i
 """
 
 import fcntl
-import hashlib
-import io
 import os
 import random
 from collections.abc import Iterator
@@ -35,11 +28,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from rtdetr_lab.errors import TrainingError
+from rtdetr_lab.checkpoints.run_state import packed, read_state
+from rtdetr_lab.errors import CheckpointError, TrainingError
 from rtdetr_lab.writing import write_bytes
-
-MAGIC = b"rtdetr_lab run 1 "
-HEADER = len(MAGIC) + 64 + 1
 
 
 def rng_state() -> dict[str, Any]:
@@ -80,30 +71,15 @@ def seed_everything(seed: int) -> None:
 
 def save_state(path: Path, state: dict[str, Any], keep_old_as: Path | None = None) -> None:
     """Write a checkpoint."""
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    payload = buffer.getbuffer()  # a view: a second copy of a large model would hurt
-    digest = hashlib.sha256(payload).hexdigest().encode()
-    head = MAGIC + digest + b"\n"
-    write_bytes(path, head, payload, error=TrainingError, keep_old_as=keep_old_as)
+    write_bytes(path, *packed(state), error=TrainingError, keep_old_as=keep_old_as)
 
 
 def load_state(path: Path) -> dict[str, Any]:
     """Read a checkpoint onto the CPU. `TrainingError` if it is not exactly what was saved."""
-    remedy = "continue from another save, or start anew in another folder"
     try:
-        content = Path(path).read_bytes()
-    except OSError as error:
-        raise TrainingError(str(path), f"cannot be read: {error.strerror}", remedy) from error
-    if not content.startswith(MAGIC) or len(content) < HEADER:
-        raise TrainingError(str(path), "is not a checkpoint of a training run", remedy)
-    payload = content[HEADER:]
-    if hashlib.sha256(payload).hexdigest().encode() != content[len(MAGIC) : HEADER - 1]:
-        raise TrainingError(str(path), "is damaged: its sha256 does not fit its content", remedy)
-    try:
-        return torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever the unpickler stumbles over: it is not ours
-        raise TrainingError(str(path), "holds more than tensors and numbers", remedy) from error
+        return read_state(Path(path))
+    except CheckpointError as error:
+        raise TrainingError(error.where, error.what, error.remedy) from error
 
 
 def save_last(folder: Path, state: dict[str, Any]) -> None:

@@ -1,0 +1,135 @@
+r"""# Foreign: files that are handed over as weights and are something else
+
+A file is known by how it begins, and where that says nothing by the end of its name. What is said
+is what it is, and what to give instead. Nothing in it is run, and nothing is unpacked.
+"""
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from rtdetr_lab.errors import CheckpointError
+
+CHECKPOINT = "give the checkpoint it was made from: a folder, a .safetensors or a .pth"
+UNPACK = "unpack it, and give the file or folder inside"
+AGAIN = "download it again"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of file: what it is called, what to do, and how it is known."""
+
+    name: str
+    remedy: str
+    suffixes: tuple[str, ...] = ()
+    beginnings: tuple[bytes, ...] = ()
+
+
+ONNX = Kind(
+    "an ONNX file, the program of a model for a runtime",
+    f"{CHECKPOINT}; to run ONNX use onnxruntime, or an Engine with backend=OnnxRuntime()",
+    (".onnx",),
+)
+OPENVINO = Kind(
+    "a file of OpenVINO",
+    f"{CHECKPOINT}; to run it use openvino, or an Engine with backend=OpenVINO()",
+    (".xml",),
+)
+ULTRALYTICS = Kind(
+    "a checkpoint of ultralytics, which opens by running their code",
+    "give a published one of these models (r18 … r101, or a hub id), or train your own",
+)
+TORCHSCRIPT = Kind("a TorchScript program", f"{CHECKPOINT}; to run it use torch.jit.load")
+PROGRAM = Kind(
+    "a program of torch.export",
+    f"{CHECKPOINT}; to run it use torch.export.load",
+    (".pt2",),
+)
+ARCHIVE = Kind(
+    "an archive",
+    UNPACK,
+    (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"),
+    (b"\x1f\x8b", b"7z\xbc\xaf", b"rar!"),
+)
+KINDS = (
+    Kind(
+        "a web page and no weights",
+        f"{AGAIN}, from the link of the file itself",
+        (".html",),
+        (b"<!doctype", b"<html", b"<head", b"<?xml"),
+    ),
+    Kind("a pointer of git-lfs", "run `git lfs pull` in its folder", (), (b"version https://",)),
+    Kind("text and no weights", "give the weights file, or its folder", (".json", ".txt"), (b"{",)),
+    Kind(
+        "a picture",
+        "give it as a picture, and a model as --model",
+        (".jpg", ".png"),
+        (b"\xff\xd8\xff", b"\x89png"),
+    ),
+    Kind("a Keras or HDF5 file", CHECKPOINT, (".h5", ".hdf5", ".keras"), (b"\x89hdf",)),
+    Kind("a file of llama.cpp", CHECKPOINT, (".gguf",), (b"gguf",)),
+    ONNX,
+    OPENVINO,
+    PROGRAM,
+    Kind(
+        "a TensorRT engine, made for one GPU",
+        f"{CHECKPOINT}; to run it use TensorRT",
+        (".engine", ".plan", ".trt"),
+        (b"ftrt", b"ptrt"),
+    ),
+    Kind("a TensorFlow file", CHECKPOINT, (".tflite", ".pb")),
+    Kind("a Core ML file", CHECKPOINT, (".mlmodel", ".mlpackage")),
+    Kind("a checkpoint of PaddlePaddle", "give the .pth of the same model", (".pdparams",)),
+    Kind("a configuration and no weights", "give the weights", (".yaml", ".yml", ".toml")),
+    ARCHIVE,
+)
+
+
+def check_kind(path: Path) -> None:
+    """Raise `CheckpointError` for a file that is known to hold no weights we read."""
+    with open(path, "rb") as file:
+        start = file.read(64)
+    if not start:
+        raise CheckpointError(str(path), "is empty: a save or a download was cut short", AGAIN)
+    if path.name.endswith(".index.json"):
+        return
+    kind = _inside(path) if start.startswith(b"PK") else _of_bytes(path, start)
+    if kind is not None:
+        raise CheckpointError(str(path), f"is {kind.name}", kind.remedy)
+
+
+def is_safetensors(path: Path) -> bool:
+    """Whether a file begins as one, whatever it is called: a number, which may be any, and JSON."""
+    with open(path, "rb") as file:
+        return file.read(9)[8:] == b"{"
+
+
+def _of_bytes(path: Path, start: bytes) -> Kind | None:
+    if path.suffix == ".bin" and path.with_suffix(".xml").is_file():
+        return OPENVINO
+    if is_safetensors(path):
+        return None
+    text = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    begun = (kind for kind in KINDS if kind.beginnings and text.startswith(kind.beginnings))
+    return _of_suffix(path) or next(begun, None)
+
+
+def _inside(path: Path) -> Kind | None:
+    """What a zip holds: torch's own is one, too."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            pickle = next((name for name in names if name.endswith("/data.pkl")), None)
+            words = archive.read(pickle) if pickle else b""
+    except (OSError, RuntimeError, ValueError, NotImplementedError, zipfile.BadZipFile):
+        return None  # damaged: its reader says where
+    if pickle is None:
+        exported = any(name.endswith("archive_format") for name in names)
+        return PROGRAM if exported or path.suffix == ".pt2" else _of_suffix(path) or ARCHIVE
+    if b"ultralytics" in words:
+        return ULTRALYTICS
+    return TORCHSCRIPT if any("/code/" in name for name in names) else None
+
+
+def _of_suffix(path: Path) -> Kind | None:
+    return next((kind for kind in KINDS if path.suffix.lower() in kind.suffixes), None)

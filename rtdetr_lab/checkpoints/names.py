@@ -1,0 +1,106 @@
+r"""# Names: what a word for a model, or for data, stands for
+
+| word                                       | stands for                                       |
+|--------------------------------------------|--------------------------------------------------|
+| of something that exists on the disk       | that file or folder, whatever else it could mean |
+| `./x`, `/x`, `~/x`, `x/`, `C:\x`, a `Path` | a path, whether there is something or not        |
+| `nano`                                     | the checkpoint inside this package               |
+| `r18`, `v2_r50` …                          | a published checkpoint, `hub.ALIASES`            |
+| `shapes`, as data                          | the drawn world                                  |
+| `owner/name`                               | a repository on the hub                          |
+| `name:r18`, `name:shapes`, `name:org/repo` | the name, whatever lies on the disk              |
+
+The first row that fits decides. Where a file or folder takes the place of a known name, that is
+said.
+"""
+
+import logging
+import os
+import re
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+from rtdetr_lab.checkpoints.hub import ALIASES, PINS, Pin
+from rtdetr_lab.errors import CheckpointError, UnknownModelError
+
+log = logging.getLogger("rtdetr_lab")
+
+NAME = "name:"
+"""What stands before a word that must not be read as a path."""
+
+EMBEDDED = "nano"
+FILES = (".safetensors", ".pth", ".pt", ".bin", ".json", ".onnx", ".ckpt")
+HUB_ID = r"[\w-][\w.-]*/[\w.-]+"
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a name stands for: a path, or a repository of the hub and what was pinned of it."""
+
+    path: Path | None = None
+    repo: str = ""
+    pin: Pin | None = None
+    embedded: bool = False
+
+    def revision(self, asked: str | None) -> str | None:
+        """The one that was asked for, else the one that was pinned."""
+        return asked or (self.pin.revision if self.pin else None)
+
+
+def path_of(word: str | os.PathLike[str]) -> Path | None:
+    """The path a word stands for, or None for a name."""
+    text = os.fspath(word)
+    path = Path(os.path.expanduser(text))
+    if not isinstance(word, str):
+        return path
+    if not text or text.startswith(NAME):
+        return None
+    looks_so = re.match(r"[./~\\]|[A-Za-z]:[/\\]", text) or text.endswith(("/", *FILES))
+    looks_so = looks_so or "\\" in text or text.count("/") > 1
+    return path if looks_so or os.path.exists(path) else None
+
+
+def note_of(word: str, meant: str) -> str:
+    """A sentence for where a path took the place of a name."""
+    kind = "folder" if Path(word).is_dir() else "file"
+    return f"{word}: this is the {kind} {Path(word).resolve()}; for {meant} say {NAME}{word}"
+
+
+def model_of(word: str | os.PathLike[str]) -> Model:
+    """What a word for a model stands for.
+
+    Raises `CheckpointError` for a path where nothing is, and `UnknownModelError`.
+    """
+    path = path_of(word)
+    if path is None:
+        return _named(os.fspath(word).removeprefix(NAME))
+    if not os.path.exists(path):
+        raise CheckpointError(os.fspath(word), "does not exist", _remedy(os.fspath(word)))
+    known = {EMBEDDED: "the embedded model", **ALIASES}
+    known |= {repo: "the published model" for repo in ALIASES.values()}
+    if isinstance(word, str) and word in known:
+        log.warning(note_of(word, known[word]))
+    return Model(path)
+
+
+def _named(name: str) -> Model:
+    if name == EMBEDDED:
+        return Model(embedded=True)
+    if name in ALIASES:
+        return Model(repo=ALIASES[name], pin=PINS.get(name))
+    if re.fullmatch(HUB_ID, name):
+        return Model(repo=name)
+    known = [*ALIASES, EMBEDDED]
+    near = get_close_matches(name, known, n=3, cutoff=0.4) or known
+    remedy = f"nearest: {', '.join(near)}; or give a hub id (owner/name), a folder or a file"
+    raise UnknownModelError(name, "is no model we know and no path that exists", remedy)
+
+
+def _remedy(text: str) -> str:
+    bare = text.removeprefix("./").rstrip("/")
+    if bare in (EMBEDDED, *ALIASES):
+        return f"say {bare} for the published model, or check the folder you are in"
+    if os.path.exists(text.replace("\\", "/")):
+        return f"here folders are separated by /: give {text.replace(chr(92), '/')}"
+    return "check the path, and the folder you are in"
