@@ -61,13 +61,13 @@ class Sample:
 
     @property
     def name(self) -> str:
-        """What an error calls the picture: its file, or its id where it comes from none."""
+        """Name of the picture in errors: its file, or its id where it comes from none."""
         return self.truth.file_name or f"picture {self.image_id}"
 
 
 @runtime_checkable
 class Dataset(Protocol):
-    """What the equipment needs: samples by number, and what their labels mean."""
+    """Samples by number, and the meaning of their labels: all that the equipment needs."""
 
     @property
     def names(self) -> Sequence[str]:

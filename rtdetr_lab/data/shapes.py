@@ -1,4 +1,4 @@
-r"""# The shapes world: pictures nobody has to download, with labels nobody can doubt
+r"""# The shapes world: pictures without a download, with labels beyond doubt
 
 `draw(config, seed, index)` is a picture and everything true about it: a label, a box and a mask per
 object, and the stuff behind them. It is a function: the same arguments give the same picture in any
@@ -135,10 +135,3 @@ class ShapesDataset:
             truth=truth,
             masks=torch.from_numpy(picture.masks) if self.with_masks else None,
         )
-
-
-def train_val(
-    config: ShapesConfig, num_train: int, num_val: int = 500
-) -> tuple[ShapesDataset, ShapesDataset]:
-    """A training and a validation set of one world, with nothing in common."""
-    return ShapesDataset(config, TRAIN, num_train), ShapesDataset(config, VAL, num_val)

@@ -76,7 +76,7 @@ class Resize:
 
 
 def flip(sample: Sample) -> Sample:
-    """Left becomes right."""
+    """Exchange left and right."""
     centre_x = 1 - sample.boxes[:, :1]
     return replace(
         sample,
@@ -119,7 +119,7 @@ class SanitizeBoxes:
 
 
 def select(sample: Sample, keep: Tensor) -> Sample:
-    """Only the objects where `keep` is true; the picture and its truth stay."""
+    """Keep only the objects where `keep` is true; the picture and its truth stay."""
     return replace(
         sample,
         labels=sample.labels[keep],

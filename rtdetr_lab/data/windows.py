@@ -60,16 +60,16 @@ def paste(sample: Sample, window: Window) -> Sample:
 
 
 Belongs = Callable[[Tensor], Tensor]
-"""Which objects belong to a window, by their boxes as fractions of it."""
+"""Choice of the objects that belong to a window, by their boxes as fractions of it."""
 
 
 def holds_centre(boxes: Float[Tensor, "T 4"]) -> Bool[Tensor, " T"]:
-    """Those whose centre it holds."""
+    """Choose those with their centre inside."""
     return ((boxes[:, :2] > 0) & (boxes[:, :2] < 1)).all(1)
 
 
 def shows_something(boxes: Float[Tensor, "T 4"]) -> Bool[Tensor, " T"]:
-    """Those of which anything is inside."""
+    """Choose those of which anything is inside."""
     corners = xyxy_from_cxcywh(boxes)
     return ((corners[:, :2] < 1) & (corners[:, 2:] > 0)).all(1)
 

@@ -51,7 +51,7 @@ class World:
         return self.rank == 0
 
     def share(self, of_step: Sequence[Item]) -> Sequence[Item]:
-        """What of a step's pictures is this process's."""
+        """This process's part of a step's pictures."""
         return of_step[self.rank :: self.size]
 
     def any(self, told: bool, device: torch.device) -> bool:

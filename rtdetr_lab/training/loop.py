@@ -45,8 +45,8 @@ RECIPE = TrainConfig()
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """What came out: the averaged model as it was last, in eval mode, and the record. `finished` is
-    False for a run that was paused: call `train` again. The best model is in `folder / "model"`.
+    """Result of a call: the averaged model in eval mode, as it was last, and the record. `finished`
+    is False for a run that was paused: call `train` again. The best model is in `folder / "model"`.
     `reason` says why a callback ended it before its budget was used up."""
 
     model: nn.Module
@@ -115,7 +115,7 @@ def _fit(
 def _own_callbacks(
     config: TrainConfig, folder: Path | None, history: History, progress: bool
 ) -> Iterator[Callback]:
-    """Those that come with a recipe and a folder."""
+    """Callbacks that come with a recipe and a folder."""
     if progress:
         yield Bar()
     if config.patience:

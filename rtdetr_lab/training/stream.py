@@ -48,18 +48,18 @@ class Steps:
     def batches(
         self, first: int = 0, num_workers: int = 0, pin_memory: bool = False
     ) -> Iterator[Batch]:
-        """Those of steps `first` to `last` - 1, loaded ahead by `num_workers` processes."""
+        """Yield those of steps `first` to `last` - 1, loaded ahead by `num_workers` processes."""
         return load(self.batch, range(first, self.last), num_workers, self.seed, pin_memory)
 
     def batch(self, step: int) -> Batch:
-        """What step number `step` sees."""
+        """Make the batch of one step."""
         stream = list(enumerate(self.pictures(step), step * self.batch_size))
         samples = [self._sample(step, *place) for place in self.world.share(stream)]
         with name_errors(f"step {step + 1}"):
             return self.collate(samples)
 
     def pictures(self, step: int) -> list[int]:
-        """The numbers of its pictures in the data, those of other processes included."""
+        """Numbers of its pictures in the data, those of other processes included."""
         positions = range(step * self.batch_size, (step + 1) * self.batch_size)
         places = (divmod(position, len(self.data)) for position in positions)
         return [int(shuffle(len(self.data), self.seed, epoch)[place]) for epoch, place in places]

@@ -51,7 +51,7 @@ class Trainer:
         self.means, self.best = Means(), float("-inf")
 
     def learn(self, batch: Batch) -> None:
-        """One step."""
+        """Make one step."""
         config = self.config
         factor = lr_factor(self.step, config.num_steps, config.warmup_steps, config.schedule)
         set_lr(self.optimizer, factor)
@@ -78,7 +78,7 @@ class Trainer:
         return {"loss": loss, **terms, "grad_norm": norm}
 
     def _add_gradients(self, batch: Batch) -> dict[str, Tensor]:
-        """Those of all parts; returns the terms of the step."""
+        """Add up those of all parts; returns the terms of the step."""
         terms: dict[str, Tensor] = {}
         given = list(split(batch, self.config.accumulate))
         for number, part in enumerate(given, 1):
@@ -91,7 +91,7 @@ class Trainer:
         return terms
 
     def _terms(self, part: Part, forward: Any) -> dict[str, Tensor]:
-        """What one part adds to the terms of the step, and to what is only measured."""
+        """Terms of one part, weighted, and what is only measured."""
         batch, weight = part
         hidden = {} if batch.padding is None else {"padding": batch.padding}
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bool(self.config.amp)):
@@ -103,7 +103,7 @@ class Trainer:
         return terms
 
     def _locate_fault(self, batch: Batch, before: RandomState) -> TrainingError:
-        """What was not finite first: the step is made again, from where it began."""
+        """Name what was not finite first: the step is made again, from where it began."""
         if several():  # the others would have to take part
             return first_fault(self.step + 1, self.model, [(batch, 1.0)], None)
         set_random_state(self.device, before)
