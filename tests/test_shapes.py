@@ -19,7 +19,6 @@ from rtdetr_lab.data.shapes import (
     ShapesConfig,
     ShapesDataset,
     draw,
-    train_val,
 )
 from rtdetr_lab.data.shapes_outlines import CLASSES, DISTRACTORS, STROKE
 from rtdetr_lab.data.shapes_paint import CLUTTER, STUFF_NAMES
@@ -74,8 +73,7 @@ def test_a_core_draws_75_pictures_a_second(elsewhere):
 
 
 def test_training_and_validation_share_no_picture():
-    train, val = train_val(CONFIG, 8, 8)
-    assert (train.seed, val.seed) == (TRAIN, VAL)
+    train, val = ShapesDataset(CONFIG, TRAIN, 8), ShapesDataset(CONFIG, VAL, 8)
     seen = {s.image.numpy().tobytes() for s in (train[i] for i in range(8))}
     assert not seen & {val[i].image.numpy().tobytes() for i in range(8)}
 
