@@ -40,7 +40,7 @@ class Ablate(Command):
     preset: str = "nano"
     """Base: nano, r18, r34, r50_m, r50, r101."""
     data: str = "shapes"
-    """`shapes` (drawn, small and hard), or a folder with COCO annotations train and val."""
+    """`shapes` (drawn, small and hard), or a folder with train and val: COCO JSON, YOLO or VOC."""
     size: int | None = None
     """Height and width the model sees; default: 128 for shapes, 640 for folders."""
     backbone_weights: str | None = None

@@ -19,13 +19,13 @@ from rtdetr_lab.commands.base import (
     one_line_of,
     say,
 )
-from rtdetr_lab.commands.pictures import Listed, ResultNames, gather, listed
+from rtdetr_lab.commands.pictures import ResultNames, gather, listed
 from rtdetr_lab.config import require
 from rtdetr_lab.errors import ImageError
-from rtdetr_lab.model import declared
 from rtdetr_lab.writing import write_text, writing
 
 if TYPE_CHECKING:
+    from rtdetr_lab.data.annotated import Listed
     from rtdetr_lab.detections import Detections
     from rtdetr_lab.detector import Detector
 
@@ -114,7 +114,7 @@ class Detect(Command):
                 bar.update()
 
     def _take(
-        self, report: "Report", path: Path, listed: Listed, result: "Detections | ImageError"
+        self, report: "Report", path: Path, listed: "Listed", result: "Detections | ImageError"
     ) -> None:
         try:
             if isinstance(result, ImageError):
@@ -172,6 +172,8 @@ class Report:
 
 def introduce(model: str, detector: "Detector", aside: bool = False) -> None:
     """Which classes a model knows, and under which licence."""
+    from rtdetr_lab.model import declared
+
     names = detector.classes.names
     licence = declared(detector.model).metadata.licence
     say(f"{model} knows {len(names)} classes: {one_line_of(names)}", aside=aside)

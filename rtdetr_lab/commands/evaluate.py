@@ -20,7 +20,7 @@ class Eval(Command):
     model: Annotated[str, tyro.conf.Positional] = "nano"
     """A short name, a hub id, a folder (RUN/model of a training run) or a weights file."""
     data: str = "shapes"
-    """`shapes`, or a folder with COCO annotations."""
+    """`shapes`, a folder (COCO JSON, YOLO or Pascal VOC), an annotation file or a data.yaml."""
     split: str = "val"
     """Which annotations of the folder."""
     size: int | None = None
@@ -45,7 +45,7 @@ class Eval(Command):
         from tqdm import tqdm
 
         from rtdetr_lab.checkpoints.load import load_pretrained
-        from rtdetr_lab.commands.sets import edges_for, validation_set
+        from rtdetr_lab.commands.sets import edges_for, look_at, validation_set
         from rtdetr_lab.evaluation.evaluate import evaluate
         from rtdetr_lab.evaluation.examine import examine
         from rtdetr_lab.evaluation.report import write_report
@@ -57,6 +57,7 @@ class Eval(Command):
             edges = edges_for(self.size)
         data = validation_set(self.data, size, self.limit, self.split, edges)
         check_classes(model.metadata.names, data.names, self.model)
+        look_at(data)
         total = -(-len(data) // self.batch_size)
         bar: Any = partial(tqdm, total=total)
         if self.out is None:

@@ -1,18 +1,15 @@
 """# Pictures: from what stands on the command line to files, and back to names for the results"""
 
 import glob
-import json
-import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rtdetr_lab.errors import DataError, ImageError
+from rtdetr_lab.errors import ImageError
 
 if TYPE_CHECKING:
-    from rtdetr_lab.notation import Size
+    from rtdetr_lab.data.annotated import Listed
 
 
 def gather(words: Sequence[str], leave_out: Path | None = None) -> list[Path]:
@@ -43,9 +40,9 @@ def gather(words: Sequence[str], leave_out: Path | None = None) -> list[Path]:
 
 
 def _pictures_below(folder: Path) -> list[Path]:
-    from rtdetr_lab.images.decode import SUFFIXES
+    from rtdetr_lab.data.places import pictures_in
 
-    below = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    below = pictures_in(folder)
     return [p for p in below if not any(part.startswith(".") for part in p.parts[-2:])]
 
 
@@ -73,56 +70,15 @@ class ResultNames:
         return self.folder / f"{name}.jpg"
 
 
-@dataclass(frozen=True)
-class Listed:
-    """A picture as results call it: COCO's id, and the (height, width) its annotations give."""
-
-    id: int
-    size: "Size | None" = None
-
-
-def listed(paths: Sequence[Path], annotations: Path | None) -> list[Listed]:
+def listed(paths: Sequence[Path], annotations: Path | None) -> "list[Listed]":
     """COCO's id of every picture: from an annotation file, from names that are numbers (as COCO's
     own are), else 1, 2, 3 … Raises `DataError` for a picture that is not listed, or not clearly."""
-    stems = [p.stem for p in paths]
+    from rtdetr_lab.data.annotated import Listed
+    from rtdetr_lab.data.layout import find_pictures
+
     if annotations is not None:
-        return _looked_up(paths, annotations)
+        return find_pictures(paths, annotations)
+    stems = [p.stem for p in paths]
     if all(s.isdecimal() for s in stems) and len(set(map(int, stems))) == len(stems):
         return [Listed(int(s)) for s in stems]
     return [Listed(i) for i in range(1, len(paths) + 1)]
-
-
-def _looked_up(paths: Sequence[Path], annotations: Path) -> list[Listed]:
-    """By the whole of `file_name`, which is how the path of a picture ends: two cameras may both
-    have a 0001.png."""
-    where, remedy = str(annotations), "give the COCO JSON that lists these pictures"
-    by_name, taken = _by_name(annotations), dict[int, Path]()
-    found = []
-    for path in paths:
-        parts = Path(os.path.abspath(path)).parts
-        ends = ("/".join(parts[i:]) for i in range(1, len(parts)))
-        ours = next((by_name[end] for end in ends if end in by_name), [])
-        if len(ours) != 1:
-            numbers = ", ".join(str(one.id) for one in ours)
-            what = f"lists {path} several times: ids {numbers}" if ours else f"does not list {path}"
-            raise DataError(where, what, remedy)
-        first = taken.setdefault(ours[0].id, path)
-        if first != path:
-            what = f"lists one picture, and {first} and {path} could both be it"
-            raise DataError(where, what, "write every file_name with its folder")
-        found += ours
-    return found
-
-
-def _by_name(annotations: Path) -> dict[str, list[Listed]]:
-    by_name: dict[str, list[Listed]] = {}
-    try:
-        for image in json.loads(annotations.read_text(encoding="utf-8-sig"))["images"]:
-            size = (int(image["height"]), int(image["width"])) if "width" in image else None
-            name = str(image["file_name"]).replace("\\", "/").removeprefix("./")
-            by_name.setdefault(name, []).append(Listed(int(image["id"]), size))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        what = f"is no COCO annotation file ({type(error).__name__}: {error})"
-        remedy = "give the COCO JSON that lists these pictures"
-        raise DataError(str(annotations), what, remedy) from error
-    return by_name

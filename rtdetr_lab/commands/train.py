@@ -18,7 +18,7 @@ from rtdetr_lab.commands.base import DONE, Command
 from rtdetr_lab.commands.starting_points import Beginning, from_model, from_preset
 from rtdetr_lab.commands.train_options import Judging, Learning, Running
 from rtdetr_lab.commands.train_words import num_stored, overfitting, report, tell, verdict
-from rtdetr_lab.errors import ConfigError, DataError
+from rtdetr_lab.errors import ConfigError
 
 if TYPE_CHECKING:
     from rtdetr_lab.data.augment import Augmentation
@@ -40,7 +40,7 @@ class Train(Command):
     continues a stopped run; Ctrl-C saves and stops. To fine-tune, --model and --data are enough."""
 
     data: str = "shapes"
-    """`shapes` (drawn while training), or a folder with COCO annotations train and val."""
+    """`shapes` (drawn while training), or a folder with train and val: COCO JSON, YOLO or VOC."""
     model: Annotated[str | None, tyro.conf.arg(help_behavior_hint="(default: a new one)")] = None
     """Begin with this model: a short name, a hub id, a folder or a file. Class heads are new where
     the data has other classes."""
@@ -66,17 +66,19 @@ class Train(Command):
     def run(self) -> int:
         import torch
 
-        from rtdetr_lab.commands.sets import edges_if_detr
+        from rtdetr_lab.commands.sets import classes, edges_if_detr, look_at
         from rtdetr_lab.evaluation.evaluate import evaluate
         from rtdetr_lab.training import train
         from rtdetr_lab.training.callbacks import TensorBoard
+        from rtdetr_lab.training.doctor import num_queries
 
         if self.running.threads:
             torch.set_num_threads(self.running.threads)
-        classes = self._classes()
-        begun = self._begin(classes)
+        begun = self._begin(classes(self.data, with_val=not self.judging.overfit))
         size = self.size or begun.size
         learn, judge = self._data(size, edges_if_detr(begun.cfg, size))
+        look_at(learn, num_queries(begun.cfg))
+        look_at(judge)
         recipe = self.recipe(begun, size, learn)
         tell(recipe, self._recipe(), learn, size)
         watching: list[Callback] = []
@@ -160,16 +162,6 @@ class Train(Command):
                 what = f"cannot be had with --model {self.model}, which brings its own"
                 raise ConfigError(f"--{option}", what, "leave one of them out")
         return from_model(self.model, classes, freeze, seed)
-
-    def _classes(self) -> tuple[str, ...]:
-        from rtdetr_lab.commands.sets import validation_set
-
-        learn = validation_set(self.data, 64, split="train").names
-        judge = learn if self.judging.overfit else validation_set(self.data, 64).names
-        if tuple(learn) != tuple(judge):
-            what = f"train has the classes {', '.join(learn)}, val has {', '.join(judge)}"
-            raise DataError(self.data, what, "give both the same categories")
-        return tuple(learn)
 
     def _data(self, size: int, edges: "Edges | None") -> tuple["Dataset", "Dataset"]:
         from rtdetr_lab.commands.sets import training_set, validation_set

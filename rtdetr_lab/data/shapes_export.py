@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from rtdetr_lab.config_json import to_json
-from rtdetr_lab.data.coco_write import new_folder, write_annotations
+from rtdetr_lab.data.convert import new_folder, write_annotations
 from rtdetr_lab.data.rle import encode_mask
 from rtdetr_lab.data.shapes import SHAPE_NAMES, TRAIN, VAL, ShapesConfig, ShapesPicture, draw
 from rtdetr_lab.errors import DataError
