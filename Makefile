@@ -32,7 +32,7 @@ campaign: .venv/dev  ## damage, malice, kills and planted bugs, all of them (an 
 	$(BIN)/python tests/campaign/report.py
 
 figures: .venv/dev  ## the pictures of the README and the site
-	$(BIN)/python -m rtdetr_lab.viz.figures
+	$(BIN)/python docs/hooks/figures.py
 
 # One environment, grown by what a target needs. A changed pin installs again.
 .venv/core: pyproject.toml constraints.txt

@@ -20,7 +20,7 @@ from rtdetr_lab.boxes import inverse_sigmoid, iou, xyxy_from_cxcywh
 from rtdetr_lab.decoder import Decoder, DecoderConfig, DecoderLayer, look_forward_once, move
 from rtdetr_lab.notebook import check, chelsea, cost, online, seeded, shapes, source
 from rtdetr_lab.structures import Prediction
-from rtdetr_lab.viz.query_attention import query_links
+from rtdetr_lab.viz.attention import query_links
 from rtdetr_lab.viz.refinement import box_trails, refinement_curves
 
 # %%

@@ -59,6 +59,11 @@ def cached_by_size(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+def has_float64(device: torch.device | str) -> bool:
+    """Whether a device knows double precision: a Mac's GPU does not."""
+    return torch.device(device).type in ("cpu", "cuda")
+
+
 class FrozenBatchNorm2d(nn.Module):
     """Batch norm with constant statistics and affine part, kept as buffers: Eq. 05.2."""
 
@@ -209,10 +214,10 @@ def sine_2d(
     r"""Sine and cosine of row and column at D/4 frequencies (Eq. 06.2), cell by cell, row by row.
 
     The row owns the first half of the channels, the column the second; trained checkpoints rely on
-    that order. Angles are computed in float64.
+    that order. Angles are computed in float64, on the CPU where the device has none.
     """
     row, column = _rows_and_columns(height, width, device)
-    return _sine(row, column, dim, temperature).to(dtype)
+    return _sine(row, column, dim, temperature).to(dtype).to(device)
 
 
 @cached_by_size
@@ -230,14 +235,15 @@ def sine_2d_authors(
     cell than the n-th token; a checkpoint used at 640² never met the difference.
     """
     row, column = _rows_and_columns(width, height, device)
-    return _sine(row, column, dim, temperature).to(dtype)
+    return _sine(row, column, dim, temperature).to(dtype).to(device)
 
 
 def _rows_and_columns(
     height: int, width: int, device: torch.device | str
 ) -> tuple[Float[Tensor, "N"], Float[Tensor, "N"]]:
-    row = torch.arange(height, dtype=torch.float64, device=device)[:, None].expand(height, width)
-    column = torch.arange(width, dtype=torch.float64, device=device).expand(height, width)
+    place = device if has_float64(device) else "cpu"
+    row = torch.arange(height, dtype=torch.float64, device=place)[:, None].expand(height, width)
+    column = torch.arange(width, dtype=torch.float64, device=place).expand(height, width)
     return row.flatten(), column.flatten()
 
 

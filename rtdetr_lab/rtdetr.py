@@ -128,7 +128,8 @@ class RTDETR(DetectionModel):
         noised = self._noised(targets, content.shape[1])
         if noised is not None:
             content = cat([noised.content.to(content.dtype), content], dim=1)
-            reference_logits = cat([noised.reference_logits, reference_logits], dim=1)
+            noisy = noised.reference_logits.to(reference_logits.dtype)
+            reference_logits = cat([noisy, reference_logits], dim=1)
         blocked = None if noised is None else noised.blocked
 
         layers = self.decoder(content, reference_logits, memory, shapes, blocked)

@@ -95,8 +95,6 @@ MAY_IMPORT = {
     "detections": BRICKS | {"images", "viz", "data"},
     "detector": CHAPTERS | EQUIPMENT | {"detections"},
     "transformers_api": CHAPTERS | EQUIPMENT | {"detections", "detector"},
-    # draws the pictures of the README: a user of everything, not a part of viz
-    "viz.figures": CHAPTERS | EQUIPMENT | {"detections", "detector"},
     # for notebooks, and for those who make them
     "notebook": CHAPTERS | EQUIPMENT | {"detections", "detector"},
     "notebook_tools": {"errors", "viz"},

@@ -28,7 +28,7 @@ from torch import nn
 from rtdetr_lab.ablations.variant import Setup
 from rtdetr_lab.config import require
 from rtdetr_lab.config_json import to_dict
-from rtdetr_lab.data.batch import Dataset, First
+from rtdetr_lab.data.batch import Dataset, First, in_order
 
 CURVE_PICTURES = 100
 
@@ -181,17 +181,11 @@ def judged(model: nn.Module, task: Task) -> tuple[dict[str, Any], dict[str, Any]
     with torch.inference_mode():
         model.eval()
         scores = {name: judge(view, task.val) for name, view in task.views(model).items()}
-        batches = _batches(task.val) if task.measures else []
+        batches = list(in_order(task.val, 16)) if task.measures else []
         measures: dict[str, Any] = {}
         for measure in task.measures:
             measures |= measure(model, batches)
     return scores, measures
-
-
-def _batches(data: Dataset) -> list[list[Any]]:
-    from rtdetr_lab.data.batch import in_order
-
-    return list(in_order(data, 16))
 
 
 def _tidy(folder: Path) -> None:

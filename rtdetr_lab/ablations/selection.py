@@ -53,9 +53,7 @@ def uncertainty_minimal(cfg: RTDETRConfig) -> RTDETRConfig:
 SELECTIONS: tuple[Variant, ...] = (
     variant(vanilla),
     variant(vanilla_everywhere),
-    Variant(
-        "uncertainty-minimal", uncertainty_minimal, (uncertainty_minimal.__doc__ or "").strip()
-    ),
+    variant(uncertainty_minimal, "uncertainty-minimal"),
 )
 """The rows of Table 4, and one that is ours."""
 

@@ -61,18 +61,29 @@ class Variant:
         return replace(base, cfg=self.change(base.cfg))
 
 
-def variant(change: "Change | Variant") -> Variant:
-    """A `Variant` as it is; a function under its own name with its docstring as hypothesis.
+@dataclass(frozen=True)
+class Put:
+    """The change that puts a value at a path of the model's configuration."""
+
+    path: str
+    value: Any
+
+    def __call__(self, cfg: Any) -> Any:
+        return replace_at(cfg, self.path, self.value)
+
+
+def variant(change: "Change | Variant", name: str | None = None) -> Variant:
+    """A `Variant` as it is; a function under a name, or its own, with its docstring as hypothesis.
 
     Raises `ConfigError` for a function without one: a change nobody can say the reason of cannot be
     judged by its outcome.
     """
     if isinstance(change, Variant):
         return change
-    name = getattr(change, "__name__", type(change).__name__)
+    own = getattr(change, "__name__", type(change).__name__)
     reason = " ".join((inspect.getdoc(change) or "").split())
-    require(reason, name, "has no docstring", "write the hypothesis there: what do you expect?")
-    return Variant(name.replace("_", " "), change, reason)
+    require(reason, own, "has no docstring", "write the hypothesis there: what do you expect?")
+    return Variant(name or own.replace("_", " "), change, reason)
 
 
 def with_seed(setup: Setup, seed: int) -> Setup:

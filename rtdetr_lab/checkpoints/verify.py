@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from rtdetr_lab.checkpoints.compare import Comparison, compare
 from rtdetr_lab.checkpoints.files import read_json
+from rtdetr_lab.checkpoints.hooks import after_each
 from rtdetr_lab.checkpoints.hub import origin
 from rtdetr_lab.checkpoints.load import load_pretrained
 from rtdetr_lab.checkpoints.metadata import Metadata
@@ -115,18 +116,16 @@ def check_answer(model: nn.Module, images: Float[Tensor, "B 3 H W"], name: str) 
     answers = (prediction.logits, prediction.boxes, prediction.masks)
     if all(a is None or bool(a.isfinite().all()) for a in answers):
         return
-    layers = [(path, m) for path, m in model.named_modules() if not list(m.children())]
+    layers = {path: m for path, m in model.named_modules() if not list(m.children())}
     odd: list[str] = []
-    handles = [m.register_forward_hook(partial(_note_if_odd, odd, path)) for path, m in layers]
-    model(images)
-    for handle in handles:
-        handle.remove()
+    with after_each(layers, partial(_note_if_odd, odd)):
+        model(images)
     what = f"the answer is not finite, from {(*odd, 'an operation between layers')[0]} on"
     remedy = "download the weights again; if they are the same, they were saved broken"
     raise CheckpointError(name, what, remedy)
 
 
-def _note_if_odd(odd: list[str], path: str, module: nn.Module, args: Any, output: Any) -> None:
+def _note_if_odd(odd: list[str], path: str, inputs: Any, output: Any) -> None:
     if isinstance(output, Tensor) and not bool(output.isfinite().all()):
         odd.append(path)
 

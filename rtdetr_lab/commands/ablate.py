@@ -78,9 +78,9 @@ class Ablate(Command):
         if self.dry_run:
             return show(study, self.workers)
         if not self.report_only:
-            from rtdetr_lab.ablations.progress import shown
+            from rtdetr_lab.ablations.progress import show_progress
 
-            study.run(self._executor(), watch=shown)
+            study.run(self._executor(), watch=show_progress)
         report = study.report()
         for path in report.save(self.report or study.home / "report"):
             say(str(path))

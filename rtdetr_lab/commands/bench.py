@@ -133,7 +133,8 @@ class Bench(Command):
         return plain(times)
 
     def _precision(self, case: "Case", text: list[str]) -> dict[str, Any]:
-        from rtdetr_lab.deployment.bench.drifts import HEADER, drifts, plain_drift
+        from rtdetr_lab.deployment.bench.drifts import drifts, plain_drift
+        from rtdetr_lab.deployment.precision import HEADER
 
         found = drifts(case, self.precision)
         title = f"{case.preset}, {self.size}²: what lower precision changes in detections"

@@ -81,10 +81,15 @@ def draw(config: ShapesConfig, seed: int, index: int) -> ShapesPicture:
         scene.add(thing)
     clutter = scene.instances < 0
     regions[clutter], scene.instances[clutter] = CLUTTER, 0
-    labels, boxes_xyxy, visible = scene.truth()
-    image = develop(rng, canvas, config.light, config.noise)
+    objects, numbers = scene.objects, range(1, len(scene.objects) + 1)
+    seen = np.array([o.seen for o in objects], np.float32)
     return ShapesPicture(
-        image.transpose(1, 2, 0), labels, boxes_xyxy, scene.instances, regions, visible
+        image=develop(rng, canvas, config.light, config.noise).transpose(1, 2, 0),
+        labels=np.array([o.label for o in objects], np.int64),
+        boxes_xyxy=np.array([scene.box(n) for n in numbers], np.float32).reshape(-1, 4),
+        instances=scene.instances,
+        regions=regions,
+        visible=seen / np.array([o.whole for o in objects], np.float32),
     )
 
 

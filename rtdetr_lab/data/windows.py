@@ -16,14 +16,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from rtdetr_lab.boxes import cxcywh_from_xyxy, xyxy_from_cxcywh
 from rtdetr_lab.config import require
 from rtdetr_lab.data.batch import Sample
-from rtdetr_lab.data.transforms import image_of, pixels_of, require_probability, select
+from rtdetr_lab.data.transforms import require_probability, select
 from rtdetr_lab.notation import Size
 
 
@@ -49,13 +48,9 @@ def paste(sample: Sample, window: Window) -> Sample:
     height, width = sample.image.shape[-2:]
     rows = slice(-window.top, height - window.top)
     columns = slice(-window.left, width - window.left)
-    if sample.image.dtype == torch.uint8:
-        canvas = np.zeros((window.height, window.width, 3), np.uint8)
-        canvas[rows, columns] = pixels_of(sample.image)
-        image = image_of(canvas)
-    else:
-        image = sample.image.new_zeros((3, window.height, window.width))
-        image[:, rows, columns] = sample.image
+    # The three numbers of a pixel side by side, as Pillow will want them next.
+    image = sample.image.new_zeros((window.height, window.width, 3)).permute(2, 0, 1)
+    image[:, rows, columns] = sample.image
     masks = None
     if sample.masks is not None:
         masks = sample.masks.new_zeros((len(sample.masks), window.height, window.width))
@@ -154,13 +149,10 @@ class IoUCrop:
 
     def _windows(self, size: Size, rng: np.random.Generator) -> Tries:
         """xyxy of those of `tries` windows that are neither too flat nor too slim."""
-        height, width = size
+        picture = np.array(size[::-1])
         parts, places = rng.random((2, self.tries, 2))
-        sides = (np.array([width, height]) * (self.smallest + (1 - self.smallest) * parts)).astype(
-            np.int64
-        )
-        sides = np.maximum(sides, 1)
-        corners = ((np.array([width, height]) - sides) * places).astype(np.int64)
+        sides = (picture * (self.smallest + (1 - self.smallest) * parts)).astype(np.int64).clip(1)
+        corners = ((picture - sides) * places).astype(np.int64)
         ratio = sides[:, 0] / sides[:, 1]
         return np.concatenate([corners, corners + sides], axis=1)[(ratio >= 0.5) & (ratio <= 2)]
 

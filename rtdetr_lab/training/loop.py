@@ -80,26 +80,23 @@ def train(
     folder, where = Path(out) if out else None, own_device(device)
     with ExitStack() as held:
         world = held.enter_context(joined(where, config.batch_size))
-        kept = folder if world.writes else None
-        if kept:
-            held.enter_context(keep.lock(kept))
+        if folder and world.writes:
+            held.enter_context(keep.lock(folder))
         stop = held.enter_context(Stop(stop_after))
         saved = saved_state(folder)
         keep.seed_everything(config.seed)
         model, data = _fit(cfg, data, config, None if saved else backbone_weights)
         trainer = Trainer(model, config, where)
-        known = enter(kept, trainer, data, saved) if kept else {}
+        known = enter(folder, trainer, data, saved) if folder and world.writes else {}
         if saved:
             trainer.restore(saved)
         world.check_step(trainer.step, where)
         if not world.writes:
-            validate, progress, callbacks = None, False, ()
+            folder, validate, progress, callbacks = None, None, False, ()
             keep.seed_everything(config.seed + trainer.step + world.rank * 1_000_003)
-        history = History(kept and kept / "metrics.jsonl", trainer.step)
-        told = restored([*_own_callbacks(config, kept, history, progress), *callbacks], saved)
-        session = Session(trainer, data, kept, history, validate, stop, told, known, world)
-        session.learn()
-        return _finish(session)
+        history = History(folder and folder / "metrics.jsonl", trainer.step)
+        told = restored([*_own_callbacks(config, folder, history, progress), *callbacks], saved)
+        return _learn(Session(trainer, data, folder, history, validate, stop, told, known, world))
 
 
 def _fit(
@@ -127,8 +124,9 @@ def _own_callbacks(
         yield Curves(folder / "curves.png", lambda: history.records)
 
 
-def _finish(session: Session) -> Run:
-    """Publish the averaged model; returns what `train` does."""
+def _learn(session: Session) -> Run:
+    """Go through the steps, and publish the averaged model."""
+    session.learn()
     trainer, average = session.trainer, session.trainer.ema.model
     if session.folder:
         publish(session.folder, average)

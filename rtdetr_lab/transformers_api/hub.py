@@ -9,12 +9,14 @@ repository is called as the folder is.
 """
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
+from rtdetr_lab.checkpoints.files import read_json
 from rtdetr_lab.checkpoints.hub import download, fetch, place
 from rtdetr_lab.checkpoints.names import model_of
 from rtdetr_lab.config import require
@@ -71,13 +73,13 @@ class Push:
     """Where to, and as whom."""
 
     repo_id: str
-    private: bool | None = None
-    token: str | bool | None = None
-    commit_message: str = "Upload model"
-    revision: str | None = None
+    private: bool | None
+    token: str | bool | None
+    commit_message: str
+    revision: str | None
 
 
-def push(save: Callable[[Path], Any], to: Push, keep: tuple[str, ...] = ("README.md",)) -> str:
+def push(save: Callable[[Path], Any], to: Push, keep: tuple[str, ...]) -> str:
     """Upload what `save` writes, but for the files in `keep` that are there; the commit's address.
 
     Raises `HubError`.
@@ -93,7 +95,7 @@ def push(save: Callable[[Path], Any], to: Push, keep: tuple[str, ...] = ("README
             raise HubError(where, f"could not be pushed ({what})", remedy) from error
 
 
-PUSHED = ("repo_id", "private", "token", "commit_message", "revision")
+PUSHED = tuple(f.name for f in fields(Push))
 """What `save_pretrained` may be told beside `push_to_hub=True`."""
 
 
@@ -113,11 +115,56 @@ def pushed(saved: Any, folder: str | os.PathLike[str], wanted: bool, told: dict[
         saved.push_to_hub(name, **rest)
 
 
-class OneFile:
+class Pushable:
+    """What can be saved into a repository of the hub."""
+
+    called: ClassVar[str]
+    kept: ClassVar[tuple[str, ...]] = ("README.md",)
+    """Files that stay as they are where the repository has them."""
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        commit_message: str | None = None,
+        revision: str | None = None,
+    ) -> str:
+        """Save into a repository of the hub; returns the commit's address. Raises `HubError`."""
+        message = commit_message or f"Upload {self.called}"
+        to = Push(repo_id, private, token, message, revision)
+        return push(partial(self.write_upload, repo_id), to, self.kept)
+
+    def write_upload(self, repo_id: str, folder: Path) -> None:
+        """Write what is pushed into a folder."""
+        raise NotImplementedError
+
+
+class OneFile(Pushable):
     """What is one small file on disk, and goes to the hub as such."""
 
     filename: ClassVar[str]
-    called: ClassVar[str]
+
+    @classmethod
+    def from_dict(cls, tree: Mapping[str, Any], **changes: Any) -> Any:
+        """Read the file's content."""
+        raise NotImplementedError
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | os.PathLike[str],
+        *,
+        revision: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
+        **changes: Any,
+    ) -> Any:
+        """What the file of a hub id or folder says, with `changes`."""
+        where = Where(revision, cache_dir, token, local_files_only)
+        return cls.from_dict(read_json(file_of(name, cls.filename, where)), **changes)
 
     def content(self) -> str:
         """The file's text."""
@@ -131,18 +178,9 @@ class OneFile:
         write_text(Path(folder) / self.filename, self.content())
         pushed(self, folder, push_to_hub, told)
 
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        private: bool | None = None,
-        token: str | bool | None = None,
-        commit_message: str | None = None,
-        revision: str | None = None,
-    ) -> str:
-        """Save into a repository of the hub; returns the commit's address. Raises `HubError`."""
-        message = commit_message or f"Upload {self.called}"
-        return push(self.save_pretrained, Push(repo_id, private, token, message, revision))
+    def write_upload(self, repo_id: str, folder: Path) -> None:
+        """Write the file into a folder."""
+        self.save_pretrained(folder)
 
 
 def _uploaded(folder: str, to: Push, keep: tuple[str, ...]) -> str:

@@ -52,7 +52,7 @@ def cost_matrix(
     from matplotlib.patches import Rectangle
 
     rows = rows_to_show(cost, queries, count)
-    shown = cost[rows].detach().double().cpu().numpy()
+    shown = cost[rows].detach().cpu().double().numpy()
     ax = new_axes(ax, 0.28 * len(rows) + 1.1, 5.4)
     drawn = ax.imshow(shown, cmap="viridis", aspect="auto", interpolation="nearest")
     for (row, column), value in np.ndenumerate(shown) if shown.size <= 200 else ():

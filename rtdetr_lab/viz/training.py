@@ -26,9 +26,7 @@ DASHES = ("-", "--", "-.", ":", (0, (3, 1, 1, 1)))
 
 
 def layer_losses(
-    terms: Mapping[str, Sequence[float]],
-    layer_names: Sequence[str] = (),
-    ax: Axes | None = None,
+    terms: Mapping[str, Sequence[float]], layer_names: Sequence[str] = (), ax: Axes | None = None
 ) -> Axes:
     """Stacked bars: one bar per layer, one colour per term, the sum written above."""
     lengths = {len(values) for values in terms.values()}
@@ -54,9 +52,7 @@ def layer_losses(
 
 
 def score_curves(
-    runs: Mapping[str, Sequence[Mapping[str, Any]]],
-    score: str = "AP50",
-    ax: Axes | None = None,
+    runs: Mapping[str, Sequence[Mapping[str, Any]]], score: str = "AP50", ax: Axes | None = None
 ) -> Axes:
     """A line per run: `score` of its validations over the pictures it had seen by then.
 
