@@ -23,11 +23,11 @@ from rtdetr_lab.commands.base import (
 )
 from rtdetr_lab.commands.pictures import ResultNames, gather, listed
 from rtdetr_lab.config import require
-from rtdetr_lab.data.annotated import Listed
 from rtdetr_lab.errors import ImageError
 from rtdetr_lab.writing import write_text, writing
 
 if TYPE_CHECKING:
+    from rtdetr_lab.data.annotated import Listed
     from rtdetr_lab.detections import Detections
     from rtdetr_lab.detector import Detector
 
@@ -114,7 +114,7 @@ class Detect(Command):
                 bar.update()
 
     def _take(
-        self, report: "Report", path: Path, listed: Listed, result: "Detections | ImageError"
+        self, report: "Report", path: Path, listed: "Listed", result: "Detections | ImageError"
     ) -> None:
         try:
             if isinstance(result, ImageError):

@@ -4,10 +4,12 @@ import glob
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rtdetr_lab.data.annotated import Listed
-from rtdetr_lab.data.layout import find_pictures
 from rtdetr_lab.errors import ImageError
+
+if TYPE_CHECKING:
+    from rtdetr_lab.data.annotated import Listed
 
 
 def gather(words: Sequence[str], leave_out: Path | None = None) -> list[Path]:
@@ -38,9 +40,9 @@ def gather(words: Sequence[str], leave_out: Path | None = None) -> list[Path]:
 
 
 def _pictures_below(folder: Path) -> list[Path]:
-    from rtdetr_lab.images.decode import SUFFIXES
+    from rtdetr_lab.data.places import pictures_in
 
-    below = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    below = pictures_in(folder)
     return [p for p in below if not any(part.startswith(".") for part in p.parts[-2:])]
 
 
@@ -68,12 +70,15 @@ class ResultNames:
         return self.folder / f"{name}.jpg"
 
 
-def listed(paths: Sequence[Path], annotations: Path | None) -> list[Listed]:
+def listed(paths: Sequence[Path], annotations: Path | None) -> "list[Listed]":
     """COCO's id of every picture: from an annotation file, from names that are numbers (as COCO's
     own are), else 1, 2, 3 … Raises `DataError` for a picture that is not listed, or not clearly."""
+    from rtdetr_lab.data.annotated import Listed
+    from rtdetr_lab.data.layout import find_pictures
+
     if annotations is not None:
         return find_pictures(paths, annotations)
     stems = [p.stem for p in paths]
     if all(s.isdecimal() for s in stems) and len(set(map(int, stems))) == len(stems):
-        return [Listed(int(path.stem), path.name, None) for path in paths]
-    return [Listed(number, path.name, None) for number, path in enumerate(paths, 1)]
+        return [Listed(int(s)) for s in stems]
+    return [Listed(i) for i in range(1, len(paths) + 1)]
