@@ -18,7 +18,7 @@ from torch import nn
 import rtdetr_lab as lab
 from rtdetr_lab.boxes import iou, xyxy_from_cxcywh
 from rtdetr_lab.ccff import CCFF, CCFFConfig, CSPRepLayer, RepVggBlock, upsample_to
-from rtdetr_lab.folding import side_by_side
+from rtdetr_lab.kernels.folding import fused, side_by_side
 from rtdetr_lab.notebook import check, cost, seeded, shapes, source
 from rtdetr_lab.viz.features import feature_stages
 
@@ -141,7 +141,7 @@ source(CCFF._bottom_up)
 def all_merged(ccff):
     """Its RepVGG blocks, each as one convolution. Changes `ccff`."""
     for layer in (*ccff.top_down, *ccff.bottom_up):
-        layer.blocks = nn.Sequential(*[block.fuse() for block in layer.blocks])
+        layer.blocks = nn.Sequential(*[fused(block) for block in layer.blocks])
     return ccff
 
 
