@@ -10,6 +10,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from browsing import TOO_LONG
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 
