@@ -38,7 +38,7 @@ def on_two_ranks(kind, outs):
         )
         for rank, out in enumerate(outs)
     ]
-    said = [process.communicate(timeout=300)[0] for process in started]
+    said = [process.communicate(timeout=900)[0] for process in started]
     assert [process.returncode for process in started] == [0, 0], said
     return said
 
