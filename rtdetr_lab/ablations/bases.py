@@ -18,6 +18,7 @@ from dataclasses import replace
 
 from rtdetr_lab.ablations.pictures import Kept
 from rtdetr_lab.ablations.variant import Setup
+from rtdetr_lab.checkpoints.infer import PRESETS
 from rtdetr_lab.config import require
 from rtdetr_lab.data.batch import Augmented, Dataset, Mapped
 from rtdetr_lab.data.coco import CocoDataset
@@ -26,15 +27,7 @@ from rtdetr_lab.data.transforms import RandomFlip, Resize
 from rtdetr_lab.denoising import DenoisingConfig
 from rtdetr_lab.notation import Size
 from rtdetr_lab.query_selection import TopScore
-from rtdetr_lab.rtdetr import (
-    RTDETRConfig,
-    rtdetr_nano,
-    rtdetr_r18,
-    rtdetr_r34,
-    rtdetr_r50,
-    rtdetr_r50_m,
-    rtdetr_r101,
-)
+from rtdetr_lab.rtdetr import RTDETRConfig, rtdetr_nano
 from rtdetr_lab.training import TrainConfig, from_scratch
 
 VALIDATION = 200
@@ -43,13 +36,7 @@ VALIDATION = 200
 LARGEST_KEPT = 20_000
 """More pictures than this are drawn anew each time and not kept in memory (1 GB at 128 px)."""
 
-FULL_SIZE = {
-    "r18": rtdetr_r18,
-    "r34": rtdetr_r34,
-    "r50_m": rtdetr_r50_m,
-    "r50": rtdetr_r50,
-    "r101": rtdetr_r101,
-}
+FULL_SIZE = {p.__name__.removeprefix("rtdetr_"): p for p in PRESETS if p is not rtdetr_nano}
 
 
 def miniature_config(num_classes: int = len(SHAPE_NAMES)) -> RTDETRConfig:
