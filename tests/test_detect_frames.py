@@ -12,6 +12,7 @@ from test_detector import GreenThings, meadow
 
 from rtdetr_lab.cli import main
 from rtdetr_lab.data.rle import decode_mask
+from rtdetr_lab.data.shapes import SHAPE_NAMES
 from rtdetr_lab.deployment.engine import Engine
 from rtdetr_lab.detector import Detector
 from rtdetr_lab.errors import ImageError
@@ -204,3 +205,26 @@ def test_bits_that_no_file_says_are_said_on_the_command_line(tmp_path, monkeypat
     assert main([*words, "--bits", "12"]) == 0
     eight, twelve = json.loads(Path("out/detections.json").read_text())["images"]
     assert eight["detections"] == twelve["detections"]
+
+
+def test_a_data_set_of_fewer_bits_is_no_data_set_to_train_on(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    images = []
+    for number in (3, 5):
+        values = rng.integers(0, 4096, (20, 30)).astype(np.uint16)
+        Image.fromarray(values).save(f"{number}.tif")
+        images.append({"id": number, "file_name": f"{number}.tif", "width": 30, "height": 20})
+    box = {"id": 1, "image_id": 3, "category_id": 1, "bbox": [2, 3, 9, 8], "area": 72, "iscrowd": 0}
+    known = [{"id": i, "name": name} for i, name in enumerate(SHAPE_NAMES)]
+    tree = {"images": images, "annotations": [box], "categories": known}
+    Path("val.json").write_text(json.dumps(tree))
+    assert main(["data", "check", "."]) == 1
+    assert "12 bits in a wider type" in capsys.readouterr().out
+    assert main(["eval", "nano", "--data", "."]) == 1
+    assert "12 bits in a wider type" in capsys.readouterr().err
+    for number in (3, 5):
+        values = np.asarray(Image.open(f"{number}.tif"))
+        Image.fromarray((values >> 4).astype(np.uint8)).save(f"{number}.tif")
+    main(["data", "check", "."])
+    assert "bits" not in capsys.readouterr().out

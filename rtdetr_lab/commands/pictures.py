@@ -40,9 +40,9 @@ def gather(words: Sequence[str], leave_out: Path | None = None) -> list[Path]:
 
 
 def _pictures_below(folder: Path) -> list[Path]:
-    from rtdetr_lab.images.decode import SUFFIXES
+    from rtdetr_lab.data.places import pictures_in
 
-    below = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    below = pictures_in(folder)
     return [p for p in below if not any(part.startswith(".") for part in p.parts[-2:])]
 
 
@@ -70,15 +70,15 @@ class ResultNames:
         return self.folder / f"{name}.jpg"
 
 
-def listed(paths: Sequence[Path], annotations: Path | None) -> list["Listed"]:
+def listed(paths: Sequence[Path], annotations: Path | None) -> "list[Listed]":
     """COCO's id of every picture: from an annotation file, from names that are numbers (as COCO's
     own are), else 1, 2, 3 … Raises `DataError` for a picture that is not listed, or not clearly."""
     from rtdetr_lab.data.annotated import Listed
     from rtdetr_lab.data.layout import find_pictures
 
-    stems = [p.stem for p in paths]
     if annotations is not None:
         return find_pictures(paths, annotations)
+    stems = [p.stem for p in paths]
     if all(s.isdecimal() for s in stems) and len(set(map(int, stems))) == len(stems):
         return [Listed(int(s)) for s in stems]
     return [Listed(i) for i in range(1, len(paths) + 1)]
