@@ -12,7 +12,7 @@ from rtdetr_lab.data.batch import Augmented, Dataset, First
 from rtdetr_lab.data.canvas import fitted
 from rtdetr_lab.data.coco import CocoDataset
 from rtdetr_lab.data.findings import Finding, Severity, raise_first_error
-from rtdetr_lab.data.layout import find_layout
+from rtdetr_lab.data.layout import COCO, find_layout
 from rtdetr_lab.data.preflight import first_look
 from rtdetr_lab.data.shapes import SHAPE_NAMES, TRAIN, VAL, ShapesConfig, ShapesDataset
 from rtdetr_lab.data.transforms import RandomFlip
@@ -44,6 +44,9 @@ def classes(source: str, with_val: bool = True) -> tuple[str, ...]:
     if is_world(source):
         return SHAPE_NAMES
     layout = find_layout(source)
+    if layout.format != COCO:
+        asked = "rtdetr-lab data convert writes it as COCO JSON"
+        say(f"{source}: {layout.format}, read as it is; {asked}", aside=True)
     splits = {name: layout[name].load() for name in ("train", "val")[: 1 + with_val]}
     raise_first_error(other_classes(splits))
     return splits["train"].names
