@@ -173,8 +173,8 @@ def test_another_rate_takes_the_backbone_with_it():
 @pytest.mark.parametrize(("pictures", "tenth"), [(16, 1), (6000, 37), (10**6, 2000)])
 def test_warm_up_and_average_fit_the_length_of_a_run(pictures, tenth):
     recipe = fine_tune(rtdetr_r18(3), pictures)
-    assert recipe.warmup_steps == recipe.ema_warmup == tenth
-    assert recipe.ema_decay <= 0.9999
+    assert recipe.steps(recipe.warmup_steps) == recipe.steps(recipe.ema_warmup) == tenth
+    assert recipe.decay == pytest.approx(min(1 - 1 / (pictures // 160 or 1), 0.9999))
 
 
 def test_the_papers_recipes_bring_their_augmentation():

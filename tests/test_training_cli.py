@@ -98,7 +98,8 @@ def test_patience_brings_validations_with_it():
     command = _parsed(["train", "--patience", "3", "--min-delta", "0.01"])
     cfg = preset("nano", 10)
     made = command.recipe(Beginning(cfg, cfg, 256), 256, data)
-    assert (made.patience, made.min_delta, made.eval_every) == (3, 0.01, made.num_steps // 10)
+    every = made.steps(made.eval_every)
+    assert (made.patience, made.min_delta, every) == (3, 0.01, made.num_steps // 10)
 
 
 def test_an_unknown_preset_is_named(tmp_path, capsys):
@@ -191,7 +192,8 @@ def test_options_change_a_recipe_and_the_rest_follows(words, rates):
     cfg = preset(command.preset or "nano", 10)
     data = training_set("shapes", 64, 0)
     made = command.recipe(Beginning(cfg, cfg, 256), 256, data)
-    assert made.eval_every == (made.num_steps // 10 if "fine-tune" in words else 0)
+    every = made.num_steps // 10 if "fine-tune" in words else 0
+    assert made.steps(made.eval_every) == every
     assert (made.lr, made.backbone_lr, made.clip_norm) == pytest.approx(rates)
 
 

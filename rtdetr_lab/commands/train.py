@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from rtdetr_lab.data.batch import Dataset
     from rtdetr_lab.images.edges import Edges
     from rtdetr_lab.training import Callback, TrainConfig
+    from rtdetr_lab.training.recipe import Steps
 
 ROUNDS = {"fine-tune": 50, "paper": 72, "v2": 72}
 """Default budget: how often each picture is seen."""
@@ -126,16 +127,18 @@ class Train(Command):
             "min_delta": self.judging.min_delta,
             "num_workers": running.workers,
             "save_every": running.save_every,
-            "eval_every": self._eval_every(made.num_steps),
+            "eval_every": self._eval_every(),
         }
         made = replace(made, **values)
         return by_heart(made) if self.judging.overfit else made
 
-    def _eval_every(self, num_steps: int) -> int:
+    def _eval_every(self) -> "Steps":
+        from rtdetr_lab.training.recipe import ShareOfRun
+
         if self.judging.eval_every is not None:
             return self.judging.eval_every
         often = self._recipe() == "fine-tune" or self.judging.patience
-        return max(1, num_steps // 10) if often else 0
+        return ShareOfRun(0.1) if often else 0
 
     def _recipe(self) -> str:
         automatic = "fine-tune" if self.model else "paper" if self.backbone_weights else "scratch"

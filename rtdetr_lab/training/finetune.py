@@ -26,8 +26,12 @@ from torch import nn
 
 from rtdetr_lab.checkpoints.strict import is_class_head
 from rtdetr_lab.config import replace_at
+from rtdetr_lab.data.augment import Augmentation
+from rtdetr_lab.data.augment_detr import AspectAugmentation
+from rtdetr_lab.data.batch import Dataset
+from rtdetr_lab.data.canvas import edges_of
 from rtdetr_lab.errors import ConfigError, TrainingError
-from rtdetr_lab.model import declared
+from rtdetr_lab.model import Metadata, declared
 
 Shape = tuple[int, ...]
 
@@ -133,6 +137,21 @@ def freeze_module(model: nn.Module, name: str) -> None:
         remedy = f"did you mean {', '.join(near)}?" if near else f"use {', '.join(top)}"
         raise ConfigError("freeze", f"the model has no module {name!r}", remedy)
     modules[name].requires_grad_(False)
+
+
+def metadata_of(
+    data: Dataset, augment: Augmentation | AspectAugmentation | None, known: Metadata
+) -> Metadata:
+    """What a model that is trained on `data` must remember of it: the classes, and the size that
+    `augment` gives pictures, or the model is `known` to have, or the pictures come in."""
+    size, edges = known.image_size, known.edges
+    if augment is not None:
+        size, edges = augment.size, augment.edges
+    elif size is None and edges is None:
+        height, width = data[0].image.shape[-2:]
+        edges = edges_of(data)
+        size = (height, width) if edges is None else (edges[0], edges[0])
+    return Metadata(tuple(data.names), tuple(data.category_ids), size, edges=edges)
 
 
 def check_classes(model: nn.Module, names: Sequence[str]) -> None:

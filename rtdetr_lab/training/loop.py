@@ -16,7 +16,6 @@ is a callback: progress bar, early stopping, curves, TensorBoard, the doctor (`c
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,30 +30,15 @@ from rtdetr_lab.model import DetectionModel, declared
 from rtdetr_lab.training import state as keep
 from rtdetr_lab.training.callbacks import Bar, Callback, Curves, EarlyStopping, restored
 from rtdetr_lab.training.distributed import joined, own_device
-from rtdetr_lab.training.finetune import check_classes
+from rtdetr_lab.training.finetune import check_classes, metadata_of
 from rtdetr_lab.training.folder import enter, saved_state
-from rtdetr_lab.training.metrics import History, Record
-from rtdetr_lab.training.publish import metadata_of, publish
+from rtdetr_lab.training.metrics import History
 from rtdetr_lab.training.recipe import TrainConfig
-from rtdetr_lab.training.session import Session, Validate
+from rtdetr_lab.training.session import Run, Session, Validate
 from rtdetr_lab.training.stop import Stop
 from rtdetr_lab.training.trainer import Trainer
 
 RECIPE = TrainConfig()
-
-
-@dataclass(frozen=True, eq=False)
-class Run:
-    """What came out: the averaged model as it was last, in eval mode, and the record. `finished` is
-    False for a run that was paused: call `train` again. The best model is in `folder / "model"`.
-    `reason` says why a callback ended it before its budget was used up."""
-
-    model: nn.Module
-    history: list[Record]
-    step: int
-    finished: bool
-    folder: Path | None
-    reason: str = ""
 
 
 def train(
@@ -85,7 +69,7 @@ def train(
         stop = held.enter_context(Stop(stop_after))
         saved = saved_state(folder)
         keep.seed_everything(config.seed)
-        model, data = _ready(cfg, data, config, None if saved else backbone_weights)
+        model, data = _prepared(cfg, data, config, None if saved else backbone_weights)
         trainer = Trainer(model, config, where)
         known = enter(folder, trainer, data, saved) if folder and world.writes else {}
         if saved:
@@ -95,22 +79,12 @@ def train(
             folder, validate, progress, callbacks = None, None, False, ()
             keep.seed_everything(config.seed + trainer.step + world.rank * 1_000_003)
         history = History(folder and folder / "metrics.jsonl", trainer.step)
-        watching = restored([*_watching(config, folder, history, progress), *callbacks], saved)
+        watching = restored([*_callbacks(config, folder, history, progress), *callbacks], saved)
         session = Session(trainer, data, folder, history, validate, stop, watching, known, world)
-        return _learnt(session)
+        return session.learn()
 
 
-def _learnt(session: Session) -> Run:
-    session.learn()
-    trainer, folder, reason = session.trainer, session.folder, session.reason
-    average = trainer.ema.model
-    if folder:
-        publish(folder, average)
-    finished = trainer.step >= trainer.config.num_steps or bool(reason)
-    return Run(average, session.history.records, trainer.step, finished, folder, reason)
-
-
-def _watching(
+def _callbacks(
     config: TrainConfig, folder: Path | None, history: History, progress: bool
 ) -> Iterator[Callback]:
     """The callbacks that come with a recipe and a folder."""
@@ -122,7 +96,7 @@ def _watching(
         yield Curves(folder / "curves.png", lambda: history.records)
 
 
-def _ready(
+def _prepared(
     cfg: Any, data: Dataset, config: TrainConfig, backbone_weights: str | Path | None
 ) -> tuple[DetectionModel, Dataset]:
     """The model, which knows its classes and size, and the data in that size."""

@@ -5,8 +5,6 @@ r"""# Trainer: one step of learning
 Nothing else happens in a step. What comes between steps is in `loop.py`.
 """
 
-from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -21,8 +19,8 @@ from rtdetr_lab.structures import Targets
 from rtdetr_lab.training import distributed
 from rtdetr_lab.training import state as keep
 from rtdetr_lab.training.ema import EMA
-from rtdetr_lab.training.finite import first_fault, random_state, set_random_state
-from rtdetr_lab.training.memory import said_when_full, uses_amp
+from rtdetr_lab.training.finite import first_fault, random_state, set_random_state, slower
+from rtdetr_lab.training.memory import explained_when_full, uses_amp
 from rtdetr_lab.training.metrics import Window
 from rtdetr_lab.training.optim import (
     adamw,
@@ -44,8 +42,8 @@ class Trainer:
     """Everything that changes from step to step, and the step."""
 
     def __init__(self, model: Any, config: TrainConfig, device: torch.device) -> None:
-        config = replace(config, amp=uses_amp(config.amp, device))
         self.config, self.device, self.step, self.shape = config, device, 0, tuple[int, ...]()
+        self.in_half_precision = uses_amp(config.amp, device)
         model = distributed.synchronised(model, device)
         model = fast_training(model.to(device), device)
         self.model = learning_mode(model.to(memory_format=torch.channels_last))
@@ -54,16 +52,16 @@ class Trainer:
         rates = (config.lr, config.backbone_lr, config.weight_decay)
         self.optimizer = adamw(parameter_groups(model, *rates))
         self.parameters = [p for g in self.optimizer.param_groups for p in g["params"]]
-        self.ema = EMA(model, config.ema_decay, config.ema_warmup)
+        self.ema = EMA(model, config.decay, config.steps(config.ema_warmup))
         self.window, self.best = Window(), float("-inf")
 
     def learn(self, images: Tensor, targets: Targets, padding: Tensor | None = None) -> None:
         """One step on one batch. `padding` is for models that take pictures of several sizes."""
         config = self.config
-        args = (self.step, config.num_steps, config.warmup_steps, config.schedule)
-        set_lr(self.optimizer, lr_factor(*args))
+        warmup = config.steps(config.warmup_steps)
+        set_lr(self.optimizer, lr_factor(self.step, config.num_steps, warmup, config.schedule))
         self.shape = tuple(images.shape)
-        with said_when_full(self.step + 1, config, self.shape, self.device):
+        with explained_when_full(self.step + 1, config, self.shape, self.device):
             terms = self._gradients(self._moved(images, targets, padding))
             self.optimizer.step()
         self.step += 1
@@ -105,7 +103,7 @@ class Trainer:
     def _terms(self, part: Part, forward: Any) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """What one part adds to the terms of the step, and to what is only measured."""
         images, targets, padding, weight = part
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=bool(self.config.amp)):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.in_half_precision):
             hidden = {} if padding is None else {"padding": padding}
             prediction = forward(images, targets, **hidden)
         terms = {n: weight * t for n, t in self.criterion(prediction, targets).items()}
@@ -118,11 +116,19 @@ class Trainer:
         """What was not finite first: the step is made again, from where it began."""
         names = batch[1].pictures
         if several():  # the others would have to take part
-            return first_fault(self.step + 1, self.model, [(*batch, 1.0)], names, None)
+            return first_fault(self.step + 1, self.model, [(*batch, 1.0)], names, None, self.slower)
         set_random_state(self.device, before)
         again = parts(*batch, self.config.accumulate)
-        once_more = partial(self._terms, forward=self.model)
-        return first_fault(self.step + 1, self.model, again, names, lambda p: once_more(p)[0])
+
+        def terms(part: Part) -> dict[str, Tensor]:
+            return self._terms(part, forward=self.model)[0]
+
+        return first_fault(self.step + 1, self.model, again, names, terms, self.slower)
+
+    @property
+    def slower(self) -> str:
+        """What to do about a run that diverges."""
+        return slower(self.config.lr, self.in_half_precision)
 
     @property
     def lr(self) -> float:
