@@ -4,7 +4,9 @@ import errno
 import json
 import os
 import shutil
+import signal
 import subprocess
+import time
 from collections import namedtuple
 from dataclasses import dataclass, replace
 
@@ -256,3 +258,33 @@ def test_half_written_files_of_a_killed_process_are_swept_out(tmp_path):
     (tmp_path / ".last.pt.123.tmp").write_bytes(b"half")
     run_toy(tmp_path)
     assert not list(tmp_path.glob(".*.tmp"))
+
+
+# --- who holds it ---------------------------------------------------------------------------------
+
+
+def test_a_second_process_or_a_second_call_is_refused(tmp_path):
+    with keep.lock(tmp_path), pytest.raises(TrainingError, match="another process is training"):
+        run_toy(tmp_path)
+    assert run_toy(tmp_path).finished
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are forks where os.fork is")
+def test_a_killed_run_lets_go_although_its_loader_lives_on(tmp_path):
+    reader, writer = os.pipe()
+    if (holder := os.fork()) == 0:
+        with keep.lock(tmp_path):
+            if (loader := os.fork()) == 0:
+                time.sleep(600)
+            os.write(writer, str(loader).encode())
+            time.sleep(600)
+    loader = int(os.read(reader, 20))
+    try:
+        with pytest.raises(TrainingError, match="another process is training"), keep.lock(tmp_path):
+            pass
+        os.kill(holder, signal.SIGKILL)
+        os.waitpid(holder, 0)
+        with keep.lock(tmp_path):
+            os.kill(loader, 0)  # it lives
+    finally:
+        os.kill(loader, signal.SIGKILL)

@@ -30,6 +30,7 @@ from rtdetr_lab.ablations.variant import Setup
 from rtdetr_lab.config import require
 from rtdetr_lab.config_json import from_json, to_json
 from rtdetr_lab.errors import ConfigError, TrainingError
+from rtdetr_lab.training.environment import num_cores
 from rtdetr_lab.writing import write_text
 
 Started = Callable[[Job], None]
@@ -165,8 +166,7 @@ class LocalProcesses:
 
     @property
     def _count(self) -> int:
-        cores = len(os.sched_getaffinity(0))
-        return self.workers or max(1, cores // self.threads)
+        return self.workers or max(1, num_cores() // self.threads)
 
     def _ready(
         self, waiting: list[Errand], running: dict[Any, tuple[Errand, Any]], free: int
