@@ -41,7 +41,8 @@ easy = ShapesConfig(
     texture=0,
 )
 world = ShapesDataset(easy, count=16)
-images, targets = collate([world[i] for i in range(4)])
+batch = collate([world[i] for i in range(4)])
+images, targets = batch.images, batch.targets
 
 # %% [markdown]
 # A smaller nano, for plain pictures of 96 × 96:
@@ -75,7 +76,7 @@ averages["0.9999, warm-up 2000"] = (0.9999, 2000)
 averages = {name: EMA(trainer.model, *how) for name, how in averages.items()}
 log = []
 for step in range(recipe.num_steps):
-    trainer.learn(images, targets)
+    trainer.learn(batch)
     log.append(trainer.take_means())
     for average in averages.values():
         average.update(step + 1)
@@ -284,7 +285,8 @@ check(answer, rate, hint="Eq. 15.1.", tolerance=1e-7)
 answer = ...
 
 # %% tags=["solution"]
-images, targets = collate([world[i] for i in range(4, 8)])
+batch = collate([world[i] for i in range(4, 8)])
+images, targets = batch.images, batch.targets
 learnt_by_heart = found(averages["0.9, warm-up 5"].model)
 check(answer, learnt_by_heart, hint="It has never seen them.")
 

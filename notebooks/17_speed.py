@@ -47,7 +47,7 @@ r18 = lab.rtdetr_r18().build().eval()  # for times: they do not depend on what a
 photo = torch.rand(1, 3, 320, 320, generator=generator)
 world = First(ShapesDataset(seed=VAL), 24)  # validation pictures of 320 × 320 pixels
 samples = list(world)
-images, _ = collate(samples)
+images = collate(samples).images
 
 # %% [markdown]
 # ## The end, first

@@ -7,11 +7,13 @@ it as they read any stub.
 from .checkpoints.backbone import load_backbone as load_backbone
 from .checkpoints.load import load_pretrained as load_pretrained
 from .checkpoints.save import save_pretrained as save_pretrained
+from .commands.explore import explore as explore
 from .config import diff as diff
 from .config import replace_at as replace_at
 from .deployment.form import deploy as deploy
 from .detections import Detections as Detections
 from .detector import Detector as Detector
+from .detector import panoptic as panoptic
 from .detr.model import DETRConfig as DETRConfig
 from .detr.model import detr_nano as detr_nano
 from .detr.model import detr_r50 as detr_r50
@@ -20,7 +22,6 @@ from .detr.model import detr_r101 as detr_r101
 from .detr.model import detr_r101_dc5 as detr_r101_dc5
 from .detr.segmentation import detr_r50_panoptic as detr_r50_panoptic
 from .evaluation.evaluate import evaluate as evaluate
-from .explored import explore as explore
 from .model import DetectionModel as DetectionModel
 from .model import Metadata as Metadata
 from .rtdetr import RTDETRConfig as RTDETRConfig
@@ -35,7 +36,6 @@ from .rtdetrv2 import rtdetrv2_r34 as rtdetrv2_r34
 from .rtdetrv2 import rtdetrv2_r50 as rtdetrv2_r50
 from .rtdetrv2 import rtdetrv2_r50_m as rtdetrv2_r50_m
 from .rtdetrv2 import rtdetrv2_r101 as rtdetrv2_r101
-from .segmenter import panoptic as panoptic
 from .structures import Prediction as Prediction
 from .structures import Targets as Targets
 from .taps import record as record

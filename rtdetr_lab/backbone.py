@@ -206,7 +206,8 @@ class ResNetD(nn.Module):
         for number, stage in enumerate(self.stages, start=1):
             x = stage(x)
             if number in self.cfg.outputs:
-                maps.append(tap(LEVEL_NAMES[number - 1], x))
+                x = tap(LEVEL_NAMES[number - 1], x)
+                maps.append(x)
         return tuple(maps)
 
 

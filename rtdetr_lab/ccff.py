@@ -123,17 +123,18 @@ class CCFF(nn.Module):
         for finer, lateral, fuse in zip(
             reversed(maps[:-1]), self.lateral, self.top_down, strict=True
         ):
-            down[0] = lateral(down[0])
+            down[0] = tap(f"top_down.{len(maps) - len(down)}", lateral(down[0]))
             down.insert(0, fuse(torch.cat([upsample_to(down[0], finer), finer], dim=1)))
-        return [tap(f"top_down.{level}", x) for level, x in enumerate(down)]
+        return [tap("top_down.0", down[0]), *down[1:]]
 
     def _bottom_up(self, maps: list[Tensor]) -> list[Tensor]:
-        up = [maps[0]]
+        up = [tap("bottom_up.0", maps[0])]
         for coarser, downsample, fuse in zip(
             maps[1:], self.downsample, self.bottom_up, strict=True
         ):
-            up.append(fuse(torch.cat([downsample(up[-1]), coarser], dim=1)))
-        return [tap(f"bottom_up.{level}", x) for level, x in enumerate(up)]
+            fused = fuse(torch.cat([downsample(up[-1]), coarser], dim=1))
+            up.append(tap(f"bottom_up.{len(up)}", fused))
+        return up
 
 
 def upsample_to(

@@ -46,9 +46,9 @@ from rtdetr_lab.notation import Size
 from rtdetr_lab.query_selection import reset_heads
 from rtdetr_lab.samplers import Bilinear, Sampler
 from rtdetr_lab.structures import LayerPrediction
-from rtdetr_lab.taps import tap
+from rtdetr_lab.taps import edited, tap
 
-BoxGradient = Callable[[Tensor, Tensor], Tensor]
+BoxGradient = Callable[[Tensor], Tensor]
 
 
 def move(
@@ -58,18 +58,14 @@ def move(
     return torch.sigmoid(delta + inverse_sigmoid(reference))
 
 
-def look_forward_twice(
-    delta: Float[Tensor, "B Q 4"], previous: Float[Tensor, "B Q 4"]
-) -> Float[Tensor, "B Q 4"]:
-    """The box a layer is judged by also answers for the step before it."""
-    return move(delta, previous)
+def look_forward_twice(start: Float[Tensor, "B Q 4"]) -> Float[Tensor, "B Q 4"]:
+    """A layer is judged by a box that also answers for the step before it."""
+    return start
 
 
-def look_forward_once(
-    delta: Float[Tensor, "B Q 4"], previous: Float[Tensor, "B Q 4"]
-) -> Float[Tensor, "B Q 4"]:
-    """The box a layer is judged by answers for its own step only."""
-    return move(delta, previous.detach())
+def look_forward_once(start: Float[Tensor, "B Q 4"]) -> Float[Tensor, "B Q 4"]:
+    """A layer is judged by a box that answers for its own step only."""
+    return start.detach()
 
 
 @dataclass(frozen=True)
@@ -183,20 +179,20 @@ class Decoder(nn.Module):
     ) -> tuple[LayerPrediction, ...]:
         """One prediction per layer that ran, the last one last. Eq. 11.1 and Eq. 11.2, over and
         over."""
-        reference = previous = torch.sigmoid(reference_logits)
+        start = torch.sigmoid(reference_logits)
         predictions = []
         for i in range(self.num_running):
-            reference = tap(f"reference.{i}", reference)
+            start = tap(f"reference.{i}", start)
+            reference = start.detach() if self.training else start
             position = self.query_position(reference)
             content = self.layers[i](content, position, reference, memory, shapes, blocked)
             content = tap(f"content.{i}", content)
             delta = self.box_heads[i](content)
-            judged = self.cfg.box_gradient(delta, previous) if self.training else None
-            moved = move(delta, reference)
-            boxes = tap(f"boxes.{i}", moved if judged is None else judged)
+            judged = self.cfg.box_gradient(start) if self.training else start
+            boxes = tap(f"boxes.{i}", move(delta, judged))
             logits = tap(f"logits.{i}", self.class_heads[i](content))
             predictions.append(LayerPrediction(logits, boxes))
-            # In training the next layer takes its start as a constant; an edited box goes on.
-            previous = moved if self.training else boxes
-            reference = previous.detach() if self.training else previous
+            # In training the next layer's start answers for this step alone. An edited box goes on.
+            alone = self.training and not edited(f"boxes.{i}")
+            start = move(delta, reference) if alone else boxes
         return tuple(predictions)

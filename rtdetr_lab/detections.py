@@ -5,32 +5,35 @@ r"""# Detections: the answer for one picture, in its own pixels
     found.above(0.8).only("cat").plot()
 
 A table with one row per detection, best first. Boxes are corners in pixels of the *upright*
-picture and may reach a little over its edge, as the model predicted them. `labels` are the model's
-contiguous classes; `classes` knows what they are called and which category of the data set they
-were (COCO counts 80 classes with ids up to 90).
+picture and may reach a little over its edge, as the model predicted them. `frame` knows how that
+lies in its file, and `to_coco` answers in the frame of the annotations (`images/frames.py`).
+`labels` are the model's contiguous classes; `classes` knows what they are called and which category
+of the data set they were (COCO counts 80 classes with ids up to 90).
 
 `masks` are there if the model draws: for every row the pixels its query claims, in the size of the
 picture (`images/masks.py`). They may overlap. It is one byte per pixel and row: filter before you
-keep many.
+keep many. `SegmentedPicture` gives every pixel one owner instead.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from rtdetr_lab.boxes import xywh_from_xyxy
-from rtdetr_lab.config import require
 from rtdetr_lab.data.rle import encode_mask, run_lengths
 from rtdetr_lab.errors import ImageError, MissingExtraError
 from rtdetr_lab.images.arrays import RGB
+from rtdetr_lab.images.classes import Classes as Classes
+from rtdetr_lab.images.classes import classes_of as classes_of
+from rtdetr_lab.images.decode import Photo
+from rtdetr_lab.images.frames import Frame
+from rtdetr_lab.images.panoptic import Segment, Segments
 from rtdetr_lab.images.postprocess import Found
-from rtdetr_lab.model import declared
 from rtdetr_lab.notation import Size
 from rtdetr_lab.viz.boxes import printable, save_annotated, shorten, show_boxes
 from rtdetr_lab.viz.masks import paint_masks
@@ -38,53 +41,6 @@ from rtdetr_lab.viz.palette import DARK
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-
-@dataclass(frozen=True)
-class Classes:
-    """What the labels 0 … C−1 are called, and their ids in the data set they were learned from."""
-
-    names: tuple[str, ...]
-    category_ids: tuple[int, ...] = ()
-
-    def __post_init__(self) -> None:
-        if not self.category_ids:
-            object.__setattr__(self, "category_ids", tuple(range(len(self.names))))
-        require(
-            len(self.category_ids) == len(self.names),
-            "category_ids",
-            f"{len(self.category_ids)} ids for {len(self.names)} names",
-            "give one id per class name",
-        )
-
-    @classmethod
-    def unnamed(cls, num_classes: int) -> "Classes":
-        """For a model nobody has told what its classes are."""
-        return cls(tuple(f"class {i}" for i in range(num_classes)))
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def label_of(self, name: str) -> int:
-        """The label of a class name; raises `ConfigError` with the nearest ones."""
-        near = get_close_matches(name, self.names, n=3, cutoff=0.3) or list(self.names[:5])
-        require(name in self.names, "class", f"no {name!r}", f"nearest: {', '.join(near)}")
-        return self.names.index(name)
-
-
-def classes_of(model: nn.Module, names: Iterable[str] | None = None) -> Classes:
-    """What a model's labels are called: `names`, else what its checkpoint says, else numbers."""
-    says = declared(model)
-    known, count = says.metadata, says.num_classes
-    if names is not None:
-        classes = Classes(tuple(names))
-    elif known.names:
-        classes = Classes(known.names, known.category_ids)
-    else:
-        classes = Classes.unnamed(count)
-    what = f"{len(classes)} names for a model with {count} classes"
-    require(len(classes) == count, "names", what, "give every class one name")
-    return classes
 
 
 @dataclass(frozen=True)
@@ -106,20 +62,23 @@ class Detections:
     scores: Float[Tensor, " n"]
     labels: Int[Tensor, " n"]
     queries: Int[Tensor, " n"]
-    size: Size
+    frame: Frame
     classes: Classes
     source: str = ""
     image: RGB | None = field(default=None, repr=False)
     masks: Bool[Tensor, "n H W"] | None = field(default=None, repr=False)
 
     @classmethod
-    def of(
-        cls, found: Found, size: Size, classes: Classes, source: str = "", image: RGB | None = None
-    ) -> "Detections":
-        """From what `postprocess` returns."""
+    def of(cls, found: Found, photo: Photo, classes: Classes) -> "Detections":
+        """From what `postprocess` returns for a picture."""
         f = found.to("cpu")
         rows = (f.boxes_xyxy, f.scores, f.labels, f.queries)
-        return cls(*rows, size, classes, source, image, f.masks)
+        return cls(*rows, photo.frame, classes, photo.source, photo.rgb, f.masks)
+
+    @property
+    def size(self) -> Size:
+        """(height, width) of the upright picture."""
+        return self.frame.upright
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -184,21 +143,35 @@ class Detections:
         return save_annotated(Path(path), *self._drawable())
 
     def to_json(self) -> dict[str, Any]:
-        """Plain numbers and texts, ready for `json.dumps`; masks as COCO's plain run lengths."""
+        """Plain numbers and texts, ready for `json.dumps`; masks as COCO's plain run lengths.
+        `size`, boxes and masks are those of the upright picture."""
         rows = [
             {"label": d.label, "name": d.name, "score": d.score, "box_xyxy": list(d.box_xyxy)} | m
             for d, m in zip(self, self._drawn(run_lengths), strict=True)
         ]
-        return {"image": self.source, "size": list(self.size), "detections": rows}
+        lies = {"size_stored": list(self.frame.stored), "orientation": self.frame.orientation}
+        about = {"image": self.source, "frame": "upright", "size": list(self.size), **lies}
+        return {**about, "detections": rows}
 
-    def to_coco(self, image_id: int, category_ids: Sequence[int] | None = None) -> list[Any]:
+    def to_coco(
+        self,
+        image_id: int,
+        category_ids: Sequence[int] | None = None,
+        size: Size | None = None,
+    ) -> list[Any]:
         """Rows of a COCO results file: `bbox` is left, top, width, height, and `segmentation`, if
-        the model draws, compressed run lengths (which need the extra [eval])."""
+        the model draws, compressed run lengths (which need the extra [eval]).
+
+        They are in the frame of the annotations: the stored raster, unless the (height, width)
+        `size` given there is only the upright picture's. Raises `ImageError` if it is neither's.
+        """
+        lies = self.frame if self.frame.is_stored(size, self.source) else Frame(self.size)
         ids = self.classes.category_ids if category_ids is None else category_ids
-        boxes = xywh_from_xyxy(self.boxes_xyxy).tolist()
+        boxes = xywh_from_xyxy(lies.boxes_as_stored(self.boxes_xyxy)).tolist()
+        drawn = self._drawn(lambda mask: encode_mask(lies.pixels_as_stored(mask)))
         return [
             {"image_id": image_id, "category_id": ids[d.label], "bbox": box, "score": d.score} | m
-            for d, box, m in zip(self, boxes, self._drawn(encode_mask), strict=True)
+            for d, box, m in zip(self, boxes, drawn, strict=True)
         ]
 
     def _drawn(self, encode: Callable[[Any], Any]) -> Iterator[dict[str, Any]]:
@@ -221,3 +194,33 @@ class Detections:
             mask=None if self.masks is None else self.masks.numpy(),
             data={"class_name": np.array(self.names, dtype=str)},
         )
+
+
+@dataclass(frozen=True, eq=False)
+class SegmentedPicture:
+    """The owner of every upright pixel: a segment's number, 0 for none, and what the numbers mean.
+    `frame.pixels_as_stored` turns `ids` to how the picture lies in its file."""
+
+    ids: Int[Tensor, "H W"]
+    segments: tuple[Segment, ...]
+    classes: Classes
+    frame: Frame
+    image: RGB = field(repr=False)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What every segment is called."""
+        return tuple(self.classes.names[segment.label] for segment in self.segments)
+
+    @property
+    def masks(self) -> Bool[Tensor, "n H W"]:
+        """The pixels of every segment."""
+        numbers = torch.tensor([s.id for s in self.segments], dtype=torch.long)
+        return self.ids == numbers[:, None, None]
+
+    def plot(self, ax: "Axes | None" = None) -> "Axes":
+        """The picture with its segments painted and named, on `ax` or a new figure."""
+        from rtdetr_lab.viz.panoptic import show_segments
+
+        found = Segments(self.ids, self.segments)
+        return show_segments(self.image, found, self.classes.names, ax)

@@ -9,7 +9,7 @@ alone. A detector keeps no state between calls and may be shared by threads. A p
 do not depend on what it was batched with (up to the last bits of floating point). A DETR's do, a
 little: pictures keep their shape and share a canvas (`images/edges.py`), and its borders are seen.
 A model that draws (`detr/segmentation.py`) gives `Detections` with masks, one per box; for one
-owner per pixel, and for stuff, there is `panoptic` (`segmenter.py`).
+owner per pixel, and for stuff, there is `panoptic`.
 
 One picture that cannot be read raises `ImageError`. Where ten thousand are on their way that is not
 what one wants: `each` yields, in order, a `Detections` or the `ImageError` for every source.
@@ -24,14 +24,17 @@ import torch
 from torch import nn
 
 from rtdetr_lab.config import require
-from rtdetr_lab.detections import Detections, classes_of
+from rtdetr_lab.detections import Detections, SegmentedPicture, classes_of
 from rtdetr_lab.errors import ConfigError, ImageError
-from rtdetr_lab.images.arrays import RGB, RGBs
-from rtdetr_lab.images.decode import DEFAULT_LIMITS, Limits, decode, describe
+from rtdetr_lab.images.arrays import RGBs
+from rtdetr_lab.images.decode import DEFAULT_LIMITS, Limits, Photo, photo_or_error, read_photo
+from rtdetr_lab.images.edges import PAPER_EDGES, KeepAspect
+from rtdetr_lab.images.panoptic import Rule
 from rtdetr_lab.images.postprocess import Found, Fractions, suppress
-from rtdetr_lab.images.predict import look_of, predict
+from rtdetr_lab.images.predict import look_of, predict, predict_segments
 from rtdetr_lab.images.preprocess import Preprocess
 from rtdetr_lab.images.tiling import Tiling
+from rtdetr_lab.model import declared
 from rtdetr_lab.notation import Edges, Size
 
 
@@ -81,6 +84,7 @@ class Detector:
         tiling: Tiling | None = None,
         max_iou: float | None = None,
         edges: Edges | None = None,
+        limits: Limits = DEFAULT_LIMITS,
     ) -> "Detector":
         """From a short name ("r18", "nano"), a hub id, a folder or a file of weights.
 
@@ -98,6 +102,7 @@ class Detector:
             tiling=tiling,
             max_iou=max_iou,
             edges=edges,
+            limits=limits,
         )
 
     @overload
@@ -130,24 +135,14 @@ class Detector:
         threshold = self.threshold if threshold is None else _checked("threshold", threshold)
         pending = enumerate(sources)
         while chunk := list(islice(pending, batch_size)):
-            read = [self._read(index, source) for index, source in chunk]
-            pictures = [rgb for _, rgb in read if not isinstance(rgb, ImageError)]
+            photos = [photo_or_error(index, source, self.limits) for index, source in chunk]
+            pictures = [photo.rgb for photo in photos if isinstance(photo, Photo)]
             found = iter(self._detect(pictures, threshold, batch_size))
-            for name, rgb in read:
-                if isinstance(rgb, ImageError):
-                    yield rgb
-                    continue
-                size = (rgb.shape[0], rgb.shape[1])
-                yield Detections.of(next(found), size, self.classes, name, rgb)
-
-    def _read(self, index: int, source: Any) -> tuple[str, RGB | ImageError]:
-        named = isinstance(source, str | PathLike) or getattr(source, "filename", None)
-        name = describe(source) if named else ""
-        try:
-            where = name or f"pictures[{index}] ({describe(source)})"
-            return name, decode(source, self.limits, where)
-        except ImageError as error:
-            return name, error
+            for photo in photos:
+                if isinstance(photo, Photo):
+                    yield Detections.of(next(found), photo, self.classes)
+                else:
+                    yield photo
 
     def _detect(self, pictures: RGBs, threshold: float, batch_size: int) -> list[Found]:
         """Every picture cut into its windows, the windows in batches, the answers put together."""
@@ -197,3 +192,28 @@ def _moved(model: nn.Module, device: torch.device | str) -> nn.Module:
 def _checked(where: str, fraction: float) -> float:
     require(0 <= fraction <= 1, where, f"{fraction} is not a score", "take a number from 0 to 1")
     return fraction
+
+
+def panoptic(
+    model: nn.Module,
+    picture: Any,
+    *,
+    stuff: Iterable[str] = (),
+    rule: Rule | None = None,
+    edges: Edges | None = None,
+    names: Iterable[str] | None = None,
+) -> SegmentedPicture:
+    """The segments of a picture (anything `Detector` takes). Classes in `stuff` occur once each.
+
+    `rule` says who gets a pixel (`images/panoptic.py`): `ByOverlap()` as in transformers, or the
+    authors' `ByArea()`. `edges` (shortest, longest) default to the checkpoint's, else to the
+    paper's. Raises `ConfigError` for a model that does not draw or is in training mode, or a class
+    it does not know, and `ImageError` for a picture that cannot be read.
+    """
+    require(not model.training, "model", "is in training mode", "call model.eval()")
+    classes = classes_of(model, names)
+    labels = {classes.label_of(name) for name in stuff}
+    look = KeepAspect(edges or declared(model).metadata.edges or PAPER_EDGES)
+    photo = read_photo(picture)
+    (found,) = predict_segments(model, [photo.rgb], look, labels, rule)
+    return SegmentedPicture(found.ids.cpu(), found.segments, classes, photo.frame, photo.rgb)

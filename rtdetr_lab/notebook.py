@@ -43,7 +43,8 @@ def shapes(*indices: int) -> tuple[Float[Tensor, "B 3 H W"], Targets]:
     from rtdetr_lab.data.shapes import VAL, ShapesDataset
 
     world = ShapesDataset(seed=VAL)
-    return collate([world[i] for i in indices])
+    batch = collate([world[i] for i in indices])
+    return batch.images, batch.targets
 
 
 def chelsea(size: Size = (256, 256)) -> Float[Tensor, "1 3 h w"]:

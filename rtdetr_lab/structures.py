@@ -7,6 +7,7 @@ registered with `torch.export` where they are defined.
 | record            | from → to                                   |
 |-------------------|---------------------------------------------|
 | `Targets`         | data → denoising, matching, losses          |
+| `Batch`           | data → a training step                      |
 | `Proposals`       | query selection → losses, visualizers       |
 | `LayerPrediction` | a decoder layer → losses, visualizers       |
 | `CDNBatch`        | denoising → decoder, losses                 |
@@ -15,8 +16,9 @@ registered with `torch.export` where they are defined.
 | `Assignment`      | matching → losses, visualizers              |
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -77,20 +79,78 @@ class Targets:
         """Objects in the whole batch."""
         return sum(self.counts)
 
+    def __getitem__(self, rows: slice) -> "Targets":
+        """The targets of some of the pictures."""
+        return self._changed(
+            labels=self.labels[rows],
+            boxes=self.boxes[rows],
+            masks=self.masks and self.masks[rows],
+            pictures=self.pictures[rows],
+        )
+
+    __iter__ = None  # rows come as slices: a loop over single ones would meet something else
+
     def to(self, *args: Any, **kwargs: Any) -> "Targets":
         """Move labels, boxes and masks; a dtype changes the boxes only."""
-        boxes = tuple(b.to(*args, **kwargs) for b in self.boxes)
-        devices = [b.device for b in boxes]
-        labels = tuple(t.to(d) for t, d in zip(self.labels, devices, strict=True))
-        masks = self.masks and tuple(t.to(d) for t, d in zip(self.masks, devices, strict=True))
+        boxes = tuple(box.to(*args, **kwargs) for box in self.boxes)
+        device = next((box.device for box in boxes), None)
+        follow = partial(Tensor.to, device=device, non_blocking=kwargs.get("non_blocking", False))
+        return self._changed(boxes=boxes)._each(follow)
+
+    def pin_memory(self) -> "Targets":
+        """Copy to memory that a GPU reads while the processor goes on."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Targets":
+        return self._changed(
+            labels=tuple(map(change, self.labels)),
+            boxes=tuple(map(change, self.boxes)),
+            masks=self.masks and tuple(map(change, self.masks)),
+        )
+
+    def _changed(self, **values: Any) -> "Targets":
         # Checked already, and a second look would make the host wait for the device.
-        moved = object.__new__(Targets)
-        vars(moved).update(labels=labels, boxes=boxes, masks=masks, pictures=self.pictures)
-        return moved
+        targets = object.__new__(Targets)
+        vars(targets).update(vars(self) | values)
+        return targets
 
     def check_labels(self, num_classes: int) -> None:
         """Raise `TargetError` unless every label is one of the model's classes."""
         check_labels(self.labels, num_classes)
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """What a training step sees: pictures in [0, 1] and their targets.
+
+    `padding` is True where a canvas shows nothing, and None where all pictures have one size.
+    """
+
+    images: Float[Tensor, "B 3 H W"]
+    targets: Targets
+    padding: Bool[Tensor, "B H W"] | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, rows: slice) -> "Batch":
+        """Some of the pictures, with all that belongs to them."""
+        padding = None if self.padding is None else self.padding[rows]
+        return Batch(self.images[rows], self.targets[rows], padding)
+
+    __iter__ = None  # no tuple: `images, targets = batch` must not unpack rows
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
+        """Move everything; pictures arrive as convolutions like them best: channels last."""
+        how: Any = {"device": device, "non_blocking": non_blocking}
+        images = self.images.to(memory_format=torch.channels_last, **how)
+        padding = None if self.padding is None else self.padding.to(**how)
+        return Batch(images, self.targets.to(**how), padding)
+
+    def pin_memory(self) -> "Batch":
+        """Copy to memory that a GPU reads while the processor goes on; `DataLoader` asks for it."""
+        padding = None if self.padding is None else self.padding.pin_memory()
+        return Batch(self.images.pin_memory(), self.targets.pin_memory(), padding)
 
 
 @exportable

@@ -6,7 +6,7 @@ A chapter returns what the next stage needs. What only an observer wants is one 
 
     weights = tap("weights", weights)
 
-which is the identity, at the price of one look at a global integer, until somebody records:
+which is the identity, at the price of one look at a global list, until somebody records:
 
     with record(model, keep="decoder.*") as seen:
         model(images)
@@ -26,13 +26,24 @@ and takes them off again whatever happens.
 A kept tensor is the one the model goes on with: after all edits, detached but **not copied** (so a
 chapter never writes in place into something it has tapped). A `record` sees its own thread only.
 
+An edit may ask the record for what came before. It has a name by the time the model runs:
+
+    near = lambda points: towards(points, seen["decoder.reference.0"])
+    where = "decoder.layers.0.cross_attn.locations"
+    with record(model, keep="decoder.reference.0", edit={where: near}) as seen:
+        model(images)
+
+With `grad=True` the gradient by a kept tensor is that of all that reads it after its tap, as a
+small change by an edit would have it. A tensor without a graph (the first reference box: selection
+detaches it) is made a leaf by an edit: `lambda box: box.requires_grad_()`.
+
 It never sees nothing in silence: a pattern that matched no tap, a model that never ran, and a
 compiled, scripted or exported model (whose Python lines are gone) each raise `RecordError`.
 """
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -47,9 +58,7 @@ from rtdetr_lab.errors import RecordError
 Edit = Callable[[Tensor], Tensor]
 """What an `edit` maps a pattern to: same shape, dtype and device out as in."""
 
-_open_records = 0  # in the whole process: all that an idle tap looks at
-_count_lock = threading.Lock()
-_thread = threading.local()
+_open_records: list["Record"] = []  # in the whole process: all that an idle tap looks at
 
 
 def tap(name: str, value: Tensor) -> Tensor:
@@ -65,9 +74,15 @@ def watched(name: str) -> bool:
     Attention asks, because a fused kernel never has the weights an observer wants to see: it then
     takes the explicit softmax. Asking also tells the record that a tap of this name exists.
     """
-    if _open_records and not torch.compiler.is_compiling():
-        return any([r.wants(r.meet(name)) for r in _records()])  # a list: all must hear of it
-    return False
+    return _asked(Record.wants, name)
+
+
+def edited(name: str) -> bool:
+    """Is this tap edited right now?
+
+    The decoder asks: in training it goes on with a twin of the box it shows, unless that is edited.
+    """
+    return _asked(Record.edits, name)
 
 
 class NoSuchTap(RecordError, KeyError):
@@ -102,7 +117,9 @@ class Record(Mapping[str, Tensor]):
     def all(self, name: str) -> list[Tensor]:
         """Every tensor this tap was hit with, in order."""
         if name not in self._kept:
-            raise NoSuchTap(f"record[{name!r}]", "was not kept", _nearest(name, self._kept))
+            keep = f"record(…, keep={name!r}) keeps it"
+            remedy = keep if name in self._met else _nearest(name, self._kept)
+            raise NoSuchTap(f"record[{name!r}]", "was not kept", remedy)
         return list(self._kept[name])
 
     def meet(self, name: str) -> str:
@@ -115,19 +132,24 @@ class Record(Mapping[str, Tensor]):
 
     def wants(self, full: str) -> bool:
         """Does a pattern match?"""
-        return bool(full) and any(fnmatchcase(full, p) for p in (*self._keep, *self._edit))
+        return self.edits(full) or bool(_matching(self._keep, full))
+
+    def edits(self, full: str) -> bool:
+        """Does the pattern of an edit match?"""
+        return bool(_matching(self._edit, full))
 
     def edited(self, full: str, value: Tensor) -> Tensor:
-        """`value` after the edits that match."""
-        for pattern, function in self._edit.items():
-            if full and fnmatchcase(full, pattern):
-                self._matched.add(pattern)
-                value = _check_edit(full, value, function(value))
-        return value
+        """`value` after the edits that match, and a node of its own where gradients are asked for:
+        the tensor that reaches a tap may have other readers, who are none of the tap's."""
+        for pattern in _matching(self._edit, full):
+            self._matched.add(pattern)
+            value = _check_edit(full, value, self._edit[pattern](value))
+        own = self._grad and value.requires_grad and not value.is_leaf
+        return value.view_as(value) if own and self.wants(full) else value
 
     def keep(self, full: str, value: Tensor) -> None:
         """Keep `value` if a pattern matches."""
-        if hits := [p for p in self._keep if full and fnmatchcase(full, p)]:
+        if hits := _matching(self._keep, full):
             self._matched.update(hits)
             self._kept.setdefault(full, []).append(value if self._grad else value.detach())
 
@@ -142,24 +164,26 @@ class Record(Mapping[str, Tensor]):
                 what, remedy = "matches no tap of what has run", _nearest(pattern, self._met)
                 raise RecordError(f"record({pattern!r})", what, remedy)
 
-    def attach(self) -> list[Any]:
-        """Put the path-tracking hooks on every submodule; returns their handles."""
-        handles: list[Any] = []
+    def attach(self, undo: ExitStack) -> None:
+        """Put the path-tracking hooks on every submodule, until `undo` is closed."""
         for path, module in self._model.named_modules():
-            before, after = partial(self._enter, path), self._leave
-            handles.append(module.register_forward_pre_hook(before, prepend=True))
-            handles.append(module.register_forward_hook(after, always_call=True))
-        return handles
+            before = partial(self._enter, path)
+            undo.callback(module.register_forward_pre_hook(before, prepend=True).remove)
+            undo.callback(module.register_forward_hook(self._leave, always_call=True).remove)
+
+    def is_of_this_thread(self) -> bool:
+        """A record sees the thread it was opened in, and no other."""
+        return self._owner == threading.get_ident()
 
     def _enter(self, path: str, module: nn.Module, args: Any) -> None:
-        if threading.get_ident() == self._owner:
+        if self.is_of_this_thread():
             if not path:
                 self._path.clear()  # left over if an interrupt ended the last run
                 self._ran = True
             self._path.append(path)
 
     def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
-        if threading.get_ident() == self._owner and self._path:
+        if self.is_of_this_thread() and self._path:
             self._path.pop()
 
 
@@ -181,18 +205,11 @@ def record(
         keep = () if edit else ("*",)
     keep = (keep,) if isinstance(keep, str) else tuple(keep)
     seen = Record(model, keep, dict(edit or {}), grad)
-    handles = seen.attach()
-    try:
-        _records().append(seen)
-        _count(+1)
-        try:
-            yield seen
-        finally:
-            _count(-1)
-            _records().remove(seen)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as undo:
+        seen.attach(undo)
+        _open_records.append(seen)
+        undo.callback(_open_records.remove, seen)
+        yield seen
     seen.check()
 
 
@@ -203,16 +220,19 @@ def inventory(model: nn.Module, *inputs: Any) -> list[tuple[str, tuple[int, ...]
     return [(name, tuple(value.shape)) for name, value in seen.items()]
 
 
+def _asked(question: Callable[[Record, str], bool], name: str) -> bool:
+    if _open_records and not torch.compiler.is_compiling():
+        # A list: every record must hear of the tap.
+        return any([question(r, r.meet(name)) for r in _records()])
+    return False
+
+
+def _matching(patterns: Iterable[str], full: str) -> list[str]:
+    return [p for p in patterns if full and fnmatchcase(full, p)]
+
+
 def _records() -> list[Record]:
-    if not hasattr(_thread, "records"):
-        _thread.records = []
-    return _thread.records
-
-
-def _count(step: int) -> None:
-    global _open_records
-    with _count_lock:
-        _open_records += step
+    return [r for r in list(_open_records) if r.is_of_this_thread()]
 
 
 def _observe(name: str, value: Tensor) -> Tensor:

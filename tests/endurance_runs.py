@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from small import shaken, small
 
+from rtdetr_lab.commands.explore import explore
 from rtdetr_lab.detector import Detector
-from rtdetr_lab.explored import explore
 
 SIZES = [(40, 64), (64, 40), (33, 97), (128, 128), (200, 50), (64, 64), (10, 300), (96, 95)]
 THREADS = 64
@@ -85,7 +85,7 @@ def explorers(detector, count):
     picture = photos()[0]
 
     def page(_):
-        return len(explore(detector, picture, most=5).exploration.payload[1])
+        return len(explore(detector, picture, most=5).payload[1])
 
     size = page(0)
 

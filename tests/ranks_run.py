@@ -14,7 +14,7 @@ import torch
 from small import shaken, small
 from training_toy import Toy, ToyData
 
-from rtdetr_lab.structures import Targets
+from rtdetr_lab.structures import Batch, Targets
 from rtdetr_lab.training import TrainConfig, train
 from rtdetr_lab.training.distributed import joined
 from rtdetr_lab.training.trainer import Trainer
@@ -49,7 +49,8 @@ def steps(accumulate=1):
         trainer, gradients = Trainer(model, config, CPU), {}
         for seed in (1, 2):
             images, pictures = batch(seed)
-            trainer.learn(images[world.rank :: world.size], Targets.of(world.share(pictures)))
+            share = Targets.of(world.share(pictures))
+            trainer.learn(Batch(images[world.rank :: world.size], share))
             if not gradients:
                 named = trainer.model.named_parameters()
                 gradients = {n: p.grad.clone() for n, p in named if p.grad is not None}

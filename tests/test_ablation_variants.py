@@ -44,8 +44,9 @@ def samples():
 def test_every_row_learns_at_nano_size(table, row, samples):
     setup = row(NANO)
     model = setup.cfg.build().train()
-    images, targets = collate(samples)
-    loss = sum(setup.cfg.criterion.build()(model(images, targets), targets).values())
+    batch = collate(samples)
+    prediction = model(batch.images, batch.targets)
+    loss = sum(setup.cfg.criterion.build()(prediction, batch.targets).values())
     loss.backward()
     learns = [p for p in model.parameters() if p.requires_grad]
     assert torch.isfinite(loss)
@@ -74,8 +75,9 @@ def test_every_row_learns_at_full_size(row, samples):
     setup = row(R50)
     model = setup.cfg.build().train()
     world = ShapesDataset(ShapesConfig(size=160, max_side=80.0), count=1)
-    images, targets = collate([world[0]])
-    sum(setup.cfg.criterion.build()(model(images, targets), targets).values()).backward()
+    batch = collate([world[0]])
+    prediction = model(batch.images, batch.targets)
+    sum(setup.cfg.criterion.build()(prediction, batch.targets).values()).backward()
 
 
 @pytest.mark.parametrize("name", TABLES)

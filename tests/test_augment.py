@@ -1,7 +1,6 @@
 """The recipe's augmentation: picture, boxes and masks agree, and a place decides everything."""
 
 from dataclasses import replace
-from itertools import islice
 
 import numpy as np
 import pytest
@@ -36,7 +35,7 @@ from rtdetr_lab.data.transforms import RandomFlip, Resize, SanitizeBoxes
 from rtdetr_lab.data.windows import IoUCrop, Window, ZoomOut, crop, holds_an_object, paste
 from rtdetr_lab.errors import ConfigError, DataError
 from rtdetr_lab.training import TrainConfig
-from rtdetr_lab.training.stream import batches
+from rtdetr_lab.training.stream import Steps
 
 SMALL = ShapesConfig(size=96, max_side=40.0, max_objects=4)
 SHAPES = [ShapesDataset(SMALL, seed=0, count=6, with_masks=True)[i] for i in range(6)]
@@ -316,24 +315,24 @@ class World:
 
 
 def stream(first, num_workers=0, seed=3, augment=EVERYTHING):
-    return batches(World(), 4, seed, first, 9, num_workers, augment)
+    return Steps(World(), 4, seed, 9, augment).batches(first, num_workers)
 
 
 def test_a_stream_that_starts_later_sees_what_it_would_have_seen():
     whole = list(stream(0))
-    assert len({tuple(images.shape) for images, _ in whole}) > 1, "several sizes"
-    for late, (images, targets) in zip(whole[5:], stream(5, num_workers=1), strict=True):
-        assert torch.equal(images, late[0])
-        assert all(map(torch.equal, targets.boxes, late[1].boxes))
-    other = next(stream(0, seed=4))[0]
-    assert other.shape != whole[0][0].shape or not torch.equal(other, whole[0][0])
+    assert len({tuple(batch.images.shape) for batch in whole}) > 1, "several sizes"
+    for late, batch in zip(whole[5:], stream(5, num_workers=1), strict=True):
+        assert torch.equal(batch.images, late.images)
+        assert all(map(torch.equal, batch.targets.boxes, late.targets.boxes))
+    other, first = next(stream(0, seed=4)).images, whole[0].images
+    assert other.shape != first.shape or not torch.equal(other, first)
 
 
 def test_in_a_stream_the_strong_changes_end_where_the_recipe_says():
     plain = Augmentation(strong=(ZoomOut(1.0, 4.0),), mild=(), size=(64, 64), until=6 / 9)
     wanted = {tuple(Resize((64, 64))(s).boxes.flatten().tolist()) for s in SHAPES}
-    for step, (_, targets) in enumerate(stream(0, augment=plain)):
-        untouched = [tuple(b.flatten().tolist()) in wanted for b in targets.boxes]
+    for step, batch in enumerate(stream(0, augment=plain)):
+        untouched = [tuple(b.flatten().tolist()) in wanted for b in batch.targets.boxes]
         assert untouched == [step >= 6] * 4
 
 
@@ -344,7 +343,7 @@ def test_a_picture_that_cannot_be_read_ends_the_stream_with_its_name(num_workers
             raise DataError("picture 5", "is gone", "fetch it")
 
     with pytest.raises(DataError, match=r"picture 5: is gone; fetch it"):
-        list(islice(batches(Broken(), 2, 0, 0, 3, num_workers, EVERYTHING), 3))
+        list(Steps(Broken(), 2, 0, 3, EVERYTHING).batches(0, num_workers))
 
 
 @pytest.mark.parametrize("recipe", [paper_augmentation(), v2_augmentation(320, 120)])

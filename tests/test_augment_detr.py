@@ -22,7 +22,7 @@ from rtdetr_lab.errors import ConfigError
 from rtdetr_lab.model import Metadata
 from rtdetr_lab.training import TrainConfig
 from rtdetr_lab.training.finetune import metadata_of
-from rtdetr_lab.training.stream import batches
+from rtdetr_lab.training.stream import Steps
 
 SMALL = detr_augmentation((64, 106))
 PARTS = replace(SMALL, p_crop=1.0)
@@ -122,12 +122,12 @@ def test_the_same_place_gives_the_same_picture_and_another_place_another():
 
 
 def test_a_batch_lies_on_one_canvas_with_its_masks():
-    stream = batches(World(), 4, 3, 0, 3, 0, SMALL, collate_on_canvas)
+    steps = Steps(World(), 4, 3, 3, SMALL, collate_on_canvas)
     sizes = set()
-    for images, targets, padding in stream:
-        sizes.add(tuple(images.shape[-2:]))
-        for masks, hidden in zip(targets.masks, padding, strict=True):
-            assert masks.shape[1:] == images.shape[-2:]
+    for batch in steps.batches():
+        sizes.add(tuple(batch.images.shape[-2:]))
+        for masks, hidden in zip(batch.targets.masks, batch.padding, strict=True):
+            assert masks.shape[1:] == batch.images.shape[-2:]
             assert not (masks & hidden).any()
     assert len(sizes) > 1
 

@@ -20,23 +20,23 @@ SHAPES = ShapesDataset(SMALL, seed=0, count=7, with_masks=True)
 
 def test_a_batch_is_pictures_in_fractions_of_white_and_targets():
     samples = [SHAPES[0], SHAPES[1]]
-    images, targets = collate(samples)
-    assert images.shape == (2, 3, 96, 96)
-    assert torch.equal(images[1], samples[1].image.float() / 255)
+    batch = collate(samples)
+    targets = batch.targets
+    assert batch.images.shape == (2, 3, 96, 96)
+    assert torch.equal(batch.images[1], samples[1].image.float() / 255)
     assert targets.counts == [len(s.labels) for s in samples]
     assert torch.equal(targets.masks[0], samples[0].masks)
 
 
 def test_a_picture_without_objects_is_a_row_like_any_other():
     nothing = ShapesConfig(size=96, max_side=40.0, min_objects=0, max_objects=0, crowding=0.0)
-    _, targets = collate([SHAPES[0], ShapesDataset(nothing, 0, 1, with_masks=True)[0]])
+    targets = collate([SHAPES[0], ShapesDataset(nothing, 0, 1, with_masks=True)[0]]).targets
     assert targets.counts[1] == 0
     assert targets.boxes[1].shape == (0, 4)
 
 
 def test_masks_are_given_for_the_whole_batch_or_left_out():
-    _, targets = collate([SHAPES[0], replace(SHAPES[1], masks=None)])
-    assert targets.masks is None
+    assert collate([SHAPES[0], replace(SHAPES[1], masks=None)]).targets.masks is None
 
 
 def test_pictures_of_two_sizes_are_refused_by_id():
@@ -46,7 +46,7 @@ def test_pictures_of_two_sizes_are_refused_by_id():
 
 def test_a_batch_says_which_pictures_it_holds_and_takes_the_names_along():
     named = replace(SHAPES[1], truth=replace(SHAPES[1].truth, file_name="b/cell.jpg"))
-    _, targets = collate([SHAPES[0], named])
+    targets = collate([SHAPES[0], named]).targets
     assert targets.pictures == ("picture 0", "b/cell.jpg")
     assert targets.to(torch.float64).pictures == targets.pictures
 

@@ -91,11 +91,11 @@ def test_cell_i_of_the_fine_map_reads_cell_half_i(fine):
             assert torch.equal(up[..., i, j], coarse[..., i // 2, j // 2])
 
 
-def test_both_ways_are_tapped_from_fine_to_coarse():
+def test_both_ways_are_tapped_in_the_order_they_go():
     ccff, inputs = tiny(2), maps((4, 4), (2, 2))
     with record(ccff) as seen:
         out = ccff(inputs)
-    assert list(seen) == ["top_down.0", "top_down.1", "bottom_up.0", "bottom_up.1"]
+    assert list(seen) == ["top_down.1", "top_down.0", "bottom_up.0", "bottom_up.1"]
     assert torch.equal(seen["bottom_up.1"], out[1])
     assert torch.equal(seen["top_down.0"], out[0]), "the finest map has nobody below it"
 

@@ -87,9 +87,9 @@ def test_a_picture_without_annotations_is_an_empty_sample(folder):
 
 def test_resized_pictures_of_several_sizes_make_a_batch(folder):
     data = Mapped(CocoDataset.from_folder(folder(two_pictures())), Resize((32, 32)))
-    images, targets = collate([data[0], data[1]])
-    assert images.shape == (2, 3, 32, 32)
-    assert targets.counts == [2, 0]
+    batch = collate([data[0], data[1]])
+    assert batch.images.shape == (2, 3, 32, 32)
+    assert batch.targets.counts == [2, 0]
 
 
 @pytest.mark.parametrize(

@@ -132,12 +132,14 @@ def two_sizes():
 
 
 def test_masks_are_padded_with_their_picture_and_boxes_stay_its_fractions(two_sizes):
-    images, targets, padding = collate_on_canvas(two_sizes)
-    assert images.shape[-2:] == (64, 64)
+    batch = collate_on_canvas(two_sizes)
+    targets = batch.targets
+    assert batch.images.shape[-2:] == (64, 64)
     assert torch.equal(targets.boxes[1], two_sizes[1].boxes)
     assert torch.equal(targets.masks[1][:, :40], two_sizes[1].masks)
-    assert not (targets.masks[1] & padding[1]).any()
-    _, of_canvas, _ = collate_on_canvas(two_sizes, of_canvas=True)
+    assert not (targets.masks[1] & batch.padding[1]).any()
+    assert targets.pictures == ("picture 0", "picture 1"), "errors name them"
+    of_canvas = collate_on_canvas(two_sizes, of_canvas=True).targets
     assert torch.equal(of_canvas.boxes[0], two_sizes[0].boxes)
     assert torch.allclose(
         of_canvas.boxes[1], two_sizes[1].boxes * torch.tensor([1, 40 / 64, 1, 40 / 64])

@@ -18,7 +18,7 @@ from rtdetr_lab.detector import Detector
 from rtdetr_lab.errors import ConfigError, ImageError
 from rtdetr_lab.images.postprocess import found_in, ranked_table
 from rtdetr_lab.images.preprocess import Preprocess
-from rtdetr_lab.kernels.onednn import can_pack
+from rtdetr_lab.kernels.onednn import PackedConv, can_pack
 from rtdetr_lab.model import by_sigmoid, by_softmax
 
 SIZE = (96, 64)
@@ -172,7 +172,7 @@ def test_the_next_frame_is_read_while_this_one_is_computed(model, frames):
 
     def run(images):
         waited_for = min(len(computed) + 1, len(frames) - 1)
-        computed.append(read[waited_for].wait(timeout=20))
+        computed.append(read[waited_for].wait(timeout=120))
         return compute(images)
 
     bucket.run = run
@@ -298,7 +298,9 @@ def test_the_table_holds_what_a_reader_would_rank_by_hand(rank, by_hand):
             assert box == pytest.approx([corners[i] * (width, height)[i % 2] for i in range(4)])
 
 
-@pytest.mark.skipif(not can_pack(), reason="this torch has no oneDNN; runs where it has")
+@pytest.mark.skipif(
+    not can_pack(torch.float32), reason="this torch has no oneDNN; runs where it has"
+)
 def test_packed_kernels_answer_as_the_layers_they_replace():
     exact = rebuilt(small())
     images = torch.rand(2, 3, *SIZE)
@@ -310,3 +312,14 @@ def test_packed_kernels_answer_as_the_layers_they_replace():
     table = ranked_table(by_sigmoid, wanted.logits, wanted.boxes, size)
     eager = ranked_table(by_sigmoid, theirs.logits, theirs.boxes, size)
     assert (rows - table).abs().max() <= 2 * (eager - table).abs().max() + 1e-4
+
+
+def test_a_processor_without_bfloat16_runs_it_unpacked(model, frames, monkeypatch):
+    """AVX2 alone: oneDNN refuses to lay such weights out, and torch computes all the same."""
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    assert not can_pack(torch.bfloat16)
+    assert not can_pack(torch.float64)
+    plain = Engine(model, SIZE, 1, torch.bfloat16, "cpu")
+    assert not any(isinstance(m, PackedConv) for m in plain.buckets[SIZE].run.modules())
+    exact = Engine(model, SIZE, 1, device="cpu")(frames[0], threshold=0.0)
+    assert (plain(frames[0], threshold=0.0).scores - exact.scores).abs().max() < 0.1

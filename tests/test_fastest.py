@@ -13,6 +13,7 @@ from rtdetr_lab.deployment.fastest import Choice, fastest, offered
 from rtdetr_lab.deployment.precision import HEADER, drift, drift_of
 from rtdetr_lab.detections import Classes, Detections
 from rtdetr_lab.errors import ConfigError, MissingExtraError
+from rtdetr_lab.images.decode import read_photo
 from rtdetr_lab.images.postprocess import Found
 
 SIZE = (96, 64)
@@ -92,7 +93,8 @@ def answer(*rows):
     """Detections of (left, top, right, bottom, score, label)."""
     table = torch.tensor(rows, dtype=torch.float32).reshape(-1, 6)
     found = Found(table[:, :4], table[:, 4], table[:, 5].long(), torch.arange(len(table)))
-    return Detections.of(found, (100, 100), Classes.unnamed(3), "", None)
+    photo = read_photo(np.zeros((100, 100, 3), np.uint8))
+    return Detections.of(found, photo, Classes.unnamed(3))
 
 
 BOX = (10, 10, 30, 30)

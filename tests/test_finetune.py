@@ -13,6 +13,7 @@ from rtdetr_lab.detr.model import detr_nano, detr_r50
 from rtdetr_lab.errors import ConfigError, TrainingError
 from rtdetr_lab.rtdetr import rtdetr_nano, rtdetr_r18, rtdetr_r34, rtdetr_r50, rtdetr_r101
 from rtdetr_lab.rtdetrv2 import rtdetrv2_r50_m
+from rtdetr_lab.structures import Batch
 from rtdetr_lab.training import fine_tune, from_scratch, paper, prepare, train, v2
 from rtdetr_lab.training.finetune import check_classes
 from rtdetr_lab.training.optim import parameter_groups
@@ -92,7 +93,7 @@ def test_what_is_frozen_does_not_change_not_even_its_statistics(tmp_path):
     trainer = Trainer(model, replace(from_scratch(40), warmup_steps=0), torch.device("cpu"))
     before = {name: t.clone() for name, t in model.state_dict().items()}
     for _ in range(2):
-        trainer.learn(torch.rand(2, 3, 64, 64), targets(1, 2))
+        trainer.learn(Batch(torch.rand(2, 3, 64, 64), targets(1, 2)))
     still = ("backbone.", "encoder.aifi.")
     after = model.state_dict()
     assert all(torch.equal(t, before[n]) for n, t in after.items() if n.startswith(still))

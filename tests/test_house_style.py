@@ -94,8 +94,6 @@ MAY_IMPORT = {
     # on top
     "detections": BRICKS | {"images", "viz", "data"},
     "detector": CHAPTERS | EQUIPMENT | {"detections"},
-    "segmenter": CHAPTERS | EQUIPMENT | {"detections"},
-    "explored": CHAPTERS | EQUIPMENT | {"detections", "detector"},
     "transformers_api": CHAPTERS | EQUIPMENT | {"detections", "detector"},
     # draws the pictures of the README: a user of everything, not a part of viz
     "viz.figures": CHAPTERS | EQUIPMENT | {"detections", "detector"},
@@ -104,7 +102,7 @@ MAY_IMPORT = {
     "notebook_tools": {"errors", "viz"},
     "commands": CHAPTERS
     | EQUIPMENT
-    | {"detections", "detector", "notebook_tools", "explored"}
+    | {"detections", "detector", "notebook_tools"}
     | {"evaluation.report"},
     "cli": CHAPTERS | EQUIPMENT | {"detections", "detector", "transformers_api", "commands"},
     "__main__": {"cli"},

@@ -18,6 +18,7 @@ from rtdetr_lab.detections import Classes, Detections
 from rtdetr_lab.detector import Detector
 from rtdetr_lab.errors import ConfigError, ImageError
 from rtdetr_lab.images import masks as chapter
+from rtdetr_lab.images.decode import read_photo
 from rtdetr_lab.images.masks import masks_of
 from rtdetr_lab.images.panoptic import instance
 from rtdetr_lab.images.postprocess import Found, postprocess, suppress
@@ -206,7 +207,8 @@ def test_a_model_that_does_not_draw_gives_none():
     out = Prediction(torch.zeros(1, 2, 3), boxes, ())
     (found,) = postprocess(out, [(4, 4)], 0.1)
     assert found.masks is None
-    rows = Detections.of(found, (4, 4), Classes(("a", "b", "c")))
+    photo = read_photo(np.zeros((4, 4, 3), np.uint8))
+    rows = Detections.of(found, photo, Classes(("a", "b", "c")))
     assert rows.masks is None
     assert rows[:1].masks is None
     assert "segmentation" not in rows.to_coco(1)[0]

@@ -5,6 +5,7 @@ import signal
 import time
 from dataclasses import dataclass, replace
 from itertools import islice
+from multiprocessing import active_children
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from rtdetr_lab.data.augment import Augmentation
 from rtdetr_lab.data.batch import in_order
 from rtdetr_lab.data.shapes import ShapesConfig, ShapesDataset
 from rtdetr_lab.errors import DataError, TrainingError
-from rtdetr_lab.training.stream import batches
+from rtdetr_lab.training.stream import Steps
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create")
 
@@ -42,7 +43,7 @@ class Cells:
 
 
 def stream(data, num_workers, augment=None):
-    return batches(data, 2, seed=0, first=0, last=40, num_workers=num_workers, augment=augment)
+    return Steps(data, 2, seed=0, last=40, augment=augment).batches(0, num_workers)
 
 
 def test_a_worker_that_is_killed_ends_the_stream_with_an_error_and_not_a_hang():
@@ -76,6 +77,20 @@ def test_the_death_of_a_worker_does_not_interrupt_a_step():
     feed.close()
 
 
+def test_a_worker_that_does_not_hear_the_end_is_not_left_behind(monkeypatch):
+    """On a busy machine torch gives up waiting for it, and a signal is what it ignores."""
+    from torch.utils.data import dataloader
+
+    monkeypatch.setattr(dataloader._MultiProcessingDataLoaderIter, "__del__", lambda self: None)
+    before = set(active_children())
+    feed = stream(Cells(), num_workers=1)
+    next(feed)
+    (worker,) = set(active_children()) - before
+    feed.close()
+    worker.join(20)
+    assert not worker.is_alive()
+
+
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_an_error_while_augmenting_names_the_file_and_the_line(num_workers):
     def clumsy(sample, rng):
@@ -106,8 +121,8 @@ def test_pictures_of_different_sizes_are_refused_by_file():
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_every_batch_says_which_files_it_holds_whoever_loads_it(num_workers):
-    held = [targets.pictures for _, targets in islice(stream(Cells(), num_workers), 8)]
+    held = [batch.targets.pictures for batch in islice(stream(Cells(), num_workers), 8)]
     assert sorted(sum(held[:4], ())) == [f"cells/{i}.jpg" for i in range(8)]
-    images, targets = next(stream(Cells(), num_workers))
-    first = int(targets.pictures[0][6])
-    assert torch.equal(images[0], SHAPES[first].image.float() / 255)
+    batch = next(stream(Cells(), num_workers))
+    first = int(batch.targets.pictures[0][6])
+    assert torch.equal(batch.images[0], SHAPES[first].image.float() / 255)

@@ -1,12 +1,16 @@
 """Structures: bad batches are named, moves lose nothing, and assignments index what they say."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from torch.utils.data._utils.pin_memory import pin_memory
 
 from rtdetr_lab import structures
 from rtdetr_lab.errors import ImageError, TargetError
 from rtdetr_lab.structures import (
     Assignment,
+    Batch,
     CDNBatch,
     LayerPrediction,
     Prediction,
@@ -118,6 +122,58 @@ def test_a_batch_is_looked_at_when_it_is_made_and_not_again_on_a_move(monkeypatc
     targets.to(torch.float64)
     with pytest.raises(pytest.fail.Exception):
         Targets.of([GOOD])
+
+
+# --- a batch of a training step -----------------------------------------------------------------
+
+
+def batch_of_three():
+    """Three pictures on one canvas, with masks and names; the second holds no object."""
+    masks = torch.rand(2, 8, 12) < 0.5
+    drawn = [{**GOOD, "masks": masks}, {**NONE, "masks": masks[:0]}, {**GOOD, "masks": ~masks}]
+    targets = replace(Targets.of(drawn), pictures=("a", "b", "c"))
+    return Batch(torch.rand(3, 3, 8, 12), targets, torch.rand(3, 8, 12) < 0.5)
+
+
+def tensors_of(batch):
+    targets = batch.targets
+    return [batch.images, batch.padding, *targets.labels, *targets.boxes, *targets.masks]
+
+
+def test_some_pictures_of_a_batch_keep_all_that_belongs_to_them():
+    batch = batch_of_three()
+    part = batch[1:3]
+    assert (len(batch), len(part)) == (3, 2)
+    assert torch.equal(part.images, batch.images[1:])
+    assert torch.equal(part.padding, batch.padding[1:])
+    assert part.targets.pictures == ("b", "c")
+    assert part.targets.counts == [0, 2]
+    assert torch.equal(part.targets.masks[1], batch.targets.masks[2])
+    assert Batch(batch.images, Targets.of([GOOD, NONE, GOOD]))[:2].padding is None
+
+
+def test_a_batch_moves_as_a_whole_and_pictures_arrive_channels_last():
+    batch = batch_of_three()
+    moved = batch.to("meta", non_blocking=True)
+    assert {t.device.type for t in tensors_of(moved)} == {"meta"}
+    here = batch.to("cpu")
+    assert here.images.is_contiguous(memory_format=torch.channels_last)
+    assert all(map(torch.equal, tensors_of(here), tensors_of(batch)))
+
+
+def test_all_of_a_batch_is_pinned_by_the_loader(monkeypatch):
+    batch, pinned = batch_of_three(), []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda t: pinned.append(t) or t.clone())
+    copy = pin_memory(batch)
+    assert {id(t) for t in pinned} == {id(t) for t in tensors_of(batch)}
+    assert all(map(torch.equal, tensors_of(copy), tensors_of(batch)))
+    assert copy.targets.pictures == batch.targets.pictures
+
+
+def test_a_batch_is_no_tuple():
+    for record in (batch_of_three(), batch_of_three().targets):
+        with pytest.raises(TypeError):
+            _, _, _ = record
 
 
 # --- a batch for a model ------------------------------------------------------------------------

@@ -17,10 +17,11 @@ from training_toy import Toy, ToyData
 
 from rtdetr_lab.errors import ConfigError, DataError, TrainingError
 from rtdetr_lab.training import Cosine, TrainConfig, from_scratch, train
+from rtdetr_lab.training.distributed import World
 from rtdetr_lab.training.loop import Run
 from rtdetr_lab.training.state import load_state
 from rtdetr_lab.training.stop import seconds_of
-from rtdetr_lab.training.stream import Batches
+from rtdetr_lab.training.stream import Steps
 
 CONFIG = TrainConfig(
     num_pictures=48,  # 12 steps of 4 over 10 pictures: rounds end inside batches
@@ -275,13 +276,26 @@ def test_a_second_process_is_refused_until_the_first_is_gone(training, tmp_path)
 
 
 def test_every_picture_is_seen_once_per_round_and_orders_differ():
-    steps = list(Batches(length=6, batch_size=4, seed=1, first=0, last=6))
-    stream = [i for batch in steps for i in batch]
+    steps = Steps(ToyData(6), batch_size=4, seed=1, last=6)
+    stream = [picture for step in range(6) for picture in steps.pictures(step)]
     rounds = [stream[i : i + 6] for i in range(0, 24, 6)]
     assert all(sorted(r) == list(range(6)) for r in rounds)
     assert len({tuple(r) for r in rounds}) == 4
-    assert list(Batches(6, 4, 1, first=4, last=6)) == steps[4:]
-    assert list(Batches(6, 4, 2, first=0, last=6)) != steps
+    other = replace(steps, seed=2)
+    assert [other.pictures(step) for step in range(6)] != [steps.pictures(s) for s in range(6)]
+
+
+def test_a_step_is_a_function_of_its_number_and_processes_share_it():
+    steps = Steps(ToyData(), batch_size=4, seed=3, last=9)
+    whole = steps.batch(7)
+    assert torch.equal(list(steps.batches(first=5))[2].images, whole.images)
+    assert whole.targets.pictures == tuple(f"picture {i}" for i in steps.pictures(7))
+    shares = [replace(steps, world=World(rank, 3)).batch(7) for rank in range(3)]
+    assert [len(share) for share in shares] == [2, 1, 1]
+    assert torch.equal(shares[0].images, whole.images[::3])
+    assert {name for share in shares for name in share.targets.pictures} == set(
+        whole.targets.pictures
+    )
 
 
 def test_durations_are_read():

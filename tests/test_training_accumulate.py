@@ -10,7 +10,7 @@ from rtdetr_lab.config import replace_at
 from rtdetr_lab.errors import ConfigError
 from rtdetr_lab.query_selection import TopScore
 from rtdetr_lab.rtdetr import rtdetr_nano
-from rtdetr_lab.structures import Targets
+from rtdetr_lab.structures import Batch, Targets
 from rtdetr_lab.training import TrainConfig
 from rtdetr_lab.training.trainer import Trainer
 
@@ -33,12 +33,12 @@ def trainer(config: TrainConfig = CONFIG) -> Trainer:
     return Trainer(frozen_norms(cfg.build().double()), config, torch.device("cpu"))
 
 
-def batch() -> tuple[torch.Tensor, Targets]:
+def batch() -> Batch:
     torch.manual_seed(1)
     images = torch.rand(len(COUNTS), 3, 64, 64, dtype=torch.float64)
     labels = tuple(torch.randint(0, 3, (n,)) for n in COUNTS)
     boxes = tuple(0.3 + 0.3 * torch.rand(n, 4, dtype=torch.float64) for n in COUNTS)
-    return images, Targets(labels, boxes)
+    return Batch(images, Targets(labels, boxes))
 
 
 def gradients(learnt: Trainer) -> torch.Tensor:
@@ -53,7 +53,7 @@ def difference(a: torch.Tensor, b: torch.Tensor) -> float:
 def test_parts_have_the_gradient_and_the_loss_of_the_whole(count):
     whole, parts = trainer(), trainer(replace(CONFIG, accumulate=count))
     for learning in (whole, parts):
-        learning.learn(*batch())
+        learning.learn(batch())
     assert difference(gradients(parts), gradients(whole)) < 1e-6
     in_parts, at_once = parts.take_means(), whole.take_means()
     assert in_parts.keys() == at_once.keys()
@@ -64,7 +64,7 @@ def test_the_mean_of_the_means_would_be_noticed(monkeypatch):
     whole, parts = trainer(), trainer(replace(CONFIG, accumulate=2))
     monkeypatch.setattr("rtdetr_lab.training.parts.mean_over_ranks", lambda count, device: 1.0)
     for learning in (whole, parts):
-        learning.learn(*batch())
+        learning.learn(batch())
     assert difference(gradients(parts), gradients(whole)) > 1e-2
 
 

@@ -10,6 +10,7 @@ from training_toy import ToyData
 
 from rtdetr_lab.data.batch import Sample, Truth
 from rtdetr_lab.errors import TargetError
+from rtdetr_lab.structures import Batch
 from rtdetr_lab.training import TrainConfig, train
 from rtdetr_lab.training.trainer import Trainer
 
@@ -21,7 +22,7 @@ def learnt(*counts, config=CONFIG):
     torch.manual_seed(0)
     trainer = Trainer(small().build(), config, torch.device("cpu"))
     before = [p.detach().clone() for p in trainer.parameters]
-    trainer.learn(torch.rand(len(counts), 3, 64, 64), targets(*counts))
+    trainer.learn(Batch(torch.rand(len(counts), 3, 64, 64), targets(*counts)))
     pairs = zip(before, trainer.parameters, strict=True)
     moved = sum(float((a - b.detach()).abs().sum()) for a, b in pairs)
     without = [g for g in trainer.parameters if g.grad is None]

@@ -188,8 +188,9 @@ def test_what_a_healthy_detr_computes_from_zero_is_no_fault():
     model = detr_nano(10).build()
     trainer = Trainer(model, CONFIG, torch.device("cpu"))
     data = ShapesDataset(ShapesConfig(size=128, max_side=64.0), 0, 2)
-    images, targets = collate([data[0], data[1]])
-    sum(model.cfg.criterion.build()(model(images, targets), targets).values()).backward()
+    batch = collate([data[0], data[1]])
+    prediction = model(batch.images, batch.targets)
+    sum(model.cfg.criterion.build()(prediction, batch.targets).values()).backward()
     for name in ("self_attn.v_proj", "self_attn.q_proj", "norm1"):
         assert not model.get_parameter(f"decoder.layers.0.{name}.weight").grad.any()
     assert not [f for f in faults(examine_learning(trainer)) if "gradient" in f]

@@ -14,6 +14,7 @@ from rtdetr_lab.data.shapes import ShapesDataset
 from rtdetr_lab.errors import ImageError, TrainingError
 from rtdetr_lab.evaluation.evaluate import evaluate
 from rtdetr_lab.images.postprocess import NOT_FINITE
+from rtdetr_lab.structures import Batch
 from rtdetr_lab.training import TrainConfig, train
 from rtdetr_lab.training.finite import Watch, floats
 from rtdetr_lab.training.trainer import Trainer
@@ -44,27 +45,27 @@ def detector(config=CONFIG):
 def batch(*counts):
     torch.manual_seed(1)
     named = tuple(f"{letter}.png" for letter in "abcdefgh"[: len(counts)])
-    return torch.rand(len(counts), 3, 64, 64), replace(targets(*counts), pictures=named)
+    return Batch(torch.rand(len(counts), 3, 64, 64), replace(targets(*counts), pictures=named))
 
 
-def fault(learner, images, truth) -> str:
+def fault(learner, batch) -> str:
     with pytest.raises(TrainingError) as caught:
-        learner.learn(images, truth)
+        learner.learn(batch)
     return f"{caught.value.where}: {caught.value.what}"
 
 
 def test_a_weight_is_named_with_the_step_and_its_pictures():
     learner = detector()
-    learner.learn(*batch(2, 1))
+    learner.learn(batch(2, 1))
     learner.model.proposal_head.norm.weight.data[3] = math.nan
-    found = fault(learner, *batch(2, 1))
+    found = fault(learner, batch(2, 1))
     assert found == "step 2 (a.png, b.png): the weight proposal_head.norm.weight is not finite"
 
 
 def test_a_picture_is_named_by_its_file():
-    images, truth = batch(1, 2, 0)
-    images[1, 0, 5, 5] = math.nan
-    assert "the pixels of b.png are not finite" in fault(detector(), images, truth)
+    spoilt = batch(1, 2, 0)
+    spoilt.images[1, 0, 5, 5] = math.nan
+    assert "the pixels of b.png are not finite" in fault(detector(), spoilt)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -72,7 +73,7 @@ def test_the_innermost_module_whose_output_is_not_finite_is_named(value):
     learner = detector()
     first = learner.model.decoder.layers[1]
     first.ffn = nn.Sequential(first.ffn, Poisoned(forward=value))
-    found = fault(learner, *batch(2, 1))
+    found = fault(learner, batch(2, 1))
     assert "the output of decoder.layers.1.ffn.1 (Poisoned) is not finite" in found
 
 
@@ -81,14 +82,14 @@ def test_only_the_pictures_it_happened_to_are_named():
     learner.model.proposal_head.class_head.register_forward_hook(
         lambda module, args, output: output.index_fill(0, torch.tensor([2]), math.nan)
     )
-    found = fault(learner, *batch(2, 1, 1))
+    found = fault(learner, batch(2, 1, 1))
     assert found.endswith("is not finite for c.png")
 
 
 def test_a_gradient_is_followed_to_where_it_breaks():
     learner = detector()
     learner.model.to_memory[1] = nn.Sequential(learner.model.to_memory[1], Poisoned(1, math.nan))
-    found = fault(learner, *batch(2, 1))
+    found = fault(learner, batch(2, 1))
     assert "the loss is finite, but the gradient that comes back to the output of" in found
     assert "to_memory.1.0" in found
 
@@ -97,7 +98,7 @@ def test_a_loss_that_is_not_finite_although_the_answer_is():
     learner = detector()
     exact = learner.criterion
     learner.criterion = lambda *args: {**exact(*args), "l1": torch.tensor(math.nan)}
-    found = fault(learner, *batch(2, 1))
+    found = fault(learner, batch(2, 1))
     assert found.endswith("every module's output is finite, but the loss l1 is nan")
 
 
@@ -136,13 +137,14 @@ def test_steps_that_are_too_long_end_in_a_located_error():
 
 def test_a_healthy_model_raises_no_alarm():
     learner = detector()
-    images, truth = batch(2, 1)
-    with Watch(learner.model, (images, truth, None, 1.0)) as watch:
-        sum(learner.criterion(learner.model(images, truth), truth).values()).backward()
+    healthy = batch(2, 1)
+    with Watch(learner.model, healthy) as watch:
+        prediction = learner.model(healthy.images, healthy.targets)
+        sum(learner.criterion(prediction, healthy.targets).values()).backward()
     assert (watch.output, watch.gradient) == (None, None)
     proposals = learner.model.proposal_head(torch.rand(1, 3600, 16), [(60, 60)])
     assert not proposals.box_logits.isfinite().all(), "anchors at the border have infinite logits"
-    with Watch(learner.model.proposal_head, (images, truth, None, 1.0)) as watch:
+    with Watch(learner.model.proposal_head, healthy) as watch:
         learner.model.proposal_head(torch.rand(1, 3600, 16), [(60, 60)])
     assert watch.output is None
     assert len(list(floats(proposals))) == 3

@@ -9,7 +9,7 @@ from training_toy import Toy, ToyData
 
 from rtdetr_lab import matching, query_selection
 from rtdetr_lab.errors import TrainingError
-from rtdetr_lab.structures import LayerPrediction
+from rtdetr_lab.structures import Batch, LayerPrediction
 from rtdetr_lab.training import TrainConfig, train
 from rtdetr_lab.training.memory import uses_amp
 from rtdetr_lab.training.trainer import Trainer
@@ -98,8 +98,8 @@ def test_matching_losses_and_anchors_stay_in_single_precision(monkeypatch):
     learner.model.proposal_head.class_head.register_forward_hook(
         lambda module, args, output: seen["logits"].append(output.dtype)
     )
-    images, truth = torch.rand(2, 3, 64, 64), targets(2, 1)
-    terms, _ = learner._terms((images, truth, None, 1.0), learner.model)
+    batch = Batch(torch.rand(2, 3, 64, 64), targets(2, 1))
+    terms, _ = learner._terms((batch, 1.0), learner.model)
     assert {term.dtype for term in terms.values()} == {torch.float32}
     assert set(seen["costs"]) == {torch.float32}
     assert set(seen["anchors"]) == {torch.float32}

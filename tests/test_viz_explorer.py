@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from rtdetr_lab.commands.explore import TAPS, explore
 from rtdetr_lab.data.shapes import DEFAULT, VAL, draw
 from rtdetr_lab.detector import Detector
 from rtdetr_lab.errors import ConfigError, RecordError
-from rtdetr_lab.explored import TAPS, explore
 from rtdetr_lab.taps import record
 from rtdetr_lab.viz.exploration import data_uri, exploration
 from rtdetr_lab.viz.explorer import Explorer, frame
@@ -33,7 +33,7 @@ def picture():
 
 @pytest.fixture(scope="module")
 def explored(detector, picture):
-    return explore(detector, picture, most=12).exploration
+    return explore(detector, picture, most=12)
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +156,7 @@ def test_rectangles_and_files_are_explored_too(detector, tmp_path):
     wide = draw(DEFAULT, VAL, 1).image[:160, :233]
     path = tmp_path / "a<b>.png"
     Image.fromarray(wide).save(path)
-    made = explore(detector, path, most=5).exploration
+    made = explore(detector, path, most=5)
     assert made.meta["size"] == [160, 233]
     assert made.meta["title"] == "a<b>.png"
     assert made.num_queries == 5

@@ -105,9 +105,9 @@ def _with_links(markdown: str, stems: set[str], folder: str) -> str:
 def _explorer() -> str:
     """The explorer with the embedded model and picture, as a page of its own."""
     from rtdetr_lab.checkpoints.source import ASSETS
+    from rtdetr_lab.commands.explore import explore
     from rtdetr_lab.detector import Detector
-    from rtdetr_lab.explored import explore
     from rtdetr_lab.viz.explorer_page import page as explorer_page
 
     detector = Detector.from_pretrained("nano", "cpu")
-    return explorer_page(explore(detector, ASSETS / "shapes.png").exploration)
+    return explorer_page(explore(detector, ASSETS / "shapes.png"))

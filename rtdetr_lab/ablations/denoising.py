@@ -55,8 +55,8 @@ class MatchingStability:
         """`unstable`: over validation pictures, layers and objects."""
         matcher, changed, total = MatcherConfig().build(), 0, 0
         for samples in batches:
-            images, targets = collate(samples)
-            layers = [_answers(matcher(p, targets)) for p in model(images).layers]
+            batch = collate(samples)
+            layers = [_answers(matcher(p, batch.targets)) for p in model(batch.images).layers]
             for before, after in pairwise(layers):
                 for earlier, later in zip(before, after, strict=True):
                     changed += int((earlier != later).sum())

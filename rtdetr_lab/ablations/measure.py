@@ -7,7 +7,6 @@ compared are medians over rounds, with the quartiles as spread.
 
 import time
 from collections.abc import Mapping, Sequence
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -36,22 +35,23 @@ def profile(cfg: Any, size: tuple[int, int]) -> dict[str, Any]:
 
 def seconds_per_picture(setup: Setup, task: Task) -> float:
     """Of training, from a few steps on the study's own pictures."""
-    from rtdetr_lab.training.stream import batches
+    from rtdetr_lab.training.stream import Steps
     from rtdetr_lab.training.trainer import Trainer
 
     device = torch.device(task.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    trainer = Trainer(setup.cfg.build(), setup.recipe, device)
-    order = (setup.recipe.batch_size, 0, 0, STEPS + 1, 0, setup.recipe.augment)
+    recipe = setup.recipe
+    trainer = Trainer(setup.cfg.build(), recipe, device)
+    steps = Steps(task.train, recipe.batch_size, 0, STEPS + 1, recipe.augment)
     times = []
-    for images, targets in islice(batches(task.train, *order), STEPS + 1):
+    for batch in steps.batches():
         began = time.perf_counter()
-        trainer.learn(images, targets)
+        trainer.learn(batch)
         times.append(time.perf_counter() - began)
-    whole = min(times[1:]) / setup.recipe.batch_size
+    whole = min(times[1:]) / recipe.batch_size
     before = setup.start
     if before is None:
         return whole
-    part = before.recipe.num_pictures / max(1, setup.recipe.num_pictures)
+    part = before.recipe.num_pictures / max(1, recipe.num_pictures)
     return whole * (1 + part)
 
 

@@ -1,13 +1,79 @@
-"""# Explore: a picture's queries as one page that opens offline"""
+"""# Explore: run a detector once, and keep what its queries did
 
+    explored = lab.explore(detector, "picture.png")
+    explored.widget()              # in a notebook: click, slide, step with the keyboard
+    explored.save("page.html")     # one file that opens offline
+
+The bridge between a model and `viz/explorer*`, which take tensors and pictures and never a model;
+and the verb `explore`, which writes the page.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from rtdetr_lab.commands.base import DONE, Command, say
+from rtdetr_lab.config import require
+from rtdetr_lab.errors import ConfigError, RecordError
 from rtdetr_lab.writing import writing
+
+if TYPE_CHECKING:
+    from rtdetr_lab.detector import Detector
+    from rtdetr_lab.notation import Size
+    from rtdetr_lab.viz.exploration import Exploration
+
+TAPS = ("backbone.*", "decoder.*", "selection.*", "proposal_head.*")
+"""What is recorded; a model without any of these cannot be explored."""
+
+
+def explore(detector: "Detector", picture: Any, most: int = 60) -> "Exploration":
+    """What the `most` best queries of a picture did. Takes whatever a `Detector` takes, one of it.
+
+    Raises `ImageError` for a picture that cannot be read and `ConfigError` for a model that has no
+    deformable attention to look into (DETR).
+    """
+    import torch
+
+    from rtdetr_lab.deformable_attention import points_per_level
+    from rtdetr_lab.images.decode import decode
+    from rtdetr_lab.taps import record
+    from rtdetr_lab.viz.exploration import exploration
+
+    model: Any = detector.model
+    require(not model.training, "explore", "the model is in training mode", "call model.eval()")
+    rgb = decode(picture, detector.limits)
+    images = detector.preprocess(rgb)[None].to(next(model.parameters()))
+    try:
+        with torch.no_grad(), record(model, keep=TAPS) as seen:
+            prediction = model(images)
+    except RecordError as error:  # it has no such taps
+        what = f"{type(model).__name__} has no sampling points"
+        raise ConfigError("explore", what, "explore an RT-DETR or RT-DETRv2") from error
+    cfg = model.cfg.decoder
+    return exploration(
+        prediction,
+        seen,
+        rgb,
+        detector.classes.names,
+        points_per_level(cfg.num_points, cfg.num_levels),
+        _shapes(seen, cfg.num_levels),
+        most=most,
+        title=Path(picture).name if isinstance(picture, str | PathLike) else "picture",
+    )
+
+
+def _shapes(seen: Mapping[str, Any], num_levels: int) -> list["Size"]:
+    """(height, width) of the decoder's levels; beyond S5 each is half the one before."""
+    names = [name for name in ("backbone.S3", "backbone.S4", "backbone.S5") if name in seen]
+    shapes = [(int(seen[name].shape[-2]), int(seen[name].shape[-1])) for name in names]
+    while len(shapes) < num_levels:
+        height, width = shapes[-1]
+        shapes.append((-(-height // 2), -(-width // 2)))
+    return shapes[:num_levels]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +98,6 @@ class Explore(Command):
     def run(self) -> int:
         from rtdetr_lab.data.shapes import DEFAULT, VAL, draw
         from rtdetr_lab.detector import Detector
-        from rtdetr_lab.explored import explore
 
         detector = Detector.from_pretrained(
             self.model, self.device, size=self.size, revision=self.revision

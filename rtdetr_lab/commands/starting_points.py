@@ -14,7 +14,7 @@ PRESETS = {
     "nano": "rtdetr:rtdetr_nano",
     **{size: f"rtdetr:rtdetr_{size}" for size in SIZES},
     **{f"v2_{size}": f"rtdetrv2:rtdetrv2_{size}" for size in SIZES},
-    **{f"detr_{size}": f"detr:detr_{size}" for size in DETR_SIZES},
+    **{f"detr_{size}": f"detr.model:detr_{size}" for size in DETR_SIZES},
 }
 """What `--preset` may name."""
 

@@ -8,18 +8,18 @@ however the picture was resized on the way.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, cast, runtime_checkable
+from functools import partial
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from rtdetr_lab.data.workers import caught, loaded
-from rtdetr_lab.errors import DataError, LabError
+from rtdetr_lab.data.workers import load, name_errors
+from rtdetr_lab.errors import DataError
 from rtdetr_lab.notation import Size
-from rtdetr_lab.structures import Targets
+from rtdetr_lab.structures import Batch, Targets
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,24 +148,34 @@ class Augmented(Wrapped):
         return self.transform(self.dataset[index % len(self.dataset)], rng)
 
 
-def collate(samples: Sequence[Sample]) -> tuple[Float[Tensor, "B 3 H W"], Targets]:
-    """Pictures in [0, 1] and their targets; raises `DataError` where sizes differ."""
-    if not samples:
-        raise DataError("batch", "holds no samples", "give at least one")
-    sizes = [tuple(s.image.shape[-2:]) for s in samples]
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Pictures in [0, 1] and their targets. Raises `DataError` for none, and where sizes differ."""
+    check_samples(samples)
+    sizes = [tuple(sample.image.shape[-2:]) for sample in samples]
     for sample, size in zip(samples, sizes, strict=True):
         if size != sizes[0]:
             what = f"is {size[0]}×{size[1]}, the first of the batch {sizes[0][0]}×{sizes[0][1]}"
-            remedy = "resize all pictures to one size (rtdetr_lab.data.transforms.resize)"
+            remedy = "resize all pictures to one size (rtdetr_lab.data.transforms.Resize)"
             raise DataError(sample.name, what, remedy)
-    masks = [s.masks for s in samples]
+    masks = tuple(sample.masks for sample in samples if sample.masks is not None)
     targets = Targets(
-        tuple(s.labels for s in samples),
-        tuple(s.boxes for s in samples),
-        tuple(m for m in masks if m is not None) if all(m is not None for m in masks) else None,
-        tuple(s.name for s in samples),
+        labels=tuple(sample.labels for sample in samples),
+        boxes=tuple(sample.boxes for sample in samples),
+        masks=masks if len(masks) == len(samples) else None,
+        pictures=tuple(sample.name for sample in samples),
     )
-    return stack([s.image for s in samples]), targets
+    return Batch(stack([sample.image for sample in samples]), targets)
+
+
+def check_samples(samples: Sequence[Sample]) -> None:
+    """Raise `DataError` for none, and for masks that did not change with their picture."""
+    if not samples:
+        raise DataError("batch", "holds no samples", "give at least one")
+    for sample in samples:
+        size = tuple(sample.image.shape[-2:])
+        if sample.masks is not None and tuple(sample.masks.shape[1:]) != size:
+            what = f"has masks of {tuple(sample.masks.shape[1:])}, and is {size} itself"
+            raise DataError(sample.name, what, "change masks with their picture")
 
 
 def stack(images: Sequence[Tensor]) -> Float[Tensor, "B 3 H W"]:
@@ -185,28 +195,13 @@ def in_order(dataset: Dataset, batch_size: int, num_workers: int = 0) -> Iterato
 
     Training has a stream of its own, which never ends and can start anywhere (`training.stream`).
     """
-    loader: Any = DataLoader(
-        cast(Any, _Loadable(dataset)),
-        batch_size=batch_size,
-        num_workers=num_workers,
-        collate_fn=list,
-        generator=torch.Generator().manual_seed(0),  # so that it draws nothing from the run's
-    )
-    for samples in loaded(loader):
-        for sample in samples:
-            if isinstance(sample, LabError):
-                raise sample
-        yield samples
+    firsts = range(0, len(dataset), batch_size)
+    return load(partial(_samples, dataset, batch_size), firsts, num_workers)
 
 
-@dataclass(frozen=True)
-class _Loadable:
-    """Samples by number; an error takes the place of the sample it is about."""
-
-    dataset: Dataset
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int) -> Sample | LabError:
-        return caught(lambda: self.dataset[index], f"data[{index}]")
+def _samples(dataset: Dataset, count: int, first: int) -> list[Sample]:
+    samples = []
+    for index in range(first, min(first + count, len(dataset))):
+        with name_errors(f"data[{index}]"):
+            samples.append(dataset[index])
+    return samples

@@ -10,20 +10,26 @@ a fine-tuning with transformers' processor ended has learnt fractions of the *ca
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
-from torch import Tensor
 
 from rtdetr_lab.config import require
-from rtdetr_lab.data.batch import Augmented, Dataset, Mapped, Sample, Wrapped, as_float
+from rtdetr_lab.data.batch import (
+    Augmented,
+    Dataset,
+    Mapped,
+    Sample,
+    Wrapped,
+    check_samples,
+    collate,
+)
 from rtdetr_lab.data.transforms import Resize
-from rtdetr_lab.errors import DataError
-from rtdetr_lab.images.edges import PAPER_EDGES, Edges, KeepAspect, padded, resized
+from rtdetr_lab.data.windows import Window, paste
+from rtdetr_lab.images.edges import PAPER_EDGES, Edges, KeepAspect, resized
 from rtdetr_lab.model import Metadata
-from rtdetr_lab.structures import Targets
+from rtdetr_lab.structures import Batch
 
 PAPER_SHORTEST = tuple(range(480, 801, 32))
 """The shortest sides DETR draws from in training (§A.4)."""
@@ -60,24 +66,18 @@ class RandomEdges:
         return ResizeEdges((side, self.longest))(sample)
 
 
-def collate_on_canvas(
-    samples: Sequence[Sample], of_canvas: bool = False
-) -> tuple[Float[Tensor, "B 3 H W"], Targets, Bool[Tensor, "B H W"]]:
+def collate_on_canvas(samples: Sequence[Sample], of_canvas: bool = False) -> Batch:
     """Pictures in [0, 1], their targets, and where the canvas shows nothing (1 - pixel_mask)."""
-    if not samples:
-        raise DataError("batch", "holds no samples", "give at least one")
-    _check_masks(samples)
-    canvas, padding = padded([as_float(sample.image) for sample in samples])
-    size = canvas.shape[-2:]
-    masks = [sample.masks for sample in samples]
-    all_drawn = all(m is not None for m in masks)
-    boxes = [_shrunk(s, size) if of_canvas else s.boxes for s in samples]
-    targets = Targets(
-        tuple(sample.labels for sample in samples),
-        tuple(boxes),
-        tuple(_enlarged(m, size) for m in masks if m is not None) if all_drawn else None,
-    )
-    return canvas, targets, padding
+    check_samples(samples)
+    sizes = [tuple(sample.image.shape[-2:]) for sample in samples]
+    height, width = (max(sides) for sides in zip(*sizes, strict=True))
+    padding = torch.ones((len(samples), height, width), dtype=torch.bool)
+    pasted = []
+    for sample, size, hidden in zip(samples, sizes, padding, strict=True):
+        hidden[: size[0], : size[1]] = False
+        on_canvas = paste(sample, Window(0, 0, width, height))
+        pasted.append(on_canvas if of_canvas else replace(on_canvas, boxes=sample.boxes))
+    return replace(collate(pasted), padding=padding)
 
 
 def fitted(data: Dataset, metadata: Metadata) -> Dataset:
@@ -99,22 +99,3 @@ def edges_of(data: Dataset) -> Edges | None:
             return (max(transform.shortest), transform.longest)
         data = data.dataset
     return None
-
-
-def _shrunk(sample: Sample, size: torch.Size) -> Float[Tensor, "T 4"]:
-    height, width = sample.image.shape[-2:]
-    part = sample.boxes.new_tensor([width / size[1], height / size[0]] * 2)
-    return sample.boxes * part
-
-
-def _check_masks(samples: Sequence[Sample]) -> None:
-    for sample in samples:
-        size = tuple(sample.image.shape[-2:])
-        if sample.masks is not None and tuple(sample.masks.shape[1:]) != size:
-            what = f"has masks of {tuple(sample.masks.shape[1:])}, and is {size} itself"
-            raise DataError(sample.name, what, "change masks with their picture")
-
-
-def _enlarged(masks: Bool[Tensor, "T h w"], size: torch.Size) -> Bool[Tensor, "T H W"]:
-    below, beside = size[0] - masks.shape[1], size[1] - masks.shape[2]
-    return torch.nn.functional.pad(masks, (0, beside, 0, below))

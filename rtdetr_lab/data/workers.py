@@ -9,83 +9,134 @@ Batches are made in other processes, and four things go wrong there:
 | it dies (memory, `kill -9`)    | an error in the middle of a step  | raised for the batch |
 | there is no /dev/shm           | an error about a semaphore        | says what to do      |
 
-Errors travel as values (`caught`) and are raised where a batch is asked for (`loaded`).
+Errors travel as values (`Items`) and are raised where an item is asked for (`load`).
 """
 
 import atexit
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from multiprocessing import active_children
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
+from torch.utils.data import DataLoader
 
 from rtdetr_lab.errors import LabError, TrainingError
 
 T = TypeVar("T")
 
+AHEAD = 4
+"""Items that every worker makes before they are asked for."""
 
-def caught(make: Callable[[], T], where: str) -> T | LabError:
-    """What `make` returns, or its error as one of ours; `where` names the picture it is about."""
+
+@contextmanager
+def name_errors(where: str) -> Iterator[None]:
+    """Turn any error into one of ours; `where` names the picture it is about."""
     try:
-        return make()
-    except LabError as error:
-        return error
+        yield
+    except LabError:
+        raise
     except Exception as error:
-        what = f"{type(error).__name__}: {error}" + _line_of(error)
-        return TrainingError(where, what, "look at this picture, or at the transform that failed")
+        # Where in the code: a worker's traceback does not reach the reader.
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        line = f"{os.path.basename(place.filename)}, line {place.lineno}"
+        what = f"{type(error).__name__}: {error} ({line})"
+        remedy = "look at this picture, or at the transform that failed"
+        raise TrainingError(where, what, remedy) from error
 
 
-def _line_of(error: Exception) -> str:
-    """Where in the code: a worker's traceback does not reach the reader."""
-    place = error.__traceback__
-    while place and place.tb_next:
-        place = place.tb_next
-    if place is None:
-        return ""
-    return f" ({os.path.basename(place.tb_frame.f_code.co_filename)}, line {place.tb_lineno})"
+@dataclass(frozen=True)
+class Items:
+    """What a worker makes of a number, or the error on the way to it."""
+
+    make: Callable[[int], Any]
+
+    def __getitem__(self, number: int) -> Any:
+        try:
+            return self.make(number)
+        except LabError as error:
+            return error
 
 
-def loaded(loader: Iterable[Any]) -> Iterator[Any]:
-    """What a `DataLoader` yields. Raises an error that arrives as a value, and `TrainingError` when
-    a worker has died; which takes up to five seconds to notice."""
-    others = set(active_children())
-    batches = _ready(loader)
-    workers = [p for p in active_children() if p not in others]
-    # At the end of Python its processes are asked to stop and waited for; ours may not listen.
-    stop = partial(_kill, workers)
-    atexit.register(stop)
-    death: str | None = None
-    try:
-        while death is None:
-            batch, death = _next(batches)
-            if isinstance(batch, LabError):
-                raise batch
-            if batch is not None:
-                yield batch
-            elif death is None:
-                return
-    finally:
-        del batches  # or the traceback of an error would keep the workers alive
-        atexit.unregister(stop)
-    codes = [f"process {p.pid}: exit code {p.exitcode}" for p in workers if p.exitcode]
-    what = f"a worker that loads pictures has died ({', '.join(codes) or death})"
-    remedy = "give workers more memory (also /dev/shm), or use fewer of them; 0 loads here"
-    raise TrainingError("loader", what, remedy)
+def load(
+    make: Callable[[int], T],
+    numbers: Sequence[int],
+    num_workers: int = 0,
+    seed: int = 0,
+    pin_memory: bool = False,
+) -> Iterator[T]:
+    """`make` of every number, in order, ahead of time if there are workers to do it.
 
-
-def _next(batches: Iterator[Any]) -> tuple[Any, str | None]:
-    """A batch, or None at the end; and what the transport complains about.
-
-    All errors of the work itself are values.
+    Raises the errors of `make`, and `TrainingError` when a worker has died, which takes up to five
+    seconds to notice. `pin_memory` asks items to move to memory from which a GPU copies faster.
     """
+    if not num_workers:
+        yield from map(make, numbers)
+        return
+    items, workers = _start(
+        DataLoader(
+            cast(Any, Items(make)),
+            batch_size=None,
+            sampler=numbers,
+            num_workers=num_workers,
+            worker_init_fn=_ignore_signals,
+            # Its own generator: the loader must not draw from the random numbers of the run.
+            generator=torch.Generator().manual_seed(seed),
+            prefetch_factor=AHEAD,
+            pin_memory=pin_memory,
+        )
+    )
+    stop = partial(_kill, workers)
+    atexit.register(stop)  # or the end of Python would wait for workers that ignore its signal
     try:
-        return next(batches, None), None
+        while (item := _next(items, workers)) is not None:
+            if isinstance(item, LabError):
+                raise item
+            yield item
+    finally:
+        del items  # tells the workers to end; the traceback of an error would keep it alive
+        stop()  # a worker that was too busy to hear it
+        atexit.unregister(stop)
+
+
+def _start(loader: Any) -> tuple[Iterator[Any], list[Any]]:
+    """The iterator of a `DataLoader`, and the processes it has started."""
+    others = set(active_children())
+    child_ends = getattr(signal, "SIGCHLD", None)  # Windows has none
+    before = child_ends and signal.getsignal(child_ends)
+    try:
+        torch.zeros(1).share_memory_()  # locks and pictures are handed over in shared memory
+        items = iter(loader)
+    except (OSError, RuntimeError) as error:
+        what = f"cannot start processes that load pictures ({_first_line(error)})"
+        remedy = "give them a writable /dev/shm, or load here: num_workers=0"
+        raise TrainingError("loader", what, remedy) from error
+    if before is not None and threading.current_thread() is threading.main_thread():
+        # torch answers the death of a child with an error wherever the main process happens to be,
+        # which may be halfway through a step. We put the handler back and ask instead.
+        signal.signal(cast(Any, child_ends), before)
+    return items, [p for p in active_children() if p not in others]
+
+
+def _next(items: Iterator[Any], workers: list[Any]) -> Any:
+    """An item, None at the end. An error of the transport is a value, too: its traceback would
+    keep the workers alive."""
+    try:
+        return next(items, None)
     except (RuntimeError, OSError, EOFError) as error:
-        return None, _first_line(error)
+        complaint = _first_line(error)
+    for worker in workers:
+        worker.join(1)
+    codes = [f"process {p.pid}: exit code {p.exitcode}" for p in workers if p.exitcode]
+    what = f"a worker that loads pictures has died ({', '.join(codes) or complaint})"
+    remedy = "give workers more memory (also /dev/shm), or use fewer of them; 0 loads here"
+    return TrainingError("loader", what, remedy)
 
 
 def _kill(workers: list[Any]) -> None:
@@ -93,29 +144,10 @@ def _kill(workers: list[Any]) -> None:
         worker.kill()
 
 
-def _ready(loader: Any) -> Iterator[Any]:
-    """The iterator, once it is sure that workers can hand over what they load: their locks, and
-    the pictures, go through shared memory."""
-    try:
-        if getattr(loader, "num_workers", 0):
-            torch.zeros(1).share_memory_()
-        return _started(loader)
-    except (OSError, RuntimeError) as error:
-        what = f"cannot start processes that load pictures ({_first_line(error)})"
-        remedy = "give them a writable /dev/shm, or load here: num_workers=0"
-        raise TrainingError("loader", what, remedy) from error
-
-
-def _started(loader: Iterable[Any]) -> Iterator[Any]:
-    """The iterator. torch answers the death of a child with an error wherever the main process
-    happens to be, which may be halfway through a step; we put the handler back and ask instead."""
-    if threading.current_thread() is not threading.main_thread():
-        return iter(loader)
-    before = signal.getsignal(signal.SIGCHLD)
-    batches = iter(loader)
-    if before is not None:
-        signal.signal(signal.SIGCHLD, before)
-    return batches
+def _ignore_signals(_: int) -> None:
+    """Ctrl-C reaches every process of a terminal; the main one alone decides what follows."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _first_line(error: BaseException) -> str:

@@ -69,8 +69,7 @@ class PyTorch:
         what = f"a CUDA graph cannot be made on {plan.device}"
         require(not (self.graphed and on_cpu), "graphed", what, "leave it off there")
         made = deploy(model, fastest_for(plan.device)).to(plan.device)
-        packs = on_cpu and can_pack() and plan.dtype in (torch.float32, torch.bfloat16)
-        if packs and not self.compiled:
+        if on_cpu and can_pack(plan.dtype) and not self.compiled:
             made = pack(made, plan.example(), plan.dtype)
         else:
             made = channels_last(made.to(plan.dtype))

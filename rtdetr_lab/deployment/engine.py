@@ -33,19 +33,19 @@ from torch import Tensor, nn
 from rtdetr_lab.config import require
 from rtdetr_lab.deployment.backends import Backend, Plan, PyTorch
 from rtdetr_lab.deployment.pixels import stretch
-from rtdetr_lab.deployment.stream import Aside, Named, chunks_ahead, read
+from rtdetr_lab.deployment.stream import Aside, chunks_ahead
 from rtdetr_lab.detections import Detections, classes_of
 from rtdetr_lab.errors import ImageError
 from rtdetr_lab.images.arrays import RGB
-from rtdetr_lab.images.decode import DEFAULT_LIMITS, Limits
+from rtdetr_lab.images.decode import DEFAULT_LIMITS, Limits, Photo, photo_or_error
 from rtdetr_lab.images.postprocess import found_in, ranked_table, sizes_beside
 from rtdetr_lab.images.preprocess import Preprocess
 from rtdetr_lab.model import declared
 from rtdetr_lab.notation import Size
 
-Pending = tuple[list[tuple[str, np.ndarray]], Tensor]
+Pending = tuple[list[Photo], Tensor]
 """Pictures, and the table of what was found in them, perhaps still on its way."""
-Chunk = tuple[list[Named], list[Pending]]
+Chunk = tuple[list[Photo | ImageError], list[Pending]]
 
 
 class Bucket:
@@ -120,11 +120,11 @@ class Engine:
         """One picture → `Detections`; a list or tuple → a list. Raises `ImageError`."""
         many = isinstance(pictures, list | tuple)
         given = pictures if many else [pictures]
-        named = [read(i, source, self.limits) for i, source in enumerate(given)]
-        for _, rgb in named:
-            if isinstance(rgb, ImageError):
-                raise rgb
-        found = list(self._finished(self._started(named), threshold))
+        photos = [photo_or_error(i, source, self.limits) for i, source in enumerate(given)]
+        for photo in photos:
+            if isinstance(photo, ImageError):
+                raise photo
+        found = list(self._finished(self._started(photos), threshold))
         return found if many else found[0]
 
     def answer(
@@ -157,31 +157,30 @@ class Engine:
             yield from self._in_order(before, threshold)
 
     def _in_order(self, chunk: Chunk, threshold: float | None) -> Iterator[Detections | ImageError]:
-        named, started = chunk
+        photos, started = chunk
         found = self._finished(started, threshold)
-        for _, rgb in named:
-            yield rgb if isinstance(rgb, ImageError) else next(found)
+        for photo in photos:
+            yield photo if isinstance(photo, ImageError) else next(found)
 
-    def _started(self, named: Sequence[Named]) -> list[Pending]:
+    def _started(self, photos: Sequence[Photo | ImageError]) -> list[Pending]:
         """Everything that the device can do without being waited for."""
-        readable = [(name, rgb) for name, rgb in named if not isinstance(rgb, ImageError)]
-        runs, started = _runs([self.bucket_of(rgb) for _, rgb in readable], self.batches[-1]), []
+        readable = [photo for photo in photos if isinstance(photo, Photo)]
+        runs, started = _runs([self.bucket_of(p.rgb) for p in readable], self.batches[-1]), []
         for size, first, last in runs:
             part = readable[first:last]
             images = self.aside(partial(self._batch, part, size))
-            sizes = [(rgb.shape[0], rgb.shape[1]) for _, rgb in part]
+            sizes = [photo.frame.upright for photo in part]
             started.append((part, self.buckets[size](images, sizes)))
         return started
 
     def _finished(self, started: list[Pending], threshold: float | None) -> Iterator[Detections]:
         threshold = self.threshold if threshold is None else threshold
         for part, rows in started:
-            for (name, rgb), found in zip(part, found_in(rows.cpu(), threshold), strict=True):
-                size = (rgb.shape[0], rgb.shape[1])
-                yield Detections.of(found, size, self.classes, name, rgb)
+            for photo, found in zip(part, found_in(rows.cpu(), threshold), strict=True):
+                yield Detections.of(found, photo, self.classes)
 
-    def _batch(self, part: list[tuple[str, np.ndarray]], size: Size) -> Tensor:
-        return torch.stack([self._pixels(rgb, size) for _, rgb in part])
+    def _batch(self, part: list[Photo], size: Size) -> Tensor:
+        return torch.stack([self._pixels(photo.rgb, size) for photo in part])
 
     def _pixels(self, rgb: RGB, size: Size) -> Float[Tensor, "3 h w"]:
         if self.device.type == "cpu":

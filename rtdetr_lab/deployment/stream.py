@@ -11,21 +11,16 @@ the next batch travel while the last one is computed; the computing stream waits
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from os import PathLike
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from rtdetr_lab.config import require
 from rtdetr_lab.errors import ImageError
-from rtdetr_lab.images.decode import Limits, decode, describe
-
-Named = tuple[str, np.ndarray | ImageError]
-"""What a source is called, and its pixels (`H W 3`, each of its own size) or why there are none."""
+from rtdetr_lab.images.decode import Limits, Photo, photo_or_error
 
 
 class Aside:
@@ -45,30 +40,21 @@ class Aside:
         return made
 
 
-def read(index: int, source: Any, limits: Limits) -> Named:
-    """What a source is called, and its pixels or why there are none."""
-    named = isinstance(source, str | PathLike) or getattr(source, "filename", None)
-    name = describe(source) if named else ""
-    try:
-        return name, decode(source, limits, name or f"pictures[{index}] ({describe(source)})")
-    except ImageError as error:
-        return name, error
-
-
 def chunks_ahead(
     sources: Iterable[Any], batch: int, limits: Limits, ahead: int
-) -> Iterator[list[Named]]:
+) -> Iterator[list[Photo | ImageError]]:
     """Batches of decoded pictures, in order; up to `ahead` of them are read before they are asked
     for. An error of the iterator itself is raised where it happened."""
     require(ahead >= 1, "ahead", f"{ahead} batches", "read at least one ahead")
     numbered = enumerate(sources)
 
-    def next_chunk() -> list[Named]:
-        return [read(i, source, limits) for i, source in islice(numbered, batch)]
+    def next_chunk() -> list[Photo | ImageError]:
+        chunk = islice(numbered, batch)
+        return [photo_or_error(i, source, limits) for i, source in chunk]
 
     pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead")
     try:
-        waiting: deque[Future[list[Named]]] = deque(pool.submit(next_chunk) for _ in range(ahead))
+        waiting = deque(pool.submit(next_chunk) for _ in range(ahead))
         while chunk := waiting.popleft().result():
             waiting.append(pool.submit(next_chunk))
             yield chunk

@@ -30,6 +30,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
+from rtdetr_lab.errors import ImageError
 from rtdetr_lab.notation import Size
 
 TURNS = {
@@ -57,6 +58,15 @@ class Frame:
         """(height, width) as a viewer shows it."""
         height, width = self.stored
         return (width, height) if TURNS[self.orientation][0] else (height, width)
+
+    def is_stored(self, size: Size | None, where: str) -> bool:
+        """Is a picture of this (height, width) the stored raster, and not the upright picture? If
+        it could be both, as when nobody gives a size, it is stored, as COCO has it. Raises
+        `ImageError` if it is neither."""
+        if size in (None, self.stored, self.upright):
+            return size in (None, self.stored)
+        what = f"is stored with height and width {self.stored}, its annotations say {size}"
+        raise ImageError(where or "picture", what, "correct the annotations, or give their picture")
 
     def pixels_upright(self, stored: Shaped[np.ndarray, "H W *c"]) -> Shaped[np.ndarray, "_ _ *c"]:
         """A raster or a mask as a viewer shows it."""

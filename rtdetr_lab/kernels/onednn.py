@@ -11,7 +11,8 @@ over the maps between them. `pack(model, images, dtype)` sees to both:
 
 These are the operators torch's own compiler emits for a frozen CPU graph
 (`torch.ops.mkldnn._convolution_pointwise` …), called by name: no compiler, no warm-up. A build of
-torch that lacks them keeps the unpacked layers. The kernels know single precision and bfloat16.
+torch that lacks them keeps the unpacked layers. The kernels know single precision, and bfloat16 on
+a processor that has it (AVX-512, or AVX2 with NE-CONVERT).
 """
 
 from collections.abc import Callable
@@ -38,10 +39,12 @@ KERNEL_NAMES = {
 """What the kernels call the activations they can apply: name, and kind of approximation."""
 
 
-def can_pack() -> bool:
-    """Does this build of torch have the kernels?"""
+def can_pack(dtype: torch.dtype) -> bool:
+    """Do this build of torch and this processor have the kernels?"""
     ops = torch.ops.mkldnn
-    return torch.backends.mkldnn.is_available() and "_convolution_pointwise" in dir(ops)
+    if not torch.backends.mkldnn.is_available() or "_convolution_pointwise" not in dir(ops):
+        return False
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and ops._is_mkldnn_bf16_supported())
 
 
 @torch.inference_mode()

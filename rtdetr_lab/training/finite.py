@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from rtdetr_lab.checkpoints.strict import LARGEST
 from rtdetr_lab.errors import TrainingError
+from rtdetr_lab.structures import Batch
 from rtdetr_lab.training.parts import Part
 
 MAY_BE_INFINITE = {"box_logits", "reference_logits"}
@@ -90,10 +91,10 @@ def check_weights(step: int, model: nn.Module, remedy: str) -> None:
 
 
 def _in_pictures(part: Part) -> tuple[str, str] | None:
-    images, targets, _, _ = part
-    if not (rows := _bad_rows(images)):
+    batch, _ = part
+    if not (rows := _bad_rows(batch.images)):
         return None
-    called = [_name(targets.pictures, row) for row in rows]
+    called = [_name(batch.targets.pictures, row) for row in rows]
     remedy = "look at the file, and at the transforms that come between it and the model"
     return f"the pixels of {', '.join(called)} are not finite", remedy
 
@@ -113,7 +114,7 @@ def _in_computation(
     model: nn.Module, part: Part, terms: Terms, remedy: str
 ) -> tuple[str, str] | None:
     computed: Mapping[str, Tensor] = {}
-    with Watch(model, part) as watch:
+    with Watch(model, part[0]) as watch:
         try:
             computed = terms(part)
         except TrainingError as error:  # the matching, which refuses what is not finite
@@ -135,8 +136,8 @@ class Watch:
     """While entered: the first module whose output, and the first whose output's gradient, is not
     finite. Modules are heard in the order in which they finish, so that inner ones come first."""
 
-    def __init__(self, model: nn.Module, part: Part) -> None:
-        self.model, self.pictures, self.size = model, part[1].pictures, len(part[0])
+    def __init__(self, model: nn.Module, batch: Batch) -> None:
+        self.model, self.pictures, self.size = model, batch.targets.pictures, len(batch)
         self.output: str | None = None
         self.gradient: str | None = None
         self._handles: list[Any] = []

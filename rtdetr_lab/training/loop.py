@@ -64,39 +64,28 @@ def train(
     folder, where = Path(out) if out else None, own_device(device)
     with ExitStack() as held:
         world = held.enter_context(joined(where, config.batch_size))
-        if folder and world.writes:
-            held.enter_context(keep.lock(folder))
+        kept = folder if world.writes else None
+        if kept:
+            held.enter_context(keep.lock(kept))
         stop = held.enter_context(Stop(stop_after))
         saved = saved_state(folder)
         keep.seed_everything(config.seed)
-        model, data = _prepared(cfg, data, config, None if saved else backbone_weights)
+        model, data = _fit(cfg, data, config, None if saved else backbone_weights)
         trainer = Trainer(model, config, where)
-        known = enter(folder, trainer, data, saved) if folder and world.writes else {}
+        known = enter(kept, trainer, data, saved) if kept else {}
         if saved:
             trainer.restore(saved)
         world.check_step(trainer.step, where)
         if not world.writes:
-            folder, validate, progress, callbacks = None, None, False, ()
+            validate, progress, callbacks = None, False, ()
             keep.seed_everything(config.seed + trainer.step + world.rank * 1_000_003)
-        history = History(folder and folder / "metrics.jsonl", trainer.step)
-        watching = restored([*_callbacks(config, folder, history, progress), *callbacks], saved)
-        session = Session(trainer, data, folder, history, validate, stop, watching, known, world)
+        history = History(kept and kept / "metrics.jsonl", trainer.step)
+        told = restored([*_own_callbacks(config, kept, history, progress), *callbacks], saved)
+        session = Session(trainer, data, kept, history, validate, stop, told, known, world)
         return session.learn()
 
 
-def _callbacks(
-    config: TrainConfig, folder: Path | None, history: History, progress: bool
-) -> Iterator[Callback]:
-    """The callbacks that come with a recipe and a folder."""
-    if progress:
-        yield Bar()
-    if config.patience:
-        yield EarlyStopping(config.patience, config.min_delta)
-    if folder:
-        yield Curves(folder / "curves.png", lambda: history.records)
-
-
-def _prepared(
+def _fit(
     cfg: Any, data: Dataset, config: TrainConfig, backbone_weights: str | Path | None
 ) -> tuple[DetectionModel, Dataset]:
     """The model, which knows its classes and size, and the data in that size."""
@@ -107,3 +96,15 @@ def _prepared(
     data = data if config.augment else fitted(data, model.metadata)
     model.metadata = metadata_of(data, config.augment, model.metadata)
     return model, data
+
+
+def _own_callbacks(
+    config: TrainConfig, folder: Path | None, history: History, progress: bool
+) -> Iterator[Callback]:
+    """Those that come with a recipe and a folder."""
+    if progress:
+        yield Bar()
+    if config.patience:
+        yield EarlyStopping(config.patience, config.min_delta)
+    if folder:
+        yield Curves(folder / "curves.png", lambda: history.records)

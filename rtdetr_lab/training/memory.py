@@ -16,7 +16,7 @@ ON_CPU = ("DefaultCPUAllocator", "not enough memory")
 
 
 @contextmanager
-def explained_when_full(
+def explain_full_memory(
     step: int, config: TrainConfig, size: tuple[int, ...], device: torch.device
 ) -> Iterator[None]:
     """`TrainingError` with batch, size and remedy where torch has no memory left. `size` is the

@@ -21,35 +21,21 @@ place of a resume do not change with K. What is the same as in one piece, and wh
 from collections.abc import Iterator
 
 import torch
-from jaxtyping import Bool, Float
-from torch import Tensor
 
 from rtdetr_lab.ranks import mean_over_ranks
-from rtdetr_lab.structures import Targets
+from rtdetr_lab.structures import Batch
 
-Part = tuple[Float[Tensor, "B 3 H W"], Targets, Bool[Tensor, "B H W"] | None, float]
+Part = tuple[Batch, float]
+"""Some pictures of a step, and their weight in its loss."""
 
 
-def parts(
-    images: Float[Tensor, "B 3 H W"],
-    targets: Targets,
-    padding: Bool[Tensor, "B H W"] | None,
-    count: int,
-) -> Iterator[Part]:
+def parts(batch: Batch, count: int) -> Iterator[Part]:
     """The batch in `count` parts as even as can be, each with its weight in the loss."""
     if count == 1:
-        yield images, targets, padding, 1.0
+        yield batch, 1.0
         return
-    total = mean_over_ranks(targets.num_boxes, images.device)
-    for rows in torch.arange(len(images)).tensor_split(count):
-        first, last = int(rows[0]), int(rows[-1]) + 1
-        part = between(targets, first, last)
-        weight = mean_over_ranks(part.num_boxes, images.device) / total
-        yield images[first:last], part, None if padding is None else padding[first:last], weight
-
-
-def between(targets: Targets, first: int, last: int) -> Targets:
-    """The targets of pictures `first` to `last - 1`."""
-    masks = None if targets.masks is None else targets.masks[first:last]
-    rows = slice(first, last)
-    return Targets(targets.labels[rows], targets.boxes[rows], masks, targets.pictures[rows])
+    device = batch.images.device
+    total = mean_over_ranks(batch.targets.num_boxes, device)
+    for rows in torch.arange(len(batch)).tensor_split(count):
+        part = batch[int(rows[0]) : int(rows[-1]) + 1]
+        yield part, mean_over_ranks(part.targets.num_boxes, device) / total

@@ -22,14 +22,15 @@ from rtdetr_lab.data.batch import Dataset, collate
 from rtdetr_lab.data.canvas import collate_on_canvas
 from rtdetr_lab.errors import ImageError, TrainingError
 from rtdetr_lab.images.postprocess import NOT_FINITE
+from rtdetr_lab.structures import Batch
 from rtdetr_lab.training import state as keep
 from rtdetr_lab.training.callbacks import Callback, states
 from rtdetr_lab.training.distributed import World
 from rtdetr_lab.training.finite import check_weights
-from rtdetr_lab.training.memory import explained_when_full
+from rtdetr_lab.training.memory import explain_full_memory
 from rtdetr_lab.training.metrics import History, Record
 from rtdetr_lab.training.stop import Stop
-from rtdetr_lab.training.stream import batches
+from rtdetr_lab.training.stream import Steps
 from rtdetr_lab.training.trainer import Trainer
 
 Validate = Callable[[nn.Module], Mapping[str, float]]
@@ -82,8 +83,8 @@ class Session:
             self.save()
         self.next_save = time.monotonic() + SOON
         self._tell(lambda c: c.begins(trainer))
-        for batch in self._stream():
-            trainer.learn(*batch)
+        for batch in self._batches():
+            trainer.learn(batch)
             self._tell(lambda c: c.stepped(trainer))
             validated = self._look()
             told = bool(self.reason) or self.stop(trainer.step - first)
@@ -99,24 +100,26 @@ class Session:
         model, records = trainer.ema.model, self.history.records
         return Run(model, records, trainer.step, finished, self.folder, self.reason)
 
-    def _stream(self) -> Iterable[Any]:
-        """The batches that are left."""
-        config, step = self.config, self.trainer.step
-        if step > config.num_steps:
-            print(f"{step} steps are made, the budget is {config.num_steps}", file=sys.stderr)
+    def _batches(self) -> Iterable[Batch]:
+        """Those that are left."""
+        config, trainer = self.config, self.trainer
+        if trainer.step > config.num_steps:
+            print(
+                f"{trainer.step} steps are made, the budget is {config.num_steps}", file=sys.stderr
+            )
         if self.reason or self._is_over:
             return ()
-        return batches(
+        steps = Steps(
             self.data,
             config.batch_size,
             config.seed,
-            first=step,
-            last=config.num_steps,
-            num_workers=config.num_workers,
+            config.num_steps,
             augment=config.augment,
-            collated=collate_on_canvas if self.trainer.model.takes_padding else collate,
+            collate=collate_on_canvas if trainer.model.takes_padding else collate,
             world=self.world,
         )
+        on_gpu = trainer.device.type == "cuda"
+        return steps.batches(trainer.step, config.num_workers, pin_memory=on_gpu)
 
     @property
     def reason(self) -> str:
@@ -161,7 +164,7 @@ class Session:
         rng, trainer = keep.rng_state(), self.trainer
         check_weights(trainer.step, trainer.ema.model, trainer.slower)
         try:
-            with explained_when_full(trainer.step, self.config, trainer.shape, trainer.device):
+            with explain_full_memory(trainer.step, self.config, trainer.shape, trainer.device):
                 scores = validate(trainer.ema.model)
         except ImageError as error:
             if error.what != NOT_FINITE:

@@ -15,12 +15,12 @@ from rtdetr_lab.detr.model import cardinality_error
 from rtdetr_lab.errors import TrainingError
 from rtdetr_lab.kernels.fused_sampler import fast_training
 from rtdetr_lab.ranks import several
-from rtdetr_lab.structures import Targets
+from rtdetr_lab.structures import Batch
 from rtdetr_lab.training import distributed
 from rtdetr_lab.training import state as keep
 from rtdetr_lab.training.ema import EMA
 from rtdetr_lab.training.finite import first_fault, random_state, set_random_state, slower
-from rtdetr_lab.training.memory import explained_when_full, uses_amp
+from rtdetr_lab.training.memory import explain_full_memory, uses_amp
 from rtdetr_lab.training.metrics import Window
 from rtdetr_lab.training.optim import (
     adamw,
@@ -31,8 +31,6 @@ from rtdetr_lab.training.optim import (
 )
 from rtdetr_lab.training.parts import Part, parts
 from rtdetr_lab.training.recipe import TrainConfig
-
-Batch = tuple[Tensor, Targets, Tensor | None]
 
 MEASURED = {"cardinality_error"}
 """Recorded beside the terms, and no part of the loss."""
@@ -55,23 +53,18 @@ class Trainer:
         self.ema = EMA(model, config.decay, config.steps(config.ema_warmup))
         self.window, self.best = Window(), float("-inf")
 
-    def learn(self, images: Tensor, targets: Targets, padding: Tensor | None = None) -> None:
-        """One step on one batch. `padding` is for models that take pictures of several sizes."""
+    def learn(self, batch: Batch) -> None:
+        """One step."""
         config = self.config
         warmup = config.steps(config.warmup_steps)
         set_lr(self.optimizer, lr_factor(self.step, config.num_steps, warmup, config.schedule))
-        self.shape = tuple(images.shape)
-        with explained_when_full(self.step + 1, config, self.shape, self.device):
-            terms = self._gradients(self._moved(images, targets, padding))
+        self.shape = tuple(batch.images.shape)
+        with explain_full_memory(self.step + 1, config, self.shape, self.device):
+            terms = self._gradients(batch.to(self.device, non_blocking=True))
             self.optimizer.step()
         self.step += 1
         self.ema.update(self.step)
         self.window.add(terms)
-
-    def _moved(self, images: Tensor, targets: Targets, padding: Tensor | None) -> Batch:
-        images = images.to(self.device, memory_format=torch.channels_last)
-        padding = None if padding is None else padding.to(self.device)
-        return images, targets.to(self.device), padding
 
     def _gradients(self, batch: Batch) -> dict[str, Tensor]:
         """Clipped and ready for a step; returns what the record is to hold of it."""
@@ -90,7 +83,7 @@ class Trainer:
     def _add_gradients(self, batch: Batch) -> dict[str, Tensor]:
         """Those of all parts; returns the terms of the step."""
         terms: dict[str, Tensor] = {}
-        split = list(parts(*batch, self.config.accumulate))
+        split = list(parts(batch, self.config.accumulate))
         for number, part in enumerate(split, 1):
             with distributed.quietly(self.forward, last=number == len(split)):
                 of_part, measured = self._terms(part, self.forward)
@@ -102,23 +95,23 @@ class Trainer:
 
     def _terms(self, part: Part, forward: Any) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """What one part adds to the terms of the step, and to what is only measured."""
-        images, targets, padding, weight = part
+        batch, weight = part
+        hidden = {} if batch.padding is None else {"padding": batch.padding}
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.in_half_precision):
-            hidden = {} if padding is None else {"padding": padding}
-            prediction = forward(images, targets, **hidden)
-        terms = {n: weight * t for n, t in self.criterion(prediction, targets).items()}
+            prediction = forward(batch.images, batch.targets, **hidden)
+        terms = {n: weight * t for n, t in self.criterion(prediction, batch.targets).items()}
         if not self.model.takes_padding:
             return terms, {}
-        error = cardinality_error(prediction, targets)
+        error = cardinality_error(prediction, batch.targets)
         return terms, {"cardinality_error": error / self.config.accumulate}
 
     def _located(self, batch: Batch, before: tuple[Tensor, Tensor | None]) -> TrainingError:
         """What was not finite first: the step is made again, from where it began."""
-        names = batch[1].pictures
+        names = batch.targets.pictures
         if several():  # the others would have to take part
-            return first_fault(self.step + 1, self.model, [(*batch, 1.0)], names, None, self.slower)
+            return first_fault(self.step + 1, self.model, [(batch, 1.0)], names, None, self.slower)
         set_random_state(self.device, before)
-        again = parts(*batch, self.config.accumulate)
+        again = parts(batch, self.config.accumulate)
 
         def terms(part: Part) -> dict[str, Tensor]:
             return self._terms(part, forward=self.model)[0]

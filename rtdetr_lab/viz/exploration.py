@@ -8,8 +8,8 @@ few queries it listens to most.
     with record(model) as seen:
         prediction = model(images)
     explored = exploration(prediction, seen, picture, names, points=(4, 4, 4), shapes=shapes)
-    write_page(explored, "page.html")              # `explorer_page.py`
-    Explorer(explored)                             # `explorer.py`, in a notebook
+    explored.save("page.html")                     # `explorer_page.py`
+    explored.widget()                              # `explorer.py`, in a notebook
 
 Numbers are float32 and integers, not rounded for the road: what the page draws is what the taps
 saw. `life_of_query` checks for every kept query that record and prediction are of one run.
@@ -20,7 +20,8 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -35,6 +36,9 @@ from rtdetr_lab.viz.boxes import printable, shorten
 from rtdetr_lab.viz.cells import DECODER_LEVELS
 from rtdetr_lab.viz.life import life_of_query
 from rtdetr_lab.viz.palette import DARK
+
+if TYPE_CHECKING:
+    from rtdetr_lab.viz.explorer import Explorer
 
 LISTENED_TO = 6
 """How many of the queries that a query listens to are kept, for every layer and head."""
@@ -66,6 +70,21 @@ class Exploration:
             parts.append(raw)
             at += len(raw)
         return {**self.meta, "layout": layout}, b"".join(parts)
+
+    def widget(self) -> "Explorer":
+        """The live explorer, for a notebook: click, slide, step with the keyboard."""
+        from rtdetr_lab.viz.explorer import Explorer
+
+        return Explorer(self)
+
+    def save(self, path: str | Path) -> Path:
+        """The explorer as one HTML file that opens offline."""
+        from rtdetr_lab.viz.explorer_page import write_page
+
+        return write_page(self, path)
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:
+        return self.widget()._repr_mimebundle_(**kwargs)
 
 
 def exploration(

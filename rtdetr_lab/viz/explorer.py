@@ -16,8 +16,7 @@ from typing import Any
 import anywidget
 import traitlets
 
-from rtdetr_lab.viz.exploration import Exploration
-from rtdetr_lab.viz.explorer_page import SCRIPT, page
+from rtdetr_lab.viz.explorer_page import SCRIPT, Packed, page
 
 
 class Explorer(anywidget.AnyWidget):
@@ -32,21 +31,21 @@ class Explorer(anywidget.AnyWidget):
     head = traitlets.Int(-1).tag(sync=True)
     level = traitlets.Int(-1).tag(sync=True)
 
-    def __init__(self, explored: Exploration, **kwargs: Any) -> None:
+    def __init__(self, explored: Packed, **kwargs: Any) -> None:
         meta, data = explored.payload
+        self.num_queries = meta["layout"]["kept"]["shape"][0]
         super().__init__(meta=meta, data=data, **kwargs)
-        self.explored = explored
 
     @traitlets.validate("query")
     def _known_query(self, proposal: Any) -> int:
-        count = self.explored.num_queries if hasattr(self, "explored") else None
         value = int(proposal["value"])
-        if value < 0 or (count is not None and value >= count):
-            raise traitlets.TraitError(f"query: {value} is not one of the {count} explored ones")
+        if not 0 <= value < self.num_queries:
+            what = f"query: {value} is not one of the {self.num_queries} explored ones"
+            raise traitlets.TraitError(what)
         return value
 
 
-def frame(explored: Exploration, height: int = 620) -> str:
+def frame(explored: Packed, height: int = 620) -> str:
     """The page in a sandboxed frame, for the HTML of a notebook or a site."""
     inside = html.escape(page(explored), quote=True)
     look = f'style="width:100%;height:{height}px;border:0" loading="lazy"'

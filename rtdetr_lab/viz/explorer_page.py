@@ -11,9 +11,7 @@ import hashlib
 import html
 import json
 from pathlib import Path
-from typing import Any
-
-from rtdetr_lab.viz.exploration import Exploration
+from typing import Any, Protocol, runtime_checkable
 
 SCRIPT = Path(__file__).with_name("explorer.js")
 
@@ -57,7 +55,16 @@ PAGE = """<!doctype html>
 """
 
 
-def page(explored: Exploration) -> str:
+@runtime_checkable
+class Packed(Protocol):
+    """What a page is made of: an `Exploration`."""
+
+    @property
+    def payload(self) -> tuple[dict[str, Any], bytes]:
+        """(JSON-able description, bytes)."""
+
+
+def page(explored: Packed) -> str:
     """The whole page as text: opens offline, loads nothing."""
     meta, data = explored.payload
     script = SCRIPT.read_text(encoding="utf8") + BOOT
@@ -71,7 +78,7 @@ def page(explored: Exploration) -> str:
     )
 
 
-def write_page(explored: Exploration, path: str | Path) -> Path:
+def write_page(explored: Packed, path: str | Path) -> Path:
     """Write the page; returns where."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

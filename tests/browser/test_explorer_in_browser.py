@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from rtdetr_lab.commands.explore import TAPS, explore
 from rtdetr_lab.data.shapes import DEFAULT, VAL, draw
 from rtdetr_lab.detector import Detector
-from rtdetr_lab.explored import TAPS, explore
 from rtdetr_lab.taps import record
 
 DRAWN = "() => { const d = document.querySelector('canvas').drawn; return {query: d.query, "

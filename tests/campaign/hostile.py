@@ -10,6 +10,7 @@ import random
 import shutil
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from rtdetr_lab.data.coco import CocoDataset
 from rtdetr_lab.data.convert import convert
 from rtdetr_lab.detections import Classes, Detections
 from rtdetr_lab.errors import LabError
+from rtdetr_lab.images.decode import read_photo
 from rtdetr_lab.images.postprocess import Found
 
 WORDS = ("<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "\x1b[2J\x1b[31mred", "a\nb")
@@ -147,7 +149,8 @@ def evil_words(rng: random.Random, folder: Path, tripwire: Path) -> str:
     found = Found(
         torch.tensor([[1.0, 1, 9, 9]]), torch.tensor([0.9]), torch.tensor([0]), torch.tensor([0])
     )
-    shown = Detections.of(found, (12, 12), Classes((word,)), source=word)
+    photo = replace(read_photo(np.zeros((12, 12, 3), np.uint8)), source=word)
+    shown = Detections.of(found, photo, Classes((word,)))
     text = repr(shown)
     if any(ord(c) < 32 and c != "\n" for c in text) or text.count("\n") > 1:
         raise Wrong(f"{word!r} reaches the terminal as it is: {text!r}")

@@ -152,9 +152,11 @@ def with_rule(decoder, rule):
 
 @torch.no_grad()
 def slope(decoder, inputs, layer, head, direction, still, step=1e-6):
-    """Central difference of `judged` along a direction in the weights of one box head, with the
-    references every layer starts from held `still`."""
-    hold = {name: lambda _, value=value: value for name, value in still.items()}
+    """Central difference of `judged` along a direction in the weights of one box head, with all
+    `still` that is a constant to the loss of this layer: where the layers before it start, and
+    its own content. Its own start moves: that is the step before it."""
+    held = {name: value for name, value in still.items() if name != f"reference.{layer}"}
+    hold = {name: lambda _, value=value: value for name, value in held.items()}
     values = []
     for sign in (1, -1):
         moved = copy.deepcopy(decoder)
@@ -169,7 +171,7 @@ def slope(decoder, inputs, layer, head, direction, still, step=1e-6):
 @pytest.mark.parametrize("head", range(4))
 def test_two_steps_answer_for_a_box_with_references_held_still(tiny, layer, head):
     decoder, inputs = tiny
-    with torch.no_grad(), record(decoder, "reference.*") as still:
+    with torch.no_grad(), record(decoder, ["reference.*", f"content.{layer}"]) as still:
         decoder(*inputs)
     direction = [torch.randn_like(p) for p in decoder.box_heads[head].parameters()]
     numeric = slope(decoder, inputs, layer, head, direction, still)

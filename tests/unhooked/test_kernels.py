@@ -21,6 +21,7 @@ from rtdetr_lab.deployment.form import deploy, same  # noqa: E402
 from rtdetr_lab.kernels.fused_sampler import Fused, fused, interpreted  # noqa: E402
 from rtdetr_lab.rtdetrv2 import with_points  # noqa: E402
 from rtdetr_lab.samplers import Bilinear, Discrete, Naive, SamplingPlan  # noqa: E402
+from rtdetr_lab.structures import Batch  # noqa: E402
 from rtdetr_lab.training import TrainConfig  # noqa: E402
 from rtdetr_lab.training import trainer as training  # noqa: E402
 from rtdetr_lab.training.trainer import Trainer  # noqa: E402
@@ -107,7 +108,7 @@ def one_step():
     """A trainer after one step on two pictures."""
     made = trainer()
     torch.manual_seed(1)
-    made.learn(pictures(2, 64, 64), targets(1, 0))
+    made.learn(Batch(pictures(2, 64, 64), targets(1, 0)))
     return made
 
 

@@ -48,7 +48,7 @@ def split(case: Case, dtype: torch.dtype, rounds: int) -> dict[str, Part]:
     work = work_of(deploy(model_of(case.preset), same).to(case.device), images)
     model = deploy(model_of(case.preset)).to(case.device)
     images = images.to(dtype, memory_format=torch.channels_last)
-    packs = case.device == "cpu" and can_pack()
+    packs = case.device == "cpu" and can_pack(dtype)
     model = pack(model, images, dtype) if packs else channels_last(model.to(dtype))
     taken: dict[str, list[float]] = defaultdict(list)
     for name in PARTS:

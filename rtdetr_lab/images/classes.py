@@ -1,0 +1,57 @@
+"""# Classes: what a model's labels are called, and which categories of a data set they were"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from torch import nn
+
+from rtdetr_lab.config import require
+from rtdetr_lab.model import declared
+
+
+@dataclass(frozen=True)
+class Classes:
+    """What the labels 0 … C−1 are called, and their ids in the data set they were learned from."""
+
+    names: tuple[str, ...]
+    category_ids: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.category_ids:
+            object.__setattr__(self, "category_ids", tuple(range(len(self.names))))
+        require(
+            len(self.category_ids) == len(self.names),
+            "category_ids",
+            f"{len(self.category_ids)} ids for {len(self.names)} names",
+            "give one id per class name",
+        )
+
+    @classmethod
+    def unnamed(cls, num_classes: int) -> "Classes":
+        """For a model nobody has told what its classes are."""
+        return cls(tuple(f"class {i}" for i in range(num_classes)))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def label_of(self, name: str) -> int:
+        """The label of a class name; raises `ConfigError` with the nearest ones."""
+        near = get_close_matches(name, self.names, n=3, cutoff=0.3) or list(self.names[:5])
+        require(name in self.names, "class", f"no {name!r}", f"nearest: {', '.join(near)}")
+        return self.names.index(name)
+
+
+def classes_of(model: nn.Module, names: Iterable[str] | None = None) -> Classes:
+    """What a model's labels are called: `names`, else what its checkpoint says, else numbers."""
+    says = declared(model)
+    known, count = says.metadata, says.num_classes
+    if names is not None:
+        classes = Classes(tuple(names))
+    elif known.names:
+        classes = Classes(known.names, known.category_ids)
+    else:
+        classes = Classes.unnamed(count)
+    what = f"{len(classes)} names for a model with {count} classes"
+    require(len(classes) == count, "names", what, "give every class one name")
+    return classes
