@@ -114,8 +114,9 @@ class Ablate(Command):
         from dataclasses import replace
 
         from rtdetr_lab.ablations.bases import full_size, miniature
+        from rtdetr_lab.commands.sets import is_world
 
-        count = None if self.data == "shapes" else len(self._pictures()[0].names)
+        count = None if is_world(self.data) else len(self._pictures()[0].names)
         base = miniature() if self.preset == "nano" else full_size(self.preset)
         if count is not None:
             base = replace(base, cfg=replace(base.cfg, num_classes=count))
@@ -128,8 +129,9 @@ class Ablate(Command):
 
     def _pictures(self) -> Any:
         from rtdetr_lab.ablations.bases import small_world, stored
+        from rtdetr_lab.commands.sets import is_world
 
-        if self.data == "shapes":
+        if is_world(self.data):
             return small_world(self.size or 128, self.pictures)
         return stored(self.data, self.size or 640)
 

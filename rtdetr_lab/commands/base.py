@@ -3,7 +3,11 @@
 import os
 import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+import tyro
+
+from rtdetr_lab.errors import ConfigError
 
 DONE, FAILED, USAGE = 0, 1, 2
 """Exit codes: done; bad input, named in one line on stderr; not a command we know."""
@@ -19,6 +23,27 @@ class Command:
     def run(self) -> int:
         """Do it."""
         raise TypeError(f"{type(self).__name__} must define run()")
+
+
+NANO = tyro.conf.arg(help_behavior_hint="(default: nano)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCommand(Command):
+    """A verb about one model: its first word or, as other verbs have it, `--model`."""
+
+    model: Annotated[str | None, tyro.conf.Positional, NANO] = None
+    """A short name, a hub id, a folder (also that of a training run) or a weights file."""
+    model_option: Annotated[str | None, tyro.conf.arg(name="model"), NANO] = None
+    """The same."""
+
+    @property
+    def name(self) -> str:
+        """The model that was named in either way; nano if in none."""
+        if self.model and self.model_option and self.model != self.model_option:
+            what = f"is {self.model_option}, and {self.model} is named, too"
+            raise ConfigError("--model", what, "give one of them")
+        return self.model or self.model_option or "nano"
 
 
 def say(text: str, *, aside: bool = False) -> None:

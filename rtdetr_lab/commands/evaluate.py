@@ -5,20 +5,16 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import tyro
-
-from rtdetr_lab.commands.base import DONE, Command, say
+from rtdetr_lab.commands.base import DONE, ModelCommand, say
 from rtdetr_lab.writing import writing
 
 
 @dataclass(frozen=True, kw_only=True)
-class Eval(Command):
+class Eval(ModelCommand):
     """Average precision of a model on `shapes`, or on a COCO folder."""
 
-    model: Annotated[str, tyro.conf.Positional] = "nano"
-    """A short name, a hub id, a folder (RUN/model of a training run) or a weights file."""
     data: str = "shapes"
     """`shapes`, or a folder with COCO annotations."""
     split: str = "val"
@@ -45,18 +41,19 @@ class Eval(Command):
         from tqdm import tqdm
 
         from rtdetr_lab.checkpoints.load import load_pretrained
-        from rtdetr_lab.commands.sets import edges_for, validation_set
+        from rtdetr_lab.commands.sets import edges_for, say_which, validation_set
         from rtdetr_lab.evaluation.evaluate import evaluate
         from rtdetr_lab.evaluation.examine import examine
         from rtdetr_lab.evaluation.report import write_report
 
+        say_which(self.data)
         device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        model: Any = load_pretrained(self.model).to(device)
+        model: Any = load_pretrained(self.name).to(device)
         size, edges = self.size or max(model.metadata.image_size), model.metadata.edges
         if edges and self.size:
             edges = edges_for(self.size)
         data = validation_set(self.data, size, self.limit, self.split, edges)
-        check_classes(model.metadata.names, data.names, self.model)
+        check_classes(model.metadata.names, data.names, self.name)
         total = -(-len(data) // self.batch_size)
         bar: Any = partial(tqdm, total=total)
         if self.out is None:

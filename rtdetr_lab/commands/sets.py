@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from rtdetr_lab.checkpoints.names import NAME, note_of, path_of
 from rtdetr_lab.commands.base import say
 from rtdetr_lab.data.batch import Augmented, Dataset, First, Mapped
 from rtdetr_lab.data.canvas import ResizeEdges
@@ -10,6 +11,8 @@ from rtdetr_lab.data.shapes import TRAIN, VAL, ShapesConfig, ShapesDataset
 from rtdetr_lab.data.transforms import RandomFlip, Resize
 from rtdetr_lab.detr.model import DETRConfig
 from rtdetr_lab.images.edges import PAPER_EDGES, Edges
+
+WORLD = "shapes"
 
 ENDLESS = 1_000_000
 """Training pictures of the shapes world: more than any run here sees, so none is seen twice."""
@@ -30,12 +33,23 @@ def edges_if_detr(cfg: Any, size: int) -> Edges | None:
     return edges_for(size) if isinstance(cfg, DETRConfig) else None
 
 
+def is_world(source: str) -> bool:
+    """Whether `--data` means the shapes world, and not a folder of that name."""
+    return source.removeprefix(NAME) == WORLD and path_of(source) is None
+
+
+def say_which(source: str) -> None:
+    """Say so where a folder took the place of the shapes world."""
+    if source == WORLD and not is_world(source):
+        say(note_of(source, "the drawn world"), aside=True)
+
+
 def training_set(
     source: str, size: int, seed: int, as_stored: bool = False, edges: Edges | None = None
 ) -> Dataset:
     """`shapes`, or the `train` split of a COCO folder, resized (to `size` squared, or between
     `edges`) and flipped at random; or left `as_stored`, for a recipe that resizes."""
-    if source == "shapes":
+    if is_world(source):
         return _between(ShapesDataset(world(size), TRAIN, ENDLESS), edges)
     found = CocoDataset.from_folder(source, "train")
     for reason, count in found.dropped.items():
@@ -51,7 +65,7 @@ def validation_set(
     edges: Edges | None = None,
 ) -> Dataset:
     """`shapes`, or a split of a COCO folder, resized as in training; at most `count` of it."""
-    if source == "shapes":
+    if is_world(source):
         return _between(ShapesDataset(world(size), VAL, 500 if count is None else count), edges)
     resized = _resized(CocoDataset.from_folder(source, split), size, edges)
     return resized if count is None or count >= len(resized) else First(resized, count)

@@ -1,4 +1,4 @@
-"""# Beginnings: what a run starts from: a preset, a preset with a backbone, or a whole model"""
+"""# Starting points of a run: a preset, a preset with a backbone, or a whole model"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,54 +20,65 @@ PRESETS = {
 
 
 @dataclass(frozen=True)
-class Beginning:
+class StartingPoint:
     """What `train` is given, its configuration, and the size of pictures it is made for."""
 
-    start: Any
+    model: Any
     cfg: Any
     size: int
 
 
-def from_model(name: str, classes: Sequence[str], freeze: Sequence[str], seed: int) -> Beginning:
+@dataclass(frozen=True)
+class Changes:
+    """What is done to a model before it learns; what is new in it follows from `seed`."""
+
+    freeze: tuple[str, ...] = ()
+    queries: int | None = None
+    seed: int = 0
+
+
+def from_model(name: str, classes: Sequence[str], changes: Changes) -> StartingPoint:
     """A pretrained model with heads for these classes; says what was done to it."""
     from rtdetr_lab.checkpoints.load import load_pretrained
     from rtdetr_lab.training.finetune import prepare
 
     model: Any = load_pretrained(name)
     size = min(model.metadata.image_size)
-    ready = prepare(model, classes, freeze, seed)
+    ready = prepare(model, classes, changes.freeze, changes.seed, changes.queries)
     for line in ready.lines():
         say(line if line.startswith(" ") else f"{name}: {line}")
-    return Beginning(ready.model, getattr(ready.model, "cfg"), size)  # noqa: B009 (a Module's)
+    return StartingPoint(ready.model, getattr(ready.model, "cfg"), size)  # noqa: B009 (a Module's)
 
 
 def from_preset(
-    name: str, num_classes: int, backbone: str | None, freeze: Sequence[str], seed: int
-) -> Beginning:
+    name: str, num_classes: int, backbone: str | None, changes: Changes
+) -> StartingPoint:
     """A new model, or one whose backbone is pretrained; only then can parts of it be frozen."""
     from torch import nn
 
     from rtdetr_lab.config import build, replace_at
-    from rtdetr_lab.training.finetune import freeze_module
+    from rtdetr_lab.training.finetune import freeze_module, with_queries
     from rtdetr_lab.training.state import seed_everything
 
-    cfg, full = preset(name, num_classes), 800 if name.startswith("detr_") else 640
+    cfg = preset(name, num_classes)
+    cfg = cfg if changes.queries is None else with_queries(cfg, changes.queries)
+    full = 800 if name.startswith("detr_") else 640
     size = 256 if name.endswith("nano") else full
     if not backbone:
-        if freeze:
-            what, remedy = "would freeze weights that never learnt anything", "give --model"
+        if changes.freeze:
+            what, remedy = "would freeze weights that were never trained", "give --model"
             raise ConfigError("--freeze", what, f"{remedy}, or --backbone-weights")
         # Frozen statistics are those of a pretrained backbone; new weights need their own.
         cfg = replace_at(cfg, "backbone.norm", nn.BatchNorm2d)
         if name.startswith("detr_"):
             cfg = replace_at(cfg, "backbone.frozen_stages", 0)
-    if not freeze:
-        return Beginning(cfg, cfg, size)
-    seed_everything(seed)
+    if not changes.freeze:
+        return StartingPoint(cfg, cfg, size)
+    seed_everything(changes.seed)
     model = build(cfg)
-    for part in freeze:
+    for part in changes.freeze:
         freeze_module(model, part)
-    return Beginning(model, cfg, size)
+    return StartingPoint(model, cfg, size)
 
 
 def preset(name: str, num_classes: int) -> Any:

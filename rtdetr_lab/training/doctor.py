@@ -27,6 +27,7 @@ from rtdetr_lab.detr.model import DETR
 from rtdetr_lab.evaluation.coco import Metrics
 from rtdetr_lab.images.predict import predict
 from rtdetr_lab.training.callbacks import Callback
+from rtdetr_lab.training.finetune import num_queries
 from rtdetr_lab.training.metrics import Record
 from rtdetr_lab.training.symptoms import SIDE, Case, Finding, examine_answers
 from rtdetr_lab.training.trainer import Trainer
@@ -126,12 +127,6 @@ def examine_samples(samples: Sequence[Sample], queries: int | None) -> list[Find
         fault = f"{crowded} pictures hold up to {max(counts)} objects, the model has {queries} "
         found.append(Finding(f"{fault}queries", "build with more num_queries, or cut into tiles"))
     return found
-
-
-def num_queries(cfg: Any) -> int | None:
-    """How many objects a model of this configuration can answer with."""
-    chosen = getattr(cfg, "selection", cfg)
-    return getattr(chosen, "num_queries", None)
 
 
 def _sides(sample: Sample) -> torch.Tensor:
