@@ -64,13 +64,14 @@ def anchors(
     """Anchor logits of all tokens, infinite where invalid, and which are valid."""
     level, row, column = token_grid(shapes, device).unbind(-1)
     height, width = torch.tensor(shapes, device=device)[level].unbind(-1)
-    x = (column.to(dtype) + 0.5) / width
-    y = (row.to(dtype) + 0.5) / height
-    side = ANCHOR_SIDE * 2.0 ** level.to(dtype)
+    exact = torch.promote_types(dtype, torch.float32)
+    x = (column.to(exact) + 0.5) / width
+    y = (row.to(exact) + 0.5) / height
+    side = ANCHOR_SIDE * 2.0 ** level.to(exact)
     boxes = torch.stack([x, y, side, side], dim=-1)
     valid = ((boxes > ANCHOR_MARGIN) & (boxes < 1 - ANCHOR_MARGIN)).all(-1, keepdim=True)
     logits = torch.log(boxes / (1 - boxes))
-    return logits.masked_fill(~valid, torch.inf), valid
+    return logits.masked_fill(~valid, torch.inf).to(dtype), valid
 
 
 @exportable

@@ -71,14 +71,14 @@ class Bilinear:
         points: Sequence[int],
         plan: SamplingPlan,
     ) -> Float[Tensor, "B Q D"]:
-        grid = (2 * plan.locations - 1).transpose(1, 2).flatten(0, 1)  # (B M) Q P 2, in [-1, 1]
+        maps = _maps_per_head(_readable(value), shapes)
+        # (B M) Q P 2, in [-1, 1]
+        grid = (2 * _readable(plan.locations) - 1).transpose(1, 2).flatten(0, 1)
         read = [
             F.grid_sample(level, where, mode="bilinear", align_corners=False)
-            for level, where in zip(
-                _maps_per_head(value, shapes), grid.split(list(points), dim=2), strict=True
-            )
+            for level, where in zip(maps, grid.split(list(points), dim=2), strict=True)
         ]
-        return _weighted_sum(torch.cat(read, dim=-1), plan.weights)
+        return _weighted_sum(torch.cat(read, dim=-1), plan.weights).to(value.dtype)
 
 
 @dataclass(frozen=True)
@@ -168,6 +168,13 @@ def _read(
             nearness = (1 - (u - column).abs()) * (1 - (v - row).abs())
             value = value + nearness * cells[row * width + column]
     return value
+
+
+def _readable(values: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+    # On the CPU, `grid_sample` of half precision counts in 16 bits (torch 2.13). A map whose last
+    # cell lies 32,768 numbers or more behind its first, as a strided view soon does, is misread.
+    half = values.dtype in (torch.float16, torch.bfloat16) and values.device.type == "cpu"
+    return values.float() if half else values
 
 
 def _maps_per_head(

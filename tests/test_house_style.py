@@ -25,7 +25,6 @@ BRICKS = {
     "boxes",
     "structures",
     "layers",
-    "folding",
     "model",
     "writing",
 }
@@ -51,9 +50,8 @@ MAY_IMPORT = {
     "target_checks": {"errors"},
     "model": {"errors", "notation"},
     "structures": {"errors", "notation", "target_checks"},
-    "folding": set(),
     "writing": {"errors"},
-    "layers": {"errors", "notation", "taps", "config", "folding"},
+    "layers": {"errors", "notation", "taps", "config"},
     # chapters, in reading order
     "detr.resnet": BRICKS | {"backbone"},
     "detr.positions": BRICKS,
@@ -95,8 +93,6 @@ MAY_IMPORT = {
     "detections": BRICKS | {"images", "viz", "data"},
     "detector": CHAPTERS | EQUIPMENT | {"detections"},
     "transformers_api": CHAPTERS | EQUIPMENT | {"detections", "detector"},
-    # draws the pictures of the README: a user of everything, not a part of viz
-    "viz.figures": CHAPTERS | EQUIPMENT | {"detections", "detector"},
     # for notebooks, and for those who make them
     "notebook": CHAPTERS | EQUIPMENT | {"detections", "detector"},
     "notebook_tools": {"errors", "viz"},

@@ -52,7 +52,7 @@ def canvas():
 
 
 def test_what_a_picture_fills_of_its_canvas(canvas):
-    assert filled_part(canvas).tolist() == [[1.0, 1.0], [0.75, 0.2]]
+    assert filled_part(canvas, torch.float64).tolist() == [[1.0, 1.0], [0.75, 0.2]]
 
 
 def test_fractions_of_the_picture_and_of_the_canvas(canvas):

@@ -28,7 +28,6 @@ from rtdetr_lab.training.doctor import (
     examine_loss,
     examine_samples,
 )
-from rtdetr_lab.training.finetune import num_queries
 from rtdetr_lab.training.recipe import by_heart
 from rtdetr_lab.training.symptoms import SIDE, Case, examine_answers
 from rtdetr_lab.training.trainer import Trainer
@@ -141,8 +140,6 @@ def test_boxes_without_a_side_are_counted():
 
 
 def test_more_objects_than_queries_are_named():
-    assert num_queries(small(num_classes=4)) == 10
-    assert num_queries(Toy()) is None
     (found,) = faults(examine_samples([sample(1, 13), sample(2, 3)], 10))
     assert found == "1 pictures hold up to 13 objects, the model has 10 queries"
 
@@ -264,8 +261,8 @@ def test_the_doctor_ends_a_run_that_is_healthy_and_looks_no_further():
 
 def test_learning_by_heart_changes_nothing_about_the_pictures():
     recipe = by_heart(TrainConfig(num_pictures=400, batch_size=2, schedule=Constant()))
-    assert (recipe.weight_decay, recipe.augment, recipe.steps(recipe.warmup_steps)) == (0, None, 10)
-    assert recipe.decay == 0.95
+    assert (recipe.weight_decay, recipe.augment, recipe.warmup_steps) == (0, None, 10)
+    assert recipe.ema_decay == 0.95
 
 
 @pytest.mark.full

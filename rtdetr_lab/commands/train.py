@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from rtdetr_lab.commands.base import DONE, FAILED, Command, say
+from rtdetr_lab.commands.base import DONE, FAILED, Command, say, shown_size
 from rtdetr_lab.commands.starting_points import Changes, StartingPoint, from_model, from_preset
 from rtdetr_lab.commands.train_options import Asked, Judging, Learning, Running
-from rtdetr_lab.errors import ConfigError, DataError
+from rtdetr_lab.errors import ConfigError
 
 if TYPE_CHECKING:
     from rtdetr_lab.data.batch import Dataset
-    from rtdetr_lab.images.edges import Edges
+    from rtdetr_lab.model import Metadata
     from rtdetr_lab.training import Callback, Run, TrainConfig
     from rtdetr_lab.training.doctor import Doctor
 
@@ -32,7 +32,7 @@ class Train(Command):
     continues a stopped run; Ctrl-C saves and stops. To fine-tune, --model and --data are enough."""
 
     data: str = "shapes"
-    """`shapes` (drawn while training), or a folder with COCO annotations train and val."""
+    """`shapes` (drawn while training), or a folder with train and val: COCO JSON, YOLO or VOC."""
     model: Annotated[str | None, tyro.conf.arg(help_behavior_hint="(default: a new one)")] = None
     """Begin with this model: a short name, a hub id, a folder, also that of a run, or a file. Class
     heads are new where the data has other classes."""
@@ -52,9 +52,12 @@ class Train(Command):
     out: Path = Path("runs/train")
     """Run folder: state, metrics.jsonl, curves.png, and the model in model/."""
     size: Annotated[
-        int | None, tyro.conf.arg(help_behavior_hint="(default: the model's; new: 256 nano, 640)")
+        str | None, tyro.conf.arg(help_behavior_hint="(default: the model's; new: 256 nano, 640)")
     ] = None
-    """Height and width the model sees; of a DETR, which keeps the shape, the shortest side."""
+    """What the model sees: one number, or HxW; of a DETR, which keeps the shape, one number is the
+    shortest side."""
+    names: Annotated[str | None, tyro.conf.arg(help_behavior_hint="(default: it says so)")] = None
+    """What the classes of --model are called, with commas, if its file does not say."""
     learning: Annotated[Learning, tyro.conf.OmitArgPrefixes] = field(default_factory=Learning)
     judging: Annotated[Judging, tyro.conf.OmitArgPrefixes] = field(default_factory=Judging)
     running: Annotated[Running, tyro.conf.OmitArgPrefixes] = field(default_factory=Running)
@@ -62,7 +65,7 @@ class Train(Command):
     def run(self) -> int:
         import torch
 
-        from rtdetr_lab.commands.sets import edges_if_detr, say_which
+        from rtdetr_lab.commands.sets import classes, look_at, say_which
         from rtdetr_lab.evaluation.evaluate import evaluate
         from rtdetr_lab.training import train
         from rtdetr_lab.training.callbacks import TensorBoard
@@ -70,19 +73,20 @@ class Train(Command):
         if self.running.threads:
             torch.set_num_threads(self.running.threads)
         say_which(self.data)
-        start = self._start(self._classes())
-        size = self.size or start.size
-        edges, asked = edges_if_detr(start.cfg, size), self._asked()
-        learn, judge = self._data(size, edges, stored=bool(asked.augmentation(size, edges)))
-        recipe = asked.recipe(start.cfg, size, edges, num_stored(learn))
-        tell(recipe, asked.name, learn, size)
+        point = self._start(classes(self.data, with_val=not self.judging.overfit))
+        model, asked = point.model, self._asked()
+        learn, judge = self._data(model.metadata, stored=bool(asked.augmentation(model.metadata)))
+        look_at(learn, model.num_queries)
+        look_at(judge)
+        recipe = asked.recipe(model, num_stored(learn))
+        tell(recipe, asked.name, learn, model.metadata.fixed_size)
         watching: list[Callback] = []
         if self.running.tensorboard:
             watching.append(TensorBoard(self.out / "tensorboard"))
         if self.judging.overfit:
-            watching.append(doctor := doctor_for(judge, start.cfg))
+            watching.append(doctor := doctor_for(judge, model.num_queries))
         run = train(
-            start.model,
+            point.start,
             learn,
             self.out,
             recipe,
@@ -111,6 +115,7 @@ class Train(Command):
         changes = Changes(
             freeze=tuple(part.strip() for part in self.freeze.split(",") if part.strip()),
             queries=self.queries,
+            size=self.size,
             seed=self.learning.seed,
         )
         if not self.model:
@@ -120,27 +125,17 @@ class Train(Command):
             if value:
                 what = f"cannot be had with --model {self.model}, which brings its own"
                 raise ConfigError(f"--{option}", what, "leave one of them out")
-        return from_model(self.model, classes, changes)
+        return from_model(self.model, classes, changes, self.names)
 
-    def _classes(self) -> tuple[str, ...]:
-        from rtdetr_lab.commands.sets import validation_set
-
-        learn = validation_set(self.data, 64, split="train").names
-        judge = learn if self.judging.overfit else validation_set(self.data, 64).names
-        if tuple(learn) != tuple(judge):
-            what = f"train has the classes {', '.join(learn)}, val has {', '.join(judge)}"
-            raise DataError(self.data, what, "give both the same categories")
-        return tuple(learn)
-
-    def _data(self, size: int, edges: "Edges | None", stored: bool) -> tuple["Dataset", "Dataset"]:
+    def _data(self, metadata: "Metadata", stored: bool) -> tuple["Dataset", "Dataset"]:
         from rtdetr_lab.commands.sets import training_set, validation_set
 
         if self.judging.overfit:
             count = self.judging.overfit * self.learning.batch_size
-            few = validation_set(self.data, size, count, "train", edges)
+            few = validation_set(self.data, metadata, count, "train")
             return few, few
-        learn = training_set(self.data, size, self.learning.seed, stored, edges)
-        return learn, validation_set(self.data, size, self.judging.val_limit, edges=edges)
+        learn = training_set(self.data, metadata, self.learning.seed, stored)
+        return learn, validation_set(self.data, metadata, self.judging.val_limit)
 
 
 def num_stored(data: Any) -> int:
@@ -150,11 +145,11 @@ def num_stored(data: Any) -> int:
     return len(data)
 
 
-def tell(recipe: "TrainConfig", name: str, data: "Dataset", size: int) -> None:
+def tell(recipe: "TrainConfig", name: str, data: "Dataset", size: tuple[int, int]) -> None:
     """What is about to happen, in one line."""
     rounds = f"{recipe.num_pictures / num_stored(data):.3g} × {num_stored(data):,}"
     say(
-        f"{name}: {recipe.num_pictures:,} pictures ({rounds}) of {size} px in steps of "
+        f"{name}: {recipe.num_pictures:,} pictures ({rounds}) of {shown_size(size)} in steps of "
         f"{recipe.batch_size}, lr {recipe.lr:.3g}, backbone {recipe.backbone_lr:.3g}"
     )
 
@@ -171,13 +166,12 @@ def report(run: "Run") -> None:
     say(f"step {run.step}, {state}; model in {run.folder}/model, curves in {run.folder}/curves.png")
 
 
-def doctor_for(data: "Dataset", cfg: Any) -> "Doctor":
+def doctor_for(data: "Dataset", num_queries: int) -> "Doctor":
     """The doctor of a run that learns `data` by heart; says what it sees beforehand."""
     from rtdetr_lab.training.doctor import Doctor, examine_samples
-    from rtdetr_lab.training.finetune import num_queries
 
     samples = [data[i] for i in range(len(data))]
-    for finding in examine_samples(samples, num_queries(cfg)):
+    for finding in examine_samples(samples, num_queries):
         say(f"before it begins: {finding}")
     return Doctor(samples, data.names)
 
@@ -189,7 +183,7 @@ def verdict(doctor: "Doctor", run: "Run") -> int:
     if doctor.healthy:
         say(f"healthy: AP {doctor.best:.3f} on what it learned by heart")
         return DONE
-    say(f"not learnt by heart: AP {doctor.best:.3f}. What may be wrong, causes first:")
+    say(f"not learned by heart: AP {doctor.best:.3f}. What may be wrong, causes first:")
     for number, finding in enumerate(doctor.findings, 1):
         say(f"  {number}. {finding}")
     return FAILED

@@ -13,7 +13,7 @@ from rtdetr_lab.errors import ConfigError
 if TYPE_CHECKING:
     from rtdetr_lab.data.augment import Augmentation
     from rtdetr_lab.data.augment_detr import AspectAugmentation
-    from rtdetr_lab.images.edges import Edges
+    from rtdetr_lab.model import DetectionModel, Metadata
     from rtdetr_lab.training import TrainConfig
     from rtdetr_lab.training.recipe import Steps
 
@@ -129,8 +129,8 @@ class Asked:
         automatic = "fine-tune" if self.fine_tunes else "paper" if self.has_backbone else "scratch"
         return self.learning.recipe or automatic
 
-    def recipe(self, cfg: Any, size: int, edges: "Edges | None", count: int) -> "TrainConfig":
-        """The recipe for a model of this configuration and so many pictures on disk."""
+    def recipe(self, model: "DetectionModel", count: int) -> "TrainConfig":
+        """The recipe for a model and so many pictures on disk."""
         from rtdetr_lab.training import fine_tune, from_scratch, paper, v2
         from rtdetr_lab.training.recipe import by_heart
 
@@ -138,9 +138,9 @@ class Asked:
         budget, batch = given.pictures or self._budget(count), given.batch_size
         makers: dict[str, Any] = {
             "scratch": lambda: from_scratch(budget, batch_size=batch),
-            "fine-tune": lambda: fine_tune(cfg, budget, batch_size=batch),
-            "paper": lambda: paper(budget, size, batch_size=batch),
-            "v2": lambda: v2(cfg, budget, size, batch_size=batch),
+            "fine-tune": lambda: fine_tune(model.cfg, budget, batch_size=batch),
+            "paper": lambda: paper(budget, batch_size=batch),
+            "v2": lambda: v2(model.cfg, budget, batch_size=batch),
         }
         made: TrainConfig = makers[self.name]()
         if given.lr is not None:
@@ -151,7 +151,7 @@ class Asked:
             **given.rates(),
             seed=given.seed,
             accumulate=given.accumulate,
-            augment=self.augmentation(size, edges),
+            augment=self.augmentation(model.metadata),
             amp=running.precision,
             patience=judging.patience,
             min_delta=judging.min_delta,
@@ -176,13 +176,12 @@ class Asked:
             return 200_000
         return 20_000 if self.data_is_drawn else max(5_000, rounds * count)
 
-    def augmentation(
-        self, size: int, edges: "Edges | None"
-    ) -> "Augmentation | AspectAugmentation | None":
+    def augmentation(self, metadata: "Metadata") -> "Augmentation | AspectAugmentation | None":
         """What `--augment`, or the recipe, does to pictures beside mirroring them."""
         from rtdetr_lab.data.augment import paper_augmentation, v2_augmentation
         from rtdetr_lab.data.augment_detr import detr_augmentation
 
+        size, edges = metadata.fixed_size, metadata.edges
         asked = self.learning.recipe
         chosen = self.learning.augment or (asked if asked in ("paper", "v2") else "flip")
         if chosen == "flip" or self.judging.overfit:
@@ -191,10 +190,11 @@ class Asked:
             what = "shapes are told apart by their aspect, which crops would change"
             raise ConfigError("--augment", what, "say flip, or give a folder as --data")
         if chosen == "paper":
-            return detr_augmentation(edges) if edges else paper_augmentation(size)
+            whole = paper_augmentation(size[0])
+            return detr_augmentation(edges) if edges else replace(whole, size=size)
         if edges:
             what = (
                 "v2 is RT-DETRv2's, which stretches pictures to squares; a DETR keeps their shape"
             )
             raise ConfigError("--augment", what, "say paper, which for a DETR is its own, or flip")
-        return v2_augmentation(size)
+        return replace(v2_augmentation(size[0]), size=size)

@@ -74,7 +74,7 @@ def coco_detections(
     found: Found, image_id: int, category_ids: Sequence[int]
 ) -> list[dict[str, Any]]:
     """What was found in one picture, as COCO's result format has it."""
-    boxes = xywh_from_xyxy(found.boxes_xyxy.double()).tolist()
+    boxes = xywh_from_xyxy(found.boxes_xyxy.cpu().double()).tolist()
     rows = zip(found.labels.tolist(), boxes, found.scores.tolist(), strict=True)
     ids = len(category_ids)
     if len(found) and int(found.labels.max()) >= ids:

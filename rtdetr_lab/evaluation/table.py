@@ -57,8 +57,8 @@ class Table:
         return cls(
             np.repeat([i for i, _ in pairs], [len(f) for _, f in pairs]).astype(np.int64),
             np.concatenate([ids[f.labels.cpu().numpy()] for _, f in pairs]),
-            np.concatenate([xywh_from_xyxy(f.boxes_xyxy.double()).cpu().numpy() for _, f in pairs]),
-            np.concatenate([f.scores.double().cpu().numpy() for _, f in pairs]),
+            np.concatenate([xywh_from_xyxy(f.boxes_xyxy.cpu().double()).numpy() for _, f in pairs]),
+            np.concatenate([f.scores.cpu().double().numpy() for _, f in pairs]),
         )
 
     @classmethod

@@ -200,7 +200,7 @@ def _of(padding: Bool[Tensor, "B H W"] | None, b: int) -> Bool[Tensor, "H W"] | 
 
 def _nearest(ids: Int[Tensor, "h w"], size: Size) -> Int[Tensor, "H W"]:
     # As Pillow does it, by the centres of pixels; torch's plain "nearest" goes by corners.
-    return F.interpolate(ids[None, None].double(), size, mode="nearest-exact")[0, 0].long()
+    return F.interpolate(ids[None, None].float(), size, mode="nearest-exact")[0, 0].long()
 
 
 def _joined(winner: Tensor, labels: Tensor, stuff: Collection[int]) -> Tensor:

@@ -55,9 +55,9 @@ def of_the_canvas(
     return boxes / torch.stack([width, height, width, height], dim=1).unsqueeze(1)
 
 
-def filled_part(padding: Bool[Tensor, "B H W"]) -> Float[Tensor, "B 2"]:
+def filled_part(padding: Bool[Tensor, "B H W"], dtype: torch.dtype) -> Float[Tensor, "B 2"]:
     """How much of the canvas a picture fills, in (height, width)."""
-    pictures = (~padding).double()
+    pictures = (~padding).to(dtype)
     return torch.stack([pictures[:, :, 0].mean(1), pictures[:, 0].mean(1)], dim=1)
 
 
@@ -138,7 +138,7 @@ def postprocess(
     check_sizes(sizes, prediction)
     boxes = at_least_single(prediction.boxes)
     if padding is not None:
-        boxes = fractions(boxes, filled_part(padding).to(boxes))
+        boxes = fractions(boxes, filled_part(padding, boxes.dtype))
     table = ranked_table(rank, prediction.logits, boxes, sizes_beside(boxes, sizes))
     found = found_in(table, threshold)
     if not with_masks or prediction.masks is None:

@@ -17,7 +17,7 @@ All of it costs nothing until it is needed, but for one copy of the state of tor
 per step (5 kB). Box logits may be infinite: an anchor that touches the border has no others.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from functools import partial
 from typing import Any
@@ -36,14 +36,17 @@ EXACTER = "compute in single precision (--fp32 in place of --amp), "
 
 Terms = Callable[[Part], Mapping[str, Tensor]]
 
+RandomState = tuple[Tensor, Tensor | None]
+"""Where torch's random numbers stand, on the CPU and on the device of a run."""
 
-def random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:
-    """Where torch's random numbers stand, on the CPU and on the device of a run."""
+
+def random_state(device: torch.device) -> RandomState:
+    """The state before a step that may have to be made again."""
     on_device = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
     return torch.get_rng_state(), on_device
 
 
-def set_random_state(device: torch.device, state: tuple[Tensor, Tensor | None]) -> None:
+def set_random_state(device: torch.device, state: RandomState) -> None:
     """Go back to what `random_state` returned."""
     torch.set_rng_state(state[0])
     if state[1] is not None:
@@ -51,22 +54,16 @@ def set_random_state(device: torch.device, state: tuple[Tensor, Tensor | None]) 
 
 
 def first_fault(
-    step: int,
-    model: nn.Module,
-    parts: Iterable[Part],
-    names: Sequence[str],
-    terms: Terms | None,
-    remedy: str,
+    step: int, model: nn.Module, parts: Iterable[Part], terms: Terms | None, remedy: str
 ) -> TrainingError:
-    """What is not finite first in a step, which `terms` makes once more, part by part; without it
-    only pictures and weights are looked at.
-
-    `names` are the pictures of the step. The caller has put the random numbers back.
-    """
-    where = f"step {step}" + (f" ({', '.join(names)})" if names else "")
+    """Name what is not finite first in a step, which `terms` makes once more, part by part; without
+    it, only pictures and weights are looked at. The caller has put the random numbers back."""
+    parts = list(parts)
+    names = ", ".join(name for batch, _ in parts for name in batch.targets.pictures)
+    where = f"step {step}" + (f" ({names})" if names else "")
     found = _in_weights(model, remedy)
     for part in parts:
-        found = _in_pictures(part) or found
+        found = _in_pictures(part[0]) or found
         if terms and not found:
             found = _in_computation(model, part, terms, remedy)
         if found:
@@ -74,8 +71,7 @@ def first_fault(
     if not terms:
         what = "the loss or its gradient is not finite in one of the processes"
         return TrainingError(where, what, "resume with one process, which says more")
-    what = "the gradient is finite, but too long to be measured"
-    return TrainingError(where, what, remedy)
+    return TrainingError(where, "the gradient is finite, but too long to be measured", remedy)
 
 
 def slower(lr: float, in_half_precision: bool) -> str:
@@ -90,8 +86,7 @@ def check_weights(step: int, model: nn.Module, remedy: str) -> None:
         raise TrainingError(f"step {step}", *found)
 
 
-def _in_pictures(part: Part) -> tuple[str, str] | None:
-    batch, _ = part
+def _in_pictures(batch: Batch) -> tuple[str, str] | None:
     if not (rows := _bad_rows(batch.images)):
         return None
     called = [_name(batch.targets.pictures, row) for row in rows]

@@ -26,10 +26,10 @@ from rtdetr_lab.checkpoints.backbone import load_backbone
 from rtdetr_lab.config import build
 from rtdetr_lab.data.batch import Dataset
 from rtdetr_lab.data.canvas import fitted
-from rtdetr_lab.model import DetectionModel, declared
+from rtdetr_lab.model import declared
 from rtdetr_lab.training import state as keep
 from rtdetr_lab.training.callbacks import Bar, Callback, Curves, EarlyStopping, restored
-from rtdetr_lab.training.distributed import joined, own_device
+from rtdetr_lab.training.distributed import choose_device, join_processes
 from rtdetr_lab.training.finetune import check_classes, metadata_of
 from rtdetr_lab.training.folder import enter, saved_state
 from rtdetr_lab.training.metrics import History
@@ -61,33 +61,32 @@ def train(
     `stop_after` pauses after so many steps or a time ("50m"); `callbacks` may end the run. Raises
     `TrainingError` if the folder holds another run or is in use.
     """
-    folder, where = Path(out) if out else None, own_device(device)
+    folder, where = Path(out) if out else None, choose_device(device)
     with ExitStack() as held:
-        world = held.enter_context(joined(where, config.batch_size))
-        kept = folder if world.writes else None
-        if kept:
-            held.enter_context(keep.lock(kept))
+        world = held.enter_context(join_processes(where, config.batch_size))
+        if folder and world.writes:
+            held.enter_context(keep.lock(folder))
         stop = held.enter_context(Stop(stop_after))
         saved = saved_state(folder)
         keep.seed_everything(config.seed)
         model, data = _fit(cfg, data, config, None if saved else backbone_weights)
         trainer = Trainer(model, config, where)
-        known = enter(kept, trainer, data, saved) if kept else {}
+        known = enter(folder, trainer, data, saved) if folder and world.writes else {}
         if saved:
             trainer.restore(saved)
         world.check_step(trainer.step, where)
         if not world.writes:
-            validate, progress, callbacks = None, False, ()
+            folder, validate, progress, callbacks = None, None, False, ()
             keep.seed_everything(config.seed + trainer.step + world.rank * 1_000_003)
-        history = History(kept and kept / "metrics.jsonl", trainer.step)
-        told = restored([*_own_callbacks(config, kept, history, progress), *callbacks], saved)
-        session = Session(trainer, data, kept, history, validate, stop, told, known, world)
+        history = History(folder and folder / "metrics.jsonl", trainer.step)
+        told = restored([*_own_callbacks(config, folder, history, progress), *callbacks], saved)
+        session = Session(trainer, data, folder, history, validate, stop, told, known, world)
         return session.learn()
 
 
 def _fit(
     cfg: Any, data: Dataset, config: TrainConfig, backbone_weights: str | Path | None
-) -> tuple[DetectionModel, Dataset]:
+) -> tuple[Any, Dataset]:
     """The model, which knows its classes and size, and the data in that size."""
     model = declared(cfg if isinstance(cfg, nn.Module) else build(cfg))
     check_classes(model, data.names)
@@ -101,7 +100,7 @@ def _fit(
 def _own_callbacks(
     config: TrainConfig, folder: Path | None, history: History, progress: bool
 ) -> Iterator[Callback]:
-    """Those that come with a recipe and a folder."""
+    """Callbacks that come with a recipe and a folder."""
     if progress:
         yield Bar()
     if config.patience:

@@ -20,13 +20,14 @@ from typing import Any
 from torch import Tensor
 
 from rtdetr_lab.errors import TrainingError
+from rtdetr_lab.layers import has_float64
 from rtdetr_lab.writing import write_bytes, write_text
 
 Record = dict[str, Any]
 NOT_TERMS = {"step", "pictures", "seconds", "loss", "grad_norm", "lr", "pictures_per_s"}
 
 
-class Window:
+class Means:
     """Means since the last line of the record; tensors are summed where they are, unread."""
 
     def __init__(self) -> None:
@@ -35,13 +36,16 @@ class Window:
 
     def add(self, values: Mapping[str, Tensor]) -> None:
         for name, value in values.items():
-            value = value.detach().double()
+            value = value.detach()
+            value = value.double() if has_float64(value.device) else value
             self.sums[name] = self.sums[name] + value if name in self.sums else value
         self.count += 1
 
-    def means(self) -> dict[str, float]:
-        """The means so far."""
-        return {name: float(value) / self.count for name, value in self.sums.items()}
+    def take(self) -> dict[str, float]:
+        """The means so far; counting begins anew."""
+        means = {name: float(value) / self.count for name, value in self.sums.items()}
+        self.sums, self.count = {}, 0
+        return means
 
 
 class History:

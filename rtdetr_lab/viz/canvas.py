@@ -155,7 +155,7 @@ def heat(
 
     The returned image holds the values themselves.
     """
-    shown = values.detach().double().cpu().numpy()
+    shown = values.detach().cpu().double().numpy()
     high = float(shown.max()) if vmax is None else vmax
     strength = np.clip((shown - vmin) / max(high - vmin, 1e-12), 0, 1)
     alpha = 0.9 * strength**0.5 if over_picture else None

@@ -38,17 +38,12 @@ def frame_box(
     ax: Axes, box: Float[Tensor, "4"], size: Size, color: str, dash: str = "-", width: float = 1.8
 ) -> Any:
     """A box (cxcywh in [0, 1]) as a rectangle in pixels."""
-    corners = scale_boxes(xyxy_from_cxcywh(box.detach().double().cpu()), size)
+    corners = scale_boxes(xyxy_from_cxcywh(box.detach().cpu().double()), size)
     return frame_corners(ax, corners, color, dash, width)
 
 
 def frame_corners(
-    ax: Axes,
-    corners: Float[Tensor, "4"],
-    color: str,
-    dash: str,
-    width: float,
-    edge: float = 1.6,
+    ax: Axes, corners: Float[Tensor, "4"], color: str, dash: str, width: float, edge: float = 1.6
 ) -> Any:
     """A rectangle between corners in pixels; its rim is `edge` points wider than its line."""
     from matplotlib.patches import Rectangle
@@ -61,7 +56,7 @@ def frame_corners(
 
 def centres_of_boxes(boxes: Float[Tensor, "*n 4"], size: Size) -> Float[Tensor, "*n 2"]:
     """(x, y) of boxes (cxcywh in [0, 1]) in pixels."""
-    return scale_boxes(boxes.detach().double().cpu(), size)[..., :2]
+    return scale_boxes(boxes.detach().cpu().double(), size)[..., :2]
 
 
 def rim(width: float) -> list[Any]:

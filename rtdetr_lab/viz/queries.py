@@ -47,7 +47,7 @@ def proposal_scatter(clouds: Mapping[str, Cloud], ax: Axes | None = None) -> Axe
     for (name, (score, overlap)), label, marker in zip(
         clouds.items(), GROUP_LABELS[page], MARKERS, strict=False
     ):
-        x, y = (v.detach().double().cpu().numpy() for v in (score, overlap))
+        x, y = (v.detach().cpu().double().numpy() for v in (score, overlap))
         color = page.color(label)
         ax.scatter(x, y, s=16, color=color, marker=marker, alpha=0.65, linewidths=0, label=name)
         good = int(((x > GOOD) & (y > GOOD)).sum())

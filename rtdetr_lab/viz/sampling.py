@@ -97,7 +97,7 @@ def around(samplings: Sequence[QuerySampling], size: Size) -> View:
 
 
 def _reach(samplings: Sequence[QuerySampling]) -> tuple[Tensor, Tensor]:
-    places = torch.cat([one.locations.detach().double().cpu().flatten(0, 1) for one in samplings])
+    places = torch.cat([one.locations.detach().cpu().double().flatten(0, 1) for one in samplings])
     return places.amin(0), places.amax(0)
 
 
@@ -161,10 +161,10 @@ def _draw_points(
     """One collection of marks per level; returns the legend's entries."""
     heads = slice(None) if head is None else slice(head, head + 1)
     to_pixels = torch.tensor([size[1], size[0]], dtype=torch.float64)
-    pixels = sampling.locations[heads].detach().double().cpu() * to_pixels
-    areas = sampling.weights[heads].detach().double().cpu() * mark_area(ax)
+    pixels = sampling.locations[heads].detach().cpu().double() * to_pixels
+    areas = sampling.weights[heads].detach().cpu().double() * mark_area(ax)
     if sampling.reads is not None:
-        _lead_to(ax, pixels, sampling.reads[heads].detach().double().cpu() * to_pixels, areas)
+        _lead_to(ax, pixels, sampling.reads[heads].detach().cpu().double() * to_pixels, areas)
     if sampling.box is not None:
         frame_box(ax, sampling.box, size, LIGHT, "--", 1.2)
     for level in sorted(set(sampling.levels.tolist())):
