@@ -18,8 +18,6 @@ from torch import nn
 import rtdetr_lab as lab
 from rtdetr_lab.ccff import CCFF, CCFFConfig, CSPRepLayer, RepVggBlock, upsample_to
 from rtdetr_lab.kernels.folding import fused, side_by_side
-from rtdetr_lab.notebook import check, cost, seeded, shapes, source
-from rtdetr_lab.folding import side_by_side
 from rtdetr_lab.notebook import check, cost, count_hits, seeded, shapes, source
 from rtdetr_lab.viz.features import feature_stages
 
