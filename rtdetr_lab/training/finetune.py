@@ -19,7 +19,6 @@ statistics: a norm in training mode learns from every batch, whatever the optimi
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from difflib import get_close_matches
-from functools import reduce
 from typing import Any
 
 import torch
@@ -162,15 +161,6 @@ def with_queries(cfg: Any, count: int) -> Any:
     if path is None:
         raise ConfigError("queries", f"{type(cfg).__name__} has no num_queries", "leave it out")
     return replace_at(cfg, path, count)
-
-
-def num_queries(cfg: Any) -> int | None:
-    """How many objects a model of this configuration can find in a picture, if it says so."""
-    path = next(_paths_to("num_queries", cfg), None)
-    if path is None:
-        return None
-    count: int = reduce(getattr, path.split("."), cfg)
-    return count
 
 
 def _paths_to(name: str, cfg: Any, inside: str = "") -> Iterator[str]:

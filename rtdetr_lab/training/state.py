@@ -11,7 +11,7 @@ next validation.
 | `metrics.jsonl`              | one line per logged step and per evaluation: the record  |
 | `last.pt`, `previous.pt`     | the complete state, to continue                          |
 | `best.pt`                    | the same, where the validation AP was highest            |
-| `model/`                     | the averaged model, to load and ship (`publish.py`)      |
+| `model/`                     | the averaged model of the best validation, to load       |
 | `curves.png`                 | the record, drawn                                        |
 | `damaged.pt`, `damaged_best.pt` | a checkpoint whose sum did not fit, set aside         |
 | `lock`                       | held by the process that trains here, freed when it dies |
