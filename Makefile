@@ -9,7 +9,7 @@ WORKERS := -n auto --maxprocesses=4 --no-loadscope-reorder
 demo: .venv/core  ## detect on a sample picture, and check against the oracle where it is installed
 	$(BIN)/rtdetr-lab demo
 
-test: lint  ## the cut of the test matrix: at most 20 minutes on 2 cores, install included
+test: lint  ## the cut of the test matrix: at most 25 minutes on 2 cores, install included
 	$(BIN)/pytest -q $(WORKERS)
 	$(BIN)/pytest -q -o addopts=-ra tests/unhooked
 

@@ -32,9 +32,9 @@ from rtdetr_lab.deployment.form import deploy, same
 from rtdetr_lab.deployment.precision import drift
 from rtdetr_lab.evaluation.coco import coco_metrics, coco_truth
 from rtdetr_lab.evaluation.evaluate import coco_detections, evaluate
-from rtdetr_lab.folding import fold
 from rtdetr_lab.images.postprocess import Found, postprocess, ranked_table, suppress
 from rtdetr_lab.kernels.embedding_bag_samplers import BilinearBag, GatherFirst
+from rtdetr_lab.kernels.folding import fold
 from rtdetr_lab.kernels.onednn import pack
 from rtdetr_lab.model import by_sigmoid
 from rtdetr_lab.notebook import check, cost, seeded, source

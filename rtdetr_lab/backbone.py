@@ -40,7 +40,6 @@ from torch import Tensor, nn
 
 from rtdetr_lab.config import require
 from rtdetr_lab.errors import ImageError
-from rtdetr_lab.folding import fold
 from rtdetr_lab.layers import Activation, ConvNormAct, FrozenBatchNorm2d, Norm, identity
 from rtdetr_lab.notation import LEVEL_NAMES
 from rtdetr_lab.taps import tap
@@ -67,11 +66,6 @@ class Shortcut(nn.Module):
 
     def forward(self, x: Float[Tensor, "B Ci Hi Wi"]) -> Float[Tensor, "B Co Ho Wo"]:
         return self.norm(self.conv(self.pool(x)))
-
-    def fuse(self) -> nn.Module:
-        """Average, then one convolution."""
-        conv = fold(self.conv, self.norm)
-        return self if conv is None else nn.Sequential(self.pool, conv)
 
 
 class Residual(nn.Module):

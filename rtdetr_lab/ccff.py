@@ -39,13 +39,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from rtdetr_lab.config import require
-from rtdetr_lab.folding import ConvAct, side_by_side
 from rtdetr_lab.layers import Activation, ConvNormAct
 from rtdetr_lab.taps import tap
 
 
 class RepVggBlock(nn.Module):
-    """3×3 beside 1×1, summed before the activation."""
+    """3×3 beside 1×1, summed before the activation. `kernels/folding.py` makes one 3×3 of them."""
 
     def __init__(self, channels: int, act: Activation) -> None:
         super().__init__()
@@ -55,13 +54,6 @@ class RepVggBlock(nn.Module):
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         return self.act(self.dense(x) + self.pointwise(x))
-
-    def fuse(self) -> nn.Module:
-        """One 3×3 convolution: its middle tap has room for the 1×1."""
-        dense, pointwise = self.dense.fuse(), self.pointwise.fuse()
-        if isinstance(dense, ConvAct) and isinstance(pointwise, ConvAct):
-            return ConvAct(side_by_side(dense.conv, pointwise.conv), self.act)
-        return self
 
 
 class CSPRepLayer(nn.Module):

@@ -28,7 +28,6 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from rtdetr_lab.folding import ConvAct
 from rtdetr_lab.taps import tap, watched
 
 Activation = Callable[[Tensor], Tensor]
@@ -106,10 +105,6 @@ class ConvNormAct(nn.Module):
 
     def forward(self, x: Float[Tensor, "B Ci Hi Wi"]) -> Float[Tensor, "B Co Ho Wo"]:
         return self.act(self.norm(self.conv(x)))
-
-    def fuse(self) -> nn.Module:
-        """Without the norm, where it is constant."""
-        return ConvAct.of(self.conv, self.norm, self.act) or self
 
 
 class MLP(nn.Module):
@@ -216,11 +211,17 @@ def sine_2d(
     The row owns the first half of the channels, the column the second; trained checkpoints rely on
     that order. Angles are computed in float64, on the CPU where the device has none.
     """
-    row, column = _rows_and_columns(height, width, device)
-    return _sine(row, column, dim, temperature).to(dtype).to(device)
+    place = device if has_float64(device) else "cpu"
+    exponent = torch.arange(dim // 4, dtype=torch.float64, device=place) / (dim // 4)
+    frequency = temperature**-exponent
+    row = torch.arange(height, dtype=torch.float64, device=place).outer(frequency)
+    column = torch.arange(width, dtype=torch.float64, device=place).outer(frequency)
+    rows = torch.cat([row.sin(), row.cos()], dim=1)[:, None].expand(-1, width, -1)
+    columns = torch.cat([column.sin(), column.cos()], dim=1).expand(height, -1, -1)
+    table = torch.cat([rows, columns], dim=2).flatten(0, 1)
+    return table.to(dtype).to(device).unsqueeze(0)
 
 
-@cached_by_size
 def sine_2d_authors(
     height: int,
     width: int,
@@ -234,23 +235,4 @@ def sine_2d_authors(
     On a square map this is `sine_2d` again. On any other map the n-th embedding belongs to another
     cell than the n-th token; a checkpoint used at 640² never met the difference.
     """
-    row, column = _rows_and_columns(width, height, device)
-    return _sine(row, column, dim, temperature).to(dtype).to(device)
-
-
-def _rows_and_columns(
-    height: int, width: int, device: torch.device | str
-) -> tuple[Float[Tensor, "N"], Float[Tensor, "N"]]:
-    place = device if has_float64(device) else "cpu"
-    row = torch.arange(height, dtype=torch.float64, device=place)[:, None].expand(height, width)
-    column = torch.arange(width, dtype=torch.float64, device=place).expand(height, width)
-    return row.flatten(), column.flatten()
-
-
-def _sine(
-    first: Float[Tensor, "N"], second: Float[Tensor, "N"], dim: int, temperature: float
-) -> Float[Tensor, "1 N D"]:
-    exponent = torch.arange(dim // 4, dtype=torch.float64, device=first.device) / (dim // 4)
-    frequency = temperature**-exponent
-    a, b = first.outer(frequency), second.outer(frequency)
-    return torch.cat([a.sin(), a.cos(), b.sin(), b.cos()], dim=1).unsqueeze(0)
+    return sine_2d(width, height, dim, temperature, device, dtype)

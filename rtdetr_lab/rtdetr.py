@@ -44,7 +44,6 @@ from rtdetr_lab.config import require
 from rtdetr_lab.criterion import CriterionConfig
 from rtdetr_lab.decoder import DecoderConfig
 from rtdetr_lab.denoising import DenoisingConfig
-from rtdetr_lab.errors import ConfigError
 from rtdetr_lab.hybrid_encoder import HybridEncoderConfig, MemoryProjection
 from rtdetr_lab.model import DetectionModel
 from rtdetr_lab.notation import tokens_from_maps
@@ -154,12 +153,8 @@ class RTDETR(DetectionModel):
     def trim(self, num_layers: int) -> "RTDETR":
         """The same model (the same tensors) with the first `num_layers` decoder layers."""
         available = len(self.decoder.layers)
-        if not 1 <= num_layers <= available:
-            raise ConfigError(
-                "trim",
-                f"cannot keep {num_layers} of {available} decoder layers",
-                f"give a number from 1 to {available}",
-            )
+        what = f"cannot keep {num_layers} of {available} decoder layers"
+        require(1 <= num_layers <= available, "trim", what, f"give 1 to {available}")
         shared = {id(t): t for t in chain(self.parameters(), self.buffers())}
         model = copy.deepcopy(self, shared)
         decoder = replace(self.cfg.decoder, num_layers=num_layers, inference_layers=None)

@@ -121,7 +121,7 @@ class Targets:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """What a training step sees: pictures in [0, 1] and their targets.
+    """Pictures of a training step, in [0, 1], and their targets.
 
     `padding` is True where a canvas shows nothing, and None where all pictures have one size.
     """

@@ -10,8 +10,8 @@ from rtdetr_lab.config import replace_at
 from rtdetr_lab.deployment.form import deploy, same
 from rtdetr_lab.deployment.inference_form import InferenceRTDETR
 from rtdetr_lab.errors import ConfigError, RecordError
-from rtdetr_lab.folding import fold, side_by_side
 from rtdetr_lab.kernels.embedding_bag_samplers import BilinearBag, DiscreteBag, GatherFirst
+from rtdetr_lab.kernels.folding import fold, fused, side_by_side
 from rtdetr_lab.layers import ConvNormAct, FrozenBatchNorm2d
 from rtdetr_lab.rtdetrv2 import discrete, with_points
 from rtdetr_lab.samplers import Bilinear, Discrete, Naive, SamplingPlan
@@ -70,14 +70,14 @@ def test_every_variant_answers_as_before(cfg):
 def test_a_live_norm_that_follows_the_picture_is_left_alone():
     assert fold(nn.Conv2d(3, 4, 1), nn.GroupNorm(2, 4)) is None
     block = ConvNormAct(3, 4, norm=lambda c: nn.GroupNorm(2, c))
-    assert block.fuse() is block
+    assert fused(block) is block
 
 
 def test_a_norm_folds_into_the_convolution_before_it():
     """Eq. 17.2."""
     block = lively(ConvNormAct(3, 4, 3, stride=2, act=torch.tanh)).double().eval()
     x = torch.randn(2, 3, 9, 7).double()
-    assert (block.fuse()(x) - block(x)).abs().max() <= 1e-12
+    assert (fused(block)(x) - block(x)).abs().max() <= 1e-12
 
 
 def test_two_convolutions_side_by_side_are_one():

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from rtdetr_lab.errors import ConfigError, UnknownModelError
-from rtdetr_lab.viz.training import score_curves
+from rtdetr_lab.viz.training import validation_curves
 
 PROGRAM = Path(__file__).resolve().parents[1] / "docs" / "hooks" / "figures.py"
 SPEC = importlib.util.spec_from_file_location("figures", PROGRAM)
@@ -53,14 +53,14 @@ def test_runs_are_compared_over_the_pictures_they_have_seen():
         "a": [{"pictures": 16, "loss": 9.0}, {"pictures": 16, "AP50": 0.2}],
         "b": [{"pictures": 8, "AP50": 0.1}, {"pictures": 16, "AP50": 0.5}],
     }
-    axes = score_curves(runs)
+    axes = validation_curves(runs)
     lines = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
     assert lines == {"a": [[16, 0.2]], "b": [[8, 0.1], [16, 0.5]]}
     assert len({line.get_color() for line in axes.lines}) == 2
     assert len({line.get_marker() for line in axes.lines}) == 2
     assert figures.drawn(axes).shape[2] == 3
     with pytest.raises(ConfigError, match="b: has no line with AP"):
-        score_curves({"b": [{"pictures": 8, "loss": 1.0}]})
+        validation_curves({"b": [{"pictures": 8, "loss": 1.0}]})
 
 
 @pytest.mark.parametrize("name", ["shapes.png"])

@@ -25,7 +25,6 @@ BRICKS = {
     "boxes",
     "structures",
     "layers",
-    "folding",
     "model",
     "writing",
 }
@@ -51,9 +50,8 @@ MAY_IMPORT = {
     "target_checks": {"errors"},
     "model": {"errors", "notation"},
     "structures": {"errors", "notation", "target_checks"},
-    "folding": set(),
     "writing": {"errors"},
-    "layers": {"errors", "notation", "taps", "config", "folding"},
+    "layers": {"errors", "notation", "taps", "config"},
     # chapters, in reading order
     "detr.resnet": BRICKS | {"backbone"},
     "detr.positions": BRICKS,

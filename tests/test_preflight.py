@@ -122,10 +122,10 @@ FAULTS = [
         "2 of them",
     ),
     (
-        on_disk(lambda path: Image.new("I;16", (50, 20), 1023).save(path)),
+        on_disk(lambda path: Image.new("L", (50, 20), 3).save(path)),
         rules.FLAT,
         ("picture", 2),
-        "values from",
+        "values from 3 to 3",
     ),
     (put("annotations", 3, image_id=1.0), rules.POINTS, ("", None), "1 numbers such as 1.0"),
     (put("images", 2, file_name="../2.png"), rules.LEAVES_FOLDER, ("picture", 2), "../2.png"),

@@ -11,7 +11,9 @@ from rtdetr_lab.commands.sets import ENDLESS, training_set, validation_set
 from rtdetr_lab.commands.starting_points import Beginning, preset
 from rtdetr_lab.detector import Detector
 from rtdetr_lab.errors import ConfigError
+from rtdetr_lab.model import Metadata
 
+SMALL = Metadata(image_size=(64, 64))
 SHORT = ("--size", "96", "--batch-size", "4", "--pictures", "12", "--device", "cpu")
 
 
@@ -94,10 +96,10 @@ def test_precision_is_asked_for_or_left_to_the_device():
 
 
 def test_patience_brings_validations_with_it():
-    data = training_set("shapes", 64, 0)
+    data = training_set("shapes", SMALL, 0)
     command = _parsed(["train", "--patience", "3", "--min-delta", "0.01"])
-    cfg = preset("nano", 10)
-    made = command.recipe(Beginning(cfg, cfg, 256), 256, data)
+    model = preset("nano", 10).build()
+    made = command.recipe(Beginning(model, model), data)
     assert (made.patience, made.min_delta, made.eval_every) == (3, 0.01, made.num_steps // 10)
 
 
@@ -188,9 +190,9 @@ def test_a_folder_without_both_splits_or_with_two_sets_of_classes_is_refused(
 )
 def test_options_change_a_recipe_and_the_rest_follows(words, rates):
     command = _parsed(["train", *words])
-    cfg = preset(command.preset or "nano", 10)
-    data = training_set("shapes", 64, 0)
-    made = command.recipe(Beginning(cfg, cfg, 256), 256, data)
+    model = preset(command.preset or "nano", 10).build()
+    data = training_set("shapes", SMALL, 0)
+    made = command.recipe(Beginning(model, model), data)
     assert made.eval_every == (made.num_steps // 10 if "fine-tune" in words else 0)
     assert (made.lr, made.backbone_lr, made.clip_norm) == pytest.approx(rates)
 
@@ -207,7 +209,7 @@ def test_changed_pictures_end_a_run_before_it_goes_on(folder, tmp_path, capsys):
 
 
 def test_no_validation_picture_is_trained_on():
-    learn, judge = training_set("shapes", 64, 0), validation_set("shapes", 64)
+    learn, judge = training_set("shapes", SMALL, 0), validation_set("shapes", SMALL)
     assert (len(learn), len(judge)) == (ENDLESS, 500)
     assert not any((learn[i].image == judge[i].image).all() for i in range(5))
 

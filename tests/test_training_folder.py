@@ -19,6 +19,7 @@ from rtdetr_lab.data.coco import CocoDataset
 from rtdetr_lab.data.shapes import ShapesDataset
 from rtdetr_lab.data.shapes_export import export_coco
 from rtdetr_lab.errors import TrainingError
+from rtdetr_lab.model import Metadata
 from rtdetr_lab.training import TrainConfig, train
 from rtdetr_lab.training import state as keep
 from rtdetr_lab.training.environment import commit
@@ -95,28 +96,36 @@ def copy(coco, tmp_path):
     return shutil.copytree(coco, tmp_path / "copy")
 
 
+def side(pixels):
+    return Metadata(image_size=(pixels, pixels))
+
+
 def changed(before, after):
     return {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
 
 
 def test_data_that_moved_is_the_same_data(coco, copy):
-    assert fingerprint(training_set(str(coco), 64, 0)) == fingerprint(
-        training_set(str(copy), 64, 0)
+    assert fingerprint(training_set(str(coco), side(64), 0)) == fingerprint(
+        training_set(str(copy), side(64), 0)
     )
 
 
 def test_each_change_of_the_data_is_seen_and_named(coco, copy):
-    before = fingerprint(training_set(str(coco), 64, 0))
-    assert changed(before, fingerprint(training_set(str(coco), 64, 1))) == {"Augmented.seed"}
-    assert changed(before, fingerprint(training_set(str(coco), 32, 0))) == {"Mapped.transform"}
+    before = fingerprint(training_set(str(coco), side(64), 0))
+    assert changed(before, fingerprint(training_set(str(coco), side(64), 1))) == {"Augmented.seed"}
+    assert changed(before, fingerprint(training_set(str(coco), side(32), 0))) == {
+        "Mapped.transform"
+    }
     tree = json.loads((copy / "train.json").read_text())
     picture = CocoDataset.from_folder(copy).annotations.pictures[0].file_name
     path = next(copy.rglob(picture))
     path.write_bytes(path.read_bytes() + b" ")
-    assert changed(before, fingerprint(training_set(str(copy), 64, 0))) == {"CocoDataset.files"}
+    assert changed(before, fingerprint(training_set(str(copy), side(64), 0))) == {
+        "CocoDataset.files"
+    }
     tree["annotations"][0]["bbox"][2] += 1
     (copy / "train.json").write_text(json.dumps(tree))
-    other = fingerprint(training_set(str(copy), 64, 0))
+    other = fingerprint(training_set(str(copy), side(64), 0))
     assert changed(before, other) == {"CocoDataset.files", "CocoDataset.annotations"}
 
 

@@ -21,7 +21,7 @@ from rtdetr_lab.errors import LabError
 from rtdetr_lab.images.arrays import RGB, RGBs
 from rtdetr_lab.viz.boxes import annotate
 from rtdetr_lab.viz.palette import LIGHT
-from rtdetr_lab.viz.training import score_curves
+from rtdetr_lab.viz.training import validation_curves
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -74,7 +74,7 @@ def bccd_curves() -> RGB:
     for name, file in BCCD.items():
         lines = (RESULTS / file).read_text(encoding="utf8").splitlines()
         runs[name] = [json.loads(line) for line in lines]
-    return drawn(score_curves(runs))
+    return drawn(validation_curves(runs))
 
 
 def drawn(axes: "Axes") -> RGB:

@@ -21,8 +21,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rtdetr_lab.ablations.variant import Put, Variant, variant
-from rtdetr_lab.decoder import look_forward_once
-from rtdetr_lab.rtdetr import RTDETR, RTDETRConfig
+from rtdetr_lab.decoder import Decoder, look_forward_once
+from rtdetr_lab.rtdetr import RTDETRConfig
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class EveryDepth:
 
     def __call__(self, model: Any) -> dict[str, Any]:
         """Name → model. The whole model is "", the others `run 1`, `run 2`, …"""
-        if not isinstance(model, RTDETR):
+        if not isinstance(getattr(model, "decoder", None), Decoder):
             return {"": model}
         depth = model.decoder.num_running
         return {"": model} | {f"run {j}": model.trim(j) for j in range(1, depth)}

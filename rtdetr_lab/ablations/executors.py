@@ -142,7 +142,8 @@ class LocalProcesses:
         self, jobs: Sequence[Job], folder: Path, runs: Path, started: Started
     ) -> Iterator[Outcome]:
         waiting = [Errand.of(job, folder, runs) for job in jobs]
-        places: list[int | None] = list(self.gpus) or [None] * self._count
+        count = self.workers or max(1, len(os.sched_getaffinity(0)) // self.threads)
+        places: list[int | None] = list(self.gpus) or [None] * count
         running: dict[Any, tuple[Errand, Any]] = {}
         try:
             while waiting or running:
@@ -162,11 +163,6 @@ class LocalProcesses:
                 process.terminate()  # the worker saves its state and ends
             for process in running:
                 process.wait()
-
-    @property
-    def _count(self) -> int:
-        cores = len(os.sched_getaffinity(0))
-        return self.workers or max(1, cores // self.threads)
 
     def _ready(
         self, waiting: list[Errand], running: dict[Any, tuple[Errand, Any]], free: int

@@ -85,6 +85,7 @@ def facts(report: Findings) -> list[str]:
     """Command, data, budget, machine, date, cost: one sentence each."""
     plan, cost = report.plan, report.cost
     height, width = plan["picture_size"]
+    threads = " and ".join(f"{n} thread{'s' if n > 1 else ''}" for n in cost["threads"])
     command = shlex.join(str(part) for part in plan["command"][1:])
     again = f"`rtdetr-lab {command}`; report again: add `--report-only`"
     return [
@@ -92,7 +93,7 @@ def facts(report: Findings) -> list[str]:
         f"Runs: {cost['runs']}, each on {plan['pictures']} pictures of {height}×{width}; seeds "
         f"{', '.join(map(str, plan['seeds']))}; judged on {plan['val_pictures']} pictures.",
         f"Begins with: {_beginning(plan.get('base', {}))}.",
-        f"Cost: {cost['train_hours']:.2f} h of training, {_threads(cost['threads'])}. "
+        f"Cost: {cost['train_hours']:.2f} h of training, {threads}. "
         f"Date: {cost['date']}. Machine: {'; '.join(cost['machine'])}. "
         f"Commit: {', '.join(cost['commits'])}.",
     ]
@@ -156,10 +157,6 @@ def _mean_sd(values: list[float], digits: int) -> str:
         return "–"
     mean = f"{np.mean(values):.{digits}f}"
     return mean if len(values) == 1 else f"{mean} ± {np.std(values, ddof=1):.{digits}f}"
-
-
-def _threads(counts: list[int]) -> str:
-    return " and ".join(f"{n} thread{'s' if n > 1 else ''}" for n in counts)
 
 
 def _markdown_table(table: Cells) -> str:

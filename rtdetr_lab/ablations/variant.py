@@ -19,7 +19,7 @@ difference in a report is a difference to that one.
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -98,21 +98,9 @@ def _argument(change: Change) -> Any:
     return first.annotation
 
 
-def differences(base: Setup, other: Setup) -> dict[str, tuple[Any, Any]]:
-    """Path → (in the base, here). `apply(base, differences(base, other)) == other`."""
-    return diff(base, other)
-
-
-def apply(base: Setup, changes: Mapping[str, tuple[Any, Any]]) -> Setup:
-    """The setup that `differences` described."""
-    for path, (_, value) in changes.items():
-        base = replace_at(base, path, value)
-    return base
-
-
 def described(base: Setup, other: Setup) -> Iterator[tuple[str, str, str]]:
     """(path, before, after) for people: model settings without their `cfg.`, parts by name."""
-    for path, (before, after) in differences(base, other).items():
+    for path, (before, after) in diff(base, other).items():
         yield path.removeprefix("cfg."), _short(before), _short(after)
 
 

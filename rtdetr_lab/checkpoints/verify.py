@@ -43,7 +43,7 @@ from rtdetr_lab.notation import Size
 
 
 @dataclass(frozen=True)
-class Report:
+class Verification:
     """What `verify` found; printing it shows a table."""
 
     name: str
@@ -71,7 +71,7 @@ def verify(
     config: Any = None,
     classes: Sequence[Any] = (),
     size: Size | None = None,
-) -> Report:
+) -> Verification:
     """Load weights here and in transformers, and compare them on a picture (scikit-image's cat).
 
     `size` is (height, width) in pixels, by default what the model was trained for. Raises what
@@ -84,14 +84,14 @@ def verify(
     size = (images.shape[-2], images.shape[-1])
     check_answer(model, images, name)
     if find_spec("transformers") is None:
-        return Report(name, metadata, size, None, None)
+        return Verification(name, metadata, size, None, None)
     try:
         oracle, theirs = _in_transformers(model, id_or_path, revision)
     except ConfigError as error:  # what only we can say, only we can run
         why = f"transformers cannot express it: {error}"
-        return Report(name, metadata, size, None, None, why)
+        return Verification(name, metadata, size, None, None, why)
     found = compare(model, theirs, images, _tolerance(model))
-    return Report(name, metadata, size, oracle, found)
+    return Verification(name, metadata, size, oracle, found)
 
 
 def _tolerance(model: nn.Module) -> float:
@@ -167,7 +167,7 @@ def _is_readable_there(tree: Mapping[str, Any]) -> bool:
     return kind != "timm_backbone" or find_spec("timm") is not None
 
 
-def _head(report: Report) -> list[str]:
+def _head(report: Verification) -> list[str]:
     height, width = report.size
     known = report.metadata
     return [
@@ -189,7 +189,7 @@ def _table(comparison: Comparison | None) -> list[str]:
     return lines
 
 
-def _verdict(report: Report) -> str:
+def _verdict(report: Verification) -> str:
     found = report.comparison
     if found is None:
         return f"The weights load and run. {report.why_not}"

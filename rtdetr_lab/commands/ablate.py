@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from rtdetr_lab.commands.base import DONE, FAILED, Command, say
+from rtdetr_lab.commands.base import DONE, FAILED, Command, say, size_of, square_of
 from rtdetr_lab.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ class Ablate(Command):
     """Base: nano, r18, r34, r50_m, r50, r101."""
     data: str = "shapes"
     """`shapes` (drawn, small and hard), or a folder with train and val: COCO JSON, YOLO or VOC."""
-    size: int | None = None
-    """Height and width the model sees; default: 128 for shapes, 640 for folders."""
+    size: str | None = None
+    """What the model sees: one number, or HxW; default: 128 for shapes, 640 for folders."""
     backbone_weights: str | None = None
     """Weights the backbones begin with: a model's name, hub id or file; `none` begins from nothing.
     Default: nano's own for nano."""
@@ -130,8 +130,8 @@ class Ablate(Command):
         from rtdetr_lab.ablations.bases import small_world, stored
 
         if self.data == "shapes":
-            return small_world(self.size or 128, self.pictures)
-        return stored(self.data, self.size or 640)
+            return small_world(square_of(self.size or "128"), self.pictures)
+        return stored(self.data, size_of(self.size or "640"))
 
     def _executor(self) -> "Executor":
         from rtdetr_lab.ablations.cluster import Submitit

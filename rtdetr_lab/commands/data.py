@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from rtdetr_lab.commands.base import DONE, FAILED, Command, say
+from rtdetr_lab.commands.base import DONE, FAILED, Command, say, square_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,15 +22,15 @@ class Shapes:
     """Training pictures."""
     val_count: int | None = None
     """Validation pictures; default: a fifth of that."""
-    size: int = 320
-    """Height and width of the pictures."""
+    size: str = "320"
+    """Side of the pictures, which are squares."""
 
     def run(self) -> int:
         """Draw and write."""
         from rtdetr_lab.commands.sets import world
         from rtdetr_lab.data.shapes_export import export_coco
 
-        size = world(self.size)
+        size = world(square_of(self.size))
         for path in export_coco(self.folder, self.count, self.val_count, size, bar()):
             say(str(path))
         return DONE

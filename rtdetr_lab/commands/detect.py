@@ -16,6 +16,8 @@ from rtdetr_lab.commands.base import (
     USAGE,
     Command,
     complain,
+    device_of,
+    model_of,
     one_line_of,
     say,
 )
@@ -53,8 +55,8 @@ class Detect(Command):
     annotations: Path | None = None
     """COCO JSON in which --coco looks up the ids of pictures, by their paths. Boxes are in its
     frame: the raster as stored, unless it gives the size of the picture that EXIF turns."""
-    size: tuple[int, int] | None = None
-    """Height and width the model sees; default: what it was trained for."""
+    size: str | None = None
+    """What the model sees: one number, or HxW; default: what it was trained for."""
     tile: int | None = None
     """Look at large pictures in overlapping windows of this many pixels, too."""
     max_iou: float | None = None
@@ -91,12 +93,10 @@ class Detect(Command):
         from rtdetr_lab.images.decode import Limits
         from rtdetr_lab.images.tiling import Tiling
 
-        detector = Detector.from_pretrained(
-            self.model,
-            self.device,
-            self.threshold,
-            self.size,
-            revision=self.revision,
+        detector = Detector(
+            model_of(self.model, self.size, revision=self.revision),
+            threshold=self.threshold,
+            device=device_of(self.device),
             tiling=Tiling(self.tile) if self.tile else None,
             max_iou=self.max_iou,
             limits=Limits(bits=self.bits),

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rtdetr_lab.data.augment import Augmentation
     from rtdetr_lab.data.augment_detr import AspectAugmentation
     from rtdetr_lab.data.batch import Dataset
-    from rtdetr_lab.images.edges import Edges
+    from rtdetr_lab.model import Metadata
     from rtdetr_lab.training import Callback, TrainConfig
 
 ROUNDS = {"fine-tune": 50, "paper": 72, "v2": 72}
@@ -56,9 +56,12 @@ class Train(Command):
     out: Path = Path("runs/train")
     """Run folder: state, metrics.jsonl, curves.png, and the model in model/."""
     size: Annotated[
-        int | None, tyro.conf.arg(help_behavior_hint="(default: the model's; new: 256 nano, 640)")
+        str | None, tyro.conf.arg(help_behavior_hint="(default: the model's; new: 256 nano, 640)")
     ] = None
-    """Height and width the model sees; of a DETR, which keeps the shape, the shortest side."""
+    """What the model sees: one number, or HxW; of a DETR, which keeps the shape, one number is the
+    shortest side."""
+    names: Annotated[str | None, tyro.conf.arg(help_behavior_hint="(default: it says so)")] = None
+    """What the classes of --model are called, with commas, if its file does not say."""
     learning: Annotated[Learning, tyro.conf.OmitArgPrefixes] = field(default_factory=Learning)
     judging: Annotated[Judging, tyro.conf.OmitArgPrefixes] = field(default_factory=Judging)
     running: Annotated[Running, tyro.conf.OmitArgPrefixes] = field(default_factory=Running)
@@ -66,26 +69,25 @@ class Train(Command):
     def run(self) -> int:
         import torch
 
-        from rtdetr_lab.commands.sets import classes, edges_if_detr, look_at
+        from rtdetr_lab.commands.sets import classes, look_at
         from rtdetr_lab.evaluation.evaluate import evaluate
         from rtdetr_lab.training import train
         from rtdetr_lab.training.callbacks import TensorBoard
-        from rtdetr_lab.training.doctor import num_queries
 
         if self.running.threads:
             torch.set_num_threads(self.running.threads)
         begun = self._begin(classes(self.data, with_val=not self.judging.overfit))
-        size = self.size or begun.size
-        learn, judge = self._data(size, edges_if_detr(begun.cfg, size))
-        look_at(learn, num_queries(begun.cfg))
+        metadata = begun.model.metadata
+        learn, judge = self._data(metadata)
+        look_at(learn, begun.model.num_queries)
         look_at(judge)
-        recipe = self.recipe(begun, size, learn)
-        tell(recipe, self._recipe(), learn, size)
+        recipe = self.recipe(begun, learn)
+        tell(recipe, self._recipe(), learn, metadata.fixed_size)
         watching: list[Callback] = []
         if self.running.tensorboard:
             watching.append(TensorBoard(self.out / "tensorboard"))
         if self.judging.overfit:
-            watching.append(doctor := overfitting(judge, begun.cfg))
+            watching.append(doctor := overfitting(judge, begun.model.num_queries))
         run = train(
             begun.start,
             learn,
@@ -100,19 +102,19 @@ class Train(Command):
         report(run)
         return verdict(doctor, run) if self.judging.overfit else DONE
 
-    def recipe(self, begun: Beginning, size: int, data: "Dataset") -> "TrainConfig":
+    def recipe(self, begun: Beginning, data: "Dataset") -> "TrainConfig":
         """The options as a value."""
-        from rtdetr_lab.commands.sets import edges_if_detr
         from rtdetr_lab.training import fine_tune, from_scratch, paper, v2
         from rtdetr_lab.training.recipe import by_heart
 
         given, running = self.learning, self.running
+        cfg = begun.model.cfg
         count, batch = given.pictures or self._budget(data), given.batch_size
         makers: dict[str, Any] = {
             "scratch": lambda: from_scratch(count, batch_size=batch),
-            "fine-tune": lambda: fine_tune(begun.cfg, count, batch_size=batch),
-            "paper": lambda: paper(count, size, batch_size=batch),
-            "v2": lambda: v2(begun.cfg, count, size, batch_size=batch),
+            "fine-tune": lambda: fine_tune(cfg, count, batch_size=batch),
+            "paper": lambda: paper(count, batch_size=batch),
+            "v2": lambda: v2(cfg, count, batch_size=batch),
         }
         made: TrainConfig = makers[self._recipe()]()
         if given.lr is not None:
@@ -122,7 +124,7 @@ class Train(Command):
             **given.rates(),
             "seed": given.seed,
             "accumulate": given.accumulate,
-            "augment": self._augmentation(size, edges_if_detr(begun.cfg, size)),
+            "augment": self._augmentation(begun.model.metadata),
             "amp": running.precision,
             "patience": self.judging.patience,
             "min_delta": self.judging.min_delta,
@@ -155,31 +157,30 @@ class Train(Command):
         seed = self.learning.seed
         freeze = tuple(part.strip() for part in self.freeze.split(",") if part.strip())
         if not self.model:
-            name = self.preset or "nano"
-            return from_preset(name, len(classes), self.backbone_weights, freeze, seed)
+            name, weights = self.preset or "nano", self.backbone_weights
+            return from_preset(name, len(classes), weights, freeze, seed, self.size)
         for option, value in (("preset", self.preset), ("backbone-weights", self.backbone_weights)):
             if value:
                 what = f"cannot be had with --model {self.model}, which brings its own"
                 raise ConfigError(f"--{option}", what, "leave one of them out")
-        return from_model(self.model, classes, freeze, seed)
+        return from_model(self.model, classes, freeze, seed, self.size, self.names)
 
-    def _data(self, size: int, edges: "Edges | None") -> tuple["Dataset", "Dataset"]:
+    def _data(self, metadata: "Metadata") -> tuple["Dataset", "Dataset"]:
         from rtdetr_lab.commands.sets import training_set, validation_set
 
         if self.judging.overfit:
             count = self.judging.overfit * self.learning.batch_size
-            few = validation_set(self.data, size, count, "train", edges)
+            few = validation_set(self.data, metadata, count, "train")
             return few, few
-        stored = self._augmentation(size, edges) is not None
-        learn = training_set(self.data, size, self.learning.seed, stored, edges)
-        return learn, validation_set(self.data, size, self.judging.val_limit, edges=edges)
+        stored = self._augmentation(metadata) is not None
+        learn = training_set(self.data, metadata, self.learning.seed, stored)
+        return learn, validation_set(self.data, metadata, self.judging.val_limit)
 
-    def _augmentation(
-        self, size: int, edges: "Edges | None"
-    ) -> "Augmentation | AspectAugmentation | None":
+    def _augmentation(self, metadata: "Metadata") -> "Augmentation | AspectAugmentation | None":
         from rtdetr_lab.data.augment import paper_augmentation, v2_augmentation
         from rtdetr_lab.data.augment_detr import detr_augmentation
 
+        size, edges = metadata.fixed_size, metadata.edges
         asked = self.learning.recipe
         chosen = self.learning.augment or (asked if asked in ("paper", "v2") else "flip")
         if chosen == "flip" or self.judging.overfit:
@@ -188,10 +189,11 @@ class Train(Command):
             what = "shapes are told apart by their aspect, which crops would change"
             raise ConfigError("--augment", what, "say flip, or give a folder as --data")
         if chosen == "paper":
-            return detr_augmentation(edges) if edges else paper_augmentation(size)
+            whole = paper_augmentation(size[0])
+            return detr_augmentation(edges) if edges else replace(whole, size=size)
         if edges:
             what = (
                 "v2 is RT-DETRv2's, which stretches pictures to squares; a DETR keeps their shape"
             )
             raise ConfigError("--augment", what, "say paper, which for a DETR is its own, or flip")
-        return v2_augmentation(size)
+        return replace(v2_augmentation(size[0]), size=size)

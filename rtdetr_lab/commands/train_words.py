@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from rtdetr_lab.commands.base import DONE, FAILED, say
+from rtdetr_lab.commands.base import DONE, FAILED, say, shown_size
 
 if TYPE_CHECKING:
     from rtdetr_lab.data.batch import Dataset
@@ -17,11 +17,11 @@ def num_stored(data: Any) -> int:
     return len(data)
 
 
-def tell(recipe: "TrainConfig", name: str, data: "Dataset", size: int) -> None:
+def tell(recipe: "TrainConfig", name: str, data: "Dataset", size: tuple[int, int]) -> None:
     """What is about to happen, in one line."""
     rounds = f"{recipe.num_pictures / num_stored(data):.3g} × {num_stored(data):,}"
     say(
-        f"{name}: {recipe.num_pictures:,} pictures ({rounds}) of {size} px in steps of "
+        f"{name}: {recipe.num_pictures:,} pictures ({rounds}) of {shown_size(size)} in steps of "
         f"{recipe.batch_size}, lr {recipe.lr:.3g}, backbone {recipe.backbone_lr:.3g}"
     )
 
@@ -38,12 +38,12 @@ def report(run: "Run") -> None:
     say(f"step {run.step}, {state}; model in {run.folder}/model, curves in {run.folder}/curves.png")
 
 
-def overfitting(data: "Dataset", cfg: Any) -> "Doctor":
+def overfitting(data: "Dataset", num_queries: int) -> "Doctor":
     """Who watches a run that shall learn `data` by heart; says what it sees beforehand."""
-    from rtdetr_lab.training.doctor import Doctor, examine_samples, num_queries
+    from rtdetr_lab.training.doctor import Doctor, examine_samples
 
     samples = [data[i] for i in range(len(data))]
-    for finding in examine_samples(samples, num_queries(cfg)):
+    for finding in examine_samples(samples, num_queries):
         say(f"before it begins: {finding}")
     return Doctor(samples, data.names)
 

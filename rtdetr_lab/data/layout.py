@@ -129,9 +129,10 @@ def _of_file(path: Path) -> Layout:
         remedy = "give its folder, a COCO JSON or a data.yaml"
         raise DataError(str(path), "is not a file of a data set", remedy)
     folder = path.parent
-    own = folder.name.lower() == "annotations" or split_of(folder.name)
-    split = split_of(path.stem) or split_of(folder.name) or "train"
-    return Layout(folder.parent if own else folder, "COCO JSON", {split: (_json(path),)})
+    own = next((ours for ours, theirs in NAMES.items() if folder.name.lower() in theirs), None)
+    split = split_of(path.stem) or own or "train"
+    inner = own or folder.name.lower() == "annotations"
+    return Layout(folder.parent if inner else folder, "COCO JSON", {split: (_json(path),)})
 
 
 def _json(path: Path) -> Split:

@@ -1,4 +1,4 @@
-r"""# The shapes world: pictures nobody has to download, with labels nobody can doubt
+r"""# The shapes world: pictures without a download, with labels beyond doubt
 
 `draw(config, seed, index)` is a picture and everything true about it: a label, a box and a mask per
 object, and the stuff behind them. It is a function: the same arguments give the same picture in any
@@ -119,26 +119,19 @@ class ShapesDataset:
         if not 0 <= index < self.count:
             raise IndexError(index)
         picture = draw(self.config, self.seed, index)
-        boxes_xyxy = torch.from_numpy(picture.boxes_xyxy)
-        labels = torch.from_numpy(picture.labels)
+        labels, boxes_xyxy = torch.from_numpy(picture.labels), torch.from_numpy(picture.boxes_xyxy)
+        truth = Truth(
+            image_id=index,
+            size=(self.config.size, self.config.size),
+            labels=labels,
+            boxes_xyxy=boxes_xyxy,
+            areas=torch.from_numpy(picture.areas),
+            is_crowd=torch.zeros(len(labels), dtype=torch.bool),
+        )
         return Sample(
             image=torch.from_numpy(np.ascontiguousarray(picture.image.transpose(2, 0, 1))),
             labels=labels,
             boxes=cxcywh_from_xyxy(boxes_xyxy) / self.config.size,
+            truth=truth,
             masks=torch.from_numpy(picture.masks) if self.with_masks else None,
-            truth=Truth(
-                image_id=index,
-                size=(self.config.size, self.config.size),
-                labels=labels,
-                boxes_xyxy=boxes_xyxy,
-                areas=torch.from_numpy(picture.areas),
-                is_crowd=torch.zeros(len(labels), dtype=torch.bool),
-            ),
         )
-
-
-def train_val(
-    config: ShapesConfig, num_train: int, num_val: int = 500
-) -> tuple[ShapesDataset, ShapesDataset]:
-    """A training and a validation set of one world, with nothing in common."""
-    return ShapesDataset(config, TRAIN, num_train), ShapesDataset(config, VAL, num_val)

@@ -22,7 +22,7 @@ Rng = np.random.Generator
 
 CLUTTER = 5
 STUFF_NAMES = ("sky", "ground", "water", "wall", "fabric", "clutter")
-"""What a background pixel can belong to; `clutter` are strokes and distractors."""
+"""Kinds of background a pixel can belong to; `clutter` are strokes and distractors."""
 
 
 def colour(rng: Rng, saturation: tuple[float, float], value: tuple[float, float]) -> Colour:

@@ -32,7 +32,7 @@ class Stamp:
 
     @classmethod
     def of(cls, outline: Outline, side: float, rng: Rng) -> "Stamp":
-        """With a random parameter and turn, and its centre anywhere within a pixel."""
+        """Draw a parameter and a turn; the centre lies anywhere within a pixel."""
         parameter = rng.uniform(*outline.parameter)
         turn = math.radians(rng.uniform(*outline.turn))
         scale = side / math.sqrt(outline.area(parameter))
@@ -135,7 +135,7 @@ class Scene:
         view += coverage * (paint - view)
 
     def _colour_on(self, view: Canvas) -> Colour:
-        """Unlike what lies there; the most unlike of a few where nothing is unlike enough."""
+        """Draw a colour unlike the ground; of a few, the most unlike if none is unlike enough."""
         ground = view[:, ::4, ::4].mean(axis=(1, 2))
         best, distance = ground, -1.0
         for _ in range(6):

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
 
 from rtdetr_lab.boxes import cxcywh_from_xyxy, xyxy_from_cxcywh
 from rtdetr_lab.config import require
@@ -46,30 +47,29 @@ class Window:
 def paste(sample: Sample, window: Window) -> Sample:
     """The window around a picture that lies inside it; black where there is no picture."""
     height, width = sample.image.shape[-2:]
-    rows = slice(-window.top, height - window.top)
-    columns = slice(-window.left, width - window.left)
+    right, bottom = window.width + window.left - width, window.height + window.top - height
+    margins = (-window.left, right, -window.top, bottom)
     # The three numbers of a pixel side by side, as Pillow will want them next.
-    image = sample.image.new_zeros((window.height, window.width, 3)).permute(2, 0, 1)
-    image[:, rows, columns] = sample.image
-    masks = None
-    if sample.masks is not None:
-        masks = sample.masks.new_zeros((len(sample.masks), window.height, window.width))
-        masks[:, rows, columns] = sample.masks
-    boxes = window.move(sample.boxes, (height, width))
-    return replace(sample, image=image, boxes=boxes, masks=masks)
+    pixels = pad(sample.image.permute(1, 2, 0), (0, 0, *margins))
+    return replace(
+        sample,
+        image=pixels.permute(2, 0, 1),
+        boxes=window.move(sample.boxes, (height, width)),
+        masks=sample.masks_after(lambda masks: pad(masks, margins)),
+    )
 
 
 Belongs = Callable[[Tensor], Tensor]
-"""Which objects belong to a window, by their boxes as fractions of it."""
+"""Choice of the objects that belong to a window, by their boxes as fractions of it."""
 
 
 def holds_centre(boxes: Float[Tensor, "T 4"]) -> Bool[Tensor, " T"]:
-    """Those whose centre it holds."""
+    """Choose those with their centre inside."""
     return ((boxes[:, :2] > 0) & (boxes[:, :2] < 1)).all(1)
 
 
 def shows_something(boxes: Float[Tensor, "T 4"]) -> Bool[Tensor, " T"]:
-    """Those of which anything is inside."""
+    """Choose those of which anything is inside."""
     corners = xyxy_from_cxcywh(boxes)
     return ((corners[:, :2] < 1) & (corners[:, 2:] > 0)).all(1)
 
@@ -82,9 +82,9 @@ def crop(sample: Sample, window: Window, belongs: Belongs = holds_centre) -> Sam
     boxes = cxcywh_from_xyxy(xyxy_from_cxcywh(boxes).clamp(0, 1))
     rows = slice(window.top, window.top + window.height)
     columns = slice(window.left, window.left + window.width)
-    image, masks = sample.image[:, rows, columns], sample.masks
-    masks = None if masks is None else masks[:, rows, columns]
-    return select(replace(sample, image=image, boxes=boxes, masks=masks), inside)
+    masks = sample.masks_after(lambda masks: masks[:, rows, columns])
+    part = replace(sample, image=sample.image[:, rows, columns], boxes=boxes, masks=masks)
+    return select(part, inside)
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,9 @@
 """# Deployment: the same answers, sooner
 
-Equipment: it knows the chapters, and no chapter knows it (beyond a `fuse()` beside the blocks that
-can be fused, in `folding.py`'s terms). `lab.deploy(model)` is `form.deploy`; the package is not
-called `deploy` because a function of that name lives on the front door.
+Equipment: it knows the chapters, and no chapter knows it. `lab.deploy(model)` is `form.deploy`; the
+package is not called `deploy` because a function of that name lives on the front door.
 
-The kernels it swaps in have a room of their own, `kernels/`.
+What it swaps in has a room of its own, `kernels/`.
 
 | file | what it holds |
 |---|---|

@@ -5,8 +5,8 @@ r"""# The deploy form: the same answers from fewer steps
 
 What happens, in order, and each only where it applies:
 
-1. every block with a `fuse()` becomes its shorter self: constant batch norms fold into the
-   convolutions before them, a RepVGG block becomes one 3×3;
+1. constant batch norms fold into the convolutions before them, a RepVGG block becomes one 3×3
+   (`kernels/folding.py`);
 2. RT-DETR's chapters are strung together anew without what only a loss would read
    (`inference_form.py`), and DETR answers for its last layer only;
 3. deformable attention gets a faster sampler, as a value: a fused Triton kernel on CUDA, weighted
@@ -33,8 +33,8 @@ from rtdetr_lab.decoder import Decoder
 from rtdetr_lab.deformable_attention import DeformableAttention
 from rtdetr_lab.deployment.inference_form import InferenceCCFF, InferenceRTDETR, splits
 from rtdetr_lab.detr.transformer import DETRDecoder
-from rtdetr_lab.folding import Fusable
 from rtdetr_lab.hybrid_encoder import HybridEncoder
+from rtdetr_lab.kernels.folding import fused
 from rtdetr_lab.kernels.fused_sampler import fastest_for, unfused
 from rtdetr_lab.model import declared
 from rtdetr_lab.query_selection import LearnedContentSelection, ProposalHead, QuerySelection
@@ -49,18 +49,17 @@ def deploy(model: nn.Module, sampler: Callable[[Sampler], Sampler] | None = None
     `sampler` maps a chapter's sampler to the one to run; by default the fastest for the device the
     model is on. Pass `identity` to keep the chapter's (an export wants `grid_sample`).
     """
-    fused = fuse_inside(copy.deepcopy(model)).eval().requires_grad_(False)
-    choose = sampler or fastest_for(next(iter(fused.parameters()), torch.zeros(())).device)
-    swap_samplers(fused, choose)
-    form = _inference_form(fused)
+    shorter = fuse_inside(copy.deepcopy(model)).eval().requires_grad_(False)
+    choose = sampler or fastest_for(next(iter(shorter.parameters()), torch.zeros(())).device)
+    swap_samplers(shorter, choose)
+    form = _inference_form(shorter)
     form.metadata = declared(model).metadata
     return form.eval()
 
 
 def fuse_inside(module: nn.Module) -> nn.Module:
     """`module` with every block that can be fused in its fused form; changes it in place."""
-    if isinstance(module, Fusable):
-        module = module.fuse()
+    module = fused(module)
     for name, child in module.named_children():
         setattr(module, name, fuse_inside(child))
     return module

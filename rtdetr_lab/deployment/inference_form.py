@@ -7,7 +7,7 @@ of r18 at 640², where the training form needs 61 GFLOP:
 | left out, or moved | why it changes nothing | GFLOP |
 |---|---|---|
 | boxes of 8400 tokens | only the Q chosen ones go on; which ones, the scores decide | 2.1 |
-| 1×1 beside 3×3 (RepVGG), batch norms | a sum of linear maps is a linear map (`folding.py`) | 1.1 |
+| 1×1 beside 3×3 (RepVGG), batch norms | sums of linear maps are linear (`folding.py`) | 1.1 |
 | 1×1 after upsampling | a 1×1 convolution and repeating cells commute: convolve first | 0.8 |
 | class heads of all layers but the last | nobody reads them (box heads move the reference) | 0.03 |
 
@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from rtdetr_lab.ccff import CCFF, CSPRepLayer
 from rtdetr_lab.decoder import Decoder, move
-from rtdetr_lab.folding import ConvAct
 from rtdetr_lab.images.postprocess import at_least_single, rows_at
+from rtdetr_lab.kernels.folding import ConvAct
 from rtdetr_lab.kernels.split_conv import SplitConv
 from rtdetr_lab.model import DetectionModel
 from rtdetr_lab.notation import Size, tokens_from_maps

@@ -7,6 +7,7 @@ gives the same numbers:
 |---|---|
 | `embedding_bag_samplers` | deformable attention on the CPU: weighted sums of rows |
 | `fused_sampler`, `triton_kernels` | deformable attention on CUDA, forward and backward |
+| `folding` | a convolution and its norm as one, a RepVGG block as one convolution |
 | `onednn` | the CPU's convolutions and products, weights prepacked, sums fused |
 | `split_conv` | a 1×1 convolution of two stacked maps as one for each |
 """

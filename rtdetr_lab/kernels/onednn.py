@@ -24,8 +24,8 @@ from torch import Tensor, nn
 
 from rtdetr_lab.backbone import Residual
 from rtdetr_lab.deformable_attention import DeformableAttention
-from rtdetr_lab.folding import ConvAct
 from rtdetr_lab.kernels.embedding_bag_samplers import BilinearBag, DiscreteBag, GatherFirst
+from rtdetr_lab.kernels.folding import ConvAct
 from rtdetr_lab.kernels.split_conv import SplitConv
 from rtdetr_lab.layers import MLP, FeedForward, identity
 

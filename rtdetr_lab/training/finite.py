@@ -54,8 +54,8 @@ def set_random_state(device: torch.device, state: RandomState) -> None:
 def first_fault(
     step: int, model: nn.Module, parts: Iterable[Part], terms: Terms | None
 ) -> TrainingError:
-    """What is not finite first in a step, which `terms` makes once more, part by part; without it
-    only pictures and weights are looked at. The caller has put the random numbers back."""
+    """Name what is not finite first in a step, which `terms` makes once more, part by part; without
+    it, only pictures and weights are looked at. The caller has put the random numbers back."""
     parts = list(parts)
     names = ", ".join(name for batch, _ in parts for name in batch.targets.pictures)
     where = f"step {step}" + (f" ({names})" if names else "")

@@ -27,10 +27,10 @@ from rtdetr_lab.checkpoints.backbone import load_backbone
 from rtdetr_lab.config import build
 from rtdetr_lab.data.batch import Dataset
 from rtdetr_lab.data.canvas import fitted
-from rtdetr_lab.model import DetectionModel, declared
+from rtdetr_lab.model import declared
 from rtdetr_lab.training import state as keep
 from rtdetr_lab.training.callbacks import Bar, Callback, Curves, EarlyStopping, restored
-from rtdetr_lab.training.distributed import joined, own_device
+from rtdetr_lab.training.distributed import choose_device, join_processes
 from rtdetr_lab.training.finetune import check_classes
 from rtdetr_lab.training.folder import enter, saved_state
 from rtdetr_lab.training.metrics import History, Record
@@ -45,8 +45,8 @@ RECIPE = TrainConfig()
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """What came out: the averaged model as it was last, in eval mode, and the record. `finished` is
-    False for a run that was paused: call `train` again. The best model is in `folder / "model"`.
+    """Result of a call: the averaged model in eval mode, as it was last, and the record. `finished`
+    is False for a run that was paused: call `train` again. The best model is in `folder / "model"`.
     `reason` says why a callback ended it before its budget was used up."""
 
     model: nn.Module
@@ -77,9 +77,9 @@ def train(
     `stop_after` pauses after so many steps or a time ("50m"); `callbacks` may end the run. Raises
     `TrainingError` if the folder holds another run or is in use.
     """
-    folder, where = Path(out) if out else None, own_device(device)
+    folder, where = Path(out) if out else None, choose_device(device)
     with ExitStack() as held:
-        world = held.enter_context(joined(where, config.batch_size))
+        world = held.enter_context(join_processes(where, config.batch_size))
         if folder and world.writes:
             held.enter_context(keep.lock(folder))
         stop = held.enter_context(Stop(stop_after))
@@ -101,7 +101,7 @@ def train(
 
 def _fit(
     cfg: Any, data: Dataset, config: TrainConfig, backbone_weights: str | Path | None
-) -> tuple[DetectionModel, Dataset]:
+) -> tuple[Any, Dataset]:
     """The model, which knows its classes and size, and the data in that size."""
     model = declared(cfg if isinstance(cfg, nn.Module) else build(cfg))
     check_classes(model, data.names)
@@ -115,7 +115,7 @@ def _fit(
 def _own_callbacks(
     config: TrainConfig, folder: Path | None, history: History, progress: bool
 ) -> Iterator[Callback]:
-    """Those that come with a recipe and a folder."""
+    """Callbacks that come with a recipe and a folder."""
     if progress:
         yield Bar()
     if config.patience:

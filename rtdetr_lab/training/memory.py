@@ -41,7 +41,7 @@ def is_full(error: RuntimeError) -> bool:
 
 
 def remedy(config: TrainConfig) -> str:
-    """What to lower, what changes the result least first."""
+    """Name what to lower; what changes the result least comes first."""
     ways = []
     if config.accumulate < config.batch_size:
         more = min(2 * config.accumulate, config.batch_size)

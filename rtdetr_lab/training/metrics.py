@@ -28,7 +28,7 @@ NOT_TERMS = {"step", "pictures", "seconds", "loss", "grad_norm", "lr", "pictures
 
 
 class Means:
-    """Of values since the last line of the record; tensors are summed where they are, unread."""
+    """Means since the last line of the record; tensors are summed where they are, unread."""
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}

@@ -26,7 +26,7 @@ from rtdetr_lab.training.finite import RandomState, first_fault, random_state, s
 from rtdetr_lab.training.memory import explain_full_memory, uses_amp
 from rtdetr_lab.training.metrics import Means
 from rtdetr_lab.training.optim import adamw, learning_mode, lr_factor, parameter_groups, set_lr
-from rtdetr_lab.training.parts import Part, parts
+from rtdetr_lab.training.parts import Part, split
 from rtdetr_lab.training.recipe import TrainConfig
 
 MEASURED = {"cardinality_error"}
@@ -39,10 +39,10 @@ class Trainer:
     def __init__(self, model: Any, config: TrainConfig, device: torch.device) -> None:
         config = replace(config, amp=uses_amp(config.amp, device))
         self.config, self.device, self.step, self.shape = config, device, 0, tuple[int, ...]()
-        model = distributed.synchronised(model, device)
+        model = distributed.synchronise_norms(model, device)
         model = fast_training(model.to(device), device)
         self.model = learning_mode(model.to(memory_format=torch.channels_last))
-        self.forward = distributed.averaging(self.model)
+        self.forward = distributed.average_gradients(self.model)
         self.criterion = model.cfg.criterion.build()
         rates = (config.lr, config.backbone_lr, config.weight_decay)
         self.optimizer = adamw(parameter_groups(model, *rates))
@@ -51,7 +51,7 @@ class Trainer:
         self.means, self.best = Means(), float("-inf")
 
     def learn(self, batch: Batch) -> None:
-        """One step."""
+        """Make one step."""
         config = self.config
         factor = lr_factor(self.step, config.num_steps, config.warmup_steps, config.schedule)
         set_lr(self.optimizer, factor)
@@ -78,11 +78,11 @@ class Trainer:
         return {"loss": loss, **terms, "grad_norm": norm}
 
     def _add_gradients(self, batch: Batch) -> dict[str, Tensor]:
-        """Those of all parts; returns the terms of the step."""
+        """Add up those of all parts; returns the terms of the step."""
         terms: dict[str, Tensor] = {}
-        split = list(parts(batch, self.config.accumulate))
-        for number, part in enumerate(split, 1):
-            with distributed.quietly(self.forward, last=number == len(split)):
+        given = list(split(batch, self.config.accumulate))
+        for number, part in enumerate(given, 1):
+            with distributed.hold_gradients(self.forward, last=number == len(given)):
                 of_part = self._terms(part, self.forward)
                 total(of_part).backward()
             for name, term in of_part.items():
@@ -91,7 +91,7 @@ class Trainer:
         return terms
 
     def _terms(self, part: Part, forward: Any) -> dict[str, Tensor]:
-        """What one part adds to the terms of the step, and to what is only measured."""
+        """Terms of one part, weighted, and what is only measured."""
         batch, weight = part
         hidden = {} if batch.padding is None else {"padding": batch.padding}
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bool(self.config.amp)):
@@ -103,11 +103,11 @@ class Trainer:
         return terms
 
     def _locate_fault(self, batch: Batch, before: RandomState) -> TrainingError:
-        """What was not finite first: the step is made again, from where it began."""
+        """Name what was not finite first: the step is made again, from where it began."""
         if several():  # the others would have to take part
             return first_fault(self.step + 1, self.model, [(batch, 1.0)], None)
         set_random_state(self.device, before)
-        again = parts(batch, self.config.accumulate)
+        again = split(batch, self.config.accumulate)
         terms = partial(self._terms, forward=self.model)
         return first_fault(self.step + 1, self.model, again, terms)
 

@@ -29,6 +29,7 @@ from rtdetr_lab.checkpoints.hooks import outputs_of
 from rtdetr_lab.checkpoints.preprocessor import Pixels, detr_preprocessor_config
 from rtdetr_lab.checkpoints.save import detr_tensors, write_theirs
 from rtdetr_lab.checkpoints.transformers_detr import draws
+from rtdetr_lab.config import require
 from rtdetr_lab.errors import ConfigError
 from rtdetr_lab.structures import Prediction
 from rtdetr_lab.taps import record
@@ -107,41 +108,9 @@ class DetrPreTrainedModel(DetectorModel):
             prediction = lab(images, targets, padding)
         return prediction, inner_fields(lab, seen, passed, asked)
 
-
-class DetrModel(DetrPreTrainedModel):
-    """DETR up to its last decoder layer."""
-
     def forward(
         self,
         pixel_values: Tensor | None = None,
-        pixel_mask: Tensor | None = None,
-        decoder_attention_mask: Tensor | None = None,
-        encoder_outputs: Any = None,
-        inputs_embeds: Tensor | None = None,
-        decoder_inputs_embeds: Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> Any:
-        """A `DetrModelOutput`, or its tuple with `return_dict=False`."""
-        refuse_parts(encoder_outputs, inputs_embeds, decoder_inputs_embeds)
-        call = Call(pixel_values, pixel_mask, decoder_attention_mask)
-        return self.answer(call, None, output_attentions, output_hidden_states, return_dict)
-
-    def _output(self, prediction: Prediction, targets: Any, found: dict[str, Any]) -> Any:
-        every = found.pop("intermediate_hidden_states")
-        kept = every if self.config.auxiliary_loss else None
-        return DetrModelOutput(**found, intermediate_hidden_states=kept)
-
-
-class DetrForObjectDetection(DetrPreTrainedModel):
-    """DETR, its boxes and, with labels, its loss."""
-
-    output_class: ClassVar[Any] = DetrObjectDetectionOutput
-
-    def forward(
-        self,
-        pixel_values: Tensor,
         pixel_mask: Tensor | None = None,
         decoder_attention_mask: Tensor | None = None,
         encoder_outputs: Any = None,
@@ -152,10 +121,27 @@ class DetrForObjectDetection(DetrPreTrainedModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> Any:
-        """An output of `output_class`, or its tuple with `return_dict=False`."""
+        """The documented output, or its tuple with `return_dict=False`."""
         refuse_parts(encoder_outputs, inputs_embeds, decoder_inputs_embeds)
         call = Call(pixel_values, pixel_mask, decoder_attention_mask)
         return self.answer(call, labels, output_attentions, output_hidden_states, return_dict)
+
+
+class DetrModel(DetrPreTrainedModel):
+    """DETR up to its last decoder layer."""
+
+    def _output(self, prediction: Prediction, targets: Any, found: dict[str, Any]) -> Any:
+        what, remedy = "are judged by a detector alone", "give them to DetrForObjectDetection"
+        require(targets is None, "labels", what, remedy)
+        every = found.pop("intermediate_hidden_states")
+        kept = every if self.config.auxiliary_loss else None
+        return DetrModelOutput(**found, intermediate_hidden_states=kept)
+
+
+class DetrForObjectDetection(DetrPreTrainedModel):
+    """DETR, its boxes and, with labels, its loss."""
+
+    output_class: ClassVar[Any] = DetrObjectDetectionOutput
 
     def _output(self, prediction: Prediction, targets: Any, found: dict[str, Any]) -> Any:
         del found["intermediate_hidden_states"]

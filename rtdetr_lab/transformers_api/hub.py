@@ -3,15 +3,14 @@ r"""# Hub: from_pretrained's four words for where files are, and the way back
 `revision`, `cache_dir`, `token` and `local_files_only` mean what huggingface_hub says; a folder on
 disk is itself. Weights are read from the folder that comes of it, by `load_pretrained`.
 
-`push` takes what a `save_pretrained` writes. A model card that is already there stays: somebody may
-have written it. `save_pretrained(folder, push_to_hub=True)` does both; without a `repo_id` the
+`push_to_hub` takes what `save_pretrained` writes. A model card that is already there stays: it may
+be somebody's own. `save_pretrained(folder, push_to_hub=True)` does both; without a `repo_id` the
 repository is called as the folder is.
 """
 
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
@@ -68,34 +67,7 @@ def folder_of(name: str | os.PathLike[str], where: Where) -> Path:
     return fetch(named.repo, named.revision(where.revision), **where.how).folder
 
 
-@dataclass(frozen=True)
-class Push:
-    """Where to, and as whom."""
-
-    repo_id: str
-    private: bool | None
-    token: str | bool | None
-    commit_message: str
-    revision: str | None
-
-
-def push(save: Callable[[Path], Any], to: Push, keep: tuple[str, ...]) -> str:
-    """Upload what `save` writes, but for the files in `keep` that are there; the commit's address.
-
-    Raises `HubError`.
-    """
-    with TemporaryDirectory() as folder:
-        save(Path(folder))
-        try:
-            return _uploaded(folder, to, keep)
-        except Exception as error:  # the client's transport is its own business
-            what = (str(error).splitlines() or [type(error).__name__])[0][:160]
-            remedy = "give a token that may write there, or log in with `hf auth login`"
-            where = place(to.repo_id, None, to.revision)
-            raise HubError(where, f"could not be pushed ({what})", remedy) from error
-
-
-PUSHED = tuple(f.name for f in fields(Push))
+PUSHED = ("repo_id", "private", "token", "commit_message", "revision")
 """What `save_pretrained` may be told beside `push_to_hub=True`."""
 
 
@@ -133,8 +105,40 @@ class Pushable:
     ) -> str:
         """Save into a repository of the hub; returns the commit's address. Raises `HubError`."""
         message = commit_message or f"Upload {self.called}"
-        to = Push(repo_id, private, token, message, revision)
-        return push(partial(self.write_upload, repo_id), to, self.kept)
+        with TemporaryDirectory() as folder:
+            self.write_upload(repo_id, Path(folder))
+            try:
+                return self._uploaded(Path(folder), repo_id, private, token, message, revision)
+            except Exception as error:  # the client's transport is its own business
+                what = (str(error).splitlines() or [type(error).__name__])[0][:160]
+                remedy = "give a token that may write there, or log in with `hf auth login`"
+                where = place(repo_id, None, revision)
+                raise HubError(where, f"could not be pushed ({what})", remedy) from error
+
+    def _uploaded(
+        self,
+        folder: Path,
+        repo_id: str,
+        private: bool | None,
+        token: str | bool | None,
+        commit_message: str,
+        revision: str | None,
+    ) -> str:
+        from huggingface_hub import HfApi
+
+        api = HfApi(token=token)
+        repo = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        if revision is not None:
+            api.create_branch(repo, branch=revision, exist_ok=True)
+        there = [name for name in self.kept if api.file_exists(repo, name, revision=revision)]
+        done = api.upload_folder(
+            repo_id=repo,
+            folder_path=folder,
+            commit_message=commit_message,
+            revision=revision,
+            ignore_patterns=there,
+        )
+        return str(done.commit_url)
 
     def write_upload(self, repo_id: str, folder: Path) -> None:
         """Write what is pushed into a folder."""
@@ -181,21 +185,3 @@ class OneFile(Pushable):
     def write_upload(self, repo_id: str, folder: Path) -> None:
         """Write the file into a folder."""
         self.save_pretrained(folder)
-
-
-def _uploaded(folder: str, to: Push, keep: tuple[str, ...]) -> str:
-    from huggingface_hub import HfApi
-
-    api = HfApi(token=to.token)
-    repo = api.create_repo(to.repo_id, private=to.private, exist_ok=True).repo_id
-    if to.revision is not None:
-        api.create_branch(repo, branch=to.revision, exist_ok=True)
-    there = [name for name in keep if api.file_exists(repo, name, revision=to.revision)]
-    done = api.upload_folder(
-        repo_id=repo,
-        folder_path=folder,
-        commit_message=to.commit_message,
-        revision=to.revision,
-        ignore_patterns=there,
-    )
-    return str(done.commit_url)

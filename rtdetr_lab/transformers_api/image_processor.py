@@ -92,20 +92,17 @@ class ImageProcessor(OneFile):
         `ConfigError`.
         """
         rest, device = without_fast(options, return_tensors)
-        for_this = self._with({n: v for n, v in rest.items() if v is not None})
+        told = {n: v for n, v in rest.items() if v is not None}
+        self._check_names(told)
+        for_this: Any = replace(self, **told)
         pictures = as_pictures(images, input_data_format)
-        told = options.get("return_segmentation_masks")
         wanted = Wanted(for_this.format, for_this.return_segmentation_masks, masks_path)
         if annotations is None:
-            wanted.refuse_without_annotations(told)
+            wanted.refuse_without_annotations(options.get("return_segmentation_masks"))
         labels = prepared(annotations, pictures, wanted)
         given = zip(pictures, labels, in_fractions(images), strict=True)
         found: BatchFeature = for_this._processed(given, return_tensors, data_format)
         return found if device is None else found.to(device)
-
-    def _with(self, options: Mapping[str, Any]) -> Any:
-        self._check_names(options)
-        return replace(self, **options)
 
     def _processed(self, given: Any, return_tensors: str | None, data_format: str) -> BatchFeature:
         done = [self._one(*one) for one in given]

@@ -7,7 +7,7 @@ the terms of one layer: which layer pays most, and for what?
 
 Runs are compared over what they have seen, not over their own steps or hours:
 
-    score_curves({"from scratch": records, "from nano": others}, "AP50")
+    validation_curves({"from scratch": records, "from nano": others}, "AP50")
 """
 
 from collections.abc import Mapping, Sequence
@@ -51,7 +51,7 @@ def layer_losses(
     return ax
 
 
-def score_curves(
+def validation_curves(
     runs: Mapping[str, Sequence[Mapping[str, Any]]], score: str = "AP50", ax: Axes | None = None
 ) -> Axes:
     """A line per run: `score` of its validations over the pictures it had seen by then.

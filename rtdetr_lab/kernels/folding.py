@@ -5,9 +5,9 @@ constants. A convolution does too, so the two are one:
 
 $$ \mathrm{norm}(W x) = \frac{\gamma}{\sqrt{v + \varepsilon}} (W x - \mu) + \beta = W' x + b' $$
 
-And a 3×3 beside a 1×1 convolution is one 3×3, whose middle tap holds both (RepVGG §3.3). The
-blocks that can do this say so with a `fuse()`; `rtdetr_lab.deployment` calls it. Products are taken
-in double precision and rounded once.
+And a 3×3 beside a 1×1 convolution is one 3×3, whose middle tap holds both (RepVGG §3.3). `fused`
+knows the chapters' blocks that are one of the two; what derives from one may compute anything, and
+is left alone. Products are taken in double precision, on the CPU, and rounded once.
 """
 
 import copy
@@ -19,13 +19,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-
-@runtime_checkable
-class Fusable(Protocol):
-    """A block that knows a shorter form of itself for eval mode."""
-
-    def fuse(self) -> nn.Module:
-        """The same function with fewer steps, or the block itself where there is none."""
+from rtdetr_lab.backbone import Shortcut
+from rtdetr_lab.ccff import RepVggBlock
+from rtdetr_lab.layers import ConvNormAct
 
 
 @runtime_checkable
@@ -47,36 +43,45 @@ class ConvAct(nn.Module):
         self.conv = conv
         self.act = act
 
-    @classmethod
-    def of(
-        cls, conv: nn.Conv2d, norm: nn.Module, act: Callable[[Tensor], Tensor]
-    ) -> "ConvAct | None":
-        """Convolution, norm and activation as one, or None where the norm is not constant."""
-        folded = fold(conv, norm)
-        return None if folded is None else cls(folded, act)
-
     def forward(self, x: Float[Tensor, "B Ci Hi Wi"]) -> Float[Tensor, "B Co Ho Wo"]:
         return self.act(self.conv(x))
+
+
+def fused(block: nn.Module) -> nn.Module:
+    """The same function with fewer steps, or the block itself where none is known."""
+    if type(block) is ConvNormAct and (conv := fold(block.conv, block.norm)):
+        return ConvAct(conv, block.act)
+    if type(block) is Shortcut and (conv := fold(block.conv, block.norm)):
+        return nn.Sequential(block.pool, conv)
+    if type(block) is RepVggBlock:
+        dense, pointwise = fused(block.dense), fused(block.pointwise)
+        if isinstance(dense, ConvAct) and isinstance(pointwise, ConvAct):
+            return ConvAct(side_by_side(dense.conv, pointwise.conv), block.act)
+    return block
 
 
 def fold(conv: nn.Conv2d, norm: nn.Module) -> nn.Conv2d | None:
     """One convolution for both (Eq. 17.2), or None where the norm is not constant and affine."""
     if not isinstance(norm, ChannelNorm) or not isinstance(norm.weight, Tensor):
         return None
-    factor = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
-    shift = norm.bias.double() + (_bias(conv) - norm.running_mean.double()) * factor
-    return _with(conv, conv.weight.double() * factor[:, None, None, None], shift)
+    factor = _exact(norm.weight) / (_exact(norm.running_var) + norm.eps).sqrt()
+    shift = _exact(norm.bias) + (_bias(conv) - _exact(norm.running_mean)) * factor
+    return _with(conv, _exact(conv.weight) * factor[:, None, None, None], shift)
 
 
 def side_by_side(dense: nn.Conv2d, pointwise: nn.Conv2d) -> nn.Conv2d:
     """One 3×3 for a 3×3 and a 1×1 whose results are added (Eq. 07.2)."""
-    weight = dense.weight.double() + F.pad(pointwise.weight.double(), (1, 1, 1, 1))
+    weight = _exact(dense.weight) + F.pad(_exact(pointwise.weight), (1, 1, 1, 1))
     return _with(dense, weight, _bias(dense) + _bias(pointwise))
+
+
+def _exact(values: Tensor) -> Tensor:
+    return values.cpu().double()
 
 
 def _bias(conv: nn.Conv2d) -> Float[Tensor, " Co"]:
     none = conv.weight.new_zeros(conv.out_channels)
-    return (none if conv.bias is None else conv.bias).double()
+    return _exact(none if conv.bias is None else conv.bias)
 
 
 @torch.no_grad()
