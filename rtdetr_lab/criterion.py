@@ -38,7 +38,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rtdetr_lab.boxes import paired_iou, xyxy_from_cxcywh
-from rtdetr_lab.config import require
+from rtdetr_lab.config import require_weights
 from rtdetr_lab.losses import ClassLoss, Varifocal, giou_loss, l1_loss
 from rtdetr_lab.matching import MatcherConfig
 from rtdetr_lab.ranks import mean_over_ranks
@@ -63,13 +63,7 @@ class CriterionConfig:
     giou_weight: float = 2.0
 
     def __post_init__(self) -> None:
-        weights = (self.class_weight, self.l1_weight, self.giou_weight)
-        require(
-            min(weights) >= 0 and max(weights) > 0,
-            "criterion",
-            f"weights {weights} teach nothing, or the opposite",
-            "give weights that are not negative and not all zero",
-        )
+        require_weights("criterion", self.class_weight, self.l1_weight, self.giou_weight)
 
     def build(self) -> "Criterion":
         return Criterion(self)

@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from rtdetr_lab.config import require
+from rtdetr_lab.config import require_at_least
 from rtdetr_lab.criterion import Criterion, CriterionConfig
 from rtdetr_lab.errors import TargetError
 from rtdetr_lab.structures import Assignment, Prediction, Targets
@@ -46,9 +46,7 @@ class MaskCriterionConfig(CriterionConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        weights = (self.mask_weight, self.dice_weight)
-        what, remedy = f"weights {weights} teach the opposite", "give none below zero"
-        require(min(weights) >= 0, "criterion.mask_weight", what, remedy)
+        require_at_least(0, "criterion", mask_weight=self.mask_weight, dice_weight=self.dice_weight)
 
     def build(self) -> "MaskCriterion":
         return MaskCriterion(self)
