@@ -134,7 +134,8 @@ class ResNetDConfig:
         require_divisible("backbone.stem_width", self.stem_width, 2)
         count, what = len(self.depths), f"{self.depths} are depths for {len(self.widths)} widths"
         require(count == len(self.widths), "backbone.depths", what, "give one per stage each")
-        require_at_least(1, "backbone", depths=min(self.depths), widths=min(self.widths))
+        require_at_least(1, "backbone", depths=min(self.depths, default=0))
+        require_at_least(1, "backbone", widths=min(self.widths, default=0))
         what = f"{self.outputs} are not stages of a backbone with {count}"
         remedy = "name stages in rising order, 1 being the one with stride 4"
         rising = [stage for stage in range(1, count + 1) if stage in self.outputs]

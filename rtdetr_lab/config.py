@@ -56,11 +56,8 @@ def require_below_one(where: str, **values: Number) -> None:
 def require_divisible(where: str, width: int, *parts: int) -> None:
     """Raise `ConfigError` unless `width` can be shared by each number of parts."""
     for count in parts:
-        what, remedy = (
-            f"{width} cannot be shared by {count}",
-            f"choose a width that {count} divides",
-        )
-        require(count >= 1 and width % count == 0, where, what, remedy)
+        what = f"{width} cannot be shared by {count}"
+        require(count >= 1 and width % count == 0, where, what, f"choose a multiple of {count}")
 
 
 def require_weights(where: str, *weights: Number) -> None:

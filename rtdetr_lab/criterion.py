@@ -80,24 +80,26 @@ class Criterion:
         """Terms by name, in float32 or better whatever autocast says."""
         device = prediction.boxes.device
         targets = targets.to(device)
-        terms: dict[str, Tensor] = {}
         with torch.autocast(device.type, enabled=False):
+            layers = matched_layers(prediction)
+            pairs = {name: self.matcher(layer, targets) for name, layer in layers}
             num_boxes = mean_over_ranks(targets.num_boxes, device)
-            for name, layer in matched_layers(prediction):
-                layer = _at_least_float32(layer)
-                pairs = self.matcher(layer, targets)
-                terms |= self._terms(name, layer, targets, pairs, num_boxes)
-                if not name:
-                    terms |= self.terms_of_the_answer(prediction, targets, pairs, num_boxes)
-            if prediction.denoising is not None:
-                terms |= self._denoising_terms(prediction.denoising, targets, num_boxes)
-        return terms
+            return self.terms(prediction, targets, pairs, num_boxes)
 
-    def terms_of_the_answer(
-        self, prediction: Prediction, targets: Targets, pairs: Assignment, num_boxes: float
+    def terms(
+        self,
+        prediction: Prediction,
+        targets: Targets,
+        pairs: dict[str, Assignment],
+        num_boxes: float,
     ) -> dict[str, Tensor]:
-        """More about the last layer and its matching: none here, masks in `detr/mask_losses.py`."""
-        return {}
+        """All terms, once it is settled who answers for what in every layer."""
+        terms: dict[str, Tensor] = {}
+        for name, layer in matched_layers(prediction):
+            terms |= self._terms(name, layer, targets, pairs[name], num_boxes)
+        if prediction.denoising is not None:
+            terms |= self._denoising_terms(prediction.denoising, targets, num_boxes)
+        return terms
 
     def _terms(
         self,
@@ -107,7 +109,7 @@ class Criterion:
         pairs: Assignment,
         num_boxes: float,
     ) -> dict[str, Tensor]:
-        cfg, matched = self.cfg, pairs.flat
+        cfg, matched, layer = self.cfg, pairs.flat, _at_least_float32(layer)
         boxes = layer.boxes[matched]
         wanted = pairs.gather(targets.boxes).to(boxes.dtype)
 
@@ -131,12 +133,14 @@ class Criterion:
         times = sum(map(len, pairs.queries)) / max(targets.num_boxes, 1)
         terms: dict[str, Tensor] = {}
         for i, layer in enumerate(denoised.layers):
-            name, layer = f".denoising{i}", _at_least_float32(layer)
+            name = f".denoising{i}"
             if targets.num_boxes:
                 terms |= self._terms(name, layer, targets, pairs, num_boxes * times)
             else:
                 # Only padding, and that must not be pushed towards "nothing" either.
-                terms |= dict.fromkeys((f"class{name}", f"l1{name}", f"giou{name}"), _zero(layer))
+                terms |= dict.fromkeys(
+                    (f"class{name}", f"l1{name}", f"giou{name}"), _zero(_at_least_float32(layer))
+                )
         return terms
 
 

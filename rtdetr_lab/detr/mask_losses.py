@@ -57,25 +57,26 @@ class MaskCriterion(Criterion):
 
     cfg: MaskCriterionConfig
 
-    def terms_of_the_answer(
-        self, prediction: Prediction, targets: Targets, pairs: Assignment, num_boxes: float
+    def terms(
+        self,
+        prediction: Prediction,
+        targets: Targets,
+        pairs: dict[str, Assignment],
+        num_boxes: float,
     ) -> dict[str, Tensor]:
         """Raises `TargetError` where masks are missing on either side."""
         if prediction.masks is None or targets.masks is None:
             who = "the model answers without" if prediction.masks is None else "there are no"
             remedy = "train a DETRSegmentation, on targets with masks; or use CriterionConfig"
             raise TargetError("targets.masks", f"{who} masks", remedy)
-        wanted = pairs.gather(targets.masks)
-        masks = prediction.masks[pairs.flat]
-        masks = enlarged(
-            masks.to(torch.promote_types(masks.dtype, torch.float32)), wanted.shape[1:]
-        )
-        cfg, wanted = self.cfg, wanted.to(masks.dtype)
+        wanted, masks = pairs[""].gather(targets.masks), prediction.masks[pairs[""].flat]
+        masks = masks.to(torch.promote_types(masks.dtype, torch.float32))
+        masks, wanted = enlarged(masks, wanted.shape[1:]), wanted.to(masks.dtype)
+        cfg, terms = self.cfg, super().terms(prediction, targets, pairs, num_boxes)
         focal = mask_focal_loss(masks, wanted, num_boxes, cfg.mask_alpha, cfg.mask_gamma)
-        return {
-            "mask": cfg.mask_weight * focal,
-            "dice": cfg.dice_weight * dice_loss(masks, wanted, num_boxes),
-        }
+        terms["mask"] = cfg.mask_weight * focal
+        terms["dice"] = cfg.dice_weight * dice_loss(masks, wanted, num_boxes)
+        return terms
 
 
 def enlarged(masks: Float[Tensor, "T h w"], size: tuple[int, ...]) -> Float[Tensor, "T H W"]:
