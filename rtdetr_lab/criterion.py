@@ -38,7 +38,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rtdetr_lab.boxes import paired_iou, xyxy_from_cxcywh
-from rtdetr_lab.config import require
+from rtdetr_lab.config import require_weights
 from rtdetr_lab.losses import ClassLoss, Varifocal, giou_loss, l1_loss
 from rtdetr_lab.matching import MatcherConfig
 from rtdetr_lab.ranks import mean_over_ranks
@@ -63,13 +63,7 @@ class CriterionConfig:
     giou_weight: float = 2.0
 
     def __post_init__(self) -> None:
-        weights = (self.class_weight, self.l1_weight, self.giou_weight)
-        require(
-            min(weights) >= 0 and max(weights) > 0,
-            "criterion",
-            f"weights {weights} teach nothing, or the opposite",
-            "give weights that are not negative and not all zero",
-        )
+        require_weights("criterion", self.class_weight, self.l1_weight, self.giou_weight)
 
     def build(self) -> "Criterion":
         return Criterion(self)
@@ -86,24 +80,26 @@ class Criterion:
         """Terms by name, in float32 or better whatever autocast says."""
         device = prediction.boxes.device
         targets = targets.to(device)
-        terms: dict[str, Tensor] = {}
         with torch.autocast(device.type, enabled=False):
+            layers = matched_layers(prediction)
+            pairs = {name: self.matcher(layer, targets) for name, layer in layers}
             num_boxes = mean_over_ranks(targets.num_boxes, device)
-            for name, layer in matched_layers(prediction):
-                layer = _at_least_float32(layer)
-                pairs = self.matcher(layer, targets)
-                terms |= self._terms(name, layer, targets, pairs, num_boxes)
-                if not name:
-                    terms |= self.terms_of_the_answer(prediction, targets, pairs, num_boxes)
-            if prediction.denoising is not None:
-                terms |= self._denoising_terms(prediction.denoising, targets, num_boxes)
-        return terms
+            return self.terms(prediction, targets, pairs, num_boxes)
 
-    def terms_of_the_answer(
-        self, prediction: Prediction, targets: Targets, pairs: Assignment, num_boxes: float
+    def terms(
+        self,
+        prediction: Prediction,
+        targets: Targets,
+        pairs: dict[str, Assignment],
+        num_boxes: float,
     ) -> dict[str, Tensor]:
-        """More about the last layer and its matching: none here, masks in `detr/mask_losses.py`."""
-        return {}
+        """All terms, once it is settled who answers for what in every layer."""
+        terms: dict[str, Tensor] = {}
+        for name, layer in matched_layers(prediction):
+            terms |= self._terms(name, layer, targets, pairs[name], num_boxes)
+        if prediction.denoising is not None:
+            terms |= self._denoising_terms(prediction.denoising, targets, num_boxes)
+        return terms
 
     def _terms(
         self,
@@ -113,7 +109,7 @@ class Criterion:
         pairs: Assignment,
         num_boxes: float,
     ) -> dict[str, Tensor]:
-        cfg, matched = self.cfg, pairs.flat
+        cfg, matched, layer = self.cfg, pairs.flat, _at_least_float32(layer)
         boxes = layer.boxes[matched]
         wanted = pairs.gather(targets.boxes).to(boxes.dtype)
 
@@ -137,12 +133,14 @@ class Criterion:
         times = sum(map(len, pairs.queries)) / max(targets.num_boxes, 1)
         terms: dict[str, Tensor] = {}
         for i, layer in enumerate(denoised.layers):
-            name, layer = f".denoising{i}", _at_least_float32(layer)
+            name = f".denoising{i}"
             if targets.num_boxes:
                 terms |= self._terms(name, layer, targets, pairs, num_boxes * times)
             else:
                 # Only padding, and that must not be pushed towards "nothing" either.
-                terms |= dict.fromkeys((f"class{name}", f"l1{name}", f"giou{name}"), _zero(layer))
+                terms |= dict.fromkeys(
+                    (f"class{name}", f"l1{name}", f"giou{name}"), _zero(_at_least_float32(layer))
+                )
         return terms
 
 

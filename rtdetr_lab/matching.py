@@ -48,7 +48,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from rtdetr_lab.boxes import giou, xyxy_from_cxcywh
-from rtdetr_lab.config import require
+from rtdetr_lab.config import require_weights
 from rtdetr_lab.errors import TrainingError
 from rtdetr_lab.structures import Assignment, LayerPrediction, Targets
 
@@ -94,13 +94,7 @@ class MatcherConfig:
     classification: ClassCost = field(default_factory=FocalCost)
 
     def __post_init__(self) -> None:
-        costs = (self.class_cost, self.l1_cost, self.giou_cost)
-        require(
-            min(costs) >= 0 and max(costs) > 0,
-            "matcher",
-            f"costs {costs} cannot rank anything",
-            "give weights that are not negative and not all zero",
-        )
+        require_weights("matcher", self.class_cost, self.l1_cost, self.giou_cost)
 
     def build(self) -> "HungarianMatcher":
         return HungarianMatcher(self)

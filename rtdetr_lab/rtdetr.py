@@ -29,9 +29,7 @@ Parameters are the training form with 80 classes, frozen batch norm not counted;
 Table 2 and the authors' repository.
 """
 
-import copy
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from typing import Any
 
 from jaxtyping import Float
@@ -40,11 +38,12 @@ from torch import Tensor, cat, nn
 from rtdetr_lab.aifi import AIFIConfig
 from rtdetr_lab.backbone import Bottleneck, ResNetDConfig, check_room
 from rtdetr_lab.ccff import CCFFConfig
-from rtdetr_lab.config import require
+from rtdetr_lab.config import require, require_at_least
 from rtdetr_lab.criterion import CriterionConfig
 from rtdetr_lab.decoder import DecoderConfig
 from rtdetr_lab.denoising import DenoisingConfig
 from rtdetr_lab.hybrid_encoder import HybridEncoderConfig, MemoryProjection
+from rtdetr_lab.layers import sharing_tensors
 from rtdetr_lab.model import DetectionModel
 from rtdetr_lab.notation import tokens_from_maps
 from rtdetr_lab.query_selection import ProposalHead, TopScore
@@ -77,12 +76,7 @@ class RTDETRConfig:
     criterion: Any = field(default_factory=CriterionConfig)
 
     def __post_init__(self) -> None:
-        require(
-            self.num_classes >= 1,
-            "num_classes",
-            f"{self.num_classes} classes cannot be told apart",
-            "give at least one",
-        )
+        require_at_least(1, "", num_classes=self.num_classes)
 
     def build(self) -> "RTDETR":
         return RTDETR(self)
@@ -147,7 +141,7 @@ class RTDETR(DetectionModel):
 
     @num_queries.setter
     def num_queries(self, count: int) -> None:
-        require(count >= 1, "num_queries", f"{count} queries find nothing", "ask for at least one")
+        require_at_least(1, "", num_queries=count)
         self.selection.num_queries = count
 
     def trim(self, num_layers: int) -> "RTDETR":
@@ -155,8 +149,7 @@ class RTDETR(DetectionModel):
         available = len(self.decoder.layers)
         what = f"cannot keep {num_layers} of {available} decoder layers"
         require(1 <= num_layers <= available, "trim", what, f"give 1 to {available}")
-        shared = {id(t): t for t in chain(self.parameters(), self.buffers())}
-        model = copy.deepcopy(self, shared)
+        model = sharing_tensors(self)
         decoder = replace(self.cfg.decoder, num_layers=num_layers, inference_layers=None)
         model.cfg = replace(self.cfg, decoder=decoder)
         model.decoder.cfg = decoder

@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from rtdetr_lab.backbone import Bottleneck, Residual, ResNetD, ResNetDConfig
-from rtdetr_lab.config import require
+from rtdetr_lab.config import require_between
 from rtdetr_lab.layers import ConvNormAct, identity
 
 
@@ -47,12 +47,7 @@ class ResNetConfig(ResNetDConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(
-            0 <= self.frozen_stages <= len(self.depths),
-            "backbone.frozen_stages",
-            f"{self.frozen_stages} of {len(self.depths)} stages cannot be frozen",
-            "give a number from 0 to the number of stages",
-        )
+        require_between(0, len(self.depths), "backbone", frozen_stages=self.frozen_stages)
 
     def build(self) -> "ResNet":
         return ResNet(self)

@@ -25,7 +25,7 @@ from typing import Any
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from rtdetr_lab.config import require
+from rtdetr_lab.config import require, require_divisible
 from rtdetr_lab.detr.mask_head import MaskAttention, MaskHead
 from rtdetr_lab.detr.mask_losses import MaskCriterionConfig
 from rtdetr_lab.detr.model import DETR, DETRConfig, Seen
@@ -51,13 +51,7 @@ class SegmentationConfig(DETRConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(
-            self.dim % self.num_mask_heads == 0 and self.dim % 16 == 0,
-            "num_mask_heads",
-            f"the width {self.dim} cannot be shared by {self.num_mask_heads} heads and halved "
-            "four times",
-            "choose a width that 16 and num_mask_heads divide",
-        )
+        require_divisible("num_mask_heads", self.dim, self.num_mask_heads, 16)  # 16: halved 4 times
 
     def build(self) -> "DETRSegmentation":
         return DETRSegmentation(self)
