@@ -80,8 +80,7 @@ def train(
             keep.seed_everything(config.seed + trainer.step + world.rank * 1_000_003)
         history = History(folder and folder / "metrics.jsonl", trainer.step)
         told = restored([*_own_callbacks(config, folder, history, progress), *callbacks], saved)
-        session = Session(trainer, data, folder, history, validate, stop, told, known, world)
-        return session.learn()
+        return Session(trainer, data, folder, history, validate, stop, told, known, world).learn()
 
 
 def _fit(
