@@ -9,7 +9,7 @@ WORKERS := -n auto --maxprocesses=4 --no-loadscope-reorder
 demo: .venv/core  ## detect on a sample picture, and check against the oracle where it is installed
 	$(BIN)/rtdetr-lab demo
 
-test: lint  ## the cut of the test matrix: at most 20 minutes on 2 cores, install included
+test: lint  ## the cut of the test matrix: at most 25 minutes on 2 cores, install included
 	$(BIN)/pytest -q $(WORKERS)
 	$(BIN)/pytest -q -o addopts=-ra tests/unhooked
 
@@ -32,7 +32,7 @@ campaign: .venv/dev  ## damage, malice, kills and planted bugs, all of them (an 
 	$(BIN)/python tests/campaign/report.py
 
 figures: .venv/dev  ## the pictures of the README and the site
-	$(BIN)/python -m rtdetr_lab.viz.figures
+	$(BIN)/python docs/hooks/figures.py
 
 # One environment, grown by what a target needs. A changed pin installs again.
 .venv/core: pyproject.toml constraints.txt

@@ -13,8 +13,7 @@ import matplotlib.pyplot as plt
 import torch
 
 import rtdetr_lab as lab
-from rtdetr_lab.boxes import iou, xyxy_from_cxcywh
-from rtdetr_lab.notebook import check, chelsea, cost, online, seeded, shapes
+from rtdetr_lab.notebook import check, chelsea, cost, count_hits, online, seeded, shapes
 from rtdetr_lab.viz.cells import level_name
 from rtdetr_lab.viz.life import life_of_query
 from rtdetr_lab.viz.refinement import draw_life
@@ -158,14 +157,8 @@ for number, layer in enumerate(prediction.layers):
 # %%
 def found_and_repeated(prediction, targets):
     """Shapes with a sure box (score, IoU above 0.5), and further sure boxes on the same shape."""
-    hits = []
-    for boxes, logits, objects in zip(
-        prediction.boxes, prediction.logits, targets.boxes, strict=True
-    ):
-        sure = logits.sigmoid().amax(-1) > 0.5
-        overlaps = iou(xyxy_from_cxcywh(objects), xyxy_from_cxcywh(boxes[sure]))
-        hits += (overlaps > 0.5).sum(1).tolist()
-    return sum(n > 0 for n in hits), sum(max(0, n - 1) for n in hits)
+    hits = count_hits(prediction, targets)
+    return int((hits > 0).sum()), int((hits - 1).clamp(min=0).sum())
 
 
 # %%

@@ -19,9 +19,8 @@ from torch import nn
 
 import rtdetr_lab as lab
 from rtdetr_lab.backbone import ResNetD, Shortcut
-from rtdetr_lab.boxes import iou, xyxy_from_cxcywh
 from rtdetr_lab.layers import FrozenBatchNorm2d
-from rtdetr_lab.notebook import check, chelsea, cost, online, seeded, shapes, source
+from rtdetr_lab.notebook import check, chelsea, cost, count_good, online, seeded, shapes, source
 from rtdetr_lab.rtdetr import rtdetr_r18, rtdetr_r34, rtdetr_r50, rtdetr_r101
 from rtdetr_lab.viz.canvas import heat, show_picture
 from rtdetr_lab.viz.features import feature_maps
@@ -232,14 +231,7 @@ assert abs(dark["live"] - 1) < 0.1
 # %%
 def good_boxes(model):
     with torch.no_grad():
-        prediction = model(images)
-    total = 0
-    rows = zip(prediction.logits, prediction.boxes, targets.boxes, strict=True)
-    for logits, boxes, objects in rows:
-        sure = logits.sigmoid().amax(-1) > 0.5
-        overlaps = iou(xyxy_from_cxcywh(objects), xyxy_from_cxcywh(boxes[sure]))
-        total += int((overlaps > 0.75).any(1).sum())
-    return total
+        return count_good(model(images), targets)
 
 
 def without(level):

@@ -16,9 +16,8 @@ import torch
 
 import rtdetr_lab as lab
 from rtdetr_lab.aifi import AIFI, AIFIConfig, AIFILayer
-from rtdetr_lab.boxes import iou, xyxy_from_cxcywh
 from rtdetr_lab.layers import sine_2d, sine_2d_authors
-from rtdetr_lab.notebook import check, chelsea, cost, online, seeded, shapes, source
+from rtdetr_lab.notebook import check, chelsea, cost, count_good, online, seeded, shapes, source
 from rtdetr_lab.viz.attention import attention_of_pixel, attention_per_head, position_similarity
 
 generator = seeded()
@@ -204,34 +203,23 @@ assert (on_rim.mean((0, 2)) > 0.5).all(), "every head, over eight pictures"
 
 
 # %%
-def good_boxes(prediction):
-    total = 0
-    rows = zip(prediction.logits, prediction.boxes, targets.boxes, strict=True)
-    for logits, boxes, objects in rows:
-        sure = logits.sigmoid().amax(-1) > 0.5
-        overlaps = iou(xyxy_from_cxcywh(objects), xyxy_from_cxcywh(boxes[sure]))
-        total += int((overlaps > 0.75).any(1).sum())
-    return total
-
-
-# %%
 def edited(name, edit):
     with torch.no_grad(), lab.record(model, keep=[], edit={name: edit}):
-        return good_boxes(model(images))
+        return count_good(model(images), targets)
 
 
 def placed(positions):
     """The model with another code of places."""
     before, aifi.cfg = aifi.cfg, replace(aifi.cfg, positions=positions)
     with torch.no_grad():
-        count = good_boxes(model(images))
+        count = count_good(model(images), targets)
     aifi.cfg = before
     return count
 
 
 # %%
 shuffle = torch.randperm(100, generator=generator)
-counts = {"untouched": good_boxes(prediction)}
+counts = {"untouched": count_good(prediction, targets)}
 counts["(a) all alike"] = edited(WEIGHTS, lambda w: torch.full_like(w, 1 / 100))
 counts["(b) only itself"] = edited(WEIGHTS, lambda w: torch.eye(100).expand_as(w))
 counts["(c) no positions"] = placed(None)

@@ -14,9 +14,8 @@ from torch import nn
 
 import rtdetr_lab as lab
 from rtdetr_lab.aifi import AIFIConfig
-from rtdetr_lab.boxes import iou, xyxy_from_cxcywh
 from rtdetr_lab.hybrid_encoder import HybridEncoder, HybridEncoderConfig, MemoryProjection
-from rtdetr_lab.notebook import check, chelsea, cost, online, seeded, shapes, source
+from rtdetr_lab.notebook import check, chelsea, cost, count_good, online, seeded, shapes, source
 from rtdetr_lab.rtdetr import rtdetr_r18, rtdetr_r50, rtdetr_r101
 from rtdetr_lab.viz.canvas import heat, show_picture
 
@@ -164,19 +163,9 @@ assert heard["with AIFI"][~near].sum() > heard["with AIFI"][near].sum()
 
 
 # %%
-def good_boxes(prediction):
-    total = 0
-    rows = zip(prediction.logits, prediction.boxes, targets.boxes, strict=True)
-    for logits, boxes, objects in rows:
-        sure = logits.sigmoid().amax(-1) > 0.5
-        overlaps = iou(xyxy_from_cxcywh(objects), xyxy_from_cxcywh(boxes[sure]))
-        total += int((overlaps > 0.75).any(1).sum())
-    return total
-
-
 def edited(name, edit):
     with torch.no_grad(), lab.record(model, keep=[], edit={name: edit}):
-        return good_boxes(model(images))
+        return count_good(model(images), targets)
 
 
 class PassOn(nn.Module):
@@ -185,14 +174,14 @@ class PassOn(nn.Module):
 
 
 # %%
-counts, f5 = {"untouched": good_boxes(prediction)}, "encoder.aifi.F5"
+counts, f5 = {"untouched": count_good(prediction, targets)}, "encoder.aifi.F5"
 counts["F5 blank"] = edited(f5, torch.zeros_like)
 counts["(a) of another picture"] = edited(f5, lambda x: x.roll(1, dims=0))
 counts["(b) noise"] = edited(f5, lambda x: torch.randn(x.shape, generator=generator))
 counts["(c) ten times"] = edited(f5, lambda x: 10 * x)
 ccff, encoder.ccff = encoder.ccff, PassOn()
 with torch.no_grad():
-    counts["(d) no CCFF"] = good_boxes(model(images))
+    counts["(d) no CCFF"] = count_good(model(images), targets)
 encoder.ccff = ccff
 counts
 

@@ -13,8 +13,8 @@ import matplotlib.pyplot as plt
 import torch
 
 import rtdetr_lab as lab
-from rtdetr_lab.boxes import inverse_sigmoid, iou, xyxy_from_cxcywh
-from rtdetr_lab.notebook import check, chelsea, cost, online, seeded, shapes, source
+from rtdetr_lab.boxes import inverse_sigmoid
+from rtdetr_lab.notebook import check, chelsea, cost, count_found, online, seeded, shapes, source
 from rtdetr_lab.query_selection import QuerySelection, TopScore, anchors
 from rtdetr_lab.viz.queries import best_iou, proposal_scatter, selected_tokens
 
@@ -147,20 +147,14 @@ assert mean_iou["chosen"] > 2 * mean_iou["at random"]
 
 
 # %%
-def found(prediction):
-    sure = prediction.logits[0].sigmoid().amax(-1) > 0.5
-    boxes = xyxy_from_cxcywh(prediction.boxes[0, sure])
-    overlaps = iou(xyxy_from_cxcywh(objects), boxes)
-    return int((overlaps.amax(1) > 0.5).sum()) if len(boxes) else 0
-
-
 def random_score(score):
     return torch.rand(score.shape, generator=generator)
 
 
 with torch.no_grad(), lab.record(model, edit={"selection.score": random_score}):
     blind = model(images)
-print(f"best tokens: {found(prediction)} of {len(objects)}; random tokens: {found(blind)}")
+best, at_random = (count_found(answer, targets) for answer in (prediction, blind))
+print(f"best tokens: {best} of {len(objects)}; random tokens: {at_random}")
 
 # %% [markdown]
 # The decoder *refines*, it does not search. A query looks around its reference box only (notebook
@@ -174,12 +168,12 @@ counts = {}
 for num_queries in (100, 50, 20, 10, 5):
     model.num_queries = num_queries
     with torch.no_grad():
-        counts[num_queries] = found(model(images))
+        counts[num_queries] = count_found(model(images), targets)
 model.num_queries = 100
 counts
 
 # %%
-assert found(blind) < found(prediction) == counts[20], "few good tokens beat many random ones"
+assert at_random < best == counts[20], "few good tokens beat many random ones"
 
 # %% [markdown]
 # Twenty good tokens are enough for this picture, and even ten; five cannot hold seven shapes. The

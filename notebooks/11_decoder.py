@@ -16,11 +16,11 @@ import torch
 from torch import nn
 
 import rtdetr_lab as lab
-from rtdetr_lab.boxes import inverse_sigmoid, iou, xyxy_from_cxcywh
+from rtdetr_lab.boxes import inverse_sigmoid
 from rtdetr_lab.decoder import Decoder, DecoderConfig, DecoderLayer, look_forward_once, move
-from rtdetr_lab.notebook import check, chelsea, cost, online, seeded, shapes, source
+from rtdetr_lab.notebook import check, chelsea, cost, count_hits, online, seeded, shapes, source
 from rtdetr_lab.structures import Prediction
-from rtdetr_lab.viz.query_attention import query_links
+from rtdetr_lab.viz.attention import query_links
 from rtdetr_lab.viz.refinement import box_trails, refinement_curves
 
 # %%
@@ -123,15 +123,9 @@ source(Decoder.forward)
 
 # %%
 def tally(answer):
-    total = {"found": 0, "tight": 0, "repeated": 0}
-    for logits, boxes, objects in zip(answer.logits, answer.boxes, targets.boxes, strict=True):
-        sure = logits.sigmoid().amax(-1) > 0.5
-        overlaps = iou(xyxy_from_cxcywh(objects), xyxy_from_cxcywh(boxes[sure]))
-        hits = (overlaps > 0.5).sum(1)
-        total["found"] += int((hits > 0).sum())
-        total["tight"] += int((overlaps > 0.9).any(1).sum())
-        total["repeated"] += int((hits - 1).clamp(min=0).sum())
-    return total
+    hits, tight = (count_hits(answer, targets, overlap) for overlap in (0.5, 0.9))
+    counts = {"found": hits > 0, "tight": tight > 0, "repeated": (hits - 1).clamp(min=0)}
+    return {name: int(count.sum()) for name, count in counts.items()}
 
 
 names = ["proposals", "layer 0", "layer 1", "layer 2"]
@@ -275,7 +269,7 @@ def blame(rule):
         model.zero_grad()
         (terms["l1" + suffix] + terms["giou" + suffix]).backward(retain_graph=True)
         grads = [h.layers[-1].weight.grad for h in model.decoder.box_heads]
-        print([0.0 if g is None else round(g.norm().item(), 2) for g in grads])
+        print([0.0 if g is None else round(g.norm().item(), 1) for g in grads])
         rows.append([g is not None and bool(g.any()) for g in grads])
 
 

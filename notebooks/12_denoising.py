@@ -17,7 +17,7 @@ import rtdetr_lab as lab
 from rtdetr_lab.boxes import inverse_sigmoid, iou, paired_iou, xyxy_from_cxcywh
 from rtdetr_lab.decoder import DecoderConfig
 from rtdetr_lab.denoising import ContrastiveDenoising, DenoisingConfig, who_may_not_see
-from rtdetr_lab.notebook import check, cost, seeded, shapes, source
+from rtdetr_lab.notebook import check, cost, count_good, seeded, shapes, source
 from rtdetr_lab.structures import Denoised, LayerPrediction, Prediction, Targets
 from rtdetr_lab.viz.denoising import mask_matrix, noised_boxes, who_sees_whom
 from rtdetr_lab.viz.palette import BLUE, GREEN, ORANGE
@@ -216,24 +216,13 @@ assert change < 1e-4
 # the mask goes, once **transposed**, the easiest mistake to make, so that matching queries see all
 # the answers; and once dropped, so that all see all.
 #
-# **Predict**: nano is trained, and now the answers lie open before it. Does it find more shapes,
-# the same, or fewer?
-
+# **Predict**: nano is trained, and now the answers lie open before it. Do more shapes get a good
+# box (score above 0.5, IoU above 0.75), as many, or fewer?
 
 # %%
-def good_boxes(prediction):
-    """Shapes that have a box with a score above 0.5 and an IoU above 0.75."""
-    count = 0
-    answers = zip(prediction.logits, prediction.boxes, targets.boxes, strict=True)
-    for logits, boxes, objects in answers:
-        sure = logits.sigmoid().amax(-1) > 0.5
-        overlaps = iou(xyxy_from_cxcywh(objects), xyxy_from_cxcywh(boxes[sure]))
-        count += int((overlaps > 0.75).any(1).sum())
-    return count
-
-
 masks = {"right": lambda b: b, "transposed": lambda b: b.T, "dropped": torch.zeros_like}
-counts = {n: good_boxes(with_answers(images, targets, mask)) for n, mask in masks.items()}
+answers = {name: with_answers(images, targets, mask) for name, mask in masks.items()}
+counts = {name: count_good(answer, targets) for name, answer in answers.items()}
 print(f"of {targets.num_boxes} shapes:", counts)
 assert counts["right"] > counts["transposed"] > counts["dropped"]
 
@@ -312,7 +301,7 @@ for name, (curve, _) in runs.items():
 ax.set(xlabel="step", ylabel="classes named right", ylim=(0, 1.05))
 ax.legend(frameon=False)
 shares = {name: curve[-20:].mean().item() for name, (curve, _) in runs.items()}
-print({name: f"{share:.0%}" for name, share in shares.items()})
+print({name: f"{share:.0%}" for name, share in shares.items()})  # may differ: ± 10 of 60
 assert shares["right"] < 0.4
 assert min(shares["transposed"], shares["dropped"]) > 0.8
 
@@ -323,10 +312,10 @@ assert min(shares["transposed"], shares["dropped"]) > 0.8
 # %%
 denoising = runs["dropped"][1][1]
 with torch.no_grad():
-    tests = [invented() for _ in range(10)]
+    tests = [invented() for _ in range(40)]
     answers = [answer_of(runs["dropped"][1], denoising(t, QUERIES), masks["right"]) for t in tests]
-honest = sum(map(named_right, answers, tests)) / 10
-print(f"the cheat, when it cannot copy: {honest:.0%}")
+honest = sum(map(named_right, answers, tests)) / len(tests)
+print("the cheat, when it cannot copy, is right in fewer than four of ten:", honest < 0.4)
 assert honest < 0.4
 
 # %% [markdown]

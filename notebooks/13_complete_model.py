@@ -17,10 +17,10 @@ from torch.nn.functional import interpolate
 
 import rtdetr_lab as lab
 from rtdetr_lab import rtdetr
-from rtdetr_lab.boxes import iou, xyxy_from_cxcywh
+from rtdetr_lab.boxes import xyxy_from_cxcywh
 from rtdetr_lab.config import diff, replace_at
 from rtdetr_lab.notation import tokens_from_maps
-from rtdetr_lab.notebook import check, cost, seeded, shapes, source
+from rtdetr_lab.notebook import check, cost, count_found, seeded, shapes, source
 from rtdetr_lab.training.optim import adamw, parameter_groups
 from rtdetr_lab.viz.boxes import show_boxes
 from rtdetr_lab.viz.palette import LIGHT
@@ -167,14 +167,8 @@ assert flops["backbone"] + flops["encoder"] > 0.85 * flops["all"]
 
 # %%
 def found(images):
-    total = 0
     with torch.no_grad():
-        answer = model(images)
-    for logits, boxes, objects in zip(answer.logits, answer.boxes, many.boxes, strict=True):
-        sure = logits.sigmoid().amax(-1) > 0.5
-        overlaps = iou(xyxy_from_cxcywh(objects), xyxy_from_cxcywh(boxes[sure]))
-        total += int((overlaps > 0.5).any(1).sum())
-    return total
+        return count_found(model(images), many)
 
 
 scenes, many = shapes(*range(8))
@@ -253,7 +247,8 @@ norm = torch.nn.utils.clip_grad_norm_(fresh.parameters(), 1.0)
 optimizer.step()
 with torch.no_grad():
     after = torch.stack(list(terms_of(fresh).values())).sum()
-print(f"without gradient: {silent}; loss {loss.item():.1f} → {after.item():.1f}")
+print(f"without gradient: {silent}")
+print(f"loss {loss.item():.1f} → {after.item():.1f}")  # may differ: → ± 0.2 of 0.9
 assert silent == []
 assert after < loss
 

@@ -14,11 +14,10 @@ import torch
 
 import rtdetr_lab as lab
 from rtdetr_lab import rtdetr, rtdetrv2
-from rtdetr_lab.boxes import iou, xyxy_from_cxcywh
 from rtdetr_lab.config import diff
 from rtdetr_lab.data.augment import Place, paper_augmentation, v2_augmentation
 from rtdetr_lab.deformable_attention import DeformableAttention
-from rtdetr_lab.notebook import check, cost, seeded, shapes, source
+from rtdetr_lab.notebook import check, cost, count_found, seeded, shapes, source
 from rtdetr_lab.rtdetrv2 import discrete, with_points
 from rtdetr_lab.samplers import Bilinear, Discrete, SamplingPlan
 from rtdetr_lab.training import paper, v2
@@ -142,13 +141,8 @@ assert set(differences["r50"]) == {"augment.until"}
 
 # %%
 def tally(answer):
-    total = {"found": 0, "tight": 0}
-    for logits, boxes, objects in zip(answer.logits, answer.boxes, targets.boxes, strict=True):
-        sure = logits.sigmoid().amax(-1) > 0.5
-        overlaps = iou(xyxy_from_cxcywh(objects), xyxy_from_cxcywh(boxes[sure]))
-        total["found"] += int((overlaps > 0.5).any(1).sum())
-        total["tight"] += int((overlaps > 0.9).any(1).sum())
-    return total
+    found, tight = (count_found(answer, targets, overlap) for overlap in (0.5, 0.9))
+    return {"found": found, "tight": tight}
 
 
 def first_points(tensor, points, width):

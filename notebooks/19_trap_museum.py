@@ -15,13 +15,13 @@ from torch import nn
 from torch.nn.functional import interpolate
 
 import rtdetr_lab as lab
-from rtdetr_lab.boxes import iou, paired_iou, xyxy_from_cxcywh
+from rtdetr_lab.boxes import paired_iou, xyxy_from_cxcywh
 from rtdetr_lab.config import replace_at
 from rtdetr_lab.decoder import look_forward_once
 from rtdetr_lab.images.postprocess import of_the_canvas, of_the_picture, postprocess
 from rtdetr_lab.layers import sine_2d, sine_2d_authors
 from rtdetr_lab.losses import l1_loss
-from rtdetr_lab.notebook import check, cost, seeded, shapes, source
+from rtdetr_lab.notebook import check, cost, count_found, seeded, shapes, source
 from rtdetr_lab.query_selection import anchors
 from rtdetr_lab.samplers import Discrete
 from rtdetr_lab.structures import Targets
@@ -35,14 +35,8 @@ wide = interpolate(images, (192, 320), mode="bilinear", antialias=True)
 
 # %%
 def found(model, images=images):
-    total = 0
     with torch.no_grad():
-        answer = model.eval()(images)
-    for logits, boxes, objects in zip(answer.logits, answer.boxes, targets.boxes, strict=True):
-        sure = logits.sigmoid().amax(-1) > 0.5
-        overlaps = iou(xyxy_from_cxcywh(objects), xyxy_from_cxcywh(boxes[sure]))
-        total += int((overlaps > 0.5).any(1).sum())
-    return total
+        return count_found(model.eval()(images), targets)
 
 
 def rebuilt(path, value):

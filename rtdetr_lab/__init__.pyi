@@ -45,8 +45,8 @@ from .transformers_api.auto import AutoImageProcessor as AutoImageProcessor
 from .transformers_api.auto import AutoModelForObjectDetection as AutoModelForObjectDetection
 from .transformers_api.config import RTDetrConfig as RTDetrConfig
 from .transformers_api.config import RTDetrResNetConfig as RTDetrResNetConfig
-from .transformers_api.config_v2 import RTDetrV2Config as RTDetrV2Config
-from .transformers_api.config_v2 import RTDetrV2ResNetConfig as RTDetrV2ResNetConfig
+from .transformers_api.config import RTDetrV2Config as RTDetrV2Config
+from .transformers_api.config import RTDetrV2ResNetConfig as RTDetrV2ResNetConfig
 from .transformers_api.detr import DetrForObjectDetection as DetrForObjectDetection
 from .transformers_api.detr import DetrForSegmentation as DetrForSegmentation
 from .transformers_api.detr import DetrModel as DetrModel

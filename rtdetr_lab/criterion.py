@@ -41,7 +41,6 @@ from rtdetr_lab.boxes import paired_iou, xyxy_from_cxcywh
 from rtdetr_lab.config import require_weights
 from rtdetr_lab.losses import ClassLoss, Varifocal, giou_loss, l1_loss
 from rtdetr_lab.matching import MatcherConfig
-from rtdetr_lab.ranks import mean_over_ranks
 from rtdetr_lab.structures import (
     Assignment,
     CDNBatch,
@@ -50,6 +49,7 @@ from rtdetr_lab.structures import (
     Prediction,
     Targets,
 )
+from rtdetr_lab.structures.ranks import mean_over_ranks
 
 
 @dataclass(frozen=True)

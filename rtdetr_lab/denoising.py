@@ -60,8 +60,8 @@ from torch import Tensor, nn
 
 from rtdetr_lab.boxes import cxcywh_from_xyxy, inverse_sigmoid, xyxy_from_cxcywh
 from rtdetr_lab.config import require_at_least, require_between
-from rtdetr_lab.ranks import max_over_ranks
 from rtdetr_lab.structures import CDNBatch, Targets
+from rtdetr_lab.structures.ranks import max_over_ranks
 
 
 @dataclass(frozen=True)

@@ -165,7 +165,7 @@ class Detections:
         They are in the frame of the annotations: the stored raster, unless the (height, width)
         `size` given there is only the upright picture's. Raises `ImageError` if it is neither's.
         """
-        lies = self.frame if self.frame.is_stored(size, self.source) else Frame(self.size)
+        lies = self.frame.of_annotations(size, self.source or "picture")
         ids = self.classes.category_ids if category_ids is None else category_ids
         boxes = xywh_from_xyxy(lies.boxes_as_stored(self.boxes_xyxy)).tolist()
         drawn = self._drawn(lambda mask: encode_mask(lies.pixels_as_stored(mask)))

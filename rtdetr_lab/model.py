@@ -30,7 +30,7 @@ $$ s_q = \max_{c < C} \operatorname{softmax}(\ell_q)_c, \qquad
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, cast
+from typing import Any
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -100,7 +100,8 @@ class Metadata:
     @property
     def fixed_size(self) -> Size:
         """(height, width) for what must have one, such as an exported file: 640² if unknown."""
-        return self.image_size or (640, 640)
+        shortest = self.edges[0] if self.edges else 640
+        return self.image_size or (shortest, shortest)
 
 
 class DetectionModel(nn.Module):
@@ -140,12 +141,13 @@ TO_DECLARE = {
 """What a model must say, and how a class says it."""
 
 
-def declared(model: object) -> DetectionModel:
-    """`model`, if it says all of the table above. Raises `ConfigError` with what is missing."""
+def declared(model: object) -> Any:
+    """`model`, a `DetectionModel` or a class that says as much. Raises `ConfigError` with what is
+    missing."""
     missing = [name for name in TO_DECLARE if not hasattr(model, name)]
     if missing:
         example = "; ".join(TO_DECLARE[name] for name in missing)
         remedy = f"write in the class: {example} (rtdetr_lab.model has all of these words)"
         what = f"does not say its {', '.join(missing)}"
         raise ConfigError(type(model).__name__, what, remedy)
-    return cast(DetectionModel, model)
+    return model

@@ -1,9 +1,10 @@
 """# Notebook: what every notebook needs, and nothing of the subject
 
-    from rtdetr_lab.notebook import check, chelsea, cost, online, seeded, shapes, source
+    from rtdetr_lab.notebook import check, cost, count_found, online, seeded, shapes, source
 
 `source` shows code where it is, so that a notebook never repeats it. `check` compares the answer to
-an exercise with one that was just computed. `cost` counts parameters and floating-point operations.
+an exercise with one that was just computed. `cost` counts parameters and floating-point operations,
+`count_found` the objects that an answer finds.
 `shapes`, `chelsea`, `coffee`, `astronaut` are pictures that need no network; `online` says whether
 there is one.
 """
@@ -19,12 +20,13 @@ from typing import Any
 from urllib.parse import urlparse
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from rtdetr_lab.boxes import iou, xyxy_from_cxcywh
 from rtdetr_lab.images.preprocess import Preprocess
 from rtdetr_lab.notation import Size
-from rtdetr_lab.structures import Targets
+from rtdetr_lab.structures import LayerPrediction, Prediction, Targets
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -151,6 +153,33 @@ def _same(answer: Any, expected: Any, tolerance: float) -> bool:
     except (TypeError, ValueError, RuntimeError):
         return bool(answer == expected)
     return a.shape == b.shape and torch.allclose(a, b, rtol=tolerance, atol=tolerance)
+
+
+# --- counts -------------------------------------------------------------------------------------
+
+
+def count_hits(
+    answer: Prediction | LayerPrediction, targets: Targets, overlap: float = 0.5
+) -> Int[Tensor, "_"]:
+    """Count the boxes on every object, picture by picture: score above 0.5, IoU above `overlap`."""
+    hits = []
+    for logits, boxes, objects in zip(answer.logits, answer.boxes, targets.boxes, strict=True):
+        sure = logits.sigmoid().amax(-1) > 0.5
+        ious = iou(xyxy_from_cxcywh(objects), xyxy_from_cxcywh(boxes[sure]))
+        hits.append((ious > overlap).sum(1))
+    return torch.cat(hits)
+
+
+def count_found(
+    answer: Prediction | LayerPrediction, targets: Targets, overlap: float = 0.5
+) -> int:
+    """Count the objects that have a box with a score above 0.5 and an IoU above `overlap`."""
+    return int((count_hits(answer, targets, overlap) > 0).sum())
+
+
+def count_good(answer: Prediction | LayerPrediction, targets: Targets) -> int:
+    """Count the objects with a good box: score above 0.5, IoU above 0.75."""
+    return count_found(answer, targets, 0.75)
 
 
 # --- cost ---------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ the import is should find it not yet done.
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
@@ -19,6 +20,9 @@ def pytest_addoption(parser):
 
 NOTEBOOKS = ("test_notebooks.py", "test_site.py", "test_site_in_browser.py")
 """These share one execution of the notebooks, which takes minutes: together, and first."""
+
+ELSEWHERE = "test_notebooks_elsewhere.py"
+"""Executes the notebooks once more: next, so that the second worker begins with it."""
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -35,7 +39,9 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 def pytest_collection_modifyitems(config, items):
-    items.sort(key=lambda item: item.path.name not in NOTEBOOKS)
+    names = (*NOTEBOOKS, ELSEWHERE)
+    first = {name: place for place, name in enumerate(names)}
+    items.sort(key=lambda item: first.get(item.path.name, len(names)))
     if config.getoption("--full"):
         return
     skip = pytest.mark.skip(reason="full matrix; runs in `make test-full` (pytest --full)")
@@ -44,7 +50,16 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(skip)
 
 
+def pytest_terminal_summary(terminalreporter):
+    """What took how long: told, and judged by no test."""
+    for report in terminalreporter.stats.get("passed", []):
+        if seconds := dict(report.user_properties).get("seconds"):
+            terminalreporter.write_line(f"{seconds:6.0f} s  {report.nodeid}")
+
+
 def pytest_configure(config):
+    hypothesis.settings.register_profile("unhurried", deadline=None)  # no test judges the clock
+    hypothesis.settings.load_profile("unhurried")
     # Two cores is what the budgets are written for; OMP_NUM_THREADS asks for another number.
     if "PYTEST_XDIST_WORKER" in os.environ:  # the others have the other cores
         os.environ.setdefault("OMP_NUM_THREADS", "1")

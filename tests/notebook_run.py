@@ -1,80 +1,75 @@
-"""Executes every notebook on a copy, once per test session, and compares what is printed."""
+"""Executes every notebook on a copy, once per machine and test session."""
 
 import os
 import re
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from xml.etree import ElementTree
 
-import nbformat
+from notebook_prints import difference, printed
 
 from rtdetr_lab.notebook_tools.build import CELL_SECONDS, ENVIRONMENT
-from rtdetr_lab.notebook_tools.outputs import normalised
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-COPY = ROOT / "build" / "notebooks"
-NUMBER = re.compile(r"(?<![\w.])[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A folder for the copies, and what tells torch to see another processor."""
+
+    folder: Path
+    environment: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def report(self) -> Path:
+        return self.folder / "report.xml"
+
+
+HERE = Machine(ROOT / "build" / "notebooks")
+CAPABILITY = (("ONEDNN_MAX_CPU_ISA", "AVX2"), ("ATEN_CPU_CAPABILITY", "avx2"))
+AVX2 = Machine(ROOT / "build" / "notebooks_avx2", (*CAPABILITY, ("OMP_NUM_THREADS", "1")))
 
 
 @cache
-def executed() -> tuple[dict[str, float], str]:
+def executed(machine: Machine = HERE) -> tuple[dict[str, float], str]:
     """Seconds of every notebook that ran to its end, by stem, and what pytest said."""
-    shutil.rmtree(COPY, ignore_errors=True)
-    COPY.mkdir(parents=True)
+    folder = machine.folder
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     for path in NOTEBOOKS:
-        shutil.copy(path, COPY)
-    report = COPY / "report.xml"
-    command = [sys.executable, "-m", "pytest", "-q", "-c", os.devnull, "--rootdir", str(COPY)]
-    command += ["-p", "no:cacheprovider", "-p", "no:hypothesispytest", f"--junitxml={report}"]
-    command += ["--nbmake", "--overwrite", "--nbmake-kernel=python3"]
-    command += [f"--nbmake-timeout={CELL_SECONDS}", str(COPY)]
+        shutil.copy(path, folder)
+    command = [sys.executable, "-m", "pytest", "-q", "-c", os.devnull, "--rootdir", str(folder)]
+    command += ["-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
+    command += [f"--junitxml={machine.report}", "--nbmake", "--overwrite"]
+    command += ["--nbmake-kernel=python3", f"--nbmake-timeout={CELL_SECONDS}", str(folder)]
     paths = filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
-    environment = {**os.environ, **ENVIRONMENT, "PYTHONPATH": os.pathsep.join(paths)}
-    environment |= {"OMP_NUM_THREADS": "1", "JUPYTER_PLATFORM_DIRS": "1"}
-    said = subprocess.run(command, cwd=COPY, env=environment, capture_output=True, text=True)
+    environment = {"OMP_NUM_THREADS": "1", **os.environ, **ENVIRONMENT, **dict(machine.environment)}
+    environment |= {"PYTHONPATH": os.pathsep.join(paths), "JUPYTER_PLATFORM_DIRS": "1"}
+    said = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    return seconds_in(machine.report), said.stdout[-6000:] + said.stderr[-2000:]
+
+
+def seconds_in(report: Path) -> dict[str, float]:
+    """Seconds of every notebook that ran to its end, by stem."""
     seconds = {}
     for case in ElementTree.parse(report).iter("testcase"):
         stem = re.search(r"(\d\d_\w+)", case.get("classname", "") + case.get("name", "")).group(1)
         if case.find("failure") is None and case.find("error") is None:
             seconds[stem] = float(case.get("time"))
-    return seconds, said.stdout[-6000:] + said.stderr[-2000:]
+    return seconds
 
 
-def printed(path: Path) -> dict[str, str]:
-    """What the cells of a notebook print, by cell id; not what is tagged `varies`."""
-    notebook = normalised(nbformat.read(path, as_version=4), path.stem)
-    return {
-        cell.id: "\n".join(text_of(output) for output in cell.outputs)
-        for cell in notebook.cells
-        if cell.cell_type == "code" and "varies" not in cell.metadata.get("tags", [])
-    }
-
-
-def text_of(output) -> str:
-    if output.output_type == "stream":
-        return output.text
-    # Source code that is shown changes with the library, and is no result.
-    return "" if "text/markdown" in output.data else output.data.get("text/plain", "")
-
-
-def difference(expected: str, found: str) -> str:
-    """Empty if both say the same; counts must be equal, fractions nearly so."""
-    if " ".join(NUMBER.sub("#", expected).split()) != " ".join(NUMBER.sub("#", found).split()):
-        return f"printed {found!r} instead of {expected!r}"
-    for a, b in zip(NUMBER.findall(expected), NUMBER.findall(found), strict=True):
-        if not near(a, b):
-            return f"printed {b} instead of {a} in {expected!r}"
-    return ""
-
-
-def near(a: str, b: str) -> bool:
-    fractional = any(mark in a + b for mark in ".e")
-    x, y = (float(text.replace(",", "")) for text in (a, b))
-    if not fractional:
-        return x == y
-    digits = max((len(t.split("e")[0].partition(".")[2]) for t in (a, b)), default=0)
-    return abs(x - y) <= 2e-3 * max(abs(x), abs(y)) + 1.01 * 10.0**-digits
+def changes(path: Path, machine: Machine = HERE) -> dict[str, str]:
+    """What a notebook prints that differs from what is committed, by cell id."""
+    seconds, said = executed(machine)
+    assert path.stem in seconds, said
+    before = printed(path.with_suffix(".ipynb"))
+    now = printed(machine.folder / f"{path.stem}.ipynb")
+    assert before.keys() == now.keys()
+    found = {name: difference(before[name], now[name].text) for name in before}
+    return {name: what for name, what in found.items() if what}

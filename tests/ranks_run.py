@@ -16,7 +16,7 @@ from training_toy import Toy, ToyData
 
 from rtdetr_lab.structures import Batch, Targets
 from rtdetr_lab.training import TrainConfig, train
-from rtdetr_lab.training.distributed import joined
+from rtdetr_lab.training.distributed import join_processes
 from rtdetr_lab.training.trainer import Trainer
 
 CPU = torch.device("cpu")
@@ -39,7 +39,7 @@ def batch(seed):
 def steps(accumulate=1):
     """Weights and first gradients after two steps."""
     torch.set_default_dtype(torch.float64)
-    with joined(CPU, 4) as world:
+    with join_processes(CPU, 4) as world:
         torch.manual_seed(0)
         model = shaken(small(QUIET).build())
         for module in model.modules():  # live statistics would be those of a rank

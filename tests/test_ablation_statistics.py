@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from rtdetr_lab.ablations.resample import average_precision, picture_weights, ranked_by_class
-from rtdetr_lab.ablations.statistics import nested_interval, paired_difference, verdict
+from rtdetr_lab.ablations.statistics import paired_difference, verdict
 from rtdetr_lab.data.batch import Truth
 from rtdetr_lab.errors import ConfigError
 from rtdetr_lab.evaluation.coco import coco_metrics, coco_truth
@@ -51,6 +51,18 @@ def coco_ap(truths, founds):
         for d in coco_detections(found, truth.image_id, ids)
     ]
     return coco_metrics(coco_truth(truths, ["a", "b", "c"], ids), detections).AP
+
+
+def nested_interval(per_seed, replicates, rng, level=0.95):
+    """Percentiles of seeds resampled within resampled pictures: with few seeds it is too narrow.
+
+    `replicates` are differences per seed on the picture replicates."""
+    n, count = replicates.shape
+    seeds = rng.integers(n, size=(count, n))
+    means = np.array([replicates[chosen, r].mean() for r, chosen in enumerate(seeds)])
+    means += np.mean(per_seed) - replicates.mean()
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
 
 
 @pytest.mark.parametrize("with_crowd", [False, True])

@@ -13,9 +13,9 @@ from rtdetr_lab.ablations.measure import profile
 from rtdetr_lab.ablations.page import catalogue
 from rtdetr_lab.ablations.selection import ProposalQuality
 from rtdetr_lab.ablations.studies import TABLES
-from rtdetr_lab.ablations.variant import apply, differences
 from rtdetr_lab.checkpoints.backbone import load_backbone
 from rtdetr_lab.checkpoints.load import load_pretrained
+from rtdetr_lab.config import diff, replace_at
 from rtdetr_lab.config_json import from_json, to_json
 from rtdetr_lab.data.batch import collate
 from rtdetr_lab.data.shapes import ShapesConfig, ShapesDataset
@@ -58,7 +58,10 @@ def test_every_row_learns_at_nano_size(table, row, samples):
 def test_the_difference_a_report_prints_is_the_whole_difference(base, rows):
     for row in (param.values[-1] for param in rows):
         setup = row(base)
-        assert apply(base, differences(base, setup)) == setup
+        again = base
+        for path, (_, value) in diff(base, setup).items():
+            again = replace_at(again, path, value)
+        assert again == setup
         assert from_json(to_json(setup)) == setup
 
 
@@ -91,7 +94,7 @@ def test_every_study_has_one_reference_and_rows_that_differ(name):
 def test_the_papers_rows_have_the_papers_names_at_full_size():
     for name, table in TABLES.items():
         rows = {row.name for row in table.rows(R50.cfg)}
-        published = {n.split(", run")[0] for n, _ in table.published}
+        published = {n.split(", run")[0] for n in table.published}
         assert published <= rows, name
 
 

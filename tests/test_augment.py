@@ -75,7 +75,7 @@ def extent(mask):
 # --- picture, boxes and masks ---------------------------------------------------------------------
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(index=st.integers(0, 5), seed=st.integers(0, 10**6), which=st.sampled_from(ALWAYS))
 def test_every_change_keeps_masks_inside_their_boxes(index, seed, which):
     before = SHAPES[index]
@@ -92,7 +92,7 @@ def test_every_change_keeps_masks_inside_their_boxes(index, seed, which):
         assert not whole or (seen - box).abs().max() < 1e-3
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(index=st.integers(0, 5), seed=st.integers(0, 10**6), position=st.integers(0, 10**9))
 def test_the_whole_recipe_keeps_masks_inside_their_boxes(index, seed, position):
     place = Place(seed, position, position // 4, 0.5)

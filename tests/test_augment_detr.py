@@ -21,7 +21,7 @@ from rtdetr_lab.data.windows import Window, crop, shows_something
 from rtdetr_lab.errors import ConfigError
 from rtdetr_lab.model import Metadata
 from rtdetr_lab.training import TrainConfig
-from rtdetr_lab.training.publish import metadata_of
+from rtdetr_lab.training.finetune import metadata_of
 from rtdetr_lab.training.stream import Steps
 
 SMALL = detr_augmentation((64, 106))
@@ -42,7 +42,7 @@ def test_the_sizes_are_those_of_the_paper_and_shrink_with_the_edges():
     assert (min(SMALL.shortest), SMALL.before, SMALL.sides) == (38, (32, 40, 48), (31, 48))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 5), st.integers(0, 10**6), st.integers(0, 10**6))
 def test_boxes_and_masks_stay_in_agreement(index, seed, position):
     before = SHAPES[index]

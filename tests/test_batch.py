@@ -109,7 +109,7 @@ def test_wrapped_data_sets_keep_what_labels_mean():
     assert torch.equal(Mapped(SHAPES, flip)[2].image, flip(SHAPES[2]).image)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     index=st.integers(0, 6),
     mirrored=st.booleans(),
@@ -128,7 +128,7 @@ def test_boxes_still_surround_their_masks(index, mirrored, height, width):
         assert (extent - box).abs().max() <= slack
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(index=st.integers(0, 6))
 def test_two_flips_change_nothing(index):
     sample, twice = SHAPES[index], flip(flip(SHAPES[index]))

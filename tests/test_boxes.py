@@ -9,7 +9,7 @@ from rtdetr_lab import boxes as B
 
 coordinate = st.floats(-2, 2, width=32)
 BOX = st.tuples(coordinate, coordinate, st.floats(0, 2, width=32), st.floats(0, 2, width=32))
-few = settings(max_examples=50, deadline=None)
+few = settings(max_examples=50)
 
 
 def tensor(*rows):

@@ -161,6 +161,6 @@ def test_what_is_no_rtdetr_or_no_published_size_is_named():
     with torch.device("meta"):
         tensors = rtdetr_nano(7).build().trim(2).state_dict()
     assert num_classes_of(tensors) == 7
-    assert signature(tensors).decoder_layers == 2
+    assert signature(tensors)["decoder_layers"] == 2
     with pytest.raises(CheckpointError, match="config="):
         infer_config(tensors, "x.pth")

@@ -15,7 +15,7 @@ from rtdetr_lab.data.coco import CocoDataset
 from rtdetr_lab.data.convert import convert
 from rtdetr_lab.data.preflight import check_folder
 from rtdetr_lab.data.shapes import SHAPE_NAMES, TRAIN, VAL, ShapesConfig, draw
-from rtdetr_lab.errors import DataError, ImageError
+from rtdetr_lab.errors import DataError
 
 SMALL = ShapesConfig(size=96, max_side=40.0, max_objects=4)
 PICTURES = {"train": [draw(SMALL, TRAIN, i) for i in range(3)], "val": [draw(SMALL, VAL, 0)]}
@@ -296,7 +296,7 @@ def test_a_missing_or_broken_picture_is_named(tmp_path):
     write_voc(tmp_path / "voc")
     path = tmp_path / "voc/JPEGImages/train1.png"
     path.write_bytes(b"nothing")
-    with pytest.raises(ImageError, match=r"train1\.png: is no picture"):
+    with pytest.raises(DataError, match=r"train1\.png: is no picture"):
         convert(tmp_path / "voc", tmp_path / "coco")
     path.unlink()
     with pytest.raises(DataError, match=r"train1\.xml: its picture 'train1\.png' is not there"):

@@ -121,7 +121,7 @@ def test_every_row_knows_its_object_and_padding_says_so():
 
 
 @given(size=st.integers(1, 5), num_groups=st.integers(1, 4), num_matching=st.integers(0, 6))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_groups_are_closed_and_matching_queries_see_no_denoising(size, num_groups, num_matching):
     """Eq. 12.2"""
     blocked = who_may_not_see(size, num_groups, num_matching)
@@ -147,7 +147,7 @@ def test_the_mask_fits_the_queries():
 
 
 @given(counts=st.lists(st.integers(0, 40), min_size=1, max_size=3), cap=st.integers(2, 30))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_the_cap_holds_whatever_the_crowd(counts, cap):
     batch = noised(targets_of(*counts), num_queries=20, max_queries=cap)
     assert batch.num_queries <= cap

@@ -14,7 +14,8 @@ from rtdetr_lab.checkpoints.load import load_pretrained
 from rtdetr_lab.checkpoints.metadata import Metadata
 from rtdetr_lab.checkpoints.save import save_pretrained
 from rtdetr_lab.cli import main
-from rtdetr_lab.commands.sets import edges_for, training_set, validation_set
+from rtdetr_lab.commands.base import resized_for
+from rtdetr_lab.commands.sets import training_set, validation_set
 from rtdetr_lab.data.canvas import edges_of
 from rtdetr_lab.data.rle import decode_mask
 from rtdetr_lab.detector import Detector
@@ -66,8 +67,14 @@ def test_a_model_that_draws_is_asked_for_boxes_and_gives_masks_too(tmp_path):
 
 
 def test_the_edges_of_the_paper_shrink_in_proportion():
-    assert edges_for(800) == (800, 1333)
-    assert edges_of(training_set("shapes", 64, seed=0, edges=(64, 106))) == (64, 106)
-    assert edges_of(training_set("shapes", 64, seed=0)) is None
-    pictures = validation_set("shapes", 64, 1, edges=(32, 53))
-    assert pictures[0].image.shape == (3, 32, 32)
+    for size, edges in (("800", (800, 1333)), ("64", (64, 106)), ("32", (32, 53))):
+        known = resized_for(Metadata(), size, takes_padding=True)
+        assert known.edges == edges
+        assert edges_of(training_set("shapes", known, seed=0)) == edges
+    assert validation_set("shapes", known, 1)[0].image.shape == (3, 32, 32)
+
+
+def test_height_and_width_together_are_exact_also_for_a_model_that_keeps_shapes():
+    known = resized_for(Metadata(edges=(64, 106)), "48x80", takes_padding=True)
+    assert (known.image_size, known.edges) == ((48, 80), None)
+    assert validation_set("shapes", known, 1)[0].image.shape == (3, 48, 80)

@@ -33,7 +33,7 @@ def naive(padding, dim, temperature=10000.0, scale=2 * math.pi):
     return out.flatten(0, 1)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(sizes, st.sampled_from([4, 8, 12]), st.data())
 def test_the_equation_holds_wherever_the_padding_is(size, dim, data):
     flags = data.draw(st.lists(st.booleans(), min_size=36, max_size=36))
@@ -48,7 +48,7 @@ def test_temperature_and_scale_do_what_the_equation_says():
 
 
 @given(sizes, sizes)
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_a_small_picture_on_a_large_canvas_has_the_positions_of_a_picture(small, more):
     (h, w), canvas = small, (small[0] + more[0], small[1] + more[1])
     padding = ~no_padding(*canvas)

@@ -13,6 +13,7 @@ from rtdetr_lab.evaluation.examine import examine
 from rtdetr_lab.evaluation.mistakes import confusion_matrix, judge
 from rtdetr_lab.evaluation.report import write_report
 from rtdetr_lab.images.postprocess import Found
+from rtdetr_lab.model import Metadata
 from rtdetr_lab.rtdetr import rtdetr_nano
 
 LEFT, RIGHT, FAR = [0.0, 0, 10, 10], [20.0, 0, 30, 10], [60.0, 60, 70, 70]
@@ -81,4 +82,6 @@ def test_a_report_shows_layers_queries_and_the_worst_pictures(tmp_path):
 
 def test_classes_that_do_not_fit_the_data_are_refused_with_both_lists():
     with pytest.raises(DataError, match=r"\(2\) cat, dog; the data has \(2\) dog, cat"):
-        check_classes(("cat", "dog"), ("dog", "cat"), "model")
+        model = rtdetr_nano(2).build()
+        model.metadata = Metadata(("cat", "dog"))
+        check_classes(model, ("dog", "cat"), "model")

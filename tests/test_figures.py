@@ -1,17 +1,24 @@
 """The figures of the README are drawn by a command, and say so when they cannot be."""
 
+import importlib.util
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from rtdetr_lab.errors import ConfigError, UnknownModelError
-from rtdetr_lab.viz import figures
-from rtdetr_lab.viz.training import score_curves
+from rtdetr_lab.viz.training import validation_curves
+
+PROGRAM = Path(__file__).resolve().parents[1] / "docs" / "hooks" / "figures.py"
+SPEC = importlib.util.spec_from_file_location("figures", PROGRAM)
+figures = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(figures)
 
 
-def test_side_by_side_keeps_every_picture_and_a_white_gap():
+def test_a_row_keeps_every_picture_and_a_white_gap():
     black, grey = np.zeros((4, 5, 3), np.uint8), np.full((4, 3, 3), 128, np.uint8)
-    row = figures.side_by_side([black, grey], gap=2)
+    row = figures.in_a_row([black, grey], gap=2)
     assert row.shape == (4, 10, 3)
     assert (row[:, :5] == 0).all()
     assert (row[:, 5:7] == 255).all()
@@ -19,7 +26,7 @@ def test_side_by_side_keeps_every_picture_and_a_white_gap():
 
 
 def test_the_shapes_world_is_drawn_with_its_truth():
-    plain = figures.side_by_side(
+    plain = figures.in_a_row(
         [figures.draw(figures.DEFAULT, figures.VAL, index).image for index in figures.PICTURES]
     )
     figure = figures.shapes()
@@ -46,14 +53,14 @@ def test_runs_are_compared_over_the_pictures_they_have_seen():
         "a": [{"pictures": 16, "loss": 9.0}, {"pictures": 16, "AP50": 0.2}],
         "b": [{"pictures": 8, "AP50": 0.1}, {"pictures": 16, "AP50": 0.5}],
     }
-    axes = score_curves(runs)
+    axes = validation_curves(runs)
     lines = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
     assert lines == {"a": [[16, 0.2]], "b": [[8, 0.1], [16, 0.5]]}
     assert len({line.get_color() for line in axes.lines}) == 2
     assert len({line.get_marker() for line in axes.lines}) == 2
     assert figures.drawn(axes).shape[2] == 3
     with pytest.raises(ConfigError, match="b: has no line with AP"):
-        score_curves({"b": [{"pictures": 8, "loss": 1.0}]})
+        validation_curves({"b": [{"pictures": 8, "loss": 1.0}]})
 
 
 @pytest.mark.parametrize("name", ["shapes.png"])

@@ -16,7 +16,6 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "rtdetr_lab"
 
 BRICKS = {
-    "ranks",
     "errors",
     "notation",
     "taps",
@@ -41,15 +40,12 @@ MAY_IMPORT = {
     # bricks
     "errors": set(),
     "notation": set(),
-    "ranks": set(),
     "taps": {"errors"},
-    "annotations": set(),
     "config": {"errors"},
-    "config_json": {"errors", "annotations", "config"},
+    "config_json": {"errors", "config"},
     "boxes": {"notation"},
-    "target_checks": {"errors"},
     "model": {"errors", "notation"},
-    "structures": {"errors", "notation", "target_checks"},
+    "structures": {"errors", "notation"},
     "writing": {"errors"},
     "layers": {"errors", "notation", "taps", "config"},
     # chapters, in reading order
@@ -93,8 +89,6 @@ MAY_IMPORT = {
     "detections": BRICKS | {"images", "viz", "data"},
     "detector": CHAPTERS | EQUIPMENT | {"detections"},
     "transformers_api": CHAPTERS | EQUIPMENT | {"detections", "detector"},
-    # draws the pictures of the README: a user of everything, not a part of viz
-    "viz.figures": CHAPTERS | EQUIPMENT | {"detections", "detector"},
     # for notebooks, and for those who make them
     "notebook": CHAPTERS | EQUIPMENT | {"detections", "detector"},
     "notebook_tools": {"errors", "viz"},

@@ -51,7 +51,7 @@ def ask(home: Path, url: str, *names, pins=(), **settings):
         env=env | settings,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

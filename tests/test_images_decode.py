@@ -284,7 +284,7 @@ def test_ambiguous_and_impossible_arrays_are_refused_with_the_reason(array, says
 
 
 @given(hnp.arrays(np.uint8, st.tuples(st.integers(5, 9), st.integers(5, 9), st.just(3))))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_bytes_fractions_and_channel_order_never_change_a_pixel(array):
     variants = [array / 255, (array / 255).astype(np.float32), np.moveaxis(array, -1, 0)]
     variants += [torch.from_numpy(array), array.astype(np.int16)]
@@ -365,7 +365,7 @@ def test_thirty_two_bit_grey_has_no_agreed_white():
 
 
 @given(st.binary(max_size=300), st.sampled_from([b"", b"\xff\xd8\xff", b"GIF89a", b"BM", b"II*\0"]))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_no_bytes_raise_anything_but_image_error(data, start):
     try:
         decode(start + data)

@@ -54,8 +54,12 @@ def test_a_video_is_called_a_video_and_its_frames_are_asked_for(tmp_path, name):
 @pytest.mark.parametrize(
     ("name", "data", "says"),
     [
-        ("m.onnx", b"\x08\n\x12\x07pytorch", "exported model.*--model the checkpoint"),
-        ("m.xml", b'<?xml version="1.0"?><net name="m">', "OpenVINO.*--model the checkpoint"),
+        ("m.onnx", b"\x08\n\x12\x07pytorch", "exported model.*--model, what it was"),
+        (
+            "m.xml",
+            b'<?xml version="1.0"?><net name="m">',
+            "OpenVINO.*--model, what it was",
+        ),
         ("m.pt2", b"PK\x03\x04", "exported model"),
         ("model.safetensors", b"\x10\0\0\0\0\0\0\0{}", "weights of a model.*--model"),
         ("best.pth", b"PK\x03\x04", "weights of a model"),

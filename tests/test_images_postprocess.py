@@ -115,7 +115,7 @@ def test_suppressing_nothing_is_fine():
 
 
 @given(st.integers(0, 30), st.floats(0.1, 0.9), st.integers(0, 10_000))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_survivors_do_not_overlap_and_everyone_else_overlaps_a_better_one(n, max_iou, seed):
     rng = torch.Generator().manual_seed(seed)
     low = torch.rand(n, 2, generator=rng) * 20

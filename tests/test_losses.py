@@ -154,7 +154,7 @@ def test_the_box_losses_on_a_box_shifted_by_half_its_width():
 
 
 @given(a=BOX, b=BOX)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_box_losses_are_symmetric_zero_only_at_the_box_and_bounded(a, b):
     a, b = torch.tensor([a]).double(), torch.tensor([b]).double()
     for loss, most in ((l1_loss, 4), (giou_loss, 2)):

@@ -39,7 +39,7 @@ def test_dice_by_hand_on_two_pixels():
 
 
 @given(st.integers(1, 5), st.integers(1, 8), st.integers(1, 8))
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 def test_a_perfect_mask_costs_nothing_and_its_opposite_most(count, height, width):
     wanted = torch.randint(2, (count, height, width)).double()
     perfect, opposite = 40 * (2 * wanted - 1), 40 * (1 - 2 * wanted)

@@ -10,6 +10,7 @@ from torch import nn
 from rtdetr_lab import notebook as N
 from rtdetr_lab.commands import notebooks as command
 from rtdetr_lab.query_selection import QuerySelection, TopScore, anchors
+from rtdetr_lab.structures import LayerPrediction, Targets
 
 
 def test_source_is_the_code_without_its_docstrings():
@@ -57,6 +58,23 @@ def test_a_body_that_is_a_docstring_stays():
 def test_an_answer_is_missing_right_or_not(capsys, answer, expected, said):
     N.check(answer, expected, hint="Count again.")
     assert capsys.readouterr().out.startswith(said)
+
+
+def test_an_object_is_found_by_a_sure_box_that_fits_and_hit_by_each():
+    """Two pictures: one object with a good, a loose and an unsure box; two objects, one of them
+    hit twice."""
+    at = torch.tensor
+    good, loose = [0.5, 0.5, 0.4, 0.2], [0.5, 0.5, 0.4, 0.3]  # an IoU of 1 and of 2/3
+    far, other = [0.1, 0.1, 0.1, 0.1], [0.2, 0.8, 0.2, 0.1]
+    boxes = at([[loose, good, far], [other, loose, other]])
+    logits = at([[[2.0, -3], [-2, -2], [2, 2]], [[1.0, -9], [-9, 1], [0.1, -9]]])
+    answer = LayerPrediction(logits, boxes)
+    targets = Targets((at([0]), at([0, 1])), (at([good]), at([good, other])))
+    assert N.count_hits(answer, targets).tolist() == [1, 1, 2]
+    assert N.count_hits(answer, targets, 0.7).tolist() == [0, 0, 2]
+    assert (N.count_found(answer, targets), N.count_good(answer, targets)) == (3, 1)
+    unsure = LayerPrediction(logits - 5, boxes)
+    assert N.count_found(unsure, targets) == 0
 
 
 def test_cost_counts_two_operations_per_multiplication():

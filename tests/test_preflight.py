@@ -8,6 +8,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from damaged_data import (
+    SIZES,
+    append,
+    at,
+    box,
+    boxes,
+    crowded,
+    every,
+    fourth_picture,
+    on_disk,
+    put,
+    remove_boxes,
+    save,
+    shift_categories,
+    sound,
+    truncate,
+    turned,
+)
 from PIL import Image
 
 from rtdetr_lab.cli import main
@@ -15,38 +33,11 @@ from rtdetr_lab.data import findings as rules
 from rtdetr_lab.data.batch import collate
 from rtdetr_lab.data.coco import CocoDataset
 from rtdetr_lab.data.findings import RULES, Severity
-from rtdetr_lab.data.preflight import check_folder, check_json, usable
+from rtdetr_lab.data.preflight import check_folder, first_look, usable
 from rtdetr_lab.data.report import draw_reports, histogram_of_sides
 from rtdetr_lab.errors import DataError
 
 ROOT = Path(__file__).resolve().parents[1]
-SIZES = {1: (30, 40), 2: (20, 50), 3: (40, 40)}
-
-
-def sound():
-    """Three pictures with two boxes each, two classes, ids from 1: nothing to complain about."""
-    images = [
-        {"id": i, "file_name": f"{i}.png", "height": h, "width": w} for i, (h, w) in SIZES.items()
-    ]
-    annotations = [
-        {"id": 2 * i + k, "image_id": i, "category_id": 1 + k, "bbox": [2 + 9 * k, 3, 8, 9]}
-        for i in SIZES
-        for k in (0, 1)
-    ]
-    categories = [{"id": 1, "name": "cell"}, {"id": 2, "name": "platelet"}]
-    return {"images": images, "annotations": annotations, "categories": categories}
-
-
-def picture(size, seed):
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8))
-
-
-def save(path, size, seed, orientation=None):
-    exif = Image.Exif()
-    if orientation:
-        exif[0x0112] = orientation
-    path.parent.mkdir(parents=True, exist_ok=True)
-    picture(size, seed).save(path, exif=exif)
 
 
 @pytest.fixture
@@ -65,52 +56,15 @@ def folder(tmp_path):
     return write
 
 
-def at(tree, kind, number):
-    return next(entry for entry in tree[kind] if entry["id"] == number)
-
-
-def put(kind, number, **changes):
-    """A fault: fields of one entry changed."""
-    return lambda tree, where: at(tree, kind, number).update(changes)
-
-
-def box(*xywh):
-    return put("annotations", 3, bbox=list(xywh))
-
-
-def append(kind, **entry):
-    return lambda tree, where: tree[kind].append(entry)
-
-
-def remove_boxes(tree, where):
-    tree["annotations"] = [a for a in tree["annotations"] if a["image_id"] != 2]
-
-
-def on_disk(act):
-    return lambda tree, where: act(where / "images/2.png")
-
-
-def truncate(path):
-    path.write_bytes(path.read_bytes()[:150])
-
-
-def shift_categories(tree, where):
-    for entry in tree["categories"]:
-        entry["id"] -= 1
-    for entry in tree["annotations"]:
-        entry["category_id"] -= 1
-
-
-def turned(size):
-    """Stored lying on its side, with the JSON's size as the one that is stored, or shown."""
-
-    def damage(tree, where):
-        save(where / "images/2.png", SIZES[2], 2, orientation=6)
-        height, width = SIZES[2] if size == "stored" else SIZES[2][::-1]
-        at(tree, "images", 2).update(height=height, width=width)
-
-    return damage
-
+HOPELESS = (
+    rules.NO_PICTURES,
+    rules.NOTHING,
+    rules.FRACTIONS,
+    rules.MISREAD,
+    rules.MISFIT,
+    rules.SAME_FILE,
+)
+"""What can be read, and teaches nothing."""
 
 FAULTS = [
     # fault, rule, kind and id in the finding, words in it
@@ -127,6 +81,53 @@ FAULTS = [
     (put("annotations", 3, image_id=99), rules.UNLISTED_PICTURE, ("annotation", 3), "99"),
     (put("annotations", 3, category_id=7), rules.UNKNOWN_CATEGORY, ("annotation", 3), "7"),
     (box(1, 2, 3), rules.BAD_BOX, ("annotation", 3), "[1, 2, 3]"),
+    (put("annotations", 3, iscrowd="yes"), rules.BAD_CROWD, ("annotation", 3), "'yes'"),
+    (every(iscrowd=1), rules.NOTHING, ("", None), "crowd region: 6"),
+    (
+        boxes(lambda x, y, w, h: [x / 40, y / 40, w / 40, h / 40]),
+        rules.FRACTIONS,
+        ("", None),
+        "12 of 12",
+    ),
+    (
+        boxes(lambda x, y, w, h: [x + 9, y + 1, x + 9 + w, y + 1 + h]),
+        rules.MISREAD,
+        ("", None),
+        "read as left, top, right, bottom",
+    ),
+    (boxes(lambda x, y, w, h: [x - 25, y, w + 31, h]), rules.MISFIT, ("", None), "12 of 12"),
+    (
+        lambda tree, where: (
+            at(tree, "images", 1).update(file_name="2.png", height=20, width=50)
+            or at(tree, "images", 2).update(file_name="images\\2.png")
+        ),
+        rules.SAME_FILE,
+        ("picture", 2),
+        "are both",
+    ),
+    (crowded, rules.TOO_MANY, ("picture", 3), "has 303 objects"),
+    (box(5, 5, 0.5, 4), rules.TINY, ("annotation", 3), "0.5"),
+    (
+        put("annotations", 3, bbox=[2, 3, 8, 9], category_id=1),
+        rules.SAME_BOX,
+        ("annotation", 3),
+        "of annotation 2",
+    ),
+    (fourth_picture, rules.ONE_BOX, ("", None), "all 4 boxes are [3.0, 4.0, 11.0, 9.0]"),
+    (every(category_id=2), rules.ONE_CLASS, ("", None), "all 6 boxes are 'platelet'"),
+    (
+        lambda tree, where: tree.update(annotations=tree["annotations"][:2]),
+        rules.MOSTLY_EMPTY,
+        ("", None),
+        "2 of them",
+    ),
+    (
+        on_disk(lambda path: Image.new("L", (50, 20), 3).save(path)),
+        rules.FLAT,
+        ("picture", 2),
+        "values from 3 to 3",
+    ),
+    (put("annotations", 3, image_id=1.0), rules.POINTS, ("", None), "1 numbers such as 1.0"),
     (put("images", 2, file_name="../2.png"), rules.LEAVES_FOLDER, ("picture", 2), "../2.png"),
     (put("images", 2, file_name="/etc/hostname"), rules.LEAVES_FOLDER, ("picture", 2), "/etc"),
     (on_disk(os.remove), rules.MISSING, ("picture", 2), "2.png"),
@@ -189,22 +190,27 @@ def test_a_planted_fault_is_found_and_named(folder, fault, rule, place, words):
 def test_training_refuses_drops_and_sees_what_preflight_says(folder, fault, rule, place, words):
     where = folder(fault)
     (report,) = check_folder(where)
-    if report.ok or rule is rules.NO_PICTURES:  # what is empty can be read, if not trained on
+    named = [f.error() for f in report.findings if f.rule.severity is Severity.ERROR]
+    if report.ok or rule in HOPELESS:  # can be read, if not trained on
         data = CocoDataset.from_folder(where)
         assert data.dropped == report.dropped
         assert (
             sum(len(s.labels) for s in map(data.__getitem__, range(len(data)))) == report.num_boxes
         )
+        if rule in HOPELESS:
+            with pytest.raises(DataError) as caught:
+                first_look(data)
+            assert str(caught.value) in map(str, named)
         return
     with pytest.raises(DataError) as caught:
         data = CocoDataset.from_folder(where)
         [data[i] for i in range(len(data))]
-    named = [f.error() for f in report.findings if f.rule.severity is Severity.ERROR]
     assert str(caught.value) in map(str, named)
 
 
 def test_every_rule_has_a_planted_fault():
-    assert {rule for _, rule, _, _ in FAULTS} == set(RULES)
+    elsewhere = {rules.UNREADABLE, rules.OTHER_CLASSES, rules.UNANNOTATED}
+    assert {rule for _, rule, _, _ in FAULTS} | elsewhere == set(RULES)
 
 
 def test_several_faults_are_all_found_at_once(folder):
@@ -237,10 +243,10 @@ def test_a_picture_in_two_splits_is_named(folder):
     assert (found.id, found.what) == (1, "has the same file as picture 1 of train.json")
 
 
-def test_a_data_set_without_boxes_is_whole(folder):
+def test_a_data_set_without_boxes_can_be_read_and_teaches_nothing(folder):
     where = folder(lambda tree, where: tree.update(annotations=[]))
     (report,) = check_folder(where)
-    assert report.ok
+    assert not report.ok
     assert report.num_boxes == 0
     assert len(report.of(rules.NO_OBJECTS)) == 3
     assert len(report.of(rules.NO_BOXES)) == 2
@@ -313,8 +319,8 @@ def test_the_command_ends_with_1_where_training_would_stop(folder, capsys):
 def test_pictures_may_lie_elsewhere(folder, tmp_path):
     where = folder()
     (where / "images").rename(tmp_path / "elsewhere")
-    assert not check_json(where / "train.json").ok
-    assert check_json(where / "train.json", tmp_path / "elsewhere").ok
+    assert not check_folder(where / "train.json")[0].ok
+    assert check_folder(where / "train.json", images=tmp_path / "elsewhere")[0].ok
 
 
 # --- the documentation and the shared data --------------------------------------------------------

@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import nbformat
@@ -22,22 +21,21 @@ pytest.importorskip("mkdocs", reason="runs where the docs extra is installed: ma
 
 
 @functools.cache
-def site() -> tuple[Path, float]:
-    """The built site and the seconds it took. In CI from the notebooks as they ran just now."""
+def site() -> Path:
+    """The built site. In CI it is made from the notebooks as they ran just now."""
     folder = ROOT / "build" / "site"
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": str(ROOT)}
     if os.environ.get("CI") or notebook_run.executed.cache_info().currsize:
         notebook_run.executed()
-        environment["RTDETR_LAB_NOTEBOOKS"] = str(notebook_run.COPY)
-    began = time.perf_counter()
+        environment["RTDETR_LAB_NOTEBOOKS"] = str(notebook_run.HERE.folder)
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", str(folder)]
     made = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert made.returncode == 0, made.stdout + made.stderr
-    return folder, time.perf_counter() - began
+    return folder
 
 
 def text(relative: str) -> str:
-    return (site()[0] / relative).read_text(encoding="utf8")
+    return (site() / relative).read_text(encoding="utf8")
 
 
 @pytest.fixture
@@ -45,12 +43,12 @@ def hooks(monkeypatch):
     monkeypatch.syspath_prepend(str(HOOKS))
 
 
-def test_it_builds_strictly_and_in_time():
-    assert site()[1] <= 60
+def test_it_builds_strictly():
+    assert (site() / "index.html").is_file()
 
 
 def test_there_is_a_page_for_every_notebook_and_every_chapter():
-    folder = site()[0]
+    folder = site()
     chapters = set(re.findall(r"\]\(rtdetr_lab/([\w/]+)\.py\)", (ROOT / "README.md").read_text()))
     for stem in (path.stem for path in notebook_run.NOTEBOOKS):
         assert (folder / "notebooks" / f"{stem}.html").is_file()
@@ -61,16 +59,16 @@ def test_there_is_a_page_for_every_notebook_and_every_chapter():
 
 
 def test_nothing_is_fetched_from_elsewhere():
-    for path in site()[0].rglob("*.html"):
+    for path in site().rglob("*.html"):
         page = re.sub(r'srcdoc="[^"]*"', "", path.read_text(encoding="utf8"))
         loads = r"""<(?:script|img|iframe|link|source)\b[^>]*?(?:src|href)=["']?(https?:)?//"""
         assert re.findall(loads, page) == [], path.name
-    for path in site()[0].rglob("*.css"):
+    for path in site().rglob("*.css"):
         assert not re.search(r"url\(['\"]?(https?:)?//|@import", path.read_text(encoding="utf8"))
 
 
 def test_no_tex_is_left_to_the_reader():
-    for path in site()[0].rglob("*.html"):
+    for path in site().rglob("*.html"):
         page = path.read_text(encoding="utf8")
         assert 'class="arithmatex"' not in page, path.name
         without_code = re.sub(r"<(pre|code|script)\b.*?</\1>", "", page, flags=re.S)
@@ -80,7 +78,7 @@ def test_no_tex_is_left_to_the_reader():
 
 
 def test_every_picture_has_an_alternative_text():
-    for path in site()[0].rglob("*.html"):
+    for path in site().rglob("*.html"):
         for image in re.findall(r"<img\b[^>]*>", path.read_text(encoding="utf8")):
             assert re.search(r'alt="[^"]{10,}"', image), (path.name, image[:80])
 

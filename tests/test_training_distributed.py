@@ -12,7 +12,7 @@ import ranks_run
 import torch
 
 from rtdetr_lab.errors import TrainingError
-from rtdetr_lab.training.distributed import World, joined
+from rtdetr_lab.training.distributed import World, join_processes
 
 SCRIPT = Path(__file__).with_name("ranks_run.py")
 
@@ -38,7 +38,7 @@ def on_two_ranks(kind, outs):
         )
         for rank, out in enumerate(outs)
     ]
-    said = [process.communicate(timeout=300)[0] for process in started]
+    said = [process.communicate(timeout=900)[0] for process in started]
     assert [process.returncode for process in started] == [0, 0], said
     return said
 
@@ -89,5 +89,8 @@ def test_shares_are_everybodys_and_nobodys_twice():
 
 def test_more_processes_than_pictures_are_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "8")
-    with pytest.raises(TrainingError, match="4 pictures a step for 8"), joined(ranks_run.CPU, 4):
+    with (
+        pytest.raises(TrainingError, match="4 pictures a step for 8"),
+        join_processes(ranks_run.CPU, 4),
+    ):
         pass

@@ -27,7 +27,6 @@ from rtdetr_lab.training.doctor import (
     examine_learning,
     examine_loss,
     examine_samples,
-    num_queries,
 )
 from rtdetr_lab.training.recipe import by_heart
 from rtdetr_lab.training.symptoms import SIDE, Case, examine_answers
@@ -141,7 +140,6 @@ def test_boxes_without_a_side_are_counted():
 
 
 def test_more_objects_than_queries_are_named():
-    assert num_queries(small(num_classes=4)) == 10
     (found,) = faults(examine_samples([sample(1, 13), sample(2, 3)], 10))
     assert found == "1 pictures hold up to 13 objects, the model has 10 queries"
 

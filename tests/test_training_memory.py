@@ -99,7 +99,7 @@ def test_matching_losses_and_anchors_stay_in_single_precision(monkeypatch):
         lambda module, args, output: seen["logits"].append(output.dtype)
     )
     batch = Batch(torch.rand(2, 3, 64, 64), targets(2, 1))
-    terms, _ = learner._terms((batch, 1.0), learner.model)
+    terms = learner._terms((batch, 1.0), learner.model)
     assert {term.dtype for term in terms.values()} == {torch.float32}
     assert set(seen["costs"]) == {torch.float32}
     assert set(seen["anchors"]) == {torch.float32}

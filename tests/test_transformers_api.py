@@ -206,10 +206,10 @@ def test_what_is_told_about_pushing_without_a_push_is_refused(model, tmp_path):
 def test_a_v2_is_written_once_with_the_scales_only_it_has(tmp_path, monkeypatch):
     from safetensors import safe_open
 
-    from rtdetr_lab.transformers_api import rtdetr
+    from rtdetr_lab.checkpoints import save
 
-    written, write = [], rtdetr.write_weights
-    monkeypatch.setattr(rtdetr, "write_weights", lambda *a: written.append(a[0]) or write(*a))
+    written, write = [], save.write_weights
+    monkeypatch.setattr(save, "write_weights", lambda *a: written.append(a[0]) or write(*a))
     made = lab.RTDetrV2ForObjectDetection(lab.RTDetrV2Config(**SMALL))
     made.save_pretrained(tmp_path)
     assert written == [tmp_path / "model.safetensors"]

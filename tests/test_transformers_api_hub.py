@@ -81,7 +81,7 @@ def talk(tmp_path_factory):
         env=client(home, hub.url),
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr
     yield json.loads(done.stdout.splitlines()[-1]), hub

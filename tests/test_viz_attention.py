@@ -16,8 +16,9 @@ from rtdetr_lab.viz.attention import (
     attention_of_pixel,
     attention_per_head,
     position_similarity,
+    query_links,
+    query_matrix,
 )
-from rtdetr_lab.viz.query_attention import query_links, query_matrix
 
 SHAPE = (4, 6)
 IMAGE = np.full((120, 180, 3), 90, dtype=np.uint8)

@@ -95,7 +95,7 @@ def test_labels_of_a_pile_do_not_hide_each_other():
 
 
 @given(st.lists(st.tuples(*[st.floats(0, 200)] * 4), max_size=12))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_labels_stay_inside_the_picture(rects):
     rects = [(min(a, c), min(b, d), max(a, c), max(b, d)) for a, b, c, d in rects]
     for x, y in place_labels(rects, [(40.0, 12.0)] * len(rects), (200, 200)):

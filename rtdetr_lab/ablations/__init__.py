@@ -11,7 +11,7 @@ r"""# Ablations: swap a part, train a few seeds, get a table one can believe
 | `plan`, `journal` | what will be done, and what is known, one line at a time                 |
 | `resample`, `statistics` | other draws of the pictures; intervals                            |
 | `measure`      | parameters, arithmetic, latency in turn                                     |
-| `findings`, `report`, `page`, `files` | tables, pages, figures                               |
+| `findings`, `report`, `page` | tables, files and figures, pages                              |
 """
 
 from rtdetr_lab.ablations.cluster import Submitit

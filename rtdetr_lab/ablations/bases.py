@@ -18,22 +18,16 @@ from dataclasses import replace
 
 from rtdetr_lab.ablations.pictures import Kept
 from rtdetr_lab.ablations.variant import Setup
+from rtdetr_lab.checkpoints.infer import PRESETS
 from rtdetr_lab.config import require
 from rtdetr_lab.data.batch import Augmented, Dataset, Mapped
 from rtdetr_lab.data.coco import CocoDataset
 from rtdetr_lab.data.shapes import SHAPE_NAMES, TRAIN, VAL, ShapesConfig, ShapesDataset
 from rtdetr_lab.data.transforms import RandomFlip, Resize
 from rtdetr_lab.denoising import DenoisingConfig
+from rtdetr_lab.notation import Size
 from rtdetr_lab.query_selection import TopScore
-from rtdetr_lab.rtdetr import (
-    RTDETRConfig,
-    rtdetr_nano,
-    rtdetr_r18,
-    rtdetr_r34,
-    rtdetr_r50,
-    rtdetr_r50_m,
-    rtdetr_r101,
-)
+from rtdetr_lab.rtdetr import RTDETRConfig, rtdetr_nano
 from rtdetr_lab.training import TrainConfig, from_scratch
 
 VALIDATION = 200
@@ -42,13 +36,7 @@ VALIDATION = 200
 LARGEST_KEPT = 20_000
 """More pictures than this are drawn anew each time and not kept in memory (1 GB at 128 px)."""
 
-FULL_SIZE = {
-    "r18": rtdetr_r18,
-    "r34": rtdetr_r34,
-    "r50_m": rtdetr_r50_m,
-    "r50": rtdetr_r50,
-    "r101": rtdetr_r101,
-}
+FULL_SIZE = {p.__name__.removeprefix("rtdetr_"): p for p in PRESETS if p is not rtdetr_nano}
 
 
 def miniature_config(num_classes: int = len(SHAPE_NAMES)) -> RTDETRConfig:
@@ -106,9 +94,9 @@ def small_world(size: int = 128, num_pictures: int = 6400) -> tuple[Dataset, Dat
     return (Kept(train) if num_pictures <= LARGEST_KEPT else train), val
 
 
-def stored(folder: str, size: int) -> tuple[Dataset, Dataset]:
+def stored(folder: str, size: Size) -> tuple[Dataset, Dataset]:
     """(train, val) of a folder with COCO annotations, resized; training pictures are mirrored at
     random."""
-    resize = Resize((size, size))
+    resize = Resize(size)
     train = Mapped(CocoDataset.from_folder(folder, "train"), resize)
     return Augmented(train, RandomFlip(), 0), Mapped(CocoDataset.from_folder(folder, "val"), resize)

@@ -20,9 +20,9 @@ every depth, and each reading becomes a row of its own.
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rtdetr_lab.ablations.variant import Variant
-from rtdetr_lab.decoder import look_forward_once
-from rtdetr_lab.rtdetr import RTDETR, RTDETRConfig
+from rtdetr_lab.ablations.variant import Put, Variant, variant
+from rtdetr_lab.decoder import Decoder, look_forward_once
+from rtdetr_lab.rtdetr import RTDETRConfig
 
 
 @dataclass(frozen=True)
@@ -31,32 +31,22 @@ class EveryDepth:
 
     def __call__(self, model: Any) -> dict[str, Any]:
         """Name → model. The whole model is "", the others `run 1`, `run 2`, …"""
-        if not isinstance(model, RTDETR):
+        if not isinstance(getattr(model, "decoder", None), Decoder):
             return {"": model}
         depth = model.decoder.num_running
         return {"": model} | {f"run {j}": model.trim(j) for j in range(1, depth)}
 
 
-@dataclass(frozen=True)
-class Depth:
-    """Train so many decoder layers."""
-
-    num_layers: int
-
-    def __call__(self, cfg: RTDETRConfig) -> RTDETRConfig:
-        decoder = replace(cfg.decoder, num_layers=self.num_layers, inference_layers=None)
-        return cfg if decoder == cfg.decoder else replace(cfg, decoder=decoder)
-
-
 def depths(cfg: RTDETRConfig) -> tuple[Variant, ...]:
     """Two fewer, one fewer, as many and one more than the base has: 4, 5, 6 and 7 for r50."""
-    base = cfg.decoder.num_layers
+    base = cfg.decoder
     reason = (
         "Each layer refines the boxes of the one before with a falling gain; the layers before the "
         "last are trained to answer too, so that running fewer costs little."
     )
-    counts = range(max(1, base - 2), base + 2)
-    return tuple(Variant(f"train {k}", Depth(k), reason) for k in counts)
+    counts = range(max(1, base.num_layers - 2), base.num_layers + 2)
+    trained = {k: replace(base, num_layers=k, inference_layers=None) for k in counts}
+    return tuple(Variant(f"train {k}", Put("decoder", d), reason) for k, d in trained.items())
 
 
 def once(cfg: RTDETRConfig) -> RTDETRConfig:
@@ -70,20 +60,7 @@ def twice(cfg: RTDETRConfig) -> RTDETRConfig:
     return cfg
 
 
-LOOKING_FORWARD = tuple(
-    Variant(f"look forward {name}", change, " ".join((change.__doc__ or "").split()))
-    for name, change in (("once", once), ("twice", twice))
-)
-
-
-@dataclass(frozen=True)
-class Queries:
-    """Select so many tokens."""
-
-    num_queries: int
-
-    def __call__(self, cfg: RTDETRConfig) -> RTDETRConfig:
-        return replace(cfg, selection=replace(cfg.selection, num_queries=self.num_queries))
+LOOKING_FORWARD = (variant(once, "look forward once"), variant(twice, "look forward twice"))
 
 
 def queries(cfg: RTDETRConfig) -> tuple[Variant, ...]:
@@ -93,4 +70,5 @@ def queries(cfg: RTDETRConfig) -> tuple[Variant, ...]:
         "Fewer queries than a crowded picture needs lose recall; beyond that they only cost time."
     )
     counts = [max(1, round(full * part / 6)) for part in (1, 2, 4, 6)]
-    return tuple(Variant(f"{n} queries", Queries(n), reason) for n in counts)
+    at = "selection.num_queries"
+    return tuple(Variant(f"{n} queries", Put(at, n), reason) for n in counts)

@@ -16,24 +16,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from rtdetr_lab.ablations.variant import Variant
+from rtdetr_lab.ablations.variant import Put, Variant
 from rtdetr_lab.data.batch import Sample, collate
 from rtdetr_lab.denoising import DenoisingConfig
 from rtdetr_lab.matching import MatcherConfig
 from rtdetr_lab.rtdetr import RTDETRConfig
-
-
-@dataclass(frozen=True)
-class Positives:
-    """So many positive denoising queries; 0 trains without any."""
-
-    num_queries: int
-
-    def __call__(self, cfg: RTDETRConfig) -> RTDETRConfig:
-        before = cfg.denoising or DenoisingConfig()
-        after = replace(before, num_queries=self.num_queries) if self.num_queries else None
-        return cfg if after == cfg.denoising else replace(cfg, denoising=after)
-
 
 WITHOUT = "Without denoising the decoder waits for the matching to settle: slower, lower AP."
 MORE = "More spoilt copies per object help with a falling gain, and each costs time in training."
@@ -41,10 +28,12 @@ MORE = "More spoilt copies per object help with a falling gain, and each costs t
 
 def positives(cfg: RTDETRConfig) -> tuple[Variant, ...]:
     """None, half, as many and twice as many as the base: 0, 50, 100 and 200 for the presets."""
-    base = (cfg.denoising or DenoisingConfig()).num_queries
-    counts = (base // 2, base, base * 2)
-    none = Variant("0 positives", Positives(0), WITHOUT)
-    return (none, *(Variant(f"{n} positives", Positives(n), MORE) for n in counts))
+    base = cfg.denoising or DenoisingConfig()
+    counts = (base.num_queries // 2, base.num_queries, base.num_queries * 2)
+    some = [Put("denoising", replace(base, num_queries=n)) for n in counts]
+    none = Variant("0 positives", Put("denoising", None), WITHOUT)
+    found = zip(counts, some, strict=True)
+    return (none, *(Variant(f"{n} positives", change, MORE) for n, change in found))
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from rtdetr_lab.ablations.variant import Variant
+from rtdetr_lab.ablations.variant import variant
 from rtdetr_lab.aifi import AIFIConfig, AIFILayer
 from rtdetr_lab.ccff import upsample_to
 from rtdetr_lab.layers import ConvNormAct, sine_2d
@@ -198,8 +198,5 @@ def e(cfg: RTDETRConfig) -> RTDETRConfig:
     return cfg
 
 
-ENCODERS = tuple(
-    Variant(name, change, " ".join((change.__doc__ or "").split()))
-    for name, change in (("A", a), ("B", b), ("C", c), ("D", d), ("D_S5", d_s5), ("E", e))
-)
+ENCODERS = tuple(variant(row, row.__name__.upper()) for row in (a, b, c, d, d_s5, e))
 """The rows of Table 3, in the paper's order."""

@@ -30,6 +30,7 @@ from rtdetr_lab.ablations.variant import Setup
 from rtdetr_lab.config import require
 from rtdetr_lab.config_json import from_json, to_json
 from rtdetr_lab.errors import ConfigError, TrainingError
+from rtdetr_lab.training.environment import num_cores
 from rtdetr_lab.writing import write_text
 
 Started = Callable[[Job], None]
@@ -86,16 +87,20 @@ class Errand:
         try:
             same = from_json(text) == job
         except ConfigError as error:
+            what = f"cannot travel: {error.where} {error.what}"
             remedy = "variants that live in a notebook run in-process: use InProcess()"
-            raise ConfigError(
-                job.key, f"cannot travel: {error.where} {error.what}", remedy
-            ) from error
+            raise ConfigError(job.key, what, remedy) from error
         require(same, job.key, "is another job once written", "use InProcess()")
         name = "".join(c if c.isalnum() else "_" for c in job.key)
         path = folder / "jobs" / f"{name}.{job.fingerprint}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, text, TrainingError)
         return cls(job, path, runs)
+
+    @property
+    def log(self) -> Path:
+        """Where a process writes what it says."""
+        return self.path.with_suffix(".log")
 
     @property
     def answer(self) -> Path:
@@ -110,11 +115,10 @@ class Errand:
     @property
     def needs(self) -> set[str]:
         """Run folders this job writes: no two jobs may hold one at a time."""
-        folders, setup = set(), self.job.setup
-        while setup is not None:
-            folders.add(fingerprint(setup, self.job.task.train))
-            setup = _start(setup)
-        return folders
+        setups: list[Setup] = [self.job.setup]
+        while (start := setups[-1].start) is not None:
+            setups.append(start)
+        return {fingerprint(setup, self.job.task.train) for setup in setups}
 
     def outcome(self, complaint: str) -> Outcome:
         """What the worker left, or the complaint where it left nothing."""
@@ -124,10 +128,6 @@ class Errand:
             return Outcome(self.job, error=complaint or "the process ended without a word")
         self.answer.unlink()
         return Outcome(self.job, answer.get("row"), answer.get("error"))
-
-
-def _start(setup: Setup) -> Any:
-    return setup.start
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,8 @@ class LocalProcesses:
         self, jobs: Sequence[Job], folder: Path, runs: Path, started: Started
     ) -> Iterator[Outcome]:
         waiting = [Errand.of(job, folder, runs) for job in jobs]
-        places: list[int | None] = list(self.gpus) or [None] * self._count
+        count = self.workers or max(1, num_cores() // self.threads)
+        places: list[int | None] = list(self.gpus) or [None] * count
         running: dict[Any, tuple[Errand, Any]] = {}
         try:
             while waiting or running:
@@ -155,18 +156,14 @@ class LocalProcesses:
                 for process in [p for p in running if p.poll() is not None]:
                     errand, place = running.pop(process)
                     places.append(place)
-                    yield errand.outcome(_last_words(errand))
+                    said = errand.log.read_text(encoding="utf8", errors="replace")
+                    yield errand.outcome(said[-2000:])
                 time.sleep(0.05)
         finally:
             for process in running:
                 process.terminate()  # the worker saves its state and ends
             for process in running:
                 process.wait()
-
-    @property
-    def _count(self) -> int:
-        cores = len(os.sched_getaffinity(0))
-        return self.workers or max(1, cores // self.threads)
 
     def _ready(
         self, waiting: list[Errand], running: dict[Any, tuple[Errand, Any]], free: int
@@ -185,18 +182,6 @@ class LocalProcesses:
         env["RTDETR_LAB_PARENT"] = str(os.getpid())
         if gpu is not None:
             env["CUDA_VISIBLE_DEVICES"] = str(gpu)
-        with open(_log(errand), "wb") as log:
-            return subprocess.Popen(
-                [*self.command, *errand.arguments], env=env, stdout=log, stderr=log
-            )
-
-
-def _log(errand: Errand) -> Path:
-    return errand.path.with_suffix(".log")
-
-
-def _last_words(errand: Errand) -> str:
-    text = (
-        _log(errand).read_text(encoding="utf8", errors="replace") if _log(errand).exists() else ""
-    )
-    return text[-2000:]
+        with open(errand.log, "wb") as log:
+            command = [*self.command, *errand.arguments]
+            return subprocess.Popen(command, env=env, stdout=log, stderr=log)

@@ -10,7 +10,7 @@ learned queries there, three scales, proposals, deformable attention and denoisi
 
 from dataclasses import replace
 
-from rtdetr_lab.ablations.variant import Variant
+from rtdetr_lab.ablations.variant import variant
 from rtdetr_lab.detr.model import DETRConfig, detr_nano, detr_r50
 from rtdetr_lab.rtdetr import RTDETRConfig
 
@@ -33,7 +33,4 @@ def detr(cfg: RTDETRConfig) -> DETRConfig:
     return replace(other, backbone=coarse, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
 
-FAMILY = (
-    Variant("RT-DETR", rt_detr, " ".join((rt_detr.__doc__ or "").split())),
-    Variant("DETR", detr, (detr.__doc__ or "").strip()),
-)
+FAMILY = (variant(rt_detr, "RT-DETR"), variant(detr, "DETR"))

@@ -67,7 +67,9 @@ class Findings:
         found = []
         for variant in self.plan["variants"]:
             rows = self._rows(variant["name"])
-            failures = tuple(self._failures(variant["name"], rows))
+            failed = self._latest("failed", variant["name"])
+            missing = sorted(set(failed) - {row["seed"] for row in rows})
+            failures = tuple(failed[seed] for seed in missing)
             views = sorted({v for row in rows for v in row["scores"]}) or [""]
             for view in views:
                 name = f"{variant['name']}, {view}" if view else variant["name"]
@@ -99,21 +101,26 @@ class Findings:
         }
 
     @property
+    def measures(self) -> list[str]:
+        """Names of the measures that are one number."""
+        found = [row["measures"] for entry in self.entries for row in entry.rows]
+        return sorted({n for m in found for n, v in m.items() if not isinstance(v, list)})
+
+    @property
     def csv(self) -> str:
         """One line per row and seed; nothing in it depends on the clock."""
         out = io.StringIO()
         names = [n for e in self.entries for row in e.rows for n in row["scores"][e.view]]
         scores = [n for n in dict.fromkeys(names) if n != "resampled"]
-        measures = sorted({n for e in self.entries for r in e.rows for n in _plain(r["measures"])})
         writer = csv.writer(out, lineterminator="\n")
         head = ["variant", "view", "seed", "run", "pictures", "parameters", "gflops"]
-        writer.writerow([*head, *scores, *measures])
+        writer.writerow([*head, *scores, *self.measures])
         for entry in self.entries:
             size = [entry.variant["parameters"], entry.variant["gflops"]]
             for row in entry.rows:
                 first = [row["variant"], entry.view, row["seed"], row["run"], row["pictures"]]
                 found = [row["scores"][entry.view][n] for n in scores]
-                said = [_plain(row["measures"]).get(n, "") for n in measures]
+                said = [row["measures"].get(n, "") for n in self.measures]
                 writer.writerow([*first, *size, *found, *said])
         return out.getvalue()
 
@@ -124,30 +131,19 @@ class Findings:
             "plan": self.plan,
             "cost": self.cost,
             "latency_ms": self.latency,
-            "rows": [_as_data(entry) for entry in self.entries],
+            "rows": [_as_data(entry, self.measures) for entry in self.entries],
         }
         return json.dumps(tree, indent=1) + "\n"
 
-    def _rows(self, name: str) -> tuple[Line, ...]:
-        """The latest row of every seed that belongs to this plan."""
-        wanted = self.plan["runs"][name]
-        found = {
-            line["seed"]: line
-            for line in self.lines
-            if line["kind"] == "row" and line["variant"] == name and line["run"] in wanted
-        }
-        return tuple(found[seed] for seed in self.plan["seeds"] if seed in found)
+    def _latest(self, kind: str, name: str) -> dict[int, Line]:
+        """Seed → the latest line of a variant that belongs to this plan."""
+        runs = self.plan["runs"][name]
+        lines = [line for line in self.lines if line["kind"] == kind and line["variant"] == name]
+        return {line["seed"]: line for line in lines if line["run"] in runs}
 
-    def _failures(self, name: str, rows: tuple[Line, ...]) -> list[Line]:
-        done = {row["seed"] for row in rows}
-        found = {
-            line["seed"]: line
-            for line in self.lines
-            if line["kind"] == "failed"
-            and line["variant"] == name
-            and line["run"] in self.plan["runs"][name]
-        }
-        return [line for seed, line in sorted(found.items()) if seed not in done]
+    def _rows(self, name: str) -> tuple[Line, ...]:
+        found = self._latest("row", name)
+        return tuple(found[seed] for seed in self.plan["seeds"] if seed in found)
 
     def _difference(self, name: str, view: str, rows: tuple[Line, ...]) -> Difference | None:
         if name == self.plan["reference"] and not view:
@@ -173,22 +169,16 @@ def _brief(commit: str | None) -> str:
     return text[:8] + ("+" if text.endswith("+") else "")
 
 
-def _plain(measures: Line) -> Line:
-    return {k: v for k, v in measures.items() if not isinstance(v, list)}
-
-
-def _as_data(entry: Entry) -> Line:
+def _as_data(entry: Entry, measures: list[str]) -> Line:
     d = entry.difference
     spread = {n: [_mean(entry.values(n)), _sd(entry.values(n))] for n in SHOWN}
-    measures = sorted({n for row in entry.rows for n in _plain(row["measures"])})
+    spoken = [n for n in measures if entry.measured(n)]
     return {
         "name": entry.name,
         "seeds": [row["seed"] for row in entry.rows],
         "mean_sd": spread,
-        "measures": {n: [_mean(entry.measured(n)), _sd(entry.measured(n))] for n in measures},
-        "difference": None
-        if d is None
-        else {"mean": d.mean, "low": d.low, "high": d.high, "per_seed": d.per_seed},
+        "measures": {n: [_mean(entry.measured(n)), _sd(entry.measured(n))] for n in spoken},
+        "difference": None if d is None else vars(d),
         "verdict": entry.verdict,
         "failures": [f["traceback"] for f in entry.failures],
     }

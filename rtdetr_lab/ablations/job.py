@@ -28,7 +28,7 @@ from torch import nn
 from rtdetr_lab.ablations.variant import Setup
 from rtdetr_lab.config import require
 from rtdetr_lab.config_json import to_dict
-from rtdetr_lab.data.batch import Dataset, First
+from rtdetr_lab.data.batch import Dataset, First, in_order
 
 CURVE_PICTURES = 100
 
@@ -81,14 +81,9 @@ def fingerprint(setup: Setup, train: Dataset) -> str:
     """Sixteen hex digits of everything that decides what a run learns."""
     from rtdetr_lab.training.fingerprint import fingerprint as of_data
 
-    tree = [_encoded(setup), of_data(train)]
+    # A reader's own class counts with its code: edited in a notebook, it is another run.
+    tree = [[to_dict(setup), sorted(_own_code(setup))], of_data(train)]
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _encoded(setup: Setup) -> Any:
-    """A reader's own class counts with its code: edited in a notebook, it is another run."""
-    tree = to_dict(setup)
-    return [tree, sorted(_own_code(setup))]
 
 
 def _own_code(value: Any) -> set[str]:
@@ -115,7 +110,8 @@ def execute(job: Job, runs: Path) -> Row:
         raise KeyboardInterrupt  # `train` has saved its state and says so by returning early
     seconds = max((r["seconds"] for r in run.history), default=0.0)
     scores, measures = judged(run.model, job.task)
-    _tidy(runs / job.fingerprint)
+    for name in ("previous.pt", "best.pt"):  # what only a resume would need
+        (runs / job.fingerprint / name).unlink(missing_ok=True)
     whole = time.monotonic() - began
     return {
         "variant": job.variant,
@@ -181,23 +177,11 @@ def judged(model: nn.Module, task: Task) -> tuple[dict[str, Any], dict[str, Any]
     with torch.inference_mode():
         model.eval()
         scores = {name: judge(view, task.val) for name, view in task.views(model).items()}
-        batches = _batches(task.val) if task.measures else []
+        batches = list(in_order(task.val, 16)) if task.measures else []
         measures: dict[str, Any] = {}
         for measure in task.measures:
             measures |= measure(model, batches)
     return scores, measures
-
-
-def _batches(data: Dataset) -> list[list[Any]]:
-    from rtdetr_lab.data.batch import in_order
-
-    return list(in_order(data, 16))
-
-
-def _tidy(folder: Path) -> None:
-    """A finished run keeps its last state; what a resume would need besides it is not needed."""
-    for name in ("previous.pt", "best.pt"):
-        (folder / name).unlink(missing_ok=True)
 
 
 def _machine() -> dict[str, Any]:

@@ -16,7 +16,7 @@ DIGITS = 6
 """Kept of every score: more than two machines agree on."""
 
 
-def answers(model: nn.Module, data: Dataset) -> tuple[list[Truth], list[Found]]:
+def detect_all(model: nn.Module, data: Dataset) -> tuple[list[Truth], list[Found]]:
     """What is there and what was found, picture by picture."""
     truths: list[Truth] = []
     founds: list[Found] = []
@@ -29,7 +29,7 @@ def answers(model: nn.Module, data: Dataset) -> tuple[list[Truth], list[Found]]:
 
 def judge(model: nn.Module, data: Dataset) -> dict[str, Any]:
     """COCO's twelve numbers, and `resampled`: AP on each of the replicates all runs share."""
-    truths, founds = answers(model, data)
+    truths, founds = detect_all(model, data)
     detections = [
         d
         for truth, found in zip(truths, founds, strict=True)

@@ -8,24 +8,9 @@ Three losses, each with and without the IoU as target, take them apart.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 
-from rtdetr_lab.ablations.variant import Variant
+from rtdetr_lab.ablations.variant import Put, Variant
 from rtdetr_lab.losses import BinaryCrossEntropy, ClassLoss, Focal, Varifocal
-from rtdetr_lab.rtdetr import RTDETRConfig
-
-
-@dataclass(frozen=True)
-class ClassLossOf:
-    """Judge all scores by this loss."""
-
-    loss: ClassLoss
-
-    def __call__(self, cfg: RTDETRConfig) -> RTDETRConfig:
-        if self.loss == cfg.criterion.classification:
-            return cfg
-        return replace(cfg, criterion=replace(cfg.criterion, classification=self.loss))
-
 
 _REASONS: tuple[tuple[str, Callable[[bool], ClassLoss], str], ...] = (
     (
@@ -48,7 +33,7 @@ _REASONS: tuple[tuple[str, Callable[[bool], ClassLoss], str], ...] = (
 LOSSES = tuple(
     Variant(
         f"{name}, target {'IoU' if target else '1'}",
-        ClassLossOf(make(target)),
+        Put("criterion.classification", make(target)),
         f"{reason} " + ("Scores rank by quality." if target else "Scores only say: it is there."),
     )
     for name, make, reason in _REASONS

@@ -20,13 +20,13 @@ th, td { border-bottom: 1px solid #ccc; padding: .25rem .6rem; text-align: left 
 code, pre { background: #f3f3f3; font-size: 13px } pre { padding: .6rem; overflow-x: auto }
 """
 
-Table = list[list[str]]
+Cells = list[list[str]]
 
 
-def results(report: Findings) -> Table:
+def results(report: Findings) -> Cells:
     """Head and rows: what was reached, at what price, and whether it differs."""
     latency = report.latency
-    measures = sorted({n for e in report.entries for row in e.rows for n in _numbers(row)})
+    measures = report.measures
     head = ["variant", *SHOWN, *measures, "params (M)", "GFLOPs", "ms", "difference to reference"]
     return [head, *(_cells(e, measures, latency) for e in report.entries)]
 
@@ -42,7 +42,7 @@ def _cells(entry: Entry, measures: list[str], latency: Mapping[str, Any]) -> lis
     return [entry.name, *scores, *said, size, flops, speed, entry.verdict]
 
 
-def changes(report: Findings) -> Table:
+def changes(report: Findings) -> Cells:
     """Head and rows: what each variant changes, and why one would."""
     rows = []
     for v in report.plan["variants"]:
@@ -53,7 +53,7 @@ def changes(report: Findings) -> Table:
 
 def order_sentence(report: Findings) -> str:
     """The miniature's order beside the paper's, and the pairs on which they disagree."""
-    published = dict(TABLES[report.name].published) if report.name in TABLES else {}
+    published = TABLES[report.name].published if report.name in TABLES else {}
     found = {e.name: float(np.mean(e.values("AP"))) for e in report.entries if e.values("AP")}
     both = [n for n in published if n in found]
     if len(both) < 2:
@@ -85,6 +85,7 @@ def facts(report: Findings) -> list[str]:
     """Command, data, budget, machine, date, cost: one sentence each."""
     plan, cost = report.plan, report.cost
     height, width = plan["picture_size"]
+    threads = " and ".join(f"{n} thread{'s' if n > 1 else ''}" for n in cost["threads"])
     command = shlex.join(str(part) for part in plan["command"][1:])
     again = f"`rtdetr-lab {command}`; report again: add `--report-only`"
     return [
@@ -92,7 +93,7 @@ def facts(report: Findings) -> list[str]:
         f"Runs: {cost['runs']}, each on {plan['pictures']} pictures of {height}×{width}; seeds "
         f"{', '.join(map(str, plan['seeds']))}; judged on {plan['val_pictures']} pictures.",
         f"Begins with: {_beginning(plan.get('base', {}))}.",
-        f"Cost: {cost['train_hours']:.2f} h of training, {_threads(cost['threads'])}. "
+        f"Cost: {cost['train_hours']:.2f} h of training, {threads}. "
         f"Date: {cost['date']}. Machine: {'; '.join(cost['machine'])}. "
         f"Commit: {', '.join(cost['commits'])}.",
     ]
@@ -151,10 +152,6 @@ def _failures(report: Findings) -> list[str]:
     return lines
 
 
-def _numbers(row: Mapping[str, Any]) -> list[str]:
-    return [n for n, v in row["measures"].items() if not isinstance(v, list)]
-
-
 def _mean_sd(values: list[float], digits: int) -> str:
     if not values:
         return "–"
@@ -162,17 +159,13 @@ def _mean_sd(values: list[float], digits: int) -> str:
     return mean if len(values) == 1 else f"{mean} ± {np.std(values, ddof=1):.{digits}f}"
 
 
-def _threads(counts: list[int]) -> str:
-    return " and ".join(f"{n} thread{'s' if n > 1 else ''}" for n in counts)
-
-
-def _markdown_table(table: Table) -> str:
+def _markdown_table(table: Cells) -> str:
     rows = [[cell.replace("|", "\\|") for cell in row] for row in table]
     rows.insert(1, ["---"] * len(rows[0]))
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def _html_table(table: Table) -> str:
+def _html_table(table: Cells) -> str:
     def line(row: list[str], tag: str) -> str:
         return "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row)
 
@@ -191,10 +184,8 @@ def catalogue() -> str:
 
     base, lines = full_size("r50"), []
     for name, table in TABLES.items():
-        published = dict(table.published)
-        rows = [
-            [v.name, v.hypothesis, str(published.get(v.name, ""))] for v in table.rows(base.cfg)
-        ]
+        known = table.published
+        rows = [[v.name, v.hypothesis, str(known.get(v.name, ""))] for v in table.rows(base.cfg)]
         lines += [f"### {name}", "", f"{table.question} *{table.source}*", ""]
         lines += [_markdown_table([["row", "hypothesis", "AP (paper)"], *rows]), ""]
     return "\n".join(lines)

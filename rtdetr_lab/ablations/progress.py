@@ -17,12 +17,13 @@ from typing import Any
 from rtdetr_lab.ablations.executors import Outcome
 from rtdetr_lab.ablations.job import Job
 from rtdetr_lab.ablations.journal import Journal, Line
+from rtdetr_lab.ablations.study import Watch
 
 EVERY = 2.0
 """Seconds between looks at the records."""
 
 
-class Shown:
+class ProgressBars(Watch):
     """Shows a study on a terminal; without one, a line when a run begins or ends."""
 
     def __init__(self, bars: Any, pictures: int, runs: Path, whole: Any) -> None:
@@ -64,8 +65,8 @@ class Shown:
 
 
 @contextmanager
-def shown(plan: Line, journal: Journal) -> Iterator[Shown]:
-    """For `Study.run(watch=shown)`: bars on stderr."""
+def show_progress(plan: Line, journal: Journal) -> Iterator[ProgressBars]:
+    """For `Study.run(watch=show_progress)`: bars on stderr."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -81,7 +82,7 @@ def shown(plan: Line, journal: Journal) -> Iterator[Shown]:
     with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
         todo = (total - len(done)) * plan["pictures"]
         whole = bars.add_task("study", total=todo)
-        watching = Shown(bars, plan["pictures"], journal.path.parent.parent / "runs", whole)
+        watching = ProgressBars(bars, plan["pictures"], journal.path.parent.parent / "runs", whole)
         over = threading.Event()
         looker = threading.Thread(target=_keep_looking, args=(watching, over), daemon=True)
         if console.is_terminal:
@@ -92,7 +93,7 @@ def shown(plan: Line, journal: Journal) -> Iterator[Shown]:
             over.set()
 
 
-def _keep_looking(watching: Shown, over: threading.Event) -> None:
+def _keep_looking(watching: ProgressBars, over: threading.Event) -> None:
     while not over.wait(EVERY):
         watching.look()
 
@@ -119,8 +120,6 @@ def estimate(plan: Line, workers: int = 1) -> str:
     """Hours and minutes the plan takes, from the measured steps."""
     per_seed = sum(v["s_per_picture"] for v in plan["variants"]) * plan["pictures"]
     seconds = per_seed * len(plan["seeds"]) / workers
-    return (
-        time.strftime("%H h %M min", time.gmtime(seconds))
-        if seconds < 86400
-        else (f"{seconds / 3600:.0f} h")
-    )
+    if seconds >= 86400:
+        return f"{seconds / 3600:.0f} h"
+    return time.strftime("%H h %M min", time.gmtime(seconds))

@@ -1,14 +1,28 @@
-r"""# Report: what a study found, as a page, a file, or in a notebook"""
+r"""# Report: what a study found, as a page, in files with figures, or in a notebook
 
-from collections.abc import Mapping
+| file          | what it is                                                              |
+|---------------|-------------------------------------------------------------------------|
+| `NAME.md`     | for the site: links to the figures beside it                            |
+| `NAME_page.html` | the same in one file (a site makes its own NAME.html of the .md)     |
+| `NAME.csv`    | a line per row and seed; two equal studies give two equal files         |
+| `NAME.json`   | everything, for another program                                         |
+| `NAME_*.png`, `.svg` | bars, differences, curves, AP against latency, scatter           |
+"""
+
+import io
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from rtdetr_lab.ablations.files import figures, save
 from rtdetr_lab.ablations.findings import Findings
 from rtdetr_lab.ablations.journal import Journal
-from rtdetr_lab.ablations.page import markdown_of
+from rtdetr_lab.ablations.page import html_of, markdown_of
 from rtdetr_lab.config import require
+from rtdetr_lab.errors import TrainingError
+from rtdetr_lab.viz import ablation as viz
+from rtdetr_lab.writing import write_bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,11 +36,53 @@ class Report(Findings):
 
     def figures(self) -> Mapping[str, object]:
         """Title → axes, drawn now: for a notebook."""
-        return {title: draw() for title, (_, draw) in figures(self).items()}
+        return {title: draw() for title, (_, draw) in self._drawings().items()}
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write report and figures; returns the files, the Markdown first."""
-        return save(self, Path(folder))
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        links, pictures = {}, {}
+        figures: dict[str, bytes] = {}
+        for title, (name, draw) in self._drawings().items():
+            pictures[title], svg = _rendered(draw)
+            links[title] = f"{self.name}_{name}.png"
+            figures |= {f"_{name}.png": pictures[title], f"_{name}.svg": svg}
+        texts = {
+            ".md": markdown_of(self, links),
+            ".csv": self.csv,
+            ".json": self.json,
+            "_page.html": html_of(self, pictures),
+        }
+        contents = {end: text.encode() for end, text in texts.items()} | figures
+        paths = {Path(folder) / f"{self.name}{end}": content for end, content in contents.items()}
+        for path, content in paths.items():
+            write_bytes(path, content, error=TrainingError)
+        return list(paths)
+
+    def _drawings(self) -> dict[str, tuple[str, Callable[[], Any]]]:
+        """Title → (name, what draws it), for everything the journal has numbers for."""
+        reference = str(self.plan["reference"])
+        scores = {e.name: e.values("AP") for e in self.entries}
+        found: dict[str, tuple[str, Callable[[], Any]]] = {
+            "AP by variant": ("bars", partial(viz.score_bars, scores, reference))
+        }
+        intervals = {e.name: e.difference for e in self.entries if e.difference}
+        if intervals:
+            draw = partial(viz.differences, intervals, reference)
+            found["Paired differences"] = ("differences", draw)
+        whole = [e for e in self.entries if not e.view]
+        curves = {e.name: [row["curve"] for row in e.rows] for e in whole}
+        if any(c for seeds in curves.values() for c in seeds):
+            found["AP over pictures seen"] = ("curves", partial(viz.score_curves, curves))
+        if self.latency:
+            trained = {e.variant["name"]: e.values("AP") for e in whole if e.rows}
+            found["AP against latency"] = ("front", partial(viz.front, trained, self.latency))
+        measures = {e.name: e.rows[0]["measures"] for e in whole if e.rows}
+        points = {n: tuple(m["score_iou"]) for n, m in measures.items() if "score_iou" in m}
+        if points:
+            draw = partial(viz.score_iou, points)
+            found["Score against IoU of proposals"] = ("scatter", draw)
+        return found
 
     def _repr_markdown_(self) -> str:
         return self.markdown
@@ -38,3 +94,17 @@ def report_of(journal: Journal) -> Report:
     require(plan, str(journal.path), "holds no study", "run it first, or give its folder")
     assert plan is not None
     return Report(plan, tuple(journal.lines))
+
+
+def _rendered(draw: Callable[[], Any]) -> tuple[bytes, bytes]:
+    import matplotlib
+    import matplotlib.pyplot as plt
+
+    with matplotlib.rc_context({"svg.hashsalt": "rtdetr_lab"}):
+        drawn = draw()
+        figure = (drawn[0] if isinstance(drawn, list) else drawn).figure
+        png, svg = io.BytesIO(), io.BytesIO()
+        figure.savefig(png, format="png", dpi=110, bbox_inches="tight")
+        figure.savefig(svg, format="svg", bbox_inches="tight", metadata={"Date": None})
+        plt.close(figure)
+    return png.getvalue(), svg.getvalue()

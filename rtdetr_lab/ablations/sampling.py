@@ -16,32 +16,20 @@ with frozen offsets. A fair comparison gives the bilinear model the same fine-tu
 
 from dataclasses import dataclass, replace
 
-from rtdetr_lab.ablations.variant import Setup, Variant
+from rtdetr_lab.ablations.variant import Put, Setup, Variant, variant
 from rtdetr_lab.rtdetr import RTDETRConfig
-from rtdetr_lab.rtdetrv2 import discrete, with_points
-
-
-@dataclass(frozen=True)
-class Points:
-    """So many sampling points per head and level: one number, or one per level from fine on."""
-
-    num_points: int | tuple[int, ...]
-
-    def __call__(self, cfg: RTDETRConfig) -> RTDETRConfig:
-        if self.num_points == cfg.decoder.num_points:
-            return cfg
-        return with_points(cfg, self.num_points)
-
+from rtdetr_lab.rtdetrv2 import discrete
 
 FEWER = "Fewer looks per query cost little, because the layers look again: a quarter, −0.6 AP."
 FINE = "If looks are scarce, the finest level is where small objects need them."
 COARSE = "If looks are scarce, one on the coarse level sees the whole object."
 
+_AT = "decoder.num_points"
 POINTS = (
-    Variant("4 per level", Points(4), "Four looks per head and level are the published number."),
-    *(Variant(f"{n} per level", Points(n), FEWER) for n in (3, 2, 1)),
-    Variant("4, 2, 1", Points((4, 2, 1)), FINE),
-    Variant("1, 2, 4", Points((1, 2, 4)), COARSE),
+    Variant("4 per level", Put(_AT, 4), "Four looks per head and level are the published number."),
+    *(Variant(f"{n} per level", Put(_AT, n), FEWER) for n in (3, 2, 1)),
+    Variant("4, 2, 1", Put(_AT, (4, 2, 1)), FINE),
+    Variant("1, 2, 4", Put(_AT, (1, 2, 4)), COARSE),
 )
 """Table 3, and two unequal splits of seven looks."""
 
@@ -77,17 +65,13 @@ def from_scratch_discrete(cfg: RTDETRConfig) -> RTDETRConfig:
 
 
 DISCRETE = (
-    Variant("bilinear", as_trained, (as_trained.__doc__ or "").strip()),
+    variant(as_trained, "bilinear"),
     Variant("bilinear, fine-tuned", FineTune(discrete=False), "The control: more training."),
     Variant(
         "discrete, fine-tuned",
         FineTune(discrete=True),
         "With offsets already learned, reading whole cells costs half a point of AP.",
     ),
-    Variant(
-        "discrete from scratch",
-        from_scratch_discrete,
-        " ".join((from_scratch_discrete.__doc__ or "").split()),
-    ),
+    variant(from_scratch_discrete, "discrete from scratch"),
 )
 """Table 4, with the controls it needs."""

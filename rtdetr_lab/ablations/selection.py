@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 from rtdetr_lab.ablations.criteria import ProposalCriterion
 from rtdetr_lab.ablations.variant import Variant, variant
-from rtdetr_lab.boxes import iou, xyxy_from_cxcywh
 from rtdetr_lab.data.batch import Sample, as_float
 from rtdetr_lab.rtdetr import RTDETRConfig
+from rtdetr_lab.viz.queries import best_iou
 
 POINTS = 400
 """Tokens kept for the scatter: the best-scored of all pictures."""
@@ -53,9 +53,7 @@ def uncertainty_minimal(cfg: RTDETRConfig) -> RTDETRConfig:
 SELECTIONS: tuple[Variant, ...] = (
     variant(vanilla),
     variant(vanilla_everywhere),
-    Variant(
-        "uncertainty-minimal", uncertainty_minimal, (uncertainty_minimal.__doc__ or "").strip()
-    ),
+    variant(uncertainty_minimal, "uncertainty-minimal"),
 )
 """The rows of Table 4, and one that is ours."""
 
@@ -77,7 +75,7 @@ class ProposalQuality:
                 proposals.logits, proposals.boxes, samples, strict=True
             ):
                 scores.append(logits.sigmoid().amax(-1))
-                overlaps.append(_best_iou(boxes, sample.boxes))
+                overlaps.append(best_iou(boxes, sample.boxes))
         score, overlap = torch.cat(scores), torch.cat(overlaps)
         sure = score > self.threshold
         both = sure & (overlap > self.threshold)
@@ -87,12 +85,6 @@ class ProposalQuality:
             "Prop_both": _percent(both),
             "score_iou": [_rounded(score[best]), _rounded(overlap[best])],
         }
-
-
-def _best_iou(boxes: Tensor, wanted: Tensor) -> Tensor:
-    if not len(wanted):
-        return boxes.new_zeros(len(boxes))
-    return iou(xyxy_from_cxcywh(boxes), xyxy_from_cxcywh(wanted)).amax(1)
 
 
 def _percent(yes: Tensor) -> float:

@@ -15,8 +15,8 @@ $m$ pictures: where seeds dominate, $\nu$ is near 2 and the interval is as wide 
 deserve ($t = 4.3$).
 
 **Why not simply resample the seeds?** Three values can be drawn with repetition in ten ways, and
-the percentiles of so few understate the spread: with three seeds the nested bootstrap
-(`nested_interval`) covers far less than the 95 % it claims. A test measures both coverages. What an
+the percentiles of so few understate the spread: with three seeds the nested bootstrap covers far
+less than the 95 % it claims. A test measures both coverages. What an
 interaction of seed and picture adds is in both parts, so the interval errs on the wide side.
 
 With a single seed nothing is known about seeds: the interval is that of the pictures, and says so.
@@ -29,17 +29,15 @@ import numpy as np
 from jaxtyping import Float
 
 from rtdetr_lab.config import require
+from rtdetr_lab.viz.ablation import Interval
 
 Replicates = Float[np.ndarray, "S R"]
 
 
 @dataclass(frozen=True)
-class Difference:
+class Difference(Interval):
     """A paired difference with its 95 % interval, in the units of what was compared."""
 
-    mean: float
-    low: float
-    high: float
     per_seed: tuple[float, ...]
 
     @property
@@ -87,19 +85,6 @@ def _freedom(*parts: tuple[float, int]) -> float:
     total = sum(variance for variance, _ in parts)
     pieces = sum(variance**2 / max(freedom, 1) for variance, freedom in parts)
     return total**2 / pieces if pieces > 0 else 1.0
-
-
-def nested_interval(
-    per_seed: Sequence[float], replicates: Replicates, rng: np.random.Generator, level: float = 0.95
-) -> tuple[float, float]:
-    """Percentiles of seeds resampled within resampled pictures. Here to be compared with: with few
-    seeds it is too narrow. `replicates` are differences per seed on the picture replicates."""
-    n, count = replicates.shape
-    seeds = rng.integers(n, size=(count, n))
-    means = np.array([replicates[chosen, r].mean() for r, chosen in enumerate(seeds)])
-    means += np.mean(per_seed) - replicates.mean()
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
 
 
 def verdict(difference: Difference, unit: str = "AP", scale: float = 100.0) -> str:

@@ -5,7 +5,7 @@ measures of a table, at whatever size the base has. `rtdetr-lab ablate NAME` run
 the shapes world; with `--preset r50 --data coco` the rows are the paper's own.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from rtdetr_lab.ablations.decoder import LOOKING_FORWARD, EveryDepth, depths, queries
@@ -20,11 +20,10 @@ from rtdetr_lab.ablations.variant import Variant
 from rtdetr_lab.rtdetr import RTDETRConfig
 
 Rows = Callable[[RTDETRConfig], tuple[Variant, ...]]
-Published = dict[str, float]
 
 
 @dataclass(frozen=True)
-class Table:
+class PaperTable:
     """A table of a paper: where it is, its rows, how it is read, and the AP it gives."""
 
     source: str
@@ -32,7 +31,7 @@ class Table:
     rows: Rows
     views: Views = field(default_factory=AsTrained)
     measures: tuple[Measure, ...] = ()
-    published: tuple[tuple[str, float], ...] = ()
+    published: Mapping[str, float] = field(default_factory=dict)
 
 
 def _always(variants: tuple[Variant, ...]) -> Rows:
@@ -43,87 +42,80 @@ def _always(variants: tuple[Variant, ...]) -> Rows:
 
 
 TABLES = {
-    "encoder": Table(
+    "encoder": PaperTable(
         "RT-DETR §4.2, Table 3 (R50, 12 epochs)",
         "What should scales do before anyone proposes a box?",
         _always(ENCODERS),
-        published=(
-            ("A", 43.0),
-            ("B", 44.9),
-            ("C", 45.6),
-            ("D", 46.4),
-            ("D_S5", 46.8),
-            ("E", 47.9),
-        ),
+        published={"A": 43.0, "B": 44.9, "C": 45.6, "D": 46.4, "D_S5": 46.8, "E": 47.9},
     ),
-    "selection": Table(
+    "selection": PaperTable(
         "RT-DETR §4.3, Table 4 (R50, 12 epochs)",
         "Should the score of a token know how good its box is?",
         _always(SELECTIONS),
         measures=(ProposalQuality(),),
-        published=(("vanilla", 47.9), ("uncertainty-minimal", 48.7)),
+        published={"vanilla": 47.9, "uncertainty-minimal": 48.7},
     ),
-    "decoder-depth": Table(
+    "decoder-depth": PaperTable(
         "RT-DETR §5.4, Table 5 (R50, 72 epochs)",
         "How many decoder layers must be trained, and how many must run?",
         depths,
         views=EveryDepth(),
-        published=(
-            ("train 4", 52.7),
-            ("train 5", 52.9),
-            ("train 6", 53.1),
-            ("train 7", 52.6),
-            ("train 6, run 1", 49.1),
-            ("train 6, run 2", 51.3),
-            ("train 6, run 3", 52.4),
-            ("train 6, run 4", 52.7),
-            ("train 6, run 5", 53.0),
-        ),
+        published={
+            "train 4": 52.7,
+            "train 5": 52.9,
+            "train 6": 53.1,
+            "train 7": 52.6,
+            "train 6, run 1": 49.1,
+            "train 6, run 2": 51.3,
+            "train 6, run 3": 52.4,
+            "train 6, run 4": 52.7,
+            "train 6, run 5": 53.0,
+        },
     ),
-    "sampling-points": Table(
+    "sampling-points": PaperTable(
         "RT-DETRv2 §2.1, Table 3 (v2-S)",
         "How many looks does a query need, and on which level?",
         _always(POINTS),
-        published=(
-            ("4 per level", 47.9),
-            ("3 per level", 47.8),
-            ("2 per level", 47.7),
-            ("1 per level", 47.3),
-        ),
+        published={
+            "4 per level": 47.9,
+            "3 per level": 47.8,
+            "2 per level": 47.7,
+            "1 per level": 47.3,
+        },
     ),
-    "discrete": Table(
+    "discrete": PaperTable(
         "RT-DETRv2 §2.1, Table 4 (v2-S)",
         "What does it cost to read whole cells instead of between them?",
         _always(DISCRETE),
-        published=(("bilinear", 47.9), ("discrete, fine-tuned", 47.4)),
+        published={"bilinear": 47.9, "discrete, fine-tuned": 47.4},
     ),
-    "denoising": Table(
+    "denoising": PaperTable(
         "DN-DETR §3.1, DINO §3.3; no table in RT-DETR",
         "Does practising on spoilt boxes help to find real ones?",
         positives,
         measures=(MatchingStability(),),
     ),
-    "look-forward-twice": Table(
+    "look-forward-twice": PaperTable(
         "DINO §3.5; no table in RT-DETR",
         "Should a box answer for the next layer's box as well?",
         _always(LOOKING_FORWARD),
     ),
-    "losses": Table(
+    "losses": PaperTable(
         "RT-DETR §4.3; no table of its own",
         "What should a score be taught?",
         _always(LOSSES),
         measures=(ProposalQuality(),),
     ),
-    "queries": Table(
+    "queries": PaperTable(
         "no table in RT-DETR, which uses 300",
         "How many queries does a picture need?",
         queries,
     ),
-    "detr-vs-rtdetr": Table(
+    "detr-vs-rtdetr": PaperTable(
         "DETR Table 1 against RT-DETR Table 2 (500 against 72 epochs)",
         "What lies between two papers?",
         _always(FAMILY),
-        published=(("RT-DETR", 53.1), ("DETR", 42.0)),
+        published={"RT-DETR": 53.1, "DETR": 42.0},
     ),
 }
 """Name on the command line → table."""

@@ -18,7 +18,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from rtdetr_lab.ablations.bases import short_recipe, small_world
 from rtdetr_lab.ablations.executors import Executor, InProcess, Outcome
@@ -34,19 +34,8 @@ from rtdetr_lab.data.batch import Dataset
 from rtdetr_lab.training.state import lock
 
 
-@runtime_checkable
-class Watch(Protocol):
-    """Told what happens while a study runs (`progress.py` shows it)."""
-
-    def started(self, job: Job) -> None:
-        """A run begins."""
-
-    def ended(self, outcome: Outcome) -> None:
-        """A run is done, or failed."""
-
-
-class Unwatched:
-    """Nobody looks."""
+class Watch:
+    """Told what happens while a study runs. This one does nothing (`progress.py` shows it)."""
 
     def started(self, job: Job) -> None:
         """A run begins."""
@@ -141,8 +130,8 @@ class Study:
         else:
             count = self.budget
             speed = {name: seconds_per_picture(s, self.task) for name, s in first.items()}
-        args = (self.setups(count), self.reference, self.task, self.seeds, speed)
-        line = plan_line(self._rows, *args)
+        setups = self.setups(count)
+        line = plan_line(self._rows, setups, self.reference, self.task, self.seeds, speed)
         return {**line, "name": self.name, "budget": self.budget}
 
     def run(
@@ -154,7 +143,7 @@ class Study:
         with lock(self.home):
             journal = self.journal
             plan = self._plan_for(journal)
-            with watch(plan, journal) if watch else nullcontext(Unwatched()) as watching:
+            with watch(plan, journal) if watch else nullcontext(Watch()) as watching:
                 self._finish(journal, plan, executor or InProcess(), watching)
             if self.latency_rounds and not _measured(journal, plan):
                 setups = self.setups(plan["pictures"])

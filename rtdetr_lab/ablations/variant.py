@@ -19,7 +19,7 @@ difference in a report is a difference to that one.
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -61,18 +61,29 @@ class Variant:
         return replace(base, cfg=self.change(base.cfg))
 
 
-def variant(change: "Change | Variant") -> Variant:
-    """A `Variant` as it is; a function under its own name with its docstring as hypothesis.
+@dataclass(frozen=True)
+class Put:
+    """The change that puts a value at a path of the model's configuration."""
+
+    path: str
+    value: Any
+
+    def __call__(self, cfg: Any) -> Any:
+        return replace_at(cfg, self.path, self.value)
+
+
+def variant(change: "Change | Variant", name: str | None = None) -> Variant:
+    """A `Variant` as it is; a function under a name, or its own, with its docstring as hypothesis.
 
     Raises `ConfigError` for a function without one: a change nobody can say the reason of cannot be
     judged by its outcome.
     """
     if isinstance(change, Variant):
         return change
-    name = getattr(change, "__name__", type(change).__name__)
+    own = getattr(change, "__name__", type(change).__name__)
     reason = " ".join((inspect.getdoc(change) or "").split())
-    require(reason, name, "has no docstring", "write the hypothesis there: what do you expect?")
-    return Variant(name.replace("_", " "), change, reason)
+    require(reason, own, "has no docstring", "write the hypothesis there: what do you expect?")
+    return Variant(name or own.replace("_", " "), change, reason)
 
 
 def with_seed(setup: Setup, seed: int) -> Setup:
@@ -87,21 +98,9 @@ def _argument(change: Change) -> Any:
     return first.annotation
 
 
-def differences(base: Setup, other: Setup) -> dict[str, tuple[Any, Any]]:
-    """Path → (in the base, here). `apply(base, differences(base, other)) == other`."""
-    return diff(base, other)
-
-
-def apply(base: Setup, changes: Mapping[str, tuple[Any, Any]]) -> Setup:
-    """The setup that `differences` described."""
-    for path, (_, value) in changes.items():
-        base = replace_at(base, path, value)
-    return base
-
-
 def described(base: Setup, other: Setup) -> Iterator[tuple[str, str, str]]:
     """(path, before, after) for people: model settings without their `cfg.`, parts by name."""
-    for path, (before, after) in differences(base, other).items():
+    for path, (before, after) in diff(base, other).items():
         yield path.removeprefix("cfg."), _short(before), _short(after)
 
 

@@ -1,17 +1,16 @@
 r"""# Comparing: the same picture through two models, side by side
 
-Two questions, in this order. **Do the stages agree?** One row each for S3–S5, AIFI, every CCFF map,
-the proposals, every decoder layer and the final detections. **If not, which module is to blame?**
+Two questions, in this order. **Do the stages agree?** One row each, from the backbone's maps to the
+final detections (`stages.py`). **If not, which module is to blame?**
 The names in `tables.py` pair every layer of ours with one of theirs, so both are watched: the first
 one, in the order in which ours run, whose output differs is where it begins. Tensors are compared
 as well, which catches those that no inference reads, and those that no layer of its own reads, as
-learned queries. DETR has other stages (`stages_detr.py`), and the same two questions.
+learned queries.
 
 In float64 two honest implementations differ by rounding, some 1e-13; a wrong weight by much more.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,17 +19,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from rtdetr_lab.checkpoints.hooks import after_each
 from rtdetr_lab.checkpoints.rename import import_tensors, is_derived, table_of, to_ours
-from rtdetr_lab.checkpoints.stages_detr import (
+from rtdetr_lab.checkpoints.stages import (
     SHARED,
-    listening,
     our_detr_stages,
+    our_stages,
     their_detr_stages,
+    their_stages,
 )
 from rtdetr_lab.checkpoints.tables import TRANSFORMERS
 from rtdetr_lab.detr.model import DETRConfig
-from rtdetr_lab.images.postprocess import postprocess
-from rtdetr_lab.structures import Prediction
 
 SAMPLES = 4096
 """Values kept of every layer's output; comparing all of them would fill the memory."""
@@ -73,11 +72,18 @@ def compare(
     ours, theirs, images = ours.double().eval(), theirs.double().eval(), images.double()
     pairs = _paired_modules(ours, theirs)
     is_detr = isinstance(getattr(ours, "cfg", None), DETRConfig)
-    our_stages = our_detr_stages if is_detr else _our_stages
-    their_stages = partial(their_detr_stages, ours=ours) if is_detr else _their_stages
-    heard = {m: t for m, t in pairs.items() if not (is_detr and m.startswith(SHARED))}
-    with _fingerprints(ours, heard) as mine, _fingerprints(theirs, heard.values()) as other:
-        left, right = our_stages(ours, images), their_stages(theirs, images)
+    left_of = our_detr_stages if is_detr else our_stages
+    right_of = partial(their_detr_stages, ours=ours) if is_detr else their_stages
+    watched = {m: t for m, t in pairs.items() if not (is_detr and m.startswith(SHARED))}
+    mine: dict[str, Tensor] = {}
+    other: dict[str, Tensor] = {}
+    ours_here = {m: ours.get_submodule(m) for m in watched}
+    theirs_here = {t: theirs.get_submodule(t) for t in watched.values()}
+    with (
+        after_each(ours_here, partial(_keep, mine)),
+        after_each(theirs_here, partial(_keep, other)),
+    ):
+        left, right = left_of(ours, images), right_of(theirs, images)
     stages = tuple(_stage(name, left[name], right.get(name), tolerance) for name in left)
     module = next((m for m in mine if not _same(mine[m], other.get(pairs[m]), tolerance)), None)
     tensors = _differing_tensors(ours, theirs)
@@ -102,22 +108,7 @@ def _paired_modules(ours: nn.Module, theirs: nn.Module) -> dict[str, str]:
     return pairs
 
 
-@contextmanager
-def _fingerprints(model: nn.Module, paths: Any) -> Iterator[dict[str, Tensor]]:
-    """Path → a sample of the last output of that layer, in the order in which layers ran."""
-    seen: dict[str, Tensor] = {}
-    layers = [(path, model.get_submodule(path)) for path in paths]
-    handles = [m.register_forward_hook(partial(_keep_fingerprint, seen, p)) for p, m in layers]
-    try:
-        yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _keep_fingerprint(
-    seen: dict[str, Tensor], path: str, module: nn.Module, args: Any, output: Any
-) -> None:
+def _keep(seen: dict[str, Tensor], path: str, inputs: Any, output: Any) -> None:
     if isinstance(output, Tensor):
         seen.setdefault(path, _fingerprint(output))
 
@@ -128,55 +119,6 @@ def _fingerprint(x: Tensor) -> Tensor:
     # Means along the channels too: a sample alone could miss the one channel that is wrong.
     rows = x.detach().reshape(x.shape[0], -1).mean(1)
     return torch.cat([flat[::step], flat.abs().mean()[None], rows])
-
-
-def _our_stages(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
-    parts = {n: model.get_submodule(n) for n in ("backbone", "encoder.aifi", "encoder")}
-    with listening(parts) as seen:
-        prediction = model(images)
-    assert prediction.proposals is not None
-    layers = [(p.logits, p.boxes) for p in prediction.layers]
-    proposals = (prediction.proposals.logits, prediction.proposals.boxes)
-    return _rows(seen["backbone"], seen["encoder.aifi"], seen["encoder"], proposals, layers)
-
-
-def _their_stages(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
-    inner: Any = model.model
-    parts = {"backbone": inner.backbone, "encoder": inner.encoder}
-    parts |= {"aifi": inner.encoder.aifi[0]} if len(inner.encoder.aifi) else {}
-    with listening(parts) as seen:
-        out = model(images)
-    maps = [feature for feature, _ in seen["backbone"]]
-    proposals = (out.enc_topk_logits, out.enc_topk_bboxes)
-    layers = list(
-        zip(
-            out.intermediate_logits.unbind(1),
-            out.intermediate_reference_points.unbind(1),
-            strict=True,
-        )
-    )
-    layers[-1] = (out.logits, out.pred_boxes)
-    fused = seen["encoder"].last_hidden_state
-    return _rows(maps, seen.get("aifi", maps[-1]), fused, proposals, layers)
-
-
-def _rows(
-    maps: Any, attended: Tensor, fused: Any, proposals: Any, layers: Any
-) -> dict[str, Tensor]:
-    rows = {f"backbone S{6 - len(maps) + i}": m for i, m in enumerate(maps)}
-    rows["AIFI F5"] = attended
-    rows |= {f"CCFF {i}": m for i, m in enumerate(fused)}
-    rows |= {"proposals logits": proposals[0], "proposals boxes": proposals[1]}
-    for i, (logits, boxes) in enumerate(layers):
-        rows |= {f"decoder {i} logits": logits, f"decoder {i} boxes": boxes}
-    logits, boxes = layers[-1]
-    if not (logits.isfinite().all() and boxes.isfinite().all()):
-        return rows  # nothing can be found in NaN; the rows above say where it begins
-    found = postprocess(Prediction(logits, boxes, ()), [(1, 1)] * len(logits), 0.0)
-    rows["detections boxes"] = torch.stack([f.boxes_xyxy for f in found])
-    rows["detections scores"] = torch.stack([f.scores for f in found])
-    rows["detections labels"] = torch.stack([f.labels for f in found])
-    return rows
 
 
 def _stage(name: str, ours: Tensor, theirs: Tensor | None, tolerance: float) -> Stage:

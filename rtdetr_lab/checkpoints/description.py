@@ -28,8 +28,7 @@ from rtdetr_lab.checkpoints.files import (
     read_json,
     text_digest,
 )
-from rtdetr_lab.checkpoints.infer import infer_config
-from rtdetr_lab.checkpoints.infer_detr import infer_detr, is_detr
+from rtdetr_lab.checkpoints.infer import infer_config, infer_detr, is_detr
 from rtdetr_lab.checkpoints.metadata import Metadata, metadata_for, metadata_from_dict
 from rtdetr_lab.checkpoints.preprocessor import detr_metadata, image_size_of, pixels_of
 from rtdetr_lab.checkpoints.source import Source

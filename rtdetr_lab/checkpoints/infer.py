@@ -1,22 +1,29 @@
 r"""# Which preset is this? A file without a config, recognised by its shapes
 
-The authors' `.pth` files hold weights and nothing else. Seven numbers tell their models apart, and
-all can be read off names and shapes; everything a shape cannot say (queries, heads) is then the
-preset's. Whatever does not agree with the preset in the end is found by `strict.py`.
+The authors' `.pth` files hold weights and nothing else. A few numbers tell their models apart, and
+all can be read off names and shapes; everything a shape cannot say (heads, and RT-DETR's queries)
+is then the preset's. What does not agree with the preset in the end is found by `strict.py`.
 
-| number             | read from                                                                |
-|--------------------|--------------------------------------------------------------------------|
-| depths, block kind | `backbone.stages.<i>.<j>`; a `conv3` means bottlenecks                   |
-| encoder width      | rows of `encoder.project.0`                                              |
-| CCFF expansion     | rows of the first CSP layer's `conv1`, over the width                    |
-| decoder layers     | `decoder.layers.<i>`                                                     |
-| points per level   | rows of `sampling_offsets`, or v2's vector of $1/K_l$                    |
-| classes            | rows of the first class head                                             |
+| number             | RT-DETR                                | DETR                               |
+|--------------------|----------------------------------------|------------------------------------|
+| depths, block kind | `backbone.stages`; a `conv3` means bottlenecks | the same                   |
+| width              | rows of `encoder.project.0`            | columns of `class_head`            |
+| hidden width       | rows of the first CSP layer's `conv1`  | rows of the decoder's first `fc1`  |
+| layers             | `decoder.layers.<i>`                   | these and `encoder.layers.<i>`     |
+| classes            | rows of the first class head           | rows of `class_head`, less one     |
+| points, queries    | rows of `sampling_offsets`, or v2's $1/K_l$ | rows of `query_positions`     |
+| positions, masks   |                                        | `positions.rows`, `mask_head`      |
+
+**DC5 is not in the shapes.** A dilated filter is a filter; `detr_r50` and `detr_r50_dc5` have the
+same tensors and give different answers. Without a config a file is taken for the undilated one,
+which is said aloud, and refused if its name says `dc5`: pass `config=detr_r50_dc5()`.
 """
 
+import logging
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,6 +32,9 @@ from torch import Tensor
 from rtdetr_lab.backbone import Bottleneck
 from rtdetr_lab.checkpoints.strict import num_classes_of
 from rtdetr_lab.config import replace_at
+from rtdetr_lab.detr.model import DETRConfig, detr_nano, detr_r50, detr_r101
+from rtdetr_lab.detr.positions import LearnedPositions
+from rtdetr_lab.detr.segmentation import SegmentationConfig, segmentation_criterion
 from rtdetr_lab.errors import CheckpointError
 from rtdetr_lab.rtdetr import (
     RTDETRConfig,
@@ -36,19 +46,15 @@ from rtdetr_lab.rtdetr import (
     rtdetr_r101,
 )
 
+log = logging.getLogger("rtdetr_lab")
+
 PRESETS = (rtdetr_r18, rtdetr_r34, rtdetr_r50_m, rtdetr_r50, rtdetr_r101, rtdetr_nano)
 """What a file is compared with. v2's presets have the same shapes."""
 
+DETR_PRESETS = (detr_r50, detr_r101, detr_nano)
 
-@dataclass(frozen=True)
-class Signature:
-    """What shapes say about a model."""
-
-    depths: tuple[int, ...]
-    bottleneck: bool
-    width: int
-    hidden: int
-    decoder_layers: int
+Signature = dict[str, Any]
+"""What shapes say about a model."""
 
 
 def infer_config(
@@ -64,30 +70,54 @@ def infer_config(
     if num_classes is None or found is None:
         remedy = "give weights of RT-DETR: ours, transformers' or the authors'"
         raise CheckpointError(where, f"holds no RT-DETR: it has {_sample(tensors)}", remedy)
-    for preset in PRESETS:
-        cfg = preset(num_classes)
-        if _signature_of(cfg) == found:
-            return _with_points(cfg, tensors, scale)
-    what = f"is no published size: {found}"
-    raise CheckpointError(where, what, "give the config it was trained with as config=")
+    presets = [preset(num_classes) for preset in PRESETS]
+    cfg: RTDETRConfig = _published(presets, _rtdetr_signature, found, where)
+    return _with_points(cfg, tensors, scale)
+
+
+def is_detr(tensors: Mapping[str, Tensor]) -> bool:
+    """Are these, under our names, a DETR's?"""
+    return "decoder.query_positions" in tensors and "class_head.weight" in tensors
+
+
+def infer_detr(tensors: Mapping[str, Tensor], where: str) -> DETRConfig:
+    """The preset whose shapes these tensors (under our names) have, with their classes, queries,
+    positions and masks. Raises `CheckpointError` if it is none of the published sizes."""
+    found = {
+        **_backbone(tensors),
+        "width": tensors["class_head.weight"].shape[-1],
+        "hidden": len(tensors.get("decoder.layers.0.ffn.fc1.bias", ())),
+        "encoder_layers": _num_layers(tensors, "encoder"),
+        "decoder_layers": _num_layers(tensors, "decoder"),
+    }
+    presets = [preset(num_classes_of(tensors) or 0) for preset in DETR_PRESETS]
+    cfg: DETRConfig = _published(presets, _detr_signature, found, where)
+    if "dc5" in Path(where).name.lower():
+        what = "is a DC5 by its name, which no shape of its tensors shows"
+        raise CheckpointError(where, what, "pass config=detr_r50_dc5(), or another DC5 preset")
+    log.warning("%s: taken for a DETR without DC5, which its shapes cannot tell", where)
+    cfg = replace_at(cfg, "decoder.num_queries", len(tensors["decoder.query_positions"]))
+    if "positions.rows" in tensors:
+        cfg = replace_at(cfg, "positions", LearnedPositions(len(tensors["positions.rows"])))
+    return with_masks(cfg) if any(n.startswith("mask_head.") for n in tensors) else cfg
+
+
+def with_masks(cfg: DETRConfig) -> SegmentationConfig:
+    """The same detector with a mask head, and the losses that teach it."""
+    values = {f.name: getattr(cfg, f.name) for f in fields(DETRConfig)}
+    values |= {"criterion": segmentation_criterion()}
+    values |= {"backbone": replace_at(cfg.backbone, "outputs", (1, 2, 3, 4))}
+    return SegmentationConfig(**values, num_mask_heads=cfg.encoder.num_heads)
 
 
 def signature(tensors: Mapping[str, Tensor]) -> Signature | None:
     """The signature of tensors under our names, `None` if they are no complete RT-DETR's."""
-    blocks = {_numbers(n) for n in tensors if re.match(r"backbone\.stages\.\d+\.\d+\.", n)}
     width = tensors.get("encoder.project.0.conv.weight")
     hidden = tensors.get("encoder.ccff.top_down.0.conv1.conv.weight")
-    layers = {_numbers(n)[0] for n in tensors if re.match(r"decoder\.layers\.\d+\.", n)}
-    if not blocks or width is None or hidden is None or not layers:
+    backbone, layers = _backbone(tensors), _num_layers(tensors, "decoder")
+    if not backbone["depths"] or width is None or hidden is None or not layers:
         return None
-    stages = range(max(stage for stage, _ in blocks) + 1)
-    return Signature(
-        depths=tuple(sum(1 for stage, _ in blocks if stage == s) for s in stages),
-        bottleneck="backbone.stages.0.0.conv3.conv.weight" in tensors,
-        width=len(width),
-        hidden=len(hidden),
-        decoder_layers=len(layers),
-    )
+    return {**backbone, "width": len(width), "hidden": len(hidden), "decoder_layers": layers}
 
 
 def points_from_scale(scale: Tensor) -> tuple[int, ...]:
@@ -99,15 +129,44 @@ def points_from_scale(scale: Tensor) -> tuple[int, ...]:
     return tuple(points)
 
 
-def _signature_of(cfg: RTDETRConfig) -> Signature:
+def _published(
+    presets: Sequence[Any], of: Callable[[Any], Signature], found: Signature, where: str
+) -> Any:
+    for cfg in presets:
+        known = {"depths": cfg.backbone.depths, "bottleneck": cfg.backbone.block is Bottleneck}
+        if known | of(cfg) == found:
+            return cfg
+    what = f"is no published size: {found}"
+    raise CheckpointError(where, what, "give the config it was trained with as config=")
+
+
+def _rtdetr_signature(cfg: RTDETRConfig) -> Signature:
     encoder: Any = cfg.encoder
-    return Signature(
-        depths=cfg.backbone.depths,
-        bottleneck=cfg.backbone.block is Bottleneck,
-        width=encoder.dim,
-        hidden=int(encoder.dim * encoder.ccff.expansion),
-        decoder_layers=cfg.decoder.num_layers,
-    )
+    hidden = int(encoder.dim * encoder.ccff.expansion)
+    return {"width": encoder.dim, "hidden": hidden, "decoder_layers": cfg.decoder.num_layers}
+
+
+def _detr_signature(cfg: DETRConfig) -> Signature:
+    return {
+        "width": cfg.dim,
+        "hidden": cfg.decoder.ffn_dim,
+        "encoder_layers": cfg.encoder.num_layers,
+        "decoder_layers": cfg.decoder.num_layers,
+    }
+
+
+def _backbone(tensors: Mapping[str, Tensor]) -> Signature:
+    pattern = re.compile(r"backbone\.stages\.(\d+)\.(\d+)\.")
+    blocks = {(int(m[1]), int(m[2])) for name in tensors if (m := pattern.match(name))}
+    stages = range(max((stage for stage, _ in blocks), default=-1) + 1)
+    return {
+        "depths": tuple(sum(1 for stage, _ in blocks if stage == s) for s in stages),
+        "bottleneck": "backbone.stages.0.0.conv3.conv.weight" in tensors,
+    }
+
+
+def _num_layers(tensors: Mapping[str, Tensor], part: str) -> int:
+    return len({m[1] for n in tensors if (m := re.match(rf"{part}\.layers\.(\d+)\.", n))})
 
 
 def _with_points(
@@ -122,10 +181,6 @@ def _with_points(
     if rest or not per_level or per_level == cfg.decoder.num_points:
         return cfg  # an uneven split cannot be told from its sum: strict.py asks for config=
     return replace_at(cfg, "decoder.num_points", per_level)
-
-
-def _numbers(name: str) -> tuple[int, ...]:
-    return tuple(int(n) for n in re.findall(r"\.(\d+)(?=\.)", name)[:2])
 
 
 def _sample(tensors: Mapping[str, Tensor]) -> str:

@@ -92,22 +92,28 @@ def detr_metadata(
 
 def detr_preprocessor_config(pixels: Pixels) -> dict[str, Any]:
     """Their `preprocessor_config.json` for a DETR."""
-    height, width = pixels.image_size
-    size = {"height": height, "width": width}
+    colours = {"image_mean": list(pixels.mean), "image_std": list(pixels.std)}
+    tree = _described("DetrImageProcessor", pixels.image_size)
     if pixels.edges:
-        size = {"shortest_edge": pixels.edges[0], "longest_edge": pixels.edges[1]}
+        tree["size"] = {"shortest_edge": pixels.edges[0], "longest_edge": pixels.edges[1]}
+    return {**tree, "format": "coco_detection", "do_normalize": True, **colours, "do_pad": True}
+
+
+def preprocessor_config(image_size: Size) -> dict[str, Any]:
+    """Their `preprocessor_config.json` for an RT-DETR of this picture size."""
+    tree = _described("RTDetrImageProcessor", image_size)
+    return {**tree, "do_normalize": False, "do_pad": False}
+
+
+def _described(kind: str, image_size: Size) -> dict[str, Any]:
+    height, width = image_size
     return {
-        "image_processor_type": "DetrImageProcessor",
-        "format": "coco_detection",
+        "image_processor_type": kind,
         "do_resize": True,
-        "size": size,
+        "size": {"height": height, "width": width},
         "resample": 2,
         "do_rescale": True,
         "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": list(pixels.mean),
-        "image_std": list(pixels.std),
-        "do_pad": True,
     }
 
 
@@ -125,18 +131,3 @@ def _three(tree: Mapping[str, Any], key: str, default: RGB, path: Path) -> RGB:
         if all(type(v) in (int, float) for v in found):
             return (float(red), float(green), float(blue))
     raise CheckpointError(f"{path}[{key}]", f"is {found!r}", "give three numbers")
-
-
-def preprocessor_config(image_size: Size) -> dict[str, Any]:
-    """Their `preprocessor_config.json` for this picture size."""
-    height, width = image_size
-    return {
-        "image_processor_type": "RTDetrImageProcessor",
-        "do_resize": True,
-        "size": {"height": height, "width": width},
-        "resample": 2,
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": False,
-        "do_pad": False,
-    }

@@ -91,20 +91,30 @@ def _save_ours(cfg: Any, tensors: Mapping[str, Tensor], known: Metadata, folder:
 
 def _save_theirs(cfg: Any, tensors: Mapping[str, Tensor], known: Metadata, folder: Path) -> None:
     tree = to_transformers(cfg, known.names)  # first: refuses what it cannot say
-    is_detr = isinstance(cfg, DETRConfig)
-    theirs = (
-        _detr_tensors(cfg, tensors, folder)
-        if is_detr
-        else rtdetr_tensors(cfg, tensors, folder, tree["model_type"])
-    )
-    write_weights(folder / "model.safetensors", theirs, {})
-    write_text(folder / "config.json", json.dumps(tree, indent=2) + "\n", CheckpointError)
-    pixels = preprocessor_config(known.fixed_size)
-    if is_detr:
-        pixels = detr_preprocessor_config(Pixels(known.edges, known.fixed_size, cfg.mean, cfg.std))
-    text = json.dumps(pixels, indent=2) + "\n"
-    write_text(folder / "preprocessor_config.json", text, CheckpointError)
-    write_card(folder, known.licence)
+    if isinstance(cfg, DETRConfig):
+        pixels = Pixels(known.edges, known.fixed_size, cfg.mean, cfg.std)
+        theirs = detr_tensors(cfg, tensors, folder, speaks_timm(cfg))
+        described = detr_preprocessor_config(pixels)
+    else:
+        theirs = rtdetr_tensors(cfg, tensors, folder, tree["model_type"])
+        described = preprocessor_config(known.fixed_size)
+    write_theirs(folder, theirs, described, known.licence, tree)
+
+
+def write_theirs(
+    folder: Path,
+    tensors: Mapping[str, Tensor],
+    pixels: Mapping[str, Any],
+    licence: str | None,
+    config: Mapping[str, Any] | None = None,
+) -> None:
+    """The files of transformers' layout; its `config.json` only where one is given."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_weights(folder / "model.safetensors", tensors, {})
+    for name, tree in (("config.json", config), ("preprocessor_config.json", pixels)):
+        if tree is not None:
+            write_text(folder / name, json.dumps(tree, indent=2) + "\n", CheckpointError)
+    write_card(folder, licence)
 
 
 def write_card(folder: Path, licence: str | None) -> None:
@@ -128,11 +138,14 @@ def rtdetr_tensors(
     return theirs | _scales(cfg) if model_type == "rt_detr_v2" else theirs
 
 
-def _detr_tensors(cfg: Any, tensors: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]:
-    own, timm = (DETR_MASKS, DETR_MASKS_TIMM) if draws(cfg) else (DETR, DETR_TIMM)
+def detr_tensors(
+    cfg: Any, tensors: Mapping[str, Tensor], folder: Path, timm: bool
+) -> dict[str, Tensor]:
+    """A DETR's tensors as transformers names them; those of the backbone as timm does, or not."""
+    own, theirs = (DETR_MASKS, DETR_MASKS_TIMM) if draws(cfg) else (DETR, DETR_TIMM)
     # Their batch norms are always frozen, and do not count.
     counted = {n: t for n, t in tensors.items() if not n.endswith(".num_batches_tracked")}
-    return export_tensors(timm if speaks_timm(cfg) else own, counted, str(folder))
+    return export_tensors(theirs if timm else own, counted, str(folder))
 
 
 def _scales(cfg: Any) -> dict[str, Tensor]:

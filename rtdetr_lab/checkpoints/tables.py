@@ -49,6 +49,47 @@ CCFF_WORDS: dict[str, Pairs] = {
     "rep": (("dense", "conv1"), ("pointwise", "conv2")),
 }
 
+AUTHORS_LAYER: Pairs = (
+    ("self_attn.out_proj", "self_attn.out_proj"),
+    ("norm1", "norm1"),
+    ("ffn.fc1", "linear1"),
+    ("ffn.fc2", "linear2"),
+    ("norm2", "norm2"),
+)
+
+TRANSFORMERS_WORDS: dict[str, Pairs] = {
+    "u": (("conv", "convolution"), ("norm", "normalization")),
+    "b": (("conv1", "layer.0"), ("conv2", "layer.1"), ("conv3", "layer.2")),
+    "layer": (
+        ("self_attn", "self_attn"),
+        ("norm1", "self_attn_layer_norm"),
+        ("ffn.fc1", "fc1"),
+        ("ffn.fc2", "fc2"),
+        ("norm2", "final_layer_norm"),
+    ),
+    "deep": (
+        ("self_attn", "self_attn"),
+        ("norm1", "self_attn_layer_norm"),
+        ("norm2", "encoder_attn_layer_norm"),
+        ("ffn.fc1", "fc1"),
+        ("ffn.fc2", "fc2"),
+        ("norm3", "final_layer_norm"),
+    ),
+}
+"""What RT-DETR and DETR have in common: a unit and a block of a ResNet, an encoder's layer and a
+decoder's."""
+
+SHARED_WORDS: dict[str, Pairs] = {
+    **CCFF_WORDS,
+    "s": (("conv", "0"), ("norm", "1")),
+    "enc": (
+        ("project", "enc_output.0"),
+        ("norm", "enc_output.1"),
+        ("class_head", "enc_score_head"),
+        ("box_head", "enc_bbox_head"),
+    ),
+}
+
 TRANSFORMERS = Table(
     "transformers",
     rows=(
@@ -70,31 +111,8 @@ TRANSFORMERS = Table(
         ("decoder.layers.<i>.<deep>.<p>", "model.decoder.layers.<i>.<deep>.<p>"),
     ),
     words={
-        **CCFF_WORDS,
-        "u": (("conv", "convolution"), ("norm", "normalization")),
-        "b": (("conv1", "layer.0"), ("conv2", "layer.1"), ("conv3", "layer.2")),
-        "s": (("conv", "0"), ("norm", "1")),
-        "layer": (
-            ("self_attn", "self_attn"),
-            ("norm1", "self_attn_layer_norm"),
-            ("ffn.fc1", "fc1"),
-            ("ffn.fc2", "fc2"),
-            ("norm2", "final_layer_norm"),
-        ),
-        "deep": (
-            ("self_attn", "self_attn"),
-            ("norm1", "self_attn_layer_norm"),
-            ("norm2", "encoder_attn_layer_norm"),
-            ("ffn.fc1", "fc1"),
-            ("ffn.fc2", "fc2"),
-            ("norm3", "final_layer_norm"),
-        ),
-        "enc": (
-            ("project", "enc_output.0"),
-            ("norm", "enc_output.1"),
-            ("class_head", "enc_score_head"),
-            ("box_head", "enc_bbox_head"),
-        ),
+        **SHARED_WORDS,
+        **TRANSFORMERS_WORDS,
         "head": (("class_heads", "class_embed"), ("box_heads", "bbox_embed")),
     },
     aliases=(
@@ -130,23 +148,10 @@ AUTHORS = Table(
         ("decoder.layers.<i>.<in>_proj.<p>", "decoder.decoder.layers.<i>.<in>_proj_<p>"),
     ),
     words={
-        **CCFF_WORDS,
+        **SHARED_WORDS,
         "b": (("conv1", "branch2a"), ("conv2", "branch2b"), ("conv3", "branch2c")),
-        "s": (("conv", "0"), ("norm", "1")),
         "in": (("self_attn.in", "self_attn.in"),),
-        "layer": (
-            ("self_attn.out_proj", "self_attn.out_proj"),
-            ("norm1", "norm1"),
-            ("ffn.fc1", "linear1"),
-            ("ffn.fc2", "linear2"),
-            ("norm2", "norm2"),
-        ),
-        "enc": (
-            ("project", "enc_output.0"),
-            ("norm", "enc_output.1"),
-            ("class_head", "enc_score_head"),
-            ("box_head", "enc_bbox_head"),
-        ),
+        "layer": AUTHORS_LAYER,
         "head": (("class_heads", "dec_score_head"), ("box_heads", "dec_bbox_head")),
     },
     aliases=(

@@ -15,7 +15,7 @@ A file with masks puts everything of the detector below `detr.`, and the mask he
 the authors' names. So there are six tables from four lists of rows.
 """
 
-from rtdetr_lab.checkpoints.tables import Pairs, Table
+from rtdetr_lab.checkpoints.tables import AUTHORS_LAYER, TRANSFORMERS_WORDS, Pairs, Table
 
 TORCHVISION: Pairs = (
     ("backbone.stem.<stem>.<p>", "<stem>.<p>"),
@@ -40,8 +40,6 @@ BACKBONE_WORDS: dict[str, Pairs] = {
         ("shortcut.conv", "downsample.0"),
         ("shortcut.norm", "downsample.1"),
     ),
-    "u": (("conv", "convolution"), ("norm", "normalization")),
-    "b": (("conv1", "layer.0"), ("conv2", "layer.1"), ("conv3", "layer.2")),
 }
 
 MASKS: Pairs = (
@@ -72,24 +70,6 @@ TRANSFORMERS_REST: Pairs = (
     ("class_head.<p>", "class_labels_classifier.<p>"),
     ("box_head.<p>", "bbox_predictor.<p>"),
 )
-
-TRANSFORMERS_WORDS: dict[str, Pairs] = {
-    "layer": (
-        ("self_attn", "self_attn"),
-        ("norm1", "self_attn_layer_norm"),
-        ("ffn.fc1", "fc1"),
-        ("ffn.fc2", "fc2"),
-        ("norm2", "final_layer_norm"),
-    ),
-    "deep": (
-        ("self_attn", "self_attn"),
-        ("norm1", "self_attn_layer_norm"),
-        ("norm2", "encoder_attn_layer_norm"),
-        ("ffn.fc1", "fc1"),
-        ("ffn.fc2", "fc2"),
-        ("norm3", "final_layer_norm"),
-    ),
-}
 
 FPN = r"^mask_head\.fpn_stages\."
 
@@ -124,14 +104,7 @@ AUTHORS_REST: Pairs = (
 
 AUTHORS_WORDS: dict[str, Pairs] = {
     "in": (("self_attn.in", "self_attn.in"), ("cross_attn.in", "multihead_attn.in")),
-    "layer": (
-        ("self_attn.out_proj", "self_attn.out_proj"),
-        ("cross_attn.out_proj", "multihead_attn.out_proj"),
-        ("norm1", "norm1"),
-        ("norm2", "norm2"),
-        ("ffn.fc1", "linear1"),
-        ("ffn.fc2", "linear2"),
-    ),
+    "layer": (("cross_attn.out_proj", "multihead_attn.out_proj"), *AUTHORS_LAYER),
 }
 
 

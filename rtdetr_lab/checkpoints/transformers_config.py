@@ -23,12 +23,11 @@ from rtdetr_lab.checkpoints.transformers_resnet import require_only
 from rtdetr_lab.checkpoints.transformers_table import (
     BACKBONE,
     CRITERION,
-    DEFAULT_WIDTHS,
     DENOISING,
     KEEP,
     MODEL,
     ONLY,
-    ONLY_BACKBONE,
+    ONLY_RESNET,
     OUTPUT_NAMES,
     SAMPLERS,
     parts_of,
@@ -47,7 +46,7 @@ from rtdetr_lab.layers import FrozenBatchNorm2d
 from rtdetr_lab.losses import Varifocal
 from rtdetr_lab.matching import FocalCost, MatcherConfig
 from rtdetr_lab.query_selection import LearnedContent, TopScore
-from rtdetr_lab.rtdetr import RTDETRConfig
+from rtdetr_lab.rtdetr import RTDETRConfig, rtdetr_r50
 from rtdetr_lab.samplers import Bilinear
 
 TRAINING_ONLY = ("criterion", "denoising", "decoder.box_gradient")
@@ -77,13 +76,15 @@ def _rtdetr(tree: Mapping[str, Any], where: str) -> tuple[RTDETRConfig, tuple[st
     inner = dict(tree.get("backbone_config") or {})
     if "out_features" in inner and "out_indices" not in inner:
         inner["out_indices"] = [OUTPUT_NAMES.get(n, 0) for n in inner["out_features"]]
-    require_only(inner, ONLY_BACKBONE, f"{where}[backbone_config]")
-    parts = parts_of(MODEL, tree, where) | parts_of(BACKBONE, inner, f"{where}[backbone_config]")
+    at = f"{where}[backbone_config]"
+    require_only(inner, {"model_type": "rt_detr_resnet", **ONLY_RESNET}, at)
+    parts = parts_of(MODEL, tree, where) | parts_of(BACKBONE, inner, at)
     with _placed(where):
         names = _class_names(tree, where)
         cfg = _assembled(parts, tree, len(names))
+    left_out = _said_twice(rtdetr_r50())  # their defaults are the R50's
     for key, value in _said_twice(cfg).items():
-        found = list(tree.get(key, DEFAULT_WIDTHS[key]))
+        found = list(tree.get(key, left_out[key]))
         what = f"is {found}, the other values make it {value}"
         require(found == value, f"{where}[{key}]", what, "let them agree")
     return cfg, names
@@ -133,10 +134,9 @@ def to_transformers(cfg: Any, names: tuple[str, ...]) -> dict[str, Any]:
         tree |= {"decoder_method": "discrete", "decoder_n_levels": cfg.decoder.num_levels}
     for path, (here, there) in diff(cfg, from_transformers(tree, "transformers")[0]).items():
         harmless = path.startswith(TRAINING_ONLY)
-        trimmed = (
-            f"save model.trim({here}), or {KEEP}" if path.endswith("inference_layers") else KEEP
-        )
-        require(harmless, path, f"is {here}, transformers can only say {there}", trimmed)
+        trimmed = path.endswith("inference_layers")
+        remedy = f"save model.trim({here}), or {KEEP}" if trimmed else KEEP
+        require(harmless, path, f"is {here}, transformers can only say {there}", remedy)
     return tree
 
 

@@ -16,24 +16,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from rtdetr_lab.backbone import BasicBlock, Bottleneck
-from rtdetr_lab.checkpoints.transformers_table import KEEP, OUTPUT_NAMES, Rows, parts_of, spelled
+from rtdetr_lab.checkpoints.transformers_table import (
+    KEEP,
+    ONLY_RESNET,
+    OUTPUT_NAMES,
+    RESNET,
+    parts_of,
+    spelled,
+)
 from rtdetr_lab.config import require
 from rtdetr_lab.detr.model import DETRConfig
 from rtdetr_lab.detr.resnet import ResNetConfig
-
-RESNET: Rows = (
-    ("embedding_size", "backbone.stem_width", 64),
-    ("hidden_sizes", "backbone.widths", [256, 512, 1024, 2048]),
-    ("depths", "backbone.depths", [3, 4, 6, 3]),
-    ("layer_type", "backbone.block", "bottleneck"),
-    ("hidden_act", "backbone.act", "relu"),
-)
-
-ONLY_RESNET = {
-    "num_channels": 3,
-    "downsample_in_first_stage": False,
-    "downsample_in_bottleneck": False,
-}
 
 TIMM = {
     "resnet18": ((2, 2, 2, 2), (64, 128, 256, 512), BasicBlock),

@@ -43,14 +43,14 @@ MODEL: Rows = (
     ("dropout", "decoder.dropout", 0.0),
 )
 
-BACKBONE: Rows = (
+RESNET: Rows = (
     ("embedding_size", "backbone.stem_width", 64),
     ("hidden_sizes", "backbone.widths", [256, 512, 1024, 2048]),
     ("depths", "backbone.depths", [3, 4, 6, 3]),
     ("layer_type", "backbone.block", "bottleneck"),
     ("hidden_act", "backbone.act", "relu"),
-    ("out_indices", "backbone.outputs", [2, 3, 4]),
 )
+BACKBONE: Rows = (*RESNET, ("out_indices", "backbone.outputs", [2, 3, 4]))
 
 DENOISING: Rows = (
     ("num_denoising", "denoising.num_queries", 100),
@@ -74,14 +74,6 @@ CRITERION: Rows = (
 WHOLE = {"positional_encoding_temperature"}
 """Numbers that theirs wants whole, and that are not for us."""
 
-DEFAULT_WIDTHS = {
-    "encoder_in_channels": [512, 1024, 2048],
-    "feat_strides": [8, 16, 32],
-    "encode_proj_layers": [2],
-    "decoder_in_channels": [256, 256, 256],
-}
-"""Keys that repeat what others say, and what they say when left out."""
-
 ONLY: dict[str, Any] = {
     "normalize_before": False,
     "with_box_refine": True,
@@ -95,8 +87,7 @@ ONLY: dict[str, Any] = {
     "use_timm_backbone": False,
 }
 
-ONLY_BACKBONE: dict[str, Any] = {
-    "model_type": "rt_detr_resnet",
+ONLY_RESNET: dict[str, Any] = {
     "num_channels": 3,
     "downsample_in_first_stage": False,
     "downsample_in_bottleneck": False,

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from rtdetr_lab.checkpoints.compare import Comparison, compare
 from rtdetr_lab.checkpoints.files import read_json
+from rtdetr_lab.checkpoints.hooks import after_each
 from rtdetr_lab.checkpoints.hub import origin
 from rtdetr_lab.checkpoints.load import load_pretrained
 from rtdetr_lab.checkpoints.metadata import Metadata
@@ -42,7 +43,7 @@ from rtdetr_lab.notation import Size
 
 
 @dataclass(frozen=True)
-class Report:
+class Verification:
     """What `verify` found; printing it shows a table."""
 
     name: str
@@ -70,7 +71,7 @@ def verify(
     config: Any = None,
     classes: Sequence[Any] = (),
     size: Size | None = None,
-) -> Report:
+) -> Verification:
     """Load weights here and in transformers, and compare them on a picture (scikit-image's cat).
 
     `size` is (height, width) in pixels, by default what the model was trained for. Raises what
@@ -83,14 +84,14 @@ def verify(
     size = (images.shape[-2], images.shape[-1])
     check_answer(model, images, name)
     if find_spec("transformers") is None:
-        return Report(name, metadata, size, None, None)
+        return Verification(name, metadata, size, None, None)
     try:
         oracle, theirs = _in_transformers(model, id_or_path, revision)
     except ConfigError as error:  # what only we can say, only we can run
         why = f"transformers cannot express it: {error}"
-        return Report(name, metadata, size, None, None, why)
+        return Verification(name, metadata, size, None, None, why)
     found = compare(model, theirs, images, _tolerance(model))
-    return Report(name, metadata, size, oracle, found)
+    return Verification(name, metadata, size, oracle, found)
 
 
 def _tolerance(model: nn.Module) -> float:
@@ -115,18 +116,16 @@ def check_answer(model: nn.Module, images: Float[Tensor, "B 3 H W"], name: str) 
     answers = (prediction.logits, prediction.boxes, prediction.masks)
     if all(a is None or bool(a.isfinite().all()) for a in answers):
         return
-    layers = [(path, m) for path, m in model.named_modules() if not list(m.children())]
+    layers = {path: m for path, m in model.named_modules() if not list(m.children())}
     odd: list[str] = []
-    handles = [m.register_forward_hook(partial(_note_if_odd, odd, path)) for path, m in layers]
-    model(images)
-    for handle in handles:
-        handle.remove()
+    with after_each(layers, partial(_note_if_odd, odd)):
+        model(images)
     what = f"the answer is not finite, from {(*odd, 'an operation between layers')[0]} on"
     remedy = "download the weights again; if they are the same, they were saved broken"
     raise CheckpointError(name, what, remedy)
 
 
-def _note_if_odd(odd: list[str], path: str, module: nn.Module, args: Any, output: Any) -> None:
+def _note_if_odd(odd: list[str], path: str, inputs: Any, output: Any) -> None:
     if isinstance(output, Tensor) and not bool(output.isfinite().all()):
         odd.append(path)
 
@@ -168,7 +167,7 @@ def _is_readable_there(tree: Mapping[str, Any]) -> bool:
     return kind != "timm_backbone" or find_spec("timm") is not None
 
 
-def _head(report: Report) -> list[str]:
+def _head(report: Verification) -> list[str]:
     height, width = report.size
     known = report.metadata
     return [
@@ -190,7 +189,7 @@ def _table(comparison: Comparison | None) -> list[str]:
     return lines
 
 
-def _verdict(report: Report) -> str:
+def _verdict(report: Verification) -> str:
     found = report.comparison
     if found is None:
         return f"The weights load and run. {report.why_not}"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from rtdetr_lab.commands.base import DONE, FAILED, Command, say
+from rtdetr_lab.commands.base import DONE, FAILED, Command, say, size_of, square_of
 from rtdetr_lab.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -40,9 +40,9 @@ class Ablate(Command):
     preset: str = "nano"
     """Base: nano, r18, r34, r50_m, r50, r101."""
     data: str = "shapes"
-    """`shapes` (drawn, small and hard), or a folder with COCO annotations train and val."""
-    size: int | None = None
-    """Height and width the model sees; default: 128 for shapes, 640 for folders."""
+    """`shapes` (drawn, small and hard), or a folder with train and val: COCO JSON, YOLO or VOC."""
+    size: str | None = None
+    """What the model sees: one number, or HxW; default: 128 for shapes, 640 for folders."""
     backbone_weights: str | None = None
     """Weights the backbones begin with: a model's name, hub id or file; `none` begins from nothing.
     Default: nano's own for nano."""
@@ -78,9 +78,9 @@ class Ablate(Command):
         if self.dry_run:
             return show(study, self.workers)
         if not self.report_only:
-            from rtdetr_lab.ablations.progress import shown
+            from rtdetr_lab.ablations.progress import show_progress
 
-            study.run(self._executor(), watch=shown)
+            study.run(self._executor(), watch=show_progress)
         report = study.report()
         for path in report.save(self.report or study.home / "report"):
             say(str(path))
@@ -114,8 +114,9 @@ class Ablate(Command):
         from dataclasses import replace
 
         from rtdetr_lab.ablations.bases import full_size, miniature
+        from rtdetr_lab.commands.sets import is_world
 
-        count = None if self.data == "shapes" else len(self._pictures()[0].names)
+        count = None if is_world(self.data) else len(self._pictures()[0].names)
         base = miniature() if self.preset == "nano" else full_size(self.preset)
         if count is not None:
             base = replace(base, cfg=replace(base.cfg, num_classes=count))
@@ -128,10 +129,11 @@ class Ablate(Command):
 
     def _pictures(self) -> Any:
         from rtdetr_lab.ablations.bases import small_world, stored
+        from rtdetr_lab.commands.sets import is_world
 
-        if self.data == "shapes":
-            return small_world(self.size or 128, self.pictures)
-        return stored(self.data, self.size or 640)
+        if is_world(self.data):
+            return small_world(square_of(self.size or "128"), self.pictures)
+        return stored(self.data, size_of(self.size or "640"))
 
     def _executor(self) -> "Executor":
         from rtdetr_lab.ablations.cluster import Submitit

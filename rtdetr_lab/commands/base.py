@@ -2,8 +2,16 @@
 
 import os
 import sys
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from rtdetr_lab.config import require
+
+if TYPE_CHECKING:
+    from rtdetr_lab.model import DetectionModel, Metadata
+    from rtdetr_lab.notation import Size
 
 DONE, FAILED, USAGE = 0, 1, 2
 """Exit codes: done; bad input, named in one line on stderr; not a command we know."""
@@ -19,6 +27,27 @@ class Command:
     def run(self) -> int:
         """Do it."""
         raise TypeError(f"{type(self).__name__} must define run()")
+
+
+NANO = tyro.conf.arg(help_behavior_hint="(default: nano)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCommand(Command):
+    """A verb about one model: its first word or, as other verbs have it, `--model`."""
+
+    model: Annotated[str | None, tyro.conf.Positional, NANO] = None
+    """A short name, a hub id, a folder (also that of a training run) or a weights file."""
+    model_option: Annotated[str | None, tyro.conf.arg(name="model"), NANO] = None
+    """The same."""
+
+    @property
+    def name(self) -> str:
+        """The model that was named in either way; nano if in none."""
+        said, option = self.model, self.model_option
+        what = f"is {option}, and {said} is named, too"
+        require(not (said and option) or said == option, "--model", what, "give one of them")
+        return said or option or "nano"
 
 
 def say(text: str, *, aside: bool = False) -> None:
@@ -38,6 +67,66 @@ def complain(error: BaseException) -> None:
     """One line on stderr, whatever the message contains."""
     text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(error))
     _write(f"rtdetr-lab: {text or type(error).__name__}", sys.stderr)
+
+
+def size_of(text: str) -> "Size":
+    """(height, width) of `640` or `480x640`; raises `ConfigError`."""
+    parts = str(text).lower().replace("×", "x").split("x")
+    sides = [int(part) for part in parts if part.strip().isdecimal()]
+    good = len(sides) == len(parts) <= 2 and min(sides) > 0
+    require(good, "--size", f"{text!r} is no size", "give one number or HxW: 640, 480x640")
+    return sides[0], sides[-1]
+
+
+def square_of(text: str) -> int:
+    """The side of a square, from `320` or `320x320`; raises `ConfigError`."""
+    height, width = size_of(text)
+    require(height == width, "--size", f"{text} is no square", "shapes are drawn in squares")
+    return height
+
+
+def device_of(given: str | None) -> str:
+    """What was given, else the GPU where there is one."""
+    import torch
+
+    return given or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def shown_size(size: "Size") -> str:
+    """`256 px`, or `128 × 256 px`."""
+    height, width = size
+    return f"{height} px" if height == width else f"{height} × {width} px"
+
+
+def resized_for(metadata: "Metadata", size: str | None, takes_padding: bool) -> "Metadata":
+    """What a model remembers, with another size. Of a model that keeps the shape of pictures one
+    number is the shortest side; height and width together are always exact."""
+    if size is None:
+        return metadata
+    from rtdetr_lab.images.edges import PAPER_EDGES
+
+    height, width = size_of(size)
+    longest = height * PAPER_EDGES[1] // PAPER_EDGES[0]
+    edges = (height, longest) if takes_padding and str(size).isdecimal() else None
+    return replace(metadata, image_size=(height, width), edges=edges)
+
+
+def model_of(
+    name: str, size: str | None = None, names: str | None = None, revision: str | None = None
+) -> "DetectionModel":
+    """The model behind a name, with the size and the class names (with commas) that were given."""
+    from rtdetr_lab.checkpoints.load import load_pretrained
+    from rtdetr_lab.model import declared
+
+    model = declared(load_pretrained(name, revision))
+    model.metadata = resized_for(model.metadata, size, model.takes_padding)
+    if names is not None:
+        said = tuple(one.strip() for one in names.split(","))
+        what = f"{len(said)} names for the {model.num_classes} classes of {name}"
+        require(len(said) == model.num_classes, "--names", what, "give one name per class")
+        ids = tuple(range(len(said)))
+        model.metadata = replace(model.metadata, names=said, category_ids=ids)
+    return model
 
 
 def one_line_of(names: tuple[str, ...], most: int = 12) -> str:

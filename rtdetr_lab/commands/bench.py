@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rtdetr_lab.commands.base import DONE, Command, say
+from rtdetr_lab.commands.base import DONE, Command, say, shown_size, size_of
 from rtdetr_lab.config import require
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ class Bench(Command):
     """Presets: r18 r34 r50_m r50 r101 nano, v2_r18 …; random weights."""
     against: str = "transformers"
     """Peers, with commas: transformers,onnxruntime,openvino,compile; empty for none."""
-    size: int = 640
-    """Side of the pictures."""
+    size: str = "640"
+    """What the models see: one number, or HxW."""
     batch: tuple[int, ...] = (1,)
     """Batch sizes: 1 is latency, more is throughput."""
     rounds: int = 10
@@ -72,7 +72,7 @@ class Bench(Command):
         from rtdetr_lab.deployment.bench.subjects import Case, chosen
         from rtdetr_lab.deployment.bench.timing import CLOCKS, interleaved
 
-        case = Case(preset, (self.size, self.size), batch, self.device)
+        case = Case(preset, size_of(self.size), batch, self.device)
         subjects = {}
         for name, build in chosen(self._peers, self.device).items():
             say(f"building {name}", aside=True)
@@ -82,7 +82,9 @@ class Bench(Command):
         best = best_of_ours(times)
         entry = {"case": asdict(case), "times": plain(times), "peak_mb": peaks, "best": best}
         self._add(
-            text, f"{preset}, batch {batch}, {self.size}²", latency_table(times, batch, peaks)
+            text,
+            f"{preset}, batch {batch}, {shown_size(case.size)}",
+            latency_table(times, batch, peaks),
         )
         del subjects
         if self.parts and batch == self.batch[0]:
@@ -100,7 +102,7 @@ class Bench(Command):
     def _peaks(self, case: "Case", names: list[str]) -> dict[str, float]:
         from rtdetr_lab.deployment.bench.memory import peak_of
 
-        return {n: peak_of(case.preset, n, self.size, self.against) for n in names}
+        return {n: peak_of(case, n, self.against) for n in names}
 
     def _parts(self, case: "Case", text: list[str]) -> dict[str, Any]:
         import torch
@@ -133,10 +135,13 @@ class Bench(Command):
         return plain(times)
 
     def _precision(self, case: "Case", text: list[str]) -> dict[str, Any]:
-        from rtdetr_lab.deployment.bench.drifts import HEADER, drifts, plain_drift
+        from rtdetr_lab.deployment.bench.drifts import drifts, plain_drift
+        from rtdetr_lab.deployment.precision import HEADER
 
         found = drifts(case, self.precision)
-        title = f"{case.preset}, {self.size}²: what lower precision changes in detections"
+        title = (
+            f"{case.preset}, {shown_size(case.size)}: what lower precision changes in detections"
+        )
         self._add(text, title, [*HEADER, *[one.row(name) for name, one in found.items()]])
         return {name: plain_drift(one) for name, one in found.items()}
 

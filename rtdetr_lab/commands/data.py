@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from rtdetr_lab.commands.base import DONE, FAILED, Command, say
+from rtdetr_lab.commands.base import DONE, FAILED, Command, say, square_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,15 +22,15 @@ class Shapes:
     """Training pictures."""
     val_count: int | None = None
     """Validation pictures; default: a fifth of that."""
-    size: int = 320
-    """Height and width of the pictures."""
+    size: str = "320"
+    """Side of the pictures, which are squares."""
 
     def run(self) -> int:
         """Draw and write."""
         from rtdetr_lab.commands.sets import world
         from rtdetr_lab.data.shapes_export import export_coco
 
-        size = world(self.size)
+        size = world(square_of(self.size))
         for path in export_coco(self.folder, self.count, self.val_count, size, bar()):
             say(str(path))
         return DONE
@@ -42,11 +42,13 @@ class Check:
     would stop."""
 
     folder: Annotated[Path, tyro.conf.Positional]
-    """A folder with COCO annotations (train, val, valid, test), or one annotation file."""
+    """A folder (COCO JSON, YOLO or Pascal VOC), one COCO annotation file, or a data.yaml."""
     split: tuple[str, ...] = ()
     """Only these splits; default: all that are there."""
     images: Path | None = None
-    """Where the pictures lie, if not beside the annotation file."""
+    """Where the pictures lie, if not where the annotations are."""
+    queries: int = 300
+    """How many objects the model can find in a picture: 300 of RT-DETR, 100 of DETR and nano."""
     json: bool = False
     """Print JSON, with every finding."""
     picture: Path | None = None
@@ -54,13 +56,10 @@ class Check:
 
     def run(self) -> int:
         """Check and report."""
-        from rtdetr_lab.data.preflight import check_folder, check_json
+        from rtdetr_lab.data.preflight import check_folder
         from rtdetr_lab.data.report import draw_reports
 
-        if self.folder.is_file():
-            reports = [check_json(self.folder, self.images, bar())]
-        else:
-            reports = check_folder(self.folder, self.split, bar())
+        reports = check_folder(self.folder, self.split, bar(), self.images, self.queries)
         if self.json:
             print(json.dumps([report.to_dict() for report in reports], ensure_ascii=False))
         else:
@@ -84,9 +83,13 @@ class Convert:
 
     def run(self) -> int:
         """Read, copy and write."""
-        from rtdetr_lab.data.convert import convert
+        from rtdetr_lab.commands.sets import tell
+        from rtdetr_lab.data.convert import read_whole, write_coco
 
-        for path in convert(self.source, self.folder, self.voc_origin, bar()):
+        splits = read_whole(self.source, self.voc_origin)
+        for annotations in splits.values():
+            tell(annotations.findings)
+        for path in write_coco(splits, self.folder, bar()):
             say(str(path))
         say(f"now look at it: rtdetr-lab data check {self.folder}")
         return DONE

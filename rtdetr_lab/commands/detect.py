@@ -16,16 +16,18 @@ from rtdetr_lab.commands.base import (
     USAGE,
     Command,
     complain,
+    device_of,
+    model_of,
     one_line_of,
     say,
 )
-from rtdetr_lab.commands.pictures import ResultNames, gather, image_ids
+from rtdetr_lab.commands.pictures import ResultNames, gather, listed
 from rtdetr_lab.config import require
 from rtdetr_lab.errors import ImageError
-from rtdetr_lab.model import declared
 from rtdetr_lab.writing import write_text, writing
 
 if TYPE_CHECKING:
+    from rtdetr_lab.data.annotated import Listed
     from rtdetr_lab.detections import Detections
     from rtdetr_lab.detector import Detector
 
@@ -51,9 +53,10 @@ class Detect(Command):
     coco: Path | None = None
     """Also write COCO's results format to this file (with --threshold 0 for AP)."""
     annotations: Path | None = None
-    """COCO JSON in which the image ids for --coco are looked up by file name."""
-    size: tuple[int, int] | None = None
-    """Height and width the model sees; default: what it was trained for."""
+    """COCO JSON in which --coco looks up the ids of pictures, by their paths. Boxes are in its
+    frame: the raster as stored, unless it gives the size of the picture that EXIF turns."""
+    size: str | None = None
+    """What the model sees: one number, or HxW; default: what it was trained for."""
     tile: int | None = None
     """Look at large pictures in overlapping windows of this many pixels, too."""
     max_iou: float | None = None
@@ -62,6 +65,8 @@ class Detect(Command):
     """Pictures (or windows) at a time."""
     device: str | None = None
     """cpu, cuda, cuda:1 …; default: the GPU where there is one."""
+    bits: int | None = None
+    """How many bits are used, where 16-bit pictures hold 10, 12 or 14 and do not say so."""
     limit: int | None = None
     """Stop after this many pictures."""
 
@@ -71,30 +76,30 @@ class Detect(Command):
             return USAGE
         require(self.limit is None or self.limit > 0, "limit", f"is {self.limit}", "1 or more")
         paths = gather(self.images, leave_out=self.out)[: self.limit]
-        ids = image_ids(paths, self.annotations) if self.coco else [0] * len(paths)
+        known = listed(paths, self.annotations)
         detector = self._detector()
         with writing(self.out):
             self.out.mkdir(parents=True, exist_ok=True)
         report = Report(ResultNames(self.out))
         try:
-            for path, image_id, result in zip(paths, ids, self._each(detector, paths), strict=True):
-                self._take(report, path, image_id, result)
+            for path, one, result in zip(paths, known, self._each(detector, paths), strict=True):
+                self._take(report, path, one, result)
         finally:  # after Ctrl-C, too: what is done is done
             self._write(report, detector)
         return FAILED if report.unread else DONE
 
     def _detector(self) -> "Detector":
         from rtdetr_lab.detector import Detector
+        from rtdetr_lab.images.decode import Limits
         from rtdetr_lab.images.tiling import Tiling
 
-        detector = Detector.from_pretrained(
-            self.model,
-            self.device,
-            self.threshold,
-            self.size,
-            revision=self.revision,
+        detector = Detector(
+            model_of(self.model, self.size, revision=self.revision),
+            threshold=self.threshold,
+            device=device_of(self.device),
             tiling=Tiling(self.tile) if self.tile else None,
             max_iou=self.max_iou,
+            limits=Limits(bits=self.bits),
         )
         introduce(self.model, detector, aside=self.json)
         return detector
@@ -109,14 +114,18 @@ class Detect(Command):
                 bar.update()
 
     def _take(
-        self, report: "Report", path: Path, image_id: int, result: "Detections | ImageError"
+        self, report: "Report", path: Path, listed: "Listed", result: "Detections | ImageError"
     ) -> None:
-        if isinstance(result, ImageError):
-            complain(result)
-            report.unread.append({"image": str(path), "problem": str(result)})
+        try:
+            if isinstance(result, ImageError):
+                raise result
+            rows = result.to_coco(listed.id, size=listed.size) if self.coco else []
+        except ImageError as error:
+            complain(error)
+            report.unread.append({"image": str(path), "problem": str(error)})
         else:
             self._keep(report, path, result)
-            report.coco += result.to_coco(image_id) if self.coco else []
+            report.coco += rows
 
     def _keep(self, report: "Report", path: Path, found: "Detections") -> None:
         row = found.to_json()
@@ -163,6 +172,8 @@ class Report:
 
 def introduce(model: str, detector: "Detector", aside: bool = False) -> None:
     """Which classes a model knows, and under which licence."""
+    from rtdetr_lab.model import declared
+
     names = detector.classes.names
     licence = declared(detector.model).metadata.licence
     say(f"{model} knows {len(names)} classes: {one_line_of(names)}", aside=aside)

@@ -5,27 +5,29 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import tyro
-
-from rtdetr_lab.commands.base import DONE, Command, say
+from rtdetr_lab.commands.base import DONE, ModelCommand, device_of, model_of, one_line_of, say
 from rtdetr_lab.writing import writing
+
+if TYPE_CHECKING:
+    from rtdetr_lab.model import DetectionModel
 
 
 @dataclass(frozen=True, kw_only=True)
-class Eval(Command):
+class Eval(ModelCommand):
     """Average precision of a model on `shapes`, or on a COCO folder."""
 
-    model: Annotated[str, tyro.conf.Positional] = "nano"
-    """A short name, a hub id, a folder (RUN/model of a training run) or a weights file."""
     data: str = "shapes"
-    """`shapes`, or a folder with COCO annotations."""
+    """`shapes`, a folder (COCO JSON, YOLO or Pascal VOC), an annotation file or a data.yaml."""
     split: str = "val"
     """Which annotations of the folder."""
-    size: int | None = None
-    """Height and width the model sees (a DETR: the shortest side); default: what it was trained
-    for."""
+    size: str | None = None
+    """What the model sees: one number (of a DETR: the shortest side), or HxW; default: what it was
+    trained for."""
+    names: str | None = None
+    """What the model's classes are called, with commas, if its file does not say; default: as the
+    data calls them, if it has as many."""
     batch_size: int = 16
     """Pictures at a time."""
     device: str | None = None
@@ -41,22 +43,18 @@ class Eval(Command):
     """Print JSON."""
 
     def run(self) -> int:
-        import torch
         from tqdm import tqdm
 
-        from rtdetr_lab.checkpoints.load import load_pretrained
-        from rtdetr_lab.commands.sets import edges_for, validation_set
+        from rtdetr_lab.commands.sets import look_at, say_which, validation_set
         from rtdetr_lab.evaluation.evaluate import evaluate
         from rtdetr_lab.evaluation.examine import examine
         from rtdetr_lab.evaluation.report import write_report
 
-        device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        model: Any = load_pretrained(self.model).to(device)
-        size, edges = self.size or max(model.metadata.image_size), model.metadata.edges
-        if edges and self.size:
-            edges = edges_for(self.size)
-        data = validation_set(self.data, size, self.limit, self.split, edges)
-        check_classes(model.metadata.names, data.names, self.model)
+        say_which(self.data)
+        model = model_of(self.name, self.size, self.names).to(device_of(self.device))
+        data = validation_set(self.data, model.metadata, self.limit, self.split)
+        check_classes(model, data.names, self.name)
+        look_at(data)
         total = -(-len(data) // self.batch_size)
         bar: Any = partial(tqdm, total=total)
         if self.out is None:
@@ -76,16 +74,23 @@ class Eval(Command):
         return DONE
 
 
-def check_classes(model: Sequence[str], data: Sequence[str], where: str) -> None:
-    """A model is judged by the data only if both mean the same by every label."""
+def check_classes(model: "DetectionModel", data: Sequence[str], where: str) -> None:
+    """A model is judged by the data only if both mean the same by every label. Where nobody named
+    the model's classes and the data has as many, its names are taken, and it is said."""
     from rtdetr_lab.errors import DataError
 
-    if tuple(model) == tuple(data):
+    known = model.metadata.names
+    if known == tuple(data):
         return
-    what = f"knows the classes {_listed(model)}; the data has {_listed(data)}"
-    raise DataError(where, what, "give a model that was trained on these classes, in this order")
+    if not known and model.num_classes == len(data):
+        taken = f"its {len(data)} classes have no names and are taken for those of the data"
+        say(f"{where}: {taken}: {one_line_of(tuple(data))}", aside=True)
+        return
+    classes = f"the classes {_listed(known)}" if known else f"{model.num_classes} unnamed classes"
+    what = f"knows {classes}; the data has {_listed(data)}"
+    remedy = "give a model that was trained on these classes, in this order"
+    raise DataError(where, what, f"{remedy}, or say what it calls them: --names")
 
 
-def _listed(names: Sequence[str], most: int = 12) -> str:
-    more = f" … and {len(names) - most} more" if len(names) > most else ""
-    return f"({len(names)}) {', '.join(names[:most])}{more}"
+def _listed(names: Sequence[str]) -> str:
+    return f"({len(names)}) {one_line_of(tuple(names))}"

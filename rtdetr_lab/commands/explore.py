@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from rtdetr_lab.commands.base import DONE, Command, say
+from rtdetr_lab.commands.base import DONE, Command, device_of, model_of, say
 from rtdetr_lab.config import require
 from rtdetr_lab.errors import ConfigError, RecordError
 from rtdetr_lab.writing import writing
@@ -90,8 +90,8 @@ class Explore(Command):
     """The page."""
     queries: int = 60
     """How many of the best queries can be selected."""
-    size: tuple[int, int] | None = None
-    """Height and width the model sees; default: what it was trained for."""
+    size: str | None = None
+    """What the model sees: one number, or HxW; default: what it was trained for."""
     device: str | None = None
     """cpu, cuda, cuda:1 …; default: the GPU where there is one."""
 
@@ -99,9 +99,8 @@ class Explore(Command):
         from rtdetr_lab.data.shapes import DEFAULT, VAL, draw
         from rtdetr_lab.detector import Detector
 
-        detector = Detector.from_pretrained(
-            self.model, self.device, size=self.size, revision=self.revision
-        )
+        model = model_of(self.model, self.size, revision=self.revision)
+        detector = Detector(model, device=device_of(self.device))
         picture = self.image or draw(DEFAULT, VAL, 0).image
         explored = explore(detector, picture, most=self.queries)
         with writing(self.out):

@@ -2,42 +2,35 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
-import tyro
-
-from rtdetr_lab.commands.base import DONE, Command, say
+from rtdetr_lab.commands.base import DONE, ModelCommand, model_of, say
 from rtdetr_lab.config import require
 
 SUFFIXES = (".onnx", ".pt2")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Export(Command):
+class Export(ModelCommand):
     """Write the deployed model as ONNX or as a torch.export archive."""
 
-    model: Annotated[str, tyro.conf.Positional] = "nano"
-    """A short name, a hub id, a folder or a weights file."""
     out: Path = Path("model.onnx")
     """The file: .onnx or .pt2."""
-    size: tuple[int, int] | None = None
-    """Height and width; default: what the model was trained for."""
+    size: str | None = None
+    """One number, or HxW; default: what the model was trained for."""
     dynamic: bool = False
     """Any picture size that 32 divides, not only one."""
     postprocessing: bool = False
     """ONNX only: answer with boxes in pixels, scores and labels."""
 
     def run(self) -> int:
-        from rtdetr_lab.checkpoints.load import load_pretrained
         from rtdetr_lab.deployment.onnx_file import export_onnx, export_pt2
-        from rtdetr_lab.model import declared
 
         kind, suffixes = self.out.suffix, " or ".join(SUFFIXES)
         require(kind in SUFFIXES, "out", f"{self.out.name} has no known kind", f"end in {suffixes}")
         plain = kind == ".onnx" or not self.postprocessing
         require(plain, "postprocessing", "is for ONNX", "leave it away, or write .onnx")
-        model = load_pretrained(self.model)
-        size = self.size or declared(model).metadata.fixed_size
+        model = model_of(self.name, self.size)
+        size = model.metadata.fixed_size
         chosen = None if self.dynamic else size
         self.out.parent.mkdir(parents=True, exist_ok=True)
         if kind == ".pt2":
@@ -46,5 +39,5 @@ class Export(Command):
             export_onnx(model, self.out, chosen, postprocessing=self.postprocessing)
         megabytes = self.out.stat().st_size / 1e6
         seen = "any size" if chosen is None else f"{size[0]} × {size[1]}"
-        say(f"{self.model}, any batch, {seen}: {megabytes:.1f} MB → {self.out}")
+        say(f"{self.name}, any batch, {seen}: {megabytes:.1f} MB → {self.out}")
         return DONE

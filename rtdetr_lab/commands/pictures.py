@@ -1,11 +1,15 @@
 """# Pictures: from what stands on the command line to files, and back to names for the results"""
 
 import glob
-import json
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rtdetr_lab.errors import DataError, ImageError
+from rtdetr_lab.errors import ImageError
+
+if TYPE_CHECKING:
+    from rtdetr_lab.data.annotated import Listed
 
 
 def gather(words: Sequence[str], leave_out: Path | None = None) -> list[Path]:
@@ -29,17 +33,26 @@ def gather(words: Sequence[str], leave_out: Path | None = None) -> list[Path]:
         if leave_out is not None:
             paths = [p for p in paths if not p.resolve().is_relative_to(leave_out.resolve())]
         if not paths:
-            what = "holds no picture" if path.is_dir() else "matches no file"
+            what = _instead_of_pictures(path) if path.is_dir() else "matches no file"
             raise ImageError(word, what, "give files, a glob in quotes, or a folder of pictures")
         found.update(dict.fromkeys(paths))
     return list(found)
 
 
 def _pictures_below(folder: Path) -> list[Path]:
-    from rtdetr_lab.images.decode import SUFFIXES
+    from rtdetr_lab.data.places import pictures_in
 
-    below = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    below = pictures_in(folder)
     return [p for p in below if not any(part.startswith(".") for part in p.parts[-2:])]
+
+
+def _instead_of_pictures(folder: Path) -> str:
+    """`holds no picture, but 3 .mp4, 1 .txt`."""
+    endings = Counter(
+        p.suffix.lower() or "without ending" for p in folder.rglob("*") if p.is_file()
+    )
+    there = ", ".join(f"{count} {ending}" for ending, count in endings.most_common(3))
+    return f"holds no picture, but {there}" if there else "holds no picture"
 
 
 class ResultNames:
@@ -57,26 +70,15 @@ class ResultNames:
         return self.folder / f"{name}.jpg"
 
 
-def image_ids(paths: Sequence[Path], annotations: Path | None) -> list[int]:
-    """COCO's number of every picture: from an annotation file, from names that are numbers (as
-    COCO's own are), else 1, 2, 3 … Raises `DataError`."""
+def listed(paths: Sequence[Path], annotations: Path | None) -> "list[Listed]":
+    """COCO's id of every picture: from an annotation file, from names that are numbers (as COCO's
+    own are), else 1, 2, 3 … Raises `DataError` for a picture that is not listed, or not clearly."""
+    from rtdetr_lab.data.annotated import Listed
+    from rtdetr_lab.data.layout import find_pictures
+
     if annotations is not None:
-        return _looked_up(paths, annotations)
+        return find_pictures(paths, annotations)
     stems = [p.stem for p in paths]
     if all(s.isdecimal() for s in stems) and len(set(map(int, stems))) == len(stems):
-        return [int(s) for s in stems]
-    return list(range(1, len(paths) + 1))
-
-
-def _looked_up(paths: Iterable[Path], annotations: Path) -> list[int]:
-    remedy = "give the COCO JSON that lists these pictures"
-    try:
-        images = json.loads(annotations.read_text(encoding="utf8"))["images"]
-        ids = {Path(image["file_name"]).name: int(image["id"]) for image in images}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        what = f"is no COCO annotation file ({type(error).__name__}: {error})"
-        raise DataError(str(annotations), what, remedy) from error
-    missing = [p.name for p in paths if p.name not in ids]
-    if missing:
-        raise DataError(str(annotations), f"does not list {missing[0]}", remedy)
-    return [ids[p.name] for p in paths]
+        return [Listed(int(s)) for s in stems]
+    return [Listed(i) for i in range(1, len(paths) + 1)]

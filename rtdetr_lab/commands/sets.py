@@ -1,15 +1,25 @@
-"""# Sets: from what stands on the command line to pictures to learn from and to be judged by"""
+"""# Sets: from what stands on the command line to pictures to learn from and to be judged by
 
+`metadata` is the model's: pictures come in the size it is made for.
+"""
+
+from collections.abc import Sequence
 from typing import Any
 
+from rtdetr_lab.checkpoints.names import NAME, note_of, path_of
 from rtdetr_lab.commands.base import say
-from rtdetr_lab.data.batch import Augmented, Dataset, First, Mapped
-from rtdetr_lab.data.canvas import ResizeEdges
+from rtdetr_lab.data.batch import Augmented, Dataset, First
+from rtdetr_lab.data.canvas import fitted
 from rtdetr_lab.data.coco import CocoDataset
-from rtdetr_lab.data.shapes import TRAIN, VAL, ShapesConfig, ShapesDataset
-from rtdetr_lab.data.transforms import RandomFlip, Resize
-from rtdetr_lab.detr.model import DETRConfig
-from rtdetr_lab.images.edges import PAPER_EDGES, Edges
+from rtdetr_lab.data.findings import Finding, Severity, raise_first_error
+from rtdetr_lab.data.layout import find_layout
+from rtdetr_lab.data.preflight import first_look
+from rtdetr_lab.data.shapes import SHAPE_NAMES, TRAIN, VAL, ShapesConfig, ShapesDataset
+from rtdetr_lab.data.transforms import RandomFlip
+from rtdetr_lab.data.whole_set import other_classes, too_many_objects
+from rtdetr_lab.model import Metadata
+
+WORLD = "shapes"
 
 ENDLESS = 1_000_000
 """Training pictures of the shapes world: more than any run here sees, so none is seen twice."""
@@ -20,47 +30,71 @@ def world(size: int) -> ShapesConfig:
     return ShapesConfig(size=size, max_side=min(ShapesConfig.max_side, float(size)))
 
 
-def edges_for(size: int) -> Edges:
-    """Shortest and longest side for a DETR, in the paper's proportion."""
-    return (size, size * PAPER_EDGES[1] // PAPER_EDGES[0])
+def is_world(source: str) -> bool:
+    """Whether `--data` means the shapes world, and not a folder of that name."""
+    return source.removeprefix(NAME) == WORLD and path_of(source) is None
 
 
-def edges_if_detr(cfg: Any, size: int) -> Edges | None:
-    """A DETR keeps the shape of pictures; all others see squares."""
-    return edges_for(size) if isinstance(cfg, DETRConfig) else None
+def say_which(source: str) -> None:
+    """Say so where a folder took the place of the shapes world."""
+    if source == WORLD and not is_world(source):
+        say(note_of(source, "the drawn world"), aside=True)
 
 
-def training_set(
-    source: str, size: int, seed: int, as_stored: bool = False, edges: Edges | None = None
-) -> Dataset:
-    """`shapes`, or the `train` split of a COCO folder, resized (to `size` squared, or between
-    `edges`) and flipped at random; or left `as_stored`, for a recipe that resizes."""
-    if source == "shapes":
-        return _between(ShapesDataset(world(size), TRAIN, ENDLESS), edges)
+def classes(source: str, with_val: bool = True) -> tuple[str, ...]:
+    """Class names by label; raises `DataError` where `train` and `val` do not agree about them."""
+    if is_world(source):
+        return SHAPE_NAMES
+    layout = find_layout(source)
+    splits = {name: layout[name].load() for name in ("train", "val")[: 1 + with_val]}
+    raise_first_error(other_classes(splits))
+    return splits["train"].names
+
+
+def look_at(data: Any, num_queries: int | None = None) -> None:
+    """What can be said in the first seconds about a data set on disk, in the words of `data check`.
+    Raises `DataError` for what cannot work."""
+    while not isinstance(data, CocoDataset):
+        data = getattr(data, "dataset", None)
+        if data is None:
+            return
+    crowded = too_many_objects(data.annotations, num_queries) if num_queries else ()
+    tell([*first_look(data), *crowded])
+
+
+def tell(findings: Sequence[Finding]) -> None:
+    """One line a rule: what is left out, and what should be looked at."""
+    for rule in dict.fromkeys(f.rule for f in findings):
+        first, *more = [f for f in findings if f.rule is rule]
+        if rule.severity is Severity.DROPPED:
+            text = f"{first.file}: {len(more) + 1} annotations are left out: {rule.name}"
+            say(f"{text}; {first.remedy}", aside=True)
+        elif rule.severity is Severity.WARNING:
+            others = f" (and {len(more)} more)" if more else ""
+            say(f"{first.where}: {rule.name}: {first.what}{others}; {first.remedy}", aside=True)
+
+
+def training_set(source: str, metadata: Metadata, seed: int, as_stored: bool = False) -> Dataset:
+    """`shapes`, or the `train` split of a data set on disk, resized and flipped at random; or left
+    `as_stored`, for a recipe that resizes."""
+    if is_world(source):
+        return _drawn(metadata, TRAIN, ENDLESS)
     found = CocoDataset.from_folder(source, "train")
-    for reason, count in found.dropped.items():
-        say(f"{source}: {count} annotations are left out: {reason}", aside=True)
-    return found if as_stored else Augmented(_resized(found, size, edges), RandomFlip(), seed)
+    return found if as_stored else Augmented(fitted(found, metadata), RandomFlip(), seed)
 
 
 def validation_set(
-    source: str,
-    size: int,
-    count: int | None = None,
-    split: str = "val",
-    edges: Edges | None = None,
+    source: str, metadata: Metadata, count: int | None = None, split: str = "val"
 ) -> Dataset:
-    """`shapes`, or a split of a COCO folder, resized as in training; at most `count` of it."""
-    if source == "shapes":
-        return _between(ShapesDataset(world(size), VAL, 500 if count is None else count), edges)
-    resized = _resized(CocoDataset.from_folder(source, split), size, edges)
+    """`shapes`, or a split of a data set on disk, resized as in training; at most `count` of it."""
+    if is_world(source):
+        return _drawn(metadata, VAL, 500 if count is None else count)
+    resized = fitted(CocoDataset.from_folder(source, split), metadata)
     return resized if count is None or count >= len(resized) else First(resized, count)
 
 
-def _resized(data: Dataset, size: int, edges: Edges | None) -> Dataset:
-    return _between(data, edges) if edges else Mapped(data, Resize((size, size)))
-
-
-def _between(data: Dataset, edges: Edges | None) -> Dataset:
-    # Shapes are drawn in their size; the run still has to know that its model keeps the shape.
-    return Mapped(data, ResizeEdges(edges)) if edges else data
+def _drawn(metadata: Metadata, which: int, count: int) -> Dataset:
+    """Shapes are drawn in squares, as large as the longer side of the model's size."""
+    height, width = metadata.fixed_size
+    data = ShapesDataset(world(max(height, width)), which, count)
+    return data if height == width and not metadata.edges else fitted(data, metadata)

@@ -1,73 +1,100 @@
-"""# Beginnings: what a run starts from: a preset, a preset with a backbone, or a whole model"""
+"""# Starting points: a preset, a preset with a backbone, or a whole model"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rtdetr_lab.commands.base import say
+from rtdetr_lab.commands.base import model_of, resized_for, say
 from rtdetr_lab.errors import ConfigError
 
+if TYPE_CHECKING:
+    from rtdetr_lab.model import DetectionModel
+
 SIZES = ("r18", "r34", "r50_m", "r50", "r101")
-DETR_SIZES = ("nano", "r50", "r101", "r50_dc5", "r101_dc5")
+DETR_SIZES = ("r50", "r101", "r50_dc5", "r101_dc5")
 PRESETS = {
-    "nano": "rtdetr:rtdetr_nano",
-    **{size: f"rtdetr:rtdetr_{size}" for size in SIZES},
-    **{f"v2_{size}": f"rtdetrv2:rtdetrv2_{size}" for size in SIZES},
-    **{f"detr_{size}": f"detr.model:detr_{size}" for size in DETR_SIZES},
+    "nano": ("rtdetr:rtdetr_nano", "256"),
+    **{size: (f"rtdetr:rtdetr_{size}", "640") for size in SIZES},
+    **{f"v2_{size}": (f"rtdetrv2:rtdetrv2_{size}", "640") for size in SIZES},
+    "detr_nano": ("detr.model:detr_nano", "256"),
+    **{f"detr_{size}": (f"detr.model:detr_{size}", "800") for size in DETR_SIZES},
 }
-"""What `--preset` may name."""
+"""What `--preset` may name: where it is, and the size its model is made for."""
 
 
 @dataclass(frozen=True)
-class Beginning:
-    """What `train` is given, its configuration, and the size of pictures it is made for."""
+class StartingPoint:
+    """What `train` is given, and a model of that kind, which says what it is."""
 
     start: Any
-    cfg: Any
-    size: int
+    model: "DetectionModel"
 
 
-def from_model(name: str, classes: Sequence[str], freeze: Sequence[str], seed: int) -> Beginning:
+@dataclass(frozen=True)
+class Changes:
+    """What is done to a model before it learns; what is new in it follows from `seed`."""
+
+    freeze: tuple[str, ...] = ()
+    queries: int | None = None
+    size: str | None = None
+    seed: int = 0
+
+
+def from_model(
+    name: str, classes: Sequence[str], changes: Changes, names: str | None = None
+) -> StartingPoint:
     """A pretrained model with heads for these classes; says what was done to it."""
-    from rtdetr_lab.checkpoints.load import load_pretrained
+    from rtdetr_lab.model import declared
     from rtdetr_lab.training.finetune import prepare
 
-    model: Any = load_pretrained(name)
-    size = min(model.metadata.image_size)
-    ready = prepare(model, classes, freeze, seed)
+    ready = prepare(
+        model_of(name, changes.size, names),
+        classes,
+        changes.freeze,
+        changes.seed,
+        changes.queries,
+    )
     for line in ready.lines():
         say(line if line.startswith(" ") else f"{name}: {line}")
-    return Beginning(ready.model, getattr(ready.model, "cfg"), size)  # noqa: B009 (a Module's)
+    return StartingPoint(ready.model, declared(ready.model))
 
 
 def from_preset(
-    name: str, num_classes: int, backbone: str | None, freeze: Sequence[str], seed: int
-) -> Beginning:
+    name: str, num_classes: int, backbone: str | None, changes: Changes
+) -> StartingPoint:
     """A new model, or one whose backbone is pretrained; only then can parts of it be frozen."""
+    import torch
     from torch import nn
 
     from rtdetr_lab.config import build, replace_at
-    from rtdetr_lab.training.finetune import freeze_module
+    from rtdetr_lab.model import declared
+    from rtdetr_lab.training.finetune import freeze_module, with_queries
     from rtdetr_lab.training.state import seed_everything
 
-    cfg, full = preset(name, num_classes), 800 if name.startswith("detr_") else 640
-    size = 256 if name.endswith("nano") else full
+    cfg = preset(name, num_classes)
+    if changes.queries is not None:
+        cfg = with_queries(cfg, changes.queries)
     if not backbone:
-        if freeze:
-            what, remedy = "would freeze weights that never learnt anything", "give --model"
+        if changes.freeze:
+            what, remedy = "would freeze weights that were never trained", "give --model"
             raise ConfigError("--freeze", what, f"{remedy}, or --backbone-weights")
         # Frozen statistics are those of a pretrained backbone; new weights need their own.
         cfg = replace_at(cfg, "backbone.norm", nn.BatchNorm2d)
-        if name.startswith("detr_"):
+        if "frozen_stages" in vars(cfg.backbone):
             cfg = replace_at(cfg, "backbone.frozen_stages", 0)
-    if not freeze:
-        return Beginning(cfg, cfg, size)
-    seed_everything(seed)
-    model = build(cfg)
-    for part in freeze:
-        freeze_module(model, part)
-    return Beginning(model, cfg, size)
+    with torch.device("meta"):  # no memory, no random numbers: only asked what it is
+        model = declared(build(cfg))
+    model.metadata = resized_for(
+        model.metadata, changes.size or PRESETS[name][1], model.takes_padding
+    )
+    if not changes.freeze:
+        return StartingPoint(cfg, model)
+    seed_everything(changes.seed)
+    start = build(cfg)
+    for part in changes.freeze:
+        freeze_module(start, part)
+    return StartingPoint(start, model)
 
 
 def preset(name: str, num_classes: int) -> Any:
@@ -79,5 +106,5 @@ def preset(name: str, num_classes: int) -> Any:
         nearest = f"did you mean {' or '.join(near)}? " if near else ""
         what = f"{name!r} is no preset"
         raise ConfigError("--preset", what, f"{nearest}use one of {', '.join(PRESETS)}")
-    module, _, function = PRESETS[name].partition(":")
+    module, _, function = PRESETS[name][0].partition(":")
     return getattr(import_module(f"rtdetr_lab.{module}"), function)(num_classes=num_classes)

@@ -1,10 +1,17 @@
-"""# Annotated: what an annotation file says, once its ids have become labels"""
+"""# Annotated: what annotations say, once their ids have become labels, whatever format they had
 
+COCO's JSON, YOLO's text and VOC's XML end in the same records, so that checking, training, judging
+and converting need not know where a box comes from.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-from rtdetr_lab.data.findings import CROWD, NEGATIVE, NO_AREA, OUTSIDE, Finding, Rule
+from rtdetr_lab.data import findings as rules
+from rtdetr_lab.data.findings import Finding, Rule
 from rtdetr_lab.notation import Size
 
 
@@ -20,25 +27,100 @@ class Annotated:
     segmentation: Any = None
 
 
+@dataclass(frozen=True)
+class Listed:
+    """A picture as an annotation file lists it; its (height, width) may not stand there."""
+
+    id: int
+    file_name: str = ""
+    size: Size | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """One picture of the list, with its annotations."""
+    """One picture of the list, with its annotations.
+
+    Its boxes and its (height, width) refer to the raster as stored, or, if `upright`, to what a
+    viewer shows. `path` is known where the format lists files; COCO's `file_name` is looked up.
+    """
 
     id: int
     file_name: str
     size: Size
     annotations: tuple[Annotated, ...]
+    upright: bool = False
+    path: Path | None = None
+
+    @property
+    def num_objects(self) -> int:
+        """How many objects training sees."""
+        return sum(not a.is_crowd for a in self.annotations)
 
 
 @dataclass(frozen=True, eq=False)
 class Annotations:
-    """A whole file: labels are places in `names` and `category_ids`."""
+    """The annotations of a split: labels are places in `names` and `category_ids`.
+
+    `path` is what they are called by in messages, `files` are all files that they were read from.
+    """
 
     path: Path
     names: tuple[str, ...]
     category_ids: tuple[int, ...]
     pictures: tuple[Picture, ...]
     findings: tuple[Finding, ...] = ()
+    files: tuple[Path, ...] = ()
+
+    @property
+    def most_objects(self) -> int:
+        """How many objects the fullest picture has."""
+        return max((picture.num_objects for picture in self.pictures), default=0)
+
+
+class Reading:
+    """Collects pictures' annotations while files are read, and what is wrong with them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.findings = path, list[Finding]()
+        self.kept: dict[int, list[Annotated]] = {}
+        self._ids = count(1)
+
+    def new_id(self) -> int:
+        """1, 2, 3 …, for annotations that have no id."""
+        return next(self._ids)
+
+    def find(
+        self,
+        rule: Rule,
+        what: str,
+        kind: str = "",
+        number: Any = None,
+        advice: str = "",
+        file: Path | None = None,
+    ) -> None:
+        """Keep a finding about a file, by default about the one that is read."""
+        self.findings.append(Finding(rule, str(file or self.path), what, kind, number, advice))
+
+    def keep(self, one: Annotated, picture: int, size: Size, file: Path | None = None) -> None:
+        """Keep an annotation of a picture if evaluation sees it, and say why if training does
+        not."""
+        rule = reason_to_drop(one.box_xywh, one.is_crowd, size)
+        if rule is not None:
+            what = f"has the bbox {list(one.box_xywh)} on picture {picture} of {size[1]}×{size[0]}"
+            self.find(rule, what, "annotation", one.id, file=file)
+        if rule in (None, rules.CROWD):
+            self.kept.setdefault(picture, []).append(one)
+
+    def annotations(
+        self,
+        names: Mapping[int, str],
+        pictures: Sequence[Picture],
+        files: Sequence[Path],
+    ) -> Annotations:
+        """What was read; `names` are those of the category ids, in the order of labels."""
+        ids, by_label = tuple(names), tuple(names.values())
+        found = tuple(self.findings)
+        return Annotations(self.path, by_label, ids, tuple(pictures), found, tuple(files))
 
 
 def reason_to_drop(box_xywh: tuple[float, ...], is_crowd: bool, size: Size) -> Rule | None:
@@ -46,9 +128,9 @@ def reason_to_drop(box_xywh: tuple[float, ...], is_crowd: bool, size: Size) -> R
     x, y, w, h = box_xywh
     height, width = size
     if w < 0 or h < 0:
-        return NEGATIVE
+        return rules.NEGATIVE
     if w == 0 or h == 0:
-        return NO_AREA
+        return rules.NO_AREA
     if min(x + w, width) <= max(x, 0) or min(y + h, height) <= max(y, 0):
-        return OUTSIDE
-    return CROWD if is_crowd else None
+        return rules.OUTSIDE
+    return rules.CROWD if is_crowd else None

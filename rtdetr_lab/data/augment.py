@@ -59,9 +59,9 @@ class Place:
 class Augmentation:
     """Changes that are over when `until` of the run has passed, changes that stay, and the size.
 
-    `sizes` are sides of square batches, one drawn per batch as long as the strong changes last;
-    one that stands there twice is drawn twice as often. `strong` and `mild` hold
-    `RandomTransform`s.
+    `sizes` are heights of batches, one drawn per batch as long as the strong changes last; widths
+    grow and shrink with them. One that stands there twice is drawn twice as often. `strong` and
+    `mild` hold `RandomTransform`s.
     """
 
     strong: tuple[Any, ...] = ()
@@ -98,8 +98,8 @@ class Augmentation:
         """(height, width) of the batch that is made there."""
         if not self.sizes or not self.is_strong(place):
             return self.size
-        side = int(place.rng(BATCH).choice(self.sizes))
-        return side, side
+        side, (height, width) = int(place.rng(BATCH).choice(self.sizes)), self.size
+        return side, round(side * width / height)
 
 
 def multi_scale(size: int, step: int = 32) -> tuple[int, ...]:

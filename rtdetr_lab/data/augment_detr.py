@@ -73,12 +73,12 @@ class AspectAugmentation:
 
     @property
     def edges(self) -> Edges:
-        """Shortest and longest side of pictures in use: the largest it has learnt."""
+        """Shortest and longest side of pictures in use: the largest it has learned."""
         return max(self.shortest), self.longest
 
     @property
     def size(self) -> Size:
-        """What stands for a size where pictures have several."""
+        """Size that stands for all where pictures have several."""
         return max(self.shortest), max(self.shortest)
 
 

@@ -55,15 +55,19 @@ class Sample:
         """(height, width) of the picture as stored."""
         return self.truth.size
 
+    def masks_after(self, change: Callable[[Tensor], Tensor]) -> Tensor | None:
+        """Its masks after a change, where it has any."""
+        return None if self.masks is None else change(self.masks)
+
     @property
     def name(self) -> str:
-        """What an error calls the picture: its file, or its id where it comes from none."""
+        """Name of the picture in errors: its file, or its id where it comes from none."""
         return self.truth.file_name or f"picture {self.image_id}"
 
 
 @runtime_checkable
 class Dataset(Protocol):
-    """What the equipment needs: samples by number, and what their labels mean."""
+    """Samples by number, and the meaning of their labels: all that the equipment needs."""
 
     @property
     def names(self) -> Sequence[str]:

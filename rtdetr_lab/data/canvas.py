@@ -4,8 +4,8 @@ RT-DETR stretches, DETR does not (`images/edges.py`). Here the same for training
 the paper's size, one to a size drawn at random, and batches in which every picture lies in the
 upper left corner of one canvas, its masks with it.
 
-Boxes stay fractions of their *picture*, as in the authors' code. A model that shall continue where
-a fine-tuning with transformers' processor ended has learnt fractions of the *canvas*:
+Boxes stay fractions of their *picture*, as in the authors' code. A model that was fine-tuned
+with transformers' processor has learned fractions of the *canvas*:
 `collate_on_canvas(samples, of_canvas=True)`, and `Metadata(canvas_boxes=True)` for its answers.
 """
 
@@ -37,7 +37,7 @@ PAPER_SHORTEST = tuple(range(480, 801, 32))
 
 @dataclass(frozen=True)
 class ResizeEdges:
-    """To the size that `edges` (shortest, longest) give, as `KeepAspect` before detection."""
+    """Resize as `edges` (shortest, longest) say, like `KeepAspect` before detection."""
 
     edges: Edges = PAPER_EDGES
 

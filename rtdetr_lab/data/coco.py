@@ -19,6 +19,7 @@ therefore *not* turned here.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -28,9 +29,10 @@ from torch import Tensor
 from rtdetr_lab.boxes import cxcywh_from_xyxy, xyxy_from_xywh
 from rtdetr_lab.data.annotated import Annotations
 from rtdetr_lab.data.batch import Sample, Truth
-from rtdetr_lab.data.coco_files import find_annotations, open_picture
-from rtdetr_lab.data.coco_json import read_annotations
+from rtdetr_lab.data.coco_files import open_picture
 from rtdetr_lab.data.findings import count_dropped, raise_first_error
+from rtdetr_lab.data.layout import find_layout
+from rtdetr_lab.data.places import Places
 from rtdetr_lab.data.rle import decode_mask
 from rtdetr_lab.data.transforms import image_of
 from rtdetr_lab.errors import DataError
@@ -48,17 +50,18 @@ class CocoDataset:
     def from_folder(
         cls, folder: str | Path, split: str = "train", with_masks: bool = False
     ) -> "CocoDataset":
-        """The annotations of a split, looked for in the usual places (`coco_files.LAYOUTS`)."""
-        folder = Path(folder)
-        return cls(read_annotations(find_annotations(folder, split)), folder, with_masks)
+        """The annotations of a split of a folder, in any format that `layout.py` knows."""
+        layout = find_layout(folder)
+        return cls(layout[split].load(), layout.folder, with_masks)
 
     @classmethod
     def from_json(
         cls, annotations: str | Path, folder: str | Path | None = None, with_masks: bool = False
     ) -> "CocoDataset":
         """An annotation file, and the folder of its pictures if they lie elsewhere."""
-        path = Path(annotations)
-        return cls(read_annotations(path), Path(folder or path.parent), with_masks)
+        layout = find_layout(annotations)
+        (split,) = (split for splits in layout.splits.values() for split in splits)
+        return cls(split.load(), Path(folder or layout.folder), with_masks)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -75,12 +78,17 @@ class CocoDataset:
         """How many annotations training does not see, by the rule of `findings.py`."""
         return count_dropped(self.annotations.findings)
 
+    @cached_property
+    def places(self) -> Places:
+        """Where the pictures lie."""
+        return Places(self.folder, self.annotations.path)
+
     def __len__(self) -> int:
         return len(self.annotations.pictures)
 
     def __getitem__(self, index: int) -> Sample:
         picture = self.annotations.pictures[index]
-        opened = open_picture(self.folder, picture, self.annotations.path)
+        opened = open_picture(picture, self.places)
         raise_first_error(opened.findings)
         assert opened.raster is not None
         truth = self._truth(index)

@@ -72,23 +72,23 @@ SAME = ColourMap(np.eye(3), np.zeros(3))
 
 
 def brightness(before: ColourMap, factor: float) -> ColourMap:
-    """Lighter or darker."""
+    """Make lighter or darker."""
     return before.then(factor * np.eye(3))
 
 
 def contrast(before: ColourMap, factor: float, mean: Vector) -> ColourMap:
-    """Away from, or towards, the mean grey of a picture whose mean colour was `mean`."""
+    """Move away from, or towards, the mean grey of a picture whose mean colour was `mean`."""
     grey = float(GREY @ (before.matrix @ mean + before.offset))
     return before.then(factor * np.eye(3), (1 - factor) * grey)
 
 
 def saturation(before: ColourMap, factor: float) -> ColourMap:
-    """Away from, or towards, the grey of every pixel."""
+    """Move away from, or towards, the grey of every pixel."""
     return before.then(factor * np.eye(3) + (1 - factor) * np.tile(GREY, (3, 1)))
 
 
 def hue(before: ColourMap, turn: float) -> ColourMap:
-    """Around the grey axis, by a part of a whole turn."""
+    """Turn around the grey axis, by a part of a whole turn."""
     cosine, sine = math.cos(2 * math.pi * turn), math.sin(2 * math.pi * turn)
     rotation = np.array([[1, 0, 0], [0, cosine, -sine], [0, sine, cosine]])
     return before.then(np.linalg.inv(CHROMA) @ rotation @ CHROMA)
@@ -117,7 +117,8 @@ class PhotometricDistort:
 
     def draw(self, mean: Vector, rng: np.random.Generator) -> ColourMap:
         """The map of one picture with this mean colour."""
-        b, c, s, h = (self._value(r, rng) for r in self._ranges())
+        ranges = (self.brightness, self.contrast, self.saturation, self.hue)
+        b, c, s, h = (self._value(between, rng) for between in ranges)
         early, drawn = rng.random() < 0.5, SAME
         drawn = drawn if b is None else brightness(drawn, b)
         drawn = drawn if c is None or not early else contrast(drawn, c, mean)
@@ -126,9 +127,6 @@ class PhotometricDistort:
         drawn = drawn if c is None or early else contrast(drawn, c, mean)
         swapped = rng.random() < self.p
         return drawn.then(np.eye(3)[rng.permutation(3)]) if swapped else drawn
-
-    def _ranges(self) -> tuple[Range, ...]:
-        return self.brightness, self.contrast, self.saturation, self.hue
 
     def _value(self, between: Range, rng: np.random.Generator) -> float | None:
         value = rng.uniform(*between)

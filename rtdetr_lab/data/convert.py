@@ -2,32 +2,28 @@ r"""# Convert: YOLO and Pascal VOC folders, once, into COCO JSON
 
     convert("their_data", "my_data")   →   my_data/train.json  my_data/val.json  my_data/images/…
 
-| format | found by                                | boxes                                    |
-|--------|-----------------------------------------|------------------------------------------|
-| VOC    | XML files in `Annotations/`, or flat    | corners in whole pixels, counted from 1  |
-| YOLO   | `data.yaml`, `classes.txt`, `obj.names` | centre and size, or polygons, in [0, 1]  |
-
-`yolo.py` and `voc.py` read; both hand over `Labelled` pictures, and here is the one place that
-writes. One format means one set of rules, one preflight and one reader to trust.
+Training reads all three formats as they are; this writes one of them for other tools. `layout.py`
+finds and reads, here is written. What training would leave out is left out.
 
 **Turned photos.** COCO's boxes refer to the raster as stored, YOLO's to the picture as a viewer
 shows it, and VOC's to whichever has the size in the XML. A photo whose boxes refer to what a viewer
 shows is written upright (as PNG: nothing is compressed twice); all others are copied.
 """
 
+import json
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from rtdetr_lab.data.coco_write import new_folder, write_annotations
-from rtdetr_lab.data.labelled import Box, Labelled, Source
-from rtdetr_lab.data.voc import find_voc
-from rtdetr_lab.data.yolo import find_yolo
+from rtdetr_lab.data.annotated import Annotated, Annotations, Picture
+from rtdetr_lab.data.findings import raise_first_error
+from rtdetr_lab.data.layout import find_layout
 from rtdetr_lab.errors import DataError
 from rtdetr_lab.images.decode import decode, frame_in
+from rtdetr_lab.writing import write_text
 
 Progress = Callable[..., Iterable[Any]]
 
@@ -40,80 +36,86 @@ def convert(
     `voc_origin` is what the first column of pixels is called in VOC's XML: 1 by its definition, 0
     by some tools. Raises `DataError` naming file and line of what cannot be understood.
     """
-    found = find_source(Path(source), voc_origin)
-    # What cannot be understood is met before anything is written.
-    splits = {s: [found.read(p) for p in progress(paths)] for s, paths in found.splits.items()}
-    folder = new_folder(folder)
-    return [
-        _write_split(folder, split, pictures, found.names, progress)
-        for split, pictures in splits.items()
-        if pictures
-    ]
+    return write_coco(read_whole(source, voc_origin), folder, progress)
 
 
-def find_source(folder: Path, voc_origin: int = 1) -> Source:
-    """The data set in a folder, whatever its format; raises `DataError` if it is none we know."""
-    found = find_voc(folder, voc_origin) or find_yolo(folder)
-    if found is None or not any(found.splits.values()):
-        what = "is neither a YOLO nor a VOC folder" if folder.is_dir() else "is not a folder"
-        remedy = "give one with data.yaml or classes.txt, or with Annotations/*.xml"
-        raise DataError(str(folder), what if found is None else "holds no pictures", remedy)
+def read_whole(source: str | Path, voc_origin: int = 1) -> dict[str, Annotations]:
+    """The annotations of a YOLO or VOC folder by split; raises `DataError`."""
+    layout = find_layout(source, voc_origin)
+    if layout.format == "COCO JSON":
+        raise DataError(str(source), "is COCO JSON already", "train on it as it is")
+    found = {split: layout[split].read() for split in layout.splits}
+    for annotations in found.values():
+        raise_first_error(annotations.findings)
     return found
 
 
-def _write_split(
-    folder: Path, split: str, pictures: list[Labelled], names: Sequence[str], progress: Progress
+def write_coco(
+    splits: Mapping[str, Annotations], folder: str | Path, progress: Progress = iter
+) -> list[Path]:
+    """Copy pictures and write a JSON per split; raises `DataError` if the folder is not empty."""
+    folder = new_folder(folder)
+    return [_write_split(folder, split, found, progress) for split, found in splits.items()]
+
+
+def new_folder(folder: str | Path) -> Path:
+    """Make a folder for a data set; raises `DataError` where there already is something."""
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise DataError(str(folder), "exists and is not empty", "give a new folder")
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def write_annotations(
+    path: Path,
+    names: Sequence[str],
+    images: Sequence[dict[str, Any]],
+    annotations: Sequence[dict[str, Any]],
 ) -> Path:
+    """COCO's JSON; category ids are labels + 1, as COCO counts."""
+    categories = [{"id": i, "name": name} for i, name in enumerate(names, 1)]
+    tree = {"images": images, "annotations": annotations, "categories": categories}
+    write_text(path, json.dumps(tree, ensure_ascii=False))
+    return path
+
+
+def _write_split(folder: Path, split: str, found: Annotations, progress: Progress) -> Path:
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     taken: set[str] = set()
-    for number, one in enumerate(progress(pictures), 1):
-        name = f"images/{split}/{_free_name(one, number, taken)}"
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        _place(one, folder / name)
-        height, width = one.size
+    for number, picture in enumerate(progress(found.pictures), 1):
+        name = f"images/{split}/{_write_picture(picture, folder / 'images' / split, number, taken)}"
+        height, width = picture.size
         images.append({"id": number, "file_name": name, "width": width, "height": height})
         annotations += [
-            {"id": len(annotations) + i, "image_id": number, **_annotation(box)}
-            for i, box in enumerate(one.boxes, 1)
+            {"id": len(annotations) + i, "image_id": number, **_row(one)}
+            for i, one in enumerate(picture.annotations, 1)
         ]
-    return write_annotations(folder / f"{split}.json", names, images, annotations)
+    return write_annotations(folder / f"{split}.json", found.names, images, annotations)
 
 
-def _annotation(box: Box) -> dict[str, Any]:
-    x0, y0, x1, y1 = box.xyxy
-    area = sum(_area(p) for p in box.polygons) if box.polygons else (x1 - x0) * (y1 - y0)
+def _row(one: Annotated) -> dict[str, Any]:
     row = {
-        "category_id": box.label + 1,
-        "bbox": [round(n, 4) for n in (x0, y0, x1 - x0, y1 - y0)],
-        "area": round(area, 4),
+        "category_id": one.label + 1,
+        "bbox": [round(n, 4) for n in one.box_xywh],
+        "area": round(one.area, 4),
         "iscrowd": 0,
     }
-    polygons = [[round(n, 4) for n in polygon] for polygon in box.polygons]
+    polygons = [[round(n, 4) for n in polygon] for polygon in one.segmentation or ()]
     return row | ({"segmentation": polygons} if polygons else {})
 
 
-def _area(polygon: Sequence[float]) -> float:
-    """Half the sum of cross products of neighbours (the shoelace formula)."""
-    points = list(zip(polygon[0::2], polygon[1::2], strict=True))
-    pairs = zip(points, points[1:] + points[:1], strict=True)
-    return abs(sum(a * d - b * c for (a, b), (c, d) in pairs)) / 2
-
-
-def _free_name(one: Labelled, number: int, taken: set[str]) -> str:
-    """The picture's own name; with its number before it where another one has it."""
-    name = f"{one.path.stem}.png" if _turned(one) else one.path.name
+def _write_picture(picture: Picture, folder: Path, number: int, taken: set[str]) -> str:
+    """Write a picture under its own name, with its number before it where another one has it."""
+    assert picture.path is not None  # YOLO and VOC list files
+    turned = picture.upright and frame_in(picture.path).orientation != 1
+    name = f"{picture.path.stem}.png" if turned else picture.path.name
     name = f"{number:06d}_{name}" if name.lower() in taken else name
     taken.add(name.lower())
-    return name
-
-
-def _turned(one: Labelled) -> bool:
-    return one.upright and frame_in(one.path).orientation != 1
-
-
-def _place(one: Labelled, target: Path) -> None:
-    if _turned(one):
-        Image.fromarray(decode(one.path)).save(target)
+    folder.mkdir(parents=True, exist_ok=True)
+    if turned:
+        Image.fromarray(decode(picture.path)).save(folder / name)
     else:
-        shutil.copyfile(one.path, target)
+        shutil.copyfile(picture.path, folder / name)
+    return name

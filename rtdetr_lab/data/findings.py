@@ -88,7 +88,8 @@ def count_dropped(findings: Iterable[Finding]) -> dict[str, int]:
 _E, _D, _W, _N = Severity.ERROR, Severity.DROPPED, Severity.WARNING, Severity.NOTE
 
 NOT_COCO = Rule("not COCO's format", _E, "write images, annotations and categories")
-BAD_ID = Rule("id that is no number", _E, "ids are whole numbers")
+UNREADABLE = Rule("annotation that cannot be understood", _E, "correct it, or remove it")
+BAD_ID = Rule("id that is no number", _E, "ids are whole numbers, without quotes")
 DUPLICATE_ID = Rule("duplicate id", _E, "use every id once")
 BAD_SIZE = Rule("picture without a size", _E, "write the size of the stored raster")
 UNLISTED_PICTURE = Rule("annotation on an unlisted picture", _E, "list the picture, or remove it")
@@ -96,9 +97,20 @@ UNKNOWN_CATEGORY = Rule(
     "unknown category", _E, "list it under categories, or remove the annotation"
 )
 BAD_BOX = Rule("box that is not four numbers", _E, "give [left, top, width, height] in pixels")
+BAD_CROWD = Rule("iscrowd that is neither 0 nor 1", _E, "write 0 for an object, 1 for a crowd")
 NO_PICTURES = Rule("no pictures", _E, "list at least one")
+NOTHING = Rule("nothing to learn", _E, "annotate objects with boxes")
+FRACTIONS = Rule("most boxes smaller than a pixel", _E, "give pixels of the stored raster")
+MISREAD = Rule("boxes of another meaning", _E, "write them in the order of their format")
+MISFIT = Rule(
+    "most boxes do not fit their pictures",
+    _E,
+    "check their scale, their order (left, top, width, height), and which picture they belong to",
+)
+OTHER_CLASSES = Rule("splits of other classes", _E, "give both the same categories")
 LEAVES_FOLDER = Rule("path that leaves the folder", _E, "give paths below the folder of the data")
 MISSING = Rule("missing picture", _E, "fetch the picture, or remove it and its annotations")
+SAME_FILE = Rule("two pictures of one file", _E, "write file names with their folders")
 UNDECODABLE = Rule("picture that cannot be decoded", _E, "fetch it again, or remove it")
 WRONG_SIZE = Rule("wrong size", _E, "correct width and height, or the file")
 TURNED_SIZE = Rule(
@@ -110,7 +122,16 @@ NEGATIVE = Rule("box with a negative side", _D, "give [left, top, width, height]
 OUTSIDE = Rule("box outside the picture", _D, "check which picture it belongs to, and its scale")
 CROWD = Rule("crowd region", _D, "nothing: evaluation counts no detection there as wrong")
 
+TOO_MANY = Rule("more objects than queries", _W, "train with --queries N, or cut into tiles")
 OVER_EDGE = Rule("box over the edge", _W, "nothing: training cuts it off; check that corners are")
+TINY = Rule("box smaller than a pixel", _W, "remove it, or check its scale")
+SAME_BOX = Rule("same box twice in a picture", _W, "remove one: a model answers once per object")
+ONE_BOX = Rule("same box in every picture", _W, "look whether the tool wrote what was drawn")
+ONE_CLASS = Rule("one class for all boxes", _W, "look whether the tool kept the classes")
+MOSTLY_EMPTY = Rule("most pictures without objects", _W, "look whether annotations are missing")
+FLAT = Rule(
+    "picture almost without contrast", _W, "stretch its values: 10 or 12 bits in 16 look black"
+)
 TURNED = Rule(
     "picture that EXIF turns", _W, "look whether its boxes fit the raster as stored, unturned"
 )
@@ -118,12 +139,14 @@ SAME_PICTURE = Rule("same picture twice", _W, "keep one, and none in two splits"
 ZERO_ANNOTATION = Rule(
     "annotation id 0", _W, "count from 1: pycocotools takes a match with id 0 for none"
 )
+POINTS = Rule("number with a decimal point", _W, "write 1, not 1.0: other tools may refuse it")
 NO_BOXES = Rule("class without boxes", _W, "remove the class, or find pictures of it")
 SAME_NAME = Rule("two classes of one name", _W, "join them, or tell them apart")
 
 ZERO_CATEGORY = Rule("category id 0", _N, "nothing here; some tools keep 0 for the background")
 GAPS = Rule("gaps in the category ids", _N, "nothing: labels are places in their order")
 NO_OBJECTS = Rule("picture without objects", _N, "nothing: it teaches what is background")
+UNANNOTATED = Rule("test split without boxes", _N, "nothing: no model can be judged by it")
 
 RULES = tuple(value for value in list(globals().values()) if isinstance(value, Rule))
 """All of them, in this order."""

@@ -7,91 +7,102 @@ Every picture is decoded and every annotation held against the rules of `finding
 those training goes by: what is `DROPPED` here is what `CocoDataset.dropped` counts, and where
 nothing is an `ERROR`, training meets none.
 
-Two rules need more than one annotation or one split at a time: the same picture (by the sha256 of
-its file) twice in a split, and, worse, in two splits, where a validation rewards learning by heart.
+Some rules need more than one split at a time: the same classes everywhere, and the same picture (by
+the sha256 of its file) twice in a split, or, worse, in two splits, where a validation rewards
+learning by heart.
 """
 
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from rtdetr_lab.data import findings as rules
 from rtdetr_lab.data.annotated import Annotations, Picture
 from rtdetr_lab.data.coco import CocoDataset
-from rtdetr_lab.data.coco_files import LAYOUTS, find_annotations, open_picture
-from rtdetr_lab.data.coco_json import inspect_annotations
-from rtdetr_lab.data.findings import (
-    GAPS,
-    NO_BOXES,
-    NO_OBJECTS,
-    NO_PICTURES,
-    NOT_COCO,
-    OVER_EDGE,
-    SAME_NAME,
-    SAME_PICTURE,
-    ZERO_ANNOTATION,
-    ZERO_CATEGORY,
-    Finding,
-    Severity,
-)
+from rtdetr_lab.data.coco_files import Opened, open_picture
+from rtdetr_lab.data.findings import Finding, Severity, raise_first_error
+from rtdetr_lab.data.layout import find_layout
+from rtdetr_lab.data.places import Places
 from rtdetr_lab.data.report import Report, histogram_of_sides
+from rtdetr_lab.data.whole_set import other_classes, too_many_objects
 
-SPLITS = ("train", "val", "valid", "test")
-"""What splits are called, where nobody says."""
+QUERIES = 300
+"""How many objects RT-DETR finds in a picture."""
 
-SLACK = 1.0
-"""Pixels a box may reach over the edge before we mention it: COCO's own do, by rounding."""
+CONTRAST = 16
+"""Grey values between the darkest and the brightest pixel of a picture that shows something."""
 
 Progress = Callable[..., Iterable[Any]]
-Read = tuple[tuple[Finding, ...], str]
 
 
 def check_folder(
-    folder: str | Path, splits: Sequence[str] = (), progress: Progress = iter
+    source: str | Path,
+    splits: Sequence[str] = (),
+    progress: Progress = iter,
+    images: str | Path | None = None,
+    num_queries: int = QUERIES,
 ) -> list[Report]:
-    """A report on every split that is there, or on those asked for. Raises `DataError` if there is
-    none. `progress` wraps the pictures while they are read."""
-    folder = Path(folder)
-    found = {split: _annotations_of(folder, split) for split in splits or SPLITS}
-    paths = {split: path for split, path in found.items() if path is not None}
-    for split in splits:
-        find_annotations(folder, split)  # says what is there instead
-    if not paths:
-        find_annotations(folder, "train")
-    reports = [check(inspect_annotations(p), folder, progress) for p in paths.values()]
+    """A report on every split of a folder or file, or on those asked for. Raises `DataError` if
+    there is none. Pictures lie in `images`, if not where the annotations are; `progress` wraps
+    them while they are read."""
+    layout = find_layout(source)
+    found = {split: layout[split].inspect() for split in splits or layout.splits}
+    folder = Path(images or layout.folder)
+    reports = [check(known, folder, progress, num_queries) for known in found.values()]
+    others = list(other_classes(found))
+    for i, (split, report) in enumerate(zip(found, reports, strict=True)):
+        findings = [*report.findings, *(f for f in others if f.file == report.file)]
+        if split == "test":  # COCO's own has no annotations
+            findings = [
+                replace(f, rule=rules.UNANNOTATED) if f.rule is rules.NOTHING else f
+                for f in findings
+            ]
+        reports[i] = replace(report, findings=tuple(findings))
     return _across(reports)
 
 
-def check_json(
-    path: str | Path, folder: str | Path | None = None, progress: Progress = iter
+def check(
+    annotations: Annotations,
+    folder: Path,
+    progress: Progress = iter,
+    num_queries: int = QUERIES,
 ) -> Report:
-    """A report on one annotation file; its pictures lie in `folder`, or beside it."""
-    path = Path(path)
-    return check(inspect_annotations(path), Path(folder or path.parent), progress)
-
-
-def check(annotations: Annotations, folder: Path, progress: Progress = iter) -> Report:
     """Read every picture, and say what training would meet."""
     pictures, file = annotations.pictures, str(annotations.path)
     seen = [a for p in pictures for a in p.annotations if not a.is_crowd]
     per_class = Counter(a.label for a in seen)
     classes = tuple((name, per_class[label]) for label, name in enumerate(annotations.names))
-    findings = [*annotations.findings, *_about_lists(annotations, classes)]
+    places = Places(folder, annotations.path)
+    doubles = (f for f in places.find_all(pictures) if f.rule is rules.SAME_FILE)
+    crowded = too_many_objects(annotations, num_queries)
+    findings = [*annotations.findings, *doubles, *crowded]
     first: dict[str, int] = {}
-    read = partial(_read, folder=folder, annotations=annotations.path)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # decoding leaves Python's lock
-        results = pool.map(read, pictures)
+        results = pool.map(partial(_read, places=places), pictures)
         for picture, (wrong, digest) in zip(progress(pictures), results, strict=True):
-            findings += [*wrong, *_about_boxes(picture, file)]
+            findings += wrong
             if digest and first.setdefault(digest, picture.id) != picture.id:
                 findings.append(_same(file, picture.id, f"picture {first[digest]}"))
     sides = histogram_of_sides(a.box_xywh for a in seen)
-    return Report(file, tuple(findings), len(pictures), classes, sides, first)
+    most = annotations.most_objects
+    return Report(file, tuple(findings), len(pictures), classes, sides, first, most)
+
+
+def first_look(data: CocoDataset, count: int = 8) -> tuple[Finding, ...]:
+    """What can be said in the first seconds of a run: everything about the annotations, whether all
+    pictures are there, and what some of them look like. Raises `DataError` for an error."""
+    known = data.annotations
+    step = max(1, len(known.pictures) // count)
+    looked_at = [_look(open_picture(p, data.places), p) for p in known.pictures[::step][:count]]
+    found = [f for findings in looked_at for f in findings]
+    raise_first_error([*known.findings, *data.places.find_all(known.pictures), *found])
+    return (*known.findings, *found)
 
 
 def usable(data: CocoDataset, progress: Progress = iter) -> CocoDataset:
@@ -108,54 +119,28 @@ def usable(data: CocoDataset, progress: Progress = iter) -> CocoDataset:
     return replace(data, annotations=replace(known, pictures=pictures, findings=findings))
 
 
-def _read(picture: Picture, folder: Path, annotations: Path) -> Read:
-    opened = open_picture(folder, picture, annotations)
+def _read(picture: Picture, places: Places) -> tuple[tuple[Finding, ...], str]:
+    opened = open_picture(picture, places)
+    findings = _look(opened, picture)
     if opened.path is None:
-        return opened.findings, ""
+        return findings, ""
     try:
         with open(opened.path, "rb") as file:
-            return opened.findings, hashlib.file_digest(file, "sha256").hexdigest()
+            return findings, hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:  # `open_picture` has said so
-        return opened.findings, ""
+        return findings, ""
 
 
-def _about_lists(annotations: Annotations, classes: Sequence[tuple[str, int]]) -> Iterator[Finding]:
-    file, ids = str(annotations.path), annotations.category_ids
-    if not annotations.pictures and not any(f.rule is NOT_COCO for f in annotations.findings):
-        yield Finding(NO_PICTURES, file, "has no picture that can be used")
-    numbers = (a.id for p in annotations.pictures for a in p.annotations)
-    if 0 in numbers:
-        yield Finding(ZERO_ANNOTATION, file, "has the id 0", "annotation", 0)
-    if ids[:1] == (0,):
-        yield Finding(ZERO_CATEGORY, file, f"{annotations.names[0]!r} has it", "category", 0)
-    missing = sorted(set(range(ids[0], ids[-1])) - set(ids)) if ids else []
-    if missing:
-        some = ", ".join(map(str, missing[:12])) + (" …" if len(missing) > 12 else "")
-        what = f"from {ids[0]} to {ids[-1]}, {len(missing)} numbers are not used: {some}"
-        yield Finding(GAPS, file, what)
-    for number, (name, count) in zip(ids, classes, strict=True):
-        if not count:
-            yield Finding(NO_BOXES, file, f"{name!r} has no boxes", "category", number)
-    for name, count in Counter(annotations.names).items():
-        if count > 1:
-            same = [i for i, n in zip(ids, annotations.names, strict=True) if n == name]
-            yield Finding(SAME_NAME, file, f"ids {same} are called {name!r}", "category", same[1])
-
-
-def _about_boxes(picture: Picture, file: str) -> Iterator[Finding]:
-    height, width = picture.size
-    if not picture.annotations:
-        yield Finding(NO_OBJECTS, file, "has no objects", "picture", picture.id)
-    for a in picture.annotations:
-        x, y, w, h = a.box_xywh
-        over = max(-x, -y, x + w - width, y + h - height)
-        if over > SLACK:
-            what = f"{list(a.box_xywh)} reaches {over:.3g} px over picture {picture.id}"
-            yield Finding(OVER_EDGE, file, f"{what} of {width}×{height}", "annotation", a.id)
+def _look(opened: Opened, picture: Picture) -> tuple[Finding, ...]:
+    """What is wrong with a picture, and whether it shows anything."""
+    if opened.raster is None or int(opened.raster.max()) - int(opened.raster.min()) >= CONTRAST:
+        return opened.findings
+    what = f"has values from {opened.raster.min()} to {opened.raster.max()} only"
+    return (*opened.findings, Finding(rules.FLAT, str(opened.path), what, "picture", picture.id))
 
 
 def _same(file: str, number: int, other: str) -> Finding:
-    return Finding(SAME_PICTURE, file, f"has the same file as {other}", "picture", number)
+    return Finding(rules.SAME_PICTURE, file, f"has the same file as {other}", "picture", number)
 
 
 def _across(reports: list[Report]) -> list[Report]:
@@ -172,8 +157,3 @@ def _across(reports: list[Report]) -> list[Report]:
         for digest, number in report.digests.items():
             seen.setdefault(digest, f"picture {number} of {Path(report.file).name}")
     return told
-
-
-def _annotations_of(folder: Path, split: str) -> Path | None:
-    paths = (folder / layout.format(split=split) for layout in LAYOUTS)
-    return next((path for path in paths if path.is_file()), None)

@@ -22,7 +22,8 @@ class Report:
     """What was found in one annotation file and its pictures.
 
     `classes` are (name, boxes that training sees) by label; `sides` counts those boxes by √(w·h),
-    up to 8 px, 16 px, … (`EDGES`) and above; `digests` maps the sha256 of picture files to ids.
+    up to 8 px, 16 px, … (`EDGES`) and above; `digests` maps the sha256 of picture files to ids;
+    `most_objects` are those of the fullest picture.
     """
 
     file: str
@@ -31,6 +32,7 @@ class Report:
     classes: tuple[tuple[str, int], ...]
     sides: tuple[int, ...]
     digests: Mapping[str, int]
+    most_objects: int = 0
 
     @property
     def ok(self) -> bool:
@@ -58,6 +60,7 @@ class Report:
             "ok": self.ok,
             "pictures": self.num_pictures,
             "boxes": self.num_boxes,
+            "most_objects": self.most_objects,
             "classes": [{"name": name, "boxes": count} for name, count in self.classes],
             "dropped": self.dropped,
             "box_sides": {"edges": list(EDGES), "counts": list(self.sides)},
@@ -66,7 +69,8 @@ class Report:
 
     def __str__(self) -> str:
         head = f"{self.file}: {self.num_pictures} pictures, {self.num_boxes} boxes"
-        lines = [f"{head}, {len(self.classes)} classes", *_table(self.classes)]
+        most = f"at most {self.most_objects} objects in a picture"
+        lines = [f"{head}, {len(self.classes)} classes, {most}", *_table(self.classes)]
         lines.append("  sides in px: " + ", ".join(map(" ".join, _bars(self.sides))))
         for severity in Severity:
             for rule in (r for r in RULES if r.severity is severity and self.of(r)):
@@ -87,11 +91,12 @@ class Report:
 
     def _verdict(self) -> str:
         errors = sum(f.rule.severity is Severity.ERROR for f in self.findings)
+        if errors:
+            return f"{errors} errors: training would stop"
         dropped = sum(self.dropped.values())
-        leaves_out = (
-            f"training leaves out {dropped} annotations" if dropped else "nothing is left out"
-        )
-        return f"{errors} errors: training would stop" if errors else f"ready: {leaves_out}"
+        out = f"training leaves out {dropped} annotations" if dropped else "nothing is left out"
+        warned = len({f.rule for f in self.findings if f.rule.severity is Severity.WARNING})
+        return f"ready: {out}" + (f"; look at the warnings first ({warned})" if warned else "")
 
 
 def histogram_of_sides(boxes_xywh: Iterable[Sequence[float]]) -> tuple[int, ...]:

@@ -1,8 +1,8 @@
-r"""# Segment map: whose every pixel is
+r"""# Segment map: which segment every pixel belongs to
 
-A number per pixel, 0 for nobody, and a list of what the numbers mean. As a picture, the number is
-a colour: $R + 256\,G + 256^2 B$, so that black is nobody's. That is how COCO stores the truth about
-panoptic segmentation, and what panoptic quality compares.
+A number per pixel, 0 for none, and a list of what the numbers mean. As a picture, the number is a
+colour: $R + 256\,G + 256^2 B$, so that black belongs to none. That is how COCO stores the truth
+about panoptic segmentation, and what panoptic quality compares.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-r"""# The shapes world: pictures nobody has to download, with labels nobody can doubt
+r"""# The shapes world: pictures without a download, with labels beyond doubt
 
 `draw(config, seed, index)` is a picture and everything true about it: a label, a box and a mask per
 object, and the stuff behind them. It is a function: the same arguments give the same picture in any
@@ -81,10 +81,15 @@ def draw(config: ShapesConfig, seed: int, index: int) -> ShapesPicture:
         scene.add(thing)
     clutter = scene.instances < 0
     regions[clutter], scene.instances[clutter] = CLUTTER, 0
-    labels, boxes_xyxy, visible = scene.truth()
-    image = develop(rng, canvas, config.light, config.noise)
+    objects, numbers = scene.objects, range(1, len(scene.objects) + 1)
+    seen = np.array([o.seen for o in objects], np.float32)
     return ShapesPicture(
-        image.transpose(1, 2, 0), labels, boxes_xyxy, scene.instances, regions, visible
+        image=develop(rng, canvas, config.light, config.noise).transpose(1, 2, 0),
+        labels=np.array([o.label for o in objects], np.int64),
+        boxes_xyxy=np.array([scene.box(n) for n in numbers], np.float32).reshape(-1, 4),
+        instances=scene.instances,
+        regions=regions,
+        visible=seen / np.array([o.whole for o in objects], np.float32),
     )
 
 
@@ -114,26 +119,19 @@ class ShapesDataset:
         if not 0 <= index < self.count:
             raise IndexError(index)
         picture = draw(self.config, self.seed, index)
-        boxes_xyxy = torch.from_numpy(picture.boxes_xyxy)
-        labels = torch.from_numpy(picture.labels)
+        labels, boxes_xyxy = torch.from_numpy(picture.labels), torch.from_numpy(picture.boxes_xyxy)
+        truth = Truth(
+            image_id=index,
+            size=(self.config.size, self.config.size),
+            labels=labels,
+            boxes_xyxy=boxes_xyxy,
+            areas=torch.from_numpy(picture.areas),
+            is_crowd=torch.zeros(len(labels), dtype=torch.bool),
+        )
         return Sample(
             image=torch.from_numpy(np.ascontiguousarray(picture.image.transpose(2, 0, 1))),
             labels=labels,
             boxes=cxcywh_from_xyxy(boxes_xyxy) / self.config.size,
+            truth=truth,
             masks=torch.from_numpy(picture.masks) if self.with_masks else None,
-            truth=Truth(
-                image_id=index,
-                size=(self.config.size, self.config.size),
-                labels=labels,
-                boxes_xyxy=boxes_xyxy,
-                areas=torch.from_numpy(picture.areas),
-                is_crowd=torch.zeros(len(labels), dtype=torch.bool),
-            ),
         )
-
-
-def train_val(
-    config: ShapesConfig, num_train: int, num_val: int = 500
-) -> tuple[ShapesDataset, ShapesDataset]:
-    """A training and a validation set of one world, with nothing in common."""
-    return ShapesDataset(config, TRAIN, num_train), ShapesDataset(config, VAL, num_val)

@@ -52,7 +52,7 @@ def circle(x: Plane, y: Plane, _: float) -> Plane:
 
 
 def ellipse(x: Plane, y: Plane, aspect: float) -> Plane:
-    """To first order: zero exactly on the ellipse, slope one across it."""
+    """Distance to first order: zero exactly on the ellipse, slope one across it."""
     a, b = np.float32(aspect**0.5), np.float32(aspect**-0.5)
     level = np.sqrt((x / a) ** 2 + (y / b) ** 2)
     slope = np.sqrt((x / a**2) ** 2 + (y / b**2) ** 2)
@@ -60,7 +60,7 @@ def ellipse(x: Plane, y: Plane, aspect: float) -> Plane:
 
 
 def ring(x: Plane, y: Plane, hole: float) -> Plane:
-    """Between two circles."""
+    """Distance to the band between two circles."""
     middle, half_width = np.float32((1 + hole) / 2), np.float32((1 - hole) / 2)
     return np.abs(np.sqrt(x * x + y * y) - middle) - half_width
 
@@ -169,4 +169,4 @@ DISTRACTORS = (
 )
 
 STROKE = Outline("stroke", rectangle, _FOUR, _diagonal, (20.0, 60.0))
-"""A line: so long and thin that nobody would call it a rectangle."""
+"""A line: too long and thin to be called a rectangle."""

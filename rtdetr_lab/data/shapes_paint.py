@@ -22,7 +22,7 @@ Rng = np.random.Generator
 
 CLUTTER = 5
 STUFF_NAMES = ("sky", "ground", "water", "wall", "fabric", "clutter")
-"""What a background pixel can belong to; `clutter` are strokes and distractors."""
+"""Kinds of background a pixel can belong to; `clutter` are strokes and distractors."""
 
 
 def colour(rng: Rng, saturation: tuple[float, float], value: tuple[float, float]) -> Colour:
@@ -50,10 +50,17 @@ def smooth_noise(rng: Rng, size: Size, cells: int) -> Plane:
     # Columns first, while there are few rows: the second pass then copies whole rows.
     fine = grid[:, j] + right * (grid[:, j + 1] - grid[:, j])
     noise, below = fine[i], fine[i + 1]
-    below -= noise  # in place: fetching fresh memory costs more than the sums
+    below -= noise  # in place, as in `_scale`
     below *= down
     noise += below
     return noise
+
+
+def _scale(plane: Plane, factor: float, offset: float) -> Plane:
+    """In place: fetching fresh memory costs more than the sums."""
+    plane *= np.float32(factor)
+    plane += np.float32(offset)
+    return plane
 
 
 def _sky(rng: Rng, size: Size) -> Plane:
@@ -61,20 +68,14 @@ def _sky(rng: Rng, size: Size) -> Plane:
 
 
 def _ground(rng: Rng, size: Size) -> Plane:
-    pattern = smooth_noise(rng, size, int(rng.integers(20, 60)))
-    pattern *= np.float32(0.8)
-    pattern += np.float32(0.6)
-    return pattern
+    return _scale(smooth_noise(rng, size, int(rng.integers(20, 60))), 0.8, 0.6)
 
 
 def _water(rng: Rng, size: Size) -> Plane:
     phase = smooth_noise(rng, size, 5)
     phase *= np.float32(6)
     phase += np.linspace(0, rng.uniform(60, 140), size[0], dtype=np.float32)[:, None]
-    np.sin(phase, out=phase)
-    phase *= np.float32(0.15)
-    phase += np.float32(1)
-    return phase
+    return _scale(np.sin(phase, out=phase), 0.15, 1.0)
 
 
 def _wall(rng: Rng, size: Size) -> Plane:
@@ -118,25 +119,25 @@ def background(rng: Rng, size: Size, texture: float) -> tuple[Canvas, UInt8[np.n
 def _stuff(rng: Rng, size: Size, kind: int, texture: float) -> Canvas:
     base = colour(rng, (0.05, 0.45), (0.3, 0.9))
     pattern = _STUFF[kind](rng, size).astype(np.float32, copy=False)
-    pattern *= np.float32(texture)
-    pattern += np.float32(1 - texture)
-    return base[:, None, None] * pattern
+    return base[:, None, None] * _scale(pattern, texture, 1 - texture)
 
 
 def _plain(rng: Rng, x: Plane, y: Plane) -> Plane:
     return np.zeros(np.broadcast_shapes(x.shape, y.shape), dtype=np.float32)
 
 
-def _shaded(rng: Rng, x: Plane, y: Plane) -> Plane:
+def _along(rng: Rng, x: Plane, y: Plane) -> Plane:
+    """Position along any direction."""
     angle = rng.uniform(0, 2 * math.pi)
-    along = np.float32(math.cos(angle)) * x + np.float32(math.sin(angle)) * y
-    return np.clip(along * np.float32(0.5) + np.float32(0.5), 0, 1)
+    return np.float32(math.cos(angle)) * x + np.float32(math.sin(angle)) * y
+
+
+def _shaded(rng: Rng, x: Plane, y: Plane) -> Plane:
+    return np.clip(_along(rng, x, y) * np.float32(0.5) + np.float32(0.5), 0, 1)
 
 
 def _striped(rng: Rng, x: Plane, y: Plane) -> Plane:
-    angle, pitch = rng.uniform(0, 2 * math.pi), rng.uniform(4, 9)
-    along = np.float32(math.cos(angle)) * x + np.float32(math.sin(angle)) * y
-    return (np.sin(along * np.float32(pitch)) > 0).astype(np.float32)
+    return (np.sin(_along(rng, x, y) * np.float32(rng.uniform(4, 9))) > 0).astype(np.float32)
 
 
 def _dotted(rng: Rng, x: Plane, y: Plane) -> Plane:
@@ -158,13 +159,9 @@ def develop(rng: Rng, canvas: Canvas, light: float, noise: float) -> UInt8[np.nd
     """Light from one side, grain, and eight bits; `canvas` is used up."""
     _, height, width = canvas.shape
     slope = rng.uniform(0, light) * 2
-    shade = coordinates((height, width), rng.uniform(0, 2 * math.pi))
-    shade *= np.float32(slope)
-    shade += np.float32(1)
+    shade = _scale(coordinates((height, width), rng.uniform(0, 2 * math.pi)), slope, 1.0)
     shade *= np.float32(255 * rng.uniform(1 - light / 2, 1 + light / 2))
     grain = rng.standard_normal((height, width), dtype=np.float32)
-    grain *= np.float32(255 * rng.uniform(0, noise))
-    grain += np.float32(0.5)
     canvas *= shade
-    canvas += grain
+    canvas += _scale(grain, 255 * rng.uniform(0, noise), 0.5)
     return np.clip(canvas, 0, 255, out=canvas).astype(np.uint8)

@@ -47,19 +47,17 @@ class ShapesConfig:
         require(counts, "max_objects", f"is {self.max_objects}", "0 ≤ min_objects ≤ max_objects")
         sides = 4 <= self.min_side <= self.max_side <= self.size
         require(sides, "min_side", f"is {self.min_side}", "4 ≤ min_side ≤ max_side ≤ size")
-        for name in ("crowd_size", "distractors"):
-            value = getattr(self, name)
-            require(0 <= value <= 1000, name, f"is {value}", "give 0 … 1000")
-        for name in ("small_share", "crowding", "texture", "light", "noise", "contrast"):
-            value = getattr(self, name)
-            require(0 <= value <= 1, name, f"is {value}", "give a share from 0 to 1")
+        shares = ("small_share", "crowding", "texture", "light", "noise", "contrast")
+        for name in ("crowd_size", "distractors", *shares):
+            value, most = getattr(self, name), 1 if name in shares else 1000
+            require(0 <= value <= most, name, f"is {value}", f"give 0 … {most}")
         seen = 0 < self.min_visible <= 1
         require(seen, "min_visible", f"is {self.min_visible}", "give a share above 0, up to 1")
 
 
 @dataclass(frozen=True, eq=False)
 class Thing:
-    """What shall be painted: an outline of some side, near a place or anywhere."""
+    """Something to paint: an outline of some side, near a place or anywhere."""
 
     outline: Outline
     label: int | None

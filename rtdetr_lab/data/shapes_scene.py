@@ -1,14 +1,14 @@
 """# The scene: what lies in front of what, and what remains visible
 
-A thing becomes a stamp once: its coverage and its mask on a window just large enough. Trying
-another place moves the window and computes nothing anew, which is what makes crowds affordable.
+A thing becomes a stamp once: its coverage and its mask on a patch just large enough. Trying another
+place moves the patch and computes nothing anew, which is what makes crowds affordable.
 """
 
 import math
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int64
+from jaxtyping import Bool
 
 from rtdetr_lab.data.shapes_outlines import Outline, Plane
 from rtdetr_lab.data.shapes_paint import Canvas, Colour, Rng, colour, fill
@@ -17,8 +17,8 @@ from rtdetr_lab.data.shapes_plan import ShapesConfig, Thing
 TRIES = 8
 """How often a thing looks for a place before it stays out of the picture."""
 
-Window = tuple[slice, slice]
-Mask = Bool[np.ndarray, "h w"]
+Patch = tuple[slice, slice]
+"""Rows and columns of a picture, or of a stamp."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +32,7 @@ class Stamp:
 
     @classmethod
     def of(cls, outline: Outline, side: float, rng: Rng) -> "Stamp":
-        """With a random parameter and turn, and its centre anywhere within a pixel."""
+        """Draw a parameter and a turn; the centre lies anywhere within a pixel."""
         parameter = rng.uniform(*outline.parameter)
         turn = math.radians(rng.uniform(*outline.turn))
         scale = side / math.sqrt(outline.area(parameter))
@@ -44,16 +44,25 @@ class Stamp:
         x, y = cosine * across + sine * down, cosine * down - sine * across
         return cls(x, y, outline.distance(x, y, parameter) * np.float32(scale), half)
 
-    def windows(self, centre: tuple[int, int], size: int) -> tuple[Window, Window] | None:
+    def patches(self, centre: tuple[int, int], size: int) -> tuple[Patch, Patch] | None:
         """The part of the picture, and the same part of the stamp; None if they do not meet."""
-        picture, stamp = [], []
-        for middle in centre:
-            low, high = max(0, middle - self.half), min(size, middle + self.half)
-            if low >= high:
-                return None
-            picture.append(slice(low, high))
-            stamp.append(slice(low - middle + self.half, high - middle + self.half))
-        return (picture[0], picture[1]), (stamp[0], stamp[1])
+        low = [max(0, middle - self.half) for middle in centre]
+        high = [min(size, middle + self.half) for middle in centre]
+        if low[0] >= high[0] or low[1] >= high[1]:
+            return None
+        y, x = (middle - self.half for middle in centre)
+        picture = slice(low[0], high[0]), slice(low[1], high[1])
+        return picture, (slice(low[0] - y, high[0] - y), slice(low[1] - x, high[1] - x))
+
+
+@dataclass(eq=False)
+class Painted:
+    """A labelled thing in the picture: where, and how many of its pixels are `seen` so far."""
+
+    label: int
+    patch: Patch
+    whole: int
+    seen: int
 
 
 class Scene:
@@ -62,10 +71,7 @@ class Scene:
     def __init__(self, config: ShapesConfig, rng: Rng, canvas: Canvas) -> None:
         self.config, self.rng, self.canvas = config, rng, canvas
         self.instances = np.zeros(canvas.shape[1:], dtype=np.int16)
-        self.labels: list[int] = []
-        self.whole: list[int] = []
-        self.seen: list[int] = []
-        self.windows: list[Window] = []
+        self.objects: list[Painted] = []
 
     def add(self, thing: Thing) -> None:
         """Paint a thing where it may be, or nowhere."""
@@ -73,32 +79,29 @@ class Scene:
         mask = stamp.distance <= 0
         whole = int(np.count_nonzero(mask))
         for _ in range(TRIES):
-            windows = stamp.windows(self._centre(thing, stamp.half), self.config.size)
-            if windows is None:
+            patches = stamp.patches(self._centre(thing, stamp.half), self.config.size)
+            if patches is None:
                 continue
-            window, part = windows
+            patch, part = patches
             inside = mask[part]
-            num_inside = int(np.count_nonzero(inside))
-            shown = num_inside >= self.config.min_visible * whole or thing.label is None
-            if not shown or not self._spare(window, inside):
+            seen = int(np.count_nonzero(inside))
+            shown = seen >= self.config.min_visible * whole or thing.label is None
+            if not shown or not self._cover(patch, inside):
                 continue
-            self._paint(stamp, window, part)
-            self._write(thing.label, window, inside, whole, num_inside)
+            self._paint(stamp, patch, part)
+            if thing.label is not None:
+                self.objects.append(Painted(thing.label, patch, whole, seen))
+            number = -1 if thing.label is None else len(self.objects)
+            self.instances[patch][inside] = number
             return
 
-    def truth(
-        self,
-    ) -> tuple[Int64[np.ndarray, "T"], Float32[np.ndarray, "T 4"], Float32[np.ndarray, "T"]]:
-        """Labels, boxes of the visible pixels, and the visible part of every object."""
-        boxes = np.zeros((len(self.labels), 4), dtype=np.float32)
-        for i, window in enumerate(self.windows):
-            rows, columns = window
-            mask = self.instances[window] == i + 1
-            y, x = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-            boxes[i] = (x[0], y[0], x[-1] + 1, y[-1] + 1)
-            boxes[i] += (columns.start, rows.start, columns.start, rows.start)
-        visible = np.array(self.seen, np.float32) / np.array(self.whole, np.float32)
-        return np.array(self.labels, np.int64), boxes, visible
+    def box(self, number: int) -> tuple[int, int, int, int]:
+        """Left, top, right and bottom edge of the visible pixels of an object, counted from 1."""
+        rows, columns = patch = self.objects[number - 1].patch
+        mask = self.instances[patch] == number
+        y = np.flatnonzero(mask.any(1)) + rows.start
+        x = np.flatnonzero(mask.any(0)) + columns.start
+        return int(x[0]), int(y[0]), int(x[-1]) + 1, int(y[-1]) + 1
 
     def _centre(self, thing: Thing, half: int) -> tuple[int, int]:
         if thing.near is not None:
@@ -110,18 +113,18 @@ class Scene:
         y, x = self.rng.uniform(margin, self.config.size - margin, 2)
         return round(y), round(x)
 
-    def _spare(self, window: Window, mask: Mask) -> bool:
-        """May these pixels be covered? And if so, count what is lost."""
-        lost = np.bincount(self.instances[window][mask] + 1, minlength=2)[2:]
-        for i, count in enumerate(lost):
-            if self.seen[i] - count < self.config.min_visible * self.whole[i]:
-                return False
-        for i, count in enumerate(lost):
-            self.seen[i] -= int(count)
+    def _cover(self, patch: Patch, mask: Bool[np.ndarray, "h w"]) -> bool:
+        """Count what these pixels hide of the others, unless one of them would show too little."""
+        lost = np.bincount(self.instances[patch][mask] + 1, minlength=2)[2:].tolist()
+        hidden = list(zip(self.objects, lost, strict=False))
+        if any(o.seen - count < self.config.min_visible * o.whole for o, count in hidden):
+            return False
+        for painted, count in hidden:
+            painted.seen -= count
         return True
 
-    def _paint(self, stamp: Stamp, window: Window, part: Window) -> None:
-        view = self.canvas[:, *window]
+    def _paint(self, stamp: Stamp, patch: Patch, part: Patch) -> None:
+        view = self.canvas[:, *patch]
         base = self._colour_on(view)
         x, y, distance = stamp.x[part], stamp.y[part], stamp.distance[part]
         paint = fill(self.rng, x, y, base, self.config.texture)
@@ -132,7 +135,7 @@ class Scene:
         view += coverage * (paint - view)
 
     def _colour_on(self, view: Canvas) -> Colour:
-        """Unlike what lies there; the most unlike of a few where nothing is unlike enough."""
+        """Draw a colour unlike the ground; of a few, the most unlike if none is unlike enough."""
         ground = view[:, ::4, ::4].mean(axis=(1, 2))
         best, distance = ground, -1.0
         for _ in range(6):
@@ -143,13 +146,3 @@ class Scene:
             if distance >= self.config.contrast:
                 break
         return best
-
-    def _write(
-        self, label: int | None, window: Window, mask: Mask, whole: int, inside: int
-    ) -> None:
-        self.instances[window][mask] = -1 if label is None else len(self.labels) + 1
-        if label is not None:
-            self.labels.append(label)
-            self.whole.append(whole)
-            self.seen.append(inside)
-            self.windows.append(window)

@@ -39,7 +39,7 @@ def image_of(pixels: UInt8[np.ndarray, "H W 3"]) -> UInt8[Tensor, "3 H W"]:
 
 
 def require_probability(p: float) -> None:
-    """Refuse what is not between never and always."""
+    """Raise `ConfigError` for what is no probability."""
     require(0 <= p <= 1, "p", f"is {p}", "give a probability from 0 to 1")
 
 
@@ -66,25 +66,23 @@ class Resize:
             height, width = self.size
             stored = Image.fromarray(pixels_of(sample.image))
             image = image_of(np.array(stored.resize((width, height), Image.Resampling.BILINEAR)))
-        return replace(sample, image=image, masks=self._masks(sample.masks))
+        return replace(sample, image=image, masks=sample.masks_after(self._resize))
 
-    def _masks(self, masks: Tensor | None) -> Tensor | None:
-        if masks is None or not len(masks):
-            return None if masks is None else masks.new_zeros((0, *self.size))
-        small = torch.nn.functional.interpolate(
-            masks[None].to(torch.uint8), self.size, mode="nearest-exact"
-        )
-        return small[0].bool()
+    def _resize(self, masks: Tensor) -> Tensor:
+        if not len(masks):
+            return masks.new_zeros((0, *self.size))
+        masks = masks[None].to(torch.uint8)
+        return torch.nn.functional.interpolate(masks, self.size, mode="nearest-exact")[0].bool()
 
 
 def flip(sample: Sample) -> Sample:
-    """Left becomes right."""
+    """Exchange left and right."""
     centre_x = 1 - sample.boxes[:, :1]
     return replace(
         sample,
         image=sample.image.flip(-1),
         boxes=torch.cat([centre_x, sample.boxes[:, 1:]], dim=1),
-        masks=None if sample.masks is None else sample.masks.flip(-1),
+        masks=sample.masks_after(lambda masks: masks.flip(-1)),
     )
 
 
@@ -121,10 +119,10 @@ class SanitizeBoxes:
 
 
 def select(sample: Sample, keep: Tensor) -> Sample:
-    """Only the objects where `keep` is true; the picture and its truth stay."""
+    """Keep only the objects where `keep` is true; the picture and its truth stay."""
     return replace(
         sample,
         labels=sample.labels[keep],
         boxes=sample.boxes[keep],
-        masks=None if sample.masks is None else sample.masks[keep],
+        masks=sample.masks_after(lambda masks: masks[keep]),
     )

@@ -5,109 +5,198 @@
 Boxes are whole pixels, first and last included, and the first column is called 1: `xmin=1 xmax=10`
 covers ten. So left is `xmin - 1` and right is `xmax`. Some tools count from 0, and show it sooner
 or later with a 0; we then refuse until told (`voc_origin=0`): boxes that are off by a pixel are not
-seen by eye. Objects marked `difficult` are objects.
+seen by eye. Objects marked `difficult` are objects. A box refers to the raster as stored or to what
+a viewer shows: to whichever has the size in the XML.
 """
 
 import math
-from functools import partial
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from xml.etree import ElementTree
 
-from rtdetr_lab.data.labelled import Box, Labelled, Source, lines_of, pictures_in
-from rtdetr_lab.errors import DataError
+from rtdetr_lab.data import findings as rules
+from rtdetr_lab.data.annotated import Annotated, Annotations, Picture, Reading
+from rtdetr_lab.data.places import pictures_in, slashed, split_of
+from rtdetr_lab.data.text import lines_of, text_of
+from rtdetr_lab.errors import DataError, ImageError
 from rtdetr_lab.images.decode import frame_in
+from rtdetr_lab.notation import Size
 
-SPLITS = ("train", "val", "test")
+Element = ElementTree.Element
 
 
-def find_voc(folder: Path, origin: int = 1) -> Source | None:
+def find_voc(folder: Path, origin: int = 1) -> "Voc | None":
     """The VOC data set in a folder, or None if there is no XML."""
-    labels = sorted((folder / "Annotations").rglob("*.xml")) or sorted(folder.glob("*.xml"))
-    if not labels:
+    by_split = {
+        split: sorted(place.rglob("*.xml"))
+        for place in sorted(folder.iterdir())
+        if place.is_dir() and (split := split_of(place.name))
+    }
+    labels = sorted((folder / "Annotations").rglob("*.xml"))
+    labels = labels or [p for p in sorted(folder.glob("*.xml")) if _is_voc(p)]
+    if not labels and not any(by_split.values()):
         return None
     if origin not in (0, 1):
         raise DataError("voc_origin", f"is {origin}", "give 1, or 0 where columns count from 0")
-    names = tuple(sorted(_class_names(labels)))
-    place = folder / "JPEGImages"
-    pictures = {p.stem: p for p in pictures_in(place if place.is_dir() else folder)}
-    by_stem = {path.stem: path for path in labels}
-    read = partial(read_voc, names=names, pictures=pictures, origin=origin)
-    return Source(names, _splits(folder, by_stem), read)
+    splits = {split: paths for split, paths in by_split.items() if paths and not labels}
+    return Voc(folder, origin, splits or _listed(folder, labels) or {"train": labels})
 
 
-def read_voc(
-    path: Path, names: tuple[str, ...], pictures: dict[str, Path], origin: int = 1
-) -> Labelled:
-    """The picture and the objects of an XML file; raises `DataError` naming the file."""
-    tree = _parse(path)
-    picture = pictures.get(Path(tree.findtext("filename") or "").stem) or pictures.get(path.stem)
-    if picture is None:
-        what = f"its picture {tree.findtext('filename')!r} is not there"
-        raise DataError(str(path), what, "fetch it, or remove the XML")
-    frame = frame_in(picture)
-    stored, shown = frame.stored, frame.upright
-    claimed = (_whole(tree, "size/height"), _whole(tree, "size/width"))
-    if claimed not in (stored, shown) and min(claimed) > 0:  # zeros: the tool did not know
-        what = f"says {claimed[1]}×{claimed[0]}, {picture} is {stored[1]}×{stored[0]}"
-        raise DataError(str(path), what, "correct its size, or the picture")
-    upright = claimed == shown != stored
-    boxes = tuple(_box(entry, path, names, origin) for entry in tree.iter("object"))
-    return Labelled(picture, shown if upright else stored, boxes, upright)
+@dataclass(frozen=True, eq=False)
+class Voc:
+    """A VOC data set: the XML files by split. Class names are those of all of them, sorted."""
+
+    folder: Path
+    origin: int
+    splits: dict[str, list[Path]]
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Class names by label."""
+        names = set()
+        for path in (path for paths in self.splits.values() for path in paths):
+            try:
+                names |= {_text(entry, "name") for entry in parse(path).iter("object")}
+            except DataError:  # named when its split is read
+                continue
+        return sorted(names - {""})
+
+    @cached_property
+    def pictures(self) -> dict[str, list[Path]]:
+        """The picture files by their stem."""
+        place = self.folder / "JPEGImages"
+        by_stem = defaultdict(list)
+        for path in pictures_in(place if place.is_dir() else self.folder):
+            by_stem[path.stem].append(path)
+        return by_stem
+
+    def inspect(self, path: Path, labels: Sequence[Path]) -> Annotations:
+        """What the XML files of a split say, with everything that is wrong."""
+        reading = Reading(path)
+        read = [self._picture(xml, number, reading) for number, xml in enumerate(labels, 1)]
+        pictures = [picture for picture in read if picture is not None]
+        return reading.annotations(dict(enumerate(self.names, 1)), pictures, labels)
+
+    def _picture(self, xml: Path, number: int, reading: Reading) -> Picture | None:
+        try:
+            tree = parse(xml)
+        except DataError as error:
+            reading.find(rules.UNREADABLE, error.what, advice=error.remedy, file=xml)
+            return None
+        place = self._place(xml, tree)
+        if isinstance(place, str):
+            reading.find(rules.MISSING, place, advice="fetch it, or remove the XML", file=xml)
+            return None
+        try:
+            frame = frame_in(place)
+        except ImageError as error:
+            reading.find(rules.UNDECODABLE, error.what, advice=error.remedy, file=place)
+            return None
+        claimed, (height, width) = _size(tree), frame.stored
+        if claimed not in (None, frame.stored, frame.upright):
+            what = f"says {claimed[1]}×{claimed[0]}, {place} is {width}×{height}"
+            advice = "correct its size, or the picture"
+            reading.find(rules.WRONG_SIZE, what, advice=advice, file=xml)
+            return None
+        upright = claimed == frame.upright != frame.stored
+        size = frame.upright if upright else frame.stored
+        for one in self._objects(tree, xml, reading):
+            reading.keep(one, number, size, xml)
+        kept = tuple(reading.kept.get(number, ()))
+        return Picture(number, str(place.relative_to(self.folder)), size, kept, upright, place)
+
+    def _place(self, xml: Path, tree: Element) -> Path | str:
+        """The picture of an XML file: of its name, else of the name that it gives."""
+        named = slashed(tree.findtext("filename") or "")
+        for stem in (xml.stem, Path(named).stem):
+            found = self.pictures.get(stem, [])
+            near = [path for path in found if path.parent.name == xml.parent.name]
+            for paths in (near, found):
+                if len(paths) == 1:
+                    return paths[0]
+            if found:
+                return f"its picture could be {found[0]} or {found[1]}"
+        return f"its picture {named!r} is not there"
+
+    def _objects(self, tree: Element, xml: Path, reading: Reading) -> Iterator[Annotated]:
+        for entry in tree.iter("object"):
+            name = _text(entry, "name")
+            x0, y0, x1, y1 = (
+                _number(entry, f"bndbox/{s}") for s in ("xmin", "ymin", "xmax", "ymax")
+            )
+            if not name:
+                reading.find(rules.UNREADABLE, "an object has no name", file=xml)
+            elif not all(map(math.isfinite, (x0, y0, x1, y1))):
+                advice = "write xmin, ymin, xmax and ymax"
+                reading.find(
+                    rules.UNREADABLE,
+                    f"an object {name!r} has no whole bndbox",
+                    advice=advice,
+                    file=xml,
+                )
+            elif min(x0, y0) < self.origin:
+                what = f"an object {name!r} begins at {min(x0, y0):g}, columns count from "
+                advice = "convert it with rtdetr-lab data convert --voc-origin 0, or correct it"
+                reading.find(rules.UNREADABLE, f"{what}{self.origin}", advice=advice, file=xml)
+            else:
+                w, h = x1 - x0 + 1, y1 - y0 + 1
+                box = (x0 - self.origin, y0 - self.origin, w, h)
+                yield Annotated(reading.new_id(), self.names.index(name), box, w * h, False)
 
 
-def _box(entry: ElementTree.Element, path: Path, names: tuple[str, ...], origin: int) -> Box:
-    name = (entry.findtext("name") or "").strip()
-    corners = [_number(entry, f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")]
-    if not all(map(math.isfinite, corners)):
-        remedy = "write xmin, ymin, xmax and ymax"
-        raise DataError(str(path), f"an object {name!r} has no whole bndbox", remedy)
-    x0, y0, x1, y1 = corners
-    if min(x0, y0) < origin:
-        what = f"an object {name!r} begins at {min(x0, y0):g}, columns count from {origin}"
-        raise DataError(str(path), what, "give --voc-origin 0, or correct it")
-    return Box(names.index(name), (x0 - origin, y0 - origin, x1 - origin + 1, y1 - origin + 1))
-
-
-def _parse(path: Path) -> ElementTree.Element:
-    remedy = "write it again"
-    try:
-        text = path.read_bytes()
-    except OSError as error:
-        raise DataError(str(path), f"cannot be read ({error.strerror})", remedy) from error
-    if b"<!ENTITY" in text:  # a few lines of them can unfold to gigabytes
+def parse(path: Path) -> Element:
+    """The tree of an XML file; raises `DataError`."""
+    text, remedy = text_of(path), "write it again"
+    if "<!ENTITY" in text:  # a few lines of them can unfold to gigabytes
         raise DataError(str(path), "defines entities", "no annotation needs them: remove them")
     try:
-        return ElementTree.fromstring(text)
-    except ElementTree.ParseError as error:
-        raise DataError(str(path), f"is not XML ({error})", remedy) from error
+        return ElementTree.fromstring(path.read_bytes())  # by the encoding it declares
+    except (ElementTree.ParseError, ValueError, LookupError) as declared:
+        try:
+            return ElementTree.fromstring(re.sub(r"^\s*<\?xml.*?\?>", "", text))
+        except (ElementTree.ParseError, ValueError):
+            raise DataError(str(path), f"is not XML ({declared})", remedy) from declared
 
 
-def _splits(folder: Path, by_stem: dict[str, Path]) -> dict[str, list[Path]]:
-    """From the lists in `ImageSets/Main`, or everything for training."""
+def _is_voc(path: Path) -> bool:
+    return bool(re.search(r"<annotation[\s>]", text_of(path)[:2000]))
+
+
+def _listed(folder: Path, labels: Sequence[Path]) -> dict[str, list[Path]]:
+    """The splits of `ImageSets/Main`; raises `DataError` for a name without XML."""
+    stems = Counter(path.stem for path in labels)
+    by_name = {path.stem: path for path in labels if stems[path.stem] == 1}
+    for path in labels:  # cam0/0001
+        below = folder / "Annotations" if path.is_relative_to(folder / "Annotations") else folder
+        by_name[path.relative_to(below).with_suffix("").as_posix()] = path
     splits = {}
-    for split in SPLITS:
-        path = folder / "ImageSets" / "Main" / f"{split}.txt"
-        lines = lines_of(path) if path.is_file() else []
-        stems = [line.split()[0] for line in lines if line.strip()]
-        missing = [stem for stem in stems if stem not in by_stem]
-        if missing:
-            raise DataError(str(path), f"lists {missing[0]!r}, which has no XML", "remove it")
-        splits[split] = [by_stem[stem] for stem in stems]
-    return splits if any(splits.values()) else {"train": list(by_stem.values())}
+    for path in sorted((folder / "ImageSets" / "Main").glob("*.txt")):
+        split = split_of(path.stem)
+        if split and "_" not in path.stem:  # `cat_train.txt` lists the pictures of one class
+            listed = [line.split()[0] for _, line in lines_of(path)]
+            missing = [stem for stem in listed if stem not in by_name]
+            if missing:
+                raise DataError(str(path), f"lists {missing[0]!r}, which has no XML", "remove it")
+            splits[split] = [by_name[stem] for stem in listed]
+    return splits
 
 
-def _class_names(labels: list[Path]) -> set[str]:
-    entries = (entry for path in labels for entry in _parse(path).iter("object"))
-    return {(entry.findtext("name") or "").strip() for entry in entries}
+def _text(tree: Element, place: str) -> str:
+    return (tree.findtext(place) or "").strip()
 
 
-def _number(tree: ElementTree.Element, place: str) -> float:
+def _number(tree: Element, place: str) -> float:
     try:
-        return float(tree.findtext(place) or "nan")
+        return float(_text(tree, place) or "nan")
     except ValueError:
         return math.nan
 
 
-def _whole(tree: ElementTree.Element, place: str) -> int:
-    number = _number(tree, place)
-    return int(number) if math.isfinite(number) else 0
+def _size(tree: Element) -> Size | None:
+    """(height, width), unless the tool did not know it and wrote nothing, or zeros."""
+    height, width = _number(tree, "size/height"), _number(tree, "size/width")
+    return (int(height), int(width)) if 0 < min(height, width) < math.inf else None

@@ -16,14 +16,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
 
 from rtdetr_lab.boxes import cxcywh_from_xyxy, xyxy_from_cxcywh
 from rtdetr_lab.config import require
 from rtdetr_lab.data.batch import Sample
-from rtdetr_lab.data.transforms import image_of, pixels_of, require_probability, select
+from rtdetr_lab.data.transforms import require_probability, select
 from rtdetr_lab.notation import Size
 
 
@@ -47,34 +47,29 @@ class Window:
 def paste(sample: Sample, window: Window) -> Sample:
     """The window around a picture that lies inside it; black where there is no picture."""
     height, width = sample.image.shape[-2:]
-    rows = slice(-window.top, height - window.top)
-    columns = slice(-window.left, width - window.left)
-    if sample.image.dtype == torch.uint8:
-        canvas = np.zeros((window.height, window.width, 3), np.uint8)
-        canvas[rows, columns] = pixels_of(sample.image)
-        image = image_of(canvas)
-    else:
-        image = sample.image.new_zeros((3, window.height, window.width))
-        image[:, rows, columns] = sample.image
-    masks = None
-    if sample.masks is not None:
-        masks = sample.masks.new_zeros((len(sample.masks), window.height, window.width))
-        masks[:, rows, columns] = sample.masks
-    boxes = window.move(sample.boxes, (height, width))
-    return replace(sample, image=image, boxes=boxes, masks=masks)
+    right, bottom = window.width + window.left - width, window.height + window.top - height
+    margins = (-window.left, right, -window.top, bottom)
+    # The three numbers of a pixel side by side, as Pillow will want them next.
+    pixels = pad(sample.image.permute(1, 2, 0), (0, 0, *margins))
+    return replace(
+        sample,
+        image=pixels.permute(2, 0, 1),
+        boxes=window.move(sample.boxes, (height, width)),
+        masks=sample.masks_after(lambda masks: pad(masks, margins)),
+    )
 
 
 Belongs = Callable[[Tensor], Tensor]
-"""Which objects belong to a window, by their boxes as fractions of it."""
+"""Choice of the objects that belong to a window, by their boxes as fractions of it."""
 
 
 def holds_centre(boxes: Float[Tensor, "T 4"]) -> Bool[Tensor, " T"]:
-    """Those whose centre it holds."""
+    """Choose those with their centre inside."""
     return ((boxes[:, :2] > 0) & (boxes[:, :2] < 1)).all(1)
 
 
 def shows_something(boxes: Float[Tensor, "T 4"]) -> Bool[Tensor, " T"]:
-    """Those of which anything is inside."""
+    """Choose those of which anything is inside."""
     corners = xyxy_from_cxcywh(boxes)
     return ((corners[:, :2] < 1) & (corners[:, 2:] > 0)).all(1)
 
@@ -87,9 +82,9 @@ def crop(sample: Sample, window: Window, belongs: Belongs = holds_centre) -> Sam
     boxes = cxcywh_from_xyxy(xyxy_from_cxcywh(boxes).clamp(0, 1))
     rows = slice(window.top, window.top + window.height)
     columns = slice(window.left, window.left + window.width)
-    image, masks = sample.image[:, rows, columns], sample.masks
-    masks = None if masks is None else masks[:, rows, columns]
-    return select(replace(sample, image=image, boxes=boxes, masks=masks), inside)
+    masks = sample.masks_after(lambda masks: masks[:, rows, columns])
+    part = replace(sample, image=sample.image[:, rows, columns], boxes=boxes, masks=masks)
+    return select(part, inside)
 
 
 @dataclass(frozen=True)
@@ -154,13 +149,10 @@ class IoUCrop:
 
     def _windows(self, size: Size, rng: np.random.Generator) -> Tries:
         """xyxy of those of `tries` windows that are neither too flat nor too slim."""
-        height, width = size
+        picture = np.array(size[::-1])
         parts, places = rng.random((2, self.tries, 2))
-        sides = (np.array([width, height]) * (self.smallest + (1 - self.smallest) * parts)).astype(
-            np.int64
-        )
-        sides = np.maximum(sides, 1)
-        corners = ((np.array([width, height]) - sides) * places).astype(np.int64)
+        sides = (picture * (self.smallest + (1 - self.smallest) * parts)).astype(np.int64).clip(1)
+        corners = ((picture - sides) * places).astype(np.int64)
         ratio = sides[:, 0] / sides[:, 1]
         return np.concatenate([corners, corners + sides], axis=1)[(ratio >= 0.5) & (ratio <= 2)]
 

@@ -53,7 +53,7 @@ def name_errors(where: str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Items:
-    """What a worker makes of a number, or the error on the way to it."""
+    """Items by number, each made by `make`, or the error on the way to it."""
 
     make: Callable[[int], Any]
 

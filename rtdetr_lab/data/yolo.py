@@ -4,53 +4,79 @@
     data.yaml            names, train, val       class x1 y1 x2 y2 x3 y3 … (a polygon)
 
 Numbers are fractions of the picture as a viewer shows it. A picture without a text file has no
-objects. Without `data.yaml`, names are the lines of `classes.txt` or `obj.names`, and splits are
-`images/train`, `train/images` and so on, or all pictures are for training.
+objects. Without `data.yaml`, names are the lines of `classes.txt` or `obj.names`. Splits that no
+`data.yaml` names are `images/train`, `train/images` and so on, or all pictures are for training.
 """
 
-from collections.abc import Sequence
-from functools import partial
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rtdetr_lab.data.labelled import Box, Labelled, Source, lines_of, pictures_in
-from rtdetr_lab.errors import DataError
+from rtdetr_lab.data import findings as rules
+from rtdetr_lab.data.annotated import Annotated, Annotations, Picture, Reading
+from rtdetr_lab.data.places import NAMES, ROOT, inside, pictures_in, slashed, split_of, tails
+from rtdetr_lab.data.text import lines_of, text_of
+from rtdetr_lab.errors import DataError, ImageError
 from rtdetr_lab.images.decode import frame_in
+from rtdetr_lab.notation import Size
 
-SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-"""What splits are called there and here."""
-
-NAMES = ("classes.txt", "obj.names", "labels/classes.txt", "train.names")
+CLASSES = ("classes.txt", "obj.names", "labels/classes.txt", "train.names")
+"""Where names are listed, one a line."""
 
 SLACK = 0.01
 """So far outside [0, 1] may rounding carry a fraction; pixels are further."""
 
 
-def find_yolo(folder: Path) -> Source | None:
+def find_yolo(folder: Path, description: Path | None = None) -> "Yolo | None":
     """The YOLO data set in a folder, or None if there are no class names."""
-    tree = _yaml(folder)
-    names = _names(tree.get("names"), folder) if tree else _listed_names(folder)
+    tree = _described(folder, description)
+    names = _names(tree["names"], folder) if "names" in tree else _listed_names(folder)
     if not names:
         return None
     splits: dict[str, list[Path]] = {}
-    for theirs, ours in SPLITS.items():
-        found = _listed(tree[theirs], tree, folder) if tree.get(theirs) else _usual(folder, theirs)
-        splits.setdefault(ours, []).extend(found)
+    for split, theirs in NAMES.items():
+        listed = [tree[name] for name in theirs if tree.get(name)]
+        found = [path for value in listed for path in _listed(value, tree, folder)]
+        splits[split] = list(dict.fromkeys(found)) if listed else _usual(folder, split)
     if not any(splits.values()):
-        splits["train"] = pictures_in(folder)
-    return Source(names, splits, partial(read_yolo, names=names))
+        splits = {"train": pictures_in(folder)}
+    return Yolo(folder, names, {split: paths for split, paths in splits.items() if paths})
 
 
-def read_yolo(path: Path, names: Sequence[str]) -> Labelled:
-    """A picture and the objects in its text file; raises `DataError` naming file and line."""
-    height, width = frame_in(path).upright
-    labels, boxes = label_file(path), list[Box]()
-    lines = lines_of(labels) if labels.is_file() else []
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            label, numbers = _numbers(line, f"{labels}: line {number}", len(names))
-            boxes.append(_box(label, numbers, width, height))
-    return Labelled(path, (height, width), tuple(boxes), upright=True)
+@dataclass(frozen=True, eq=False)
+class Yolo:
+    """A YOLO data set: class names by label, and the pictures by split."""
+
+    folder: Path
+    names: tuple[str, ...]
+    splits: Mapping[str, Sequence[Path]]
+
+    def inspect(self, path: Path, pictures: Sequence[Path]) -> Annotations:
+        """What the text files of pictures say, with everything that is wrong."""
+        reading = Reading(path)
+        read = [self._picture(place, number, reading) for number, place in enumerate(pictures, 1)]
+        files = [labels for place in pictures if (labels := label_file(place)).is_file()]
+        kept = [picture for picture in read if picture is not None]
+        return reading.annotations(dict(enumerate(self.names, 1)), kept, files)
+
+    def _picture(self, place: Path, number: int, reading: Reading) -> Picture | None:
+        try:
+            size = frame_in(place).upright
+        except ImageError as error:
+            reading.find(rules.UNDECODABLE, error.what, advice=error.remedy, file=place)
+            return None
+        labels = label_file(place)
+        for line, text in _lines(labels, reading):
+            one = _annotated(text, reading.new_id(), size, len(self.names))
+            if isinstance(one, Annotated):
+                reading.keep(one, number, size, labels)
+            else:
+                reading.find(rules.UNREADABLE, one[0], "line", line, one[1], labels)
+        kept = tuple(reading.kept.get(number, ()))
+        name = str(place.relative_to(self.folder))
+        return Picture(number, name, size, kept, upright=True, path=place)
 
 
 def label_file(picture: Path) -> Path:
@@ -65,85 +91,116 @@ def label_file(picture: Path) -> Path:
     return picture.with_suffix(".txt")
 
 
-def _numbers(line: str, where: str, num_classes: int) -> tuple[int, list[float]]:
+def _lines(labels: Path, reading: Reading) -> list[tuple[int, str]]:
+    try:
+        return lines_of(labels) if labels.is_file() else []
+    except DataError as error:
+        reading.find(rules.UNREADABLE, error.what, advice=error.remedy, file=labels)
+        return []
+
+
+def _annotated(line: str, number: int, size: Size, num_classes: int) -> Annotated | tuple[str, str]:
+    """The object of a line, or what is wrong with it and the remedy."""
     try:
         label, *numbers = (float(word) for word in line.split())
-    except ValueError as error:
-        raise DataError(where, f"{line.strip()!r} is not all numbers", "correct it") from error
+    except ValueError:
+        return f"{line!r} is not all numbers", "correct it"
     if label not in range(num_classes):
-        remedy = "list its name, or correct the label"
-        raise DataError(where, f"class {label:g}, but there are {num_classes} names", remedy)
+        what = f"class {label:g}, but there are {num_classes} names"
+        return what, "list its name, or correct the label"
     if len(numbers) != 4 and (len(numbers) < 6 or len(numbers) % 2):
         remedy = "write: class cx cy w h, or class x1 y1 x2 y2 x3 y3 …"
-        raise DataError(where, f"has {len(numbers)} numbers after the class", remedy)
+        return f"has {len(numbers)} numbers after the class", remedy
     outside = [n for n in numbers if not -SLACK <= n <= 1 + SLACK]
     if outside:
         remedy = "divide x by the width of the picture and y by its height"
-        raise DataError(where, f"{outside[0]:g} is no fraction of the picture", remedy)
-    return int(label), numbers
-
-
-def _box(label: int, numbers: list[float], width: int, height: int) -> Box:
-    if len(numbers) == 4:
-        cx, cy, w, h = numbers
-        left, top = (cx - w / 2) * width, (cy - h / 2) * height
-        return Box(label, (left, top, left + w * width, top + h * height))
+        return f"{outside[0]:g} is no fraction of the picture", remedy
+    height, width = size
     x, y = [n * width for n in numbers[0::2]], [n * height for n in numbers[1::2]]
-    polygon = tuple(n for point in zip(x, y, strict=True) for n in point)
-    return Box(label, (min(x), min(y), max(x), max(y)), (polygon,))
+    if len(numbers) == 4:
+        (cx, w), (cy, h) = x, y
+        return Annotated(number, int(label), (cx - w / 2, cy - h / 2, w, h), w * h, False)
+    box = (min(x), min(y), max(x) - min(x), max(y) - min(y))
+    polygon = [n for point in zip(x, y, strict=True) for n in point]
+    return Annotated(number, int(label), box, _area(x, y), False, [polygon])
 
 
-def _yaml(folder: Path) -> dict[str, Any]:
-    """The first description with names in it."""
+def _area(x: Sequence[float], y: Sequence[float]) -> float:
+    """Half the sum of cross products of neighbours (the shoelace formula)."""
+    return abs(sum(x[i - 1] * y[i] - x[i] * y[i - 1] for i in range(len(x)))) / 2
+
+
+def _described(folder: Path, description: Path | None) -> Mapping[str, Any]:
+    """The description with names in it."""
     import yaml  # type: ignore[import-untyped]
 
-    for path in sorted(folder.glob("*.y*ml")):
+    found = {}
+    for path in [description] if description else sorted(folder.glob("*.y*ml")):
         try:
-            tree = yaml.safe_load(path.read_text(encoding="utf8"))
-        except (OSError, ValueError, yaml.YAMLError) as error:
+            tree = yaml.safe_load(text_of(path))
+        except (ValueError, yaml.YAMLError) as error:
             raise DataError(str(path), f"is not YAML ({error})", "write it again") from error
         if isinstance(tree, dict) and "names" in tree:
-            return tree
-    return {}
+            found[path.name] = tree
+    if len(found) > 1 and "data.yaml" not in found:
+        what = f"has several descriptions with names: {', '.join(found)}"
+        raise DataError(str(folder), what, "give one of these files instead of the folder")
+    return found.get("data.yaml") or next(iter(found.values()), {})
 
 
 def _names(names: Any, folder: Path) -> tuple[str, ...]:
     """`[a, b]`, or `{0: a, 1: b}` without gaps."""
-    if isinstance(names, dict) and sorted(names) == list(range(len(names))):
-        names = [names[i] for i in range(len(names))]
+    if isinstance(names, dict):
+        by_number = {str(number).removesuffix(".0"): name for number, name in names.items()}
+        numbers = [str(number) for number in range(len(names))]
+        if set(numbers) == set(by_number):
+            names = [by_number[number] for number in numbers]
     if not isinstance(names, list):
         raise DataError(str(folder), f"its YAML has the names {names!r}", "list them from 0 on")
     return tuple(map(str, names))
 
 
 def _listed_names(folder: Path) -> tuple[str, ...]:
-    path = next((folder / name for name in NAMES if (folder / name).is_file()), None)
-    lines = lines_of(path) if path else []
-    return tuple(line.strip() for line in lines if line.strip())
+    path = next((folder / name for name in CLASSES if (folder / name).is_file()), None)
+    return tuple(line for _, line in lines_of(path)) if path else ()
 
 
 def _usual(folder: Path, split: str) -> list[Path]:
-    places = (folder / "images" / split, folder / split / "images", folder / split)
-    return next((pictures_in(place) for place in places if place.is_dir()), [])
+    """The pictures of a split nobody describes; raises `DataError` if two places have some."""
+    found = {}
+    places = [*sorted(folder.glob("images/*/")), *sorted(folder.glob("*/"))]
+    for place in places:
+        inner = place / "images"
+        if split_of(place.name) == split and (
+            pictures := pictures_in(inner if inner.is_dir() else place)
+        ):
+            found[str(place.relative_to(folder))] = pictures
+    if len(found) > 1:
+        what = f"has pictures for {split!r} in {' and in '.join(found)}"
+        raise DataError(str(folder), what, "name one of them in data.yaml, or remove one")
+    return next(iter(found.values()), [])
 
 
-def _listed(value: Any, tree: dict[str, Any], folder: Path) -> list[Path]:
+def _listed(value: Any, tree: Mapping[str, Any], folder: Path) -> list[Path]:
     """What the YAML says of a split: folders, or text files with a path per line."""
     found = []
     for entry in value if isinstance(value, list) else [value]:
-        place = _inside(str(entry), tree, folder)
+        place = _place(str(entry), tree, folder)
         if place.is_dir():
             found += pictures_in(place)
         else:
-            lines = lines_of(place)
-            found += [_inside(line.strip(), tree, folder) for line in lines if line.strip()]
+            found += [_place(line, tree, folder) for _, line in lines_of(place)]
     return found
 
 
-def _inside(entry: str, tree: dict[str, Any], folder: Path) -> Path:
+def _place(entry: str, tree: Mapping[str, Any], folder: Path) -> Path:
     """A path of the YAML, below the folder: it may have been written for another place."""
-    root, short = folder.resolve(), entry.lstrip("./")
-    for path in (folder / str(tree.get("path", "")) / entry, folder / entry, folder / short):
-        if path.resolve().is_relative_to(root) and path.exists():
+    name = slashed(entry)
+    places = [f"{tree.get('path') or '.'}/{name}", name, re.sub(r"^(\.\./)+", "", name)]
+    if ROOT.match(name):  # of another machine
+        places = [tail for tail in tails(name) if "/" in tail or split_of(tail)]
+    for place in places:
+        path = inside(folder, folder / place)
+        if path is not None and path.exists():
             return path
     raise DataError(str(folder), f"its YAML names {entry!r}, which is not there", "correct it")

@@ -78,15 +78,16 @@ class Bucket:
 class Engine:
     """Pictures in, `Detections` out, as `Detector`, for sizes and batches known beforehand.
 
-    `size` is (height, width) or several of them, `batch` the largest number of pictures at a time
-    or several. `dtype` is what weights and maps are kept in. Raises `ConfigError` for what the
-    backend or the device cannot do. The model is copied, and may be changed afterwards.
+    `size` is (height, width) or several of them, by default what the model is made for; `batch` is
+    the largest number of pictures at a time or several. `dtype` is what weights and maps are kept
+    in. Raises `ConfigError` for what the backend or the device cannot do. The model is copied, and
+    may be changed afterwards.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        size: Size | Sequence[Size] = (640, 640),
+        size: Size | Sequence[Size] | None = None,
         batch: int | Sequence[int] = 1,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str | None = None,
@@ -99,7 +100,7 @@ class Engine:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.aside = Aside(self.device)
         self.batches = sorted({batch} if isinstance(batch, int) else set(batch))
-        self.sizes = _sizes(size)
+        self.sizes = _sizes(size or declared(model).metadata.fixed_size)
         require(min(self.batches) >= 1, "batch", f"{batch} pictures", "take at least one")
         self.threshold, self.limits = threshold, limits
         self.classes = classes_of(model, names)

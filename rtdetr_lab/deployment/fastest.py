@@ -79,7 +79,7 @@ def offered(
 
 def fastest(
     model: nn.Module,
-    size: Size | Sequence[Size] = (640, 640),
+    size: Size | Sequence[Size] | None = None,
     batch: int | Sequence[int] = 1,
     dtypes: Sequence[torch.dtype] = (torch.float32, torch.bfloat16),
     device: torch.device | str | None = None,

@@ -76,7 +76,7 @@ HEADER = (
 def drift(
     model: nn.Module,
     pictures: Sequence[Any],
-    size: Size = (640, 640),
+    size: Size | None = None,
     dtype: torch.dtype = torch.bfloat16,
     device: torch.device | str | None = None,
     *,

@@ -5,14 +5,12 @@ gets as many classes at a time as have `AT_ONCE` detections together: the number
 the memory does not grow with the data set.
 """
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from rtdetr_lab.errors import MissingExtraError
-from rtdetr_lab.evaluation.apart import WORTH_IT, side_by_side
 from rtdetr_lab.evaluation.table import Table
 
 MAX_DETECTIONS = (1, 10, 100)
@@ -27,11 +25,8 @@ def accumulated(
     -1 stands where there is nothing to find. Raises `MissingExtraError` without the library.
     """
     table = table.best(MAX_DETECTIONS[-1])
-    groups = list(_groups(ground_truth, table, at_once))
-    if len(table) >= WORTH_IT and len(groups) > 1 and (os.cpu_count() or 1) > 1:
-        parts = side_by_side(ground_truth, table, groups, accumulated_of)
-    else:
-        parts = [accumulated_of(ground_truth, table, ids) for ids in groups]
+    groups = _groups(ground_truth, table, at_once)
+    parts = [accumulated_of(ground_truth, table, ids) for ids in groups]
     precision, recall = zip(*parts, strict=True)
     return np.concatenate(precision, axis=2), np.concatenate(recall, axis=1)
 
@@ -52,7 +47,7 @@ def _groups(ground_truth: Mapping[str, Any], table: Table, at_once: int) -> Iter
 def accumulated_of(
     ground_truth: Mapping[str, Any], table: Table, category_ids: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The same of some classes; `table` may hold others."""
+    """Precision and recall of some classes; `table` may hold others."""
     try:
         from faster_coco_eval import COCO, COCOeval_faster
     except ImportError as error:

@@ -41,6 +41,7 @@ SLACK = 1e-3
 """How far rounding may carry a float out of [0, 1]; what lies further out was normalised."""
 FEWER_BITS = (8, 10, 12, 14)
 """What else is written into 16 bits."""
+SAY_BITS = "give Limits(bits={0}), or `detect --bits {0}`"
 
 
 def rgb_from_array(array: np.ndarray | Tensor, where: str, bits: int | None = None) -> RGB:
@@ -68,7 +69,10 @@ def bytes_from_integers(values: np.ndarray, where: str, bits: int | None = None)
     16-bit colour, and grey must agree."""
     low, high = int(values.min()), int(values.max())
     if bits is None and 0 < high < 2 ** FEWER_BITS[-1]:
-        _refuse_few_bits(high, where)
+        fits = next(bits for bits in FEWER_BITS if high < 2**bits)
+        what = f"16-bit pixels up to {high} only: {fits} bits in a wider type, or nearly black"
+        remedy = "(16 if it is dark); or scale, and cast 8-bit pixels to uint8"
+        _refuse(where, what, f"{SAY_BITS.format(fits)} {remedy}")
     bits = bits or 16
     if low < 0 or high >= 2**bits:
         _refuse(where, f"pixels from {low} to {high} are no {bits} bits", "give the right bits=")
@@ -80,18 +84,7 @@ def check_wide_colour(rgb: RGB, where: str) -> None:
     high = int(rgb.max())
     if high < 2 ** (FEWER_BITS[-1] - 8):
         what = f"16-bit colour below {(high + 1) * 256} only: fewer bits in a wider type, or dark"
-        _refuse(where, what, f"store it in 8 bits; if it is dark: {_say_bits(16)}")
-
-
-def _refuse_few_bits(high: int, where: str) -> NoReturn:
-    bits = next(bits for bits in FEWER_BITS if high < 2**bits)
-    what = f"16-bit pixels up to {high} only: {bits} bits in a wider type, or nearly black"
-    remedy = f"{_say_bits(bits)} (16 if it is dark); or scale, and cast 8-bit pixels to uint8"
-    _refuse(where, what, remedy)
-
-
-def _say_bits(bits: int) -> str:
-    return f"give Limits(bits={bits}), or `detect --bits {bits}`"
+        _refuse(where, what, f"store it in 8 bits; if it is dark: {SAY_BITS.format(16)}")
 
 
 def bytes_from_floats(values: np.ndarray, where: str) -> np.ndarray:

@@ -13,6 +13,8 @@ kilobytes can claim to be gigapixels.
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedReader, BytesIO
 from pathlib import Path
@@ -101,7 +103,7 @@ def photo_or_error(index: int, source: object, limits: Limits) -> Photo | ImageE
 def frame_in(path: Path) -> Frame:
     """How the picture in a file lies there, by its header; raises `ImageError`."""
     where = str(path)
-    with _opened_path(where, where) as file, _open(file, where) as image:
+    with _opened(where, where) as file, _open(file, where) as image:
         return frame_of(image)
 
 
@@ -126,7 +128,7 @@ def _read(source: object, limits: Limits, where: str) -> bytes:
     if isinstance(source, bytes | bytearray | memoryview):
         data = bytes(source[: limits.max_bytes + 1])
     elif isinstance(source, str | os.PathLike):
-        with _opened_path(os.fsdecode(source), where) as file:
+        with _opened(os.fsdecode(source), where) as file:
             data = file.read(limits.max_bytes + 1)
     elif callable(getattr(source, "read", None)):
         data = source.read(limits.max_bytes + 1)  # type: ignore[attr-defined]
@@ -143,7 +145,8 @@ def _read(source: object, limits: Limits, where: str) -> bytes:
     return data
 
 
-def _opened_path(path: str, where: str) -> BufferedReader:
+@contextmanager
+def _opened(path: str, where: str) -> Iterator[BufferedReader]:
     if "://" in path:
         raise ImageError(where, "is a web address", "download it and give the file")
     if not os.path.exists(path):
@@ -151,7 +154,8 @@ def _opened_path(path: str, where: str) -> BufferedReader:
     if not os.path.isfile(path):  # a folder, or a pipe that would keep us waiting for ever
         raise ImageError(where, "is not a file", "give files, or a folder to `rtdetr-lab detect`")
     try:
-        return open(path, "rb")
+        with open(path, "rb") as file:
+            yield file
     except OSError as error:
         reason = error.strerror or str(error)
         raise ImageError(where, f"cannot be read: {reason}", "check its permissions") from error

@@ -33,6 +33,9 @@ from torch import Tensor
 from rtdetr_lab.errors import ImageError
 from rtdetr_lab.notation import Size
 
+Pixels = Shaped[np.ndarray, "_ _ *c"]
+"""A raster or a mask."""
+
 TURNS = {
     1: (False, False, False),
     2: (False, False, True),
@@ -59,52 +62,48 @@ class Frame:
         height, width = self.stored
         return (width, height) if TURNS[self.orientation][0] else (height, width)
 
-    def is_stored(self, size: Size | None, where: str) -> bool:
-        """Is a picture of this (height, width) the stored raster, and not the upright picture? If
-        it could be both, as when nobody gives a size, it is stored, as COCO has it. Raises
-        `ImageError` if it is neither."""
-        if size in (None, self.stored, self.upright):
-            return size in (None, self.stored)
-        what = f"is stored with height and width {self.stored}, its annotations say {size}"
-        raise ImageError(where or "picture", what, "correct the annotations, or give their picture")
+    @property
+    def back(self) -> "Frame":
+        """The way from the upright picture to the stored raster: only quarter turns differ."""
+        undone = {6: 8, 8: 6}.get(self.orientation, self.orientation)
+        return Frame(self.upright, undone)
 
-    def pixels_upright(self, stored: Shaped[np.ndarray, "H W *c"]) -> Shaped[np.ndarray, "_ _ *c"]:
+    def pixels_upright(self, stored: Pixels) -> Pixels:
         """A raster or a mask as a viewer shows it."""
         transposed, rows, columns = TURNS[self.orientation]
         turned = stored.swapaxes(0, 1) if transposed else stored
-        return np.ascontiguousarray(_flipped(turned, rows, columns))
-
-    def pixels_as_stored(
-        self, upright: Shaped[np.ndarray, "H W *c"]
-    ) -> Shaped[np.ndarray, "_ _ *c"]:
-        """An upright picture or mask as it lies in the file."""
-        transposed, rows, columns = TURNS[self.orientation]
-        turned = _flipped(upright, rows, columns)
-        return np.ascontiguousarray(turned.swapaxes(0, 1) if transposed else turned)
+        turned = turned[:: -1 if rows else 1, :: -1 if columns else 1]
+        return np.ascontiguousarray(turned)
 
     def boxes_upright(self, stored_xyxy: Float[Tensor, "n 4"]) -> Float[Tensor, "n 4"]:
         """Corners in pixels of the stored raster → of the upright picture."""
         transposed, rows, columns = TURNS[self.orientation]
+        height, width = self.upright
         turned = stored_xyxy[:, [1, 0, 3, 2]] if transposed else stored_xyxy
-        return _mirrored(turned, self.upright, rows, columns)
+        x0, y0, x1, y1 = turned.unbind(-1)
+        if columns:
+            x0, x1 = width - x1, width - x0
+        if rows:
+            y0, y1 = height - y1, height - y0
+        return torch.stack([x0, y0, x1, y1], dim=-1)
+
+    def pixels_as_stored(self, upright: Pixels) -> Pixels:
+        """An upright picture or mask as it lies in the file."""
+        return self.back.pixels_upright(upright)
 
     def boxes_as_stored(self, upright_xyxy: Float[Tensor, "n 4"]) -> Float[Tensor, "n 4"]:
         """Corners in pixels of the upright picture → of the stored raster."""
-        transposed, rows, columns = TURNS[self.orientation]
-        turned = _mirrored(upright_xyxy, self.upright, rows, columns)
-        return turned[:, [1, 0, 3, 2]] if transposed else turned
+        return self.back.boxes_upright(upright_xyxy)
 
+    def of_annotations(self, size: Size | None, where: str) -> "Frame":
+        """From the frame of annotations that give this (height, width) to the upright picture.
 
-def _flipped(pixels: np.ndarray, rows: bool, columns: bool) -> np.ndarray:
-    pixels = pixels[::-1] if rows else pixels
-    return pixels[:, ::-1] if columns else pixels
-
-
-def _mirrored(boxes_xyxy: Tensor, size: Size, rows: bool, columns: bool) -> Tensor:
-    height, width = size
-    x0, y0, x1, y1 = boxes_xyxy.unbind(-1)
-    if columns:
-        x0, x1 = width - x1, width - x0
-    if rows:
-        y0, y1 = height - y1, height - y0
-    return torch.stack([x0, y0, x1, y1], dim=-1)
+        They are about the stored raster, as COCO has it, also where nobody gives a size; unless
+        only the upright picture has theirs. Raises `ImageError` if neither has.
+        """
+        if size in (None, self.stored):
+            return self
+        what = f"is stored with height and width {self.stored}, its annotations say {size}"
+        if size != self.upright:
+            raise ImageError(where, what, "correct the annotations, or give their picture")
+        return Frame(self.upright)

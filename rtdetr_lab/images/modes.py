@@ -66,11 +66,10 @@ def _declared_bits(image: Image.Image) -> int | None:
     if any(tile[0].startswith("ppm") for tile in getattr(image, "tile", ())):
         return 16  # PGM names its white, and Pillow has stretched to it
     tags = getattr(image, "tag_v2", {})
-    packed, top = tags.get(BITS_PER_SAMPLE, (16,))[0], tags.get(MAX_SAMPLE, 0)
-    top = top[0] if isinstance(top, tuple) else int(top)
+    packed, top = tags.get(BITS_PER_SAMPLE, (16,))[0], int(np.max(tags.get(MAX_SAMPLE, 0)))
     if 8 < packed < 16:
         return int(packed)
-    return top.bit_length() if 255 <= top <= 65535 and top & (top + 1) == 0 else None
+    return top.bit_length() if top in (2**bits - 1 for bits in range(8, 17)) else None
 
 
 def _is_wide_colour(image: Image.Image) -> bool:

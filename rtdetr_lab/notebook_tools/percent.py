@@ -6,7 +6,8 @@ py:percent format there are three conventions:
 - `# alt: what one sees` opens a code cell that draws; it becomes the alternative text of its
   figure (one such comment per figure, continued on lines that begin with `#   `).
 - `# %% tags=["solution"]` folds the code of a cell away, `tags=["varies"]` says that its output
-  differs from run to run (a time, a download) and is not compared.
+  differs from run to run (a time, a download) and is not compared. `# may differ: found ± 3 of 12`
+  in a cell says how far a number may be off on another processor.
 - The Colab badge and the install cell are added here and not written twenty times.
 """
 

@@ -30,7 +30,7 @@ import torch
 from torch import nn
 
 from rtdetr_lab.errors import TrainingError
-from rtdetr_lab.ranks import max_over_ranks, several
+from rtdetr_lab.structures.ranks import max_over_ranks, several
 
 Item = TypeVar("Item")
 
@@ -51,7 +51,7 @@ class World:
         return self.rank == 0
 
     def share(self, of_step: Sequence[Item]) -> Sequence[Item]:
-        """What of a step's pictures is this process's."""
+        """This process's part of a step's pictures."""
         return of_step[self.rank :: self.size]
 
     def any(self, told: bool, device: torch.device) -> bool:
@@ -69,7 +69,7 @@ ALONE = World()
 
 
 @contextmanager
-def joined(device: torch.device, batch_size: int) -> Iterator[World]:
+def join_processes(device: torch.device, batch_size: int) -> Iterator[World]:
     """Join the processes that `torchrun` started; without it there is one. Raises `TrainingError`
     for a step that has fewer pictures than processes."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
@@ -89,7 +89,7 @@ def joined(device: torch.device, batch_size: int) -> Iterator[World]:
         torch.distributed.destroy_process_group()
 
 
-def own_device(device: str | torch.device | None) -> torch.device:
+def choose_device(device: str | torch.device | None) -> torch.device:
     """The device asked for, or the GPU of this process, or the CPU."""
     if device is not None:
         return torch.device(device)
@@ -98,15 +98,15 @@ def own_device(device: str | torch.device | None) -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
-def synchronised(model: nn.Module, device: torch.device) -> nn.Module:
-    """Live batch norms over all processes, where the device can."""
+def synchronise_norms(model: nn.Module, device: torch.device) -> nn.Module:
+    """Take live batch norms over all processes, where the device can."""
     if several() and device.type == "cuda":
         return nn.SyncBatchNorm.convert_sync_batchnorm(model)
     return model
 
 
-def averaging(model: nn.Module) -> Any:
-    """What to call for a forward whose gradients are averaged: the model itself, if alone."""
+def average_gradients(model: nn.Module) -> Any:
+    """Wrap the model, so that processes average their gradients; a process alone needs nothing."""
     if not several():
         return model
     # Every parameter has a gradient in every step, also where all pictures are empty: nothing has
@@ -114,7 +114,7 @@ def averaging(model: nn.Module) -> Any:
     return nn.parallel.DistributedDataParallel(model)
 
 
-def quietly(forward: Any, last: bool) -> AbstractContextManager[Any]:
-    """Gradients of all but the last part of a step stay here: they are averaged together."""
+def hold_gradients(forward: Any, last: bool) -> AbstractContextManager[Any]:
+    """Keep the gradients of all but the last part of a step here: they are averaged together."""
     alone = last or not isinstance(forward, nn.parallel.DistributedDataParallel)
     return nullcontext() if alone else forward.no_sync()

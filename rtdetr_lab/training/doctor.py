@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from rtdetr_lab.data.batch import Sample, as_float
-from rtdetr_lab.detr.model import DETR
+from rtdetr_lab.detr.transformer import DETRDecoder
 from rtdetr_lab.evaluation.coco import Metrics
 from rtdetr_lab.images.predict import predict
 from rtdetr_lab.training.callbacks import Callback
@@ -78,7 +78,8 @@ def diagnose(
     average = case_of(trainer.ema.model, samples, names, trainer.device)
     scores = average.metrics()
     itself = case_of(trainer.model, samples, names, trainer.device)
-    found = examine_samples(samples, num_queries(trainer.model.cfg))
+    model: Any = trainer.model
+    found = examine_samples(samples, model.num_queries)
     found += examine_learning(trainer) + examine_loss(history)
     if lag := examine_average(itself.metrics(), scores):
         # The average is known to be behind; what is learnt shows in the weights themselves.
@@ -106,7 +107,7 @@ def case_of(
     return Case.of([sample.truth for sample in samples], found, names)
 
 
-def examine_samples(samples: Sequence[Sample], queries: int | None) -> list[Finding]:
+def examine_samples(samples: Sequence[Sample], queries: int) -> list[Finding]:
     """No objects, boxes too small to be seen, and more objects than answers."""
     counts = [len(sample.labels) for sample in samples]
     if not sum(counts):
@@ -121,17 +122,11 @@ def examine_samples(samples: Sequence[Sample], queries: int | None) -> list[Find
         fault = f"{int(small.sum())} of {len(sides)} boxes are narrower than {SMALLEST:g} px at "
         fault += f"this size, the smallest {float(sides.min()):.2f} px"
         found.append(Finding(fault, "raise --size, cut pictures into tiles, or drop such boxes"))
-    if queries is not None and max(counts) > queries:
+    if max(counts) > queries:
         crowded = sum(count > queries for count in counts)
         fault = f"{crowded} pictures hold up to {max(counts)} objects, the model has {queries} "
         found.append(Finding(f"{fault}queries", "build with more num_queries, or cut into tiles"))
     return found
-
-
-def num_queries(cfg: Any) -> int | None:
-    """How many objects a model of this configuration can answer with."""
-    chosen = getattr(cfg, "selection", cfg)
-    return getattr(chosen, "num_queries", None)
 
 
 def _sides(sample: Sample) -> torch.Tensor:
@@ -150,7 +145,7 @@ def examine_learning(trainer: Trainer) -> list[Finding]:
     learning = [(n, p) for n, p in named if p.requires_grad]
     if any(p.grad is not None for _, p in learning):
         idle = [n for n, p in learning if p.grad is None or not bool(p.grad.any())]
-        if any(isinstance(module, DETR) for module in trainer.model.modules()):
+        if any(isinstance(module, DETRDecoder) for module in trainer.model.modules()):
             idle = [n for n in idle if not any(part in n for part in FROM_ZERO)]
         if idle:
             fault = f"{len(idle)} parameters get no gradient ({_few(idle)})"
@@ -159,8 +154,9 @@ def examine_learning(trainer: Trainer) -> list[Finding]:
     if still := [n for g in groups if g["base_lr"] == 0 for n in g["names"]]:
         fault = f"the learning rate of {len(still)} parameters is 0 ({_few(still)})"
         found.append(Finding(fault, "give --lr, or --backbone-lr, above zero"))
-    if config.warmup_steps >= config.num_steps:
-        fault = f"the warm-up takes {config.warmup_steps} of {config.num_steps} steps"
+    warmup = config.steps(config.warmup_steps)
+    if warmup >= config.num_steps > 1:
+        fault = f"the warm-up takes {warmup} of {config.num_steps} steps"
         found.append(Finding(fault, "lower --warmup-steps, or give more --pictures"))
     return found
 

@@ -21,7 +21,6 @@ from typing import Any
 
 from rtdetr_lab.data.batch import Dataset
 from rtdetr_lab.data.coco import CocoDataset
-from rtdetr_lab.data.coco_files import find_picture
 from rtdetr_lab.errors import TrainingError
 
 Fingerprint = dict[str, str]
@@ -60,10 +59,10 @@ def _parts(data: Any) -> Iterator[tuple[str, str]]:
 
 
 def _coco(data: CocoDataset) -> Iterator[tuple[str, str]]:
-    path = data.annotations.path
+    files = data.annotations.files
     yield "pictures", str(len(data))
-    yield "annotations", _digest(path.read_bytes())
-    found = (find_picture(data.folder, p, path) for p in data.annotations.pictures)
+    yield "annotations", _digest(b"".join(path.read_bytes() for path in files))
+    found = (data.places.find(p) for p in data.annotations.pictures)
     sizes = sorted((f.name, f.stat().st_size) for f in found if isinstance(f, Path))
     yield "files", _digest(repr(sizes).encode())
     yield "with_masks", str(data.with_masks)

@@ -16,7 +16,6 @@ is a callback: progress bar, early stopping, curves, TensorBoard, the doctor (`c
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,34 +26,19 @@ from rtdetr_lab.checkpoints.backbone import load_backbone
 from rtdetr_lab.config import build
 from rtdetr_lab.data.batch import Dataset
 from rtdetr_lab.data.canvas import fitted
-from rtdetr_lab.model import DetectionModel, declared
+from rtdetr_lab.model import declared
 from rtdetr_lab.training import state as keep
 from rtdetr_lab.training.callbacks import Bar, Callback, Curves, EarlyStopping, restored
-from rtdetr_lab.training.distributed import joined, own_device
-from rtdetr_lab.training.finetune import check_classes
+from rtdetr_lab.training.distributed import choose_device, join_processes
+from rtdetr_lab.training.finetune import check_classes, metadata_of
 from rtdetr_lab.training.folder import enter, saved_state
-from rtdetr_lab.training.metrics import History, Record
-from rtdetr_lab.training.publish import metadata_of, publish
+from rtdetr_lab.training.metrics import History
 from rtdetr_lab.training.recipe import TrainConfig
-from rtdetr_lab.training.session import Session, Validate
+from rtdetr_lab.training.session import Run, Session, Validate
 from rtdetr_lab.training.stop import Stop
 from rtdetr_lab.training.trainer import Trainer
 
 RECIPE = TrainConfig()
-
-
-@dataclass(frozen=True, eq=False)
-class Run:
-    """What came out: the averaged model as it was last, in eval mode, and the record. `finished` is
-    False for a run that was paused: call `train` again. The best model is in `folder / "model"`.
-    `reason` says why a callback ended it before its budget was used up."""
-
-    model: nn.Module
-    history: list[Record]
-    step: int
-    finished: bool
-    folder: Path | None
-    reason: str = ""
 
 
 def train(
@@ -77,34 +61,32 @@ def train(
     `stop_after` pauses after so many steps or a time ("50m"); `callbacks` may end the run. Raises
     `TrainingError` if the folder holds another run or is in use.
     """
-    folder, where = Path(out) if out else None, own_device(device)
+    folder, where = Path(out) if out else None, choose_device(device)
     with ExitStack() as held:
-        world = held.enter_context(joined(where, config.batch_size))
-        kept = folder if world.writes else None
-        if kept:
-            held.enter_context(keep.lock(kept))
+        world = held.enter_context(join_processes(where, config.batch_size))
+        if folder and world.writes:
+            held.enter_context(keep.lock(folder))
         stop = held.enter_context(Stop(stop_after))
         saved = saved_state(folder)
         keep.seed_everything(config.seed)
         model, data = _fit(cfg, data, config, None if saved else backbone_weights)
         trainer = Trainer(model, config, where)
-        known = enter(kept, trainer, data, saved) if kept else {}
+        known = enter(folder, trainer, data, saved) if folder and world.writes else {}
         if saved:
             trainer.restore(saved)
         world.check_step(trainer.step, where)
         if not world.writes:
-            validate, progress, callbacks = None, False, ()
+            folder, validate, progress, callbacks = None, None, False, ()
             keep.seed_everything(config.seed + trainer.step + world.rank * 1_000_003)
-        history = History(kept and kept / "metrics.jsonl", trainer.step)
-        told = restored([*_own_callbacks(config, kept, history, progress), *callbacks], saved)
-        session = Session(trainer, data, kept, history, validate, stop, told, known, world)
-        session.learn()
-        return _finish(session)
+        history = History(folder and folder / "metrics.jsonl", trainer.step)
+        told = restored([*_own_callbacks(config, folder, history, progress), *callbacks], saved)
+        session = Session(trainer, data, folder, history, validate, stop, told, known, world)
+        return session.learn()
 
 
 def _fit(
     cfg: Any, data: Dataset, config: TrainConfig, backbone_weights: str | Path | None
-) -> tuple[DetectionModel, Dataset]:
+) -> tuple[Any, Dataset]:
     """The model, which knows its classes and size, and the data in that size."""
     model = declared(cfg if isinstance(cfg, nn.Module) else build(cfg))
     check_classes(model, data.names)
@@ -118,20 +100,10 @@ def _fit(
 def _own_callbacks(
     config: TrainConfig, folder: Path | None, history: History, progress: bool
 ) -> Iterator[Callback]:
-    """Those that come with a recipe and a folder."""
+    """Callbacks that come with a recipe and a folder."""
     if progress:
         yield Bar()
     if config.patience:
         yield EarlyStopping(config.patience, config.min_delta)
     if folder:
         yield Curves(folder / "curves.png", lambda: history.records)
-
-
-def _finish(session: Session) -> Run:
-    """Publish the averaged model; returns what `train` does."""
-    trainer, average = session.trainer, session.trainer.ema.model
-    if session.folder:
-        publish(session.folder, average)
-    finished = trainer.step >= trainer.config.num_steps or bool(session.reason)
-    records = session.history.records
-    return Run(average, records, trainer.step, finished, session.folder, session.reason)

@@ -27,7 +27,7 @@ Record = dict[str, Any]
 NOT_TERMS = {"step", "pictures", "seconds", "loss", "grad_norm", "lr", "pictures_per_s"}
 
 
-class Window:
+class Means:
     """Means since the last line of the record; tensors are summed where they are, unread."""
 
     def __init__(self) -> None:
@@ -41,9 +41,11 @@ class Window:
             self.sums[name] = self.sums[name] + value if name in self.sums else value
         self.count += 1
 
-    def means(self) -> dict[str, float]:
-        """The means so far."""
-        return {name: float(value) / self.count for name, value in self.sums.items()}
+    def take(self) -> dict[str, float]:
+        """The means so far; counting begins anew."""
+        means = {name: float(value) / self.count for name, value in self.sums.items()}
+        self.sums, self.count = {}, 0
+        return means
 
 
 class History:

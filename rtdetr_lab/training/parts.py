@@ -22,15 +22,15 @@ from collections.abc import Iterator
 
 import torch
 
-from rtdetr_lab.ranks import mean_over_ranks
 from rtdetr_lab.structures import Batch
+from rtdetr_lab.structures.ranks import mean_over_ranks
 
 Part = tuple[Batch, float]
 """Some pictures of a step, and their weight in its loss."""
 
 
-def parts(batch: Batch, count: int) -> Iterator[Part]:
-    """The batch in `count` parts as even as can be, each with its weight in the loss."""
+def split(batch: Batch, count: int) -> Iterator[Part]:
+    """Cut a batch into `count` parts as even as can be, each with its weight in the loss."""
     if count == 1:
         yield batch, 1.0
         return

@@ -48,21 +48,21 @@ class Steps:
     def batches(
         self, first: int = 0, num_workers: int = 0, pin_memory: bool = False
     ) -> Iterator[Batch]:
-        """Those of steps `first` to `last` - 1, loaded ahead by `num_workers` processes."""
+        """Yield those of steps `first` to `last` - 1, loaded ahead by `num_workers` processes."""
         return load(self.batch, range(first, self.last), num_workers, self.seed, pin_memory)
 
     def batch(self, step: int) -> Batch:
-        """What step number `step` sees."""
+        """Make the batch of one step."""
         stream = list(enumerate(self.pictures(step), step * self.batch_size))
         samples = [self._sample(step, *place) for place in self.world.share(stream)]
         with name_errors(f"step {step + 1}"):
             return self.collate(samples)
 
     def pictures(self, step: int) -> list[int]:
-        """The numbers of its pictures in the data, those of other processes included."""
+        """Numbers of its pictures in the data, those of other processes included."""
         positions = range(step * self.batch_size, (step + 1) * self.batch_size)
         places = (divmod(position, len(self.data)) for position in positions)
-        return [int(order(len(self.data), self.seed, epoch)[place]) for epoch, place in places]
+        return [int(shuffle(len(self.data), self.seed, epoch)[place]) for epoch, place in places]
 
     def _sample(self, step: int, position: int, picture: int) -> Sample:
         with name_errors(f"data[{picture}]"):
@@ -74,7 +74,7 @@ class Steps:
 
 
 @lru_cache(maxsize=2)  # a batch may begin in one epoch and end in the next
-def order(length: int, seed: int, epoch: int) -> Int64[Tensor, "_"]:
+def shuffle(length: int, seed: int, epoch: int) -> Int64[Tensor, "_"]:
     """The numbers 0 to `length` - 1 as they come in one epoch."""
     # Seeds of neighbouring runs must not share orders: 2^20 epochs lie between them.
     generator = torch.Generator().manual_seed((seed << 20) + epoch)

@@ -5,7 +5,7 @@ r"""# Trainer: one step of learning
 Nothing else happens in a step. What comes between steps is in `loop.py`.
 """
 
-from dataclasses import replace
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -16,22 +16,22 @@ from rtdetr_lab.config_json import to_json
 from rtdetr_lab.detr.model import cardinality_error
 from rtdetr_lab.errors import TrainingError
 from rtdetr_lab.kernels.fused_sampler import fast_training
-from rtdetr_lab.ranks import several
 from rtdetr_lab.structures import Batch
+from rtdetr_lab.structures.ranks import several
 from rtdetr_lab.training import distributed
 from rtdetr_lab.training import state as keep
 from rtdetr_lab.training.ema import EMA
-from rtdetr_lab.training.finite import first_fault, random_state, set_random_state
-from rtdetr_lab.training.memory import explain_full_memory, uses_amp
-from rtdetr_lab.training.metrics import Window
-from rtdetr_lab.training.optim import (
-    adamw,
-    learning_mode,
-    lr_factor,
-    parameter_groups,
-    set_lr,
+from rtdetr_lab.training.finite import (
+    RandomState,
+    first_fault,
+    random_state,
+    set_random_state,
+    slower,
 )
-from rtdetr_lab.training.parts import Part, parts
+from rtdetr_lab.training.memory import explain_full_memory, uses_amp
+from rtdetr_lab.training.metrics import Means
+from rtdetr_lab.training.optim import adamw, learning_mode, lr_factor, parameter_groups, set_lr
+from rtdetr_lab.training.parts import Part, split
 from rtdetr_lab.training.recipe import TrainConfig
 
 MEASURED = {"cardinality_error"}
@@ -42,31 +42,31 @@ class Trainer:
     """Everything that changes from step to step, and the step."""
 
     def __init__(self, model: Any, config: TrainConfig, device: torch.device) -> None:
-        config = replace(config, amp=uses_amp(config.amp, device))
         self.config, self.device, self.step, self.shape = config, device, 0, tuple[int, ...]()
-        model = distributed.synchronised(model, device)
+        self.in_half_precision = uses_amp(config.amp, device)
+        model = distributed.synchronise_norms(model, device)
         model = fast_training(model.to(device), device)
         self.model = learning_mode(model.to(memory_format=torch.channels_last))
-        self.forward = distributed.averaging(self.model)
+        self.forward = distributed.average_gradients(self.model)
         self.criterion = model.cfg.criterion.build()
         rates = (config.lr, config.backbone_lr, config.weight_decay)
         self.optimizer = adamw(parameter_groups(model, *rates))
         self.parameters = [p for g in self.optimizer.param_groups for p in g["params"]]
-        self.ema = EMA(model, config.ema_decay, config.ema_warmup)
-        self.window, self.best = Window(), float("-inf")
+        self.ema = EMA(model, config.decay, config.steps(config.ema_warmup))
+        self.means, self.best = Means(), float("-inf")
 
     def learn(self, batch: Batch) -> None:
-        """One step."""
+        """Make one step."""
         config = self.config
-        factor = lr_factor(self.step, config.num_steps, config.warmup_steps, config.schedule)
-        set_lr(self.optimizer, factor)
+        warmup = config.steps(config.warmup_steps)
+        set_lr(self.optimizer, lr_factor(self.step, config.num_steps, warmup, config.schedule))
         self.shape = tuple(batch.images.shape)
         with explain_full_memory(self.step + 1, config, self.shape, self.device):
             terms = self._gradients(batch.to(self.device, non_blocking=True))
             self.optimizer.step()
         self.step += 1
         self.ema.update(self.step)
-        self.window.add(terms)
+        self.means.add(terms)
 
     def _gradients(self, batch: Batch) -> dict[str, Tensor]:
         """Clipped and ready for a step; returns what the record is to hold of it."""
@@ -75,47 +75,51 @@ class Trainer:
         try:
             terms = self._add_gradients(batch)
         except TrainingError as error:  # the matching refuses what is not finite
-            raise self._located(batch, before) from error
+            raise self._locate_fault(batch, before) from error
         norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
-        loss = torch.stack([t for n, t in terms.items() if n not in MEASURED]).sum()
+        loss = total(terms)
         if not torch.isfinite(norm + loss):
-            raise self._located(batch, before)
+            raise self._locate_fault(batch, before)
         return {"loss": loss, **terms, "grad_norm": norm}
 
     def _add_gradients(self, batch: Batch) -> dict[str, Tensor]:
-        """Those of all parts; returns the terms of the step."""
+        """Add up those of all parts; returns the terms of the step."""
         terms: dict[str, Tensor] = {}
-        split = list(parts(batch, self.config.accumulate))
-        for number, part in enumerate(split, 1):
-            with distributed.quietly(self.forward, last=number == len(split)):
-                of_part, measured = self._terms(part, self.forward)
-                torch.stack(list(of_part.values())).sum().backward()
-            for name, term in {**of_part, **measured}.items():
+        given = list(split(batch, self.config.accumulate))
+        for number, part in enumerate(given, 1):
+            with distributed.hold_gradients(self.forward, last=number == len(given)):
+                of_part = self._terms(part, self.forward)
+                total(of_part).backward()
+            for name, term in of_part.items():
                 term = term.detach()
                 terms[name] = terms[name] + term if name in terms else term
         return terms
 
-    def _terms(self, part: Part, forward: Any) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """What one part adds to the terms of the step, and to what is only measured."""
+    def _terms(self, part: Part, forward: Any) -> dict[str, Tensor]:
+        """Terms of one part, weighted, and what is only measured."""
         batch, weight = part
         hidden = {} if batch.padding is None else {"padding": batch.padding}
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=bool(self.config.amp)):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.in_half_precision):
             prediction = forward(batch.images, batch.targets, **hidden)
         terms = {n: weight * t for n, t in self.criterion(prediction, batch.targets).items()}
-        if not self.model.takes_padding:
-            return terms, {}
-        error = cardinality_error(prediction, batch.targets)
-        return terms, {"cardinality_error": error / self.config.accumulate}
+        if self.model.takes_padding:
+            error = cardinality_error(prediction, batch.targets)
+            terms["cardinality_error"] = error / self.config.accumulate
+        return terms
 
-    def _located(self, batch: Batch, before: tuple[Tensor, Tensor | None]) -> TrainingError:
-        """What was not finite first: the step is made again, from where it began."""
-        names = batch.targets.pictures
+    def _locate_fault(self, batch: Batch, before: RandomState) -> TrainingError:
+        """Name what was not finite first: the step is made again, from where it began."""
         if several():  # the others would have to take part
-            return first_fault(self.step + 1, self.model, [(batch, 1.0)], names, None)
+            return first_fault(self.step + 1, self.model, [(batch, 1.0)], None, self.slower)
         set_random_state(self.device, before)
-        again = parts(batch, self.config.accumulate)
-        once_more = partial(self._terms, forward=self.model)
-        return first_fault(self.step + 1, self.model, again, names, lambda p: once_more(p)[0])
+        again = split(batch, self.config.accumulate)
+        terms = partial(self._terms, forward=self.model)
+        return first_fault(self.step + 1, self.model, again, terms, self.slower)
+
+    @property
+    def slower(self) -> str:
+        """What to do about a run that diverges."""
+        return slower(self.config.lr, self.in_half_precision)
 
     @property
     def lr(self) -> float:
@@ -124,8 +128,7 @@ class Trainer:
 
     def take_means(self) -> dict[str, float]:
         """The means of loss, terms and gradient norm since they were last taken."""
-        means, self.window = self.window.means(), Window()
-        return means
+        return self.means.take()
 
     def state(self) -> dict[str, Any]:
         """All of it, for a checkpoint; the loader's position is the step."""
@@ -136,7 +139,7 @@ class Trainer:
             "model": self.model.state_dict(),
             "ema": self.ema.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "window": [self.window.sums, self.window.count],
+            "window": [self.means.sums, self.means.count],
             "best": self.best,
             "rng": keep.rng_state(),
         }
@@ -147,5 +150,10 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         self.ema.model.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.window.sums, self.window.count = state["window"]
+        self.means.sums, self.means.count = state["window"]
         keep.set_rng_state(state["rng"])
+
+
+def total(terms: Mapping[str, Tensor]) -> Tensor:
+    """The loss: all terms, but for what is only measured."""
+    return torch.stack([term for name, term in terms.items() if name not in MEASURED]).sum()

@@ -9,15 +9,17 @@ and `RTDetrConfig(...).to_lab()` is the way from one to the other.
 | `initializer_bias_prior_prob`            | works, class biases of a new model             |
 | `auxiliary_loss=False`                   | works: only the last layer is judged           |
 | `with_box_refine=False`, `eval_size`, …  | refused by name                                |
+| v2's `decoder_n_levels`                  | must agree with `num_feature_levels`           |
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from rtdetr_lab.backbone import ResNetDConfig
 from rtdetr_lab.checkpoints.transformers_config import from_transformers
 from rtdetr_lab.config import require
-from rtdetr_lab.transformers_api.options import Options
+from rtdetr_lab.transformers_api.options import DetectorOptions, Options
 
 
 @dataclass(kw_only=True)
@@ -83,7 +85,7 @@ class RTDetrResNetConfig(Options):
 
 
 @dataclass(kw_only=True)
-class RTDetrConfig(Options):
+class RTDetrConfig(DetectorOptions):
     """RT-DETR, with all documented parameters."""
 
     initializer_range: float = 0.01
@@ -144,17 +146,17 @@ class RTDetrConfig(Options):
     eos_coefficient: float = 1e-4
 
     model_type: ClassVar[str] = "rt_detr"
-    only: ClassVar[dict[str, Any]] = {
-        "initializer_range": 0.01,
-        "backbone": None,
-        "use_pretrained_backbone": False,
-        "use_timm_backbone": False,
-        "backbone_kwargs": None,
-        "anchor_image_size": None,
-        "disable_custom_kernels": True,
-        "is_encoder_decoder": True,
-        "eos_coefficient": 1e-4,
-    }
+    only: ClassVar[Sequence[str]] = [
+        "initializer_range",
+        "backbone",
+        "use_pretrained_backbone",
+        "use_timm_backbone",
+        "backbone_kwargs",
+        "anchor_image_size",
+        "disable_custom_kernels",
+        "is_encoder_decoder",
+        "eos_coefficient",
+    ]
 
     def __post_init__(self) -> None:
         given = self.backbone_config
@@ -172,21 +174,30 @@ class RTDetrConfig(Options):
         require(possible, at, f"is {prior}", "give a probability between 0 and 1")
         super().__post_init__()
 
-    @classmethod
-    def from_backbone_configs(cls, backbone_config: RTDetrResNetConfig, **options: Any) -> Any:
-        """A configuration around this backbone."""
-        return cls(backbone_config=backbone_config, **options)
-
-    @property
-    def hidden_size(self) -> int:
-        """Another name of `d_model`."""
-        return self.d_model
-
-    @property
-    def num_attention_heads(self) -> int:
-        """Another name of `encoder_attention_heads`."""
-        return self.encoder_attention_heads
-
     def to_lab(self) -> Any:
         """Our `RTDETRConfig`."""
         return from_transformers(self.to_dict(), type(self).__name__)[0]
+
+
+@dataclass(kw_only=True)
+class RTDetrV2ResNetConfig(RTDetrResNetConfig):
+    """The same backbone."""
+
+
+@dataclass(kw_only=True)
+class RTDetrV2Config(RTDetrConfig):
+    """RT-DETRv2: what v1 has, and how the decoder samples."""
+
+    decoder_n_levels: int = 3
+    decoder_offset_scale: float = 0.5
+    decoder_method: str = "default"
+
+    model_type: ClassVar[str] = "rt_detr_v2"
+    special_cases: ClassVar[tuple[str, ...]] = ("rt_detr",)
+
+    def check(self) -> None:
+        """As v1, and the two numbers of levels must agree."""
+        what = f"is {self.decoder_n_levels}, num_feature_levels is {self.num_feature_levels}"
+        agree = self.decoder_n_levels == self.num_feature_levels
+        require(agree, self._at("decoder_n_levels"), what, "let them agree")
+        super().check()

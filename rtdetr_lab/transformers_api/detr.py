@@ -19,57 +19,51 @@ set to zero, blocked in every attention, and not counted in positions.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from rtdetr_lab.checkpoints.preprocessor import Pixels
+from rtdetr_lab.checkpoints.hooks import outputs_of
+from rtdetr_lab.checkpoints.preprocessor import Pixels, detr_preprocessor_config
+from rtdetr_lab.checkpoints.save import detr_tensors, write_theirs
 from rtdetr_lab.checkpoints.transformers_detr import draws
-from rtdetr_lab.errors import ConfigError, ImageError
+from rtdetr_lab.config import require
+from rtdetr_lab.errors import ConfigError
 from rtdetr_lab.structures import Prediction
 from rtdetr_lab.taps import record
+from rtdetr_lab.transformers_api.calls import Call, DetectorModel, refuse_parts
 from rtdetr_lab.transformers_api.detr_config import DetrConfig
-from rtdetr_lab.transformers_api.detr_fields import (
-    Passing,
-    edits,
-    inner_fields,
-    judged,
-    kept,
-    padding_of,
-)
-from rtdetr_lab.transformers_api.detr_files import as_normalised, write_detr
+from rtdetr_lab.transformers_api.detr_fields import edits, inner_fields, judged, kept, padding_of
 from rtdetr_lab.transformers_api.fields import auxiliary
-from rtdetr_lab.transformers_api.labels import targets_of
 from rtdetr_lab.transformers_api.outputs import (
     DetrModelOutput,
     DetrObjectDetectionOutput,
     DetrSegmentationOutput,
 )
-from rtdetr_lab.transformers_api.pretrained import Pretrained
 from rtdetr_lab.transformers_api.refit import refitted
 
-INSTEAD = "pass pixel_values; the parts are modules of .lab and can be called one by one"
+ZERO, ONE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
 
-@dataclass(frozen=True, eq=False)
-class Given:
-    """What a call was given. `bypass` would skip a part of the model, and is refused."""
+def as_normalised(lab: Any) -> nn.Module:
+    """The model, for pixels that somebody else has normalised; `.pixels` says how."""
+    if getattr(lab, "pixels", None) is None:
+        cfg, known = lab.cfg, lab.metadata
+        pixels = Pixels(mean=cfg.mean, std=cfg.std)
+        if known.image_size is not None:
+            pixels = replace(pixels, edges=known.edges, image_size=known.image_size)
+        lab.pixels, lab.cfg = pixels, replace(cfg, mean=ZERO, std=ONE)
+    found: nn.Module = lab
+    return found
 
-    pixel_values: Tensor | None
-    pixel_mask: Tensor | None
-    query_mask: Tensor | None
-    bypass: Mapping[str, Any]
-    asked: Mapping[str, bool]
 
-
-class DetrPreTrainedModel(Pretrained):
+class DetrPreTrainedModel(DetectorModel):
     """What all three share."""
 
     config_class = DetrConfig
     config: DetrConfig
-    masks: ClassVar[bool] = False
 
     def build(self, config: Any) -> nn.Module:
         """A new model; pixels come to it normalised."""
@@ -98,64 +92,25 @@ class DetrPreTrainedModel(Pretrained):
         return found
 
     def _write(self, folder: Path, known: Any) -> None:
-        write_detr(self.lab, folder, self.config.speaks_timm, known)
+        # Under the names that the backbone of the configuration stands for, timm's or their own.
+        timm, lab = self.config.speaks_timm, self.lab
+        tensors = detr_tensors(lab.cfg, lab.state_dict(), folder, timm)
+        write_theirs(folder, tensors, detr_preprocessor_config(lab.pixels), known.licence)
 
-    def _run(self, given: Given, labels: Any) -> tuple[Prediction, Any, dict[str, Any]]:
-        for name, value in given.bypass.items():
-            if value is not None:
-                raise ConfigError(name, "would leave out a part of the model", INSTEAD)
-        images = given.pixel_values
-        if images is None:
-            raise ImageError("pixel_values", "there are none", "pass what the processor gives")
-        targets = None if labels is None else targets_of(labels, images.device, self.masks)
-        padding = padding_of(given.pixel_mask, images)
-        edit = edits(given.query_mask, (len(images), self.lab.num_queries))
-        passing = Passing(self.lab)
-        with passing, record(self.lab, kept(self.lab, given.asked), edit, grad=True) as seen:
-            prediction = self.lab(images, targets, padding)
-        return prediction, targets, inner_fields(self.lab, seen, passing, given.asked)
-
-
-class DetrModel(DetrPreTrainedModel):
-    """DETR up to its last decoder layer."""
+    def _run(
+        self, images: Tensor, call: Call, targets: Any, asked: Mapping[str, bool]
+    ) -> tuple[Prediction, dict[str, Any]]:
+        lab = self.lab
+        padding = padding_of(call.pixel_mask, images)
+        edit = edits(call.query_mask, (len(images), lab.num_queries))
+        parts = {"project": lab.project, "encoder": lab.encoder, "decoder": lab.decoder}
+        with outputs_of(parts) as passed, record(lab, kept(lab, asked), edit, grad=True) as seen:
+            prediction = lab(images, targets, padding)
+        return prediction, inner_fields(lab, seen, passed, asked)
 
     def forward(
         self,
         pixel_values: Tensor | None = None,
-        pixel_mask: Tensor | None = None,
-        decoder_attention_mask: Tensor | None = None,
-        encoder_outputs: Any = None,
-        inputs_embeds: Tensor | None = None,
-        decoder_inputs_embeds: Tensor | None = None,
-        output_attentions: bool | None = None,
-        output_hidden_states: bool | None = None,
-        return_dict: bool | None = None,
-    ) -> Any:
-        """A `DetrModelOutput`, or its tuple with `return_dict=False`."""
-        asked = self._asked(
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
-            return_dict=return_dict,
-            auxiliary_loss=None,
-        )
-        bypass = {
-            "encoder_outputs": encoder_outputs,
-            "inputs_embeds": inputs_embeds,
-            "decoder_inputs_embeds": decoder_inputs_embeds,
-        }
-        given = Given(pixel_values, pixel_mask, decoder_attention_mask, bypass, asked)
-        output = DetrModelOutput(**self._run(given, None)[2])
-        return output if asked["return_dict"] else output.to_tuple()
-
-
-class DetrForObjectDetection(DetrPreTrainedModel):
-    """DETR, its boxes and, with labels, its loss."""
-
-    output_class: ClassVar[Any] = DetrObjectDetectionOutput
-
-    def forward(
-        self,
-        pixel_values: Tensor,
         pixel_mask: Tensor | None = None,
         decoder_attention_mask: Tensor | None = None,
         encoder_outputs: Any = None,
@@ -166,31 +121,38 @@ class DetrForObjectDetection(DetrPreTrainedModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> Any:
-        """An output of `output_class`, or its tuple with `return_dict=False`."""
-        asked = self._asked(
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
-            return_dict=return_dict,
-        )
-        bypass = {
-            "encoder_outputs": encoder_outputs,
-            "inputs_embeds": inputs_embeds,
-            "decoder_inputs_embeds": decoder_inputs_embeds,
-        }
-        given = Given(pixel_values, pixel_mask, decoder_attention_mask, bypass, asked)
-        prediction, targets, found = self._run(given, labels)
+        """The documented output, or its tuple with `return_dict=False`."""
+        refuse_parts(encoder_outputs, inputs_embeds, decoder_inputs_embeds)
+        call = Call(pixel_values, pixel_mask, decoder_attention_mask)
+        return self.answer(call, labels, output_attentions, output_hidden_states, return_dict)
+
+
+class DetrModel(DetrPreTrainedModel):
+    """DETR up to its last decoder layer."""
+
+    def _output(self, prediction: Prediction, targets: Any, found: dict[str, Any]) -> Any:
+        what, remedy = "are judged by a detector alone", "give them to DetrForObjectDetection"
+        require(targets is None, "labels", what, remedy)
+        every = found.pop("intermediate_hidden_states")
+        kept = every if self.config.auxiliary_loss else None
+        return DetrModelOutput(**found, intermediate_hidden_states=kept)
+
+
+class DetrForObjectDetection(DetrPreTrainedModel):
+    """DETR, its boxes and, with labels, its loss."""
+
+    output_class: ClassVar[Any] = DetrObjectDetectionOutput
+
+    def _output(self, prediction: Prediction, targets: Any, found: dict[str, Any]) -> Any:
+        del found["intermediate_hidden_states"]
         output = self.output_class(**found, logits=prediction.logits, pred_boxes=prediction.boxes)
         if self.masks:
             output.pred_masks = prediction.masks
         if targets is not None:
-            self._judge(output, prediction, targets)
-        return output if asked["return_dict"] else output.to_tuple()
-
-    def _judge(self, output: Any, prediction: Prediction, targets: Any) -> None:
-        every = self.config.auxiliary_loss
-        criterion = self.lab.cfg.criterion
-        output.loss, output.loss_dict = judged(criterion, prediction, targets, every)
-        output.auxiliary_outputs = auxiliary(prediction) if every else None
+            every, criterion = self.config.auxiliary_loss, self.lab.cfg.criterion
+            output.loss, output.loss_dict = judged(criterion, prediction, targets, every)
+            output.auxiliary_outputs = auxiliary(prediction) if every else None
+        return output
 
 
 class DetrForSegmentation(DetrForObjectDetection):

@@ -10,18 +10,18 @@ r"""# DetrConfig: the documented parameters of DETR
 Without a `backbone_config` the backbone is timm's ResNet-50, under timm's names in a file.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from rtdetr_lab.checkpoints.transformers_config import from_transformers
 from rtdetr_lab.config import require
 from rtdetr_lab.detr.model import DETRConfig
-from rtdetr_lab.transformers_api.options import Options
+from rtdetr_lab.transformers_api.options import DetectorOptions
 
 
 @dataclass(kw_only=True)
-class DetrConfig(Options):
+class DetrConfig(DetectorOptions):
     """DETR, with all documented parameters."""
 
     backbone_config: Any = None
@@ -60,14 +60,14 @@ class DetrConfig(Options):
     eos_coefficient: float | int = 0.1
 
     model_type: ClassVar[str] = "detr"
-    only: ClassVar[dict[str, Any]] = {
-        "num_channels": 3,
-        "is_encoder_decoder": True,
-        "attention_dropout": 0.0,
-        "activation_dropout": 0.0,
-        "init_std": 0.02,
-        "init_xavier_std": 1.0,
-    }
+    only: ClassVar[Sequence[str]] = [
+        "num_channels",
+        "is_encoder_decoder",
+        "attention_dropout",
+        "activation_dropout",
+        "init_std",
+        "init_xavier_std",
+    ]
 
     def __post_init__(self) -> None:
         given = self.backbone_config
@@ -103,25 +103,10 @@ class DetrConfig(Options):
             require(fits, self._at(key), f"is {heads}, d_model is {self.d_model}", remedy)
         super().check()
 
-    @classmethod
-    def from_backbone_configs(cls, backbone_config: Any, **options: Any) -> Any:
-        """A configuration around this backbone."""
-        return cls(backbone_config=backbone_config, **options)
-
     @property
     def speaks_timm(self) -> bool:
         """Are the tensors of the backbone named as timm names them?"""
         return self.backbone_config.get("model_type") == "timm_backbone"
-
-    @property
-    def hidden_size(self) -> int:
-        """Another name of `d_model`."""
-        return self.d_model
-
-    @property
-    def num_attention_heads(self) -> int:
-        """Another name of `encoder_attention_heads`."""
-        return self.encoder_attention_heads
 
     @property
     def num_hidden_layers(self) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool
-from torch import Tensor, nn
+from torch import Tensor
 
 from rtdetr_lab.detr.model import cardinality_error
 from rtdetr_lab.errors import ImageError
@@ -25,32 +25,6 @@ TERMS = {
     "dice": ("loss_dice", "dice_weight"),
 }
 """Our term: its documented name, and its weight in the criterion's config."""
-
-
-class Passing:
-    """What passes between the parts: no tap shows it, hooks do."""
-
-    def __init__(self, lab: Any) -> None:
-        self.projected: Any = None
-        self.memory: Any = None
-        self.content: Any = None
-        self._lab, self._handles = lab, []  # type: ignore[var-annotated]
-
-    def __enter__(self) -> "Passing":
-        parts = {"project": "projected", "encoder": "memory", "decoder": "content"}
-        for part, name in parts.items():
-            self._handles.append(getattr(self._lab, part).register_forward_hook(self._keep(name)))
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for handle in self._handles:
-            handle.remove()
-
-    def _keep(self, name: str) -> Any:
-        def hook(module: nn.Module, args: Any, output: Any) -> None:
-            setattr(self, name, output)
-
-        return hook
 
 
 def padding_of(pixel_mask: Tensor | None, images: Tensor) -> Bool[Tensor, "B H W"] | None:
@@ -98,22 +72,21 @@ def kept(lab: Any, asked: Mapping[str, bool]) -> list[str]:
 
 
 def inner_fields(
-    lab: Any, seen: Any, passing: Passing, asked: Mapping[str, bool]
+    lab: Any, seen: Any, passed: Mapping[str, Any], asked: Mapping[str, bool]
 ) -> dict[str, Any]:
-    """Every field of `DetrModelOutput`."""
+    """Every field of `DetrModelOutput`; `passed` are the outputs of the model's parts."""
+    content = passed["decoder"]
     encoder, decoder = range(len(lab.encoder.layers)), range(len(lab.decoder.layers))
     found = {
-        "last_hidden_state": passing.content[-1],
-        "encoder_last_hidden_state": passing.memory,
+        "last_hidden_state": content[-1],
+        "intermediate_hidden_states": torch.stack(content),
+        "encoder_last_hidden_state": passed["encoder"],
     }
-    if asked.get("auxiliary_loss"):
-        found["intermediate_hidden_states"] = torch.stack(passing.content)
     if asked["output_hidden_states"]:
         between = [seen[f"decoder.content.{i}"] for i in decoder[:-1]]
-        start, last = torch.zeros_like(passing.content[-1]), passing.content[-1]
-        found["decoder_hidden_states"] = (start, *between, last)
+        found["decoder_hidden_states"] = (torch.zeros_like(content[-1]), *between, content[-1])
         cells = [seen[f"encoder.content.{i}"] for i in encoder]
-        found["encoder_hidden_states"] = (passing.projected.flatten(2).transpose(1, 2), *cells)
+        found["encoder_hidden_states"] = (passed["project"].flatten(2).transpose(1, 2), *cells)
     if asked["output_attentions"]:
         for name, layers, part in (
             ("decoder_attentions", decoder, "decoder.layers.{}.self_attn"),

@@ -21,7 +21,13 @@ from rtdetr_lab.images.postprocess import postprocess
 from rtdetr_lab.model import by_softmax
 from rtdetr_lab.structures import Prediction
 from rtdetr_lab.transformers_api.image_processor import ImageProcessor
-from rtdetr_lab.transformers_api.pixels import BatchFeature, batched, on_canvas, sizes_of
+from rtdetr_lab.transformers_api.pixels import (
+    BatchFeature,
+    as_dictionaries,
+    batched,
+    on_canvas,
+    sizes_of,
+)
 from rtdetr_lab.transformers_api.segments import run_lengths, segments, semantic_maps
 
 
@@ -82,13 +88,8 @@ class DetrImageProcessor(ImageProcessor):
         the order of the queries."""
         prediction = Prediction(outputs.logits, outputs.pred_boxes, ())
         sizes = sizes_of(target_sizes, len(outputs.logits))
-        ordered = [
-            one.at(one.queries.argsort())
-            for one in postprocess(prediction, sizes, threshold, rank=by_softmax)
-        ]
-        return [
-            {"scores": one.scores, "labels": one.labels, "boxes": one.boxes_xyxy} for one in ordered
-        ]
+        found = postprocess(prediction, sizes, threshold, rank=by_softmax)
+        return as_dictionaries(one.at(one.queries.argsort()) for one in found)
 
     def post_process_semantic_segmentation(
         self, outputs: Any, target_sizes: Any = None

@@ -8,39 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rtdetr_lab.structures import Prediction
 
 KINDS = {"class": "loss_vfl", "l1": "loss_bbox", "giou": "loss_giou"}
-
-
-class Starts:
-    """What the decoder and the encoder's attention start from: no tap shows it, a hook does."""
-
-    def __init__(self, lab: Any) -> None:
-        self.content: Any = None
-        self.reference_logits: Any = None
-        self.coarsest: Any = None
-        self._lab, self._handles = lab, []  # type: ignore[var-annotated]
-
-    def __enter__(self) -> "Starts":
-        decoder, aifi = self._lab.decoder, self._lab.encoder.aifi
-        self._handles = [
-            decoder.register_forward_pre_hook(self._decoder),
-            aifi.register_forward_pre_hook(self._encoder),
-        ]
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for handle in self._handles:
-            handle.remove()
-
-    def _decoder(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        self.content, self.reference_logits = args[:2]
-
-    def _encoder(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        self.coarsest = args[0]
 
 
 def kept(lab: Any, asked: Mapping[str, bool]) -> list[str]:
@@ -60,9 +32,14 @@ def _layers(lab: Any) -> int:
 
 
 def fields_of(
-    lab: Any, prediction: Prediction, seen: Any, starts: Starts, asked: Mapping[str, bool]
+    lab: Any,
+    prediction: Prediction,
+    seen: Any,
+    started: Mapping[str, tuple[Any, ...]],
+    asked: Mapping[str, bool],
 ) -> dict[str, Any]:
-    """Every field of `RTDetrModelOutput`."""
+    """Every field of `RTDetrModelOutput`; `started` is what decoder and AIFI were given."""
+    start, reference_logits = started["decoder"][:2]
     count, levels = len(prediction.layers), len(lab.encoder.channels)
     content = [seen[f"decoder.content.{i}"] for i in range(count)]
     proposals = prediction.proposals
@@ -73,7 +50,7 @@ def fields_of(
         "intermediate_logits": _all(prediction, "logits"),
         "intermediate_reference_points": _all(prediction, "boxes"),
         "encoder_last_hidden_state": [seen[f"encoder.ccff.bottom_up.{i}"] for i in range(levels)],
-        "init_reference_points": starts.reference_logits.detach(),
+        "init_reference_points": reference_logits.detach(),
         "enc_topk_logits": proposals.logits,
         "enc_topk_bboxes": proposals.boxes,
         "enc_outputs_class": seen["proposal_head.logits"],
@@ -81,9 +58,9 @@ def fields_of(
         "denoising_meta_values": _meta(prediction),
     }
     if asked["output_hidden_states"]:
-        found["decoder_hidden_states"] = (starts.content, *content)
+        found["decoder_hidden_states"] = (start, *content)
         if _layers(lab):
-            found["encoder_hidden_states"] = (starts.coarsest, seen["encoder.aifi.F5"])
+            found["encoder_hidden_states"] = (started["aifi"][0], seen["encoder.aifi.F5"])
     if asked["output_attentions"]:
         found |= _attentions(lab, seen, count, asked["by_level"])
     return found

@@ -3,18 +3,19 @@ r"""# Hub: from_pretrained's four words for where files are, and the way back
 `revision`, `cache_dir`, `token` and `local_files_only` mean what huggingface_hub says; a folder on
 disk is itself. Weights are read from the folder that comes of it, by `load_pretrained`.
 
-`push` takes what a `save_pretrained` writes. A model card that is already there stays: somebody may
-have written it. `save_pretrained(folder, push_to_hub=True)` does both; without a `repo_id` the
+`push_to_hub` takes what `save_pretrained` writes. A model card that is already there stays: it may
+be somebody's own. `save_pretrained(folder, push_to_hub=True)` does both; without a `repo_id` the
 repository is called as the folder is.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
+from rtdetr_lab.checkpoints.files import read_json
 from rtdetr_lab.checkpoints.hub import download, fetch, place
 from rtdetr_lab.checkpoints.names import model_of
 from rtdetr_lab.config import require
@@ -66,33 +67,6 @@ def folder_of(name: str | os.PathLike[str], where: Where) -> Path:
     return fetch(named.repo, named.revision(where.revision), **where.how).folder
 
 
-@dataclass(frozen=True)
-class Push:
-    """Where to, and as whom."""
-
-    repo_id: str
-    private: bool | None = None
-    token: str | bool | None = None
-    commit_message: str = "Upload model"
-    revision: str | None = None
-
-
-def push(save: Callable[[Path], Any], to: Push, keep: tuple[str, ...] = ("README.md",)) -> str:
-    """Upload what `save` writes, but for the files in `keep` that are there; the commit's address.
-
-    Raises `HubError`.
-    """
-    with TemporaryDirectory() as folder:
-        save(Path(folder))
-        try:
-            return _uploaded(folder, to, keep)
-        except Exception as error:  # the client's transport is its own business
-            what = (str(error).splitlines() or [type(error).__name__])[0][:160]
-            remedy = "give a token that may write there, or log in with `hf auth login`"
-            where = place(to.repo_id, None, to.revision)
-            raise HubError(where, f"could not be pushed ({what})", remedy) from error
-
-
 PUSHED = ("repo_id", "private", "token", "commit_message", "revision")
 """What `save_pretrained` may be told beside `push_to_hub=True`."""
 
@@ -113,11 +87,88 @@ def pushed(saved: Any, folder: str | os.PathLike[str], wanted: bool, told: dict[
         saved.push_to_hub(name, **rest)
 
 
-class OneFile:
+class Pushable:
+    """What can be saved into a repository of the hub."""
+
+    called: ClassVar[str]
+    kept: ClassVar[tuple[str, ...]] = ("README.md",)
+    """Files that stay as they are where the repository has them."""
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        commit_message: str | None = None,
+        revision: str | None = None,
+    ) -> str:
+        """Save into a repository of the hub; returns the commit's address. Raises `HubError`."""
+        message = commit_message or f"Upload {self.called}"
+        with TemporaryDirectory() as folder:
+            self.write_upload(repo_id, Path(folder))
+            try:
+                return self._uploaded(Path(folder), repo_id, private, token, message, revision)
+            except Exception as error:  # the client's transport is its own business
+                what = (str(error).splitlines() or [type(error).__name__])[0][:160]
+                remedy = "give a token that may write there, or log in with `hf auth login`"
+                where = place(repo_id, None, revision)
+                raise HubError(where, f"could not be pushed ({what})", remedy) from error
+
+    def _uploaded(
+        self,
+        folder: Path,
+        repo_id: str,
+        private: bool | None,
+        token: str | bool | None,
+        commit_message: str,
+        revision: str | None,
+    ) -> str:
+        from huggingface_hub import HfApi
+
+        api = HfApi(token=token)
+        repo = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        if revision is not None:
+            api.create_branch(repo, branch=revision, exist_ok=True)
+        there = [name for name in self.kept if api.file_exists(repo, name, revision=revision)]
+        done = api.upload_folder(
+            repo_id=repo,
+            folder_path=folder,
+            commit_message=commit_message,
+            revision=revision,
+            ignore_patterns=there,
+        )
+        return str(done.commit_url)
+
+    def write_upload(self, repo_id: str, folder: Path) -> None:
+        """Write what is pushed into a folder."""
+        raise NotImplementedError
+
+
+class OneFile(Pushable):
     """What is one small file on disk, and goes to the hub as such."""
 
     filename: ClassVar[str]
-    called: ClassVar[str]
+
+    @classmethod
+    def from_dict(cls, tree: Mapping[str, Any], **changes: Any) -> Any:
+        """Read the file's content."""
+        raise NotImplementedError
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | os.PathLike[str],
+        *,
+        revision: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
+        **changes: Any,
+    ) -> Any:
+        """What the file of a hub id or folder says, with `changes`."""
+        where = Where(revision, cache_dir, token, local_files_only)
+        return cls.from_dict(read_json(file_of(name, cls.filename, where)), **changes)
 
     def content(self) -> str:
         """The file's text."""
@@ -131,33 +182,6 @@ class OneFile:
         write_text(Path(folder) / self.filename, self.content())
         pushed(self, folder, push_to_hub, told)
 
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        private: bool | None = None,
-        token: str | bool | None = None,
-        commit_message: str | None = None,
-        revision: str | None = None,
-    ) -> str:
-        """Save into a repository of the hub; returns the commit's address. Raises `HubError`."""
-        message = commit_message or f"Upload {self.called}"
-        return push(self.save_pretrained, Push(repo_id, private, token, message, revision))
-
-
-def _uploaded(folder: str, to: Push, keep: tuple[str, ...]) -> str:
-    from huggingface_hub import HfApi
-
-    api = HfApi(token=to.token)
-    repo = api.create_repo(to.repo_id, private=to.private, exist_ok=True).repo_id
-    if to.revision is not None:
-        api.create_branch(repo, branch=to.revision, exist_ok=True)
-    there = [name for name in keep if api.file_exists(repo, name, revision=to.revision)]
-    done = api.upload_folder(
-        repo_id=repo,
-        folder_path=folder,
-        commit_message=to.commit_message,
-        revision=to.revision,
-        ignore_patterns=there,
-    )
-    return str(done.commit_url)
+    def write_upload(self, repo_id: str, folder: Path) -> None:
+        """Write the file into a folder."""
+        self.save_pretrained(folder)

@@ -7,13 +7,14 @@ and `detr_processor.py`.
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from numbers import Real
 from typing import Any, ClassVar
 
 import numpy as np
 
-from rtdetr_lab.checkpoints.files import read_json
 from rtdetr_lab.config import require
 from rtdetr_lab.detr.model import IMAGENET_MEAN, IMAGENET_STD
 from rtdetr_lab.transformers_api.annotations import (
@@ -24,7 +25,7 @@ from rtdetr_lab.transformers_api.annotations import (
     resized_annotation,
 )
 from rtdetr_lab.transformers_api.fast_options import without_fast
-from rtdetr_lab.transformers_api.hub import FILE, OneFile, Where, file_of
+from rtdetr_lab.transformers_api.hub import FILE, OneFile
 from rtdetr_lab.transformers_api.pixels import (
     BatchFeature,
     as_pictures,
@@ -34,7 +35,6 @@ from rtdetr_lab.transformers_api.pixels import (
     on_canvas,
     resized_picture,
 )
-from rtdetr_lab.transformers_api.processor_checks import check_numbers
 
 
 @dataclass(kw_only=True)
@@ -69,7 +69,7 @@ class ImageProcessor(OneFile):
         at = f"{type(self).__name__}[format]"
         self.format = str(getattr(self.format, "value", self.format))
         require(self.format in self.formats, at, f"is {self.format!r}", known)
-        check_numbers(self)
+        _check_numbers(self)
 
     def __call__(self, images: Any, annotations: Any = None, **options: Any) -> BatchFeature:
         """As `preprocess`."""
@@ -92,20 +92,17 @@ class ImageProcessor(OneFile):
         `ConfigError`.
         """
         rest, device = without_fast(options, return_tensors)
-        for_this = self._with({n: v for n, v in rest.items() if v is not None})
+        told = {n: v for n, v in rest.items() if v is not None}
+        self._check_names(told)
+        for_this: Any = replace(self, **told)
         pictures = as_pictures(images, input_data_format)
-        told = options.get("return_segmentation_masks")
         wanted = Wanted(for_this.format, for_this.return_segmentation_masks, masks_path)
         if annotations is None:
-            wanted.refuse_without_annotations(told)
+            wanted.refuse_without_annotations(options.get("return_segmentation_masks"))
         labels = prepared(annotations, pictures, wanted)
         given = zip(pictures, labels, in_fractions(images), strict=True)
         found: BatchFeature = for_this._processed(given, return_tensors, data_format)
         return found if device is None else found.to(device)
-
-    def _with(self, options: Mapping[str, Any]) -> Any:
-        self._check_names(options)
-        return replace(self, **options)
 
     def _processed(self, given: Any, return_tensors: str | None, data_format: str) -> BatchFeature:
         done = [self._one(*one) for one in given]
@@ -154,21 +151,6 @@ class ImageProcessor(OneFile):
         told = {k: v for k, v in tree.items() if k in known}
         return cls(**{**told, **changes})
 
-    @classmethod
-    def from_pretrained(
-        cls,
-        name: Any,
-        *,
-        revision: str | None = None,
-        cache_dir: Any = None,
-        token: str | bool | None = None,
-        local_files_only: bool = False,
-        **changes: Any,
-    ) -> Any:
-        """The processor of a hub id or folder, with `changes`."""
-        where = Where(revision, cache_dir, token, local_files_only)
-        return cls.from_dict(read_json(file_of(name, FILE, where)), **changes)
-
     def to_dict(self) -> dict[str, Any]:
         """As their `preprocessor_config.json` has it."""
         tree = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -184,3 +166,31 @@ class ImageProcessor(OneFile):
 
 def _spread(values: float | Sequence[float]) -> float | tuple[float, ...]:
     return values if isinstance(values, int | float) else tuple(values)
+
+
+def _check_numbers(processor: ImageProcessor) -> None:
+    """Raise `ConfigError` for numbers that no picture can be prepared with: afterwards numpy would
+    broadcast two means over three colours, or divide by zero."""
+    at = f"{type(processor).__name__}[{{}}]".format
+    factor = processor.rescale_factor
+    require(_positive(factor), at("rescale_factor"), f"is {factor!r}", "give a number, as 1 / 255")
+    for name, least in (("image_mean", -math.inf), ("image_std", 0.0)):
+        values = getattr(processor, name)
+        listed = values if isinstance(values, list | tuple) else (values,)
+        fits = len(listed) in (1, 3) and all(_number(v) and v > least for v in listed)
+        remedy = "give one number, or one for each of three colours; a spread is positive"
+        require(fits, at(name), f"is {values!r}", remedy)
+    room = processor.pad_size
+    sides = room is None or (isinstance(room, Mapping) and {"height", "width"} <= set(room))
+    remedy = 'give {"height": …, "width": …}'
+    require(sides, at("pad_size"), f"is {room!r}", remedy)
+    known = isinstance(processor.size, Mapping | int)
+    require(known, at("size"), f"is {processor.size!r}", "give a mapping, or one number")
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, Real) and math.isfinite(value)
+
+
+def _positive(value: Any) -> bool:
+    return _number(value) and value > 0

@@ -10,14 +10,14 @@ documented fields (`transformers_version`, `dtype` …) is kept in `extra`, and 
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
 from rtdetr_lab.checkpoints.files import read_json
 from rtdetr_lab.config import require
-from rtdetr_lab.transformers_api.hub import OneFile, Where, file_of
+from rtdetr_lab.transformers_api.hub import OneFile
 
 GONE = ("backbone", "use_pretrained_backbone", "use_timm_backbone", "backbone_kwargs")
 """Documented until release 5, which neither writes nor reads them for these models."""
@@ -40,7 +40,8 @@ class Options(OneFile):
     called: ClassVar[str] = "config"
     model_type: ClassVar[str] = ""
     special_cases: ClassVar[tuple[str, ...]] = ()  # other types whose models this class can hold
-    only: ClassVar[Mapping[str, Any]] = {}
+    only: ClassVar[Sequence[str]] = ()
+    """Parameters of which nothing but the default does anything here."""
 
     def __post_init__(self) -> None:
         self._name_classes()
@@ -48,10 +49,11 @@ class Options(OneFile):
 
     def check(self) -> None:
         """Raise `ConfigError` for what cannot be built, or is not done here."""
-        for key, value in self.only.items():
-            found = getattr(self, key)
-            what = f"is {found!r}, and only {value!r} does anything here"
-            require(found == value, self._at(key), what, "leave it out")
+        for known in fields(self):
+            found = getattr(self, known.name)
+            what = f"is {found!r}, and only {known.default!r} does anything here"
+            fits = known.name not in self.only or found == known.default
+            require(fits, self._at(known.name), what, "leave it out")
         self.to_lab()
 
     def to_lab(self) -> Any:
@@ -87,21 +89,6 @@ class Options(OneFile):
     def from_json_file(cls, path: str | os.PathLike[str]) -> Any:
         """Read a `config.json`."""
         return cls.from_dict(read_json(Path(path)))
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        name: str | os.PathLike[str],
-        *,
-        revision: str | None = None,
-        cache_dir: str | os.PathLike[str] | None = None,
-        token: str | bool | None = None,
-        local_files_only: bool = False,
-        **changes: Any,
-    ) -> Any:
-        """The configuration of a hub id or folder, with `changes`."""
-        where = Where(revision, cache_dir, token, local_files_only)
-        return cls.from_dict(read_json(file_of(name, "config.json", where)), **changes)
 
     def to_dict(self) -> dict[str, Any]:
         """All of it, as their `config.json` has it."""
@@ -142,6 +129,28 @@ class Options(OneFile):
     def names(self) -> tuple[str, ...]:
         """Names of the classes, in order."""
         return tuple((self.id2label or {}).values())
+
+
+class DetectorOptions(Options):
+    """What the documentation calls by another name, too."""
+
+    d_model: int
+    encoder_attention_heads: int
+
+    @classmethod
+    def from_backbone_configs(cls: Any, backbone_config: Any, **options: Any) -> Any:
+        """A configuration around this backbone."""
+        return cls(backbone_config=backbone_config, **options)
+
+    @property
+    def hidden_size(self) -> int:
+        """Another name of `d_model`."""
+        return self.d_model
+
+    @property
+    def num_attention_heads(self) -> int:
+        """Another name of `encoder_attention_heads`."""
+        return self.encoder_attention_heads
 
 
 def _plain(value: Any) -> Any:

@@ -3,7 +3,7 @@ r"""# Outputs: the documented fields, by attribute, by key and by place
 A field that is None is not there: it has no key and no place. `to_tuple()` are the others in order.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -13,38 +13,25 @@ Tensors = tuple[Tensor, ...] | None
 
 
 @dataclass
-class Output:
+class Output(Mapping[str, Any]):
     """Access by attribute, key and place."""
-
-    def keys(self) -> list[str]:
-        """Names of what is there."""
-        return [f.name for f in fields(self) if getattr(self, f.name) is not None]
-
-    def values(self) -> list[Any]:
-        """What is there."""
-        return [getattr(self, name) for name in self.keys()]
-
-    def items(self) -> list[tuple[str, Any]]:
-        """Names and values."""
-        return [(name, getattr(self, name)) for name in self.keys()]
 
     def to_tuple(self) -> tuple[Any, ...]:
         """What is there, in order."""
         return tuple(self.values())
 
-    def __getitem__(self, key: str | int | slice) -> Any:
-        if isinstance(key, str):
-            return dict(self.items())[key]
-        return self.to_tuple()[key]
-
-    def __contains__(self, key: object) -> bool:
-        return key in self.keys()
+    def __getitem__(self, key: Any) -> Any:
+        if not isinstance(key, str):
+            return self.to_tuple()[key]
+        if key not in set(self):
+            raise KeyError(key)
+        return getattr(self, key)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.keys())
+        return (f.name for f in fields(self) if getattr(self, f.name) is not None)
 
     def __len__(self) -> int:
-        return len(self.keys())
+        return sum(1 for _ in self)
 
 
 @dataclass
@@ -81,13 +68,19 @@ class RTDetrModelOutput(Output):
 
 
 @dataclass
-class Answer(Output):
-    """Loss and answer: what comes first in the order of fields."""
+class Judged(Output):
+    """Loss and boxes: what comes first in the order of fields."""
 
     loss: Tensor | None = None
     loss_dict: dict[str, Tensor] | None = None
     logits: Tensor | None = None
     pred_boxes: Tensor | None = None
+
+
+@dataclass
+class Answer(Judged):
+    """Loss and answer."""
+
     auxiliary_outputs: list[dict[str, Tensor]] | None = None
 
 
@@ -97,13 +90,9 @@ class RTDetrObjectDetectionOutput(RTDetrModelOutput, Answer):
 
 
 @dataclass
-class DrawnAnswer(Output):
+class DrawnAnswer(Judged):
     """Loss and answer of a model that draws."""
 
-    loss: Tensor | None = None
-    loss_dict: dict[str, Tensor] | None = None
-    logits: Tensor | None = None
-    pred_boxes: Tensor | None = None
     pred_masks: Tensor | None = None
     auxiliary_outputs: list[dict[str, Tensor]] | None = None
 

@@ -1,6 +1,6 @@
 r"""# Pixels: sizes, canvases and tensors of the documented processors"""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from rtdetr_lab.errors import ImageError
 from rtdetr_lab.images.arrays import SLACK
 from rtdetr_lab.images.decode import decode
 from rtdetr_lab.images.edges import resized
+from rtdetr_lab.images.postprocess import Found
 from rtdetr_lab.notation import Size
 
 FIRST, LAST = "channels_first", "channels_last"
@@ -172,6 +173,14 @@ def batched(values: Any, return_tensors: str | None) -> Any:
         raise ImageError("images", f"have different sizes ({sizes})", remedy)
     stacked = np.stack(values) if isinstance(values, list) else np.asarray(values)
     return torch.from_numpy(np.ascontiguousarray(stacked)) if return_tensors == "pt" else stacked
+
+
+def as_dictionaries(founds: Iterable[Found]) -> list[dict[str, Tensor]]:
+    """Per picture `scores`, `labels` and `boxes`, as documented."""
+    return [
+        {"scores": found.scores, "labels": found.labels, "boxes": found.boxes_xyxy}
+        for found in founds
+    ]
 
 
 def sizes_of(target_sizes: Any, count: int) -> list[Size]:

@@ -18,7 +18,7 @@ from rtdetr_lab.checkpoints.load import load_pretrained
 from rtdetr_lab.checkpoints.save import save_pretrained
 from rtdetr_lab.checkpoints.transformers_config import to_transformers
 from rtdetr_lab.errors import CheckpointError, ConfigError
-from rtdetr_lab.transformers_api.hub import FILE, Push, Where, folder_of, push, pushed
+from rtdetr_lab.transformers_api.hub import FILE, Pushable, Where, folder_of, pushed
 from rtdetr_lab.transformers_api.options import Options
 from rtdetr_lab.transformers_api.refit import refitted
 from rtdetr_lab.writing import write_text
@@ -45,10 +45,12 @@ The files are in transformers' layout, and open there, too.
 """
 
 
-class Pretrained(nn.Module):
+class Pretrained(Pushable, nn.Module):
     """What every documented model can do beside its forward pass."""
 
     config_class: ClassVar[type[Options]] = Options
+    called: ClassVar[str] = "model"
+    kept: ClassVar[tuple[str, ...]] = (FILE, "README.md")
 
     def __init__(self, config: Options) -> None:
         super().__init__()
@@ -154,29 +156,17 @@ class Pretrained(nn.Module):
     def _write(self, folder: Path, known: Any) -> None:
         save_pretrained(self.lab, folder, layout="transformers", metadata=known)
 
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        private: bool | None = None,
-        token: str | bool | None = None,
-        commit_message: str = "Upload model",
-        revision: str | None = None,
-    ) -> str:
-        """Save into a repository of the hub; returns the commit's address.
-
-        A model card and a processor are added where there are none. Raises `HubError`.
-        """
-        to = Push(repo_id, private, token, commit_message, revision)
-        return push(lambda folder: self._with_card(folder, repo_id), to, (FILE, "README.md"))
-
-    def _with_card(self, folder: Path, name: str) -> None:
+    def write_upload(self, repo_id: str, folder: Path) -> None:
+        """Write the model with a card. A card and a processor that are there stay."""
         self.save_pretrained(folder)
-        classes = self.config.names
-        shown = ", ".join(classes[:20]) + (" …" if len(classes) > 20 else "")
-        kind, licence = self.config.model_type, self.lab.metadata.licence
-        told = f"license: {licence}\n" if licence else ""
-        card = CARD.format(name=name, kind=kind, count=len(classes), classes=shown, licence=told)
+        classes, licence = self.config.names, self.lab.metadata.licence
+        card = CARD.format(
+            name=repo_id,
+            kind=self.config.model_type,
+            count=len(classes),
+            classes=", ".join(classes[:20]) + (" …" if len(classes) > 20 else ""),
+            licence=f"license: {licence}\n" if licence else "",
+        )
         write_text(folder / "README.md", card)
 
     def freeze_backbone(self) -> None:

@@ -13,7 +13,7 @@ from rtdetr_lab.images.postprocess import postprocess
 from rtdetr_lab.model import by_sigmoid, by_softmax
 from rtdetr_lab.structures import Prediction
 from rtdetr_lab.transformers_api.image_processor import ImageProcessor
-from rtdetr_lab.transformers_api.pixels import sizes_of
+from rtdetr_lab.transformers_api.pixels import as_dictionaries, sizes_of
 
 
 @dataclass(kw_only=True)
@@ -35,10 +35,7 @@ class RTDetrImageProcessor(ImageProcessor):
         prediction = Prediction(outputs.logits, outputs.pred_boxes, ())
         sizes = sizes_of(target_sizes, len(outputs.logits))
         rank = by_sigmoid if use_focal_loss else by_softmax
-        return [
-            {"scores": found.scores, "labels": found.labels, "boxes": found.boxes_xyxy}
-            for found in postprocess(prediction, sizes, threshold, rank=rank)
-        ]
+        return as_dictionaries(postprocess(prediction, sizes, threshold, rank=rank))
 
 
 RTDetrImageProcessorFast = RTDetrImageProcessor

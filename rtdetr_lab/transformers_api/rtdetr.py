@@ -15,40 +15,37 @@ One forward pass of `rtdetr.py` under `record`; the documented fields are what i
 In training their `logits` hold the denoising queries, too; ours are the documented shape.
 """
 
-import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from rtdetr_lab.checkpoints.files import write_weights
+from rtdetr_lab.checkpoints.hooks import after_each, outputs_of
 from rtdetr_lab.checkpoints.preprocessor import preprocessor_config
-from rtdetr_lab.checkpoints.save import rtdetr_tensors, write_card
+from rtdetr_lab.checkpoints.save import rtdetr_tensors, write_theirs
 from rtdetr_lab.checkpoints.transformers_config import to_transformers
-from rtdetr_lab.errors import ConfigError, ImageError
+from rtdetr_lab.errors import ImageError
 from rtdetr_lab.structures import Prediction
 from rtdetr_lab.taps import record
+from rtdetr_lab.transformers_api.calls import Call, DetectorModel, refuse_parts
 from rtdetr_lab.transformers_api.config import (
     RTDetrConfig,
     RTDetrResNetConfig,
+    RTDetrV2Config,
+    RTDetrV2ResNetConfig,
 )
-from rtdetr_lab.transformers_api.config_v2 import RTDetrV2Config, RTDetrV2ResNetConfig
-from rtdetr_lab.transformers_api.fields import Starts, auxiliary, fields_of, kept, named_terms
-from rtdetr_lab.transformers_api.hub import FILE
-from rtdetr_lab.transformers_api.labels import targets_of
+from rtdetr_lab.transformers_api.fields import auxiliary, fields_of, kept, named_terms
 from rtdetr_lab.transformers_api.outputs import (
     BackboneOutput,
     RTDetrModelOutput,
     RTDetrObjectDetectionOutput,
 )
 from rtdetr_lab.transformers_api.pretrained import Pretrained
-from rtdetr_lab.writing import write_text
-
-INSTEAD = "pass pixel_values; the parts are modules of .lab and can be called one by one"
 
 
-class RTDetrPreTrainedModel(Pretrained):
+class RTDetrPreTrainedModel(DetectorModel):
     """What both models share."""
 
     config_class = RTDetrConfig
@@ -66,33 +63,22 @@ class RTDetrPreTrainedModel(Pretrained):
     def _write(self, folder: Any, known: Any) -> None:
         cfg, kind = self.lab.cfg, self.config.model_type
         to_transformers(cfg, known.names)  # refuses what it cannot say: `.lab` may have changed
-        folder.mkdir(parents=True, exist_ok=True)
         tensors = rtdetr_tensors(cfg, self.lab.state_dict(), folder, kind)
-        write_weights(folder / "model.safetensors", tensors, {})
-        text = json.dumps(preprocessor_config(known.fixed_size), indent=2) + "\n"
-        write_text(folder / FILE, text)
-        write_card(folder, known.licence)
+        write_theirs(folder, tensors, preprocessor_config(known.fixed_size), known.licence)
 
     def _run(
-        self,
-        pixel_values: Tensor,
-        pixel_mask: Tensor | None,
-        bypass: dict[str, Any],
-        labels: Any,
-        asked: Any,
-    ) -> tuple[Prediction, Any, dict[str, Any]]:
-        for name, value in bypass.items():
-            if value is not None:
-                raise ConfigError(name, "would leave out a part of the model", INSTEAD)
-        if pixel_mask is not None and not bool(pixel_mask.bool().all()):
+        self, images: Tensor, call: Call, targets: Any, asked: Mapping[str, bool]
+    ) -> tuple[Prediction, dict[str, Any]]:
+        if call.pixel_mask is not None and not bool(call.pixel_mask.bool().all()):
             what = "hides pixels, and RT-DETR has no way not to look at them"
             raise ImageError("pixel_mask", what, "resize to one size instead of padding")
-        targets = None if labels is None else targets_of(labels, pixel_values.device)
+        lab, started = self.lab, {}
         asked = {**asked, "by_level": self.config.model_type == "rt_detr"}
-        starts = Starts(self.lab)
-        with starts, record(self.lab, keep=kept(self.lab, asked), grad=True) as seen:
-            prediction = self.lab(pixel_values, targets)
-        return prediction, targets, fields_of(self.lab, prediction, seen, starts, asked)
+        parts = {"decoder": lab.decoder, "aifi": lab.encoder.aifi}
+        starting = after_each(parts, lambda name, inputs, output: started.update({name: inputs}))
+        with starting, record(lab, keep=kept(lab, asked), grad=True) as seen:
+            prediction = lab(images, targets)
+        return prediction, fields_of(lab, prediction, seen, started, asked)
 
     def forward(
         self,
@@ -107,22 +93,9 @@ class RTDetrPreTrainedModel(Pretrained):
         return_dict: bool | None = None,
     ) -> Any:
         """The documented output, or its tuple with `return_dict=False`."""
-        asked = self._asked(
-            output_attentions=output_attentions,
-            output_hidden_states=output_hidden_states,
-            return_dict=return_dict,
-        )
-        bypass = {
-            "encoder_outputs": encoder_outputs,
-            "inputs_embeds": inputs_embeds,
-            "decoder_inputs_embeds": decoder_inputs_embeds,
-        }
-        output = self._output(*self._run(pixel_values, pixel_mask, bypass, labels, asked))
-        return output if asked["return_dict"] else output.to_tuple()
-
-    def _output(self, prediction: Prediction, targets: Any, found: dict[str, Any]) -> Any:
-        """What this class documents, out of one run."""
-        raise TypeError(f"{type(self).__name__} must define _output()")
+        refuse_parts(encoder_outputs, inputs_embeds, decoder_inputs_embeds)
+        call = Call(pixel_values, pixel_mask)
+        return self.answer(call, labels, output_attentions, output_hidden_states, return_dict)
 
 
 class RTDetrModel(RTDetrPreTrainedModel):
@@ -173,18 +146,12 @@ class RTDetrResNetBackbone(Pretrained):
     ) -> Any:
         """A `BackboneOutput`. `output_hidden_states`: stem and all stages."""
         asked = self._asked(output_hidden_states=output_hidden_states, return_dict=return_dict)
-        states: list[Tensor] = []
-        handles = []
+        parts = {}
         if asked["output_hidden_states"]:
-            parts = [self.lab.pool, *self.lab.stages]
-            keep = [p.register_forward_hook(lambda m, i, o: states.append(o)) for p in parts]
-            handles.extend(keep)
-        try:
+            parts = dict(enumerate([self.lab.pool, *self.lab.stages]))
+        with outputs_of({str(i): part for i, part in parts.items()}) as seen:
             maps = tuple(self.lab(pixel_values))
-        finally:
-            for handle in handles:
-                handle.remove()
-        output = BackboneOutput(maps, tuple(states) if handles else None)
+        output = BackboneOutput(maps, tuple(seen.values()) or None)
         return output if asked["return_dict"] else output.to_tuple()
 
 

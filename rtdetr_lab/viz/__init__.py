@@ -10,8 +10,7 @@
 | `masks`           | every object's own pixels, under its box                                   |
 | `panoptic`        | segments, painted and named                                                |
 | `features`        | feature maps per level, before and after a stage                           |
-| `attention`       | where the cell under a pixel looks, per head; likeness of positions        |
-| `query_attention` | who listens to whom among the queries                                      |
+| `attention`       | where the cell under a pixel looks, per head; whom a query listens to      |
 | `sampling`        | sampling points: per query, layer, head; v1 beside v2 beside discrete      |
 | `queries`         | score against IoU of the proposals, where the chosen tokens lie            |
 | `life`            | one query from its token to the detection, chained to the model's output   |

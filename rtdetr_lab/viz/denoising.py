@@ -10,6 +10,7 @@ groups: groups never meet, and matching queries never see what would tell them t
     who_sees_whom(batch.blocked, batch.num_queries, batch.num_groups)
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -55,10 +56,7 @@ def noised_boxes(
 
 
 def mask_matrix(
-    blocked: Bool[Tensor, "S S"],
-    num_denoising: int,
-    num_groups: int,
-    ax: Axes | None = None,
+    blocked: Bool[Tensor, "S S"], num_denoising: int, num_groups: int, ax: Axes | None = None
 ) -> Axes:
     """The mask as it is given to attention: 1 where a row may look at a column."""
     from matplotlib.colors import ListedColormap
@@ -69,21 +67,17 @@ def mask_matrix(
     colors = ListedColormap([closed, opened])
     ax.imshow(shown, cmap=colors, vmin=0, vmax=1, interpolation="nearest")
     per_group = num_denoising // num_groups
-    edges = [per_group * g for g in range(1, num_groups + 1)] if num_groups <= 10 else []
-    for edge in edges:
-        ax.axhline(edge - 0.5, color=page_of(ax).ink, lw=0.5)
-        ax.axvline(edge - 0.5, color=page_of(ax).ink, lw=0.5)
+    for group in range(1, num_groups + 1) if num_groups <= 10 else ():
+        for line in (ax.axhline, ax.axvline):
+            line(per_group * group - 0.5, color=page_of(ax).ink, lw=0.5)
     total = len(blocked)
     middles = [num_denoising / 2, (num_denoising + total) / 2]
     names = [
         f"{num_denoising} denoising\n({num_groups} groups)",
         f"{total - num_denoising} matching",
     ]
-    ax.set_xticks(middles, names, fontsize=8)
-    ax.set_yticks(middles, names, fontsize=8, rotation=90, va="center")
-    ax.set(xlabel="is looked at", ylabel="looks")
+    _name_sides(ax, middles, names, rotation=90, va="center")
     ax.xaxis.set_label_position("top")
-    ax.tick_params(length=0)
     key = [mark_key("may look", opened, "s"), mark_key("blocked", closed, "s")]
     below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.1), "frameon": False}
     ax.legend(handles=key, ncols=2, fontsize=8, **below)
@@ -127,11 +121,15 @@ def who_sees_whom(
         ink = text_on(mix(closed, opened, float(value)))
         ax.text(column, row, word, ha="center", va="center", fontsize=9, color=ink)
     names = [*(f"group {g}" for g in range(shown)), "matching"]
-    ax.set_xticks(range(len(names)), names, fontsize=8)
-    ax.set_yticks(range(len(names)), names, fontsize=8)
+    _name_sides(ax, range(len(names)), names)
+    return ax
+
+
+def _name_sides(ax: Axes, places: Sequence[float | int], names: Sequence[str], **look: Any) -> None:
+    ax.set_xticks(places, names, fontsize=8)
+    ax.set_yticks(places, names, fontsize=8, **look)
     ax.set(xlabel="is looked at", ylabel="looks")
     ax.tick_params(length=0)
-    return ax
 
 
 def _mask_colors(ax: Axes) -> tuple[Any, Any]:

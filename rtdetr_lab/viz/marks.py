@@ -43,12 +43,7 @@ def frame_box(
 
 
 def frame_corners(
-    ax: Axes,
-    corners: Float[Tensor, "4"],
-    color: str,
-    dash: str,
-    width: float,
-    edge: float = 1.6,
+    ax: Axes, corners: Float[Tensor, "4"], color: str, dash: str, width: float, edge: float = 1.6
 ) -> Any:
     """A rectangle between corners in pixels; its rim is `edge` points wider than its line."""
     from matplotlib.patches import Rectangle

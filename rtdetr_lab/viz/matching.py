@@ -49,6 +49,7 @@ def cost_matrix(
     ax: Axes | None = None,
 ) -> Axes:
     """Rows are queries, columns objects; the assignment is framed, cheap is dark."""
+    from matplotlib.colors import to_hex
     from matplotlib.patches import Rectangle
 
     rows = rows_to_show(cost, queries, count)
@@ -56,7 +57,7 @@ def cost_matrix(
     ax = new_axes(ax, 0.28 * len(rows) + 1.1, 5.4)
     drawn = ax.imshow(shown, cmap="viridis", aspect="auto", interpolation="nearest")
     for (row, column), value in np.ndenumerate(shown) if shown.size <= 200 else ():
-        ink = text_on(_hex(drawn, value))
+        ink = text_on(to_hex(drawn.to_rgba(value)))
         ax.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=7, color=ink)
     for query, column in zip(queries.tolist(), objects.tolist(), strict=True):
         corner = (column - 0.5, rows.index(query) - 0.5)
@@ -71,12 +72,6 @@ def cost_matrix(
     ax.tick_params(length=0)
     scale_bar(drawn, ax, "matching cost")
     return ax
-
-
-def _hex(drawn: object, value: float) -> str:
-    from matplotlib.colors import to_hex
-
-    return to_hex(drawn.to_rgba(value))  # type: ignore[attr-defined]
 
 
 def matched_boxes(

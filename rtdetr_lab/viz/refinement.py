@@ -43,10 +43,7 @@ from rtdetr_lab.viz.palette import RIM, SKY
 
 
 def draw_life(
-    life: QueryLife,
-    image: Picture,
-    names: Sequence[str] = (),
-    axes: Sequence[Axes] | None = None,
+    life: QueryLife, image: Picture, names: Sequence[str] = (), axes: Sequence[Axes] | None = None
 ) -> list[Axes]:
     """Left the picture with token, reference box and later boxes; right the score at each step."""
     height, width = as_rgb(image).shape[:2]
@@ -103,10 +100,7 @@ def _score_steps(ax: Axes, life: QueryLife, names: Sequence[str], colors: Sequen
 
 
 def box_trails(
-    boxes: Float[Tensor, "S Q 4"],
-    image: Picture,
-    queries: Sequence[int],
-    ax: Axes | None = None,
+    boxes: Float[Tensor, "S Q 4"], image: Picture, queries: Sequence[int], ax: Axes | None = None
 ) -> Axes:
     """Reference box dashed, last box solid, and the way of the centre between them."""
     ax, size = picture_axes(ax, image, quiet=0.6)

@@ -7,7 +7,7 @@ the terms of one layer: which layer pays most, and for what?
 
 Runs are compared over what they have seen, not over their own steps or hours:
 
-    score_curves({"from scratch": records, "from nano": others}, "AP50")
+    validation_curves({"from scratch": records, "from nano": others}, "AP50")
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,9 +26,7 @@ DASHES = ("-", "--", "-.", ":", (0, (3, 1, 1, 1)))
 
 
 def layer_losses(
-    terms: Mapping[str, Sequence[float]],
-    layer_names: Sequence[str] = (),
-    ax: Axes | None = None,
+    terms: Mapping[str, Sequence[float]], layer_names: Sequence[str] = (), ax: Axes | None = None
 ) -> Axes:
     """Stacked bars: one bar per layer, one colour per term, the sum written above."""
     lengths = {len(values) for values in terms.values()}
@@ -53,10 +51,8 @@ def layer_losses(
     return ax
 
 
-def score_curves(
-    runs: Mapping[str, Sequence[Mapping[str, Any]]],
-    score: str = "AP50",
-    ax: Axes | None = None,
+def validation_curves(
+    runs: Mapping[str, Sequence[Mapping[str, Any]]], score: str = "AP50", ax: Axes | None = None
 ) -> Axes:
     """A line per run: `score` of its validations over the pictures it had seen by then.
 

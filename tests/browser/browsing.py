@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+TOO_LONG = 300_000
+"""Milliseconds after which a page counts as hung, on a machine however busy."""
+
 
 @contextmanager
 def served(folder: Path) -> Iterator[str]:
@@ -30,6 +33,7 @@ class Visit:
 
     def __init__(self, page, home: str) -> None:
         self.page, self.home, self.complaints = page, home, []
+        page.set_default_timeout(TOO_LONG)
         page.on("request", self._asked)
         page.on("requestfailed", self._failed)
         page.on("response", self._answered)

@@ -7,6 +7,7 @@ import os
 import shutil
 
 import pytest
+from browsing import TOO_LONG
 
 FLAGS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
 FLAGS += " --disable-component-update --disable-sync"
@@ -22,7 +23,9 @@ def browser():
         missing = "no chromium on the PATH; un-skipped by: apt-get install chromium"
         pytest.fail(missing) if os.environ.get("CI") else pytest.skip(missing)
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS.split())
+        browser = playwright.chromium.launch(
+            executable_path=chromium, args=FLAGS.split(), timeout=TOO_LONG
+        )
         yield browser
         browser.close()
 
@@ -32,6 +35,7 @@ def tab(browser):
     """An empty page that remembers what went wrong on it: `tab.troubles`."""
     context = browser.new_context(viewport={"width": 1100, "height": 800})
     page = context.new_page()
+    page.set_default_timeout(TOO_LONG)
     page.troubles = []
     page.on("console", lambda m: page.troubles.append(m.text) if m.type == "error" else None)
     page.on("pageerror", lambda error: page.troubles.append(str(error)))

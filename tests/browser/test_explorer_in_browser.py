@@ -99,8 +99,7 @@ def test_sliders_switches_and_rows_change_the_picture(opened):
 @pytest.mark.parametrize("width", [400, 1280])
 def test_it_fits_the_window(opened, width):
     opened.set_viewport_size({"width": width, "height": 800})
-    opened.wait_for_timeout(100)
-    assert opened.evaluate("document.documentElement.scrollWidth") <= width
+    opened.wait_for_function("width => document.documentElement.scrollWidth <= width", arg=width)
 
 
 def test_hostile_class_names_stay_words(tab, detector, tmp_path, picture):

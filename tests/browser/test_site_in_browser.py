@@ -9,7 +9,7 @@ SHOTS = ROOT / "build" / "screenshots"
 
 @pytest.fixture(scope="module")
 def home(browser):
-    with served(site()[0]) as address:
+    with served(site()) as address:
         yield address
 
 
@@ -29,7 +29,7 @@ def visit(browser, home):
 
 
 def pages() -> list[str]:
-    folder = site()[0]
+    folder = site()
     return sorted(
         str(p.relative_to(folder)) for p in folder.rglob("*.html") if p.name != "404.html"
     )
@@ -86,7 +86,7 @@ def test_search_finds_aifi(visit):
     window.page.keyboard.press("f")  # the theme's shortcut: no mouse needed
     window.page.keyboard.type("AIFI")
     first = window.page.locator(".md-search-result__item a").first
-    first.wait_for(timeout=20_000)
+    first.wait_for()
     assert "AIFI" in first.inner_text()
     assert window.complaints == []
 
@@ -98,7 +98,7 @@ def test_light_and_dark_are_one_key_away(visit):
     assert window.page.evaluate(scheme) == "slate"
     window.page.locator("label[title='Switch to light']").focus()
     window.page.locator("label[title='Switch to light']").press("Enter")
-    window.page.wait_for_function(f"{scheme} == 'default'", timeout=5000)
+    window.page.wait_for_function(f"{scheme} == 'default'")
 
 
 def test_the_first_thing_a_keyboard_reaches_leads_past_the_header(visit):
@@ -122,5 +122,5 @@ def test_the_home_page_shows_the_explorer(visit):
     window.go("index.html")
     frame = window.page.frame_locator("iframe.explorer")
     window.page.locator("iframe.explorer").scroll_into_view_if_needed()
-    frame.locator("canvas").first.wait_for(timeout=20_000)
+    frame.locator("canvas").first.wait_for()
     assert window.complaints == []

@@ -18,7 +18,7 @@ from tally import Wrong
 
 from rtdetr_lab.errors import LabError
 
-SECONDS = 60.0
+SECONDS = 600.0
 """After which something hangs."""
 
 LAST_WORDS = 2_000

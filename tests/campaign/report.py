@@ -53,7 +53,7 @@ HOW = """
 ## Damage and malice
 
 A case is *refused* with a typed error that names the file, or *read*, and then held against what it
-must be. Anything else (another exception, other weights, more than 2 s of processor time, 500 MB
+must be. Anything else (another exception, other weights, 30 s of processor time and more, 500 MB
 more memory, a file touched outside) counts as *wrong*.
 
 | what is damaged | cases | refused | read or equal | wrong | slowest | command |

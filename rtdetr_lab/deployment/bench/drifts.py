@@ -16,15 +16,13 @@ from rtdetr_lab.data.shapes import DEFAULT, VAL, draw
 from rtdetr_lab.deployment.bench.spread import spread
 from rtdetr_lab.deployment.bench.subjects import Case, model_of
 from rtdetr_lab.deployment.fastest import offered
-from rtdetr_lab.deployment.precision import HEADER, Drift, drift
+from rtdetr_lab.deployment.precision import Drift, drift
 from rtdetr_lab.errors import MissingExtraError
-
-__all__ = ["HEADER", "drifts", "plain_drift"]
 
 
 def drifts(case: Case, count: int, threshold: float = 0.5) -> dict[str, Drift]:
     """Per lower precision of the device, what it changes on the first `count` pictures."""
-    model, pictures = opinionated(case), [draw(DEFAULT, VAL, i).image for i in range(count)]
+    model, pictures = model_that_finds(case), [draw(DEFAULT, VAL, i).image for i in range(count)]
     run = partial(drift, model, pictures, case.size, device=case.device, threshold=threshold)
     half = [torch.bfloat16] if case.device == "cpu" else [torch.bfloat16, torch.float16]
     found = {}
@@ -36,8 +34,8 @@ def drifts(case: Case, count: int, threshold: float = 0.5) -> dict[str, Drift]:
     return found
 
 
-def opinionated(case: Case) -> nn.Module:
-    """A model that finds something: nano as it was trained, or random weights that spread."""
+def model_that_finds(case: Case) -> nn.Module:
+    """Nano as it was trained, or random weights that spread their answers."""
     if case.preset == "nano":
         from rtdetr_lab.checkpoints.load import load_pretrained
 

@@ -1,6 +1,6 @@
 """# Memory: the most a process holds while it answers
 
-    python -m rtdetr_lab.deployment.bench.memory r18 "ours fp32" 640
+    python -m rtdetr_lab.deployment.bench.memory r18 "ours fp32" 640 640 transformers
 
 Each subject gets a process of its own, because a process keeps what it once had. Counted is the
 peak while answering over what the imports alone took, so weights and maps and not Python; what
@@ -11,12 +11,17 @@ import ctypes
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rtdetr_lab.deployment.bench.subjects import Case
 
 
-def peak_of(preset: str, subject: str, size: int, against: str) -> float:
+def peak_of(case: "Case", subject: str, against: str) -> float:
     """MB, measured in another process."""
     module = "rtdetr_lab.deployment.bench.memory"
-    command = [sys.executable, "-m", module, preset, subject, str(size), against]
+    sides = map(str, case.size)
+    command = [sys.executable, "-m", module, case.preset, subject, *sides, against]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return float(done.stdout.strip().splitlines()[-1])
 
@@ -26,14 +31,14 @@ def _status(key: str) -> float:
     return next(float(line.split()[1]) / 1000 for line in lines if line.startswith(key))
 
 
-def main(preset: str, name: str, size: str, against: str) -> None:
+def main(preset: str, name: str, height: str, width: str, against: str) -> None:
     """Print the peak in MB."""
     from rtdetr_lab.deployment.bench.subjects import Case, chosen, model_of
 
     if against:
         import transformers.models.rt_detr.modeling_rt_detr  # noqa: F401
     before = _status("VmRSS")
-    case = Case(preset, (int(size), int(size)))
+    case = Case(preset, (int(height), int(width)))
     run = chosen(against.split(",") if against else [], "cpu")[name](case)
     model_of.cache_clear()
     run()
@@ -45,4 +50,4 @@ def main(preset: str, name: str, size: str, against: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:5])
+    main(*sys.argv[1:6])

@@ -14,6 +14,8 @@ So that the comparison is fair, this is suppression as well as torch does it:
 - it stops as soon as `most` boxes stand.
 """
 
+from functools import partial
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -105,17 +107,13 @@ def bench_nms(
     """Times by "boxes, confidence, IoU", and of the top-k that does without."""
     subjects: dict[str, Subject] = {}
     for count in counts:
-        answer = dense_answer(count)
+        boxes, scores = dense_answer(count)
         for confidence in confidences:
-            above = int((answer[1] > confidence).sum())
+            above = int((scores > confidence).sum())
             for most in max_ious:
                 name = f"NMS of {count}, score > {confidence} ({above}), IoU ≤ {most}"
-                subjects[name] = _call(*answer, confidence, most)
+                subjects[name] = partial(nms, boxes, scores, confidence, most)
     logits, boxes = torch.randn(1, 300, 80), torch.rand(1, 300, 4)
     sizes = torch.tensor([[480.0, 640.0]])
     subjects[TOP_K] = lambda: ranked_table(by_sigmoid, logits, boxes, sizes)
     return interleaved(subjects, rounds, 1, clock=CLOCKS[clock])
-
-
-def _call(boxes: Tensor, scores: Tensor, confidence: float, max_iou: float) -> Subject:
-    return lambda: nms(boxes, scores, confidence, max_iou)

@@ -5,6 +5,7 @@ own count (2 per multiply-add) of the deployed model; bytes are what the layers 
 write: weights, inputs and outputs, once each, as if nothing stayed in a cache.
 """
 
+import io
 import statistics
 import time
 from collections import defaultdict
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.hooks import RemovableHandle
 
+from rtdetr_lab.checkpoints.hooks import after_each
 from rtdetr_lab.deployment.bench.subjects import Case, model_of
 from rtdetr_lab.deployment.bench.timing import wait
 from rtdetr_lab.deployment.form import deploy, same
@@ -78,11 +80,10 @@ def seconds_of(
 ) -> dict[str, float]:
     """Seconds of every part of a model, in its training or in its deploy form: the least of all
     rounds, so that what else the machine does meanwhile does not count."""
-    taken: dict[str, list[float]] = {}
+    taken: dict[str, list[float]] = {m: [] for part in PARTS for m in modules_of(model, part)}
     handles = []
-    for module in {m for part in PARTS for m in modules_of(model, part)}:
-        taken[module] = []
-        handles += _clock(model.get_submodule(module), taken[module], clock)
+    for module, seconds in taken.items():
+        handles += _clock(model.get_submodule(module), seconds, clock)
     for _ in range(rounds + 1):
         model(images)
     for handle in handles:
@@ -99,27 +100,18 @@ def modules_of(model: nn.Module, part: str) -> tuple[str, ...]:
 def work_of(model: nn.Module, images: Tensor) -> dict[str, tuple[int, int]]:
     """FLOPs and bytes moved of every part of a deployed model, before it is packed."""
     moved: dict[str, int] = defaultdict(int)
+    layers = {path: m for path, m in model.named_modules() if not list(m.children())}
+
+    def note(path: str, given: Any, made: Any) -> None:
+        tensors = [t for t in (*given, made, *layers[path].parameters()) if isinstance(t, Tensor)]
+        moved[path.partition(".")[0]] += sum(t.numel() * t.element_size() for t in tensors)
+
     counter = FlopCounterMode(display=False, depth=3)
-    handles = []
-    for part in PARTS:
-        for module in model.get_submodule(part).modules():
-            if not list(module.children()):
-                handles.append(module.register_forward_hook(_bytes_into(moved, part)))
-    with torch.no_grad(), counter:
+    with torch.no_grad(), counter, after_each(layers, note):
         model(images)
-    for handle in handles:
-        handle.remove()
     flops = counter.get_flop_counts()
     root = type(model).__name__
     return {p: (sum(flops[f"{root}.{p}"].values()), moved[p]) for p in PARTS}
-
-
-def _bytes_into(moved: dict[str, int], part: str) -> Callable[[nn.Module, Any, Any], None]:
-    def note(module: nn.Module, given: Any, made: Any) -> None:
-        tensors = [t for t in (*given, made, *module.parameters()) if isinstance(t, Tensor)]
-        moved[part] += sum(t.numel() * t.element_size() for t in tensors)
-
-    return note
 
 
 def _clock(
@@ -150,8 +142,6 @@ def _finish(logits: Tensor, boxes: Tensor, sizes: Tensor) -> object:
 
 
 def _photo() -> bytes:
-    import io
-
     noise = torch.randint(0, 256, (60, 80, 3), dtype=torch.uint8).numpy()
     picture = Image.fromarray(noise).resize((640, 480), Image.Resampling.BICUBIC)
     file = io.BytesIO()

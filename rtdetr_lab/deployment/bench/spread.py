@@ -1,4 +1,4 @@
-"""# Spread: random weights with opinions
+"""# Spread: random weights whose answers differ
 
 Freshly built, a detector says 0.01 about everything and every box is a square: what is compared on
 it is compared about nothing. `spread` gives the same architecture weights with which every part

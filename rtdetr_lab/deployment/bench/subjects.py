@@ -18,7 +18,15 @@ from torch import Tensor, nn
 
 from rtdetr_lab.checkpoints.save import save_pretrained
 from rtdetr_lab.config import require
-from rtdetr_lab.deployment.backends import Backend, OnnxRuntime, OpenVINO, PyTorch, missing
+from rtdetr_lab.deployment.backends import (
+    Backend,
+    OnnxRuntime,
+    OpenVINO,
+    PyTorch,
+    missing,
+    onnxruntime_of,
+    openvino_of,
+)
 from rtdetr_lab.deployment.bench.timing import Subject
 from rtdetr_lab.deployment.engine import Engine
 from rtdetr_lab.notation import Size
@@ -108,13 +116,15 @@ def eager(channels_last: bool = False, autocast: bool = False, compiled: bool = 
     return build
 
 
-def exported(backend: Any, dtype: torch.dtype) -> Build:
+def exported(backend: OnnxRuntime | OpenVINO, dtype: torch.dtype) -> Build:
     """transformers through ONNX, in the same runtime as ours."""
 
     def build(case: Case) -> Subject:
-        from rtdetr_lab.deployment.bench.foreign import runner
-
-        run, images = runner(backend, onnx_of(case), dtype), case.images()
+        file, images = onnx_of(case), case.images()
+        if isinstance(backend, OnnxRuntime):
+            run = onnxruntime_of(file, backend.threads)
+        else:
+            run = openvino_of(file, dtype, backend.threads)
         return lambda: run(images)
 
     return build

@@ -3,10 +3,12 @@
 Forward with denoising, matching, all losses, backward; no optimiser, which is torch's for both.
 """
 
+import copy
 from collections.abc import Mapping
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rtdetr_lab.deployment.bench.subjects import BASE, Case, model_of, theirs
 from rtdetr_lab.deployment.bench.timing import CLOCKS, Subject, Times, interleaved
@@ -34,8 +36,9 @@ def objects(case: Case, each: int = 7) -> list[dict[str, Tensor]]:
 
 def our_step(case: Case, amp: bool = False) -> Subject:
     """Ours, as `lab.train` takes it: channels last, and in bfloat16 if it is told to."""
-    model = _copy(case).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    criterion = model.cfg.criterion.build()  # type: ignore[union-attr, operator]
+    model: Any = copy.deepcopy(model_of(case.preset)).to(case.device).train()
+    model = model.to(memory_format=torch.channels_last)
+    criterion = model.cfg.criterion.build()
     images = case.images().contiguous(memory_format=torch.channels_last)
     targets = Targets.of(objects(case))
 
@@ -63,9 +66,3 @@ def their_step(case: Case) -> Subject:
         return loss.detach()
 
     return step
-
-
-def _copy(case: Case) -> nn.Module:
-    import copy
-
-    return copy.deepcopy(model_of(case.preset)).to(case.device).train()

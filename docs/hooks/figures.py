@@ -1,11 +1,8 @@
 """# Figures: the pictures of the README and the site, drawn again by one command
 
-`make figures`, or `python -m rtdetr_lab.viz.figures [FOLDER]`. Every figure is a function without
+`make figures`, or `python docs/hooks/figures.py [FOLDER]`. Every figure is a function without
 arguments that returns RGB; a figure that cannot be drawn yet is named, with what it waits for, and
 the command then ends with 1.
-
-This file stands on top of the package, like the command line: it is the one in `viz` that may use
-a model, because it is a user of everything and nobody imports it.
 """
 
 import io
@@ -24,12 +21,12 @@ from rtdetr_lab.errors import LabError
 from rtdetr_lab.images.arrays import RGB, RGBs
 from rtdetr_lab.viz.boxes import annotate
 from rtdetr_lab.viz.palette import LIGHT
-from rtdetr_lab.viz.training import score_curves
+from rtdetr_lab.viz.training import validation_curves
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-HOME = Path(__file__).resolve().parents[2] / "docs" / "img"
+HOME = Path(__file__).resolve().parents[1] / "img"
 PICTURES = (0, 1, 2)
 """Which validation pictures are shown: the first ones, not the best ones."""
 RESULTS = HOME.parent / "results" / "data"
@@ -41,7 +38,7 @@ BCCD = {
 """The records the curves are drawn from."""
 
 
-def side_by_side(pictures: RGBs, gap: int = 8) -> RGB:
+def in_a_row(pictures: RGBs, gap: int = 8) -> RGB:
     """Pictures of one height in a row, white between them."""
     white = np.full((pictures[0].shape[0], gap, 3), 255, dtype=np.uint8)
     spaced = [part for picture in pictures for part in (white, picture)][1:]
@@ -56,7 +53,7 @@ def shapes() -> RGB:
         names = [SHAPE_NAMES[label] for label in truth.labels]
         colors = [LIGHT.color(int(label)) for label in truth.labels]
         shown.append(annotate(truth.image, torch.from_numpy(truth.boxes_xyxy), names, colors))
-    return side_by_side(shown)
+    return in_a_row(shown)
 
 
 def detections() -> RGB:
@@ -68,7 +65,7 @@ def detections() -> RGB:
         names = [f"{d.name} {d.score:.2f}" for d in found]
         colors = [LIGHT.color(d.label) for d in found]
         shown.append(annotate(found.image, found.boxes_xyxy, names, colors))
-    return side_by_side(shown)
+    return in_a_row(shown)
 
 
 def bccd_curves() -> RGB:
@@ -77,7 +74,7 @@ def bccd_curves() -> RGB:
     for name, file in BCCD.items():
         lines = (RESULTS / file).read_text(encoding="utf8").splitlines()
         runs[name] = [json.loads(line) for line in lines]
-    return drawn(score_curves(runs))
+    return drawn(validation_curves(runs))
 
 
 def drawn(axes: "Axes") -> RGB:

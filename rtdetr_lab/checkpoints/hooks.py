@@ -1,0 +1,33 @@
+r"""# Hooks: what passes through a model's parts, where no tap shows it"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+
+@contextmanager
+def after_each(
+    modules: Mapping[str, nn.Module], note: Callable[[str, Any, Any], None]
+) -> Iterator[None]:
+    """Inside the block, call `note(name, inputs, output)` whenever one of the modules has run."""
+
+    def hook(name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+        note(name, inputs, output)
+
+    handles = [m.register_forward_hook(partial(hook, name)) for name, m in modules.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def outputs_of(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, Any]]:
+    """Name → what that module returned last."""
+    seen: dict[str, Any] = {}
+    with after_each(modules, lambda name, inputs, output: seen.update({name: output})):
+        yield seen

@@ -1,0 +1,216 @@
+"""# Layout: which files make a data set, in which format, and what its splits are called
+
+    layout = find_layout("my_data")      # a folder, an annotation file, or a data.yaml
+    layout.format, list(layout.splits)   # "COCO JSON", ["train", "val"]
+    layout["val"].load()                 # its annotations; refuses what is wrong
+
+| format     | found by                                                                     |
+|------------|------------------------------------------------------------------------------|
+| COCO JSON  | JSON at the top, in `annotations/` or in a folder called like a split        |
+| YOLO       | `data.yaml`, `classes.txt`, `obj.names`                                      |
+| Pascal VOC | XML in `Annotations/`, at the top, or in folders called like splits          |
+
+A word in the name of a JSON file or of its folder tells its split: `train`, `valid`,
+`instances_val2017`. One JSON of any other name is a training set. Checking, training, evaluation,
+conversion and ablations all ask here. Two files that could both be a split are named, and neither
+is taken.
+"""
+
+import os
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from rtdetr_lab.data.annotated import Annotations, Listed
+from rtdetr_lab.data.coco_json import inspect_annotations, listed_pictures
+from rtdetr_lab.data.findings import raise_first_error
+from rtdetr_lab.data.places import NAMES, Places, match_pictures, split_of
+from rtdetr_lab.data.text import text_of
+from rtdetr_lab.data.voc import Voc, find_voc
+from rtdetr_lab.data.whole_set import judged
+from rtdetr_lab.data.yolo import Yolo, find_yolo
+from rtdetr_lab.errors import DataError
+
+OTHER_TASKS = ("captions_", "person_keypoints_", "panoptic_", "stuff_", "image_info_")
+"""COCO's JSON that is not about boxes."""
+
+USUAL = ("{}", "{}2017", "instances_{}", "instances_{}2017")
+"""Names of JSON that win where several tell the same split."""
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """The annotations of a split, read when they are asked for."""
+
+    path: Path
+    read: Callable[[], Annotations]
+
+    def inspect(self) -> Annotations:
+        """What can be read, with everything that is wrong, in the whole set too."""
+        return judged(self.read())
+
+    def load(self) -> Annotations:
+        """The annotations; raises `DataError` naming the first thing that cannot be understood."""
+        found = self.read()
+        raise_first_error(found.findings)
+        return judged(found)
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """A data set on disk: per split the files that could be its annotations, one if all is well."""
+
+    folder: Path
+    format: str
+    splits: Mapping[str, tuple[Split, ...]]
+
+    def __getitem__(self, name: str) -> Split:
+        """A split by its name or another of its names; raises `DataError` naming what is there."""
+        found = self.splits.get(name) or self.splits.get(split_of(name) or name, ())
+        if len(found) == 1:
+            return found[0]
+        if found:
+            both = " and ".join(self._called(split) for split in found)
+            what, remedy = f"has {both} for {name!r}", "move one away, or give one of them"
+            raise DataError(str(self.folder), what, remedy)
+        there = [self._called(one) for splits in self.splits.values() for one in splits]
+        what, remedy = f"has no annotations for {name!r}", f"there is {', '.join(there)}"
+        raise DataError(str(self.folder), what, remedy)
+
+    def places(self, annotations: Annotations) -> Places:
+        """Where the pictures of a split lie."""
+        return Places(self.folder, annotations.path)
+
+    def _called(self, split: Split) -> str:
+        inside = split.path != self.folder and split.path.is_relative_to(self.folder)
+        return str(split.path.relative_to(self.folder) if inside else split.path)
+
+
+def find_layout(source: str | Path, voc_origin: int = 1) -> Layout:
+    """The data set in a folder or of a file; raises `DataError` saying what is there instead.
+
+    `voc_origin` is what the first column of pixels is called in VOC's XML.
+    """
+    source = Path(source).expanduser()
+    if source.is_file():
+        return _of_file(source)
+    if not source.is_dir():
+        raise DataError(str(source), "is not a folder", "give a folder, a COCO JSON or a data.yaml")
+    found = _coco(source)
+    if found and set(found.splits) & set(NAMES):
+        return found
+    others = [one for one in (_yolo(source), _voc(source, voc_origin)) if one]
+    if len(others) > 1:
+        what = f"is a {others[0].format} and a {others[1].format} folder"
+        raise DataError(str(source), what, "move the annotations of one of them away")
+    if others or found:
+        return others[0] if others else found  # type: ignore[return-value]
+    raise _nothing(source)
+
+
+def find_pictures(paths: Sequence[Path], annotations: Path) -> list[Listed]:
+    """The pictures of a COCO JSON that these files are, with the ids and sizes it gives them.
+
+    Raises `DataError` for a file that is not listed, or could be one of several pictures.
+    """
+    places = Places(_of_file(annotations).folder, annotations)
+    return match_pictures(paths, listed_pictures(annotations), places)
+
+
+def _of_file(path: Path) -> Layout:
+    if path.suffix.lower() in (".yaml", ".yml"):
+        found = _yolo(path.parent, path)
+        if found is None:
+            raise DataError(str(path), "has no names", "list class names: names: [cat, dog]")
+        return found
+    if path.suffix.lower() != ".json":
+        remedy = "give its folder, a COCO JSON or a data.yaml"
+        raise DataError(str(path), "is not a file of a data set", remedy)
+    folder = path.parent
+    own = next((ours for ours, theirs in NAMES.items() if folder.name.lower() in theirs), None)
+    split = split_of(path.stem) or own or "train"
+    inner = own or folder.name.lower() == "annotations"
+    return Layout(folder.parent if inner else folder, "COCO JSON", {split: (_json(path),)})
+
+
+def _json(path: Path) -> Split:
+    return Split(path, partial(inspect_annotations, path))
+
+
+def _coco(folder: Path) -> Layout | None:
+    """The JSON files of a folder, by split; those whose name tells none by their own name."""
+    named: dict[str, list[Path]] = defaultdict(list)
+    for place in (folder, *sorted(p for p in folder.iterdir() if p.is_dir())):
+        own = split_of(place.name) if place != folder else None
+        if place != folder and place.name != "annotations" and not own:
+            continue
+        for path in sorted(place.glob("*.json")):
+            if not path.name.startswith(OTHER_TASKS):
+                named[own or split_of(path.stem) or path.stem].append(path)
+    splits = {split: _likely(split, paths) for split, paths in named.items()}
+    found = {split: tuple(map(_json, paths)) for split, paths in splits.items() if paths}
+    if len(found) == 1 and not set(found) & set(NAMES):
+        found = {"train": next(iter(found.values()))}
+    return Layout(folder, "COCO JSON", found) if found else None
+
+
+def _likely(split: str, paths: list[Path]) -> list[Path]:
+    """The files that have a usual name; without one, those that look like COCO's."""
+    names = [name.format(theirs) for theirs in NAMES.get(split, ()) for name in USUAL]
+    usual = [path for path in paths if path.stem in (*names, "_annotations.coco")]
+    return usual or [path for path in paths if _looks_like_coco(path)]
+
+
+def _looks_like_coco(path: Path) -> bool:
+    try:
+        text = text_of(path)
+    except DataError:
+        return False
+    return all(f'"{key}"' in text for key in ("images", "annotations", "categories"))
+
+
+def _yolo(folder: Path, description: Path | None = None) -> Layout | None:
+    found = find_yolo(folder, description)
+    if found and not found.splits:
+        remedy = "put them into images/train and images/val"
+        raise DataError(str(folder), "holds no pictures", remedy)
+    return _of_lists("YOLO", found) if found else None
+
+
+def _voc(folder: Path, origin: int) -> Layout | None:
+    found = find_voc(folder, origin)
+    return _of_lists("Pascal VOC", found) if found else None
+
+
+def _of_lists(name: str, found: Yolo | Voc) -> Layout:
+    """A layout of splits that are lists of files; a split is called by where its files lie."""
+    splits = {}
+    for split, paths in found.splits.items():
+        path = Path(os.path.commonpath([path.parent for path in paths]))
+        splits[split] = (Split(path, partial(found.inspect, path, paths)),)
+    return Layout(found.folder, name, splits)
+
+
+def _nothing(folder: Path) -> DataError:
+    """What is there instead of a data set, and what to type."""
+    below = [p for p in sorted(folder.iterdir()) if p.is_dir() and _is_data(p)]
+    if below:
+        what, remedy = "is not a data set, but holds one", f"give {below[0]}"
+    elif any((folder / "labels").rglob("*.txt")):
+        what = "holds text files as YOLO writes them, but no class names"
+        remedy = "write them into data.yaml (names: [cat, dog]) or classes.txt"
+    else:
+        there = sorted(p.name for p in folder.iterdir())[:5]
+        what = "has no COCO JSON, and is neither a YOLO nor a VOC folder"
+        what = f"{what} (there is {', '.join(there)})" if there else f"is empty: it {what}"
+        remedy = "put train.json, val.json (COCO) and images/ there, or give a YOLO or VOC folder"
+    return DataError(str(folder), what, remedy)
+
+
+def _is_data(folder: Path) -> bool:
+    try:
+        return bool(_coco(folder) or _yolo(folder) or _voc(folder, 1))
+    except DataError:
+        return False

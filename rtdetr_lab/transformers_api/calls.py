@@ -1,0 +1,98 @@
+r"""# Calls: from the arguments of a documented model to its documented output
+
+Every detector is called in the same way: what a call does not say, the configuration does; what
+would skip a part of the model is refused; labels become targets; one forward pass is watched, and
+what was seen of it are the fields of the output.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from rtdetr_lab.errors import ConfigError, ImageError, TargetError
+from rtdetr_lab.structures import Prediction, Targets
+from rtdetr_lab.transformers_api.pretrained import Pretrained
+
+NAMES = ("class_labels", "boxes")
+
+INSTEAD = "pass pixel_values; the parts are modules of .lab and can be called one by one"
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """What a model was called with."""
+
+    pixel_values: Tensor | None
+    pixel_mask: Tensor | None
+    query_mask: Tensor | None = None
+
+
+def refuse_parts(
+    encoder_outputs: Any, inputs_embeds: Tensor | None, decoder_inputs_embeds: Tensor | None
+) -> None:
+    """Raise `ConfigError` for what was computed elsewhere: it would skip a part of the model."""
+    names = ("encoder_outputs", "inputs_embeds", "decoder_inputs_embeds")
+    given = (encoder_outputs, inputs_embeds, decoder_inputs_embeds)
+    for name, value in zip(names, given, strict=True):
+        if value is not None:
+            raise ConfigError(name, "would leave out a part of the model", INSTEAD)
+
+
+def targets_of(labels: Any, device: torch.device, masks: bool = False) -> Targets:
+    """Our `Targets` of their `labels`: `class_labels`, `boxes` (cxcywh, fractions) and, if asked
+    for, `masks` of every picture. Raises `TargetError` for what is not even that; what they hold is
+    judged by `Targets` and the model."""
+    if isinstance(labels, Mapping) or not isinstance(labels, Sequence):
+        what = f"is a {type(labels).__name__}"
+        raise TargetError("labels", what, "give a list with one dictionary per picture")
+    pictures = []
+    needed = (*NAMES, "masks") if masks else NAMES
+    for i, one in enumerate(labels):
+        missing = [n for n in needed if n not in one] if isinstance(one, Mapping) else needed
+        if missing:
+            what = f"has no {', '.join(missing)}"
+            raise TargetError(f"labels[{i}]", what, "give the dictionaries the processor makes")
+        named = {"labels": one["class_labels"], "boxes": one["boxes"]}
+        pictures.append(named | ({"masks": one["masks"]} if masks else {}))
+    return Targets.of(pictures).to(device)
+
+
+class DetectorModel(Pretrained):
+    """What the detectors share: how they are called."""
+
+    masks: ClassVar[bool] = False
+
+    def answer(
+        self,
+        call: Call,
+        labels: Any,
+        output_attentions: bool | None,
+        output_hidden_states: bool | None,
+        return_dict: bool | None,
+    ) -> Any:
+        """What one call returns: the documented output, or its tuple with `return_dict=False`."""
+        asked = self._asked(
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=return_dict,
+        )
+        images = call.pixel_values
+        if images is None:
+            raise ImageError("pixel_values", "there are none", "pass what the processor gives")
+        targets = None if labels is None else targets_of(labels, images.device, self.masks)
+        prediction, found = self._run(images, call, targets, asked)
+        output = self._output(prediction, targets, found)
+        return output if asked["return_dict"] else output.to_tuple()
+
+    def _run(
+        self, images: Tensor, call: Call, targets: Any, asked: Mapping[str, bool]
+    ) -> tuple[Prediction, dict[str, Any]]:
+        """One forward pass, and the documented fields of what was seen of it."""
+        raise NotImplementedError
+
+    def _output(self, prediction: Prediction, targets: Any, found: dict[str, Any]) -> Any:
+        """What this class documents, out of one run."""
+        raise NotImplementedError
