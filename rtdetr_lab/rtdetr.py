@@ -116,7 +116,8 @@ class RTDETR(DetectionModel):
 
         proposed = self.proposal_head(memory, shapes)
         chosen = self.selection(proposed.tokens, proposed.logits, proposed.box_logits)
-        content, reference_logits = chosen.content, chosen.reference_logits
+        content = chosen.content
+        reference_logits = chosen.reference_logits
 
         noised = self._noised(targets, content.shape[1])
         if noised is not None:
