@@ -56,7 +56,8 @@ class AIFIConfig:
     temperature: float = 10000.0
 
     def __post_init__(self) -> None:
-        where, warmth = "encoder.aifi", self.temperature
+        where = "encoder.aifi"
+        warmth = self.temperature
         require_at_least(0, where, num_layers=self.num_layers)
         require_at_least(1, where, num_heads=self.num_heads, ffn_dim=self.ffn_dim)
         require_below_one(where, dropout=self.dropout)

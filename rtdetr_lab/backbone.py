@@ -132,7 +132,8 @@ class ResNetDConfig:
     def __post_init__(self) -> None:
         require_at_least(2, "backbone", stem_width=self.stem_width)
         require_divisible("backbone.stem_width", self.stem_width, 2)
-        count, what = len(self.depths), f"{self.depths} are depths for {len(self.widths)} widths"
+        count = len(self.depths)
+        what = f"{self.depths} are depths for {len(self.widths)} widths"
         require(count == len(self.widths), "backbone.depths", what, "give one per stage each")
         require_at_least(1, "backbone", depths=min(self.depths, default=0))
         require_at_least(1, "backbone", widths=min(self.widths, default=0))
@@ -163,7 +164,8 @@ class ResNetD(nn.Module):
 
     def make_stem(self) -> nn.Module:
         """Three small convolutions, the first with stride 2."""
-        cfg, half = self.cfg, self.cfg.stem_width // 2
+        cfg = self.cfg
+        half = cfg.stem_width // 2
         return nn.Sequential(
             ConvNormAct(3, half, 3, 2, cfg.act, cfg.norm),
             ConvNormAct(half, half, 3, 1, cfg.act, cfg.norm),
@@ -172,7 +174,9 @@ class ResNetD(nn.Module):
 
     def make_stage(self, index: int, channels_in: int) -> nn.Sequential:
         """Blocks of one width; the first of them halves the map, except in the first stage."""
-        cfg, width, stride = self.cfg, self.cfg.widths[index], 1 if index == 0 else 2
+        cfg = self.cfg
+        width = cfg.widths[index]
+        stride = 1 if index == 0 else 2
         blocks = [cfg.block(channels_in, width, stride, True, cfg.act, cfg.norm)]
         for _ in range(cfg.depths[index] - 1):
             blocks.append(cfg.block(width, width, 1, False, cfg.act, cfg.norm))

@@ -82,8 +82,9 @@ class CCFFConfig:
     act: Activation = F.silu
 
     def build(self, dim: int, num_levels: int) -> "CCFF":
-        hidden, what = int(dim * self.expansion), f"leaves no channel of {dim}"
-        require(hidden >= 1, "encoder.ccff.expansion", what, "choose from 0.25 to 2")
+        what = f"{self.expansion} leaves no channel of {dim}"
+        remedy = "choose a number from 0.25 to 2"
+        require(int(dim * self.expansion) >= 1, "encoder.ccff.expansion", what, remedy)
         require_at_least(0, "encoder.ccff", num_blocks=self.num_blocks)
         return CCFF(self, dim, num_levels)
 

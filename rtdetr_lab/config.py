@@ -117,7 +117,8 @@ def _replace(node: Any, steps: list[str], value: Any, path: str) -> Any:
         i = int(step)
         return (*node[:i], _replace(node[i], rest, value, path), *node[i + 1 :])
     require(is_config(node), path, f"{step!r} is asked of {node!r}", "end the path before it")
-    name, known = type(node).__name__, field_names(node)
+    name = type(node).__name__
+    known = field_names(node)
     require(step in known, path, f"{name} has no {step!r}", nearest(step, known))
     return dataclasses.replace(node, **{step: _replace(getattr(node, step), rest, value, path)})
 

@@ -41,7 +41,6 @@ from rtdetr_lab.boxes import paired_iou, xyxy_from_cxcywh
 from rtdetr_lab.config import require_weights
 from rtdetr_lab.losses import ClassLoss, Varifocal, giou_loss, l1_loss
 from rtdetr_lab.matching import MatcherConfig
-from rtdetr_lab.ranks import mean_over_ranks
 from rtdetr_lab.structures import (
     Assignment,
     CDNBatch,
@@ -50,6 +49,10 @@ from rtdetr_lab.structures import (
     Prediction,
     Targets,
 )
+from rtdetr_lab.structures.ranks import mean_over_ranks
+
+Pairs = dict[str, Assignment]
+"""Who answers for what, by the suffix of a layer's terms."""
 
 
 @dataclass(frozen=True)
@@ -87,11 +90,7 @@ class Criterion:
             return self.terms(prediction, targets, pairs, num_boxes)
 
     def terms(
-        self,
-        prediction: Prediction,
-        targets: Targets,
-        pairs: dict[str, Assignment],
-        num_boxes: float,
+        self, prediction: Prediction, targets: Targets, pairs: Pairs, num_boxes: float
     ) -> dict[str, Tensor]:
         """All terms, once it is settled who answers for what in every layer."""
         terms: dict[str, Tensor] = {}
@@ -109,7 +108,9 @@ class Criterion:
         pairs: Assignment,
         num_boxes: float,
     ) -> dict[str, Tensor]:
-        cfg, matched, layer = self.cfg, pairs.flat, _at_least_float32(layer)
+        cfg = self.cfg
+        matched = pairs.flat
+        layer = _at_least_float32(layer)
         boxes = layer.boxes[matched]
         wanted = pairs.gather(targets.boxes).to(boxes.dtype)
 
@@ -138,9 +139,7 @@ class Criterion:
                 terms |= self._terms(name, layer, targets, pairs, num_boxes * times)
             else:
                 # Only padding, and that must not be pushed towards "nothing" either.
-                terms |= dict.fromkeys(
-                    (f"class{name}", f"l1{name}", f"giou{name}"), _zero(_at_least_float32(layer))
-                )
+                terms |= dict.fromkeys((f"class{name}", f"l1{name}", f"giou{name}"), _zero(layer))
         return terms
 
 
@@ -163,6 +162,7 @@ def denoising_pairs(batch: CDNBatch) -> Assignment:
 
 def _zero(layer: LayerPrediction) -> Tensor:
     """A zero that depends on the layer: its gradient exists and is zero."""
+    layer = _at_least_float32(layer)
     return layer.logits[:, :0].sum() + layer.boxes[:, :0].sum()
 
 

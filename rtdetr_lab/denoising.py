@@ -60,8 +60,8 @@ from torch import Tensor, nn
 
 from rtdetr_lab.boxes import cxcywh_from_xyxy, inverse_sigmoid, xyxy_from_cxcywh
 from rtdetr_lab.config import require_at_least, require_between
-from rtdetr_lab.ranks import max_over_ranks
 from rtdetr_lab.structures import CDNBatch, Targets
+from rtdetr_lab.structures.ranks import max_over_ranks
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,8 @@ class ContrastiveDenoising(nn.Module):
         self, targets: Targets
     ) -> tuple[Int[Tensor, "B T"], Float[Tensor, "B T 4"], Int[Tensor, "B T"]]:
         """Labels, boxes and object numbers as rectangles; padding has label C and number -1."""
-        room, device = self.cfg.max_queries // 2, self.label_embedding.weight.device
+        room = self.cfg.max_queries // 2
+        device = self.label_embedding.weight.device
         # The fullest picture of all processes, so that each makes as many groups as one would.
         fullest = max_over_ranks(max(targets.counts, default=0), device)
         size = max(1, min(room, fullest))

@@ -116,7 +116,8 @@ class RTDETR(DetectionModel):
 
         proposed = self.proposal_head(memory, shapes)
         chosen = self.selection(proposed.tokens, proposed.logits, proposed.box_logits)
-        content, reference_logits = chosen.content, chosen.reference_logits
+        content = chosen.content
+        reference_logits = chosen.reference_logits
 
         noised = self._noised(targets, content.shape[1])
         if noised is not None:
@@ -148,7 +149,7 @@ class RTDETR(DetectionModel):
         """The same model (the same tensors) with the first `num_layers` decoder layers."""
         available = len(self.decoder.layers)
         what = f"cannot keep {num_layers} of {available} decoder layers"
-        require(1 <= num_layers <= available, "trim", what, f"give 1 to {available}")
+        require(1 <= num_layers <= available, "trim", what, f"give a number from 1 to {available}")
         model = sharing_tensors(self)
         decoder = replace(self.cfg.decoder, num_layers=num_layers, inference_layers=None)
         model.cfg = replace(self.cfg, decoder=decoder)

@@ -103,8 +103,8 @@ def test_both_ways_are_tapped_in_the_order_they_go():
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"expansion": 0.0}, r"expansion: leaves no channel of 8"),
-        ({"expansion": -1.0}, r"expansion: leaves no channel of 8"),
+        ({"expansion": 0.0}, r"expansion: 0\.0 leaves no channel of 8"),
+        ({"expansion": -1.0}, r"expansion: -1\.0 leaves no channel of 8"),
         ({"num_blocks": -1}, r"num_blocks: is -1; give at least 0"),
     ],
 )

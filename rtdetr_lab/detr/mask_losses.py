@@ -30,9 +30,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rtdetr_lab.config import require_at_least
-from rtdetr_lab.criterion import Criterion, CriterionConfig
+from rtdetr_lab.criterion import Criterion, CriterionConfig, Pairs
 from rtdetr_lab.errors import TargetError
-from rtdetr_lab.structures import Assignment, Prediction, Targets
+from rtdetr_lab.structures import Prediction, Targets
 
 
 @dataclass(frozen=True)
@@ -58,21 +58,20 @@ class MaskCriterion(Criterion):
     cfg: MaskCriterionConfig
 
     def terms(
-        self,
-        prediction: Prediction,
-        targets: Targets,
-        pairs: dict[str, Assignment],
-        num_boxes: float,
+        self, prediction: Prediction, targets: Targets, pairs: Pairs, num_boxes: float
     ) -> dict[str, Tensor]:
         """Raises `TargetError` where masks are missing on either side."""
         if prediction.masks is None or targets.masks is None:
             who = "the model answers without" if prediction.masks is None else "there are no"
             remedy = "train a DETRSegmentation, on targets with masks; or use CriterionConfig"
             raise TargetError("targets.masks", f"{who} masks", remedy)
-        wanted, masks = pairs[""].gather(targets.masks), prediction.masks[pairs[""].flat]
+        cfg = self.cfg
+        wanted = pairs[""].gather(targets.masks)
+        masks = prediction.masks[pairs[""].flat]
         masks = masks.to(torch.promote_types(masks.dtype, torch.float32))
-        masks, wanted = enlarged(masks, wanted.shape[1:]), wanted.to(masks.dtype)
-        cfg, terms = self.cfg, super().terms(prediction, targets, pairs, num_boxes)
+        masks = enlarged(masks, wanted.shape[1:])
+        wanted = wanted.to(masks.dtype)
+        terms = super().terms(prediction, targets, pairs, num_boxes)
         focal = mask_focal_loss(masks, wanted, num_boxes, cfg.mask_alpha, cfg.mask_gamma)
         terms["mask"] = cfg.mask_weight * focal
         terms["dice"] = cfg.dice_weight * dice_loss(masks, wanted, num_boxes)

@@ -62,7 +62,8 @@ class SinePositionEmbedding(nn.Module):
     def __init__(self, cfg: SinePositions, dim: int) -> None:
         super().__init__()
         require_divisible("dim", dim, 4)
-        self.cfg, self.dim = cfg, dim
+        self.cfg = cfg
+        self.dim = dim
 
     def forward(
         self, padding: Bool[Tensor, "B H W"], dtype: torch.dtype = torch.float32

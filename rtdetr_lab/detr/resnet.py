@@ -75,7 +75,8 @@ class ResNet(ResNetD):
 
     def make_stage(self, index: int, channels_in: int) -> nn.Sequential:
         """Blocks of one width; in a dilated stage the filters spread and the map stays."""
-        cfg, width = self.cfg, self.cfg.widths[index]
+        cfg = self.cfg
+        width = cfg.widths[index]
         dilated = cfg.dilated and index == len(cfg.depths) - 1
         stride = 1 if index == 0 or dilated else 2
         blocks = [self._block(channels_in, width, stride)]

@@ -65,7 +65,8 @@ class DETRSegmentation(DETR):
     def __init__(self, cfg: SegmentationConfig) -> None:
         super().__init__(cfg)
         channels = tuple(self.backbone.channels)
-        what, remedy = f"returns {len(channels)} maps", "ask for four: outputs=(1, 2, 3, 4)"
+        what = f"returns {len(channels)} maps"
+        remedy = "ask for four: outputs=(1, 2, 3, 4)"
         require(len(channels) == 4, "backbone.outputs", what, remedy)
         if cfg.frozen_detector:
             self.requires_grad_(False)
@@ -97,7 +98,8 @@ def _check_masks(images: Tensor, targets: Targets | None) -> None:
         return
     for i, masks in enumerate(targets.masks):
         if masks.shape[1:] != images.shape[-2:]:
-            found, canvas = tuple(masks.shape[1:]), tuple(images.shape[-2:])
+            found = tuple(masks.shape[1:])
+            canvas = tuple(images.shape[-2:])
             what = f"masks of {found[0]}×{found[1]} for pictures of {canvas[0]}×{canvas[1]}"
             remedy = "resize masks with their picture, and pad them as it is padded"
             raise TargetError(f"targets.masks[{i}]", what, remedy)

@@ -177,7 +177,8 @@ class DETRDecoder(nn.Module):
         """The normalised content after every layer, the last one last."""
         asked = self.query_positions
         content = torch.zeros_like(asked).expand(len(memory), -1, -1)
-        drop, read = self.cfg.layer_drop if self.training else 0.0, []
+        drop = self.cfg.layer_drop if self.training else 0.0
+        read = []
         for i, layer in enumerate(self.layers):
             after = layer(content, asked, memory, positions, blocked)
             content = tap(f"content.{i}", _maybe(after, content, drop))
