@@ -223,6 +223,12 @@ def test_voc_counts_from_one_and_includes_the_last_pixel(xml):
     assert tree["categories"] == [{"id": 1, "name": "a & b"}]
 
 
+@pytest.mark.parametrize("size", [(0, 0), ("", 60), (40, "nan"), ("unknown", 60)])
+def test_a_size_that_the_tool_did_not_know_is_not_held_against_the_picture(xml, size):
+    tree = xml(voc_xml("a.jpg", size, [voc_object("cat", (1, 1, 10, 40))]))
+    assert (tree["images"][0]["width"], tree["images"][0]["height"]) == (60, 40)
+
+
 def test_the_size_in_the_xml_says_which_way_is_up(xml):
     tree = xml(voc_xml("a.jpg", (60, 40), [voc_object("cat", (1, 1, 40, 60))]), orientation=8)
     assert (tree["images"][0]["width"], tree["images"][0]["height"]) == (40, 60)

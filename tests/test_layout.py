@@ -14,7 +14,7 @@ from rtdetr_lab.cli import main
 from rtdetr_lab.data import findings as rules
 from rtdetr_lab.data.coco import CocoDataset
 from rtdetr_lab.data.layout import find_layout, find_pictures
-from rtdetr_lab.data.preflight import check_folder
+from rtdetr_lab.data.preflight import check_folder, first_look
 from rtdetr_lab.errors import DataError
 
 SIZE = (30, 40)
@@ -343,6 +343,34 @@ def test_check_train_and_eval_refuse_a_hopeless_set_in_the_same_words(
     assert main(["train", *data, "--out", str(tmp_path / "run"), *SHORT]) == 1
     assert said in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_splits_that_mean_other_things_by_their_labels_are_refused(tmp_path, capsys):
+    train = write_json(tmp_path / "train.json", ("a.png", "b.png"))
+    for i, name in enumerate(("a.png", "b.png")):
+        save(tmp_path / name, SIZE, i)
+    tree = json.loads(train.read_text())
+    tree["categories"].reverse()
+    for category, number in zip(tree["categories"], (1, 2), strict=True):
+        category["id"] = number
+    (tmp_path / "val.json").write_text(json.dumps(tree))
+    said = "train has the classes cat, dog, val has dog, cat"
+    assert main(["data", "check", str(tmp_path)]) == 1
+    assert said in capsys.readouterr().out
+    run = ["--out", str(tmp_path / "run"), *SHORT]
+    assert main(["train", "--data", str(tmp_path), *run]) == 1
+    assert said in capsys.readouterr().err
+
+
+def test_a_test_split_may_have_no_boxes(tmp_path):
+    folder = write_yolo(tmp_path, ["images/train", "images/test"])
+    (folder / "labels/test/p1.txt").unlink()
+    train, test = check_folder(folder)
+    assert train.ok
+    assert test.ok
+    assert [f.rule for f in test.findings if f.kind == ""] == [rules.UNANNOTATED]
+    with pytest.raises(DataError, match=r"no box that training sees; put a text file per picture"):
+        first_look(CocoDataset.from_folder(folder, "test"))
 
 
 def test_train_says_in_its_first_seconds_what_is_odd(tmp_path, capsys):

@@ -114,6 +114,7 @@ FAULTS = [
         "of annotation 2",
     ),
     (fourth_picture, rules.ONE_BOX, ("", None), "all 4 boxes are [3.0, 4.0, 11.0, 9.0]"),
+    (boxes(lambda x, y, w, h: [x / 4, y / 4, 3, 4]), rules.ONE_CORNER, ("", None), "all 12"),
     (every(category_id=2), rules.ONE_CLASS, ("", None), "all 6 boxes are 'platelet'"),
     (
         lambda tree, where: tree.update(annotations=tree["annotations"][:2]),

@@ -22,6 +22,7 @@ from rtdetr_lab.checkpoints.infer import PRESETS
 from rtdetr_lab.config import require
 from rtdetr_lab.data.batch import Augmented, Dataset, Mapped
 from rtdetr_lab.data.coco import CocoDataset
+from rtdetr_lab.data.findings import raise_first_error
 from rtdetr_lab.data.shapes import SHAPE_NAMES, TRAIN, VAL, ShapesConfig, ShapesDataset
 from rtdetr_lab.data.transforms import RandomFlip, Resize
 from rtdetr_lab.denoising import DenoisingConfig
@@ -95,8 +96,10 @@ def small_world(size: int = 128, num_pictures: int = 6400) -> tuple[Dataset, Dat
 
 
 def stored(folder: str, size: Size) -> tuple[Dataset, Dataset]:
-    """(train, val) of a folder with COCO annotations, resized; training pictures are mirrored at
-    random."""
-    resize = Resize(size)
-    train = Mapped(CocoDataset.from_folder(folder, "train"), resize)
-    return Augmented(train, RandomFlip(), 0), Mapped(CocoDataset.from_folder(folder, "val"), resize)
+    """(train, val) of a data set on disk, resized; training pictures are mirrored at random.
+    Raises `DataError` for what cannot be learned from."""
+    found = [CocoDataset.from_folder(folder, split) for split in ("train", "val")]
+    for data in found:
+        raise_first_error(data.annotations.findings)
+    train, val = (Mapped(data, Resize(size)) for data in found)
+    return Augmented(train, RandomFlip(), 0), val

@@ -36,9 +36,15 @@ def is_world(source: str) -> bool:
 
 
 def say_which(source: str) -> None:
-    """Say so where a folder took the place of the shapes world."""
-    if source == WORLD and not is_world(source):
+    """Say where a folder takes the place of the shapes world, and where it is not COCO JSON."""
+    if is_world(source):
+        return
+    if source == WORLD:
         say(note_of(source, "the drawn world"), aside=True)
+    kind = find_layout(source).format
+    if kind != "COCO JSON":
+        told = f"{source}: a {kind} folder, read as it is; to have it as COCO JSON: "
+        say(f"{told}rtdetr-lab data convert {source} NEW_FOLDER", aside=True)
 
 
 def classes(source: str, with_val: bool = True) -> tuple[str, ...]:

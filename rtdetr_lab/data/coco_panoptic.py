@@ -13,7 +13,6 @@ Boxes are those of the masks. `SegmentMap` is the truth that panoptic quality me
 a `Sample` is what a `DETRSegmentation` learns from, crowds left out.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,9 @@ from jaxtyping import UInt8
 
 from rtdetr_lab.boxes import cxcywh_from_xyxy
 from rtdetr_lab.data.batch import Sample, Truth
+from rtdetr_lab.data.places import inside, slashed
 from rtdetr_lab.data.segment_map import SegmentMap, TrueSegment, boxes_of, rgb_to_id
+from rtdetr_lab.data.text import json_of
 from rtdetr_lab.data.transforms import image_of
 from rtdetr_lab.errors import DataError
 from rtdetr_lab.images.decode import read_photo
@@ -70,7 +71,8 @@ class PanopticDataset:
     ) -> "PanopticDataset":
         """An annotation file, the folder of its PNGs, and that of its pictures."""
         path = Path(annotations)
-        tree = _read(path)
+        tree = json_of(path)
+        tree = tree if isinstance(tree, dict) else {}
         lists = {key: tree.get(key) for key in ("images", "annotations", "categories")}
         for key, value in lists.items():
             if not isinstance(value, list) or not all(isinstance(e, dict) for e in value):
@@ -152,14 +154,6 @@ def _pictures_of(root: Path, split: str) -> Path:
     return next(p for pattern in PICTURES if (p := root / pattern.format(split)).is_dir())
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        tree = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(str(path), f"cannot be read ({error})", "write it again") from error
-    return tree if isinstance(tree, dict) else {}
-
-
 def _entries(tree: Mapping[str, Any], path: Path) -> tuple[Mapping[str, Any], ...]:
     images = {int(image["id"]): image for image in tree["images"]}
     annotated = [int(a["image_id"]) for a in tree["annotations"]]
@@ -183,9 +177,10 @@ def _entries(tree: Mapping[str, Any], path: Path) -> tuple[Mapping[str, Any], ..
 
 
 def _inside(folder: Path, name: str, path: Path) -> Path:
-    if Path(name).is_absolute() or ".." in Path(name).parts:
+    found = inside(folder, folder / slashed(name))
+    if found is None:
         raise DataError(str(path), f"the file_name {name!r} leaves the folder", "distrust it")
-    return folder / name
+    return found
 
 
 def _check_size(raster: np.ndarray, entry: Mapping[str, Any], where: str) -> None:

@@ -127,6 +127,7 @@ OVER_EDGE = Rule("box over the edge", _W, "nothing: training cuts it off; check 
 TINY = Rule("box smaller than a pixel", _W, "remove it, or check its scale")
 SAME_BOX = Rule("same box twice in a picture", _W, "remove one: a model answers once per object")
 ONE_BOX = Rule("same box in every picture", _W, "look whether the tool wrote what was drawn")
+ONE_CORNER = Rule("all boxes in one corner", _W, "check their scale: percents, a smaller copy?")
 ONE_CLASS = Rule("one class for all boxes", _W, "look whether the tool kept the classes")
 MOSTLY_EMPTY = Rule("most pictures without objects", _W, "look whether annotations are missing")
 FLAT = Rule(

@@ -27,6 +27,9 @@ ENOUGH, PLENTY = 4, 10
 FAR, MOST, SOME, NEARLY_ALL = 0.02, 0.5, 0.1, 0.99
 """How far over the edge is no rounding (a part of the side), and how many boxes make a rule."""
 
+SMALL_PART = 0.5
+"""Of width and height, that no box leaves: percents, or pixels of a smaller copy."""
+
 
 def other_meaning(boxes: Boxes, edges: Boxes, unusable: int) -> Iterator[tuple[Rule, str, str]]:
     """Rule, what was seen, and what to do; nothing if the boxes are left, top, width, height.
@@ -51,6 +54,10 @@ def other_meaning(boxes: Boxes, edges: Boxes, unusable: int) -> Iterator[tuple[R
     if num + unusable >= PLENTY and num_over + unusable > MOST * (num + unusable):
         more = f", {unusable} more lie outside or have no area" if unusable else ""
         yield rules.MISFIT, what + more, ""
+    farthest = ((boxes[:, :2] + boxes[:, 2:]) / edges).max()
+    if num >= PLENTY and farthest < SMALL_PART:
+        seen = f"all {num} boxes lie in the upper left {farthest:.0%} of their pictures"
+        yield rules.ONE_CORNER, seen, ""
 
 
 def _corners(boxes: Boxes) -> Boxes:

@@ -198,5 +198,6 @@ def _number(tree: Element, place: str) -> float:
 
 def _size(tree: Element) -> Size | None:
     """(height, width), unless the tool did not know it and wrote nothing, or zeros."""
-    height, width = _number(tree, "size/height"), _number(tree, "size/width")
-    return (int(height), int(width)) if 0 < min(height, width) < math.inf else None
+    sides = [_number(tree, f"size/{side}") for side in ("height", "width")]
+    known = all(0 < side < math.inf for side in sides)  # not so for a nan
+    return (int(sides[0]), int(sides[1])) if known else None

@@ -196,7 +196,7 @@ def _listed(value: Any, tree: Mapping[str, Any], folder: Path) -> list[Path]:
 def _place(entry: str, tree: Mapping[str, Any], folder: Path) -> Path:
     """A path of the YAML, below the folder: it may have been written for another place."""
     name = slashed(entry)
-    places = [f"{tree.get('path') or '.'}/{name}", name, re.sub(r"^(\.\./)+", "", name)]
+    places = [f"{tree.get('path') or '.'}/{name}", name, re.sub(r"^(\.\./)+", "", name) or ".."]
     if ROOT.match(name):  # of another machine
         places = [tail for tail in tails(name) if "/" in tail or split_of(tail)]
     for place in places:

@@ -16,8 +16,8 @@ from rtdetr_lab.config_json import to_json
 from rtdetr_lab.detr.model import cardinality_error
 from rtdetr_lab.errors import TrainingError
 from rtdetr_lab.kernels.fused_sampler import fast_training
-from rtdetr_lab.ranks import several
 from rtdetr_lab.structures import Batch
+from rtdetr_lab.structures.ranks import several
 from rtdetr_lab.training import distributed
 from rtdetr_lab.training import state as keep
 from rtdetr_lab.training.ema import EMA

@@ -17,11 +17,10 @@ import torch
 from PIL import Image
 from tally import Wrong, refusal
 
-from rtdetr_lab.data.annotated import reason_to_drop
 from rtdetr_lab.data.coco import CocoDataset, clip
-from rtdetr_lab.data.coco_json import inspect_annotations, read_annotations
-from rtdetr_lab.data.convert import find_source
-from rtdetr_lab.errors import DataError, ImageError
+from rtdetr_lab.data.coco_json import inspect_annotations
+from rtdetr_lab.data.layout import find_layout
+from rtdetr_lab.errors import DataError
 
 SIZE = (30, 40)
 
@@ -68,7 +67,7 @@ def coco(rng: random.Random, folder: Path) -> str:
     if any(str(path) not in finding.where for finding in named):
         raise Wrong(f"{what}: a finding does not name the file")
     try:
-        read_annotations(path)
+        find_layout(path)["train"].load()
     except DataError as error:
         if not named:
             raise Wrong(f"{what}: refused, but the preflight found nothing") from error
@@ -141,18 +140,17 @@ def yolo(rng: random.Random, folder: Path) -> str:
 def _converted(folder: Path, path: Path) -> str:
     """Read all pictures of a folder as `convert` does before it writes anything."""
     try:
-        source = find_source(folder)
-        found = [source.read(p) for paths in source.splits.values() for p in paths]
-    except (DataError, ImageError) as error:
+        layout = find_layout(folder)
+        found = [layout[split].load() for split in layout.splits]
+    except DataError as error:
         return refusal(error, str(folder if path == folder else path))
-    for labelled in found:
-        for box in labelled.boxes:
-            x0, y0, x1, y1 = box.xyxy
-            if not (np.isfinite(box.xyxy).all() and 0 <= box.label < len(source.names)):
-                raise Wrong(f"{path.name}: {box}")
+    for picture in (picture for annotations in found for picture in annotations.pictures):
+        for one in picture.annotations:
+            if not (np.isfinite(one.box_xywh).all() and 0 <= one.label < len(found[0].names)):
+                raise Wrong(f"{path.name}: {one}")
             # What lies outside or has no area is dropped and named; the rest is clipped.
-            named = reason_to_drop((x0, y0, x1 - x0, y1 - y0), False, labelled.size)
-            seen = clip(torch.tensor([box.xyxy]), labelled.size)[0]
-            if named is None and not (seen[2:] > seen[:2]).all():
-                raise Wrong(f"{path.name}: {box} would be trained on without an area")
+            x, y, w, h = one.box_xywh
+            seen = clip(torch.tensor([[x, y, x + w, y + h]]), picture.size)[0]
+            if not (seen[2:] > seen[:2]).all():
+                raise Wrong(f"{path.name}: {one} would be trained on without an area")
     return "read"
