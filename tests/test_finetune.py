@@ -217,7 +217,7 @@ def test_learned_queries_keep_those_there_are_and_say_which_are_new(count):
     assert any("class_head" in head.name for head in ready.new_heads)
 
 
-@pytest.mark.parametrize(("cfg", "said"), [(small(), "0 queries find nothing"), (Toy(), "has no")])
+@pytest.mark.parametrize(("cfg", "said"), [(small(), "is 0; give at least 1"), (Toy(), "has no")])
 def test_queries_that_cannot_be_are_refused_by_name(cfg, said):
     with pytest.raises(ConfigError, match=f"queries.*{said}"):
         with_queries(cfg, 0)

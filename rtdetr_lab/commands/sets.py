@@ -12,7 +12,7 @@ from rtdetr_lab.data.batch import Augmented, Dataset, First
 from rtdetr_lab.data.canvas import fitted
 from rtdetr_lab.data.coco import CocoDataset
 from rtdetr_lab.data.findings import Finding, Severity, raise_first_error
-from rtdetr_lab.data.layout import find_layout
+from rtdetr_lab.data.layout import COCO, find_layout
 from rtdetr_lab.data.preflight import first_look
 from rtdetr_lab.data.shapes import SHAPE_NAMES, TRAIN, VAL, ShapesConfig, ShapesDataset
 from rtdetr_lab.data.transforms import RandomFlip
@@ -42,7 +42,7 @@ def say_which(source: str) -> None:
     if source == WORLD:
         say(note_of(source, "the drawn world"), aside=True)
     kind = find_layout(source).format
-    if kind != "COCO JSON":
+    if kind != COCO:
         told = f"{source}: a {kind} folder, read as it is; to have it as COCO JSON: "
         say(f"{told}rtdetr-lab data convert {source} NEW_FOLDER", aside=True)
 

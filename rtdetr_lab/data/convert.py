@@ -20,7 +20,7 @@ from PIL import Image
 
 from rtdetr_lab.data.annotated import Annotated, Annotations, Picture
 from rtdetr_lab.data.findings import raise_first_error
-from rtdetr_lab.data.layout import find_layout
+from rtdetr_lab.data.layout import COCO, find_layout
 from rtdetr_lab.errors import DataError
 from rtdetr_lab.images.decode import decode, frame_in
 from rtdetr_lab.writing import write_text
@@ -42,7 +42,7 @@ def convert(
 def read_whole(source: str | Path, voc_origin: int = 1) -> dict[str, Annotations]:
     """The annotations of a YOLO or VOC folder by split; raises `DataError`."""
     layout = find_layout(source, voc_origin)
-    if layout.format == "COCO JSON":
+    if layout.format == COCO:
         raise DataError(str(source), "is COCO JSON already", "train on it as it is")
     found = {split: layout[split].read() for split in layout.splits}
     for annotations in found.values():

@@ -33,6 +33,9 @@ from rtdetr_lab.data.whole_set import judged
 from rtdetr_lab.data.yolo import Yolo, find_yolo
 from rtdetr_lab.errors import DataError
 
+COCO, YOLO, VOC = "COCO JSON", "YOLO", "Pascal VOC"
+"""The formats, as they are called in messages."""
+
 OTHER_TASKS = ("captions_", "person_keypoints_", "panoptic_", "stuff_", "image_info_")
 """COCO's JSON that is not about boxes."""
 
@@ -132,7 +135,7 @@ def _of_file(path: Path) -> Layout:
     own = next((ours for ours, theirs in NAMES.items() if folder.name.lower() in theirs), None)
     split = split_of(path.stem) or own or "train"
     inner = own or folder.name.lower() == "annotations"
-    return Layout(folder.parent if inner else folder, "COCO JSON", {split: (_json(path),)})
+    return Layout(folder.parent if inner else folder, COCO, {split: (_json(path),)})
 
 
 def _json(path: Path) -> Split:
@@ -153,7 +156,7 @@ def _coco(folder: Path) -> Layout | None:
     found = {split: tuple(map(_json, paths)) for split, paths in splits.items() if paths}
     if len(found) == 1 and not set(found) & set(NAMES):
         found = {"train": next(iter(found.values()))}
-    return Layout(folder, "COCO JSON", found) if found else None
+    return Layout(folder, COCO, found) if found else None
 
 
 def _likely(split: str, paths: list[Path]) -> list[Path]:
@@ -176,12 +179,12 @@ def _yolo(folder: Path, description: Path | None = None) -> Layout | None:
     if found and not found.splits:
         remedy = "put them into images/train and images/val"
         raise DataError(str(folder), "holds no pictures", remedy)
-    return _of_lists("YOLO", found) if found else None
+    return _of_lists(YOLO, found) if found else None
 
 
 def _voc(folder: Path, origin: int) -> Layout | None:
     found = find_voc(folder, origin)
-    return _of_lists("Pascal VOC", found) if found else None
+    return _of_lists(VOC, found) if found else None
 
 
 def _of_lists(name: str, found: Yolo | Voc) -> Layout:
