@@ -32,7 +32,12 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from rtdetr_lab.config import require
+from rtdetr_lab.config import (
+    require,
+    require_at_least,
+    require_below_one,
+    require_divisible,
+)
 from rtdetr_lab.layers import Activation, Attention, FeedForward, sine_2d
 from rtdetr_lab.taps import tap
 
@@ -51,26 +56,15 @@ class AIFIConfig:
     temperature: float = 10000.0
 
     def __post_init__(self) -> None:
-        require(
-            self.num_layers >= 0 and self.num_heads >= 1 and self.ffn_dim >= 1,
-            "encoder.aifi.num_layers",
-            f"{self.num_layers} layers, {self.num_heads} heads and {self.ffn_dim} hidden channels",
-            "give counts that are not negative, and at least one head and one channel",
-        )
-        require(
-            0 <= self.dropout < 1 and self.temperature > 0,
-            "encoder.aifi.dropout",
-            f"dropout {self.dropout} with temperature {self.temperature} is impossible",
-            "give a dropout from 0 to below 1, and a positive temperature",
-        )
+        where = "encoder.aifi"
+        warmth = self.temperature
+        require_at_least(0, where, num_layers=self.num_layers)
+        require_at_least(1, where, num_heads=self.num_heads, ffn_dim=self.ffn_dim)
+        require_below_one(where, dropout=self.dropout)
+        require(warmth > 0, f"{where}.temperature", f"is {warmth}", "give a positive number")
 
     def build(self, dim: int) -> "AIFI":
-        require(
-            dim % self.num_heads == 0 and dim % 4 == 0,
-            "encoder.aifi.num_heads",
-            f"the width {dim} cannot be shared by {self.num_heads} heads and 4 sine parts",
-            "choose a width that both 4 and num_heads divide",
-        )
+        require_divisible("encoder.aifi.num_heads", dim, self.num_heads, 4)  # 4: parts of a sine
         return AIFI(self, dim)
 
 

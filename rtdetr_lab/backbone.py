@@ -38,7 +38,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from rtdetr_lab.config import require
+from rtdetr_lab.config import require, require_at_least, require_divisible
 from rtdetr_lab.errors import ImageError
 from rtdetr_lab.layers import Activation, ConvNormAct, FrozenBatchNorm2d, Norm, identity
 from rtdetr_lab.notation import LEVEL_NAMES
@@ -130,26 +130,17 @@ class ResNetDConfig:
     act: Activation = F.relu
 
     def __post_init__(self) -> None:
-        require(
-            self.stem_width >= 2 and self.stem_width % 2 == 0,
-            "backbone.stem_width",
-            f"{self.stem_width} cannot be halved for the first two convolutions",
-            "give an even number",
-        )
-        require(
-            len(self.depths) == len(self.widths) and min(self.depths + self.widths) >= 1,
-            "backbone.depths",
-            f"{self.depths} and widths {self.widths} do not describe the same stages",
-            "give one positive depth and one positive width per stage",
-        )
-        require(
-            bool(self.outputs)
-            and list(self.outputs) == sorted(set(self.outputs))
-            and 1 <= self.outputs[0] <= self.outputs[-1] <= len(self.depths),
-            "backbone.outputs",
-            f"{self.outputs} are not stages of a backbone with {len(self.depths)}",
-            "name stages in rising order, 1 being the one with stride 4",
-        )
+        require_at_least(2, "backbone", stem_width=self.stem_width)
+        require_divisible("backbone.stem_width", self.stem_width, 2)
+        count = len(self.depths)
+        what = f"{self.depths} are depths for {len(self.widths)} widths"
+        require(count == len(self.widths), "backbone.depths", what, "give one per stage each")
+        require_at_least(1, "backbone", depths=min(self.depths, default=0))
+        require_at_least(1, "backbone", widths=min(self.widths, default=0))
+        what = f"{self.outputs} are not stages of a backbone with {count}"
+        remedy = "name stages in rising order, 1 being the one with stride 4"
+        rising = [stage for stage in range(1, count + 1) if stage in self.outputs]
+        require(rising and rising == list(self.outputs), "backbone.outputs", what, remedy)
 
     def build(self) -> "ResNetD":
         return ResNetD(self)
@@ -173,7 +164,8 @@ class ResNetD(nn.Module):
 
     def make_stem(self) -> nn.Module:
         """Three small convolutions, the first with stride 2."""
-        cfg, half = self.cfg, self.cfg.stem_width // 2
+        cfg = self.cfg
+        half = cfg.stem_width // 2
         return nn.Sequential(
             ConvNormAct(3, half, 3, 2, cfg.act, cfg.norm),
             ConvNormAct(half, half, 3, 1, cfg.act, cfg.norm),
@@ -182,7 +174,9 @@ class ResNetD(nn.Module):
 
     def make_stage(self, index: int, channels_in: int) -> nn.Sequential:
         """Blocks of one width; the first of them halves the map, except in the first stage."""
-        cfg, width, stride = self.cfg, self.cfg.widths[index], 1 if index == 0 else 2
+        cfg = self.cfg
+        width = cfg.widths[index]
+        stride = 1 if index == 0 else 2
         blocks = [cfg.block(channels_in, width, stride, True, cfg.act, cfg.norm)]
         for _ in range(cfg.depths[index] - 1):
             blocks.append(cfg.block(width, width, 1, False, cfg.act, cfg.norm))

@@ -38,7 +38,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from rtdetr_lab.config import require
+from rtdetr_lab.config import require, require_at_least
 from rtdetr_lab.layers import Activation, ConvNormAct
 from rtdetr_lab.taps import tap
 
@@ -82,12 +82,10 @@ class CCFFConfig:
     act: Activation = F.silu
 
     def build(self, dim: int, num_levels: int) -> "CCFF":
-        require(
-            int(dim * self.expansion) >= 1 and self.num_blocks >= 0,
-            "encoder.ccff.expansion",
-            f"{self.expansion} of the width {dim} leaves no channel",
-            "choose an expansion between 0.25 and 2",
-        )
+        what = f"{self.expansion} leaves no channel of {dim}"
+        remedy = "choose a number from 0.25 to 2"
+        require(int(dim * self.expansion) >= 1, "encoder.ccff.expansion", what, remedy)
+        require_at_least(0, "encoder.ccff", num_blocks=self.num_blocks)
         return CCFF(self, dim, num_levels)
 
 

@@ -17,6 +17,8 @@ from typing import Any
 
 from rtdetr_lab.errors import ConfigError
 
+Number = int | float
+
 
 def build(cfg: Any) -> Any:
     """What `cfg` describes; the same as `cfg.build()`, with an error that helps."""
@@ -29,6 +31,40 @@ def require(ok: object, where: str, what: str, remedy: str) -> None:
     """Raise `ConfigError(where, what, remedy)` unless `ok`: the one line of a `__post_init__`."""
     if not ok:
         raise ConfigError(where, what, remedy)
+
+
+def require_at_least(least: int, where: str, **values: Number) -> None:
+    """Raise `ConfigError` unless no value is smaller: `require_at_least(1, "decoder", dim=0)`."""
+    for name, value in values.items():
+        require(value >= least, join(where, name), f"is {value}", f"give at least {least}")
+
+
+def require_between(low: Number, high: Number, where: str, **values: Number) -> None:
+    """Raise `ConfigError` unless every value lies from `low` to `high`, both included."""
+    for name, value in values.items():
+        remedy = f"give a number from {low} to {high}"
+        require(low <= value <= high, join(where, name), f"is {value}", remedy)
+
+
+def require_below_one(where: str, **values: Number) -> None:
+    """Raise `ConfigError` unless every value is a probability that leaves something to learn."""
+    for name, value in values.items():
+        remedy = "give a number from 0 to below 1"
+        require(0 <= value < 1, join(where, name), f"is {value}", remedy)
+
+
+def require_divisible(where: str, width: int, *parts: int) -> None:
+    """Raise `ConfigError` unless `width` can be shared by each number of parts."""
+    for count in parts:
+        what = f"{width} cannot be shared by {count}"
+        require(count >= 1 and width % count == 0, where, what, f"choose a multiple of {count}")
+
+
+def require_weights(where: str, *weights: Number) -> None:
+    """Raise `ConfigError` unless the weights of a sum are not negative, and not all zero."""
+    what = f"weights {weights} teach nothing, or the opposite"
+    remedy = "give weights that are not negative and not all zero"
+    require(min(weights) >= 0 and max(weights) > 0, where, what, remedy)
 
 
 def replace_at(cfg: Any, path: str, value: Any) -> Any:
@@ -81,7 +117,8 @@ def _replace(node: Any, steps: list[str], value: Any, path: str) -> Any:
         i = int(step)
         return (*node[:i], _replace(node[i], rest, value, path), *node[i + 1 :])
     require(is_config(node), path, f"{step!r} is asked of {node!r}", "end the path before it")
-    name, known = type(node).__name__, field_names(node)
+    name = type(node).__name__
+    known = field_names(node)
     require(step in known, path, f"{name} has no {step!r}", nearest(step, known))
     return dataclasses.replace(node, **{step: _replace(getattr(node, step), rest, value, path)})
 

@@ -12,16 +12,23 @@ r"""# Configurations as JSON: the form that checkpoints and run folders keep
 **Reading JSON runs nothing a stranger chose.** A class path is resolved only inside `rtdetr_lab`
 and only to a frozen dataclass defined there; a function only through the table. A reader's own
 class or function is found among those passed as `classes=[MySelection]`, and nowhere else.
+
+**A value must fit its field.** JSON knows numbers, text, lists and objects; the annotation that
+documents a field for a reader checks it here. Only plain values are judged: a dataclass or a
+function in a field is a variant, and always welcome.
 """
 
+import dataclasses
 import importlib
 import json
 import math
 import re
+import sys
+import types
+import typing
 from collections.abc import Sequence
 from typing import Any
 
-from rtdetr_lab.annotations import fits, hints_of, spelled
 from rtdetr_lab.config import field_names, is_config, is_frozen, join, nearest, require
 from rtdetr_lab.errors import ConfigError
 
@@ -176,3 +183,39 @@ def _path_of(item: Any) -> str:
 def _resolve(path: str) -> Any:
     module, _, name = path.partition(":")
     return getattr(importlib.import_module(module), name)
+
+
+def hints_of(cls: type) -> dict[str, Any]:
+    """Field name → annotation of a dataclass; empty where it names what only its cell knows."""
+    try:
+        return typing.get_type_hints(cls, vars(sys.modules.get(cls.__module__, types)))
+    except (NameError, TypeError):
+        return {}
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """May `value` stand in a field annotated with `hint`?"""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(fits(value, a) for a in args)
+    if hint is float:
+        return type(value) in (int, float)
+    if hint in (int, bool, str, types.NoneType):
+        return type(value) is hint
+    if hint is tuple or origin is tuple:
+        return isinstance(value, tuple) and _tuple_fits(value, args)
+    # What is left asks for a config, a function or a class: a number or a text is none of these.
+    return hint is Any or dataclasses.is_dataclass(value) or callable(value)
+
+
+def _tuple_fits(value: tuple[Any, ...], args: tuple[Any, ...]) -> bool:
+    if not args:
+        return True
+    if len(args) == 2 and args[1] is Ellipsis:
+        return all(fits(v, args[0]) for v in value)
+    return len(value) == len(args) and all(fits(v, a) for v, a in zip(value, args, strict=True))
+
+
+def spelled(hint: Any) -> str:
+    """An annotation as a reader would write it."""
+    return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)

@@ -38,10 +38,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rtdetr_lab.boxes import paired_iou, xyxy_from_cxcywh
-from rtdetr_lab.config import require
+from rtdetr_lab.config import require_weights
 from rtdetr_lab.losses import ClassLoss, Varifocal, giou_loss, l1_loss
 from rtdetr_lab.matching import MatcherConfig
-from rtdetr_lab.ranks import mean_over_ranks
 from rtdetr_lab.structures import (
     Assignment,
     CDNBatch,
@@ -50,6 +49,10 @@ from rtdetr_lab.structures import (
     Prediction,
     Targets,
 )
+from rtdetr_lab.structures.ranks import mean_over_ranks
+
+Pairs = dict[str, Assignment]
+"""Who answers for what, by the suffix of a layer's terms."""
 
 
 @dataclass(frozen=True)
@@ -63,13 +66,7 @@ class CriterionConfig:
     giou_weight: float = 2.0
 
     def __post_init__(self) -> None:
-        weights = (self.class_weight, self.l1_weight, self.giou_weight)
-        require(
-            min(weights) >= 0 and max(weights) > 0,
-            "criterion",
-            f"weights {weights} teach nothing, or the opposite",
-            "give weights that are not negative and not all zero",
-        )
+        require_weights("criterion", self.class_weight, self.l1_weight, self.giou_weight)
 
     def build(self) -> "Criterion":
         return Criterion(self)
@@ -86,24 +83,22 @@ class Criterion:
         """Terms by name, in float32 or better whatever autocast says."""
         device = prediction.boxes.device
         targets = targets.to(device)
-        terms: dict[str, Tensor] = {}
         with torch.autocast(device.type, enabled=False):
+            layers = matched_layers(prediction)
+            pairs = {name: self.matcher(layer, targets) for name, layer in layers}
             num_boxes = mean_over_ranks(targets.num_boxes, device)
-            for name, layer in matched_layers(prediction):
-                layer = _at_least_float32(layer)
-                pairs = self.matcher(layer, targets)
-                terms |= self._terms(name, layer, targets, pairs, num_boxes)
-                if not name:
-                    terms |= self.terms_of_the_answer(prediction, targets, pairs, num_boxes)
-            if prediction.denoising is not None:
-                terms |= self._denoising_terms(prediction.denoising, targets, num_boxes)
-        return terms
+            return self.terms(prediction, targets, pairs, num_boxes)
 
-    def terms_of_the_answer(
-        self, prediction: Prediction, targets: Targets, pairs: Assignment, num_boxes: float
+    def terms(
+        self, prediction: Prediction, targets: Targets, pairs: Pairs, num_boxes: float
     ) -> dict[str, Tensor]:
-        """More about the last layer and its matching: none here, masks in `detr/mask_losses.py`."""
-        return {}
+        """All terms, once it is settled who answers for what in every layer."""
+        terms: dict[str, Tensor] = {}
+        for name, layer in matched_layers(prediction):
+            terms |= self._terms(name, layer, targets, pairs[name], num_boxes)
+        if prediction.denoising is not None:
+            terms |= self._denoising_terms(prediction.denoising, targets, num_boxes)
+        return terms
 
     def _terms(
         self,
@@ -113,7 +108,9 @@ class Criterion:
         pairs: Assignment,
         num_boxes: float,
     ) -> dict[str, Tensor]:
-        cfg, matched = self.cfg, pairs.flat
+        cfg = self.cfg
+        matched = pairs.flat
+        layer = _at_least_float32(layer)
         boxes = layer.boxes[matched]
         wanted = pairs.gather(targets.boxes).to(boxes.dtype)
 
@@ -137,7 +134,7 @@ class Criterion:
         times = sum(map(len, pairs.queries)) / max(targets.num_boxes, 1)
         terms: dict[str, Tensor] = {}
         for i, layer in enumerate(denoised.layers):
-            name, layer = f".denoising{i}", _at_least_float32(layer)
+            name = f".denoising{i}"
             if targets.num_boxes:
                 terms |= self._terms(name, layer, targets, pairs, num_boxes * times)
             else:
@@ -165,6 +162,7 @@ def denoising_pairs(batch: CDNBatch) -> Assignment:
 
 def _zero(layer: LayerPrediction) -> Tensor:
     """A zero that depends on the layer: its gradient exists and is zero."""
+    layer = _at_least_float32(layer)
     return layer.logits[:, :0].sum() + layer.boxes[:, :0].sum()
 
 

@@ -39,7 +39,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from rtdetr_lab.boxes import inverse_sigmoid
-from rtdetr_lab.config import require
+from rtdetr_lab.config import (
+    require_at_least,
+    require_below_one,
+    require_between,
+    require_divisible,
+)
 from rtdetr_lab.deformable_attention import DeformableAttention, points_per_level
 from rtdetr_lab.layers import MLP, Activation, Attention, FeedForward
 from rtdetr_lab.notation import Size
@@ -87,25 +92,12 @@ class DecoderConfig:
 
     def __post_init__(self) -> None:
         points_per_level(self.num_points, self.num_levels)
-        require(
-            min(self.num_layers, self.dim, self.ffn_dim) >= 1 and 0 <= self.dropout < 1,
-            "decoder.num_layers",
-            f"{self.num_layers} layers of width {self.dim}, {self.ffn_dim} hidden channels and "
-            f"dropout {self.dropout} are impossible",
-            "give counts of at least one, and a dropout from 0 to below 1",
-        )
-        require(
-            self.num_heads >= 1 and self.dim % self.num_heads == 0,
-            "decoder.num_heads",
-            f"{self.num_heads} heads cannot share a width of {self.dim}",
-            "take a width that num_heads divides",
-        )
-        require(
-            self.inference_layers is None or 1 <= self.inference_layers <= self.num_layers,
-            "decoder.inference_layers",
-            f"{self.inference_layers} of {self.num_layers} layers cannot run",
-            "give a number from 1 to num_layers, or None for all",
-        )
+        require_at_least(1, "decoder", num_layers=self.num_layers, ffn_dim=self.ffn_dim)
+        require_at_least(1, "decoder", dim=self.dim)
+        require_below_one("decoder", dropout=self.dropout)
+        require_divisible("decoder.num_heads", self.dim, self.num_heads)
+        if self.inference_layers is not None:
+            require_between(1, self.num_layers, "decoder", inference_layers=self.inference_layers)
 
     def build(self, num_classes: int) -> "Decoder":
         return Decoder(self, num_classes)

@@ -41,12 +41,10 @@ from rtdetr_lab.taps import tap
 def points_per_level(num_points: int | Sequence[int], num_levels: int) -> tuple[int, ...]:
     """4 → (4, 4, 4); a list is checked and kept. Raises `ConfigError`."""
     points = (num_points,) * num_levels if isinstance(num_points, int) else tuple(num_points)
-    require(
-        len(points) == num_levels and min(points) >= 0 and sum(points) > 0,
-        "decoder.num_points",
-        f"{num_points} does not say how many points each of {num_levels} levels gets",
-        f"give one number, or {num_levels} numbers that are not all zero",
-    )
+    good = len(points) == num_levels and min(points) >= 0 and sum(points) > 0
+    what = f"{num_points} does not say how many points each of {num_levels} levels gets"
+    remedy = f"give one number, or {num_levels} numbers that are not all zero"
+    require(good, "decoder.num_points", what, remedy)
     return points
 
 

@@ -59,14 +59,17 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from rtdetr_lab.boxes import cxcywh_from_xyxy, inverse_sigmoid, xyxy_from_cxcywh
-from rtdetr_lab.config import require
-from rtdetr_lab.ranks import max_over_ranks
+from rtdetr_lab.config import require_at_least, require_between
 from rtdetr_lab.structures import CDNBatch, Targets
+from rtdetr_lab.structures.ranks import max_over_ranks
 
 
 @dataclass(frozen=True)
 class DenoisingConfig:
-    """`num_queries` is the budget of positives over all groups; `max_queries` caps all of them."""
+    """`num_queries` is the budget of positives over all groups; `max_queries` caps all of them.
+
+    `label_noise` is twice the probability. A model with `denoising=None` trains without.
+    """
 
     num_queries: int = 100
     label_noise: float = 0.5
@@ -74,18 +77,10 @@ class DenoisingConfig:
     max_queries: int = 600
 
     def __post_init__(self) -> None:
-        require(
-            self.num_queries >= 1 and self.max_queries >= 2,
-            "denoising.num_queries",
-            f"{self.num_queries} positives and at most {self.max_queries} queries leave nothing",
-            "set denoising=None to train without",
-        )
-        require(
-            0 <= self.label_noise <= 2 and self.box_noise >= 0,
-            "denoising.label_noise",
-            f"label noise {self.label_noise} and box noise {self.box_noise} are out of range",
-            "label noise is from 0 to 2 (half of it is the probability), box noise not negative",
-        )
+        require_at_least(1, "denoising", num_queries=self.num_queries)
+        require_at_least(2, "denoising", max_queries=self.max_queries)
+        require_at_least(0, "denoising", box_noise=self.box_noise)
+        require_between(0, 2, "denoising", label_noise=self.label_noise)
 
     def build(self, num_classes: int, dim: int) -> "ContrastiveDenoising":
         return ContrastiveDenoising(self, num_classes, dim)
@@ -132,7 +127,8 @@ class ContrastiveDenoising(nn.Module):
         self, targets: Targets
     ) -> tuple[Int[Tensor, "B T"], Float[Tensor, "B T 4"], Int[Tensor, "B T"]]:
         """Labels, boxes and object numbers as rectangles; padding has label C and number -1."""
-        room, device = self.cfg.max_queries // 2, self.label_embedding.weight.device
+        room = self.cfg.max_queries // 2
+        device = self.label_embedding.weight.device
         # The fullest picture of all processes, so that each makes as many groups as one would.
         fullest = max_over_ranks(max(targets.counts, default=0), device)
         size = max(1, min(room, fullest))

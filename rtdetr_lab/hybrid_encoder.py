@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from rtdetr_lab.aifi import AIFIConfig
 from rtdetr_lab.ccff import CCFFConfig
-from rtdetr_lab.config import require
+from rtdetr_lab.config import require, require_at_least
 from rtdetr_lab.layers import ConvNormAct
 
 
@@ -45,7 +45,7 @@ class HybridEncoderConfig:
     ccff: CCFFConfig = field(default_factory=CCFFConfig)
 
     def __post_init__(self) -> None:
-        require(self.dim >= 1, "encoder.dim", f"is {self.dim}", "give at least one channel")
+        require_at_least(1, "encoder", dim=self.dim)
 
     def build(self, channels: Sequence[int]) -> "HybridEncoder":
         """`channels` are those of the backbone's maps, from fine to coarse."""
@@ -72,12 +72,9 @@ class MemoryProjection(nn.ModuleList):
     """Encoder maps to the decoder's width; levels beyond the encoder's come by stride 2."""
 
     def __init__(self, channels: tuple[int, ...], dim: int, num_levels: int) -> None:
-        require(
-            num_levels >= len(channels),
-            "decoder.num_levels",
-            f"{num_levels} levels, but the encoder makes {len(channels)} maps",
-            "raise decoder.num_levels, or let the backbone output fewer maps",
-        )
+        what = f"{num_levels} levels, but the encoder makes {len(channels)} maps"
+        remedy = "raise decoder.num_levels, or let the backbone output fewer maps"
+        require(num_levels >= len(channels), "decoder.num_levels", what, remedy)
         super().__init__(ConvNormAct(c, dim, 1) for c in channels)
         for extra in range(num_levels - len(channels)):
             self.append(ConvNormAct(channels[-1] if extra == 0 else dim, dim, 3, stride=2))

@@ -17,11 +17,12 @@ that brings ImageNet statistics, live for one that starts from nothing. Frozen a
 variance 1 it normalises nothing at all, and a model trained from scratch so does not learn.
 """
 
+import copy
 import math
 from collections.abc import Callable
 from functools import lru_cache, wraps
-from itertools import pairwise
-from typing import Any
+from itertools import chain, pairwise
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +33,7 @@ from rtdetr_lab.taps import tap, watched
 
 Activation = Callable[[Tensor], Tensor]
 Norm = Callable[[int], nn.Module]
+Module = TypeVar("Module", bound=nn.Module)
 
 
 def identity(x: Tensor) -> Tensor:
@@ -61,6 +63,12 @@ def cached_by_size(function: Callable[..., Any]) -> Callable[..., Any]:
 def has_float64(device: torch.device | str) -> bool:
     """Whether a device knows double precision: a Mac's GPU does not."""
     return torch.device(device).type in ("cpu", "cuda")
+
+
+def sharing_tensors(module: Module) -> Module:
+    """A copy with the same parameters and buffers; modes, settings and parts are its own."""
+    tensors = chain(module.parameters(), module.buffers())
+    return copy.deepcopy(module, {id(tensor): tensor for tensor in tensors})
 
 
 class FrozenBatchNorm2d(nn.Module):

@@ -48,7 +48,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from rtdetr_lab.boxes import giou, xyxy_from_cxcywh
-from rtdetr_lab.config import require
+from rtdetr_lab.config import require_weights
 from rtdetr_lab.errors import TrainingError
 from rtdetr_lab.structures import Assignment, LayerPrediction, Targets
 
@@ -94,13 +94,7 @@ class MatcherConfig:
     classification: ClassCost = field(default_factory=FocalCost)
 
     def __post_init__(self) -> None:
-        costs = (self.class_cost, self.l1_cost, self.giou_cost)
-        require(
-            min(costs) >= 0 and max(costs) > 0,
-            "matcher",
-            f"costs {costs} cannot rank anything",
-            "give weights that are not negative and not all zero",
-        )
+        require_weights("matcher", self.class_cost, self.l1_cost, self.giou_cost)
 
     def build(self) -> "HungarianMatcher":
         return HungarianMatcher(self)
@@ -116,7 +110,10 @@ class HungarianMatcher:
     def __call__(self, layer: LayerPrediction, targets: Targets) -> Assignment:
         """Raises `TrainingError` where the prediction is not finite."""
         pictures = zip(layer.logits, layer.boxes, targets.labels, targets.boxes, strict=True)
-        costs = [self.cost_matrix(*picture) for picture in pictures]
+        costs = [
+            self.cost_matrix(logits, boxes, labels, wanted)
+            for logits, boxes, labels, wanted in pictures
+        ]
         # One transfer for all pictures: each would wait for everything the device has queued.
         on_cpu = torch.cat([c.flatten() for c in costs]).cpu().split([c.numel() for c in costs])
         queries, objects = [], []
@@ -137,7 +134,9 @@ class HungarianMatcher:
     ) -> Float[Tensor, "Q T"]:
         """The cost of giving object t to query q, for one picture; at least in float32. Eq. 03.2"""
         dtype = torch.promote_types(logits.dtype, torch.float32)
-        logits, boxes, target_boxes = logits.to(dtype), boxes.to(dtype), target_boxes.to(dtype)
+        logits = logits.to(dtype)
+        boxes = boxes.to(dtype)
+        target_boxes = target_boxes.to(dtype)
         return (
             self.cfg.class_cost * self.cfg.classification(logits, labels)
             + self.cfg.l1_cost * torch.cdist(boxes, target_boxes, p=1)

@@ -38,8 +38,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from rtdetr_lab.config import require
-from rtdetr_lab.errors import ConfigError
+from rtdetr_lab.config import require, require_at_least
 from rtdetr_lab.layers import MLP, cached_by_size
 from rtdetr_lab.notation import Size, token_grid
 from rtdetr_lab.structures import Proposals, exportable
@@ -140,12 +139,7 @@ class TopScore:
     num_queries: int = 300
 
     def __post_init__(self) -> None:
-        require(
-            self.num_queries >= 1,
-            "selection.num_queries",
-            f"{self.num_queries} queries find nothing",
-            "ask for at least one",
-        )
+        require_at_least(1, "selection", num_queries=self.num_queries)
 
     def build(self, dim: int) -> "QuerySelection":
         return QuerySelection(self)
@@ -180,12 +174,10 @@ class QuerySelection(nn.Module):
 
     def num_kept(self, score: Float[Tensor, "B N"]) -> int:
         """Q, or `ConfigError` if there are fewer tokens."""
-        if self.num_queries > score.shape[1]:
-            raise ConfigError(
-                "selection.num_queries",
-                f"{self.num_queries} queries, but the picture has only {score.shape[1]} tokens",
-                "use larger pictures, or set model.num_queries to at most that",
-            )
+        tokens = score.shape[1]
+        what = f"{self.num_queries} queries, but the picture has only {tokens} tokens"
+        remedy = "use larger pictures, or set model.num_queries to at most that"
+        require(self.num_queries <= tokens, "selection.num_queries", what, remedy)
         return self.num_queries
 
 
@@ -213,10 +205,8 @@ class LearnedContentSelection(QuerySelection):
 
     def num_kept(self, score: Float[Tensor, "B N"]) -> int:
         """Q, or `ConfigError` if fewer contents were learned."""
-        if self.num_queries > len(self.content):
-            raise ConfigError(
-                "selection.num_queries",
-                f"{self.num_queries} queries, but only {len(self.content)} contents were learned",
-                f"set model.num_queries to at most {len(self.content)}",
-            )
+        learned = len(self.content)
+        what = f"{self.num_queries} queries, but only {learned} contents were learned"
+        remedy = f"set model.num_queries to at most {learned}"
+        require(self.num_queries <= learned, "selection.num_queries", what, remedy)
         return super().num_kept(score)

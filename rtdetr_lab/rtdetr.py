@@ -29,9 +29,7 @@ Parameters are the training form with 80 classes, frozen batch norm not counted;
 Table 2 and the authors' repository.
 """
 
-import copy
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from typing import Any
 
 from jaxtyping import Float
@@ -40,11 +38,12 @@ from torch import Tensor, cat, nn
 from rtdetr_lab.aifi import AIFIConfig
 from rtdetr_lab.backbone import Bottleneck, ResNetDConfig, check_room
 from rtdetr_lab.ccff import CCFFConfig
-from rtdetr_lab.config import require
+from rtdetr_lab.config import require, require_at_least
 from rtdetr_lab.criterion import CriterionConfig
 from rtdetr_lab.decoder import DecoderConfig
 from rtdetr_lab.denoising import DenoisingConfig
 from rtdetr_lab.hybrid_encoder import HybridEncoderConfig, MemoryProjection
+from rtdetr_lab.layers import sharing_tensors
 from rtdetr_lab.model import DetectionModel
 from rtdetr_lab.notation import tokens_from_maps
 from rtdetr_lab.query_selection import ProposalHead, TopScore
@@ -77,12 +76,7 @@ class RTDETRConfig:
     criterion: Any = field(default_factory=CriterionConfig)
 
     def __post_init__(self) -> None:
-        require(
-            self.num_classes >= 1,
-            "num_classes",
-            f"{self.num_classes} classes cannot be told apart",
-            "give at least one",
-        )
+        require_at_least(1, "", num_classes=self.num_classes)
 
     def build(self) -> "RTDETR":
         return RTDETR(self)
@@ -122,7 +116,8 @@ class RTDETR(DetectionModel):
 
         proposed = self.proposal_head(memory, shapes)
         chosen = self.selection(proposed.tokens, proposed.logits, proposed.box_logits)
-        content, reference_logits = chosen.content, chosen.reference_logits
+        content = chosen.content
+        reference_logits = chosen.reference_logits
 
         noised = self._noised(targets, content.shape[1])
         if noised is not None:
@@ -147,16 +142,15 @@ class RTDETR(DetectionModel):
 
     @num_queries.setter
     def num_queries(self, count: int) -> None:
-        require(count >= 1, "num_queries", f"{count} queries find nothing", "ask for at least one")
+        require_at_least(1, "", num_queries=count)
         self.selection.num_queries = count
 
     def trim(self, num_layers: int) -> "RTDETR":
         """The same model (the same tensors) with the first `num_layers` decoder layers."""
         available = len(self.decoder.layers)
         what = f"cannot keep {num_layers} of {available} decoder layers"
-        require(1 <= num_layers <= available, "trim", what, f"give 1 to {available}")
-        shared = {id(t): t for t in chain(self.parameters(), self.buffers())}
-        model = copy.deepcopy(self, shared)
+        require(1 <= num_layers <= available, "trim", what, f"give a number from 1 to {available}")
+        model = sharing_tensors(self)
         decoder = replace(self.cfg.decoder, num_layers=num_layers, inference_layers=None)
         model.cfg = replace(self.cfg, decoder=decoder)
         model.decoder.cfg = decoder

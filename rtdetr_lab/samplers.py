@@ -20,9 +20,10 @@ Cell $i$ of a map of width $W$ has its centre at $(i + \frac12)/W$.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +32,9 @@ from torch import Tensor
 
 from rtdetr_lab.notation import Size, level_starts
 from rtdetr_lab.structures import exportable
+
+Shapes = Sequence[Size]
+Points = Sequence[int]
 
 
 @exportable
@@ -42,35 +46,34 @@ class SamplingPlan:
     weights: Float[Tensor, "B Q M P"]
 
 
-@runtime_checkable
-class Sampler(Protocol):
-    """Reads the plan's points from the value maps and adds them up, weighted."""
+class Sampler(ABC):
+    """Reads the plan's points from the value maps and adds them up, weighted.
 
-    trains_offsets: ClassVar[bool]
-
-    def __call__(
-        self,
-        value: Float[Tensor, "B N M d"],
-        shapes: Sequence[Size],
-        points: Sequence[int],
-        plan: SamplingPlan,
-    ) -> Float[Tensor, "B Q D"]:
-        """`points` are the sampling points per head on each level; they sum to P."""
-
-
-@dataclass(frozen=True)
-class Bilinear:
-    """The mean of the four cells around a point, weighted by nearness; zero outside the map."""
+    Subclasses say how in `read`; this is where shapes are stated, and checked.
+    """
 
     trains_offsets: ClassVar[bool] = True
 
     def __call__(
         self,
         value: Float[Tensor, "B N M d"],
-        shapes: Sequence[Size],
-        points: Sequence[int],
+        shapes: Shapes,
+        points: Points,
         plan: SamplingPlan,
     ) -> Float[Tensor, "B Q D"]:
+        """`points` are the sampling points per head on each level; they sum to P."""
+        return self.read(value, shapes, points, plan)
+
+    @abstractmethod
+    def read(self, value: Tensor, shapes: Shapes, points: Points, plan: SamplingPlan) -> Tensor:
+        """As the call, which has the shapes."""
+
+
+@dataclass(frozen=True)
+class Bilinear(Sampler):
+    """The mean of the four cells around a point, weighted by nearness; zero outside the map."""
+
+    def read(self, value: Tensor, shapes: Shapes, points: Points, plan: SamplingPlan) -> Tensor:
         maps = _maps_per_head(_readable(value), shapes)
         # (B M) Q P 2, in [-1, 1]
         grid = (2 * _readable(plan.locations) - 1).transpose(1, 2).flatten(0, 1)
@@ -82,7 +85,7 @@ class Bilinear:
 
 
 @dataclass(frozen=True)
-class Discrete:
+class Discrete(Sampler):
     """The one cell that contains the point: a gather, which any accelerator has.
 
     `shift=0.5` looks half a cell further right and down, because the references add 0.5 before
@@ -93,13 +96,7 @@ class Discrete:
     shift: float = 0.0
     trains_offsets: ClassVar[bool] = False
 
-    def __call__(
-        self,
-        value: Float[Tensor, "B N M d"],
-        shapes: Sequence[Size],
-        points: Sequence[int],
-        plan: SamplingPlan,
-    ) -> Float[Tensor, "B Q D"]:
+    def read(self, value: Tensor, shapes: Shapes, points: Points, plan: SamplingPlan) -> Tensor:
         index = self.cells(plan.locations, shapes, points).transpose(1, 2)  # B M Q P
         by_head = value.transpose(1, 2)  # B M N d
         flat = index.flatten(2).unsqueeze(-1).expand(-1, -1, -1, by_head.shape[-1])
@@ -109,8 +106,8 @@ class Discrete:
     def cells(
         self,
         locations: Float[Tensor, "B Q M P 2"],
-        shapes: Sequence[Size],
-        points: Sequence[int],
+        shapes: Shapes,
+        points: Points,
     ) -> Int[Tensor, "B Q M P"]:
         """Token index of the cell each point reads; points outside read the border."""
         index = []
@@ -125,18 +122,10 @@ class Discrete:
 
 
 @dataclass(frozen=True)
-class Naive:
+class Naive(Sampler):
     """Bilinear reading written as the definition says it, one point after the other. Slow."""
 
-    trains_offsets: ClassVar[bool] = True
-
-    def __call__(
-        self,
-        value: Float[Tensor, "B N M d"],
-        shapes: Sequence[Size],
-        points: Sequence[int],
-        plan: SamplingPlan,
-    ) -> Float[Tensor, "B Q D"]:
+    def read(self, value: Tensor, shapes: Shapes, points: Points, plan: SamplingPlan) -> Tensor:
         levels = [level for level, count in enumerate(points) for _ in range(count)]
         starts = level_starts(shapes)
         batch, queries, heads, _ = plan.weights.shape
@@ -178,7 +167,7 @@ def _readable(values: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
 
 
 def _maps_per_head(
-    value: Float[Tensor, "B N M d"], shapes: Sequence[Size]
+    value: Float[Tensor, "B N M d"], shapes: Shapes
 ) -> list[Float[Tensor, "BM d _ _"]]:
     by_head = value.permute(0, 2, 3, 1).flatten(0, 1)  # (B M) d N
     levels = by_head.split([height * width for height, width in shapes], dim=-1)

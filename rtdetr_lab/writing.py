@@ -21,6 +21,8 @@ from rtdetr_lab.errors import LabError, OutputError
 
 HOUR = 3600.0
 
+MAKE_ROOM = "make room, or give another place"
+
 
 @contextmanager
 def writing(path: Path, error: type[LabError] = OutputError) -> Iterator[None]:
@@ -31,7 +33,7 @@ def writing(path: Path, error: type[LabError] = OutputError) -> Iterator[None]:
         raise
     except OSError as problem:
         what = f"cannot be written: {problem.strerror or problem}"
-        raise error(str(path), what, "make room, or give another place") from problem
+        raise error(str(path), what, MAKE_ROOM) from problem
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from kill_tools import campaign, child, ended_well
 from training_toy import Toy, ToyData
 
 from rtdetr_lab import writing
+from rtdetr_lab.checkpoints.files import HEADER, read_weights
 from rtdetr_lab.training import Cosine, TrainConfig, train
 from rtdetr_lab.training import state as keep
 
@@ -62,8 +63,10 @@ def result(folder):
     for name in ("last.pt", "best.pt"):
         state = keep.load_state(folder / name)
         _add(digest, state)
-    for name in ("model/model.safetensors", "model/config.json"):
-        digest.update((folder / name).read_bytes())
+    # Not its bytes: safetensors writes the header in any order, and it may say what was replaced.
+    model = read_weights(folder / "model" / "model.safetensors")
+    _add(digest, [model.tensors, model.header[HEADER]])
+    digest.update((folder / "model" / "config.json").read_bytes())
     for line in (folder / "metrics.jsonl").read_text().splitlines():
         timeless = {k: v for k, v in json.loads(line).items() if k not in TIMES}
         digest.update(json.dumps(timeless, sort_keys=True).encode())

@@ -21,7 +21,7 @@ from rtdetr_lab.data.windows import Window, crop, shows_something
 from rtdetr_lab.errors import ConfigError
 from rtdetr_lab.model import Metadata
 from rtdetr_lab.training import TrainConfig
-from rtdetr_lab.training.publish import metadata_of
+from rtdetr_lab.training.finetune import metadata_of
 from rtdetr_lab.training.stream import Steps
 
 SMALL = detr_augmentation((64, 106))

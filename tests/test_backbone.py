@@ -144,7 +144,8 @@ def test_a_block_without_a_branch_says_what_is_missing():
     [
         ({"depths": (1, 1)}, "depths"),
         ({"depths": (1, 0, 1, 1)}, "depths"),
-        ({"widths": (4, 8, 12, 0)}, "depths"),
+        ({"widths": (4, 8, 12, 0)}, "widths"),
+        ({"depths": (), "widths": ()}, "depths"),
         ({"outputs": ()}, "outputs"),
         ({"outputs": (3, 2)}, "outputs"),
         ({"outputs": (2, 2)}, "outputs"),

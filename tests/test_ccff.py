@@ -100,7 +100,14 @@ def test_both_ways_are_tapped_in_the_order_they_go():
     assert torch.equal(seen["top_down.0"], out[0]), "the finest map has nobody below it"
 
 
-@pytest.mark.parametrize("changes", [{"expansion": 0.0}, {"expansion": -1.0}, {"num_blocks": -1}])
-def test_blocks_without_a_channel_are_refused(changes):
-    with pytest.raises(ConfigError, match="leaves no channel"):
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"expansion": 0.0}, r"expansion: 0\.0 leaves no channel of 8"),
+        ({"expansion": -1.0}, r"expansion: -1\.0 leaves no channel of 8"),
+        ({"num_blocks": -1}, r"num_blocks: is -1; give at least 0"),
+    ],
+)
+def test_blocks_without_a_channel_are_refused(changes, says):
+    with pytest.raises(ConfigError, match=says):
         CCFFConfig(**changes).build(8, 3)

@@ -244,7 +244,9 @@ def test_a_file_name_cannot_break_the_line(model, photos, capsys):
     assert last.startswith("rtdetr-lab: two\\nlines.png: does not exist")
 
 
-@pytest.mark.parametrize("words", [["fly"], ["detect", "x.png", "--thresold", "1"], ["verify"]])
+@pytest.mark.parametrize(
+    "words", [["fly"], ["detect", "x.png", "--thresold", "1"], ["verify", "r18", "r34"]]
+)
 def test_usage_errors_exit_with_2(words, capsys):
     with pytest.raises(SystemExit) as stop:
         main(words)

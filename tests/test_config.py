@@ -13,7 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rtdetr_lab import config_json, rtdetr
-from rtdetr_lab.config import build, diff, replace_at, require
+from rtdetr_lab.config import (
+    build,
+    diff,
+    replace_at,
+    require,
+    require_at_least,
+    require_below_one,
+    require_between,
+    require_divisible,
+    require_weights,
+)
 from rtdetr_lab.config_json import from_dict, from_json, to_json
 from rtdetr_lab.decoder import look_forward_once
 from rtdetr_lab.detr.segmentation import detr_r50_panoptic
@@ -119,6 +129,34 @@ def test_a_wrong_path_names_the_nearest_field(path, says):
 def test_replacing_runs_the_checks_again():
     with pytest.raises(ConfigError, match="at least one"):
         replace_at(Whole(), "encoder.num_heads", 0)
+
+
+@pytest.mark.parametrize(
+    ("check", "says"),
+    [
+        (lambda: require_at_least(1, "decoder", dim=3, ffn_dim=0), r"decoder\.ffn_dim: is 0; .*1"),
+        (lambda: require_at_least(1, "", num_classes=0), r"^num_classes: is 0; give at least 1"),
+        (lambda: require_at_least(0, "a", b=float("nan")), r"a\.b: is nan"),
+        (lambda: require_between(0, 2, "a", b=2.5), r"a\.b: is 2\.5; .*from 0 to 2"),
+        (lambda: require_below_one("a", b=0.5, c=1.0), r"a\.c: is 1\.0; .*below 1"),
+        (lambda: require_below_one("a", b=-0.1), r"a\.b: is -0\.1"),
+        (lambda: require_divisible("a", 24, 8, 5), r"a: 24 cannot be shared by 5; .*multiple of 5"),
+        (lambda: require_divisible("a", 24, 0), r"a: 24 cannot be shared by 0"),
+        (lambda: require_weights("a", 0.0, 0.0), r"a: weights \(0\.0, 0\.0\) teach nothing"),
+        (lambda: require_weights("a", 3.0, -1.0), r"a: weights \(3\.0, -1\.0\) teach nothing"),
+    ],
+)
+def test_a_guard_names_the_field_its_value_and_what_to_give(check, says):
+    with pytest.raises(ConfigError, match=says):
+        check()
+
+
+def test_a_guard_lets_pass_what_is_on_the_edge():
+    require_at_least(1, "a", b=1, c=1.5)
+    require_between(0, 2, "a", b=0, c=2.0)
+    require_below_one("a", b=0.0, c=0.999)
+    require_divisible("a", 24, 8, 24, 1)
+    require_weights("a", 0.0, 2)
 
 
 def test_build_asks_for_a_config():

@@ -6,6 +6,7 @@ from small import pictures, rebuilt, shaken, small
 from torch import nn
 
 import rtdetr_lab as lab
+from rtdetr_lab.ccff import RepVggBlock
 from rtdetr_lab.config import replace_at
 from rtdetr_lab.deployment.form import deploy, same
 from rtdetr_lab.deployment.inference_form import InferenceRTDETR
@@ -78,6 +79,21 @@ def test_a_norm_folds_into_the_convolution_before_it():
     block = lively(ConvNormAct(3, 4, 3, stride=2, act=torch.tanh)).double().eval()
     x = torch.randn(2, 3, 9, 7).double()
     assert (fused(block)(x) - block(x)).abs().max() <= 1e-12
+
+
+def test_a_block_without_values_folds_to_one_without_values():
+    with torch.device("meta"):
+        block, x = RepVggBlock(4, torch.tanh).eval(), torch.rand(1, 4, 5, 6)
+    assert fused(block)(x).is_meta
+
+
+def test_a_block_with_another_forward_is_left_alone():
+    class Doubled(ConvNormAct):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    block = Doubled(3, 4).eval()
+    assert fused(block) is block
 
 
 def test_two_convolutions_side_by_side_are_one():

@@ -150,8 +150,8 @@ def test_without_an_encoder_the_cells_stay_as_they_are(cells):
     ("cfg", "where"),
     [
         (DETREncoderConfig(num_heads=3), "encoder.num_heads"),
-        (DETRDecoderConfig(num_layers=0), "decoder.num_heads"),
-        (DETREncoderConfig(layer_drop=1.0), "encoder.dropout"),
+        (DETRDecoderConfig(num_layers=0), "decoder.num_layers"),
+        (DETREncoderConfig(layer_drop=1.0), "encoder.layer_drop"),
         (DETRDecoderConfig(dropout=-0.1), "decoder.dropout"),
         (DETRDecoderConfig(num_queries=0), "decoder.num_queries"),
     ],

@@ -9,13 +9,14 @@ from training_toy import Toy, ToyData
 
 from rtdetr_lab.checkpoints.metadata import Metadata
 from rtdetr_lab.checkpoints.strict import is_class_head
+from rtdetr_lab.config import replace_at
 from rtdetr_lab.detr.model import detr_nano, detr_r50
 from rtdetr_lab.errors import ConfigError, TrainingError
 from rtdetr_lab.rtdetr import rtdetr_nano, rtdetr_r18, rtdetr_r34, rtdetr_r50, rtdetr_r101
 from rtdetr_lab.rtdetrv2 import rtdetrv2_r50_m
 from rtdetr_lab.structures import Batch
 from rtdetr_lab.training import fine_tune, from_scratch, paper, prepare, train, v2
-from rtdetr_lab.training.finetune import check_classes
+from rtdetr_lab.training.finetune import check_classes, with_queries
 from rtdetr_lab.training.optim import parameter_groups
 from rtdetr_lab.training.recipe import backbone_ratio
 from rtdetr_lab.training.trainer import Trainer
@@ -174,11 +175,49 @@ def test_another_rate_takes_the_backbone_with_it():
 @pytest.mark.parametrize(("pictures", "tenth"), [(16, 1), (6000, 37), (10**6, 2000)])
 def test_warm_up_and_average_fit_the_length_of_a_run(pictures, tenth):
     recipe = fine_tune(rtdetr_r18(3), pictures)
-    assert recipe.warmup_steps == recipe.ema_warmup == tenth
-    assert recipe.ema_decay <= 0.9999
+    assert recipe.steps(recipe.warmup_steps) == recipe.steps(recipe.ema_warmup) == tenth
+    assert recipe.decay == pytest.approx(min(1 - 1 / (pictures // 160 or 1), 0.9999))
 
 
 def test_the_papers_recipes_bring_their_augmentation():
     assert paper(1000).augment.until == 1
     assert v2(rtdetr_r18(), 1000, size=320).augment.size == (320, 320)
     assert paper(1000, augment=None).augment is None
+
+
+# --- more queries ---------------------------------------------------------------------------------
+
+
+def test_queries_that_are_selected_may_become_more_and_nothing_begins_anew():
+    model = small(num_classes=3).build().eval()
+    model.metadata = Metadata(("a", "b", "c"), (1, 2, 3), (64, 64))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    ready = prepare(model, ("a", "b", "c"), queries=17)
+    assert (ready.model.num_queries, ready.model.cfg.selection.num_queries) == (17, 17)
+    assert (ready.new_heads, ready.grown) == ((), ())
+    assert ready.model.metadata.names == ("a", "b", "c")
+    after = ready.model.state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+    assert ready.model(torch.rand(1, 3, 64, 64)).boxes.shape[1] == 17
+
+
+@pytest.mark.parametrize("count", [9, 4])
+def test_learned_queries_keep_those_there_are_and_say_which_are_new(count):
+    cfg = replace_at(detr_nano(3), "decoder.num_queries", 6)
+    model = cfg.build()
+    known = model.state_dict()["decoder.query_positions"].clone()
+    ready = prepare(model, ("x", "y"), queries=count)
+    found = ready.model.state_dict()["decoder.query_positions"]
+    both = min(count, 6)
+    assert torch.equal(found[:both], known[:both])
+    assert found.shape[0] == ready.model.num_queries == count
+    width = known.shape[1]
+    said = f"decoder.query_positions (6, {width}) → ({count}, {width})"
+    assert f"queries beyond those it has begin anew: {said}" in ready.lines()
+    assert any("class_head" in head.name for head in ready.new_heads)
+
+
+@pytest.mark.parametrize(("cfg", "said"), [(small(), "is 0; give at least 1"), (Toy(), "has no")])
+def test_queries_that_cannot_be_are_refused_by_name(cfg, said):
+    with pytest.raises(ConfigError, match=f"queries.*{said}"):
+        with_queries(cfg, 0)

@@ -16,7 +16,6 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "rtdetr_lab"
 
 BRICKS = {
-    "ranks",
     "errors",
     "notation",
     "taps",
@@ -41,15 +40,12 @@ MAY_IMPORT = {
     # bricks
     "errors": set(),
     "notation": set(),
-    "ranks": set(),
     "taps": {"errors"},
-    "annotations": set(),
     "config": {"errors"},
-    "config_json": {"errors", "annotations", "config"},
+    "config_json": {"errors", "config"},
     "boxes": {"notation"},
-    "target_checks": {"errors"},
     "model": {"errors", "notation"},
-    "structures": {"errors", "notation", "target_checks"},
+    "structures": {"errors", "notation"},
     "writing": {"errors"},
     "layers": {"errors", "notation", "taps", "config"},
     # chapters, in reading order

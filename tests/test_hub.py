@@ -71,6 +71,7 @@ def hub(model, tmp_path_factory):
     server.add("org/theirs", save_pretrained(model, root / "theirs", layout="transformers"))
     server.add("org/ours", save_pretrained(model, root / "ours"), card=None)
     other = small(num_classes=3).build()
+    other.metadata = Metadata(names=("ant", "bee", "cow"), category_ids=(0, 1, 2))
     server.add("org/ours", save_pretrained(other, root / "other"), TAGGED, card=None)
     sharded = save_pretrained(model, root / "sharded")
     (sharded / "model.safetensors").unlink()

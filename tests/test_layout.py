@@ -315,7 +315,9 @@ def test_a_yolo_folder_is_checked_trained_on_and_judged_as_it_is(tmp_path, capsy
     assert main(["data", "check", str(folder)]) == 0
     run = tmp_path / "run"
     assert main(["train", "--data", str(folder), "--out", str(run), *SHORT]) == 0
-    assert "YOLO, read as it is; rtdetr-lab data convert" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "a YOLO folder, read as it is" in told
+    assert "rtdetr-lab data convert" in told
     data = ["--data", str(folder / "data.yaml")]
     assert main(["eval", str(run / "model"), *data, "--device", "cpu"]) == 0
     assert "1 pictures" in capsys.readouterr().out

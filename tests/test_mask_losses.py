@@ -127,5 +127,5 @@ def test_missing_masks_are_named():
 
 
 def test_weights_below_zero_are_refused():
-    with pytest.raises(ConfigError, match="mask_weight"):
+    with pytest.raises(ConfigError, match=r"criterion\.dice_weight: is -1\.0"):
         MaskCriterionConfig(dice_weight=-1.0)

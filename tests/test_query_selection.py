@@ -99,7 +99,7 @@ def test_more_queries_than_there_are_is_refused_by_name(tokens):
     learned.num_queries = 6
     with pytest.raises(ConfigError, match="only 5 contents were learned"):
         learned(*tokens)
-    with pytest.raises(ConfigError, match="find nothing"):
+    with pytest.raises(ConfigError, match="num_queries: is 0"):
         TopScore(0)
 
 

@@ -322,7 +322,7 @@ def test_an_impossible_model_is_refused_by_name(path, value, where):
 
 
 def test_no_queries_are_refused_at_run_time():
-    with pytest.raises(ConfigError, match="find nothing"):
+    with pytest.raises(ConfigError, match="num_queries: is 0"):
         small().build().num_queries = 0
 
 

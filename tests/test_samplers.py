@@ -4,9 +4,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jaxtyping import TypeCheckError
 
 from rtdetr_lab.notation import num_tokens
-from rtdetr_lab.samplers import Bilinear, Discrete, Naive, SamplingPlan
+from rtdetr_lab.samplers import Bilinear, Discrete, Naive, Sampler, SamplingPlan
 
 CASES = {
     "even": ([(4, 4), (2, 2)], (2, 2)),
@@ -110,3 +111,17 @@ def test_a_gather_has_no_gradient_by_its_index():
     Discrete()(value, shapes, points, plan).sum().backward()
     assert [t.grad is None for t in inputs] == [False, True, False]
     assert [s.trains_offsets for s in (Bilinear, Naive, Discrete)] == [True, True, False]
+
+
+def test_the_call_checks_the_shapes_of_a_readers_own_sampler():
+    class Transposed(Sampler):
+        def read(self, value, shapes, points, plan):
+            return Bilinear()(value, shapes, points, plan).double()[..., 0]
+
+    value, plan = case([(3, 4)], (2,))
+    with pytest.raises(TypeCheckError, match="return value"):
+        Transposed()(value, [(3, 4)], (2,), plan)
+    with pytest.raises(TypeCheckError, match="value"):
+        Bilinear()(value[0], [(3, 4)], (2,), plan)
+    with pytest.raises(TypeError, match="read"):
+        Sampler()

@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from small import shaken
 from test_detr import SMALL as DETECTOR
 from test_segmentation import SMALL
 
 import rtdetr_lab as lab
 from rtdetr_lab.errors import ConfigError, ImageError
+from rtdetr_lab.images.frames import Frame
 from rtdetr_lab.images.panoptic import ByOverlap
 
 NAMES = ("cat", "dog", "cup", "sky", "grass")
@@ -46,3 +48,17 @@ def test_what_cannot_be_segmented_is_refused_by_name(model):
         lab.panoptic(model, RGB, stuff=("gras",), names=NAMES)
     with pytest.raises(ImageError):
         lab.panoptic(model, "nowhere.png", names=NAMES)
+
+
+def test_a_lying_picture_is_segmented_upright_and_can_be_turned_back(model, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    lying = Frame((70, 50), 8).pixels_as_stored(RGB)
+    Image.fromarray(lying).save(tmp_path / "a.png", exif=exif)
+    found = lab.panoptic(model, tmp_path / "a.png", rule=ANYTHING, edges=(64, 106), names=NAMES)
+    same = lab.panoptic(model, RGB, rule=ANYTHING, edges=(64, 106), names=NAMES)
+    assert found.ids.shape == (50, 70)
+    assert torch.equal(found.ids, same.ids)
+    assert found.frame == Frame((70, 50), 8)
+    stored = found.frame.pixels_as_stored(found.ids.numpy())
+    assert np.array_equal(stored, np.rot90(found.ids.numpy(), -1))

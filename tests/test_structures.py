@@ -18,7 +18,7 @@ from rtdetr_lab.structures import (
     Targets,
     check_batch,
 )
-from rtdetr_lab.target_checks import check_pictures
+from rtdetr_lab.structures.target_checks import check_pictures
 
 GOOD = {"labels": [0, 1], "boxes": [[0.5, 0.5, 0.2, 0.3], [0.1, 0.2, 0.1, 0.2]]}
 NONE = {"labels": [], "boxes": []}
@@ -118,7 +118,8 @@ def test_a_move_takes_everything_along_and_a_dtype_changes_boxes_only():
 
 def test_a_batch_is_looked_at_when_it_is_made_and_not_again_on_a_move(monkeypatch):
     targets = Targets.of([GOOD])
-    monkeypatch.setattr(structures, "check_pictures", lambda *_: pytest.fail("checked twice"))
+    twice = lambda *_: pytest.fail("checked twice")  # noqa: E731
+    monkeypatch.setattr(structures.targets, "check_pictures", twice)
     targets.to(torch.float64)
     with pytest.raises(pytest.fail.Exception):
         Targets.of([GOOD])

@@ -8,7 +8,7 @@ import torch
 from rtdetr_lab.checkpoints.load import load_pretrained
 from rtdetr_lab.cli import _parsed, main
 from rtdetr_lab.commands.sets import ENDLESS, training_set, validation_set
-from rtdetr_lab.commands.starting_points import Beginning, preset
+from rtdetr_lab.commands.starting_points import preset
 from rtdetr_lab.detector import Detector
 from rtdetr_lab.errors import ConfigError
 from rtdetr_lab.model import Metadata
@@ -82,7 +82,7 @@ def test_overfitting_judges_by_what_was_learnt(folder, tmp_path, capsys):
     assert described["num_data"] == 4
     assert described["recipe"]["weight_decay"] == 0
     said = capsys.readouterr().out
-    assert "not learnt by heart: AP 0.0" in said
+    assert "not learned by heart: AP 0.0" in said
     assert "  1. " in said
 
 
@@ -99,8 +99,9 @@ def test_patience_brings_validations_with_it():
     data = training_set("shapes", SMALL, 0)
     command = _parsed(["train", "--patience", "3", "--min-delta", "0.01"])
     model = preset("nano", 10).build()
-    made = command.recipe(Beginning(model, model), data)
-    assert (made.patience, made.min_delta, made.eval_every) == (3, 0.01, made.num_steps // 10)
+    made = command._asked().recipe(model, len(data))
+    every = made.steps(made.eval_every)
+    assert (made.patience, made.min_delta, every) == (3, 0.01, made.num_steps // 10)
 
 
 def test_an_unknown_preset_is_named(tmp_path, capsys):
@@ -155,7 +156,7 @@ WRONG = [
     (["--model", "nana"], "nearest: nano"),
     (["--model", "nano", "--preset", "r18"], "--preset: cannot be had with --model nano"),
     (["--model", "nano", "--freeze", "bakbone"], "did you mean backbone"),
-    (["--freeze", "backbone"], "would freeze weights that never learnt"),
+    (["--freeze", "backbone"], "would freeze weights that were never trained"),
 ]
 
 
@@ -192,8 +193,9 @@ def test_options_change_a_recipe_and_the_rest_follows(words, rates):
     command = _parsed(["train", *words])
     model = preset(command.preset or "nano", 10).build()
     data = training_set("shapes", SMALL, 0)
-    made = command.recipe(Beginning(model, model), data)
-    assert made.eval_every == (made.num_steps // 10 if "fine-tune" in words else 0)
+    made = command._asked().recipe(model, len(data))
+    every = made.num_steps // 10 if "fine-tune" in words else 0
+    assert made.steps(made.eval_every) == every
     assert (made.lr, made.backbone_lr, made.clip_norm) == pytest.approx(rates)
 
 
@@ -234,3 +236,73 @@ def test_the_help_says_what_happens_by_default(capsys):
     said = capsys.readouterr().out
     assert "(default: None)" not in said
     assert all(f"{part} options" in said for part in ("learning", "judging", "running"))
+
+
+# --- names, and what a run leaves -----------------------------------------------------------------
+
+
+def test_a_folder_called_shapes_wins_over_the_drawn_world_and_says_so(
+    folder, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "shapes").symlink_to(folder)
+    run = ["train", *SHORT, "--stop-after", "0s"]
+    assert main([*run, "--data", "shapes", "--out", "one"]) == 0
+    said = capsys.readouterr()
+    known = "for the drawn world say name:shapes"
+    assert known in said.err
+    assert "12 pictures (2 × 6)" in said.out
+    assert main([*run, "--data", "./shapes", "--out", "two"]) == 0
+    assert known not in capsys.readouterr().err
+    assert main([*run, "--data", "name:shapes", "--out", "three"]) == 0
+    said = capsys.readouterr()
+    assert known not in said.err
+    assert f"× {ENDLESS:,}" in said.out
+
+
+@pytest.mark.parametrize("words", [["{}"], ["--model", "{}"], ["{}", "--model", "{}"]])
+def test_a_model_is_named_first_or_by_its_option(words, capsys):
+    assert main(["classes", *(word.format("nano") for word in words)]) == 0
+    assert "circle" in capsys.readouterr().out
+
+
+def test_two_models_for_a_verb_about_one_are_refused(capsys):
+    assert main(["classes", "nano", "--model", "r18"]) == 1
+    assert "--model: is r18, and nano is named, too" in capsys.readouterr().err
+
+
+def test_the_folder_of_a_run_is_judged_and_is_a_beginning(folder, tmp_path, capsys):
+    run = ["train", "--data", str(folder), "--out", str(tmp_path / "run"), *SHORT]
+    assert main([*run, "--eval-every", "1", "--stop-after", "0s"]) == 0
+    capsys.readouterr()
+    judged = []
+    for name in ("run", "run/best.pt", "run/last.pt", "run/model"):
+        words = ["eval", "--model", str(tmp_path / name), "--data", str(folder), "--json"]
+        assert main([*words, "--device", "cpu"]) == 0
+        judged.append(json.loads(capsys.readouterr().out)["AP"])
+    assert len(set(judged)) == 1
+    again = ["train", "--data", str(folder), "--out", str(tmp_path / "again"), *SHORT]
+    assert main([*again, "--model", str(tmp_path / "run"), "--stop-after", "0s"]) == 0
+    assert "class heads kept" in capsys.readouterr().out
+
+
+def test_the_budget_of_a_fine_tuning_may_grow_and_shrink_and_its_steps_may_not(
+    folder, tmp_path, capsys
+):
+    run = ["train", "--model", "nano", "--data", str(folder), "--out", str(tmp_path / "run")]
+    run += ["--device", "cpu", "--size", "96", "--stop-after", "0s"]
+    for pictures in ("40", "7000", "100"):
+        assert main([*run, "--batch-size", "2", "--pictures", pictures]) == 0
+    assert "step 3, paused" in capsys.readouterr().out
+    assert main([*run, "--batch-size", "4", "--pictures", "40"]) == 1
+    assert "another batch_size (2, now 4)" in capsys.readouterr().err
+
+
+def test_queries_are_set_for_a_preset_and_for_a_model(folder, tmp_path, capsys):
+    for number, words in enumerate((["--preset", "nano"], ["--model", "nano"])):
+        out = tmp_path / str(number)
+        run = ["train", "--data", str(folder), *SHORT, *words, "--queries", "120"]
+        assert main([*run, "--stop-after", "0s", "--out", str(out)]) == 0
+        assert load_pretrained(out).num_queries == 120
+    assert main([*run, "--queries", "5000", "--out", str(tmp_path / "x")]) == 1
+    assert "5000 queries, but the picture has only" in capsys.readouterr().err

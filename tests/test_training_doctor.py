@@ -261,8 +261,8 @@ def test_the_doctor_ends_a_run_that_is_healthy_and_looks_no_further():
 
 def test_learning_by_heart_changes_nothing_about_the_pictures():
     recipe = by_heart(TrainConfig(num_pictures=400, batch_size=2, schedule=Constant()))
-    assert (recipe.weight_decay, recipe.augment, recipe.warmup_steps) == (0, None, 10)
-    assert recipe.ema_decay == 0.95
+    assert (recipe.weight_decay, recipe.augment, recipe.steps(recipe.warmup_steps)) == (0, None, 10)
+    assert recipe.decay == 0.95
 
 
 @pytest.mark.full

@@ -9,7 +9,11 @@ from small import small, targets
 from torch import nn
 from training_toy import Toy, ToyData
 
-from rtdetr_lab.errors import TrainingError
+from rtdetr_lab.commands.sets import world
+from rtdetr_lab.data.shapes import ShapesDataset
+from rtdetr_lab.errors import ImageError, TrainingError
+from rtdetr_lab.evaluation.evaluate import evaluate
+from rtdetr_lab.images.postprocess import NOT_FINITE
 from rtdetr_lab.structures import Batch
 from rtdetr_lab.training import TrainConfig, train
 from rtdetr_lab.training.finite import Watch, floats
@@ -144,3 +148,70 @@ def test_a_healthy_model_raises_no_alarm():
         learner.model.proposal_head(torch.rand(1, 3600, 16), [(60, 60)])
     assert watch.output is None
     assert len(list(floats(proposals))) == 3
+
+
+# --- a run that diverges --------------------------------------------------------------------------
+
+
+class Validator:
+    """What a validation meets: nothing wrong, an answer that is not finite, a bad picture."""
+
+    def __init__(self, error=None):
+        self.error = error
+
+    def __call__(self, model):
+        if self.error:
+            raise self.error
+        return {"AP": 0.5}
+
+
+def said_of(validate, model=None, **changes):
+    config = replace(CONFIG, eval_every=2, **changes)
+    with pytest.raises(TrainingError) as caught:
+        train(model or Toy().build(), ToyData(), None, config, validate, progress=False)
+    return str(caught.value)
+
+
+def test_a_rate_that_is_too_high_is_named_where_a_validation_meets_it():
+    """An r18 in everything but size: weights stay finite, its answers do not."""
+    torch.manual_seed(0)
+    data = ShapesDataset(world(64), 0, 4)
+    config = replace(CONFIG, num_pictures=40, lr=30.0, backbone_lr=30.0, clip_norm=1e9)
+    with pytest.raises(TrainingError) as caught:
+        train(
+            small({"encoder.ccff.num_blocks": 3}, num_classes=len(data.names)),
+            data,
+            config=config,
+            validate=lambda model: evaluate(model, data, 4),
+            progress=False,
+        )
+    assert "lower --lr (it is 30)" in str(caught.value)
+    assert "single precision" not in str(caught.value)
+
+
+def test_an_answer_that_is_not_finite_is_the_runs_fault_and_a_bad_picture_is_not():
+    answer = ImageError("pictures[0]", NOT_FINITE, "check the weights")
+    said = said_of(Validator(answer), lr=0.5)
+    assert said.startswith(f"step 2: in the validation {NOT_FINITE}: the run diverges; lower --lr")
+    with pytest.raises(ImageError, match=r"a\.png: is truncated"):
+        train(
+            Toy(),
+            ToyData(),
+            config=CONFIG,
+            validate=Validator(ImageError("a.png", "is truncated", "replace it")),
+            progress=False,
+        )
+
+
+def test_half_precision_is_blamed_only_where_it_is_used():
+    answer = ImageError("pictures[0]", NOT_FINITE, "check the weights")
+    assert "--fp32" not in said_of(Validator(answer))
+    assert "--fp32 in place of --amp" in said_of(Validator(answer), amp=True)
+
+
+@pytest.mark.parametrize(("value", "said"), [(math.nan, "not finite"), (1e9, "has grown to 1e+09")])
+def test_weights_no_model_has_are_named_before_a_validation(value, said):
+    """Larger than what a checkpoint may hold: it could not be loaded again."""
+    model = Toy().build()
+    model.head.register_buffer("far", torch.tensor([value]))
+    assert f"the buffer head.far {said}" in said_of(Validator(), model).replace("is not", "not")

@@ -4,13 +4,14 @@ import errno
 import json
 import os
 import shutil
+import signal
 import subprocess
+import time
 from collections import namedtuple
 from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from training_toy import Toy, ToyData
 
 from rtdetr_lab.commands.sets import training_set, world
@@ -18,13 +19,12 @@ from rtdetr_lab.data.batch import First
 from rtdetr_lab.data.coco import CocoDataset
 from rtdetr_lab.data.shapes import ShapesDataset
 from rtdetr_lab.data.shapes_export import export_coco
-from rtdetr_lab.errors import TrainingError
+from rtdetr_lab.errors import CheckpointError, TrainingError
 from rtdetr_lab.model import Metadata
 from rtdetr_lab.training import TrainConfig, train
 from rtdetr_lab.training import state as keep
 from rtdetr_lab.training.environment import commit
 from rtdetr_lab.training.fingerprint import fingerprint
-from rtdetr_lab.training.publish import publish
 from rtdetr_lab.training.state import load_state
 
 CONFIG = TrainConfig(num_pictures=48, batch_size=4, lr=1e-2, save_every=4, eval_every=3)
@@ -197,10 +197,13 @@ def whole():
     ("call", "good"),
     [
         ("fsync", 6),  # the first best is being written
-        ("fsync", 8),  # the second last
-        ("fsync", 9),  # it is there, its folder is not yet on the disk
-        ("replace", 4),  # the first last shall become the one before
-        ("replace", 5),  # it has, and there is no other yet
+        ("fsync", 8),  # the weights of its model
+        ("fsync", 10),  # what describes them
+        ("fsync", 12),  # the second last
+        ("fsync", 13),  # it is there, its folder is not yet on the disk
+        ("replace", 5),  # the weights of the model are there, and nothing that describes them
+        ("replace", 6),  # the first last becomes the one before
+        ("replace", 7),  # it has, and there is no other yet
     ],
 )
 def test_a_disk_that_fills_up_during_a_save_leaves_the_one_before(
@@ -215,7 +218,8 @@ def test_a_disk_that_fills_up_during_a_save_leaves_the_one_before(
         return original(*args, **how)
 
     monkeypatch.setattr(os, call, full)
-    with pytest.raises(TrainingError, match="cannot be written: No space left"):
+    errors = (TrainingError, CheckpointError)
+    with pytest.raises(errors, match="cannot be written: No space left"):
         run_toy(tmp_path, validate=mean_weight)
     monkeypatch.undo()
     state, damaged = keep.load_last(tmp_path)
@@ -258,17 +262,38 @@ def test_a_damaged_best_is_named_set_aside_and_found_again(tmp_path, capsys):
     assert load_state(tmp_path / "best.pt")["step"] > 7
 
 
-def test_a_best_that_is_damaged_at_the_end_is_not_published(tmp_path, capsys):
-    run = run_toy(tmp_path, validate=lambda model: {"AP": -mean_weight(model)["AP"]})
-    flip_a_byte(tmp_path / "best.pt")
-    publish(tmp_path, run.model)
-    assert "best.pt: is damaged" in capsys.readouterr().err
-    published = load_file(tmp_path / "model" / "model.safetensors")
-    assert torch.equal(published["head.weight"], run.model.head.weight)
-
-
 def test_half_written_files_of_a_killed_process_are_swept_out(tmp_path):
     run_toy(tmp_path, stop_after=2)
     (tmp_path / ".last.pt.123.tmp").write_bytes(b"half")
     run_toy(tmp_path)
     assert not list(tmp_path.glob(".*.tmp"))
+
+
+# --- who holds it ---------------------------------------------------------------------------------
+
+
+def test_a_second_process_or_a_second_call_is_refused(tmp_path):
+    with keep.lock(tmp_path), pytest.raises(TrainingError, match="another process is training"):
+        run_toy(tmp_path)
+    assert run_toy(tmp_path).finished
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are forks where os.fork is")
+def test_a_killed_run_lets_go_although_its_loader_lives_on(tmp_path):
+    reader, writer = os.pipe()
+    if (holder := os.fork()) == 0:
+        with keep.lock(tmp_path):
+            if (loader := os.fork()) == 0:
+                time.sleep(600)
+            os.write(writer, str(loader).encode())
+            time.sleep(600)
+    loader = int(os.read(reader, 20))
+    try:
+        with pytest.raises(TrainingError, match="another process is training"), keep.lock(tmp_path):
+            pass
+        os.kill(holder, signal.SIGKILL)
+        os.waitpid(holder, 0)
+        with keep.lock(tmp_path):
+            os.kill(loader, 0)  # it lives
+    finally:
+        os.kill(loader, signal.SIGKILL)

@@ -7,10 +7,10 @@ import time
 
 import pytest
 import torch
-from rtdetr_lab.data.coco_write import write_annotations
 
 from rtdetr_lab import writing
 from rtdetr_lab.checkpoints.files import read_weights, write_weights
+from rtdetr_lab.data.convert import write_annotations
 from rtdetr_lab.errors import CheckpointError, OutputError, TrainingError
 from rtdetr_lab.writing import remove_left_overs, replacing, write_bytes, write_text
 

@@ -30,6 +30,7 @@ from rtdetr_lab.ablations.variant import Setup
 from rtdetr_lab.config import require
 from rtdetr_lab.config_json import from_json, to_json
 from rtdetr_lab.errors import ConfigError, TrainingError
+from rtdetr_lab.training.environment import num_cores
 from rtdetr_lab.writing import write_text
 
 Started = Callable[[Job], None]
@@ -142,7 +143,7 @@ class LocalProcesses:
         self, jobs: Sequence[Job], folder: Path, runs: Path, started: Started
     ) -> Iterator[Outcome]:
         waiting = [Errand.of(job, folder, runs) for job in jobs]
-        count = self.workers or max(1, len(os.sched_getaffinity(0)) // self.threads)
+        count = self.workers or max(1, num_cores() // self.threads)
         places: list[int | None] = list(self.gpus) or [None] * count
         running: dict[Any, tuple[Errand, Any]] = {}
         try:

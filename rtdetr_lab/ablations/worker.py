@@ -24,7 +24,7 @@ from rtdetr_lab.writing import write_text
 def main(job: str, answer: str, runs: str) -> int:
     """Execute the job; 0 if it gave a row."""
     parent = os.environ.get("RTDETR_LAB_PARENT")
-    if parent:
+    if parent and os.name != "nt":  # there, asking whether a process lives would interrupt it
         threading.Thread(target=_end_with, args=(int(parent),), daemon=True).start()
     said: dict[str, Any]
     try:

@@ -24,7 +24,7 @@ from rtdetr_lab.checkpoints.foreign import check_kind, is_safetensors
 from rtdetr_lab.checkpoints.pickles import read_pickle
 from rtdetr_lab.checkpoints.run_state import is_state, read_state
 from rtdetr_lab.errors import CheckpointError
-from rtdetr_lab.writing import replacing
+from rtdetr_lab.writing import MAKE_ROOM, replacing
 
 FORMAT = "rtdetr_lab"
 """What a description of ours says it is."""
@@ -116,7 +116,8 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str
         try:
             save_file(own, temporary, full)
         except SafetensorError as error:
-            raise OSError(str(error)) from error
+            what = f"cannot be written: {error}"
+            raise CheckpointError(str(path), what, MAKE_ROOM) from error
     return sha256
 
 

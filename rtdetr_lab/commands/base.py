@@ -3,7 +3,9 @@
 import os
 import sys
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
 
 from rtdetr_lab.config import require
 
@@ -25,6 +27,27 @@ class Command:
     def run(self) -> int:
         """Do it."""
         raise TypeError(f"{type(self).__name__} must define run()")
+
+
+NANO = tyro.conf.arg(help_behavior_hint="(default: nano)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCommand(Command):
+    """A verb about one model: its first word or, as other verbs have it, `--model`."""
+
+    model: Annotated[str | None, tyro.conf.Positional, NANO] = None
+    """A short name, a hub id, a folder (also that of a training run) or a weights file."""
+    model_option: Annotated[str | None, tyro.conf.arg(name="model"), NANO] = None
+    """The same."""
+
+    @property
+    def name(self) -> str:
+        """The model that was named in either way; nano if in none."""
+        said, option = self.model, self.model_option
+        what = f"is {option}, and {said} is named, too"
+        require(not (said and option) or said == option, "--model", what, "give one of them")
+        return said or option or "nano"
 
 
 def say(text: str, *, aside: bool = False) -> None:

@@ -2,19 +2,14 @@
 
 import json
 from dataclasses import dataclass
-from typing import Annotated
 
-import tyro
-
-from rtdetr_lab.commands.base import DONE, Command
+from rtdetr_lab.commands.base import DONE, ModelCommand
 
 
 @dataclass(frozen=True, kw_only=True)
-class Classes(Command):
+class Classes(ModelCommand):
     """List the classes a model knows: label, category id and name."""
 
-    model: Annotated[str, tyro.conf.Positional] = "nano"
-    """A short name, a hub id, a folder or a weights file."""
     revision: str | None = None
     """Branch, tag or commit of a hub id."""
     json: bool = False
@@ -23,7 +18,7 @@ class Classes(Command):
     def run(self) -> int:
         from rtdetr_lab.detector import Detector
 
-        classes = Detector.from_pretrained(self.model, "cpu", revision=self.revision).classes
+        classes = Detector.from_pretrained(self.name, "cpu", revision=self.revision).classes
         rows = list(zip(range(len(classes)), classes.category_ids, classes.names, strict=True))
         if self.json:
             keys = ("label", "category_id", "name")

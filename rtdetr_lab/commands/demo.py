@@ -36,7 +36,7 @@ class Demo(Command):
         from rtdetr_lab.checkpoints.source import ASSETS
         from rtdetr_lab.detector import Detector
 
-        detector = Detector.from_pretrained("nano", "cpu")
+        detector = Detector.from_pretrained("name:nano", "cpu")
         introduce("nano", detector)
         with writing(self.out):
             self.out.mkdir(parents=True, exist_ok=True)

@@ -5,11 +5,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import tyro
-
-from rtdetr_lab.commands.base import DONE, Command, device_of, model_of, one_line_of, say
+from rtdetr_lab.commands.base import DONE, ModelCommand, device_of, model_of, one_line_of, say
 from rtdetr_lab.writing import writing
 
 if TYPE_CHECKING:
@@ -17,11 +15,9 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Eval(Command):
+class Eval(ModelCommand):
     """Average precision of a model on `shapes`, or on a COCO folder."""
 
-    model: Annotated[str, tyro.conf.Positional] = "nano"
-    """A short name, a hub id, a folder (RUN/model of a training run) or a weights file."""
     data: str = "shapes"
     """`shapes`, a folder (COCO JSON, YOLO or Pascal VOC), an annotation file or a data.yaml."""
     split: str = "val"
@@ -49,14 +45,15 @@ class Eval(Command):
     def run(self) -> int:
         from tqdm import tqdm
 
-        from rtdetr_lab.commands.sets import look_at, validation_set
+        from rtdetr_lab.commands.sets import look_at, say_which, validation_set
         from rtdetr_lab.evaluation.evaluate import evaluate
         from rtdetr_lab.evaluation.examine import examine
         from rtdetr_lab.evaluation.report import write_report
 
-        model = model_of(self.model, self.size, self.names).to(device_of(self.device))
+        say_which(self.data)
+        model = model_of(self.name, self.size, self.names).to(device_of(self.device))
         data = validation_set(self.data, model.metadata, self.limit, self.split)
-        check_classes(model, data.names, self.model)
+        check_classes(model, data.names, self.name)
         look_at(data)
         total = -(-len(data) // self.batch_size)
         bar: Any = partial(tqdm, total=total)

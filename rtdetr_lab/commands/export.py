@@ -2,22 +2,17 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
-import tyro
-
-from rtdetr_lab.commands.base import DONE, Command, model_of, say
+from rtdetr_lab.commands.base import DONE, ModelCommand, model_of, say
 from rtdetr_lab.config import require
 
 SUFFIXES = (".onnx", ".pt2")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Export(Command):
+class Export(ModelCommand):
     """Write the deployed model as ONNX or as a torch.export archive."""
 
-    model: Annotated[str, tyro.conf.Positional] = "nano"
-    """A short name, a hub id, a folder or a weights file."""
     out: Path = Path("model.onnx")
     """The file: .onnx or .pt2."""
     size: str | None = None
@@ -34,7 +29,7 @@ class Export(Command):
         require(kind in SUFFIXES, "out", f"{self.out.name} has no known kind", f"end in {suffixes}")
         plain = kind == ".onnx" or not self.postprocessing
         require(plain, "postprocessing", "is for ONNX", "leave it away, or write .onnx")
-        model = model_of(self.model, self.size)
+        model = model_of(self.name, self.size)
         size = model.metadata.fixed_size
         chosen = None if self.dynamic else size
         self.out.parent.mkdir(parents=True, exist_ok=True)
@@ -44,5 +39,5 @@ class Export(Command):
             export_onnx(model, self.out, chosen, postprocessing=self.postprocessing)
         megabytes = self.out.stat().st_size / 1e6
         seen = "any size" if chosen is None else f"{size[0]} × {size[1]}"
-        say(f"{self.model}, any batch, {seen}: {megabytes:.1f} MB → {self.out}")
+        say(f"{self.name}, any batch, {seen}: {megabytes:.1f} MB → {self.out}")
         return DONE

@@ -4,9 +4,9 @@
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
+from rtdetr_lab.checkpoints.names import NAME, note_of, path_of
 from rtdetr_lab.commands.base import say
 from rtdetr_lab.data.batch import Augmented, Dataset, First
 from rtdetr_lab.data.canvas import fitted
@@ -19,6 +19,8 @@ from rtdetr_lab.data.transforms import RandomFlip
 from rtdetr_lab.data.whole_set import other_classes, too_many_objects
 from rtdetr_lab.model import Metadata
 
+WORLD = "shapes"
+
 ENDLESS = 1_000_000
 """Training pictures of the shapes world: more than any run here sees, so none is seen twice."""
 
@@ -29,14 +31,20 @@ def world(size: int) -> ShapesConfig:
 
 
 def is_world(source: str) -> bool:
-    """Whether `--data` means the shapes world: a folder of that name wins."""
-    return source == "shapes" and not Path(source).exists()
+    """Whether `--data` means the shapes world, and not a folder of that name."""
+    return source.removeprefix(NAME) == WORLD and path_of(source) is None
 
 
-def _on_disk(source: str, split: str) -> CocoDataset:
-    if source == "shapes":
-        say(f"--data shapes: takes {split} of the folder {Path(source).resolve()}", aside=True)
-    return CocoDataset.from_folder(source, split)
+def say_which(source: str) -> None:
+    """Say where a folder takes the place of the shapes world, and where it is not COCO JSON."""
+    if is_world(source):
+        return
+    if source == WORLD:
+        say(note_of(source, "the drawn world"), aside=True)
+    kind = find_layout(source).format
+    if kind != COCO:
+        told = f"{source}: a {kind} folder, read as it is; to have it as COCO JSON: "
+        say(f"{told}rtdetr-lab data convert {source} NEW_FOLDER", aside=True)
 
 
 def classes(source: str, with_val: bool = True) -> tuple[str, ...]:
@@ -44,9 +52,6 @@ def classes(source: str, with_val: bool = True) -> tuple[str, ...]:
     if is_world(source):
         return SHAPE_NAMES
     layout = find_layout(source)
-    if layout.format != COCO:
-        asked = "rtdetr-lab data convert writes it as COCO JSON"
-        say(f"{source}: {layout.format}, read as it is; {asked}", aside=True)
     splits = {name: layout[name].load() for name in ("train", "val")[: 1 + with_val]}
     raise_first_error(other_classes(splits))
     return splits["train"].names
@@ -80,7 +85,7 @@ def training_set(source: str, metadata: Metadata, seed: int, as_stored: bool = F
     `as_stored`, for a recipe that resizes."""
     if is_world(source):
         return _drawn(metadata, TRAIN, ENDLESS)
-    found = _on_disk(source, "train")
+    found = CocoDataset.from_folder(source, "train")
     return found if as_stored else Augmented(fitted(found, metadata), RandomFlip(), seed)
 
 
@@ -90,7 +95,7 @@ def validation_set(
     """`shapes`, or a split of a data set on disk, resized as in training; at most `count` of it."""
     if is_world(source):
         return _drawn(metadata, VAL, 500 if count is None else count)
-    resized = fitted(_on_disk(source, split), metadata)
+    resized = fitted(CocoDataset.from_folder(source, split), metadata)
     return resized if count is None or count >= len(resized) else First(resized, count)
 
 

@@ -1,14 +1,21 @@
-"""# Train's options, by what they are about: how it learns, how it is judged, how it runs
+"""# Train's options: how it learns, how it is judged, how it runs; and the recipe that follows
 
 None means "as the recipe says" (`training/recipe.py`), so that `--model` and `--data` are enough.
 """
 
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from rtdetr_lab.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rtdetr_lab.data.augment import Augmentation
+    from rtdetr_lab.data.augment_detr import AspectAugmentation
+    from rtdetr_lab.model import DetectionModel, Metadata
+    from rtdetr_lab.training import TrainConfig
+    from rtdetr_lab.training.recipe import Steps
 
 Recipe = Literal["scratch", "fine-tune", "paper", "v2"]
 Augment = Literal["flip", "paper", "v2"]
@@ -46,7 +53,7 @@ class Learning:
     seed: int = 0
     """Of weights, order and augmentation."""
 
-    def rates(self) -> dict[str, float | int]:
+    def rates(self) -> dict[str, Any]:
         """What was given of the recipe's values, apart from the rate itself."""
         names = ("backbone_lr", "clip_norm", "warmup_steps")
         return {n: v for n in names if (v := getattr(self, n)) is not None}
@@ -96,3 +103,98 @@ class Running:
         if self.amp and self.fp32:
             raise ConfigError("--fp32", "contradicts --amp", "leave one of them out")
         return True if self.amp else False if self.fp32 else None
+
+
+ROUNDS = {"fine-tune": 50, "paper": 72, "v2": 72}
+"""Default budget: how often each picture is seen."""
+
+BY_HEART = 400
+"""The same for `--overfit`; a healthy run ends long before."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """All that a recipe follows from: the options, and what stands on the command line beside."""
+
+    learning: Learning
+    judging: Judging
+    running: Running
+    fine_tunes: bool
+    has_backbone: bool
+    data_is_drawn: bool
+
+    @property
+    def name(self) -> str:
+        """Of the recipe."""
+        automatic = "fine-tune" if self.fine_tunes else "paper" if self.has_backbone else "scratch"
+        return self.learning.recipe or automatic
+
+    def recipe(self, model: "DetectionModel", count: int) -> "TrainConfig":
+        """The recipe for a model and so many pictures on disk."""
+        from rtdetr_lab.training import fine_tune, from_scratch, paper, v2
+        from rtdetr_lab.training.recipe import by_heart
+
+        given, judging, running = self.learning, self.judging, self.running
+        budget, batch = given.pictures or self._budget(count), given.batch_size
+        makers: dict[str, Any] = {
+            "scratch": lambda: from_scratch(budget, batch_size=batch),
+            "fine-tune": lambda: fine_tune(model.cfg, budget, batch_size=batch),
+            "paper": lambda: paper(budget, batch_size=batch),
+            "v2": lambda: v2(model.cfg, budget, batch_size=batch),
+        }
+        made: TrainConfig = makers[self.name]()
+        if given.lr is not None:
+            ratio = given.lr / made.lr
+            made = replace(made, lr=given.lr, backbone_lr=made.backbone_lr * ratio)
+        made = replace(
+            made,
+            **given.rates(),
+            seed=given.seed,
+            accumulate=given.accumulate,
+            augment=self.augmentation(model.metadata),
+            amp=running.precision,
+            patience=judging.patience,
+            min_delta=judging.min_delta,
+            num_workers=running.workers,
+            save_every=running.save_every,
+            eval_every=self._eval_every(),
+        )
+        return by_heart(made) if judging.overfit else made
+
+    def _eval_every(self) -> "Steps":
+        from rtdetr_lab.training.recipe import ShareOfRun
+
+        if self.judging.eval_every is not None:
+            return self.judging.eval_every
+        return ShareOfRun(0.1) if self.name == "fine-tune" or self.judging.patience else 0
+
+    def _budget(self, count: int) -> int:
+        rounds = ROUNDS.get(self.name)
+        if self.judging.overfit:
+            return BY_HEART * count
+        if rounds is None:
+            return 200_000
+        return 20_000 if self.data_is_drawn else max(5_000, rounds * count)
+
+    def augmentation(self, metadata: "Metadata") -> "Augmentation | AspectAugmentation | None":
+        """What `--augment`, or the recipe, does to pictures beside mirroring them."""
+        from rtdetr_lab.data.augment import paper_augmentation, v2_augmentation
+        from rtdetr_lab.data.augment_detr import detr_augmentation
+
+        size, edges = metadata.fixed_size, metadata.edges
+        asked = self.learning.recipe
+        chosen = self.learning.augment or (asked if asked in ("paper", "v2") else "flip")
+        if chosen == "flip" or self.judging.overfit:
+            return None
+        if self.data_is_drawn:
+            what = "shapes are told apart by their aspect, which crops would change"
+            raise ConfigError("--augment", what, "say flip, or give a folder as --data")
+        if chosen == "paper":
+            whole = paper_augmentation(size[0])
+            return detr_augmentation(edges) if edges else replace(whole, size=size)
+        if edges:
+            what = (
+                "v2 is RT-DETRv2's, which stretches pictures to squares; a DETR keeps their shape"
+            )
+            raise ConfigError("--augment", what, "say paper, which for a DETR is its own, or flip")
+        return replace(v2_augmentation(size[0]), size=size)

@@ -2,19 +2,14 @@
 
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Annotated
 
-import tyro
-
-from rtdetr_lab.commands.base import DONE, FAILED, Command, say
+from rtdetr_lab.commands.base import DONE, FAILED, ModelCommand, say
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verify(Command):
+class Verify(ModelCommand):
     """Load the same weights here and in transformers, and compare stage by stage."""
 
-    model: Annotated[str, tyro.conf.Positional]
-    """A short name, a hub id, a folder or a weights file."""
     revision: str | None = None
     """Branch, tag or commit of a hub id."""
     image: str | None = None
@@ -28,7 +23,7 @@ class Verify(Command):
 
         _hush_transformers()
         picture = chelsea() if self.image is None else decode(self.image)
-        report = verify(self.model, picture, revision=self.revision)
+        report = verify(self.name, picture, revision=self.revision)
         say(str(report))
         return DONE if report.ok else FAILED
 

@@ -83,9 +83,9 @@ class ConvGroupNorm(nn.Module):
         self, shared: Float[Tensor, "B Cs H W"], own: Float[Tensor, "B Q Co H W"]
     ) -> Float[Tensor, "BQ C H W"]:
         """As `forward` on `shared` and `own` side by side, the share of `shared` computed once."""
-        weight, count = self.conv.weight, shared.shape[1]
-        once = F.conv2d(shared, weight[:, :count], self.conv.bias, padding=1)
-        each = F.conv2d(own.flatten(0, 1), weight[:, count:], padding=1)
+        count = shared.shape[1]
+        once = F.conv2d(shared, self.conv.weight[:, :count], self.conv.bias, padding=1)
+        each = F.conv2d(own.flatten(0, 1), self.conv.weight[:, count:], padding=1)
         both = each.unflatten(0, own.shape[:2]) + once.unsqueeze(1)
         return F.relu(self.norm(both.flatten(0, 1)))
 
@@ -116,7 +116,7 @@ class MaskHead(nn.Module):
         self.narrow = ConvGroupNorm(dim + num_heads, dim // 2)
         widths = [dim // 2, dim // 4, dim // 8, dim // 16]
         levels = zip(channels, pairwise(widths), strict=True)
-        self.levels = nn.ModuleList(MaskLevel(c, *between) for c, between in levels)
+        self.levels = nn.ModuleList(MaskLevel(c, wide, slim) for c, (wide, slim) in levels)
         self.out = nn.Conv2d(widths[-1], 1, 3, padding=1)
         for module in self.modules():
             if isinstance(module, nn.Conv2d) and module.bias is not None:

@@ -29,10 +29,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from rtdetr_lab.config import require
-from rtdetr_lab.criterion import Criterion, CriterionConfig
+from rtdetr_lab.config import require_at_least
+from rtdetr_lab.criterion import Criterion, CriterionConfig, Pairs
 from rtdetr_lab.errors import TargetError
-from rtdetr_lab.structures import Assignment, Prediction, Targets
+from rtdetr_lab.structures import Prediction, Targets
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,7 @@ class MaskCriterionConfig(CriterionConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        weights = (self.mask_weight, self.dice_weight)
-        what, remedy = f"weights {weights} teach the opposite", "give none below zero"
-        require(min(weights) >= 0, "criterion.mask_weight", what, remedy)
+        require_at_least(0, "criterion", mask_weight=self.mask_weight, dice_weight=self.dice_weight)
 
     def build(self) -> "MaskCriterion":
         return MaskCriterion(self)
@@ -59,25 +57,25 @@ class MaskCriterion(Criterion):
 
     cfg: MaskCriterionConfig
 
-    def terms_of_the_answer(
-        self, prediction: Prediction, targets: Targets, pairs: Assignment, num_boxes: float
+    def terms(
+        self, prediction: Prediction, targets: Targets, pairs: Pairs, num_boxes: float
     ) -> dict[str, Tensor]:
         """Raises `TargetError` where masks are missing on either side."""
         if prediction.masks is None or targets.masks is None:
             who = "the model answers without" if prediction.masks is None else "there are no"
             remedy = "train a DETRSegmentation, on targets with masks; or use CriterionConfig"
             raise TargetError("targets.masks", f"{who} masks", remedy)
-        wanted = pairs.gather(targets.masks)
-        masks = prediction.masks[pairs.flat]
-        masks = enlarged(
-            masks.to(torch.promote_types(masks.dtype, torch.float32)), wanted.shape[1:]
-        )
-        cfg, wanted = self.cfg, wanted.to(masks.dtype)
+        cfg = self.cfg
+        wanted = pairs[""].gather(targets.masks)
+        masks = prediction.masks[pairs[""].flat]
+        masks = masks.to(torch.promote_types(masks.dtype, torch.float32))
+        masks = enlarged(masks, wanted.shape[1:])
+        wanted = wanted.to(masks.dtype)
+        terms = super().terms(prediction, targets, pairs, num_boxes)
         focal = mask_focal_loss(masks, wanted, num_boxes, cfg.mask_alpha, cfg.mask_gamma)
-        return {
-            "mask": cfg.mask_weight * focal,
-            "dice": cfg.dice_weight * dice_loss(masks, wanted, num_boxes),
-        }
+        terms["mask"] = cfg.mask_weight * focal
+        terms["dice"] = cfg.dice_weight * dice_loss(masks, wanted, num_boxes)
+        return terms
 
 
 def enlarged(masks: Float[Tensor, "T h w"], size: tuple[int, ...]) -> Float[Tensor, "T H W"]:

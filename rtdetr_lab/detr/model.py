@@ -60,7 +60,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from rtdetr_lab.backbone import BasicBlock
-from rtdetr_lab.config import require
+from rtdetr_lab.config import require, require_at_least
 from rtdetr_lab.criterion import CriterionConfig
 from rtdetr_lab.detr.positions import SinePositions
 from rtdetr_lab.detr.resnet import ResNetConfig
@@ -100,8 +100,7 @@ class DETRConfig:
     std: RGB = IMAGENET_STD
 
     def __post_init__(self) -> None:
-        what, remedy = f"{self.num_classes} classes cannot be told apart", "give at least one"
-        require(self.num_classes >= 1, "num_classes", what, remedy)
+        require_at_least(1, "", num_classes=self.num_classes)
         usable = len(self.mean) == len(self.std) == 3 and min(self.std) > 0
         require(usable, "std", f"{self.std} is no spread of RGB", "give three positive numbers")
 

@@ -28,7 +28,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from rtdetr_lab.config import require
+from rtdetr_lab.config import require_divisible
 from rtdetr_lab.errors import ImageError
 
 EPS = 1e-6
@@ -56,18 +56,14 @@ class LearnedPositions:
         return LearnedPositionEmbedding(self, dim)
 
 
-def _check_dim(dim: int, parts: int) -> None:
-    remedy = f"choose a width that {parts} divides"
-    require(dim % parts == 0, "dim", f"{dim} cannot be shared by row and column", remedy)
-
-
 class SinePositionEmbedding(nn.Module):
     """From what is padding to where the rest is. Eq. 02.2"""
 
     def __init__(self, cfg: SinePositions, dim: int) -> None:
         super().__init__()
-        _check_dim(dim, 4)
-        self.cfg, self.dim = cfg, dim
+        require_divisible("dim", dim, 4)
+        self.cfg = cfg
+        self.dim = dim
 
     def forward(
         self, padding: Bool[Tensor, "B H W"], dtype: torch.dtype = torch.float32
@@ -90,7 +86,7 @@ class LearnedPositionEmbedding(nn.Module):
 
     def __init__(self, cfg: LearnedPositions, dim: int) -> None:
         super().__init__()
-        _check_dim(dim, 2)
+        require_divisible("dim", dim, 2)
         self.columns = nn.Parameter(torch.rand(cfg.max_cells, dim // 2))
         self.rows = nn.Parameter(torch.rand(cfg.max_cells, dim // 2))
 

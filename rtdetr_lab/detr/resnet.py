@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from rtdetr_lab.backbone import Bottleneck, Residual, ResNetD, ResNetDConfig
-from rtdetr_lab.config import require
+from rtdetr_lab.config import require_between
 from rtdetr_lab.layers import ConvNormAct, identity
 
 
@@ -47,12 +47,7 @@ class ResNetConfig(ResNetDConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(
-            0 <= self.frozen_stages <= len(self.depths),
-            "backbone.frozen_stages",
-            f"{self.frozen_stages} of {len(self.depths)} stages cannot be frozen",
-            "give a number from 0 to the number of stages",
-        )
+        require_between(0, len(self.depths), "backbone", frozen_stages=self.frozen_stages)
 
     def build(self) -> "ResNet":
         return ResNet(self)
@@ -80,7 +75,8 @@ class ResNet(ResNetD):
 
     def make_stage(self, index: int, channels_in: int) -> nn.Sequential:
         """Blocks of one width; in a dilated stage the filters spread and the map stays."""
-        cfg, width = self.cfg, self.cfg.widths[index]
+        cfg = self.cfg
+        width = cfg.widths[index]
         dilated = cfg.dilated and index == len(cfg.depths) - 1
         stride = 1 if index == 0 or dilated else 2
         blocks = [self._block(channels_in, width, stride)]

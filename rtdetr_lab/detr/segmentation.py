@@ -25,7 +25,7 @@ from typing import Any
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from rtdetr_lab.config import require
+from rtdetr_lab.config import require, require_divisible
 from rtdetr_lab.detr.mask_head import MaskAttention, MaskHead
 from rtdetr_lab.detr.mask_losses import MaskCriterionConfig
 from rtdetr_lab.detr.model import DETR, DETRConfig, Seen
@@ -51,13 +51,7 @@ class SegmentationConfig(DETRConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(
-            self.dim % self.num_mask_heads == 0 and self.dim % 16 == 0,
-            "num_mask_heads",
-            f"the width {self.dim} cannot be shared by {self.num_mask_heads} heads and halved "
-            "four times",
-            "choose a width that 16 and num_mask_heads divide",
-        )
+        require_divisible("num_mask_heads", self.dim, self.num_mask_heads, 16)  # 16: halved 4 times
 
     def build(self) -> "DETRSegmentation":
         return DETRSegmentation(self)
@@ -71,7 +65,8 @@ class DETRSegmentation(DETR):
     def __init__(self, cfg: SegmentationConfig) -> None:
         super().__init__(cfg)
         channels = tuple(self.backbone.channels)
-        what, remedy = f"returns {len(channels)} maps", "ask for four: outputs=(1, 2, 3, 4)"
+        what = f"returns {len(channels)} maps"
+        remedy = "ask for four: outputs=(1, 2, 3, 4)"
         require(len(channels) == 4, "backbone.outputs", what, remedy)
         if cfg.frozen_detector:
             self.requires_grad_(False)
@@ -103,7 +98,8 @@ def _check_masks(images: Tensor, targets: Targets | None) -> None:
         return
     for i, masks in enumerate(targets.masks):
         if masks.shape[1:] != images.shape[-2:]:
-            found, canvas = tuple(masks.shape[1:]), tuple(images.shape[-2:])
+            found = tuple(masks.shape[1:])
+            canvas = tuple(images.shape[-2:])
             what = f"masks of {found[0]}×{found[1]} for pictures of {canvas[0]}×{canvas[1]}"
             remedy = "resize masks with their picture, and pad them as it is padded"
             raise TargetError(f"targets.masks[{i}]", what, remedy)

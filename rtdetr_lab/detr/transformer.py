@@ -41,7 +41,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from rtdetr_lab.config import require
+from rtdetr_lab.config import require_at_least, require_below_one, require_divisible
 from rtdetr_lab.layers import Activation, Attention, FeedForward
 from rtdetr_lab.taps import tap
 
@@ -76,24 +76,14 @@ class DETRDecoderConfig:
 
     def build(self, dim: int) -> "DETRDecoder":
         _check(self, dim, "decoder", at_least=1)
-        what, remedy = f"{self.num_queries} queries find nothing", "ask for at least one"
-        require(self.num_queries >= 1, "decoder.num_queries", what, remedy)
+        require_at_least(1, "decoder", num_queries=self.num_queries)
         return DETRDecoder(self, dim)
 
 
 def _check(cfg: DETREncoderConfig | DETRDecoderConfig, dim: int, part: str, at_least: int) -> None:
-    require(
-        cfg.num_layers >= at_least and dim % cfg.num_heads == 0,
-        f"{part}.num_heads",
-        f"{cfg.num_layers} layers of width {dim} with {cfg.num_heads} heads",
-        f"take at least {at_least} layers, and a width that num_heads divides",
-    )
-    require(
-        0 <= cfg.dropout < 1 and 0 <= cfg.layer_drop < 1,
-        f"{part}.dropout",
-        f"{cfg.dropout} and layer_drop {cfg.layer_drop} leave nothing to learn with",
-        "give probabilities from 0 to below 1",
-    )
+    require_at_least(at_least, part, num_layers=cfg.num_layers)
+    require_divisible(f"{part}.num_heads", dim, cfg.num_heads)
+    require_below_one(part, dropout=cfg.dropout, layer_drop=cfg.layer_drop)
 
 
 class DETREncoderLayer(nn.Module):
@@ -187,7 +177,8 @@ class DETRDecoder(nn.Module):
         """The normalised content after every layer, the last one last."""
         asked = self.query_positions
         content = torch.zeros_like(asked).expand(len(memory), -1, -1)
-        drop, read = self.cfg.layer_drop if self.training else 0.0, []
+        drop = self.cfg.layer_drop if self.training else 0.0
+        read = []
         for i, layer in enumerate(self.layers):
             after = layer(content, asked, memory, positions, blocked)
             content = tap(f"content.{i}", _maybe(after, content, drop))

@@ -20,12 +20,9 @@ class Classes:
     def __post_init__(self) -> None:
         if not self.category_ids:
             object.__setattr__(self, "category_ids", tuple(range(len(self.names))))
-        require(
-            len(self.category_ids) == len(self.names),
-            "category_ids",
-            f"{len(self.category_ids)} ids for {len(self.names)} names",
-            "give one id per class name",
-        )
+        fine = len(self.category_ids) == len(self.names)
+        what = f"{len(self.category_ids)} ids for {len(self.names)} names"
+        require(fine, "category_ids", what, "give one id per class name")
 
     @classmethod
     def unnamed(cls, num_classes: int) -> "Classes":

@@ -55,12 +55,9 @@ class KeepAspect:
     edges: Edges = PAPER_EDGES
 
     def __post_init__(self) -> None:
-        require(
-            len(self.edges) == 2 and 1 <= self.edges[0] <= self.edges[1],
-            "edges",
-            f"{self.edges} are no shortest and longest side",
-            "give two positive numbers of pixels, e.g. (800, 1333)",
-        )
+        fine = len(self.edges) == 2 and 1 <= self.edges[0] <= self.edges[1]
+        remedy = "give two positive numbers of pixels, e.g. (800, 1333)"
+        require(fine, "edges", f"{self.edges} are no shortest and longest side", remedy)
 
     def __call__(self, rgb: RGB) -> Float[Tensor, "3 h w"]:
         return Preprocess(resized((rgb.shape[0], rgb.shape[1]), self.edges))(rgb)

@@ -61,6 +61,10 @@ def filled_part(padding: Bool[Tensor, "B H W"], dtype: torch.dtype) -> Float[Ten
     return torch.stack([pictures[:, :, 0].mean(1), pictures[:, 0].mean(1)], dim=1)
 
 
+NOT_FINITE = "the model's answer holds NaN or infinity"
+"""What is said of one, so that training can tell it from a bad picture."""
+
+
 @dataclass(frozen=True, eq=False)
 class Found:
     """What was found in one picture, best first: corners in pixels, scores, labels, which query
@@ -158,9 +162,8 @@ def check_sizes(sizes: Sequence[Size], prediction: Prediction) -> None:
 def check_finite(number: int, values: Tensor) -> None:
     """Raise `ImageError` if the answer for picture `number` is not finite."""
     if not bool(values.isfinite().all()):
-        what = "the model's answer holds NaN or infinity"
-        remedy = "check the weights (`rtdetr-lab verify`), or leave half precision"
-        raise ImageError(f"pictures[{number}]", what, remedy)
+        remedy = "check the weights (`rtdetr-lab verify`); of a model in half precision, try single"
+        raise ImageError(f"pictures[{number}]", NOT_FINITE, remedy)
 
 
 def sizes_beside(like: Tensor, sizes: Sequence[Size]) -> Float[Tensor, "B 2"]:

@@ -30,12 +30,9 @@ class Preprocess:
     size: Size = (640, 640)
 
     def __post_init__(self) -> None:
-        require(
-            len(self.size) == 2 and min(self.size) >= 1,
-            "size",
-            f"{self.size} is not a height and a width",
-            "give two positive numbers of pixels, e.g. (640, 640)",
-        )
+        fine = len(self.size) == 2 and min(self.size) >= 1
+        remedy = "give two positive numbers of pixels, e.g. (640, 640)"
+        require(fine, "size", f"{self.size} is not a height and a width", remedy)
 
     def __call__(self, rgb: RGB) -> Float[Tensor, "3 h w"]:
         height, width = self.size

@@ -46,12 +46,8 @@ class Tiling:
 
     def __post_init__(self) -> None:
         require(self.tile >= 32, "tile", f"{self.tile} px is too small", "take 32 or more")
-        require(
-            0 <= self.overlap < 1,
-            "overlap",
-            f"{self.overlap} is no fraction of a tile",
-            "take 0.1 to 0.5",
-        )
+        what = f"{self.overlap} is no fraction of a tile"
+        require(0 <= self.overlap < 1, "overlap", what, "take 0.1 to 0.5")
 
     def windows(self, size: Size) -> list[Window]:
         """The whole picture first, then the tiles row by row; alone if it is no larger than one."""

@@ -21,9 +21,9 @@ chapter's order wins.
 | `GatherFirst` | token, D wide | the CPU engine, instead of the whole module |
 """
 
-from collections.abc import Sequence
+from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -33,26 +33,28 @@ from torch import Tensor, nn
 from rtdetr_lab.deformable_attention import DeformableAttention
 from rtdetr_lab.layers import cached_by_size
 from rtdetr_lab.notation import Size, level_starts
-from rtdetr_lab.samplers import Bilinear, Discrete, Sampler, SamplingPlan
+from rtdetr_lab.samplers import Bilinear, Discrete, Points, Sampler, SamplingPlan, Shapes
 
 Rows = tuple[Tensor, Tensor]
 """Token index and weight of every row a head of a query reads: both `B Q M R`."""
 
 
-class BagSampler(Sampler, Protocol):
+class BagSampler(Sampler):
     """A sampler that can also say which rows it reads, and how much of each."""
 
-    def rows(self, shapes: Sequence[Size], points: Sequence[int], plan: SamplingPlan) -> Rows:
+    @abstractmethod
+    def rows(self, shapes: Shapes, points: Points, plan: SamplingPlan) -> Rows:
         """Token index and weight of every row."""
+
+    def read(self, value: Tensor, shapes: Shapes, points: Points, plan: SamplingPlan) -> Tensor:
+        return _bag_of_heads(value, *self.rows(shapes, points, plan))
 
 
 @dataclass(frozen=True)
-class BilinearBag:
+class BilinearBag(BagSampler):
     """`Bilinear`, four rows per point."""
 
-    trains_offsets: ClassVar[bool] = True
-
-    def rows(self, shapes: Sequence[Size], points: Sequence[int], plan: SamplingPlan) -> Rows:
+    def rows(self, shapes: Shapes, points: Points, plan: SamplingPlan) -> Rows:
         where, weights = plan.locations, plan.weights
         size, start = _layout(tuple(shapes), tuple(points), where.device)
         # Two cells past the border nothing is read: there a point may be put without being missed.
@@ -71,34 +73,16 @@ class BilinearBag:
             parts.append(weights * (along * down * inside).to(weights.dtype))
         return torch.cat(index, dim=-1), torch.cat(parts, dim=-1)
 
-    def __call__(
-        self,
-        value: Float[Tensor, "B N M d"],
-        shapes: Sequence[Size],
-        points: Sequence[int],
-        plan: SamplingPlan,
-    ) -> Float[Tensor, "B Q D"]:
-        return _bag_of_heads(value, *self.rows(shapes, points, plan))
-
 
 @dataclass(frozen=True)
-class DiscreteBag:
+class DiscreteBag(BagSampler):
     """`Discrete`, one row per point."""
 
     shift: float = 0.0
     trains_offsets: ClassVar[bool] = False
 
-    def rows(self, shapes: Sequence[Size], points: Sequence[int], plan: SamplingPlan) -> Rows:
+    def rows(self, shapes: Shapes, points: Points, plan: SamplingPlan) -> Rows:
         return Discrete(self.shift).cells(plan.locations, shapes, points), plan.weights
-
-    def __call__(
-        self,
-        value: Float[Tensor, "B N M d"],
-        shapes: Sequence[Size],
-        points: Sequence[int],
-        plan: SamplingPlan,
-    ) -> Float[Tensor, "B Q D"]:
-        return _bag_of_heads(value, *self.rows(shapes, points, plan))
 
 
 def to_embedding_bag(sampler: Sampler) -> Sampler:
@@ -133,7 +117,7 @@ class GatherFirst(DeformableAttention):
         queries: Float[Tensor, "B Q D"],
         reference_boxes: Float[Tensor, "B Q 4"],
         memory: Float[Tensor, "B N D"],
-        shapes: Sequence[Size],
+        shapes: Shapes,
     ) -> Float[Tensor, "B Q D"]:
         plan = self.plan(queries, reference_boxes)
         index, weights = self.bag.rows(shapes, self.points, plan)

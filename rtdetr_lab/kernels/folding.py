@@ -76,7 +76,8 @@ def side_by_side(dense: nn.Conv2d, pointwise: nn.Conv2d) -> nn.Conv2d:
 
 
 def _exact(values: Tensor) -> Tensor:
-    return values.cpu().double()
+    # What has no values (`meta`) can only stay where it is.
+    return (values if values.is_meta else values.cpu()).double()
 
 
 def _bias(conv: nn.Conv2d) -> Float[Tensor, " Co"]:

@@ -9,36 +9,27 @@ saved.
 
 import importlib.util
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from rtdetr_lab.deformable_attention import DeformableAttention
 from rtdetr_lab.kernels.embedding_bag_samplers import to_embedding_bag
 from rtdetr_lab.layers import cached_by_size
 from rtdetr_lab.notation import Size, level_starts
-from rtdetr_lab.samplers import Bilinear, Sampler, SamplingPlan
+from rtdetr_lab.samplers import Bilinear, Points, Sampler, SamplingPlan, Shapes
 
 
 @dataclass(frozen=True)
-class Fused:
+class Fused(Sampler):
     """`Bilinear`, nothing written down but the answer; forward and backward. Away from CUDA it is
     `Bilinear` itself."""
 
-    trains_offsets: ClassVar[bool] = True
-
-    def __call__(
-        self,
-        value: Float[Tensor, "B N M d"],
-        shapes: Sequence[Size],
-        points: Sequence[int],
-        plan: SamplingPlan,
-    ) -> Float[Tensor, "B Q D"]:
+    def read(self, value: Tensor, shapes: Shapes, points: Points, plan: SamplingPlan) -> Tensor:
         if not (value.is_cuda or interpreted()):
             return Bilinear()(value, shapes, points, plan)
         layout = _layout(tuple(shapes), tuple(points), value.device)

@@ -25,7 +25,7 @@ from rtdetr_lab.notebook_tools.percent import code_digest, contents, digest, rea
 PACKAGE = Path(__file__).resolve().parents[1]
 HOME = PACKAGE.parent / "notebooks"
 MAX_BYTES = 150_000
-CELL_SECONDS = 300
+CELL_SECONDS = 1800
 KEY = "rtdetr_lab"
 """Where the metadata of a notebook say what it was made from."""
 

@@ -30,7 +30,7 @@ import torch
 from torch import nn
 
 from rtdetr_lab.errors import TrainingError
-from rtdetr_lab.ranks import max_over_ranks, several
+from rtdetr_lab.structures.ranks import max_over_ranks, several
 
 Item = TypeVar("Item")
 

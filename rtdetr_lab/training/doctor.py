@@ -154,8 +154,9 @@ def examine_learning(trainer: Trainer) -> list[Finding]:
     if still := [n for g in groups if g["base_lr"] == 0 for n in g["names"]]:
         fault = f"the learning rate of {len(still)} parameters is 0 ({_few(still)})"
         found.append(Finding(fault, "give --lr, or --backbone-lr, above zero"))
-    if config.warmup_steps >= config.num_steps:
-        fault = f"the warm-up takes {config.warmup_steps} of {config.num_steps} steps"
+    warmup = config.steps(config.warmup_steps)
+    if warmup >= config.num_steps > 1:
+        fault = f"the warm-up takes {warmup} of {config.num_steps} steps"
         found.append(Finding(fault, "lower --warmup-steps, or give more --pictures"))
     return found
 

@@ -1,6 +1,7 @@
 """# Environment: on what a run was made, for the person who wants to make it again"""
 
 import datetime
+import os
 import platform
 import subprocess
 import sys
@@ -27,6 +28,13 @@ def environment() -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "threads": torch.get_num_threads(),
     }
+
+
+def num_cores() -> int:
+    """Cores this process may use, or where the system does not say (Windows, macOS) all there
+    are."""
+    allowed = getattr(os, "sched_getaffinity", None)
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
 
 
 def commit(package: Path = PACKAGE) -> str | None:

@@ -16,29 +16,38 @@ statistics: a norm in training mode learns from every batch, whatever the optimi
 (`optim.learning_mode`).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
 from difflib import get_close_matches
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from rtdetr_lab.checkpoints.strict import is_class_head
 from rtdetr_lab.config import replace_at
+from rtdetr_lab.data.augment import Augmentation
+from rtdetr_lab.data.augment_detr import AspectAugmentation
+from rtdetr_lab.data.batch import Dataset
+from rtdetr_lab.data.canvas import edges_of
 from rtdetr_lab.errors import ConfigError, TrainingError
-from rtdetr_lab.model import declared
+from rtdetr_lab.model import DetectionModel, Metadata, declared
 
 Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class NewHead:
-    """A tensor that begins anew."""
+class NewTensor:
+    """A tensor that begins anew, or has another length."""
 
     name: str
     old: Shape
     new: Shape
+
+    @classmethod
+    def of(cls, name: str, old: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> "NewTensor":
+        """The tensor of this name in two models."""
+        return cls(name, tuple(old[name].shape), tuple(new[name].shape))
 
     def __str__(self) -> str:
         return f"{self.name} {self.old} → {self.new}"
@@ -52,7 +61,9 @@ class Prepared:
     names: tuple[str, ...]
     known: tuple[str, ...]
     """The classes it was trained for; empty where nobody said."""
-    new_heads: tuple[NewHead, ...]
+    new_heads: tuple[NewTensor, ...]
+    grown: tuple[NewTensor, ...]
+    """Tensors with a row for every query, where there are more or fewer than before."""
     frozen: tuple[str, ...]
     num_frozen: int
     num_learning: int
@@ -62,7 +73,7 @@ class Prepared:
 
     def lines(self) -> list[str]:
         """What a reader must know before it trains."""
-        return [*self._about_heads(), self._about_parameters()]
+        return [*self._about_heads(), *self._about_queries(), self._about_parameters()]
 
     def _about_heads(self) -> list[str]:
         if not self.new_heads and not self.known:
@@ -73,6 +84,9 @@ class Prepared:
         line = f"new class heads for {_few(self.names)}; the model knew {_few(self.known)}"
         return [line, *(f"  {head}" for head in self.new_heads)]
 
+    def _about_queries(self) -> list[str]:
+        return [f"queries beyond those it has begin anew: {one}" for one in self.grown]
+
     def _about_parameters(self) -> str:
         learning = f"{self.num_learning:,} parameters learn"
         if not self.frozen:
@@ -81,18 +95,25 @@ class Prepared:
 
 
 def prepare(
-    model: nn.Module, names: Sequence[str], freeze: Sequence[str] = (), seed: int = 0
+    model: nn.Module,
+    names: Sequence[str],
+    freeze: Sequence[str] = (),
+    seed: int = 0,
+    queries: int | None = None,
 ) -> Prepared:
-    """`model` with heads for `names`, and the modules `freeze` names frozen.
+    """`model` with heads for `names`, so many `queries`, and the modules `freeze` names frozen.
 
-    The model given is used up: its tensors are those of the one that comes back. New heads follow
-    from `seed`. Raises `ConfigError` for a module the model does not have.
+    The model given is used up: its tensors are those of the one that comes back. What is new
+    follows from `seed`. Raises `ConfigError` for a module or queries the model does not have.
     """
     says = declared(model)
     known, size = says.metadata.names, says.num_classes
-    new_heads: tuple[NewHead, ...] = ()
+    new_heads: tuple[NewTensor, ...] = ()
+    grown: tuple[NewTensor, ...] = ()
     if known != tuple(names) and (known or size != len(names)):
         model, new_heads = rehead(model, len(names), seed)
+    if queries is not None:
+        model, grown = requery(model, queries, seed)
     for name in freeze:
         freeze_module(model, name)
     counts = [(p.numel(), p.requires_grad) for p in model.parameters()]
@@ -101,26 +122,60 @@ def prepare(
         what = f"{', '.join(freeze)} is all there is: nothing would learn"
         raise ConfigError("freeze", what, "freeze less")
     frozen = sum(n for n, learns in counts if not learns)
-    return Prepared(model, tuple(names), known, new_heads, tuple(freeze), frozen, learning)
+    return Prepared(model, tuple(names), known, new_heads, grown, tuple(freeze), frozen, learning)
 
 
 def rehead(
     model: nn.Module, num_classes: int, seed: int = 0
-) -> tuple[nn.Module, tuple[NewHead, ...]]:
+) -> tuple[nn.Module, tuple[NewTensor, ...]]:
     """The same model for other classes, and its tensors that began anew."""
-    cfg: Any = model.cfg
+    fresh = _built(replace_at(model.cfg, "num_classes", num_classes), seed)
+    old, new = model.state_dict(), fresh.state_dict()
+    heads = [name for name in new if is_class_head(name)]
+    fresh.load_state_dict({n: new[n] if n in heads else old[n] for n in old})
+    fresh.metadata = replace(declared(model).metadata, names=(), category_ids=(), sha256=None)
+    return fresh, tuple(NewTensor.of(name, old, new) for name in heads)
+
+
+def requery(model: nn.Module, count: int, seed: int = 0) -> tuple[nn.Module, tuple[NewTensor, ...]]:
+    """The same model with so many queries, and its tensors that have another length.
+
+    RT-DETR selects its queries among the tokens: nothing begins anew. DETR's are learned: those it
+    has are kept, and more begin at random.
+    """
+    fresh = _built(with_queries(model.cfg, count), seed)
+    old, new = model.state_dict(), fresh.state_dict()
+    longer = tuple(NewTensor.of(n, old, new) for n in new if new[n].shape != old[n].shape)
+    for tensor in longer:
+        both = min(tensor.old[0], tensor.new[0])
+        new[tensor.name][:both] = old[tensor.name][:both]
+    changed = {tensor.name: new[tensor.name] for tensor in longer}
+    fresh.load_state_dict(old | changed)
+    fresh.metadata = replace(declared(model).metadata, sha256=None)
+    return fresh, longer
+
+
+def with_queries(cfg: Any, count: int) -> Any:
+    """A configuration with so many queries, wherever it keeps their number."""
+    path = next(_paths_to("num_queries", cfg), None)
+    if path is None:
+        raise ConfigError("queries", f"{type(cfg).__name__} has no num_queries", "leave it out")
+    return replace_at(cfg, path, count)
+
+
+def _paths_to(name: str, cfg: Any, inside: str = "") -> Iterator[str]:
+    for field in fields(cfg) if is_dataclass(cfg) else ():
+        if field.name == name:
+            yield inside + name
+        yield from _paths_to(name, getattr(cfg, field.name), f"{inside}{field.name}.")
+
+
+def _built(cfg: Any, seed: int) -> DetectionModel:
+    """A new model; the random numbers of others stay as they are."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        fresh = replace_at(cfg, "num_classes", num_classes).build()
-    old, new = model.state_dict(), fresh.state_dict()
-    heads = tuple(
-        NewHead(name, tuple(old[name].shape), tuple(new[name].shape))
-        for name in new
-        if is_class_head(name)
-    )
-    fresh.load_state_dict({n: new[n] if is_class_head(n) else old[n] for n in old})
-    fresh.metadata = replace(declared(model).metadata, names=(), category_ids=(), sha256=None)
-    return fresh, heads
+        model: DetectionModel = cfg.build()
+    return model
 
 
 def freeze_module(model: nn.Module, name: str) -> None:
@@ -133,6 +188,21 @@ def freeze_module(model: nn.Module, name: str) -> None:
         remedy = f"did you mean {', '.join(near)}?" if near else f"use {', '.join(top)}"
         raise ConfigError("freeze", f"the model has no module {name!r}", remedy)
     modules[name].requires_grad_(False)
+
+
+def metadata_of(
+    data: Dataset, augment: Augmentation | AspectAugmentation | None, known: Metadata
+) -> Metadata:
+    """What a model that is trained on `data` must remember of it: the classes, and the size that
+    `augment` gives pictures, or the model is `known` to have, or the pictures come in."""
+    size, edges = known.image_size, known.edges
+    if augment is not None:
+        size, edges = augment.size, augment.edges
+    elif size is None and edges is None:
+        height, width = data[0].image.shape[-2:]
+        edges = edges_of(data)
+        size = (height, width) if edges is None else (edges[0], edges[0])
+    return Metadata(tuple(data.names), tuple(data.category_ids), size, edges=edges)
 
 
 def check_classes(model: nn.Module, names: Sequence[str]) -> None:

@@ -25,12 +25,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rtdetr_lab.checkpoints.strict import LARGEST
 from rtdetr_lab.errors import TrainingError
 from rtdetr_lab.structures import Batch
 from rtdetr_lab.training.parts import Part
 
 MAY_BE_INFINITE = {"box_logits", "reference_logits"}
-LOWER = "lower --lr or --clip-norm, lengthen --warmup-steps, leave --amp out, or see the pictures"
+SLOWER = "lower --lr (it is {:g}) or --clip-norm, lengthen --warmup-steps, {}or see the pictures"
+EXACTER = "compute in single precision (--fp32 in place of --amp), "
 
 Terms = Callable[[Part], Mapping[str, Tensor]]
 
@@ -52,24 +54,36 @@ def set_random_state(device: torch.device, state: RandomState) -> None:
 
 
 def first_fault(
-    step: int, model: nn.Module, parts: Iterable[Part], terms: Terms | None
+    step: int, model: nn.Module, parts: Iterable[Part], terms: Terms | None, remedy: str
 ) -> TrainingError:
     """Name what is not finite first in a step, which `terms` makes once more, part by part; without
     it, only pictures and weights are looked at. The caller has put the random numbers back."""
     parts = list(parts)
     names = ", ".join(name for batch, _ in parts for name in batch.targets.pictures)
     where = f"step {step}" + (f" ({names})" if names else "")
-    found = _in_weights(model)
+    found = _in_weights(model, remedy)
     for part in parts:
         found = _in_pictures(part[0]) or found
         if terms and not found:
-            found = _in_computation(model, part, terms)
+            found = _in_computation(model, part, terms, remedy)
         if found:
             return TrainingError(where, *found)
     if not terms:
         what = "the loss or its gradient is not finite in one of the processes"
         return TrainingError(where, what, "resume with one process, which says more")
-    return TrainingError(where, "the gradient is finite, but too long to be measured", LOWER)
+    return TrainingError(where, "the gradient is finite, but too long to be measured", remedy)
+
+
+def slower(lr: float, in_half_precision: bool) -> str:
+    """What to do about a run that diverges: half precision is blamed only where it is used."""
+    return SLOWER.format(lr, EXACTER if in_half_precision else "")
+
+
+def check_weights(step: int, model: nn.Module, remedy: str) -> None:
+    """Raise `TrainingError` where a run has diverged: a weight of its average is not finite, or
+    larger than any that could be loaded again."""
+    if found := _in_weights(model, remedy):
+        raise TrainingError(f"step {step}", *found)
 
 
 def _in_pictures(batch: Batch) -> tuple[str, str] | None:
@@ -80,33 +94,37 @@ def _in_pictures(batch: Batch) -> tuple[str, str] | None:
     return f"the pixels of {', '.join(called)} are not finite", remedy
 
 
-def _in_weights(model: nn.Module) -> tuple[str, str] | None:
+def _in_weights(model: nn.Module, remedy: str) -> tuple[str, str] | None:
+    remedy = f"the step before it, or the file it came from, is to blame: {remedy}"
     for kind, named in (("weight", model.named_parameters()), ("buffer", model.named_buffers())):
         for name, tensor in named:
             if not bool(torch.isfinite(tensor).all()):
-                remedy = f"the step before it, or the file it came from, is to blame: {LOWER}"
                 return f"the {kind} {name} is not finite", remedy
+            if tensor.numel() and (most := float(tensor.detach().abs().max())) > LARGEST:
+                return f"the {kind} {name} has grown to {most:.0e}: the run diverges", remedy
     return None
 
 
-def _in_computation(model: nn.Module, part: Part, terms: Terms) -> tuple[str, str] | None:
+def _in_computation(
+    model: nn.Module, part: Part, terms: Terms, remedy: str
+) -> tuple[str, str] | None:
     computed: Mapping[str, Tensor] = {}
     with Watch(model, part[0]) as watch:
         try:
             computed = terms(part)
         except TrainingError as error:  # the matching, which refuses what is not finite
-            return f"{watch.output or f'{error.where}: {error.what}'}", LOWER
+            return f"{watch.output or f'{error.where}: {error.what}'}", remedy
         if watch.output:
-            return watch.output, LOWER
+            return watch.output, remedy
         for name, term in computed.items():
             if not bool(torch.isfinite(term)):
-                return f"every module's output is finite, but the loss {name} is {term:g}", LOWER
+                return f"every module's output is finite, but the loss {name} is {term:g}", remedy
         model.zero_grad(set_to_none=True)
         torch.stack(list(computed.values())).sum().backward()
     grads = ((n, p.grad) for n, p in model.named_parameters() if p.grad is not None)
     bad = next((n for n, grad in grads if not bool(torch.isfinite(grad).all())), None)
     gradient = watch.gradient or (bad and f"the gradient of {bad}")
-    return (f"the loss is finite, but {gradient} is not", LOWER) if gradient else None
+    return (f"the loss is finite, but {gradient} is not", remedy) if gradient else None
 
 
 class Watch:

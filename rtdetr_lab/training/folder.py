@@ -23,6 +23,7 @@ from torch import Tensor
 from rtdetr_lab.config_json import to_dict
 from rtdetr_lab.data.batch import Dataset
 from rtdetr_lab.errors import TrainingError
+from rtdetr_lab.model import Metadata, declared
 from rtdetr_lab.training import state as keep
 from rtdetr_lab.training.environment import environment
 from rtdetr_lab.training.fingerprint import Fingerprint, check_same_data, fingerprint
@@ -51,7 +52,7 @@ def enter(
 ) -> dict[str, Any]:
     """Check that this run may go on, or begin, in `folder`; returns what each save must remember
     of the data. Raises `TrainingError` before anything was learnt."""
-    known = remembered(data)
+    known = remembered(data, declared(trainer.model).metadata)
     if saved:
         check_same_run(folder, saved, trainer, known)
     check_room(folder, trainer)
@@ -63,9 +64,10 @@ def enter(
     return known
 
 
-def remembered(data: Dataset) -> dict[str, Any]:
+def remembered(data: Dataset, metadata: Metadata) -> dict[str, Any]:
     """What a checkpoint keeps of the data set."""
     return {
+        "metadata": metadata.to_dict(),
         "num_data": len(data),
         "names": list(data.names),
         "category_ids": list(data.category_ids),
@@ -83,7 +85,8 @@ def check_same_run(
         other = sorted(k for k in now.keys() | then.keys() if now.get(k) != then.get(k))
         other = [name for name in other if part == "cfg" or name not in MAY_CHANGE]
         if other:
-            what = f"holds a run with another {', '.join(other)}"
+            changes = (f"{n} ({_spelled(then.get(n))}, now {_spelled(now.get(n))})" for n in other)
+            what = f"holds a run with another {', '.join(changes)}"
             raise TrainingError(str(folder), what, "give another folder, or the same settings")
     _check_same_parameters(folder, saved, trainer)
     if saved["num_data"] != known["num_data"]:
@@ -91,6 +94,14 @@ def check_same_run(
         raise TrainingError(str(folder), what, "give another folder, or the same data")
     then_data: Fingerprint = saved.get("fingerprint") or known["fingerprint"]
     check_same_data(str(folder), then_data, known["fingerprint"])
+
+
+def _spelled(value: Any) -> str:
+    """A value of a JSON tree as a reader would write it."""
+    if not isinstance(value, dict) or "class" not in value:
+        return json.dumps(value)
+    inner = ", ".join(f"{n}={_spelled(v)}" for n, v in value.items() if n != "class")
+    return f"{value['class'].rpartition(':')[2]}({inner})"
 
 
 def _check_same_parameters(folder: Path, saved: dict[str, Any], trainer: Trainer) -> None:

@@ -16,7 +16,6 @@ is a callback: progress bar, early stopping, curves, TensorBoard, the doctor (`c
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,30 +30,15 @@ from rtdetr_lab.model import declared
 from rtdetr_lab.training import state as keep
 from rtdetr_lab.training.callbacks import Bar, Callback, Curves, EarlyStopping, restored
 from rtdetr_lab.training.distributed import choose_device, join_processes
-from rtdetr_lab.training.finetune import check_classes
+from rtdetr_lab.training.finetune import check_classes, metadata_of
 from rtdetr_lab.training.folder import enter, saved_state
-from rtdetr_lab.training.metrics import History, Record
-from rtdetr_lab.training.publish import metadata_of, publish
+from rtdetr_lab.training.metrics import History
 from rtdetr_lab.training.recipe import TrainConfig
-from rtdetr_lab.training.session import Session, Validate
+from rtdetr_lab.training.session import Run, Session, Validate
 from rtdetr_lab.training.stop import Stop
 from rtdetr_lab.training.trainer import Trainer
 
 RECIPE = TrainConfig()
-
-
-@dataclass(frozen=True, eq=False)
-class Run:
-    """Result of a call: the averaged model in eval mode, as it was last, and the record. `finished`
-    is False for a run that was paused: call `train` again. The best model is in `folder / "model"`.
-    `reason` says why a callback ended it before its budget was used up."""
-
-    model: nn.Module
-    history: list[Record]
-    step: int
-    finished: bool
-    folder: Path | None
-    reason: str = ""
 
 
 def train(
@@ -96,7 +80,7 @@ def train(
             keep.seed_everything(config.seed + trainer.step + world.rank * 1_000_003)
         history = History(folder and folder / "metrics.jsonl", trainer.step)
         told = restored([*_own_callbacks(config, folder, history, progress), *callbacks], saved)
-        return _learn(Session(trainer, data, folder, history, validate, stop, told, known, world))
+        return Session(trainer, data, folder, history, validate, stop, told, known, world).learn()
 
 
 def _fit(
@@ -122,14 +106,3 @@ def _own_callbacks(
         yield EarlyStopping(config.patience, config.min_delta)
     if folder:
         yield Curves(folder / "curves.png", lambda: history.records)
-
-
-def _learn(session: Session) -> Run:
-    """Go through the steps, and publish the averaged model."""
-    session.learn()
-    trainer, average = session.trainer, session.trainer.ema.model
-    if session.folder:
-        publish(session.folder, average)
-    finished = trainer.step >= trainer.config.num_steps or bool(session.reason)
-    records = session.history.records
-    return Run(average, records, trainer.step, finished, session.folder, session.reason)

@@ -30,7 +30,7 @@ def explain_full_memory(
         height, width = size[-2:]
         what = f"out of memory on {device} with {at_once} of {config.batch_size} pictures of "
         what += f"{height}×{width} in the model at a time"
-        raise TrainingError(f"step {step}", what, remedy(config)) from error
+        raise TrainingError(f"step {step}", what, remedy(config, device)) from error
 
 
 def is_full(error: RuntimeError) -> bool:
@@ -40,13 +40,13 @@ def is_full(error: RuntimeError) -> bool:
     return any(words in str(error) for words in ON_CPU)
 
 
-def remedy(config: TrainConfig) -> str:
+def remedy(config: TrainConfig, device: torch.device) -> str:
     """Name what to lower; what changes the result least comes first."""
     ways = []
     if config.accumulate < config.batch_size:
         more = min(2 * config.accumulate, config.batch_size)
         ways.append(f"give --accumulate {more} (the same step in smaller parts)")
-    if not config.amp:
+    if not uses_amp(config.amp, device):
         ways.append("compute in bfloat16 with --amp")
     if config.batch_size > 1:
         ways.append(f"lower --batch-size to {config.batch_size // 2}")

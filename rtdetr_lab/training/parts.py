@@ -22,8 +22,8 @@ from collections.abc import Iterator
 
 import torch
 
-from rtdetr_lab.ranks import mean_over_ranks
 from rtdetr_lab.structures import Batch
+from rtdetr_lab.structures.ranks import mean_over_ranks
 
 Part = tuple[Batch, float]
 """Some pictures of a step, and their weight in its loss."""

@@ -12,7 +12,7 @@ scratch everything learns at one, higher rate, and gradients are larger.
 | `v2`           | a pretrained backbone | 1e-4 | × 1, ½, ⅒, 1⁄100 by its depth | constant |
 """
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rtdetr_lab.backbone import Bottleneck, ResNetDConfig
@@ -24,6 +24,25 @@ from rtdetr_lab.training.optim import Constant, Cosine, Schedule
 
 
 @dataclass(frozen=True)
+class ShareOfRun:
+    """A number of steps that follows from the budget: this share of it, one at least, `most` at
+    most. A recipe keeps the share, so that the budget of a run may change."""
+
+    share: float
+    most: int = 10**9
+
+    def __post_init__(self) -> None:
+        require(0 < self.share <= 1, "share", f"is {self.share}", "give more than 0, at most 1")
+
+    def of(self, num_steps: int) -> int:
+        """Steps of a run that has so many."""
+        return max(1, min(int(num_steps * self.share), self.most))
+
+
+Steps = int | ShareOfRun
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """The budget is `num_pictures` seen, however often each. `amp` computes the model, not the
     matching and the losses, in bfloat16; None: on a GPU that has it. `augment` changes every
@@ -31,7 +50,8 @@ class TrainConfig:
     (for a DETR, in any: `data/canvas.py`).
     `accumulate` is in how many parts a step's pictures go through the model (`training/parts.py`).
     With `patience` the run ends after so many validations in a row that were not more than
-    `min_delta` of AP better. Zero for `…_every` means "only at the end"."""
+    `min_delta` of AP better. Zero for `…_every` means "only at the end". A `ShareOfRun` becomes
+    steps where it is used; for `ema_decay`, so many that the average looks back."""
 
     num_pictures: int = 100_000
     batch_size: int = 16
@@ -40,17 +60,17 @@ class TrainConfig:
     backbone_lr: float = 1e-5
     weight_decay: float = 1e-4
     clip_norm: float = 0.1
-    warmup_steps: int = 2000
+    warmup_steps: Steps = 2000
     schedule: Schedule = field(default_factory=Constant)
-    ema_decay: float = 0.9999
-    ema_warmup: int = 2000
+    ema_decay: float | ShareOfRun = 0.9999
+    ema_warmup: Steps = 2000
     seed: int = 0
     augment: Augmentation | AspectAugmentation | None = None
     amp: bool | None = None
     num_workers: int = 0
-    log_every: int = 50
+    log_every: Steps = 50
     save_every: int = 500
-    eval_every: int = 0
+    eval_every: Steps = 0
     patience: int = 0
     min_delta: float = 0.0
 
@@ -63,14 +83,24 @@ class TrainConfig:
         parts, most = self.accumulate, self.batch_size
         remedy = f"give 1 … {most}"
         require(1 <= parts <= most, "accumulate", f"{most} pictures in {parts} parts", remedy)
-        for name, value in asdict(self).items():
-            if name not in ("schedule", "augment", "seed", "amp"):
+        for name, value in vars(self).items():
+            if isinstance(value, int | float) and name != "seed":
                 require(value >= 0, name, f"is {value}", "give zero or more")
 
     @property
     def num_steps(self) -> int:
         """Steps of the whole run; the last batch is as large as the others."""
         return -(-self.num_pictures // self.batch_size)
+
+    def steps(self, asked: Steps) -> int:
+        """A number of steps, which may be a share of this run."""
+        return asked if isinstance(asked, int) else asked.of(self.num_steps)
+
+    @property
+    def decay(self) -> float:
+        """What the average keeps of itself in a step."""
+        asked = self.ema_decay
+        return 1 - 1 / self.steps(asked) if isinstance(asked, ShareOfRun) else asked
 
 
 MAY_CHANGE = {"num_pictures", "num_workers", "log_every", "save_every", "eval_every", "accumulate"}
@@ -110,22 +140,20 @@ def v2(cfg: Any, num_pictures: int, size: int = 640, **changes: Any) -> TrainCon
 def fine_tune(cfg: Any, num_pictures: int, **changes: Any) -> TrainConfig:
     """From a whole pretrained model of this configuration.
 
-    Rates are RT-DETRv2's, falling along a cosine; a small model goes on at the rate it learnt with
-    (`SMALL_LR`). Runs are short, so warm-up and average are measured in parts of the run: a tenth
-    each, and never more than the paper's.
+    Rates are RT-DETRv2's, falling along a cosine; a small model goes on at the rate it was trained
+    with (`SMALL_LR`). Runs are short, so warm-up and average are a tenth of the run, and never more
+    than the paper's.
     """
-    steps = -(-num_pictures // changes.get("batch_size", TrainConfig.batch_size))
-    tenth = max(1, steps // 10)
     small = depth_of(cfg) < 18
     lr = changes.get("lr", SMALL_LR if small else TrainConfig.lr)
     recipe: dict[str, Any] = {
         "lr": lr,
         "backbone_lr": lr * backbone_ratio(cfg),
         "clip_norm": 1.0 if small else TrainConfig.clip_norm,
-        "warmup_steps": min(tenth, TrainConfig.warmup_steps),
+        "warmup_steps": ShareOfRun(0.1, most=2000),
         "schedule": Cosine(0.05),
-        "ema_decay": min(1 - 1 / tenth, TrainConfig.ema_decay),
-        "ema_warmup": min(tenth, TrainConfig.ema_warmup),
+        "ema_decay": ShareOfRun(0.1, most=10_000),
+        "ema_warmup": ShareOfRun(0.1, most=2000),
     }
     return TrainConfig(num_pictures=num_pictures, **(recipe | changes))
 
@@ -133,17 +161,16 @@ def fine_tune(cfg: Any, num_pictures: int, **changes: Any) -> TrainConfig:
 def by_heart(recipe: TrainConfig) -> TrainConfig:
     """The same, to learn a few pictures by heart: nothing is changed, forgotten or pulled to zero,
     and the average follows closely."""
-    steps = recipe.num_steps
     return replace(
         recipe,
         augment=None,
         weight_decay=0.0,
-        warmup_steps=min(recipe.warmup_steps, steps // 20),
+        warmup_steps=ShareOfRun(1 / 20),
         schedule=Cosine(0.05),
-        ema_decay=min(recipe.ema_decay, 0.95),
+        ema_decay=0.95,
         ema_warmup=0,
-        log_every=max(1, steps // 40),
-        eval_every=max(1, steps // 20),
+        log_every=ShareOfRun(1 / 40),
+        eval_every=ShareOfRun(1 / 20),
     )
 
 

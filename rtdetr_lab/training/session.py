@@ -2,28 +2,58 @@ r"""# Session: one call of `train`, step after step
 
 What is due after a step, in this order: a line of the record, a validation, a save. The random
 numbers of the run are put back after a validation, so that how often one looks changes nothing.
+
+A validation that is the best so far writes `best.pt`, and the model as others load it, `model/`.
+Then the state is saved. It is saved, too, every `save_every` steps and, however long a step takes,
+every few minutes, for the first time after half a minute.
 """
 
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from rtdetr_lab.checkpoints.save import save_pretrained
 from rtdetr_lab.data.batch import Dataset, collate
 from rtdetr_lab.data.canvas import collate_on_canvas
+from rtdetr_lab.errors import ImageError, TrainingError
+from rtdetr_lab.images.postprocess import NOT_FINITE
+from rtdetr_lab.structures import Batch
 from rtdetr_lab.training import state as keep
 from rtdetr_lab.training.callbacks import Callback, states
 from rtdetr_lab.training.distributed import World
+from rtdetr_lab.training.finite import check_weights
 from rtdetr_lab.training.memory import explain_full_memory
-from rtdetr_lab.training.metrics import History
+from rtdetr_lab.training.metrics import History, Record
 from rtdetr_lab.training.stop import Stop
 from rtdetr_lab.training.stream import Steps
 from rtdetr_lab.training.trainer import Trainer
 
 Validate = Callable[[nn.Module], Mapping[str, float]]
+
+SOON, OFTEN = 30.0, 180.0
+"""Seconds to the first save of a session, and from one to the next."""
+
+SHARE = 0.05
+"""The most of the time that saves may take; on a slow disk they become rarer."""
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What came out: the averaged model as it was last, in eval mode, and the record. `finished` is
+    False for a run that was paused: call `train` again. The best model is in `folder / "model"`.
+    `reason` says why a callback ended it before its budget was used up."""
+
+    model: nn.Module
+    history: list[Record]
+    step: int
+    finished: bool
+    folder: Path | None
+    reason: str = ""
 
 
 @dataclass
@@ -45,12 +75,40 @@ class Session:
         self.started, self.before = time.monotonic(), self.history.seconds
         self.logged = (self.trainer.step, self.started)
 
-    def learn(self) -> None:
+    def learn(self) -> Run:
         """From the step that is next to the last, or until `stop` says so."""
-        trainer, config, first = self.trainer, self.config, self.trainer.step
-        if self.folder and first == 0:
+        trainer, first = self.trainer, self.trainer.step
+        if first == 0:
             # An unwritable or full disk shows now and not after the first hour.
-            keep.save_last(self.folder, self._state())
+            self.save()
+        self.next_save = time.monotonic() + SOON
+        self._tell(lambda c: c.begins(trainer))
+        for batch in self._batches():
+            trainer.learn(batch)
+            self._tell(lambda c: c.stepped(trainer))
+            validated = self._look()
+            told = bool(self.reason) or self.stop(trainer.step - first)
+            ends = self.world.any(told, trainer.device)
+            if validated or ends or self._is_over or self._save_is_due:
+                self.save()
+            if ends:
+                break
+        self._tell(lambda c: c.ends(trainer))
+        if trainer.best == float("-inf"):
+            self._publish()  # nobody has said which is the best: the newest
+        finished = self._is_over or bool(self.reason)
+        model, records = trainer.ema.model, self.history.records
+        return Run(model, records, trainer.step, finished, self.folder, self.reason)
+
+    def _batches(self) -> Iterable[Batch]:
+        """Those that are left."""
+        config, trainer = self.config, self.trainer
+        if trainer.step > config.num_steps:
+            print(
+                f"{trainer.step} steps are made, the budget is {config.num_steps}", file=sys.stderr
+            )
+        if self.reason or self._is_over:
+            return ()
         steps = Steps(
             self.data,
             config.batch_size,
@@ -61,19 +119,7 @@ class Session:
             world=self.world,
         )
         on_gpu = trainer.device.type == "cuda"
-        batches = steps.batches(first, config.num_workers, pin_memory=on_gpu)
-        self._tell(lambda c: c.begins(trainer))
-        for batch in () if self.reason else batches:
-            trainer.learn(batch)
-            self._tell(lambda c: c.stepped(trainer))
-            self._look()
-            told = bool(self.reason) or self.stop(trainer.step - first)
-            ends = self.world.any(told, trainer.device)
-            if self.folder and (_due(trainer.step, config.save_every) or ends or self._is_last):
-                keep.save_last(self.folder, self._state())
-            if ends:
-                break
-        self._tell(lambda c: c.ends(trainer))
+        return steps.batches(trainer.step, config.num_workers, pin_memory=on_gpu)
 
     @property
     def reason(self) -> str:
@@ -81,22 +127,32 @@ class Session:
         return next((c.reason for c in self.callbacks if c.reason), "")
 
     @property
-    def _is_last(self) -> bool:
-        return self.trainer.step == self.config.num_steps
+    def _is_over(self) -> bool:
+        return self.trainer.step >= self.config.num_steps
+
+    @property
+    def _save_is_due(self) -> bool:
+        return self._due(self.config.save_every) or time.monotonic() >= self.next_save
+
+    def _due(self, every: int) -> bool:
+        return every > 0 and self.trainer.step % every == 0
 
     def _tell(self, event: Callable[[Callback], None]) -> None:
         for callback in self.callbacks:
             event(callback)
 
-    def _look(self) -> None:
-        """What is due after a step: a line of the record, a validation."""
-        if _due(self.trainer.step, self.config.log_every) or self._is_last:
+    def _look(self) -> bool:
+        """What is due after a step, a line of the record and a validation; whether there was one"""
+        config = self.config
+        if self._due(config.steps(config.log_every)) or self._is_over:
             self.record()
-        if self.validate and (_due(self.trainer.step, self.config.eval_every) or self._is_last):
-            self.evaluate(self.validate)
+        if not self.validate or not (self._due(config.steps(config.eval_every)) or self._is_over):
+            return False
+        self.evaluate(self.validate)
+        return True
 
     def record(self) -> None:
-        """A line of what was learnt since the last one."""
+        """A line about the steps since the last one."""
         now, (step, then) = time.monotonic(), self.logged
         speed = (self.trainer.step - step) * self.config.batch_size / max(now - then, 1e-9)
         self.logged = (self.trainer.step, now)
@@ -105,17 +161,38 @@ class Session:
 
     def evaluate(self, validate: Validate) -> None:
         """Score the averaged model, without touching the random numbers of the run."""
-        rng = keep.rng_state()
-        trainer = self.trainer
-        with explain_full_memory(trainer.step, self.config, trainer.shape, trainer.device):
-            scores = validate(trainer.ema.model)
-        self.trainer.ema.model.eval()
+        rng, trainer = keep.rng_state(), self.trainer
+        check_weights(trainer.step, trainer.ema.model, trainer.slower)
+        try:
+            with explain_full_memory(trainer.step, self.config, trainer.shape, trainer.device):
+                scores = validate(trainer.ema.model)
+        except ImageError as error:
+            if error.what != NOT_FINITE:
+                raise
+            what = f"in the validation {error.what}: the run diverges"
+            raise TrainingError(f"step {trainer.step}", what, trainer.slower) from error
+        trainer.ema.model.eval()
         keep.set_rng_state(rng)
         self._append({k: float(v) for k, v in scores.items()})
-        if self.folder and scores["AP"] > self.trainer.best:
-            self.trainer.best = float(scores["AP"])
+        if self.folder and scores["AP"] > trainer.best:
+            trainer.best = float(scores["AP"])
             keep.save_state(self.folder / "best.pt", self._state())
-        self.logged = (self.trainer.step, time.monotonic())
+            self._publish()
+        self.logged = (trainer.step, time.monotonic())
+
+    def save(self) -> None:
+        """What the run goes on from."""
+        if not self.folder:
+            return
+        began = time.monotonic()
+        keep.save_last(self.folder, self._state())
+        now = time.monotonic()
+        self.next_save = now + max(OFTEN, (now - began) / SHARE)
+
+    def _publish(self) -> None:
+        """The averaged model in a form that others load."""
+        if self.folder:
+            save_pretrained(self.trainer.ema.model, self.folder / "model")
 
     def _state(self) -> dict[str, Any]:
         return {**self.trainer.state(), **self.known, "callbacks": states(self.callbacks)}
@@ -126,7 +203,3 @@ class Session:
         record = {**head, "seconds": round(seconds, 2), **values}
         self.history.append(record)
         self._tell(lambda c: c.recorded(self.trainer, record))
-
-
-def _due(step: int, every: int) -> bool:
-    return every > 0 and step % every == 0

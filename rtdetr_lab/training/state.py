@@ -11,13 +11,12 @@ next validation.
 | `metrics.jsonl`              | one line per logged step and per evaluation: the record  |
 | `last.pt`, `previous.pt`     | the complete state, to continue                          |
 | `best.pt`                    | the same, where the validation AP was highest            |
-| `model/`                     | the averaged model, to load and ship (`publish.py`)      |
+| `model/`                     | the averaged model of the best validation, to load       |
 | `curves.png`                 | the record, drawn                                        |
 | `damaged.pt`, `damaged_best.pt` | a checkpoint whose sum did not fit, set aside         |
 | `lock`                       | held by the process that trains here, freed when it dies |
 """
 
-import fcntl
 import os
 import random
 from collections.abc import Iterator
@@ -27,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 
 from rtdetr_lab.checkpoints.run_state import packed, read_state
 from rtdetr_lab.errors import CheckpointError, TrainingError
@@ -119,18 +119,17 @@ def load_best(folder: Path) -> tuple[dict[str, Any] | None, TrainingError | None
 
 @contextmanager
 def lock(folder: Path) -> Iterator[None]:
-    """Hold a run folder. The kernel lets go when the process ends, however it ends; a loader worker
-    that outlives it does not keep it (`lockf` and not `flock`: it stays behind in a fork)."""
+    """Hold a run folder. The system lets go when the process ends, however it ends; a loader worker
+    that outlives it does not keep it (filelock closes the lock in a fork)."""
+    held = FileLock(folder / "lock", blocking=False)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = open(folder / "lock", "a+")  # noqa: SIM115 (held as long as the run)
+        held.acquire()
+    except Timeout as error:
+        what = "another process is training in this folder"
+        raise TrainingError(str(folder), what, "wait for it, or give another folder") from error
     except OSError as error:
-        remedy = "give a folder that can be written"
-        raise TrainingError(str(folder), f"cannot be used: {error.strerror}", remedy) from error
-    with file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            what = "another process is training in this folder"
-            raise TrainingError(str(folder), what, "wait for it, or give another folder") from error
+        what = f"cannot be used: {error.strerror}"
+        raise TrainingError(str(folder), what, "give a folder that can be written") from error
+    with held:
         yield

@@ -6,7 +6,6 @@ Nothing else happens in a step. What comes between steps is in `loop.py`.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,12 +16,18 @@ from rtdetr_lab.config_json import to_json
 from rtdetr_lab.detr.model import cardinality_error
 from rtdetr_lab.errors import TrainingError
 from rtdetr_lab.kernels.fused_sampler import fast_training
-from rtdetr_lab.ranks import several
 from rtdetr_lab.structures import Batch
+from rtdetr_lab.structures.ranks import several
 from rtdetr_lab.training import distributed
 from rtdetr_lab.training import state as keep
 from rtdetr_lab.training.ema import EMA
-from rtdetr_lab.training.finite import RandomState, first_fault, random_state, set_random_state
+from rtdetr_lab.training.finite import (
+    RandomState,
+    first_fault,
+    random_state,
+    set_random_state,
+    slower,
+)
 from rtdetr_lab.training.memory import explain_full_memory, uses_amp
 from rtdetr_lab.training.metrics import Means
 from rtdetr_lab.training.optim import adamw, learning_mode, lr_factor, parameter_groups, set_lr
@@ -37,8 +42,8 @@ class Trainer:
     """Everything that changes from step to step, and the step."""
 
     def __init__(self, model: Any, config: TrainConfig, device: torch.device) -> None:
-        config = replace(config, amp=uses_amp(config.amp, device))
         self.config, self.device, self.step, self.shape = config, device, 0, tuple[int, ...]()
+        self.in_half_precision = uses_amp(config.amp, device)
         model = distributed.synchronise_norms(model, device)
         model = fast_training(model.to(device), device)
         self.model = learning_mode(model.to(memory_format=torch.channels_last))
@@ -47,14 +52,14 @@ class Trainer:
         rates = (config.lr, config.backbone_lr, config.weight_decay)
         self.optimizer = adamw(parameter_groups(model, *rates))
         self.parameters = [p for g in self.optimizer.param_groups for p in g["params"]]
-        self.ema = EMA(model, config.ema_decay, config.ema_warmup)
+        self.ema = EMA(model, config.decay, config.steps(config.ema_warmup))
         self.means, self.best = Means(), float("-inf")
 
     def learn(self, batch: Batch) -> None:
         """Make one step."""
         config = self.config
-        factor = lr_factor(self.step, config.num_steps, config.warmup_steps, config.schedule)
-        set_lr(self.optimizer, factor)
+        warmup = config.steps(config.warmup_steps)
+        set_lr(self.optimizer, lr_factor(self.step, config.num_steps, warmup, config.schedule))
         self.shape = tuple(batch.images.shape)
         with explain_full_memory(self.step + 1, config, self.shape, self.device):
             terms = self._gradients(batch.to(self.device, non_blocking=True))
@@ -94,7 +99,7 @@ class Trainer:
         """Terms of one part, weighted, and what is only measured."""
         batch, weight = part
         hidden = {} if batch.padding is None else {"padding": batch.padding}
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=bool(self.config.amp)):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.in_half_precision):
             prediction = forward(batch.images, batch.targets, **hidden)
         terms = {n: weight * t for n, t in self.criterion(prediction, batch.targets).items()}
         if self.model.takes_padding:
@@ -105,11 +110,16 @@ class Trainer:
     def _locate_fault(self, batch: Batch, before: RandomState) -> TrainingError:
         """Name what was not finite first: the step is made again, from where it began."""
         if several():  # the others would have to take part
-            return first_fault(self.step + 1, self.model, [(batch, 1.0)], None)
+            return first_fault(self.step + 1, self.model, [(batch, 1.0)], None, self.slower)
         set_random_state(self.device, before)
         again = split(batch, self.config.accumulate)
         terms = partial(self._terms, forward=self.model)
-        return first_fault(self.step + 1, self.model, again, terms)
+        return first_fault(self.step + 1, self.model, again, terms, self.slower)
+
+    @property
+    def slower(self) -> str:
+        """What to do about a run that diverges."""
+        return slower(self.config.lr, self.in_half_precision)
 
     @property
     def lr(self) -> float:

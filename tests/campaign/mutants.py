@@ -129,7 +129,7 @@ BEFORE = (
         "the first layer is the answer",
     ),
     (
-        "ranks",
+        "structures/ranks",
         "return max(float(count), 1.0)",
         "return float(count)",
         "an empty batch divides by zero",
@@ -216,7 +216,12 @@ BEFORE = (
         "torch.cat([downsample(maps[0]), coarser], dim=1)",
         "always from the finest map",
     ),
-    ("ccff", "up = [maps[0]]", "up = [maps[0].detach()]", "the way up is cut off"),
+    (
+        "ccff",
+        'up = [tap("bottom_up.0", maps[0])]',
+        'up = [tap("bottom_up.0", maps[0].detach())]',
+        "the way up is cut off",
+    ),
     # --- hybrid encoder
     (
         "hybrid_encoder",

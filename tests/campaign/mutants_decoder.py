@@ -4,14 +4,14 @@ AFTER = (
     # --- query selection
     (
         "query_selection",
-        "x = (column.to(dtype) + 0.5) / width",
-        "x = column.to(dtype) / width",
+        "x = (column.to(exact) + 0.5) / width",
+        "x = column.to(exact) / width",
         "anchors at corners of cells",
     ),
     (
         "query_selection",
-        "y = (row.to(dtype) + 0.5) / height",
-        "y = (row.to(dtype) + 0.5) / width",
+        "y = (row.to(exact) + 0.5) / height",
+        "y = (row.to(exact) + 0.5) / width",
         "rows divided by the width",
     ),
     (
@@ -53,8 +53,8 @@ AFTER = (
     # --- sampling
     (
         "samplers",
-        "grid = (2 * plan.locations - 1)",
-        "grid = plan.locations",
+        "grid = (2 * _readable(plan.locations) - 1)",
+        "grid = _readable(plan.locations)",
         "[0, 1] given to grid_sample",
     ),
     (
@@ -121,14 +121,14 @@ AFTER = (
     ),
     (
         "decoder",
-        "reference = previous.detach() if self.training else previous",
-        "reference = previous",
+        "reference = start.detach() if self.training else start",
+        "reference = start",
         "references keep their gradient",
     ),
     (
         "decoder",
-        "previous = moved if self.training else boxes",
-        "previous = reference",
+        "start = move(delta, reference) if alone else boxes",
+        "start = reference",
         "every layer starts from the proposal",
     ),
     (

@@ -41,11 +41,6 @@ def ceilings(
     return Ceilings(2 * side**3 / best["product"], 2 * source.numel() / best["copy"])
 
 
-def used(parts: Mapping[str, Part], top: Ceilings) -> dict[str, float]:
-    """Per part of the model, the limit as a fraction of what it took."""
-    return {name: top.limit(parts[name]) / parts[name].seconds for name in PARTS}
-
-
 def draw(parts: Mapping[str, Part], top: Ceilings, path: Path) -> Path:
     """The picture: FLOP per byte against FLOP/s, both logarithmic."""
     from matplotlib.figure import Figure

@@ -2,7 +2,8 @@ r"""# Structures: what travels between the chapters
 
 A chapter returns a small named record and not a tuple, so that the next one, a visualizer and a
 reader find things by name. All are frozen, compared by identity (comparing tensors raises) and
-registered with `torch.export` where they are defined.
+registered with `torch.export` where they are defined. `Targets` and `Batch` are those of
+`structures/targets.py`.
 
 | record            | from → to                                   |
 |-------------------|---------------------------------------------|
@@ -16,17 +17,17 @@ registered with `torch.export` where they are defined.
 | `Assignment`      | matching → losses, visualizers              |
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from rtdetr_lab.errors import ImageError
-from rtdetr_lab.target_checks import as_boxes, as_labels, as_masks, check_labels, check_pictures
+from rtdetr_lab.structures.targets import Batch as Batch
+from rtdetr_lab.structures.targets import Targets as Targets
 
 Record = TypeVar("Record")
 
@@ -35,122 +36,6 @@ def exportable(record: type[Record]) -> type[Record]:
     """Let `torch.export` carry a record of tensors in and out of a graph."""
     torch.export.register_dataclass(record)
     return record
-
-
-@dataclass(frozen=True, eq=False)
-class Targets:
-    """Ground truth of a batch: per picture T labels, T boxes (cxcywh in [0, 1]), maybe T masks.
-
-    `pictures` are what errors call them: file names, from a loader that knows them.
-    """
-
-    labels: tuple[Int[Tensor, "_"], ...]
-    boxes: tuple[Float[Tensor, "_ 4"], ...]
-    masks: tuple[Bool[Tensor, "_ H W"], ...] | None = None
-    pictures: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        check_pictures(self.labels, self.boxes, self.masks)
-
-    @classmethod
-    def of(cls, pictures: Iterable[Mapping[str, Any]]) -> "Targets":
-        """From one mapping per picture with `labels`, `boxes` and, for all or none, `masks`.
-
-        Raises `TargetError` for what is not of their kind.
-        """
-        pictures = list(pictures)
-        masks = [p["masks"] for p in pictures if p.get("masks") is not None]
-        return cls(
-            tuple(as_labels(p["labels"], i) for i, p in enumerate(pictures)),
-            tuple(as_boxes(p["boxes"], i) for i, p in enumerate(pictures)),
-            tuple(as_masks(m, i) for i, m in enumerate(masks)) if masks else None,
-        )
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    @property
-    def counts(self) -> list[int]:
-        """Objects per picture."""
-        return [len(labels) for labels in self.labels]
-
-    @property
-    def num_boxes(self) -> int:
-        """Objects in the whole batch."""
-        return sum(self.counts)
-
-    def __getitem__(self, rows: slice) -> "Targets":
-        """The targets of some of the pictures."""
-        return self._changed(
-            labels=self.labels[rows],
-            boxes=self.boxes[rows],
-            masks=self.masks and self.masks[rows],
-            pictures=self.pictures[rows],
-        )
-
-    __iter__ = None  # rows come as slices: a loop over single ones would meet something else
-
-    def to(self, *args: Any, **kwargs: Any) -> "Targets":
-        """Move labels, boxes and masks; a dtype changes the boxes only."""
-        boxes = tuple(box.to(*args, **kwargs) for box in self.boxes)
-        device = next((box.device for box in boxes), None)
-        follow = partial(Tensor.to, device=device, non_blocking=kwargs.get("non_blocking", False))
-        return self._changed(boxes=boxes)._each(follow)
-
-    def pin_memory(self) -> "Targets":
-        """Copy to memory that a GPU reads while the processor goes on."""
-        return self._each(Tensor.pin_memory)
-
-    def _each(self, change: Callable[[Tensor], Tensor]) -> "Targets":
-        return self._changed(
-            labels=tuple(map(change, self.labels)),
-            boxes=tuple(map(change, self.boxes)),
-            masks=self.masks and tuple(map(change, self.masks)),
-        )
-
-    def _changed(self, **values: Any) -> "Targets":
-        # Checked already, and a second look would make the host wait for the device.
-        targets = object.__new__(Targets)
-        vars(targets).update(vars(self) | values)
-        return targets
-
-    def check_labels(self, num_classes: int) -> None:
-        """Raise `TargetError` unless every label is one of the model's classes."""
-        check_labels(self.labels, num_classes)
-
-
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """Pictures of a training step, in [0, 1], and their targets.
-
-    `padding` is True where a canvas shows nothing, and None where all pictures have one size.
-    """
-
-    images: Float[Tensor, "B 3 H W"]
-    targets: Targets
-    padding: Bool[Tensor, "B H W"] | None = None
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, rows: slice) -> "Batch":
-        """Some of the pictures, with all that belongs to them."""
-        padding = None if self.padding is None else self.padding[rows]
-        return Batch(self.images[rows], self.targets[rows], padding)
-
-    __iter__ = None  # no tuple: `images, targets = batch` must not unpack rows
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
-        """Move everything; pictures arrive as convolutions like them best: channels last."""
-        how: Any = {"device": device, "non_blocking": non_blocking}
-        images = self.images.to(memory_format=torch.channels_last, **how)
-        padding = None if self.padding is None else self.padding.to(**how)
-        return Batch(images, self.targets.to(**how), padding)
-
-    def pin_memory(self) -> "Batch":
-        """Copy to memory that a GPU reads while the processor goes on; `DataLoader` asks for it."""
-        padding = None if self.padding is None else self.padding.pin_memory()
-        return Batch(self.images.pin_memory(), self.targets.pin_memory(), padding)
 
 
 @exportable
