@@ -26,6 +26,7 @@ from rtdetr_lab.viz.canvas import show_picture
 from rtdetr_lab.viz.marks import frame_box
 from rtdetr_lab.viz.palette import BLUE, ORANGE
 
+# %%
 generator = seeded()
 images, targets = shapes(7)
 

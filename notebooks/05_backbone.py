@@ -243,6 +243,7 @@ def without(level):
     return model.backbone.register_forward_hook(hook)
 
 
+# %%
 counts = {"untouched": good_boxes(model)}
 for level in levels:
     handle = without(level)

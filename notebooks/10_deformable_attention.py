@@ -19,12 +19,7 @@ from rtdetr_lab.deformable_attention import DeformableAttention
 from rtdetr_lab.notebook import check, chelsea, cost, count_good, online, seeded, shapes, source
 from rtdetr_lab.samplers import Bilinear, Discrete, Naive, SamplingPlan
 from rtdetr_lab.viz.cells import cells_of_tokens, centres_of_cells
-from rtdetr_lab.viz.sampling import (
-    close_up,
-    sampling_of_query,
-    sampling_panels,
-    sampling_points,
-)
+from rtdetr_lab.viz.sampling import close_up, sampling_of_query, sampling_panels, sampling_points
 from rtdetr_lab.viz.slider import slider
 
 generator = seeded()
