@@ -75,7 +75,7 @@ def test_a_life_begins_at_the_token_and_ends_at_the_detection(run):
         proposed = seen["proposal_head.box_logits"][1, life.token].sigmoid()
         torch.testing.assert_close(life.boxes[0], proposed, atol=1e-6, rtol=0)
         assert torch.equal(life.boxes[-1], prediction.boxes[1, query])
-        assert life.score == float(prediction.logits[1, query].sigmoid().max())
+        assert life.score == pytest.approx(float(prediction.logits[1, query].sigmoid().max()))
         assert life.label == int(prediction.logits[1, query].argmax())
     level, row, column = life.cell
     start = [0, 384, 480][level]
@@ -86,7 +86,7 @@ def test_the_best_detection_is_the_end_of_its_querys_life(run):
     prediction, seen = run
     found = postprocess(prediction, [(128, 192)] * 2, threshold=0.0)[0]
     life = life_of_query(prediction, seen, SHAPES, int(found.queries[0]))
-    assert life.score == float(found.scores[0])
+    assert life.score == pytest.approx(float(found.scores[0]))
     assert life.label == int(found.labels[0])
 
 
