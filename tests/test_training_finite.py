@@ -13,7 +13,7 @@ from rtdetr_lab.commands.sets import world
 from rtdetr_lab.data.shapes import ShapesDataset
 from rtdetr_lab.errors import ImageError, TrainingError
 from rtdetr_lab.evaluation.evaluate import evaluate
-from rtdetr_lab.images.postprocess import NOT_FINITE
+from rtdetr_lab.images.postprocess import NotFinite
 from rtdetr_lab.structures import Batch
 from rtdetr_lab.training import TrainConfig, train
 from rtdetr_lab.training.finite import Watch, floats
@@ -21,6 +21,7 @@ from rtdetr_lab.training.trainer import Trainer
 
 CONFIG = TrainConfig(num_pictures=12, batch_size=4, warmup_steps=0, clip_norm=1.0)
 CPU = torch.device("cpu")
+NOT_FINITE = "the model's answer holds NaN or infinity"
 
 
 class Poisoned(nn.Module):
@@ -190,7 +191,7 @@ def test_a_rate_that_is_too_high_is_named_where_a_validation_meets_it():
 
 
 def test_an_answer_that_is_not_finite_is_the_runs_fault_and_a_bad_picture_is_not():
-    answer = ImageError("pictures[0]", NOT_FINITE, "check the weights")
+    answer = NotFinite("pictures[0]", NOT_FINITE, "check the weights")
     said = said_of(Validator(answer), lr=0.5)
     assert said.startswith(f"step 2: in the validation {NOT_FINITE}: the run diverges; lower --lr")
     with pytest.raises(ImageError, match=r"a\.png: is truncated"):
@@ -204,7 +205,7 @@ def test_an_answer_that_is_not_finite_is_the_runs_fault_and_a_bad_picture_is_not
 
 
 def test_half_precision_is_blamed_only_where_it_is_used():
-    answer = ImageError("pictures[0]", NOT_FINITE, "check the weights")
+    answer = NotFinite("pictures[0]", NOT_FINITE, "check the weights")
     assert "--fp32" not in said_of(Validator(answer))
     assert "--fp32 in place of --amp" in said_of(Validator(answer), amp=True)
 

@@ -61,8 +61,8 @@ def filled_part(padding: Bool[Tensor, "B H W"], dtype: torch.dtype) -> Float[Ten
     return torch.stack([pictures[:, :, 0].mean(1), pictures[:, 0].mean(1)], dim=1)
 
 
-NOT_FINITE = "the model's answer holds NaN or infinity"
-"""What is said of one, so that training can tell it from a bad picture."""
+class NotFinite(ImageError):
+    """An answer with NaN or infinity in it: the fault of a model, and not of a picture."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,10 +160,11 @@ def check_sizes(sizes: Sequence[Size], prediction: Prediction) -> None:
 
 
 def check_finite(number: int, values: Tensor) -> None:
-    """Raise `ImageError` if the answer for picture `number` is not finite."""
+    """Raise `NotFinite` if the answer for picture `number` is not."""
     if not bool(values.isfinite().all()):
+        what = "the model's answer holds NaN or infinity"
         remedy = "check the weights (`rtdetr-lab verify`); of a model in half precision, try single"
-        raise ImageError(f"pictures[{number}]", NOT_FINITE, remedy)
+        raise NotFinite(f"pictures[{number}]", what, remedy)
 
 
 def sizes_beside(like: Tensor, sizes: Sequence[Size]) -> Float[Tensor, "B 2"]:

@@ -20,8 +20,8 @@ from torch import nn
 from rtdetr_lab.checkpoints.save import save_pretrained
 from rtdetr_lab.data.batch import Dataset, collate
 from rtdetr_lab.data.canvas import collate_on_canvas
-from rtdetr_lab.errors import ImageError, TrainingError
-from rtdetr_lab.images.postprocess import NOT_FINITE
+from rtdetr_lab.errors import TrainingError
+from rtdetr_lab.images.postprocess import NotFinite
 from rtdetr_lab.structures import Batch
 from rtdetr_lab.training import state as keep
 from rtdetr_lab.training.callbacks import Callback, states
@@ -166,9 +166,7 @@ class Session:
         try:
             with explain_full_memory(trainer.step, self.config, trainer.shape, trainer.device):
                 scores = validate(trainer.ema.model)
-        except ImageError as error:
-            if error.what != NOT_FINITE:
-                raise
+        except NotFinite as error:
             what = f"in the validation {error.what}: the run diverges"
             raise TrainingError(f"step {trainer.step}", what, trainer.slower) from error
         trainer.ema.model.eval()
