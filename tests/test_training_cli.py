@@ -9,6 +9,7 @@ from rtdetr_lab.checkpoints.load import load_pretrained
 from rtdetr_lab.cli import _parsed, main
 from rtdetr_lab.commands.sets import ENDLESS, training_set, validation_set
 from rtdetr_lab.commands.starting_points import preset
+from rtdetr_lab.data import layout
 from rtdetr_lab.detector import Detector
 from rtdetr_lab.errors import ConfigError
 from rtdetr_lab.model import Metadata
@@ -24,6 +25,19 @@ def folder(tmp_path_factory):
     words = ("--count", "6", "--val-count", "2", "--size", "96")
     assert main(["data", "shapes", str(folder), *words]) == 0
     return folder
+
+
+def test_a_run_reads_each_annotation_file_once(folder, tmp_path, monkeypatch):
+    """COCO's own takes minutes."""
+    read, inspect = [], layout.inspect_annotations
+
+    def heard(path):
+        read.append(path)
+        return inspect(path)
+
+    monkeypatch.setattr(layout, "inspect_annotations", heard)
+    assert main(["train", "--data", str(folder), "--out", str(tmp_path / "run"), *SHORT]) == 0
+    assert sorted(path.name for path in read) == ["train.json", "val.json"]
 
 
 def test_a_run_is_paused_continued_and_judged(folder, tmp_path, capsys):

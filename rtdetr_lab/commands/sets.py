@@ -14,7 +14,7 @@ from rtdetr_lab.data.coco import CocoDataset
 from rtdetr_lab.data.findings import Finding, Severity, raise_first_error
 from rtdetr_lab.data.layout import COCO, find_layout
 from rtdetr_lab.data.preflight import first_look
-from rtdetr_lab.data.shapes import SHAPE_NAMES, TRAIN, VAL, ShapesConfig, ShapesDataset
+from rtdetr_lab.data.shapes import TRAIN, VAL, ShapesConfig, ShapesDataset
 from rtdetr_lab.data.transforms import RandomFlip
 from rtdetr_lab.data.whole_set import other_classes, too_many_objects
 from rtdetr_lab.model import Metadata
@@ -47,14 +47,17 @@ def say_which(source: str) -> None:
         say(f"{told}rtdetr-lab data convert {source} NEW_FOLDER", aside=True)
 
 
-def classes(source: str, with_val: bool = True) -> tuple[str, ...]:
-    """Class names by label; raises `DataError` where `train` and `val` do not agree about them."""
+def stored_sets(source: str, splits: Sequence[str]) -> dict[str, CocoDataset]:
+    """Read splits of a data set on disk, each once; there are none of the shapes world.
+
+    Raises `DataError` where the splits do not have the same classes.
+    """
     if is_world(source):
-        return SHAPE_NAMES
+        return {}
     layout = find_layout(source)
-    splits = {name: layout[name].load() for name in ("train", "val")[: 1 + with_val]}
-    raise_first_error(other_classes(splits))
-    return splits["train"].names
+    found = {name: CocoDataset(layout[name].load(), layout.folder) for name in splits}
+    raise_first_error(other_classes({name: data.annotations for name, data in found.items()}))
+    return found
 
 
 def look_at(data: Any, num_queries: int | None = None) -> None:
@@ -80,22 +83,36 @@ def tell(findings: Sequence[Finding]) -> None:
             say(f"{first.where}: {rule.name}: {first.what}{others}; {first.remedy}", aside=True)
 
 
-def training_set(source: str, metadata: Metadata, seed: int, as_stored: bool = False) -> Dataset:
+def training_set(
+    source: str,
+    metadata: Metadata,
+    seed: int,
+    as_stored: bool = False,
+    found: CocoDataset | None = None,
+) -> Dataset:
     """`shapes`, or the `train` split of a data set on disk, resized and flipped at random; or left
-    `as_stored`, for a recipe that resizes."""
+    `as_stored`, for a recipe that resizes. `found` is the split, where it was read already."""
     if is_world(source):
         return _drawn(metadata, TRAIN, ENDLESS)
-    found = CocoDataset.from_folder(source, "train")
+    if found is None:
+        found = CocoDataset.from_folder(source, "train")
     return found if as_stored else Augmented(fitted(found, metadata), RandomFlip(), seed)
 
 
 def validation_set(
-    source: str, metadata: Metadata, count: int | None = None, split: str = "val"
+    source: str,
+    metadata: Metadata,
+    count: int | None = None,
+    split: str = "val",
+    found: CocoDataset | None = None,
 ) -> Dataset:
-    """`shapes`, or a split of a data set on disk, resized as in training; at most `count` of it."""
+    """`shapes`, or a split of a data set on disk, resized as in training; at most `count` of it.
+    `found` is the split, where it was read already."""
     if is_world(source):
         return _drawn(metadata, VAL, 500 if count is None else count)
-    resized = fitted(CocoDataset.from_folder(source, split), metadata)
+    if found is None:
+        found = CocoDataset.from_folder(source, split)
+    resized = fitted(found, metadata)
     return resized if count is None or count >= len(resized) else First(resized, count)
 
 

@@ -21,6 +21,7 @@ from rtdetr_lab.errors import ConfigError
 
 if TYPE_CHECKING:
     from rtdetr_lab.data.batch import Dataset
+    from rtdetr_lab.data.coco import CocoDataset
     from rtdetr_lab.model import Metadata
     from rtdetr_lab.training import Callback, Run, TrainConfig
     from rtdetr_lab.training.doctor import Doctor
@@ -65,7 +66,8 @@ class Train(Command):
     def run(self) -> int:
         import torch
 
-        from rtdetr_lab.commands.sets import classes, look_at, say_which
+        from rtdetr_lab.commands.sets import look_at, say_which, stored_sets
+        from rtdetr_lab.data.shapes import SHAPE_NAMES
         from rtdetr_lab.evaluation.evaluate import evaluate
         from rtdetr_lab.training import train
         from rtdetr_lab.training.callbacks import TensorBoard
@@ -73,9 +75,11 @@ class Train(Command):
         if self.running.threads:
             torch.set_num_threads(self.running.threads)
         say_which(self.data)
-        point = self._start(classes(self.data, with_val=not self.judging.overfit))
+        found = stored_sets(self.data, ("train",) if self.judging.overfit else ("train", "val"))
+        point = self._start(found["train"].names if found else SHAPE_NAMES)
         model, asked = point.model, self._asked()
-        learn, judge = self._data(model.metadata, stored=bool(asked.augmentation(model.metadata)))
+        as_stored = bool(asked.augmentation(model.metadata))
+        learn, judge = self._data(model.metadata, as_stored, found)
         look_at(learn, model.num_queries)
         look_at(judge)
         recipe = asked.recipe(model, num_stored(learn))
@@ -127,15 +131,18 @@ class Train(Command):
                 raise ConfigError(f"--{option}", what, "leave one of them out")
         return from_model(self.model, classes, changes, self.names)
 
-    def _data(self, metadata: "Metadata", stored: bool) -> tuple["Dataset", "Dataset"]:
+    def _data(
+        self, metadata: "Metadata", as_stored: bool, found: dict[str, "CocoDataset"]
+    ) -> tuple["Dataset", "Dataset"]:
         from rtdetr_lab.commands.sets import training_set, validation_set
 
         if self.judging.overfit:
             count = self.judging.overfit * self.learning.batch_size
-            few = validation_set(self.data, metadata, count, "train")
+            few = validation_set(self.data, metadata, count, "train", found.get("train"))
             return few, few
-        learn = training_set(self.data, metadata, self.learning.seed, stored)
-        return learn, validation_set(self.data, metadata, self.judging.val_limit)
+        seed, limit = self.learning.seed, self.judging.val_limit
+        learn = training_set(self.data, metadata, seed, as_stored, found.get("train"))
+        return learn, validation_set(self.data, metadata, limit, found=found.get("val"))
 
 
 def num_stored(data: Any) -> int:
