@@ -29,7 +29,7 @@ docs: .venv/docs  ## the site, into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 campaign: .venv/dev  ## damage, malice, kills and planted bugs, all of them (an hour); its page
-	$(BIN)/python tests/campaign/report.py
+	$(BIN)/python tests/programs/campaign/report.py
 
 figures: .venv/dev  ## the pictures of the README and the site
 	$(BIN)/python docs/hooks/figures.py

@@ -2,10 +2,9 @@
 
 import torch
 from small import pictures, shaken, small, targets
-from test_detr import SMALL as DETR
-from test_detr import corner
-from test_segmentation import SMALL as SEGMENTATION
-from test_segmentation import objects
+from small_detr import DETECTOR as DETR
+from small_detr import SEGMENTER as SEGMENTATION
+from small_detr import corner, objects
 
 from rtdetr_lab.config import replace_at
 from rtdetr_lab.detr.positions import LearnedPositions

@@ -11,10 +11,10 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from notebook_prints import difference, printed
+from paths import ROOT
 
 from rtdetr_lab.notebook_tools.build import CELL_SECONDS, ENVIRONMENT
 
-ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 

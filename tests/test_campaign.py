@@ -9,12 +9,11 @@ import os
 import subprocess
 import sys
 from importlib import import_module
-from pathlib import Path
 
 import pytest
+from paths import PROGRAMS, ROOT
 
-TESTS = Path(__file__).parent
-RUN = Path(__file__).parent / "campaign" / "run.py"
+RUN = PROGRAMS / "campaign" / "run.py"
 
 CUT = {"pictures": 500, "coco": 300, "voc": 100, "yolo": 100, "safetensors": 300, "pth": 300}
 CUT |= {"config": 300, "bits": 200, "hostile": 100, "foreign": 100}
@@ -32,8 +31,8 @@ def part(monkeypatch):
 def program(script, out, *words):
     """What a program of the campaign wrote."""
     env = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
-    env |= {"OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg", "PYTHONPATH": str(TESTS.parent)}
-    command = [sys.executable, str(TESTS / script), *map(str, words), "--out", str(out)]
+    env |= {"OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(PROGRAMS / script), *map(str, words), "--out", str(out)]
     run = subprocess.run(command, capture_output=True, text=True, timeout=3600, env=env)
     assert out.exists(), run.stdout[-2000:] + run.stderr[-2000:]
     return json.loads(out.read_text(encoding="utf8"))
@@ -79,7 +78,7 @@ def test_a_silent_wrong_answer_would_be_counted(part):
     assert "ZeroDivisionError" in tally.wrong[1]
 
 
-# --- kills and surroundings (of training: test_training_kill.py; of studies: test_ablations.py) ---
+# --- kills and surroundings (of training: training/test_kill.py; of studies: ablations/) ---
 
 
 @pytest.mark.parametrize("count", [3, pytest.param(200, marks=pytest.mark.full)])
@@ -153,6 +152,6 @@ def test_the_page_says_what_was_not_run(part, monkeypatch, tmp_path):
     assert "2 of 3 cases behave; not: x" in page
     assert "0 of 1 were caught" in page
     assert "- `boxes`: odd" in page
-    assert "| 9 | 8 | 0 | 1 | 0.50 s | `python tests/campaign/run.py pictures 9` |" in page
+    assert "| 9 | 8 | 0 | 1 | 0.50 s | `python tests/programs/campaign/run.py pictures 9` |" in page
     assert "- pictures, case 3: odd pixels" in page
     assert page.count("not run") == len(report.NAMES) - 5 + 1, "the other bugs"

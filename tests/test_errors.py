@@ -9,15 +9,14 @@ import re
 import subprocess
 import sys
 import textwrap
-from pathlib import Path
 
 import pytest
+from paths import ROOT
 
 from rtdetr_lab import errors
 from rtdetr_lab.cli import main
 from rtdetr_lab.errors import LabError
 
-ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "errors.md").read_text(encoding="utf8")
 CLASSES = {
     name: kind

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from small import shaken, small
-from test_segmentation import SMALL
+from small_detr import SEGMENTER as SMALL
 from torch import nn
 
 from rtdetr_lab.data.batch import First

@@ -1,15 +1,14 @@
 """What SECURITY.md promises and no other test holds: whatever serves, serves this machine alone.
 
 That nothing runs code out of a file is in `test_house_style.py`; the page's policy in
-`test_viz_explorer.py`; files that mean harm in the campaign (`test_campaign.py`).
+`viz/test_explorer.py`; files that mean harm in the campaign (`test_campaign.py`).
 """
 
 import ast
-from pathlib import Path
 
 import pytest
+from paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("rtdetr_lab", "notebooks", "docs/hooks", "tests")
 SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 SERVERS = {"HTTPServer", "ThreadingHTTPServer", "TCPServer", "ThreadingTCPServer", "bind"}

@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 from small import shaken
-from test_detr import SMALL as DETECTOR
-from test_segmentation import SMALL
+from small_detr import DETECTOR
+from small_detr import SEGMENTER as SMALL
 
 import rtdetr_lab as lab
 from rtdetr_lab.errors import ConfigError, ImageError

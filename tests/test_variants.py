@@ -11,6 +11,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from configurations import differ, is_configuration
 from small import SMALL, pictures, shaken, small, targets
 
 from rtdetr_lab.aifi import AIFIConfig
@@ -146,13 +147,6 @@ SAME_ANSWER = [(DecoderConfig, "sampler", Naive())]
 """The reference implementation: its whole point is that it changes nothing."""
 
 
-def is_configuration(item, module):
-    """Frozen, compared by value, and defined there."""
-    if not dataclasses.is_dataclass(item) or item.__module__ != module.__name__:
-        return False
-    return item.__dataclass_params__.frozen and item.__dataclass_params__.eq
-
-
 def configurations():
     """Every configuration the chapters define."""
     modules = [importlib.import_module(f"rtdetr_lab.{chapter}") for chapter in CHAPTERS]
@@ -205,17 +199,6 @@ def run(cfg):
             n: p.grad.norm().item() for n, p in model.named_parameters() if p.grad is not None
         },
     }
-
-
-def differ(a, b):
-    if a["weights"] != b["weights"] or len(a["answer"]) != len(b["answer"]):
-        return True
-    numbers = [*zip(a["answer"], b["answer"], strict=True)]
-    for part in ("terms", "gradients"):
-        if a[part].keys() != b[part].keys():
-            return True
-        numbers += [(a[part][n], b[part][n]) for n in a[part]]
-    return any(not math.isclose(x, y, rel_tol=1e-4, abs_tol=1e-6) for x, y in numbers)
 
 
 @pytest.fixture(scope="module")

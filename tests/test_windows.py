@@ -4,12 +4,11 @@ Windows itself cannot be had here; what is taken away is what POSIX modules and 
 could have used.
 """
 
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from paths import child_environment
 
 from rtdetr_lab.cli import main
 
@@ -53,7 +52,7 @@ sys.exit(main(sys.argv[1:]))
 
 
 def run(program, *words):
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    environment = child_environment()
     command = [sys.executable, "-c", WITHOUT + program, *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr

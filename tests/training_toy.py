@@ -13,7 +13,7 @@ from torch import nn
 
 from rtdetr_lab.data.batch import Sample, Truth
 from rtdetr_lab.model import DetectionModel
-from rtdetr_lab.training import TrainConfig, train
+from rtdetr_lab.training import Cosine, TrainConfig, train
 
 NUM_PICTURES = 10
 
@@ -82,6 +82,36 @@ def main(folder, stop_after=None):
     config = TrainConfig(num_pictures=10**6, batch_size=2, log_every=1, save_every=3)
     run = train(Toy(), ToyData(delay=0.01), folder, config, stop_after=stop_after, progress=False)
     print(run.step, run.finished)
+
+
+CONFIG = TrainConfig(
+    num_pictures=48,  # 12 steps of 4 over 10 pictures: rounds end inside batches
+    batch_size=4,
+    lr=1e-2,
+    backbone_lr=1e-3,
+    warmup_steps=3,
+    schedule=Cosine(0.1),
+    ema_decay=0.9,
+    ema_warmup=4,
+    log_every=5,
+    save_every=4,
+    eval_every=3,
+)
+
+
+def same(a, b) -> bool:
+    """Equal to the bit, tensors and containers."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+def untimed(history) -> list[dict]:
+    return [{k: v for k, v in r.items() if k not in ("seconds", "pictures_per_s")} for r in history]
 
 
 if __name__ == "__main__":

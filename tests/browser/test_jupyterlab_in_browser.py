@@ -7,12 +7,12 @@ import subprocess
 import sys
 import time
 import urllib.request
-from pathlib import Path
 
 import pytest
 from browsing import TOO_LONG
+from paths import ROOT
 
-NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
+NOTEBOOKS = ROOT / "notebooks"
 
 RUN_ALL = """async () => {
   const panel = jupyterapp.shell.currentWidget;

@@ -1,8 +1,9 @@
 """The site in a real browser: complete, quiet, legible on a phone, searchable, by keyboard too."""
 
 import pytest
+from book_site import site
 from browsing import Visit, served
-from test_site import ROOT, site
+from paths import ROOT
 
 SHOTS = ROOT / "build" / "screenshots"
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from small import small
-from test_transformers_api import SMALL, label, picture
+from small_api import SMALL, label, picture
 
 import rtdetr_lab as lab
 from rtdetr_lab.data.canvas import collate_on_canvas

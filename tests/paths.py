@@ -1,0 +1,14 @@
+"""Where the checkout lies, and what a process started from a test needs to find in it."""
+
+import os
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+TESTS = ROOT / "tests"
+PROGRAMS = TESTS / "programs"
+
+
+def child_environment(**more: str) -> dict[str, str]:
+    """The environment of a child process: this checkout's package, one thread, no window."""
+    fixed = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
+    return {**os.environ, **fixed, **more}

@@ -1,0 +1,160 @@
+"""Plant every bug in a copy of the package and ask the tests.
+
+    python tests/programs/campaign/bugs.py [--only N …] [--jobs 2] [--out FILE]
+
+The package and its tests are copied; one bug is written into the copy; a fork that has torch loaded
+already runs the chapter's tests there, then the wider ones. A bug that passes all of them survived.
+FILE is written after every bug, and a second start goes on from it.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))  # wherever this is started from
+
+from mutants import MUTANTS
+
+ROOT = Path(__file__).resolve().parents[3]
+WIDER = ("test_rtdetr", "test_variants", "test_criterion", "training/test_training")
+PARITY = ("parity/test_rtdetr.py", "parity/test_losses.py", "parity/test_training_mode.py")
+PARITY += ("parity/test_denoising.py", "parity/test_detr.py")
+HANGS = 600
+"""Seconds."""
+
+
+def planted(folder: Path, module: str, old: str, new: str) -> None:
+    """Write the bug into the copy; the text must be there exactly once."""
+    path = folder / "rtdetr_lab" / f"{module}.py"
+    text = (ROOT / "rtdetr_lab" / f"{module}.py").read_text(encoding="utf8")
+    if text.count(old) != 1:
+        raise SystemExit(f"{module}: {old!r} occurs {text.count(old)} times; mend mutants.py")
+    path.write_text(text.replace(old, new), encoding="utf8")
+
+
+def healed(folder: Path, module: str) -> None:
+    shutil.copy(ROOT / "rtdetr_lab" / f"{module}.py", folder / "rtdetr_lab" / f"{module}.py")
+
+
+def fails(folder: Path, tests: list[str]) -> bool:
+    """Whether these tests notice, in a fork of this process."""
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0
+    os.chdir(folder)
+    sys.path.insert(0, str(folder))
+    quiet = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(quiet, 1)
+    os.dup2(quiet, 2)
+    signal.alarm(HANGS)  # a bug that never ends is noticed, too
+    import pytest
+
+    os._exit(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests]))
+
+
+def stages(folder: Path, module: str) -> list[list[str]]:
+    """The tests to ask, the nearest first."""
+    files = {path.name: path for path in sorted((folder / "tests").glob("*/test_*.py"))}
+    files |= {path.name: path for path in (folder / "tests").glob("test_*.py")}
+    names = (f"test_{name}.py" for name in reversed(module.split("/")))
+    near = [str(files[name].relative_to(folder)) for name in names if name in files]
+    wide = [f"tests/{name}.py" for name in WIDER]
+    oracle = [f"tests/{name}" for name in PARITY]
+    stages = [[t for t in tests if (folder / t).exists()] for tests in (near, wide, oracle)]
+    return [tests for tests in stages if tests]
+
+
+def copied(folder: Path) -> Path:
+    for name in ("rtdetr_lab", "tests"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    return folder
+
+
+def judged(folder: Path, number: int, sound: set[tuple[str, ...]]) -> dict[str, object]:
+    """Plant one, ask the tests, take it out again. Tests that fail are held against the package
+    without a bug, once: they must be `sound`."""
+    module, old, new, words = MUTANTS[number]
+    planted(folder, module, old, new)
+    begun, asked_in = time.monotonic(), stages(folder, module)
+    caught = next((i for i, tests in enumerate(asked_in) if fails(folder, tests)), None)
+    healed(folder, module)
+    if caught is not None and tuple(asked_in[caught]) not in sound:
+        if fails(folder, asked_in[caught]):
+            raise SystemExit(f"{asked_in[caught]} fail without any bug")
+        sound.add(tuple(asked_in[caught]))
+    by = None if caught is None else ("chapter", "package", "oracle")[caught]
+    took = round(time.monotonic() - begun, 1)
+    found = {"number": number, "module": module, "bug": words, "caught_by": by, "seconds": took}
+    print(f"{number:3} {module:22} {by or 'SURVIVED':9} {took:5.1f} s  {words}", flush=True)
+    return found
+
+
+def share(numbers: list[int], pipe: int) -> None:
+    """One process's part of the bugs, in a copy of its own; a line of JSON for each."""
+    with tempfile.TemporaryDirectory() as place:
+        folder, sound = copied(Path(place)), set()
+        for number in numbers:
+            os.write(pipe, json.dumps(judged(folder, number, sound)).encode() + b"\n")
+
+
+def gathered(numbers: list[int], jobs: int, keep: Callable[[dict], None]) -> None:
+    """All of them, by so many processes; `keep` gets every result as it comes."""
+    read, write = os.pipe()
+    children = []
+    for part in range(jobs):
+        if (child := os.fork()) == 0:
+            os.close(read)
+            share(numbers[part::jobs], write)
+            os._exit(0)
+        children.append(child)
+    os.close(write)
+    with open(read, encoding="utf8") as lines:
+        for line in lines:
+            keep(json.loads(line))
+    if any(os.waitpid(child, 0)[1] for child in children):
+        raise SystemExit("a process that plants bugs has died; start again, the rest is kept")
+
+
+def main() -> int:
+    """Run them; 1 if more than one in twenty survived."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", type=int, nargs="*")
+    parser.add_argument("--jobs", type=int, default=1, help="processes, each with its own copy")
+    parser.add_argument("--out", type=Path, help="JSON; what it holds already is not run again")
+    asked = parser.parse_args()
+    import hypothesis  # noqa: F401
+    import jaxtyping  # noqa: F401
+    import scipy.optimize  # noqa: F401
+    import torch
+
+    torch.set_num_threads(1)
+    sys.dont_write_bytecode = True
+    results = json.loads(asked.out.read_text("utf8")) if asked.out and asked.out.exists() else []
+    done = {row["number"] for row in results}
+    wanted = list(range(len(MUTANTS))) if asked.only is None else asked.only
+
+    def keep(row: dict[str, object]) -> None:
+        results.append(row)
+        results.sort(key=lambda r: r["number"])
+        if asked.out:
+            asked.out.parent.mkdir(parents=True, exist_ok=True)
+            half = asked.out.with_suffix(".tmp")
+            half.write_text(json.dumps(results, indent=2), encoding="utf8")
+            half.replace(asked.out)
+
+    gathered([n for n in wanted if n not in done], asked.jobs, keep)
+    survived = [r for r in results if r["caught_by"] is None]
+    print(f"{len(results) - len(survived)} of {len(results)} caught")
+    return len(survived) > len(results) // 20
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,279 @@
+"""`make campaign`: run everything, and write docs/results/reliability.md from what was counted.
+
+Counts are kept in build/campaign/NAME.json; a campaign that lies there is not run again. With
+`--write` nothing is run: the page is written from what is there, and says what is not. `--only`
+runs some of them, by name.
+"""
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+ROOT = Path(__file__).resolve().parents[3]
+BUILD = ROOT / "build" / "campaign"
+PAGE = ROOT / "docs" / "results" / "reliability.md"
+HERE = "tests/programs/campaign"
+HUB = "tests/checkpoints/test_hub.py"
+
+DAMAGE = {
+    "pictures": (10_000, "pictures: every format and mode, turned, several frames; bombs"),
+    "coco": (6_000, "COCO annotations, as bytes and as trees"),
+    "voc": (2_000, "VOC annotations"),
+    "yolo": (2_000, "YOLO annotations and data.yaml"),
+    "safetensors": (10_000, "our `.safetensors`, alone and in folders, both layouts"),
+    "pth": (3_000, "`.pth` of the authors' kind"),
+    "config": (2_000, "config.json, ours and transformers'"),
+    "foreign": (1_000, "a third party's `.safetensors`, which has no checksum"),
+    "bits": (2_000, "one bit turned in a checkpoint of ours"),
+    "hostile": (350, "pickles, `auto_map`, climbing and absolute paths, links, markup, escapes"),
+}
+
+KILLS = {
+    "runs": (200, "training runs", "ended with the bits of a run nobody touched"),
+    "studies": (100, "ablation studies", "kept every finished row and gave the same table"),
+    "saves": (200, "saves over another model", "left the old model or the new one, whole"),
+}
+
+SEED = 1
+"""Of the kills; damage has 0."""
+
+HEAD = """# Reliability: damaged, hostile and interrupted
+
+What we measured of "no silent wrong answer". Every row is a program in `tests/`, run by `make
+campaign`; a light cut of each is part of `make test`. {machine}
+"""
+
+HOW = """
+## Damage and malice
+
+A case is *refused* with a typed error that names the file, or *read*, and then held against what it
+must be. Anything else (another exception, other weights, 30 s of processor time and more, 500 MB
+more memory, a file touched outside) counts as *wrong*.
+
+| what is damaged | cases | refused | read or equal | wrong | slowest | command |
+|---|---|---|---|---|---|---|
+"""
+
+
+# --- running ------------------------------------------------------------------------------------
+
+
+def commands(python: str) -> dict[str, list[str]]:
+    """Every campaign and how it is run."""
+    out = {name: ["--out", str(BUILD / f"{name}.json")] for name in NAMES}
+    found = {
+        name: [python, f"{HERE}/run.py", name, str(count), *out[name]]
+        for name, (count, _) in DAMAGE.items()
+    }
+    for name, (count, _, _) in KILLS.items():
+        words = ["--count", str(count), "--seed", str(SEED), *out[name]]
+        found[name] = [python, f"tests/programs/kill_{name}.py", *words]
+    found["surroundings"] = [python, f"{HERE}/surroundings.py", *out["surroundings"]]
+    found["endurance"] = [python, "tests/programs/endurance_runs.py", *out["endurance"]]
+    xml = str(BUILD / "hub.xml")
+    found["hub"] = [python, "-m", "pytest", "-q", HUB, "--junit-xml", xml]
+    found["bugs"] = [python, f"{HERE}/bugs.py", "--jobs", "2", *out["bugs"]]
+    return found
+
+
+NAMES = (*DAMAGE, *KILLS, "surroundings", "endurance", "hub", "bugs")
+
+
+def run_missing(only: list[str]) -> int:
+    """Run what has not been run, or what is named; the worst exit code."""
+    BUILD.mkdir(parents=True, exist_ok=True)
+    worst = 0
+    for name, command in commands(sys.executable).items():
+        path = BUILD / f"{name}.json"
+        # A list of bugs goes on from where it is.
+        if name not in only if only else path.exists() and name != "bugs":
+            continue
+        print(" ".join(command[1:]), flush=True)
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        worst = max(worst, done.returncode)
+        if name == "hub":
+            path.write_text(json.dumps(_tests_of(BUILD / "hub.xml")), encoding="utf8")
+        if not path.exists():
+            raise SystemExit(f"{name} ended with {done.returncode}: {done.stderr[-2000:]}")
+    return worst
+
+
+def _tests_of(xml: Path) -> dict[str, Any]:
+    suite = ElementTree.parse(xml).getroot().find("testsuite")
+    names = [case.get("name") for case in suite if case.find("failure") is not None]
+    bad = int(suite.get("failures")) + int(suite.get("errors"))
+    return {"tests": int(suite.get("tests")), "failed": bad, "names": names}
+
+
+# --- the page -----------------------------------------------------------------------------------
+
+
+def read(name: str) -> Any:
+    """What was counted, or None."""
+    path = BUILD / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf8")) if path.exists() else None
+
+
+def line(*cells: object) -> str:
+    return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
+
+
+def damage() -> str:
+    tallies = {name: read(name) or {"wrong": []} for name in DAMAGE}
+    wrong = [f"- {name}, {what}" for name, tally in tallies.items() for what in tally["wrong"]]
+    told = ["\nWrong:\n", *wrong, ""] if wrong else [""]
+    return HOW + "\n".join([*map(_damage_row, DAMAGE), *told]) + _foreign()
+
+
+def _damage_row(name: str) -> str:
+    tally, (count, words) = read(name), DAMAGE[name]
+    command = f"`python {HERE}/run.py {name} {tally['count'] if tally else count}`"
+    if tally is None:
+        return line(words, "not run", "", "", "", "", command)
+    refused = sum(n for how, n in tally["outcomes"].items() if "refused" in how)
+    other = tally["count"] - refused - tally["outcomes"].get("WRONG", 0)
+    slowest = f"{tally['slowest_s']:.2f} s"
+    cells = (f"{tally['count']:,}", f"{refused:,}", f"{other:,}", len(tally["wrong"]), slowest)
+    return line(words, *cells, command)
+
+
+def _foreign() -> str:
+    tally = read("foreign")
+    if tally is None:
+        return ""
+    silent = sum(n for how, n in tally["outcomes"].items() if how.startswith("other values"))
+    return f"""
+Of the third party's files, {silent} of {tally["count"]:,} were read with other values and answered
+with finite numbers: the format has no checksum, so a changed number of the right type is a number
+like any other. Files that we write hold a digest; a name that is pinned is held against one.
+"""
+
+
+def kills() -> str:
+    rows = []
+    for name, (count, words, good) in KILLS.items():
+        seen = read(name)
+        number = seen["kills"] if seen else count
+        command = f"`python tests/kill_{name}.py --count {number} --seed {SEED}`"
+        if seen is None:
+            rows.append(line(words, "not run", "", "", "", command))
+            continue
+        held = f"{seen['same']} {good}"
+        rows.append(line(words, seen["kills"], seen["struck"], seen["inside"], held, command))
+    return """
+## Kills
+
+Processes killed by SIGKILL: three of four at moments drawn uniformly over the time the work takes,
+one at a point inside a save (half a file written, before and after each flush and rename).
+
+| of what | kills | while it ran | inside a save | what came of them | command |
+|---|---|---|---|---|---|
+""" + "\n".join([*rows, ""])
+
+
+def surroundings() -> str:
+    seen = read("surroundings")
+    rows = [line("every case", "not run", "", "")]
+    if seen is not None:
+        rows = [line(r["what"], r["how"], _verdict(r), f"{r['seconds']} s") for r in seen]
+    return f"""
+## Surroundings that fail
+
+`python {HERE}/surroundings.py`, each once: an error in one line, an end in time, nothing that was
+there before lost or changed, and a next start that goes on.
+
+| what | how | what is said | whole case |
+|---|---|---|---|
+""" + "\n".join([*rows, ""])
+
+
+def _verdict(row: dict[str, Any]) -> str:
+    return f"**wrong**: {row['wrong']}" if row["wrong"] else row["said"]
+
+
+def endurance() -> str:
+    seen = read("endurance")
+    if seen is None:
+        return "\n## Endurance\n\n`python tests/programs/endurance_runs.py`: not run.\n"
+    threads, inferences, explorers = (seen[n] for n in ("threads", "inferences", "explorers"))
+    return f"""
+## Endurance
+
+`python tests/programs/endurance_runs.py`: of {threads["count"]:,} answers asked for by 64 threads
+at once, for pictures of eight sizes, {threads["differ"]} differ from those of one thread.
+{inferences["count"]:,} inferences add {inferences["growth_mb"]:.2f} MB of resident memory after a
+warm-up, {explorers["count"]:,} explorers {explorers["growth_mb"]:.2f} MB; 1 MB is allowed.
+"""
+
+
+def hub() -> str:
+    seen = read("hub")
+    found = "not run"
+    if seen is not None:
+        found = f"{seen['tests'] - seen['failed']} of {seen['tests']} cases behave"
+        found += f"; not: {', '.join(seen['names'])}" if seen["names"] else ""
+    return f"""
+## The hub
+
+`pytest {HUB}`: {found}. The real client talks to a server on this machine: a missing
+repository, revision and file; a branch that moves, a commit that vanishes meanwhile; a transfer
+that breaks off or comes short; no network, with and without a cache; 401, 403, 429, 500. What
+passes is tried again; what does not names repository, revision and file; half a file never stays in
+the cache. Pinned names are held against their digest.
+"""
+
+
+def bugs() -> str:
+    seen = read("bugs")
+    head = "\n## Bugs planted in the chapters\n\n"
+    if seen is None:
+        return head + f"`python {HERE}/bugs.py`: not run.\n"
+    sys.path.insert(0, str(Path(__file__).parent))
+    from mutants import MUTANTS
+
+    caught = [b for b in seen if b["caught_by"]]
+    places = [sum(b["caught_by"] == p for b in seen) for p in ("chapter", "package", "oracle")]
+    left = len(MUTANTS) - len(seen)
+    more = f" {left} were not run." if left else ""
+    text = f"""`python {HERE}/bugs.py` writes one plausible bug at a time into a copy of the package
+(`mutants.py` lists them) and runs its tests: {len(caught)} of {len(seen)} were caught, {places[0]}
+by the chapter's own tests, {places[1]} by those of the whole model, {places[2]} only by the
+comparison with transformers.{more}
+"""
+    survivors = [f"- `{b['module']}`: {b['bug']}" for b in seen if not b["caught_by"]]
+    return head + text + ("\nNot caught:\n\n" + "\n".join([*survivors, ""]) if survivors else "")
+
+
+SECTIONS: tuple[Callable[[], str], ...] = (damage, kills, surroundings, endurance, hub, bugs)
+
+
+def page() -> str:
+    import torch
+
+    times = [path.stat().st_mtime for path in BUILD.glob("*.json")]
+    day = date.fromtimestamp(max(times)) if times else date.today()
+    machine = f"{day}, {platform.machine()}, torch {torch.__version__}; damage has seed 0."
+    return HEAD.format(machine=machine) + "".join(section() for section in SECTIONS)
+
+
+def main() -> int:
+    """Run what is missing, write the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write", action="store_true", help="run nothing")
+    parser.add_argument("--only", nargs="*", choices=NAMES, default=[], help="run these, again")
+    asked = parser.parse_args()
+    worst = 0 if asked.write else run_missing(asked.only)
+    PAGE.write_text(page(), encoding="utf8")
+    print(f"wrote {PAGE.relative_to(ROOT)}")
+    return worst
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,159 @@
+"""Callbacks: the bar, early stopping, TensorBoard, and whatever a reader writes."""
+
+import json
+import sys
+import types
+from dataclasses import replace
+
+import pytest
+import torch
+from training_toy import CONFIG, Toy, ToyData, same, untimed
+
+from rtdetr_lab.errors import ConfigError, MissingExtraError
+from rtdetr_lab.training import Callback, train
+from rtdetr_lab.training.callbacks import EarlyStopping, TensorBoard
+from rtdetr_lab.training.state import load_state
+from rtdetr_lab.training.trainer import Trainer
+
+SCORES = (0.1, 0.4, 0.3, 0.40, 0.405, 0.2, 0.9)
+
+
+class Falling:
+    """A validation whose scores are known beforehand, by the number of the validation."""
+
+    def __init__(self, done=0):
+        self.done = done
+
+    def __call__(self, model):
+        self.done += 1
+        return {"AP": SCORES[self.done - 1]}
+
+
+EARLY = replace(CONFIG, eval_every=1, patience=3, min_delta=0.01, accumulate=2, save_every=0)
+
+
+def run(folder=None, config=EARLY, done=0, **how):
+    how = {"progress": False, "validate": Falling(done)} | how
+    return train(Toy(), ToyData(), folder, config, **how)
+
+
+def test_a_run_ends_when_patience_does_and_says_so():
+    ended = run()
+    assert (ended.step, ended.finished) == (5, True)
+    assert ended.reason == "AP 0.400 was not beaten by 0.01 in 3 validations"
+    assert run(config=replace(EARLY, patience=4)).step == 6
+
+
+@pytest.mark.parametrize(
+    ("scores", "ends"), [((0.1, 0.15, 0.155), True), ((0.1, 0.15, 0.17), False)]
+)
+def test_little_by_little_counts_from_the_last_best(scores, ends):
+    stopping = EarlyStopping(patience=2, min_delta=0.06)
+    trainer = Trainer(Toy().build(), CONFIG, torch.device("cpu"))
+    for score in scores:
+        stopping.recorded(trainer, {"AP": score})
+    assert bool(stopping.reason) == ends
+
+
+@pytest.mark.parametrize("stops", [[1], [3], [4], [2, 1, 1]])
+def test_early_stopping_survives_a_resume_to_the_bit(tmp_path, stops):
+    whole = run(tmp_path / "whole")
+    for steps in stops:
+        done = json_step(tmp_path / "parts")
+        assert not run(tmp_path / "parts", done=done, stop_after=steps).finished
+    parts = run(tmp_path / "parts", done=json_step(tmp_path / "parts"))
+    assert (parts.step, parts.reason) == (whole.step, whole.reason)
+    states = [load_state(tmp_path / name / "last.pt") for name in ("whole", "parts")]
+    for state in states:
+        assert state["rng"].pop("python")
+    assert same(*states)
+    assert untimed(parts.history) == untimed(whole.history)
+
+
+def json_step(folder) -> int:
+    path = folder / "last.pt"
+    return load_state(path)["step"] if path.exists() else 0
+
+
+def test_a_run_that_was_ended_stays_ended_until_patience_is_raised(tmp_path):
+    ended = run(tmp_path)
+    again = run(tmp_path, done=ended.step)
+    assert (again.step, again.finished, again.reason) == (ended.step, True, ended.reason)
+    further = run(tmp_path, replace(EARLY, patience=9, num_pictures=28), done=ended.step)
+    assert further.step == 7
+
+
+def test_patience_without_validations_is_refused():
+    with pytest.raises(ConfigError, match="validations that never come"):
+        replace(EARLY, eval_every=0)
+
+
+def test_a_readers_own_callback_sees_everything_in_order_and_may_end_the_run():
+    class Mine(Callback):
+        def __init__(self):
+            super().__init__()
+            self.seen = []
+
+        def begins(self, trainer):
+            self.seen.append("begins")
+
+        def stepped(self, trainer):
+            self.seen.append(trainer.step)
+
+        def recorded(self, trainer, record):
+            self.seen.append("AP" if "AP" in record else "loss")
+            self.reason = "enough" if trainer.step == 6 and "AP" in record else ""
+
+        def ends(self, trainer):
+            self.seen.append("ends")
+
+    mine = Mine()
+    ended = run(config=replace(CONFIG, eval_every=3), callbacks=[mine])
+    assert ended.reason == "enough"
+    assert mine.seen == ["begins", 1, 2, 3, "AP", 4, 5, "loss", 6, "AP", "ends"]
+
+
+def test_the_bar_shows_loss_rate_speed_and_time_left(capsys):
+    run(config=replace(CONFIG, log_every=1), progress=True)
+    said = capsys.readouterr().err
+    assert "48/48" in said
+    assert all(part in said for part in ("loss=", "lr=", "img/s", "<00:"))
+
+
+def test_tensorboard_is_optional_and_its_absence_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(MissingExtraError, match="pip install tensorboard"):
+        TensorBoard(tmp_path)
+
+
+def test_tensorboard_gets_the_numbers_of_the_record(tmp_path, monkeypatch):
+    written = []
+
+    class Writer:
+        def __init__(self, folder, purge_step):
+            written.append((folder, purge_step))
+
+        def add_scalar(self, name, value, step):
+            written.append((name, value, step))
+
+        def close(self):
+            written.append("closed")
+
+    fake = types.SimpleNamespace(SummaryWriter=Writer)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", fake)
+    config = replace(CONFIG, eval_every=6)
+    first = run(tmp_path / "run", config, stop_after=6)
+    ended = run(tmp_path / "run", config, done=1, callbacks=[TensorBoard(tmp_path / "tb")])
+    assert written[0] == (str(tmp_path / "tb"), 7)
+    assert written[-1] == "closed"
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    recorded = [json.loads(line) for line in lines][len(first.history) :]
+    expected = [
+        (f"{'train' if 'loss' in r else 'val'}/{n}", v, r["step"])
+        for r in recorded
+        for n, v in r.items()
+        if n != "step"
+    ]
+    assert written[1:-1] == expected
+    assert any(name == "val/AP" for name, *_ in written[1:-1])
+    assert ended.step == 12

@@ -1,0 +1,309 @@
+"""The documented classes refuse what cannot be right, and say which part of it is wrong."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from small_api import SMALL, label, picture
+
+import rtdetr_lab as lab
+from rtdetr_lab.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    ImageError,
+    LabError,
+    TargetError,
+)
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return lab.RTDetrForObjectDetection(lab.RTDetrConfig(**SMALL))
+
+
+@pytest.fixture
+def images():
+    return torch.rand(2, 3, 64, 64)
+
+
+REFUSED = {
+    "with_box_refine": False,
+    "normalize_before": True,
+    "eval_size": [640, 640],
+    "anchor_image_size": [640, 640],
+    "use_focal_loss": False,
+    "disable_custom_kernels": False,
+    "is_encoder_decoder": False,
+    "initializer_range": 0.02,
+    "attention_dropout": 0.1,
+    "activation_dropout": 0.1,
+    "layer_norm_eps": 1e-6,
+    "batch_norm_eps": 1e-3,
+    "backbone": "resnet50",
+    "use_timm_backbone": True,
+    "use_pretrained_backbone": True,
+    "backbone_kwargs": {"out_indices": [1]},
+    "eos_coefficient": 0.1,
+    "decoder_attention_heads": 7,
+    "encoder_activation_function": "gelu_new",
+    "num_labels": 5,
+    "initializer_bias_prior_prob": 1.0,
+}
+
+
+@pytest.mark.parametrize("option", REFUSED)
+def test_what_does_nothing_or_cannot_be_built_is_refused_by_name(option):
+    with pytest.raises(ConfigError) as error:
+        lab.RTDetrConfig(**{**SMALL, option: REFUSED[option]})
+    assert isinstance(error.value, ValueError)
+    words = {option, option.replace("decoder_attention_heads", "decoder.num_heads")}
+    assert any(word in str(error.value) for word in words)
+
+
+def test_learned_queries_and_a_bias_prior_work_here(images):
+    options = {"learn_initial_query": True, "initializer_bias_prior_prob": 0.2}
+    model = lab.RTDetrForObjectDetection(lab.RTDetrConfig(**{**SMALL, **options}))
+    assert model(images).logits.shape == (2, 10, 3)
+    bias = model.lab.decoder.class_heads[0].bias
+    torch.testing.assert_close(bias.sigmoid(), torch.full((3,), 0.2))
+
+
+def test_a_configuration_of_another_model_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    with pytest.raises(ConfigError, match=r"'bert'.*'rt_detr'"):
+        lab.RTDetrForObjectDetection.from_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match="'bert'"):
+        lab.AutoModelForObjectDetection.from_pretrained(tmp_path)
+
+
+BAD_LABELS = {
+    "boxes in pixels": ([label(box=(20.0, 30.0, 10.0, 8.0)), label()], "fractions"),
+    "a class out of range": ([label(), label((3,))], r"label 3 is outside 0 … 2"),
+    "too few": ([label()], "2 pictures and 1 targets"),
+    "other counts": (
+        [label(), {"class_labels": torch.tensor([0, 1]), "boxes": torch.ones(1, 4) / 2}],
+        "1 boxes and 2 labels",
+    ),
+    "without boxes": ([label(), {"class_labels": torch.tensor([0])}], r"labels\[1\].*boxes"),
+    "a dictionary": (label(), "list with one dictionary"),
+    "half a class": (
+        [{**label(), "class_labels": torch.tensor([0.5])}, label()],
+        r"labels\[0\].*whole numbers",
+    ),
+    "boxes in words": ([label(), {**label(), "boxes": "here"}], r"boxes\[1\].*is a str"),
+    "an infinite box": ([label(box=(0.5, 0.5, float("inf"), 0.2)), label()], "not finite"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_LABELS)
+def test_labels_that_contradict_themselves_are_refused(case, model, images):
+    labels, says = BAD_LABELS[case]
+    with pytest.raises((TargetError, ImageError), match=says) as error:
+        model(images, labels=labels)
+    assert isinstance(error.value, ValueError)
+
+
+def test_padding_and_shortcuts_are_refused_not_ignored(model, images):
+    mask = torch.ones(2, 64, 64)
+    assert torch.equal(model(images, pixel_mask=mask).logits, model(images).logits)
+    mask[0, 40:] = 0
+    with pytest.raises(ImageError, match="pixel_mask"):
+        model(images, pixel_mask=mask)
+    for name in ("encoder_outputs", "inputs_embeds", "decoder_inputs_embeds"):
+        with pytest.raises(ConfigError, match=name):
+            model(images, **{name: torch.zeros(1)})
+
+
+def test_annotations_that_do_not_fit_are_refused():
+    processor = lab.RTDetrImageProcessor()
+    fine = {"image_id": 1, "annotations": []}
+    with pytest.raises(DataError, match="1 images and 2 annotations"):
+        processor(picture(), annotations=[fine, fine])
+    with pytest.raises(DataError, match="coco_detection"):
+        processor(picture(), annotations={"image_id": 1, "segments_info": []})
+    with pytest.raises(DataError, match="bbox"):
+        processor(picture(), annotations={"image_id": 1, "annotations": [{"category_id": 1}]})
+    with pytest.raises(ConfigError, match="coco_panoptic"):
+        lab.RTDetrImageProcessor(format="coco_panoptic")
+    for option in ({"size": {"height": 3}}, {"resample": 9}, {"data_format": "last"}):
+        with pytest.raises(ConfigError, match=next(iter(option))):
+            processor(picture(), **option)
+    with pytest.raises(ImageError, match="1 sizes for 2 pictures"):
+        outputs = SimpleNamespace(logits=torch.zeros(2, 3, 4), pred_boxes=torch.ones(2, 3, 4))
+        processor.post_process_object_detection(outputs, target_sizes=[(3, 4)])
+
+
+def test_floats_from_0_to_1_need_no_rescaling_and_stay_what_they_were():
+    processor, bytes_ = lab.RTDetrImageProcessor(size={"height": 20, "width": 30}), picture()
+    fractions = np.asarray(bytes_).astype(np.float32) / 255
+    wanted = processor(bytes_, return_tensors="pt").pixel_values
+    for given in (fractions, torch.from_numpy(fractions).permute(2, 0, 1), [fractions]):
+        found = processor(given, do_rescale=False, return_tensors="pt").pixel_values
+        torch.testing.assert_close(found, wanted)
+        torch.testing.assert_close(processor(given, return_tensors="pt").pixel_values, wanted)
+    assert processor(bytes_, do_rescale=False, return_tensors="pt").pixel_values.max() == 7
+
+
+def test_options_of_the_fast_processor_work_or_are_refused_by_name():
+    processor = lab.RTDetrImageProcessorFast()
+    plain = processor(picture(), return_tensors="pt").pixel_values
+    told = {"device": "meta", "disable_grouping": True, "do_convert_rgb": True, "crop_size": None}
+    moved = processor(picture(), return_tensors="pt", **told).pixel_values
+    assert moved.device.type == "meta"
+    assert moved.shape == plain.shape
+    for name, value in {
+        "device": "cpu", "do_convert_rgb": False, "do_center_crop": True,
+        "crop_size": {"height": 3, "width": 3}, "default_to_square": True,
+    }.items():  # fmt: skip
+        with pytest.raises(ConfigError, match=name):
+            processor(picture(), **{name: value})
+
+
+def test_what_is_told_about_pushing_without_a_push_is_refused(model, tmp_path):
+    processor = lab.RTDetrImageProcessor()
+    for saved in (model, model.config, processor):
+        with pytest.raises(ConfigError, match=r"push_to_hub.*repo_id would do nothing"):
+            saved.save_pretrained(tmp_path, repo_id="me/mine")
+        with pytest.raises(ConfigError, match="no option max_shard_size"):
+            saved.save_pretrained(tmp_path, push_to_hub=True, max_shard_size="5GB")
+
+
+def test_a_v2_is_written_once_with_the_scales_only_it_has(tmp_path, monkeypatch):
+    from safetensors import safe_open
+
+    from rtdetr_lab.checkpoints import save
+
+    written, write = [], save.write_weights
+    monkeypatch.setattr(save, "write_weights", lambda *a: written.append(a[0]) or write(*a))
+    made = lab.RTDetrV2ForObjectDetection(lab.RTDetrV2Config(**SMALL))
+    made.save_pretrained(tmp_path)
+    assert written == [tmp_path / "model.safetensors"]
+    with safe_open(tmp_path / "model.safetensors", "pt") as file:
+        assert sum(name.endswith("n_points_scale") for name in file.keys()) == 2  # noqa: SIM118
+    again = lab.AutoModelForObjectDetection.from_pretrained(tmp_path)
+    assert type(again) is lab.RTDetrV2ForObjectDetection
+    images = torch.rand(1, 3, 64, 64)
+    assert torch.equal(again(images).logits, made(images).logits)
+
+
+def annotated(**changes):
+    one = {"bbox": [1, 2, 3, 4], "category_id": 1, "area": 12, "segmentation": [[1, 1, 5, 1, 5, 5]]}
+    return {"image_id": 1, "annotations": [one | changes]}
+
+
+WRONG_NUMBERS = {
+    "a bbox of three": (annotated(bbox=[1, 2, 3]), r"annotations\]\[0\]\[bbox"),
+    "a bbox in words": (annotated(bbox="here"), r"\[bbox"),
+    "a bbox that is not finite": (annotated(bbox=[1, 2, float("nan"), 4]), r"\[bbox"),
+    "a category's name": (annotated(category_id="cat"), r"\[category_id\]: is 'cat'"),
+    "no area": (annotated(area=None), r"\[area"),
+    "an id in words": ({"image_id": "x", "annotations": []}, r"\[image_id"),
+    "a number": (3, "is a int"),
+    "a mask of another picture": (
+        annotated(segmentation={"size": [5, 5], "counts": [25]}),
+        "5×5, the picture 20×30",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ["RTDetrImageProcessor", "DetrImageProcessor"])
+@pytest.mark.parametrize("case", WRONG_NUMBERS)
+def test_annotations_with_wrong_numbers_are_refused_where_they_stand(case, kind):
+    if "mask" in case:
+        pytest.importorskip("faster_coco_eval", reason="no [eval] extra; runs where it is")
+    given, says = WRONG_NUMBERS[case]
+    with pytest.raises(DataError, match=says):
+        getattr(lab, kind)()(picture(), annotations=given, return_segmentation_masks="mask" in case)
+
+
+IMPOSSIBLE = {
+    "rescale_factor": 0.0,
+    "image_mean": [0.5, 0.5],
+    "image_std": 0.0,
+    "pad_size": {"h": 3},
+}
+
+
+@pytest.mark.parametrize("option", IMPOSSIBLE)
+def test_numbers_no_picture_can_be_prepared_with_are_refused_by_name(option):
+    with pytest.raises(ConfigError, match=option):
+        lab.RTDetrImageProcessor(**{option: IMPOSSIBLE[option]})
+    with pytest.raises(ConfigError, match=option):
+        lab.DetrImageProcessor()(picture(), **{option: IMPOSSIBLE[option]})
+
+
+@pytest.mark.parametrize("sizes", [[(3, 4, 5)] * 2, "ab", [(0, 4)] * 2, [(-1, 4)] * 2, [3, 4]])
+@pytest.mark.parametrize("what", ["object_detection", "instance_segmentation"])
+def test_target_sizes_that_are_none_are_refused(sizes, what):
+    outputs = SimpleNamespace(
+        logits=torch.zeros(2, 3, 4),
+        pred_boxes=torch.ones(2, 3, 4),
+        pred_masks=torch.ones(2, 3, 5, 5),
+    )
+    with pytest.raises(ImageError, match="target_sizes"):
+        getattr(lab.DetrImageProcessor(), f"post_process_{what}")(outputs, target_sizes=sizes)
+
+
+def test_outputs_are_reached_by_name_key_and_place(model, images):
+    output = model(images)
+    assert output.logits is output["logits"] is output[0]
+    assert output[:2] == output.to_tuple()[:2] == model_tuple(output)
+    assert "loss" not in output
+    assert isinstance(model(images, return_dict=False), tuple)
+
+
+def model_tuple(output):
+    return (output.logits, output.pred_boxes)
+
+
+def test_without_auxiliary_losses_only_the_last_layer_is_judged(images):
+    config = lab.RTDetrConfig(**{**SMALL, "auxiliary_loss": False})
+    output = lab.RTDetrForObjectDetection(config)(images, labels=[label(), label((1, 2))])
+    assert set(output.loss_dict) == {"loss_vfl", "loss_bbox", "loss_giou"}
+    assert output.auxiliary_outputs is None
+
+
+def test_looking_in_changes_no_answer(model, images):
+    double = lab.RTDetrForObjectDetection.around(model.config, model.lab.double())
+    plain = double(images.double())
+    seen = double(images.double(), output_attentions=True, output_hidden_states=True)
+    model.lab.float()
+    torch.testing.assert_close(seen.logits, plain.logits, rtol=0, atol=1e-12)
+
+
+def test_a_frozen_backbone_learns_nothing_until_it_thaws(model):
+    model.freeze_backbone()
+    assert not any(p.requires_grad for p in model.lab.backbone.parameters())
+    assert any(p.requires_grad for p in model.parameters())
+    model.unfreeze_backbone()
+    assert all(p.requires_grad for p in model.lab.backbone.parameters())
+
+
+def test_a_saved_model_and_processor_come_back(model, images, tmp_path):
+    model.save_pretrained(tmp_path)
+    lab.RTDetrImageProcessor(size={"height": 64, "width": 96}).save_pretrained(tmp_path)
+    back = lab.AutoModelForObjectDetection.from_pretrained(tmp_path)
+    assert torch.equal(back(images).logits, model(images).logits)
+    assert back.config.id2label == {0: "cat", 1: "dog", 2: "cow"}
+    processor = lab.AutoImageProcessor.from_pretrained(tmp_path)
+    assert processor(picture(), return_tensors="pt").pixel_values.shape == (1, 3, 64, 96)
+
+
+def test_new_classes_are_asked_for_in_so_many_words(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    new = {"id2label": {0: "a", 1: "b"}, "label2id": {"a": 0, "b": 1}}
+    with pytest.raises(CheckpointError, match="3 classes, 2"):
+        lab.RTDetrForObjectDetection.from_pretrained(tmp_path, **new)
+    found = lab.RTDetrForObjectDetection.from_pretrained(
+        tmp_path, **new, ignore_mismatched_sizes=True
+    )
+    assert found(torch.rand(1, 3, 64, 64)).logits.shape[-1] == 2
+
+
+def test_a_folder_without_the_file_is_named(tmp_path):
+    with pytest.raises(LabError, match=r"config\.json"):
+        lab.RTDetrForObjectDetection.from_pretrained(tmp_path)
