@@ -135,6 +135,7 @@ class DETR(DetectionModel):
         self.decoder = cfg.decoder.build(dim)
         self.class_head = nn.Linear(dim, cfg.num_classes + 1)
         self.box_head = MLP(dim, dim, 4, num_layers=3)
+        self.num_queries = len(self.decoder.query_positions)  # each is learned: never more
 
     def forward(
         self,
@@ -185,11 +186,6 @@ class DETR(DetectionModel):
             return images
         _check_padding(images, padding)
         return images.masked_fill(padding.unsqueeze(1), 0.0)
-
-    @property
-    def num_queries(self) -> int:
-        """Queries per picture; each is learned, so that there are never more."""
-        return len(self.decoder.query_positions)
 
 
 @cached_by_size
