@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
+from rtdetr_lab.boxes import cxcywh_from_xyxy
 from rtdetr_lab.data.workers import load, name_errors
 from rtdetr_lab.errors import DataError
 from rtdetr_lab.notation import Size
@@ -44,6 +45,16 @@ class Sample:
     boxes: Float[Tensor, "T 4"]
     truth: Truth
     masks: Bool[Tensor, "T H W"] | None = None
+
+    @classmethod
+    def of(cls, image: Tensor, truth: Truth, masks: Tensor | None = None) -> "Sample":
+        """What training sees of a picture as stored: its objects, cut off at its borders. `masks`
+        are theirs."""
+        height, width = truth.size
+        objects = ~truth.is_crowd
+        edge = truth.boxes_xyxy.new_tensor([width, height, width, height])
+        clipped = truth.boxes_xyxy[objects].clamp(min=0).minimum(edge)
+        return cls(image, truth.labels[objects], cxcywh_from_xyxy(clipped) / edge, truth, masks)
 
     @property
     def image_id(self) -> int:

@@ -24,8 +24,7 @@ from typing import Any
 
 from rtdetr_lab.data import findings as rules
 from rtdetr_lab.data.annotated import Annotations, Picture
-from rtdetr_lab.data.coco import CocoDataset
-from rtdetr_lab.data.coco_files import Opened, open_picture
+from rtdetr_lab.data.coco import CocoDataset, Opened, open_picture
 from rtdetr_lab.data.findings import Finding, Severity, raise_first_error
 from rtdetr_lab.data.layout import find_layout
 from rtdetr_lab.data.places import Places
