@@ -12,7 +12,7 @@ shows is written upright (as PNG: nothing is compressed twice); all others are c
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from rtdetr_lab.data.findings import raise_first_error
 from rtdetr_lab.data.layout import COCO, find_layout
 from rtdetr_lab.errors import DataError
 from rtdetr_lab.images.decode import decode, frame_in
+from rtdetr_lab.notation import Size
 from rtdetr_lab.writing import write_text
 
 Progress = Callable[..., Iterable[Any]]
@@ -55,7 +56,12 @@ def write_coco(
 ) -> list[Path]:
     """Copy pictures and write a JSON per split; raises `DataError` if the folder is not empty."""
     folder = new_folder(folder)
-    return [_write_split(folder, split, found, progress) for split, found in splits.items()]
+    return [
+        write_annotations(
+            folder / f"{split}.json", found.names, _copied(folder, split, found, progress)
+        )
+        for split, found in splits.items()
+    ]
 
 
 def new_folder(folder: str | Path) -> Path:
@@ -67,43 +73,44 @@ def new_folder(folder: str | Path) -> Path:
     return folder
 
 
-def write_annotations(
-    path: Path,
-    names: Sequence[str],
-    images: Sequence[dict[str, Any]],
-    annotations: Sequence[dict[str, Any]],
-) -> Path:
+Row = tuple[int, str, Size, Iterable[dict[str, Any]]]
+"""A picture to write: its id, its file name, (height, width), and what is annotated."""
+
+
+def write_annotations(path: Path, names: Sequence[str], pictures: Iterable[Row]) -> Path:
     """COCO's JSON; category ids are labels + 1, as COCO counts."""
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for number, file_name, (height, width), annotated in pictures:
+        images.append({"id": number, "file_name": file_name, "width": width, "height": height})
+        for one in annotated:
+            annotations.append({"id": len(annotations) + 1, "image_id": number, **one})
     categories = [{"id": i, "name": name} for i, name in enumerate(names, 1)]
     tree = {"images": images, "annotations": annotations, "categories": categories}
     write_text(path, json.dumps(tree, ensure_ascii=False))
     return path
 
 
-def _write_split(folder: Path, split: str, found: Annotations, progress: Progress) -> Path:
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
+def annotation(
+    label: int, box_xywh: Iterable[float], area: int | float, segmentation: Any = None
+) -> dict[str, Any]:
+    """An annotation as COCO writes it, without the ids that it gets in its file."""
+    box = [round(n, 4) for n in box_xywh]
+    row = {"category_id": label + 1, "bbox": box, "area": round(area, 4), "iscrowd": 0}
+    return row | ({"segmentation": segmentation} if segmentation else {})
+
+
+def _copied(folder: Path, split: str, found: Annotations, progress: Progress) -> Iterator[Row]:
+    """Copy the pictures of a split, one by one."""
     taken: set[str] = set()
     for number, picture in enumerate(progress(found.pictures), 1):
-        name = f"images/{split}/{_write_picture(picture, folder / 'images' / split, number, taken)}"
-        height, width = picture.size
-        images.append({"id": number, "file_name": name, "width": width, "height": height})
-        annotations += [
-            {"id": len(annotations) + i, "image_id": number, **_row(one)}
-            for i, one in enumerate(picture.annotations, 1)
-        ]
-    return write_annotations(folder / f"{split}.json", found.names, images, annotations)
+        name = _write_picture(picture, folder / "images" / split, number, taken)
+        yield number, f"images/{split}/{name}", picture.size, map(_row, picture.annotations)
 
 
 def _row(one: Annotated) -> dict[str, Any]:
-    row = {
-        "category_id": one.label + 1,
-        "bbox": [round(n, 4) for n in one.box_xywh],
-        "area": round(one.area, 4),
-        "iscrowd": 0,
-    }
     polygons = [[round(n, 4) for n in polygon] for polygon in one.segmentation or ()]
-    return row | ({"segmentation": polygons} if polygons else {})
+    return annotation(one.label, one.box_xywh, one.area, polygons)
 
 
 def _write_picture(picture: Picture, folder: Path, number: int, taken: set[str]) -> str:
