@@ -29,12 +29,12 @@ def inspect_annotations(path: Path) -> Annotations:
     reader = CocoReader(path)
     tree = reader.parse()
     if not all(reader.has_list(tree, key) for key in KINDS) or reader.is_panoptic(tree):
-        return reader.annotations({}, (), [path])
+        return reader.annotations({}, ())
     categories = sorted(reader.by_id(tree, "categories").items())
     names = {i: str(category.get("name", "")) for i, category in categories}
     pictures = reader.pictures(tree, {category: label for label, category in enumerate(names)})
     reader.tell_points()
-    return reader.annotations(names, pictures, [path])
+    return reader.annotations(names, pictures)
 
 
 def listed_pictures(path: Path) -> list[Listed]:
@@ -59,18 +59,14 @@ class CocoReader(Reading):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
+        self.files.append(path)
         self.points: list[float] = []
 
     def parse(self) -> Mapping[str, Any]:
-        try:
-            tree = json_of(self.path)
-        except DataError as error:
-            self.find(rules.NOT_COCO, error.what, advice=error.remedy)
-            return {}
-        if isinstance(tree, dict):
-            return tree
-        self.find(rules.NOT_COCO, "is not COCO's format")
-        return {}
+        tree = self.attempt(json_of, self.path, rules.NOT_COCO)
+        if not isinstance(tree, dict) and not self.findings:
+            self.find(rules.NOT_COCO, "is not COCO's format")
+        return tree if isinstance(tree, dict) else {}
 
     def has_list(self, tree: Mapping[str, Any], key: str) -> bool:
         entries = tree.get(key)

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from rtdetr_lab.data.annotated import Annotations, Listed
+from rtdetr_lab.data.annotated import Annotations, Listed, Reading
 from rtdetr_lab.data.coco_json import inspect_annotations, listed_pictures
 from rtdetr_lab.data.findings import raise_first_error
 from rtdetr_lab.data.places import NAMES, Places, match_pictures, split_of
@@ -192,8 +192,16 @@ def _of_lists(name: str, found: Yolo | Voc) -> Layout:
     splits = {}
     for split, paths in found.splits.items():
         path = Path(os.path.commonpath([path.parent for path in paths]))
-        splits[split] = (Split(path, partial(found.inspect, path, paths)),)
+        splits[split] = (Split(path, partial(_read, found, path, paths)),)
     return Layout(found.folder, name, splits)
+
+
+def _read(found: Yolo | Voc, path: Path, files: Sequence[Path]) -> Annotations:
+    """What a list of files says, with everything that is wrong."""
+    reading = Reading(path)
+    read = [found.read(file, number, reading) for number, file in enumerate(files, 1)]
+    pictures = (picture for picture in read if picture is not None)
+    return reading.annotations(dict(enumerate(found.names, 1)), pictures)
 
 
 def _nothing(folder: Path) -> DataError:

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from rtdetr_lab.data import findings as rules
-from rtdetr_lab.data.annotated import Annotated, Annotations, Picture, Reading
+from rtdetr_lab.data.annotated import Annotated, Picture, Reading
 from rtdetr_lab.data.places import NAMES, ROOT, inside, pictures_in, slashed, split_of, tails
 from rtdetr_lab.data.text import lines_of, text_of
-from rtdetr_lab.errors import DataError, ImageError
+from rtdetr_lab.errors import DataError
 from rtdetr_lab.images.decode import frame_in
 from rtdetr_lab.notation import Size
 
@@ -53,22 +53,17 @@ class Yolo:
     names: tuple[str, ...]
     splits: Mapping[str, Sequence[Path]]
 
-    def inspect(self, path: Path, pictures: Sequence[Path]) -> Annotations:
-        """What the text files of pictures say, with everything that is wrong."""
-        reading = Reading(path)
-        read = [self._picture(place, number, reading) for number, place in enumerate(pictures, 1)]
-        files = [labels for place in pictures if (labels := label_file(place)).is_file()]
-        kept = [picture for picture in read if picture is not None]
-        return reading.annotations(dict(enumerate(self.names, 1)), kept, files)
-
-    def _picture(self, place: Path, number: int, reading: Reading) -> Picture | None:
-        try:
-            size = frame_in(place).upright
-        except ImageError as error:
-            reading.find(rules.UNDECODABLE, error.what, advice=error.remedy, file=place)
+    def read(self, place: Path, number: int, reading: Reading) -> Picture | None:
+        """What the text file of a picture says."""
+        labels, lines = label_file(place), None
+        if labels.is_file():
+            reading.files.append(labels)
+            lines = reading.attempt(lines_of, labels, rules.UNREADABLE)
+        frame = reading.attempt(frame_in, place, rules.UNDECODABLE)
+        if frame is None:
             return None
-        labels = label_file(place)
-        for line, text in _lines(labels, reading):
+        size = frame.upright
+        for line, text in lines or ():
             one = _annotated(text, reading.new_id(), size, len(self.names))
             if isinstance(one, Annotated):
                 reading.keep(one, number, size, labels)
@@ -89,14 +84,6 @@ def label_file(picture: Path) -> Path:
         if mirrored.is_file():
             return mirrored
     return picture.with_suffix(".txt")
-
-
-def _lines(labels: Path, reading: Reading) -> list[tuple[int, str]]:
-    try:
-        return lines_of(labels) if labels.is_file() else []
-    except DataError as error:
-        reading.find(rules.UNREADABLE, error.what, advice=error.remedy, file=labels)
-        return []
 
 
 def _annotated(line: str, number: int, size: Size, num_classes: int) -> Annotated | tuple[str, str]:
