@@ -17,6 +17,9 @@ from rtdetr_lab.notation import Size
 
 T = TypeVar("T")
 
+Progress = Callable[..., Iterable[Any]]
+"""What a caller may put around pictures while they are read or written: a bar."""
+
 
 @dataclass(frozen=True, eq=False)
 class Annotated:

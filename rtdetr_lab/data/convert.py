@@ -12,21 +12,19 @@ shows is written upright (as PNG: nothing is compressed twice); all others are c
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from rtdetr_lab.data.annotated import Annotated, Annotations, Picture
+from rtdetr_lab.data.annotated import Annotated, Annotations, Picture, Progress
 from rtdetr_lab.data.findings import raise_first_error
 from rtdetr_lab.data.layout import COCO, find_layout
 from rtdetr_lab.errors import DataError
 from rtdetr_lab.images.decode import decode, frame_in
 from rtdetr_lab.notation import Size
 from rtdetr_lab.writing import write_text
-
-Progress = Callable[..., Iterable[Any]]
 
 
 def convert(

@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image
 
 from rtdetr_lab.config_json import to_json
-from rtdetr_lab.data.convert import Progress, Row, annotation, new_folder, write_annotations
+from rtdetr_lab.data.annotated import Progress
+from rtdetr_lab.data.convert import Row, annotation, new_folder, write_annotations
 from rtdetr_lab.data.rle import encode_mask
 from rtdetr_lab.data.shapes import DEFAULT, SHAPE_NAMES, TRAIN, VAL, ShapesConfig, draw
 from rtdetr_lab.errors import DataError
