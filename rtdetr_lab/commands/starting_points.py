@@ -2,25 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
+from rtdetr_lab.checkpoints.presets import PRESETS, preset_of
 from rtdetr_lab.commands.base import model_of, resized_for, say
 from rtdetr_lab.errors import ConfigError
 
 if TYPE_CHECKING:
     from rtdetr_lab.model import DetectionModel
-
-SIZES = ("r18", "r34", "r50_m", "r50", "r101")
-DETR_SIZES = ("r50", "r101", "r50_dc5", "r101_dc5")
-PRESETS = {
-    "nano": ("rtdetr:rtdetr_nano", "256"),
-    **{size: (f"rtdetr:rtdetr_{size}", "640") for size in SIZES},
-    **{f"v2_{size}": (f"rtdetrv2:rtdetrv2_{size}", "640") for size in SIZES},
-    "detr_nano": ("detr.model:detr_nano", "256"),
-    **{f"detr_{size}": (f"detr.model:detr_{size}", "800") for size in DETR_SIZES},
-}
-"""What `--preset` may name: where it is, and the size its model is made for."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +61,7 @@ def from_preset(
     from rtdetr_lab.training.finetune import freeze_module, with_queries
     from rtdetr_lab.training.state import seed_everything
 
-    cfg = preset(name, num_classes)
+    cfg = preset_of(name, num_classes)
     if changes.queries is not None:
         cfg = with_queries(cfg, changes.queries)
     if not backbone:
@@ -95,16 +84,3 @@ def from_preset(
     for part in changes.freeze:
         freeze_module(start, part)
     return StartingPoint(start, model)
-
-
-def preset(name: str, num_classes: int) -> Any:
-    """The configuration `--preset` names."""
-    from importlib import import_module
-
-    if name not in PRESETS:
-        near = get_close_matches(name, PRESETS, n=2, cutoff=0.6)
-        nearest = f"did you mean {' or '.join(near)}? " if near else ""
-        what = f"{name!r} is no preset"
-        raise ConfigError("--preset", what, f"{nearest}use one of {', '.join(PRESETS)}")
-    module, _, function = PRESETS[name][0].partition(":")
-    return getattr(import_module(f"rtdetr_lab.{module}"), function)(num_classes=num_classes)

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from rtdetr_lab.checkpoints.load import load_pretrained
+from rtdetr_lab.checkpoints.presets import preset_of
 from rtdetr_lab.cli import _parsed, main
 from rtdetr_lab.commands.sets import ENDLESS, training_set, validation_set
-from rtdetr_lab.commands.starting_points import preset
 from rtdetr_lab.data import layout
 from rtdetr_lab.detector import Detector
 from rtdetr_lab.errors import ConfigError
@@ -112,7 +112,7 @@ def test_precision_is_asked_for_or_left_to_the_device():
 def test_patience_brings_validations_with_it():
     data = training_set("shapes", SMALL, 0)
     command = _parsed(["train", "--patience", "3", "--min-delta", "0.01"])
-    model = preset("nano", 10).build()
+    model = preset_of("nano", 10).build()
     made = command._asked().recipe(model, len(data))
     every = made.steps(made.eval_every)
     assert (made.patience, made.min_delta, every) == (3, 0.01, made.num_steps // 10)
@@ -205,7 +205,7 @@ def test_a_folder_without_both_splits_or_with_two_sets_of_classes_is_refused(
 )
 def test_options_change_a_recipe_and_the_rest_follows(words, rates):
     command = _parsed(["train", *words])
-    model = preset(command.preset or "nano", 10).build()
+    model = preset_of(command.preset or "nano", 10).build()
     data = training_set("shapes", SMALL, 0)
     made = command._asked().recipe(model, len(data))
     every = made.num_steps // 10 if "fine-tune" in words else 0

@@ -13,7 +13,8 @@ import torch
 from rtdetr_lab.deployment.bench.parts import PARTS, Part
 from rtdetr_lab.deployment.bench.roofline import Ceilings
 from rtdetr_lab.deployment.bench.subjects import BASE
-from rtdetr_lab.deployment.bench.timing import Times
+from rtdetr_lab.deployment.bench.timing import Times, by_median, times_table
+from rtdetr_lab.writing import markdown_table
 
 LIBRARIES = ("torch", "transformers", "onnxruntime", "openvino", "triton", "rtdetr_lab")
 
@@ -36,18 +37,16 @@ def machine() -> dict[str, Any]:
     }
 
 
-def latency_table(times: Mapping[str, Times], batch: int, peaks: Mapping[str, float]) -> list[str]:
+def latency_table(times: Mapping[str, Times], batch: int, peaks: Mapping[str, float]) -> str:
     """Markdown: median, spread, ratio to transformers eager, pictures per second, memory. In bold
     the fastest of ours in each precision: the backend to take."""
-    best = set(best_of_ours(times).values())
     base = times[BASE].median if BASE in times else None
-    rows = ["| | median ms | ± | ratio | pictures/s | peak MB |", "|---|---|---|---|---|---|"]
-    for name, t in sorted(times.items(), key=lambda item: item[1].median):
-        ratio = f"{t.median / base:.2f}" if base else "–"
-        peak = f"{peaks[name]:.0f}" if name in peaks else "–"
-        cells = [f"{t.median * 1e3:.1f}", f"{t.spread:.0%}", ratio, f"{batch / t.median:.1f}", peak]
-        rows.append(f"| {f'**{name}**' if name in best else name} | {' | '.join(cells)} |")
-    return rows
+    columns = {
+        "ratio": lambda name: f"{times[name].median / base:.2f}" if base else "–",
+        "pictures/s": lambda name: f"{batch / times[name].median:.1f}",
+        "peak MB": lambda name: f"{peaks[name]:.0f}" if name in peaks else "–",
+    }
+    return times_table(by_median(times), columns, best_of_ours(times).values())
 
 
 def best_of_ours(times: Mapping[str, Times]) -> dict[str, str]:
@@ -62,28 +61,19 @@ def best_of_ours(times: Mapping[str, Times]) -> dict[str, str]:
     return found
 
 
-def parts_table(parts: Mapping[str, Part], top: Ceilings) -> list[str]:
+def parts_table(parts: Mapping[str, Part], top: Ceilings) -> str:
     """Markdown: where the time goes, and how near each part is to its limit."""
     total = sum(p.seconds for p in parts.values())
-    rows = ["| part | ms | share | GFLOP | MB moved | limit ms | of the limit |"]
-    rows.append("|---|---|---|---|---|---|---|")
+    rows = []
     for name, part in parts.items():
-        cells = [f"{part.seconds * 1e3:.2f}", f"{part.seconds / total:.0%}"]
+        work, limit = ["–"] * 4, top.limit(part)
         if name in PARTS:
-            limit = top.limit(part)
-            cells += [f"{part.flops / 1e9:.2f}", f"{part.bytes / 1e6:.0f}"]
-            cells += [f"{limit * 1e3:.2f}", f"{limit / part.seconds:.0%}"]
-        else:
-            cells += ["–"] * 4
-        rows.append(f"| {name} | {' | '.join(cells)} |")
-    rows.append(f"\nCeilings: {top.flops / 1e9:.0f} GFLOP/s, {top.bytes / 1e9:.1f} GB/s.")
-    return rows
-
-
-def times_table(times: Mapping[str, Times]) -> list[str]:
-    """Markdown: median and spread."""
-    rows = ["| | median ms | ± |", "|---|---|---|"]
-    return rows + [f"| {n} | {t.median * 1e3:.2f} | {t.spread:.0%} |" for n, t in times.items()]
+            work = [f"{part.flops / 1e9:.2f}", f"{part.bytes / 1e6:.0f}"]
+            work += [f"{limit * 1e3:.2f}", f"{limit / part.seconds:.0%}"]
+        rows.append([name, f"{part.seconds * 1e3:.2f}", f"{part.seconds / total:.0%}", *work])
+    head = ["part", "ms", "share", "GFLOP", "MB moved", "limit ms", "of the limit"]
+    below = f"Ceilings: {top.flops / 1e9:.0f} GFLOP/s, {top.bytes / 1e9:.1f} GB/s."
+    return f"{markdown_table(head, rows)}\n\n{below}"
 
 
 def plain(times: Mapping[str, Times]) -> dict[str, Any]:
