@@ -127,9 +127,3 @@ def model_of(
         ids = tuple(range(len(said)))
         model.metadata = replace(model.metadata, names=said, category_ids=ids)
     return model
-
-
-def one_line_of(names: tuple[str, ...], most: int = 12) -> str:
-    """The first names, and how many more."""
-    more = f" … and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

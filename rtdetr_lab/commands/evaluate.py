@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rtdetr_lab.commands.base import DONE, ModelCommand, device_of, model_of, one_line_of, say
-from rtdetr_lab.writing import writing
+from rtdetr_lab.commands.base import DONE, ModelCommand, device_of, model_of, say
+from rtdetr_lab.writing import first_few, writing
 
 if TYPE_CHECKING:
     from rtdetr_lab.model import DetectionModel
@@ -84,7 +84,7 @@ def check_classes(model: "DetectionModel", data: Sequence[str], where: str) -> N
         return
     if not known and model.num_classes == len(data):
         taken = f"its {len(data)} classes have no names and are taken for those of the data"
-        say(f"{where}: {taken}: {one_line_of(tuple(data))}", aside=True)
+        say(f"{where}: {taken}: {first_few(data, 12)}", aside=True)
         return
     classes = f"the classes {_listed(known)}" if known else f"{model.num_classes} unnamed classes"
     what = f"knows {classes}; the data has {_listed(data)}"
@@ -93,4 +93,4 @@ def check_classes(model: "DetectionModel", data: Sequence[str], where: str) -> N
 
 
 def _listed(names: Sequence[str]) -> str:
-    return f"({len(names)}) {one_line_of(tuple(names))}"
+    return f"({len(names)}) {first_few(names, 12)}"

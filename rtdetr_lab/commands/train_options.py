@@ -78,7 +78,7 @@ class Judging:
 
 @dataclass(frozen=True, kw_only=True)
 class Running:
-    """How it runs. Nothing here changes what is learnt, but for the rounding of --amp."""
+    """How it runs. Nothing here changes what is learned, but for the rounding of --amp."""
 
     amp: bool = False
     """Compute in bfloat16 on a CPU too; a GPU that has it does so anyway."""

@@ -13,7 +13,6 @@ learning by heart.
 """
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +30,7 @@ from rtdetr_lab.data.layout import find_layout
 from rtdetr_lab.data.places import Places
 from rtdetr_lab.data.report import Report, histogram_of_sides
 from rtdetr_lab.data.whole_set import other_classes, too_many_objects
+from rtdetr_lab.structures.environment import num_cores
 
 QUERIES = 300
 """How many objects RT-DETR finds in a picture."""
@@ -83,7 +83,7 @@ def check(
     crowded = too_many_objects(annotations, num_queries)
     findings = [*annotations.findings, *doubles, *crowded]
     first: dict[str, int] = {}
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # decoding leaves Python's lock
+    with ThreadPoolExecutor(min(8, num_cores())) as pool:  # decoding leaves Python's lock
         results = pool.map(partial(_read, places=places), pictures)
         for picture, (wrong, digest) in zip(progress(pictures), results, strict=True):
             findings += wrong

@@ -88,11 +88,12 @@ def coco_detections(
 
 @contextmanager
 def inference(model: nn.Module) -> Iterator[None]:
-    """No gradients, and eval mode; afterwards the model is as it was."""
-    training = model.training
+    """No gradients, and eval mode; afterwards every module of the model is as it was."""
+    modes = {module: module.training for module in model.modules()}
     with torch.inference_mode():
         try:
             model.eval()
             yield
         finally:
-            model.train(training)
+            for module, training in modes.items():
+                module.training = training

@@ -89,7 +89,7 @@ def test_other_classes_are_not_judged(folder, tmp_path, capsys):
     assert "the data has (10) cat, ellipse, " in capsys.readouterr().err
 
 
-def test_overfitting_judges_by_what_was_learnt(folder, tmp_path, capsys):
+def test_overfitting_judges_by_what_was_learned(folder, tmp_path, capsys):
     words = ["train", "--data", str(folder), "--out", str(tmp_path / "run"), *SHORT]
     assert main([*words, "--overfit", "1", "--warmup-steps", "9"]) == 1
     described = json.loads((tmp_path / "run" / "run.json").read_text())

@@ -21,9 +21,9 @@ from rtdetr_lab.data.shapes import ShapesDataset
 from rtdetr_lab.data.shapes_export import export_coco
 from rtdetr_lab.errors import CheckpointError, TrainingError
 from rtdetr_lab.model import Metadata
+from rtdetr_lab.structures.environment import commit
 from rtdetr_lab.training import TrainConfig, train
 from rtdetr_lab.training import state as keep
-from rtdetr_lab.training.environment import commit
 from rtdetr_lab.training.fingerprint import fingerprint
 from rtdetr_lab.training.state import load_state
 
@@ -163,7 +163,7 @@ def test_a_run_is_not_continued_on_other_data_and_both_are_named(tmp_path):
 # --- disks ----------------------------------------------------------------------------------------
 
 
-def test_a_disk_without_room_is_named_before_anything_is_learnt(tmp_path, monkeypatch):
+def test_a_disk_without_room_is_named_before_anything_is_learned(tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")(10**9, 10**9, 4000)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
     with pytest.raises(TrainingError, match=r"needs 0\.0 MB for checkpoints, 0\.0 MB are free"):

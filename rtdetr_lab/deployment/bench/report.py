@@ -1,6 +1,5 @@
 """# Report: tables for people, JSON for the record"""
 
-import datetime
 import importlib.metadata
 import os
 import platform
@@ -8,12 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from rtdetr_lab.deployment.bench.parts import PARTS, Part
 from rtdetr_lab.deployment.bench.roofline import Ceilings
 from rtdetr_lab.deployment.bench.subjects import BASE
 from rtdetr_lab.deployment.bench.timing import Times, by_median, times_table
+from rtdetr_lab.structures.environment import environment, num_cores
 from rtdetr_lab.writing import markdown_table
 
 LIBRARIES = ("torch", "transformers", "onnxruntime", "openvino", "triton", "rtdetr_lab")
@@ -24,15 +22,11 @@ def machine() -> dict[str, Any]:
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf8").splitlines() if info.exists() else []
     name = next((x.split(":")[1].strip() for x in lines if "model name" in x), "")
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+    known = environment()
+    return {key: known[key] for key in ("date", "threads", "gpu", "python")} | {
         "cpu": name or platform.processor(),
-        "threads": torch.get_num_threads(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": num_cores(),
         "load": os.getloadavg()[0],
-        "gpu": gpu,
-        "python": platform.python_version(),
         "versions": {name: v for name in LIBRARIES if (v := _version(name))},
     }
 
