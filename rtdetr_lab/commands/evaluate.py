@@ -45,7 +45,8 @@ class Eval(ModelCommand):
     def run(self) -> int:
         from tqdm import tqdm
 
-        from rtdetr_lab.commands.sets import look_at, say_which, validation_set
+        from rtdetr_lab.commands.sets import say_which, tell, validation_set
+        from rtdetr_lab.data.preflight import look_at
         from rtdetr_lab.evaluation.evaluate import evaluate
         from rtdetr_lab.evaluation.examine import examine
         from rtdetr_lab.evaluation.report import write_report
@@ -54,7 +55,7 @@ class Eval(ModelCommand):
         model = model_of(self.name, self.size, self.names).to(device_of(self.device))
         data = validation_set(self.data, model.metadata, self.limit, self.split)
         check_classes(model, data.names, self.name)
-        look_at(data)
+        tell(look_at(data))
         total = -(-len(data) // self.batch_size)
         bar: Any = partial(tqdm, total=total)
         if self.out is None:

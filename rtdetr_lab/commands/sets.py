@@ -4,7 +4,6 @@
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 from rtdetr_lab.checkpoints.names import NAME, note_of, path_of
 from rtdetr_lab.commands.base import say
@@ -13,10 +12,9 @@ from rtdetr_lab.data.canvas import fitted
 from rtdetr_lab.data.coco import CocoDataset
 from rtdetr_lab.data.findings import Finding, Severity, raise_first_error
 from rtdetr_lab.data.layout import COCO, find_layout
-from rtdetr_lab.data.preflight import first_look
 from rtdetr_lab.data.shapes import TRAIN, VAL, ShapesConfig, ShapesDataset
 from rtdetr_lab.data.transforms import RandomFlip
-from rtdetr_lab.data.whole_set import other_classes, too_many_objects
+from rtdetr_lab.data.whole_set import other_classes
 from rtdetr_lab.model import Metadata
 
 WORLD = "shapes"
@@ -58,17 +56,6 @@ def stored_sets(source: str, splits: Sequence[str]) -> dict[str, CocoDataset]:
     found = {name: CocoDataset(layout[name].load(), layout.folder) for name in splits}
     raise_first_error(other_classes({name: data.annotations for name, data in found.items()}))
     return found
-
-
-def look_at(data: Any, num_queries: int | None = None) -> None:
-    """What can be said in the first seconds about a data set on disk, in the words of `data check`.
-    Raises `DataError` for what cannot work."""
-    while not isinstance(data, CocoDataset):
-        data = getattr(data, "dataset", None)
-        if data is None:
-            return
-    crowded = too_many_objects(data.annotations, num_queries) if num_queries else ()
-    tell([*first_look(data), *crowded])
 
 
 def tell(findings: Sequence[Finding]) -> None:

@@ -23,6 +23,7 @@ from typing import Any
 
 from rtdetr_lab.data import findings as rules
 from rtdetr_lab.data.annotated import Annotations, Picture
+from rtdetr_lab.data.batch import Dataset, innermost
 from rtdetr_lab.data.coco import CocoDataset
 from rtdetr_lab.data.coco_files import Opened, open_picture
 from rtdetr_lab.data.findings import Finding, Severity, raise_first_error
@@ -103,6 +104,16 @@ def first_look(data: CocoDataset, count: int = 8) -> tuple[Finding, ...]:
     found = [f for findings in looked_at for f in findings]
     raise_first_error([*known.findings, *data.places.find_all(known.pictures), *found])
     return (*known.findings, *found)
+
+
+def look_at(data: Dataset, num_queries: int | None = None) -> tuple[Finding, ...]:
+    """`first_look` at what lies on the disk, whatever is done to it before it is seen, and whether
+    its pictures have more objects than a model finds. Nothing is said of what is drawn."""
+    stored = innermost(data)
+    if not isinstance(stored, CocoDataset):
+        return ()
+    crowded = too_many_objects(stored.annotations, num_queries) if num_queries else ()
+    return (*first_look(stored), *crowded)
 
 
 def usable(data: CocoDataset, progress: Progress = iter) -> CocoDataset:

@@ -9,6 +9,7 @@ from rtdetr_lab.checkpoints.load import load_pretrained
 from rtdetr_lab.checkpoints.presets import preset_of
 from rtdetr_lab.cli import _parsed, main
 from rtdetr_lab.commands.sets import ENDLESS, training_set, validation_set
+from rtdetr_lab.commands.train_options import recipe_of
 from rtdetr_lab.data import layout
 from rtdetr_lab.detector import Detector
 from rtdetr_lab.errors import ConfigError
@@ -113,7 +114,7 @@ def test_patience_brings_validations_with_it():
     data = training_set("shapes", SMALL, 0)
     command = _parsed(["train", "--patience", "3", "--min-delta", "0.01"])
     model = preset_of("nano", 10).build()
-    made = command._asked().recipe(model, len(data))
+    made = recipe_of(command, model, len(data))
     every = made.steps(made.eval_every)
     assert (made.patience, made.min_delta, every) == (3, 0.01, made.num_steps // 10)
 
@@ -207,7 +208,7 @@ def test_options_change_a_recipe_and_the_rest_follows(words, rates):
     command = _parsed(["train", *words])
     model = preset_of(command.preset or "nano", 10).build()
     data = training_set("shapes", SMALL, 0)
-    made = command._asked().recipe(model, len(data))
+    made = recipe_of(command, model, len(data))
     every = made.num_steps // 10 if "fine-tune" in words else 0
     assert made.steps(made.eval_every) == every
     assert (made.lr, made.backbone_lr, made.clip_norm) == pytest.approx(rates)
