@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from rtdetr_lab.commands.base import DONE, ModelCommand, device_of, model_of, say
+import tyro
+
+from rtdetr_lab.commands.base import DONE, ModelCommand, Reading, device_of, model_of, say
 from rtdetr_lab.writing import first_few, writing
 
 if TYPE_CHECKING:
@@ -41,19 +43,20 @@ class Eval(ModelCommand):
     """The score above which the report looks for mistakes."""
     json: bool = False
     """Print JSON."""
+    reading: Annotated[Reading, tyro.conf.OmitArgPrefixes] = field(default_factory=Reading)
 
     def run(self) -> int:
         from tqdm import tqdm
 
-        from rtdetr_lab.commands.sets import say_which, tell, validation_set
+        from rtdetr_lab.commands.sets import stored_sets, tell, validation_set
         from rtdetr_lab.data.preflight import look_at
         from rtdetr_lab.evaluation.evaluate import evaluate
         from rtdetr_lab.evaluation.examine import examine
         from rtdetr_lab.evaluation.report import write_report
 
-        say_which(self.data)
+        found = stored_sets(self.data, [self.split], self.reading).get(self.split)
         model = model_of(self.name, self.size, self.names).to(device_of(self.device))
-        data = validation_set(self.data, model.metadata, self.limit, self.split)
+        data = validation_set(found, model.metadata, self.limit)
         check_classes(model, data.names, self.name)
         tell(look_at(data))
         total = -(-len(data) // self.batch_size)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from rtdetr_lab.commands.base import DONE, FAILED, Command, say, shown_size
+from rtdetr_lab.commands.base import DONE, FAILED, Command, Reading, say, shown_size
 from rtdetr_lab.commands.starting_points import starting_point
 from rtdetr_lab.commands.train_options import (
     Judging,
@@ -68,11 +68,12 @@ class Train(Command):
     learning: Annotated[Learning, tyro.conf.OmitArgPrefixes] = field(default_factory=Learning)
     judging: Annotated[Judging, tyro.conf.OmitArgPrefixes] = field(default_factory=Judging)
     running: Annotated[Running, tyro.conf.OmitArgPrefixes] = field(default_factory=Running)
+    reading: Annotated[Reading, tyro.conf.OmitArgPrefixes] = field(default_factory=Reading)
 
     def run(self) -> int:
         import torch
 
-        from rtdetr_lab.commands.sets import say_which, stored_sets, tell
+        from rtdetr_lab.commands.sets import stored_sets, tell
         from rtdetr_lab.data.batch import innermost
         from rtdetr_lab.data.preflight import look_at
         from rtdetr_lab.data.shapes import SHAPE_NAMES
@@ -82,8 +83,8 @@ class Train(Command):
 
         if self.running.threads:
             torch.set_num_threads(self.running.threads)
-        say_which(self.data)
-        found = stored_sets(self.data, ("train",) if self.judging.overfit else ("train", "val"))
+        splits = ("train",) if self.judging.overfit else ("train", "val")
+        found = stored_sets(self.data, splits, self.reading)
         start, model = starting_point(self, found["train"].names if found else SHAPE_NAMES)
         as_stored = bool(augmentation_of(self, model.metadata))
         learn, judge = self._data(model.metadata, as_stored, found)
@@ -116,11 +117,10 @@ class Train(Command):
 
         if self.judging.overfit:
             count = self.judging.overfit * self.learning.batch_size
-            few = validation_set(self.data, metadata, count, "train", found.get("train"))
+            few = validation_set(found.get("train"), metadata, count)
             return few, few
-        seed, limit = self.learning.seed, self.judging.val_limit
-        learn = training_set(self.data, metadata, seed, as_stored, found.get("train"))
-        return learn, validation_set(self.data, metadata, limit, found=found.get("val"))
+        learn = training_set(found.get("train"), metadata, self.learning.seed, as_stored)
+        return learn, validation_set(found.get("val"), metadata, self.judging.val_limit)
 
 
 def announce(recipe: "TrainConfig", name: str, data: "Dataset", size: tuple[int, int]) -> None:
