@@ -37,7 +37,7 @@ from rtdetr_lab.data.places import Places
 from rtdetr_lab.data.rle import decode_mask
 from rtdetr_lab.data.transforms import image_of
 from rtdetr_lab.errors import DataError, ImageError
-from rtdetr_lab.images.decode import read_photo
+from rtdetr_lab.images.decode import DEFAULT_LIMITS, Limits, read_photo
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +47,7 @@ class CocoDataset:
     annotations: Annotations
     folder: Path
     with_masks: bool = False
+    limits: Limits = DEFAULT_LIMITS
 
     @classmethod
     def from_folder(
@@ -90,7 +91,7 @@ class CocoDataset:
 
     def __getitem__(self, index: int) -> Sample:
         picture = self.annotations.pictures[index]
-        opened = open_picture(picture, self.places)
+        opened = open_picture(picture, self.places, self.limits)
         raise_first_error(opened.findings)
         assert opened.raster is not None
         masks = self._masks(picture) if self.with_masks else None
@@ -132,7 +133,7 @@ class Opened:
     findings: tuple[Finding, ...] = ()
 
 
-def open_picture(picture: Picture, places: Places) -> Opened:
+def open_picture(picture: Picture, places: Places, limits: Limits = DEFAULT_LIMITS) -> Opened:
     """Find and decode a picture, and compare it with what the annotations say."""
     path = places.find(picture)
     if isinstance(path, Finding):
@@ -142,7 +143,7 @@ def open_picture(picture: Picture, places: Places) -> Opened:
         return (Finding(rule, str(path), what, "picture", picture.id, advice),)
 
     try:
-        photo = read_photo(path)
+        photo = read_photo(path, limits)
     except ImageError as error:
         return Opened(path, None, found(rules.UNDECODABLE, error.what, error.remedy))
     frame = photo.frame

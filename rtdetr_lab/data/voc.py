@@ -127,7 +127,7 @@ class Voc:
             elif min(x0, y0) < self.origin:
                 start = f"an object {name!r} begins at {min(x0, y0):g}"
                 what = f"{start}, columns count from {self.origin}"
-                advice = "convert it with rtdetr-lab data convert --voc-origin 0, or correct it"
+                advice = "give --voc-origin 0, or correct it"
             if what:
                 reading.find(rules.UNREADABLE, what, advice=advice, file=xml)
                 continue
