@@ -36,8 +36,7 @@ from rtdetr_lab.checkpoints.preprocessor import (
 from rtdetr_lab.checkpoints.rename import export_tensors
 from rtdetr_lab.checkpoints.tables import TRANSFORMERS
 from rtdetr_lab.checkpoints.tables_detr import DETR, DETR_MASKS, DETR_MASKS_TIMM, DETR_TIMM
-from rtdetr_lab.checkpoints.transformers_config import to_transformers
-from rtdetr_lab.checkpoints.transformers_detr import draws
+from rtdetr_lab.checkpoints.transformers_config import draws, to_transformers
 from rtdetr_lab.checkpoints.transformers_resnet import speaks_timm
 from rtdetr_lab.config_json import to_dict
 from rtdetr_lab.deformable_attention import points_per_level

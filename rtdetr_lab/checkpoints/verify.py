@@ -32,7 +32,7 @@ from rtdetr_lab.checkpoints.load import load_pretrained
 from rtdetr_lab.checkpoints.metadata import Metadata
 from rtdetr_lab.checkpoints.save import save_pretrained
 from rtdetr_lab.checkpoints.source import locate
-from rtdetr_lab.checkpoints.transformers_detr import draws
+from rtdetr_lab.checkpoints.transformers_config import draws
 from rtdetr_lab.config import require
 from rtdetr_lab.deformable_attention import points_per_level
 from rtdetr_lab.detr.transformer import DETRDecoderConfig

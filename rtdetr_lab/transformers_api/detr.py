@@ -28,13 +28,13 @@ from torch import Tensor, nn
 from rtdetr_lab.checkpoints.hooks import outputs_of
 from rtdetr_lab.checkpoints.preprocessor import Pixels, detr_preprocessor_config
 from rtdetr_lab.checkpoints.save import detr_tensors, write_theirs
-from rtdetr_lab.checkpoints.transformers_detr import draws
+from rtdetr_lab.checkpoints.transformers_config import draws
 from rtdetr_lab.config import require
 from rtdetr_lab.errors import ConfigError
 from rtdetr_lab.structures import Prediction
 from rtdetr_lab.taps import record
 from rtdetr_lab.transformers_api.calls import Call, DetectorModel, refuse_parts
-from rtdetr_lab.transformers_api.detr_config import DetrConfig
+from rtdetr_lab.transformers_api.config import DetrConfig
 from rtdetr_lab.transformers_api.detr_fields import edits, inner_fields, judged, kept, padding_of
 from rtdetr_lab.transformers_api.fields import auxiliary
 from rtdetr_lab.transformers_api.outputs import (

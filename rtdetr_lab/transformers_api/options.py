@@ -10,12 +10,13 @@ documented fields (`transformers_version`, `dtype` …) is kept in `extra`, and 
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
 from rtdetr_lab.checkpoints.files import read_json
+from rtdetr_lab.checkpoints.transformers_config import from_transformers
 from rtdetr_lab.config import require
 from rtdetr_lab.transformers_api.hub import OneFile
 
@@ -40,8 +41,6 @@ class Options(OneFile):
     called: ClassVar[str] = "config"
     model_type: ClassVar[str] = ""
     special_cases: ClassVar[tuple[str, ...]] = ()  # other types whose models this class can hold
-    only: ClassVar[Sequence[str]] = ()
-    """Parameters of which nothing but the default does anything here."""
 
     def __post_init__(self) -> None:
         self._name_classes()
@@ -52,7 +51,7 @@ class Options(OneFile):
         for known in fields(self):
             found = getattr(self, known.name)
             what = f"is {found!r}, and only {known.default!r} does anything here"
-            fits = known.name not in self.only or found == known.default
+            fits = "only" not in known.metadata or found == known.default
             require(fits, self._at(known.name), what, "leave it out")
         self.to_lab()
 
@@ -141,6 +140,10 @@ class DetectorOptions(Options):
     def from_backbone_configs(cls: Any, backbone_config: Any, **options: Any) -> Any:
         """A configuration around this backbone."""
         return cls(backbone_config=backbone_config, **options)
+
+    def to_lab(self, masks: bool = False) -> Any:
+        """Our configuration of the same model: of a DETR with a mask head, or without."""
+        return from_transformers(self.to_dict(), type(self).__name__, masks)[0]
 
     @property
     def hidden_size(self) -> int:
