@@ -53,15 +53,20 @@ def resnet_values(tree: Mapping[str, Any], where: str, base: DETRConfig) -> dict
     """Our path → our value, of a DETR's ResNet, whichever way it is named."""
     inner, at = tree.get("backbone_config") or {}, f"{where}[backbone_config]"
     require(isinstance(inner, Mapping), at, f"is {inner!r}", "give an object, or null")
-    kind = inner.get("model_type", "resnet" if inner else "timm_backbone")
-    known = kind in ("timm_backbone", "resnet")
-    require(known, f"{at}[model_type]", f"is {kind!r}", "give resnet or timm_backbone")
-    if kind == "timm_backbone":
+    if speaks_timm(tree):
         return _timm_values(tree, inner, where, base.backbone.outputs)
+    kind = inner.get("model_type", "resnet")
+    require(kind == "resnet", f"{at}[model_type]", f"is {kind!r}", "give resnet or timm_backbone")
     what = "is set, and transformers ignores it for its own ResNet"
     require(not tree.get("dilation"), f"{where}[dilation]", what, "unset it, or use timm's ResNet")
     _check_outputs(inner, at, base.backbone.outputs)
     return values_of(ResNetFields, inner, at, base)
+
+
+def speaks_timm(tree: Mapping[str, Any]) -> bool:
+    """Are the tensors of this DETR's backbone named as timm names them?"""
+    inner = tree.get("backbone_config") or {"model_type": "timm_backbone"}
+    return bool(inner.get("model_type") == "timm_backbone")
 
 
 def _timm_values(
@@ -101,7 +106,7 @@ def spelled_resnet(cfg: DETRConfig, base: DETRConfig) -> dict[str, Any]:
     """Their keys for the ResNet of our config."""
     resnet = spelled(ResNetFields, cfg, base)
     backbone: ResNetConfig = cfg.backbone
-    if not speaks_timm(cfg):
+    if not getattr(backbone, "dilated", False):
         resnet |= {"model_type": "resnet", "out_indices": list(backbone.outputs)}
         resnet |= {"out_features": [f"stage{i}" for i in backbone.outputs]}
         return {"backbone_config": resnet, "use_timm_backbone": False, "dilation": False}
@@ -118,8 +123,3 @@ def spelled_resnet(cfg: DETRConfig, base: DETRConfig) -> dict[str, Any]:
         "use_pretrained_backbone": False,
         "dilation": True,
     }
-
-
-def speaks_timm(cfg: DETRConfig) -> bool:
-    """Are the tensors of the backbone written under timm's names?"""
-    return bool(getattr(cfg.backbone, "dilated", False))

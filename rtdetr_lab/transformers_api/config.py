@@ -165,11 +165,6 @@ class DetrConfig(DetrFields, DetectorOptions):
         super().check()
 
     @property
-    def speaks_timm(self) -> bool:
-        """Are the tensors of the backbone named as timm names them?"""
-        return self.backbone_config.get("model_type") == "timm_backbone"
-
-    @property
     def num_hidden_layers(self) -> int:
         """Another name of `encoder_layers`."""
         return self.encoder_layers

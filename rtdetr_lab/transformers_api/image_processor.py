@@ -6,7 +6,6 @@ processor adds, its defaults and what it makes of a model's answer, is in `proce
 and `detr_processor.py`.
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -158,10 +157,6 @@ class ImageProcessor(OneFile):
         if plain["return_segmentation_masks"] is None:
             plain.pop("return_segmentation_masks")
         return {"image_processor_type": self.kind, **plain}
-
-    def content(self) -> str:
-        """The text of `preprocessor_config.json`."""
-        return json.dumps(self.to_dict(), indent=2) + "\n"
 
 
 def _spread(values: float | Sequence[float]) -> float | tuple[float, ...]:

@@ -8,7 +8,6 @@ an error then, and not in the middle of a forward pass.
 documented fields (`transformers_version`, `dtype` …) is kept in `extra`, and written back.
 """
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -96,14 +95,6 @@ class Options(OneFile):
         tree |= {name: _plain(getattr(self, name)) for name in kept}
         tree["id2label"] = {str(i): name for i, name in (self.id2label or {}).items()}
         return tree
-
-    def to_json_string(self) -> str:
-        """`to_dict` as text."""
-        return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
-
-    def content(self) -> str:
-        """The text of `config.json`."""
-        return self.to_json_string()
 
     def _name_classes(self) -> None:
         if self.id2label:
