@@ -15,9 +15,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
+from rtdetr_lab.boxes import cxcywh_from_xyxy, xyxy_from_xywh
 from rtdetr_lab.config import require
+from rtdetr_lab.data.coco import clip
 from rtdetr_lab.data.rle import decode_mask
 from rtdetr_lab.errors import DataError
 from rtdetr_lab.notation import Size
@@ -71,11 +74,8 @@ def prepared(annotations: Any, pictures: Sequence[np.ndarray], wanted: Wanted) -
 
 def _detection(tree: Any, size: Size, masks: bool, where: str) -> dict[str, Any]:
     objects = _objects(tree, masks, where)
-    height, width = size
-    boxes = np.asarray([one["bbox"] for one in objects], dtype=np.float32).reshape(-1, 4)
-    boxes[:, 2:] += boxes[:, :2]
-    boxes[:, 0::2] = boxes[:, 0::2].clip(0, width)
-    boxes[:, 1::2] = boxes[:, 1::2].clip(0, height)
+    given = np.asarray([one["bbox"] for one in objects], dtype=np.float32).reshape(-1, 4)
+    boxes = clip(xyxy_from_xywh(torch.from_numpy(given)), size).numpy()
     keep = (boxes[:, 3] > boxes[:, 1]) & (boxes[:, 2] > boxes[:, 0])
     label = {
         "image_id": np.asarray([tree["image_id"]], dtype=np.int64),
@@ -136,10 +136,9 @@ def resized_annotation(label: Annotated, before: Sequence[int], after: Sequence[
     if label is None:
         return None
     high, wide = (float(a) / float(b) for a, b in zip(after, before, strict=True))
-    scale = np.asarray([wide, high, wide, high], dtype=np.float32)
     found: dict[str, Any] = {
         **label,
-        "boxes": label["boxes"] * scale,
+        "boxes": label["boxes"] * np.asarray([wide, high] * 2, dtype=np.float32),
         "area": label["area"] * (wide * high),
         "size": np.asarray(after, dtype=np.int64),
     }
@@ -155,7 +154,5 @@ def as_fractions(label: Annotated, size: Sequence[int]) -> Annotated:
     """Centres and sizes, as fractions of the picture."""
     if label is None:
         return None
-    x0, y0, x1, y1 = label["boxes"].T
-    centres = np.stack([(x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0], axis=-1)
-    scale = np.asarray([size[1], size[0], size[1], size[0]], dtype=np.float32)
-    return {**label, "boxes": centres / scale}
+    boxes = cxcywh_from_xyxy(torch.from_numpy(label["boxes"])).numpy()
+    return {**label, "boxes": boxes / np.asarray([size[1], size[0]] * 2, dtype=np.float32)}

@@ -168,7 +168,8 @@ def _check_numbers(processor: ImageProcessor) -> None:
     broadcast two means over three colours, or divide by zero."""
     at = f"{type(processor).__name__}[{{}}]".format
     factor = processor.rescale_factor
-    require(_positive(factor), at("rescale_factor"), f"is {factor!r}", "give a number, as 1 / 255")
+    positive = _number(factor) and factor > 0
+    require(positive, at("rescale_factor"), f"is {factor!r}", "give a number, as 1 / 255")
     for name, least in (("image_mean", -math.inf), ("image_std", 0.0)):
         values = getattr(processor, name)
         listed = values if isinstance(values, list | tuple) else (values,)
@@ -185,7 +186,3 @@ def _check_numbers(processor: ImageProcessor) -> None:
 
 def _number(value: Any) -> bool:
     return isinstance(value, Real) and math.isfinite(value)
-
-
-def _positive(value: Any) -> bool:
-    return _number(value) and value > 0

@@ -13,13 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
+import torch
 
 from rtdetr_lab.config import require
+from rtdetr_lab.data.segment_map import boxes_of, check_listed
 from rtdetr_lab.data.segment_map import rgb_to_id as ids_of
 from rtdetr_lab.errors import DataError
 from rtdetr_lab.images.decode import read_photo
 from rtdetr_lab.notation import Size
+
+LAST_PIXEL = np.array([0, 0, 1, 1], dtype=np.float32)
 
 
 def rgb_to_id(color: Any) -> Any:
@@ -47,14 +50,14 @@ def panoptic_label(tree: Any, size: Size, folder: Any, masks: bool, where: str) 
     require(is_path, "masks_path", f"is a {type(folder).__name__}", "give the folder of the PNGs")
     segments = _segments(tree["segments_info"], where)
     ids = _ids(Path(folder), str(tree["file_name"]), size, where)
-    _agree([s["id"] for s in segments], ids, where)
+    check_listed(ids, {s["id"] for s in segments}, where, "correct the PNG or segments_info")
     drawn = ids == np.asarray([s["id"] for s in segments], dtype=np.int64)[:, None, None]
     areas = [s.get("area", int(mask.sum())) for s, mask in zip(segments, drawn, strict=True)]
     label = {
         "image_id": np.asarray([tree.get("image_id", tree.get("id"))], dtype=np.int64),
         "size": np.asarray(size, dtype=np.int64),
         "orig_size": np.asarray(size, dtype=np.int64),
-        "boxes": _boxes(drawn),
+        "boxes": boxes_of(torch.from_numpy(drawn)).numpy() - LAST_PIXEL,
         "class_labels": np.asarray([s["category_id"] for s in segments], dtype=np.int64),
         "iscrowd": np.asarray([s.get("iscrowd", 0) for s in segments], dtype=np.int64),
         "area": np.asarray(areas, dtype=np.float32),
@@ -82,23 +85,3 @@ def _ids(folder: Path, name: str, size: Size, where: str) -> Any:
         what = f"{name} is {found}, the picture {size[0]}×{size[1]} (height × width)"
         raise DataError(where, what, "give the PNG of this picture")
     return ids_of(raster)
-
-
-def _agree(listed: list[int], ids: Any, where: str) -> None:
-    painted = set(np.unique(ids).tolist()) - {0}
-    for what, odd in (
-        ("painted and not listed", painted - set(listed)),
-        ("listed and not painted", set(listed) - painted),
-    ):
-        if odd:
-            some = ", ".join(map(str, sorted(odd)[:3]))
-            message = f"{len(odd)} of {len(painted | set(listed))} segment ids are {what}: {some}"
-            raise DataError(where, message, "correct the PNG or segments_info")
-
-
-def _boxes(masks: Bool[np.ndarray, "T H W"]) -> Any:
-    corners = []
-    for mask in masks:
-        ys, xs = mask.nonzero()
-        corners.append([xs.min(), ys.min(), xs.max(), ys.max()])
-    return np.asarray(corners, dtype=np.float32).reshape(-1, 4)
