@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from rtdetr_lab.errors import ConfigError
+from rtdetr_lab.errors import ConfigError, LabError
 
 Number = int | float
 Steps = tuple[str, ...]
@@ -28,10 +28,12 @@ def build(cfg: Any) -> Any:
     return cfg.build()
 
 
-def require(ok: object, where: str, what: str, remedy: str) -> None:
-    """Raise `ConfigError(where, what, remedy)` unless `ok`: the one line of a `__post_init__`."""
+def require(
+    ok: object, where: object, what: str, remedy: str, error: type[LabError] = ConfigError
+) -> None:
+    """Raise `error(where, what, remedy)` unless `ok`: the one line of a `__post_init__`."""
     if not ok:
-        raise ConfigError(where, what, remedy)
+        raise error(str(where), what, remedy)
 
 
 def require_at_least(least: int, where: str, **values: Number) -> None:

@@ -9,38 +9,23 @@ from birth; here is how one is read from JSON, and guessed where nobody wrote on
 from dataclasses import fields
 from typing import Any
 
+from rtdetr_lab.checkpoints.coco_names import COCO_CLASSES as COCO_CLASSES
+from rtdetr_lab.checkpoints.coco_names import COCO_IDS as COCO_IDS
+from rtdetr_lab.config_json import fits, hints_of
 from rtdetr_lab.errors import CheckpointError
 from rtdetr_lab.model import Metadata as Metadata
 
-COCO_NAMES = (
-    "person bicycle car motorcycle airplane bus train truck boat|traffic light|fire hydrant|"
-    "stop sign|parking meter|bench bird cat dog horse sheep cow elephant bear zebra giraffe "
-    "backpack umbrella handbag tie suitcase frisbee skis snowboard|sports ball|kite|baseball bat|"
-    "baseball glove|skateboard surfboard|tennis racket|bottle|wine glass|cup fork knife spoon bowl "
-    "banana apple sandwich orange broccoli carrot|hot dog|pizza donut cake chair couch|"
-    "potted plant|bed|dining table|toilet tv laptop mouse remote keyboard|cell phone|microwave "
-    "oven toaster sink refrigerator book clock vase scissors|teddy bear|hair drier|toothbrush"
-)
-TWO_WORDS = {"traffic", "fire", "stop", "parking", "sports", "baseball", "tennis", "wine", "hot"}
-TWO_WORDS |= {"potted", "dining", "cell", "teddy", "hair"}
-
-
-def _names() -> tuple[str, ...]:
-    names = []
-    for part in COCO_NAMES.split("|"):
-        names += [part] if part.split()[0] in TWO_WORDS else part.split()
-    return tuple(names)
-
-
-COCO_CLASSES = _names()
-"""The 80 classes of COCO's detection task, in the order of their ids."""
-
-_UNUSED = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
-COCO_IDS = tuple(i for i in range(1, 91) if i not in _UNUSED)
-"""COCO's own category ids of these classes: 1 to 90 with ten gaps."""
-
 _OLD_NAMES = {"motorbike": "motorcycle", "aeroplane": "airplane", "sofa": "couch"}
 _OLD_NAMES |= {"pottedplant": "potted plant", "diningtable": "dining table", "tvmonitor": "tv"}
+
+REMEDIES = {
+    "names": "give a list of str",
+    "category_ids": "give a list of int",
+    "image_size": "give (height, width) in pixels",
+    "edges": "give two numbers of pixels",
+    "canvas_boxes": "give true or false",
+}
+"""What to give for what is no text."""
 
 
 def metadata_from_dict(tree: Any, where: str) -> Metadata:
@@ -49,22 +34,15 @@ def metadata_from_dict(tree: Any, where: str) -> Metadata:
     if not isinstance(tree, dict) or set(tree) - known:
         extra = sorted(set(tree) - known) if isinstance(tree, dict) else tree
         raise CheckpointError(where, f"unknown: {extra}", f"use {', '.join(sorted(known))}")
-    kinds = (("names", str), ("category_ids", int), ("image_size", int), ("edges", int))
-    for name, kind in kinds:
-        values = tree.get(name) or []
-        if not isinstance(values, list) or any(type(v) is not kind for v in values):
-            raise CheckpointError(where, f"{name} is {values}", f"give a list of {kind.__name__}")
-    if len(tree.get("image_size") or "hw") != 2:
-        what = f"image_size is {tree['image_size']}"
-        raise CheckpointError(where, what, "give (height, width) in pixels")
-    if len(tree.get("edges") or "sl") != 2 or type(tree.get("canvas_boxes", False)) is not bool:
-        what = f"edges are {tree.get('edges')}, canvas_boxes is {tree.get('canvas_boxes')}"
-        raise CheckpointError(where, what, "give two numbers of pixels, and true or false")
-    for name in ("licence", "source", "revision", "sha256"):
-        if not isinstance(tree.get(name), str | None):
-            raise CheckpointError(where, f"{name} is {tree[name]!r}", "give a text, or null")
-    plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in tree.items()}
-    return Metadata(**plain)
+    told: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in tree.items() if v is not None
+    }
+    hints = hints_of(Metadata)
+    for name, value in told.items():
+        if not fits(value, hints[name]):
+            remedy = REMEDIES.get(name, "give a text, or null")
+            raise CheckpointError(where, f"{name} is {tree[name]!r}", remedy)
+    return Metadata(**told)
 
 
 def metadata_for(num_classes: int, names: tuple[str, ...] = (), **known: Any) -> Metadata:
