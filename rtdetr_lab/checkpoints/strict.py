@@ -15,11 +15,12 @@ start anew and the rest is loaded.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
+from rtdetr_lab.checkpoints.files import few
 from rtdetr_lab.config import require
 from rtdetr_lab.errors import CheckpointError
 
@@ -76,12 +77,12 @@ def _counters_settled(
 def _check_names(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], where: str) -> None:
     missing, extra = sorted(wanted.keys() - given.keys()), sorted(given.keys() - wanted.keys())
     alike = not (missing and extra and len(missing) > len(wanted) // 2)
-    what = f"does not look like this model at all: it has {_few(extra)}"
+    what = f"does not look like this model at all: it has {few(extra)}"
     require(alike, where, what, OTHER_CONFIG, CheckpointError)
     for names, what in ((missing, "lacks"), (extra, "has, unexpectedly,")):
         if names:
             at, remedy = f"{where}[{names[0]}]", f"{OTHER_CONFIG}, or download it again"
-            raise CheckpointError(at, f"the file {what} {_few(names)}", remedy)
+            raise CheckpointError(at, f"the file {what} {few(names)}", remedy)
 
 
 def _check_shapes(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], where: str) -> None:
@@ -127,9 +128,3 @@ def _kind(tensor: Tensor) -> str:
     if tensor.is_complex():
         return "complex"
     return "real" if tensor.is_floating_point() else "whole"
-
-
-def _few(names: Iterable[str], count: int = 3) -> str:
-    names = list(names)
-    more = f" and {len(names) - count} more" if len(names) > count else ""
-    return ", ".join(names[:count]) + more

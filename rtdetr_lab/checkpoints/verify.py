@@ -15,7 +15,6 @@ import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -36,7 +35,6 @@ from rtdetr_lab.checkpoints.transformers_config import draws
 from rtdetr_lab.checkpoints.transformers_resnet import speaks_timm
 from rtdetr_lab.config import require
 from rtdetr_lab.deformable_attention import points_per_level
-from rtdetr_lab.detr.transformer import DETRDecoderConfig
 from rtdetr_lab.errors import CheckpointError, ConfigError
 from rtdetr_lab.images.decode import decode
 from rtdetr_lab.images.predict import look_of
@@ -99,12 +97,11 @@ def verify(
 
 
 def _tolerance(model: nn.Module) -> float:
-    decoder: Any = model.get_submodule("decoder").cfg
-    if isinstance(decoder, DETRDecoderConfig):
-        return 1e-9
-    points = points_per_level(decoder.num_points, decoder.num_levels)
+    cfg: Any = model.get_submodule("decoder").cfg
+    points = getattr(cfg, "num_points", 1)  # DETR's decoder has none
+    per_level = points_per_level(points, getattr(cfg, "num_levels", 1))
     # transformers' v2 keeps 1/K as a float32, which is exact for powers of two only.
-    return 1e-9 if all(k & (k - 1) == 0 for k in points) else 1e-5
+    return 1e-9 if all(k & (k - 1) == 0 for k in per_level) else 1e-5
 
 
 def _cat() -> Any:
@@ -122,16 +119,16 @@ def check_answer(model: nn.Module, images: Float[Tensor, "B 3 H W"], name: str) 
         return
     layers = {path: m for path, m in model.named_modules() if not list(m.children())}
     odd: list[str] = []
-    with after_each(layers, partial(_note_if_odd, odd)):
+
+    def note(path: str, inputs: Any, output: Any) -> None:
+        if isinstance(output, Tensor) and not bool(output.isfinite().all()):
+            odd.append(path)
+
+    with after_each(layers, note):
         model(images)
     what = f"the answer is not finite, from {(*odd, 'an operation between layers')[0]} on"
     remedy = "download the weights again; if they are the same, they were saved broken"
     raise CheckpointError(name, what, remedy)
-
-
-def _note_if_odd(odd: list[str], path: str, inputs: Any, output: Any) -> None:
-    if isinstance(output, Tensor) and not bool(output.isfinite().all()):
-        odd.append(path)
 
 
 def _in_transformers(

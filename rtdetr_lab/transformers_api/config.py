@@ -19,6 +19,7 @@ one by one in `checkpoints/transformers_fields.py`, each with its default and wh
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, ClassVar
 
 from rtdetr_lab.backbone import ResNetDConfig
@@ -129,6 +130,7 @@ class DetrConfig(DetrFields, DetectorOptions):
     """
 
     model_type: ClassVar[str] = "detr"
+    num_hidden_layers = property(attrgetter("encoder_layers"), doc="Another name of it.")
 
     def __post_init__(self) -> None:
         given = self.backbone_config
@@ -163,8 +165,3 @@ class DetrConfig(DetrFields, DetectorOptions):
             fits = heads >= 1 and self.d_model % heads == 0
             require(fits, self._at(key), f"is {heads}, d_model is {self.d_model}", remedy)
         super().check()
-
-    @property
-    def num_hidden_layers(self) -> int:
-        """Another name of `encoder_layers`."""
-        return self.encoder_layers

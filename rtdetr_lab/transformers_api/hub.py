@@ -11,7 +11,6 @@ repository is called as the folder is.
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
@@ -26,26 +25,14 @@ from rtdetr_lab.writing import write_text
 FILE = "preprocessor_config.json"
 
 
-@dataclass(frozen=True)
-class Where:
-    """Which state of a repository, and how to get at it."""
-
-    revision: str | None = None
-    cache_dir: str | os.PathLike[str] | None = None
-    token: str | bool | None = None
-    local_files_only: bool = False
-
-    @property
-    def how(self) -> dict[str, Any]:
-        """In the words of the hub's client."""
-        return {name: value for name, value in vars(self).items() if name != "revision"}
-
-
-def file_of(name: str | os.PathLike[str], file: str, where: Where) -> Path:
-    """One file of a folder or hub id. Raises `CheckpointError` or `HubError`."""
+def file_of(
+    name: str | os.PathLike[str], file: str, revision: str | None = None, **how: Any
+) -> Path:
+    """One file of a folder or hub id. `how` goes to the hub's client: `cache_dir`, `token`,
+    `local_files_only`. Raises `CheckpointError` or `HubError`."""
     named = model_of(name)
     if named.repo:
-        return download(named.repo, file, named.revision(where.revision), **where.how)
+        return download(named.repo, file, named.revision(revision), **how)
     if named.path is None:
         what = "is the model inside this package, which has one file for everything"
         raise CheckpointError(os.fspath(name), what, "load it with rtdetr_lab.load_pretrained")
@@ -55,12 +42,12 @@ def file_of(name: str | os.PathLike[str], file: str, where: Where) -> Path:
     raise CheckpointError(str(named.path), f"has no {file}", "give a folder that has it")
 
 
-def folder_of(name: str | os.PathLike[str], where: Where) -> Path:
+def folder_of(name: str | os.PathLike[str], revision: str | None = None, **how: Any) -> Path:
     """The folder with config and weights; from the hub, everything of one commit."""
     named = model_of(name)
     if not named.repo:
-        return file_of(name, "config.json", where).parent
-    return fetch(named.repo, named.revision(where.revision), **where.how).folder
+        return file_of(name, "config.json").parent
+    return fetch(named.repo, named.revision(revision), **how).folder
 
 
 PUSHED = ("repo_id", "private", "token", "commit_message", "revision")
@@ -150,8 +137,8 @@ class OneFile(Pushable):
         **changes: Any,
     ) -> Any:
         """What the file of a hub id or folder says, with `changes`."""
-        where = Where(revision, cache_dir, token, local_files_only)
-        return cls.from_dict(read_json(file_of(name, cls.filename, where)), **changes)
+        how = {"cache_dir": cache_dir, "token": token, "local_files_only": local_files_only}
+        return cls.from_dict(read_json(file_of(name, cls.filename, revision, **how)), **changes)
 
     def to_dict(self) -> dict[str, Any]:
         """The file's content."""

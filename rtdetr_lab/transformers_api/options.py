@@ -11,6 +11,7 @@ documented fields (`transformers_version`, `dtype` …) is kept in `extra`, and 
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -41,6 +42,8 @@ class Options(OneFile):
     model_type: ClassVar[str] = ""
     special_cases: ClassVar[tuple[str, ...]] = ()  # other types whose models this class can hold
 
+    use_return_dict = property(attrgetter("return_dict"), doc="Another name of `return_dict`.")
+
     def __post_init__(self) -> None:
         self._name_classes()
         self.check()
@@ -57,11 +60,6 @@ class Options(OneFile):
     def to_lab(self) -> Any:
         """Our configuration of the same model."""
         raise NotImplementedError
-
-    @property
-    def use_return_dict(self) -> bool:
-        """Another name of `return_dict`."""
-        return self.return_dict
 
     @classmethod
     def from_dict(cls, tree: Mapping[str, Any], **changes: Any) -> Any:
@@ -124,9 +122,6 @@ class Options(OneFile):
 class DetectorOptions(Options):
     """What the documentation calls by another name, too."""
 
-    d_model: int
-    encoder_attention_heads: int
-
     @classmethod
     def from_backbone_configs(cls: Any, backbone_config: Any, **options: Any) -> Any:
         """A configuration around this backbone."""
@@ -136,15 +131,10 @@ class DetectorOptions(Options):
         """Our configuration of the same model: of a DETR with a mask head, or without."""
         return from_transformers(self.to_dict(), type(self).__name__, masks)[0]
 
-    @property
-    def hidden_size(self) -> int:
-        """Another name of `d_model`."""
-        return self.d_model
-
-    @property
-    def num_attention_heads(self) -> int:
-        """Another name of `encoder_attention_heads`."""
-        return self.encoder_attention_heads
+    hidden_size = property(attrgetter("d_model"), doc="Another name of `d_model`.")
+    num_attention_heads = property(
+        attrgetter("encoder_attention_heads"), doc="Another name of `encoder_attention_heads`."
+    )
 
 
 def _plain(value: Any) -> Any:

@@ -29,13 +29,11 @@ def rgb_to_id(color: Any) -> Any:
     """Colours to segment ids: an array of them (H, W, 3) to an array, one colour to a number."""
     colours = np.asarray(color)
     whole = colours.dtype.kind in "ui" or (colours.dtype.kind == "f" and (colours % 1 == 0).all())
-    if (
-        not whole
-        or colours.shape[-1:] != (3,)
-        or (colours.size and not 0 <= colours.min() <= colours.max() < 256)
-    ):
-        what = f"of shape {colours.shape} are no colours"
-        raise DataError("color", what, "give red, green and blue, 0 to 255, in the last place")
+    fits = whole and colours.shape[-1:] == (3,)
+    fits = fits and (not colours.size or 0 <= colours.min() <= colours.max() < 256)
+    what = f"of shape {colours.shape} are no colours"
+    remedy = "give red, green and blue, 0 to 255, in the last place"
+    require(fits, "color", what, remedy, DataError)
     ids = ids_of(colours.astype(np.uint8).reshape(-1, 1, 3)).reshape(colours.shape[:-1])
     return ids if ids.ndim else int(ids)
 
@@ -43,9 +41,9 @@ def rgb_to_id(color: Any) -> Any:
 def panoptic_label(tree: Any, size: Size, folder: Any, masks: bool, where: str) -> dict[str, Any]:
     """The label of one picture of `size`. Raises `DataError`, or `ConfigError` for the folder."""
     usable = isinstance(tree, Mapping) and {"file_name", "segments_info"} <= set(tree)
-    if not usable or not {"image_id", "id"} & set(tree):
-        remedy = 'give {"image_id": 1, "file_name": "1.png", "segments_info": [{"id": …, …}]}'
-        raise DataError(where, "is not in the format coco_panoptic", remedy)
+    usable = usable and bool({"image_id", "id"} & set(tree))
+    remedy = 'give {"image_id": 1, "file_name": "1.png", "segments_info": [{"id": …, …}]}'
+    require(usable, where, "is not in the format coco_panoptic", remedy, DataError)
     is_path = isinstance(folder, str | os.PathLike)
     require(is_path, "masks_path", f"is a {type(folder).__name__}", "give the folder of the PNGs")
     segments = _segments(tree["segments_info"], where)
@@ -67,21 +65,19 @@ def panoptic_label(tree: Any, size: Size, folder: Any, masks: bool, where: str) 
 
 def _segments(segments: Any, where: str) -> list[Mapping[str, Any]]:
     for i, one in enumerate(segments):
-        if missing := [name for name in ("id", "category_id") if name not in one]:
-            what = f"has no {', '.join(missing)}"
-            raise DataError(f"{where}[segments_info][{i}]", what, "add it")
+        missing = [name for name in ("id", "category_id") if name not in one]
+        what = f"has no {', '.join(missing)}"
+        require(not missing, f"{where}[segments_info][{i}]", what, "add it", DataError)
     return list(segments)
 
 
 def _ids(folder: Path, name: str, size: Size, where: str) -> Any:
-    if Path(name).is_absolute() or ".." in Path(name).parts:
-        raise DataError(f"{where}[file_name]", f"{name!r} leaves masks_path", "distrust it")
-    if not (folder / name).is_file():
-        remedy = "give the folder of the PNGs as masks_path"
-        raise DataError(f"{where}[file_name]", f"there is no {folder / name}", remedy)
+    below, at = not Path(name).is_absolute() and ".." not in Path(name).parts, f"{where}[file_name]"
+    require(below, at, f"{name!r} leaves masks_path", "distrust it", DataError)
+    what, remedy = f"there is no {folder / name}", "give the folder of the PNGs as masks_path"
+    require((folder / name).is_file(), at, what, remedy, DataError)
     raster = read_photo(folder / name).raster
-    if raster.shape[:2] != size:
-        found = f"{raster.shape[0]}×{raster.shape[1]}"
-        what = f"{name} is {found}, the picture {size[0]}×{size[1]} (height × width)"
-        raise DataError(where, what, "give the PNG of this picture")
+    what = f"{name} is {raster.shape[0]}×{raster.shape[1]}, "
+    what += f"the picture {size[0]}×{size[1]} (height × width)"
+    require(raster.shape[:2] == size, where, what, "give the PNG of this picture", DataError)
     return ids_of(raster)

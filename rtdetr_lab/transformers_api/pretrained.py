@@ -19,7 +19,7 @@ from rtdetr_lab.checkpoints.save import write_theirs
 from rtdetr_lab.checkpoints.transformers_config import to_transformers
 from rtdetr_lab.errors import CheckpointError, ConfigError
 from rtdetr_lab.model import Metadata
-from rtdetr_lab.transformers_api.hub import FILE, Pushable, Where, folder_of, pushed
+from rtdetr_lab.transformers_api.hub import FILE, Pushable, folder_of, pushed
 from rtdetr_lab.transformers_api.options import Options
 from rtdetr_lab.transformers_api.refit import refitted
 from rtdetr_lab.writing import write_text
@@ -104,7 +104,8 @@ class Pretrained(Pushable, nn.Module):
         `device_map` is a device, or "auto": the first GPU where there is one.
         """
         changed = bool(changes) or config is not None
-        folder = folder_of(name, Where(revision, cache_dir, token, local_files_only))
+        how = {"cache_dir": cache_dir, "token": token, "local_files_only": local_files_only}
+        folder = folder_of(name, revision, **how)
         tree = read_json(folder / "config.json")
         ours = tree.get("format") == FORMAT
         if not ours:
