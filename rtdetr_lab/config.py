@@ -18,7 +18,6 @@ from typing import Any
 from rtdetr_lab.errors import ConfigError, LabError
 
 Number = int | float
-Steps = tuple[str, ...]
 
 
 def build(cfg: Any) -> Any:
@@ -80,7 +79,7 @@ def replace_at(cfg: Any, path: str, value: Any) -> Any:
 
 def replace_all(cfg: Any, values: Mapping[str, Any]) -> Any:
     """A copy of `cfg` with a value per path changed at once: no check sees half of the change."""
-    return _replace(cfg, {tuple(path.split(".")): value for path, value in values.items()}, ())
+    return _replace(cfg, values, "")
 
 
 def diff(a: Any, b: Any) -> dict[str, tuple[Any, Any]]:
@@ -115,18 +114,16 @@ def nearest(name: str, among: Sequence[str]) -> str:
     return f"did you mean {', '.join(near)}?" if near else "it has no fields"
 
 
-def _replace(node: Any, values: Mapping[Steps, Any], done: Steps) -> Any:
-    """`node`, to which the steps `done` have led, with the values that lie further steps away."""
-    if () in values:
-        return values[()]
-    by_step: dict[str, dict[Steps, Any]] = {}
-    for (step, *rest), value in values.items():
-        by_step.setdefault(step, {})[tuple(rest)] = value
+def _replace(node: Any, values: Mapping[str, Any], above: str) -> Any:
+    """`node`, which lies at the path `above`, with values at the paths that go on from there."""
+    parts: dict[Any, dict[str, Any]] = {}
+    for path, value in values.items():
+        step, _, rest = path.partition(".")
+        parts.setdefault(_key(node, step, join(above, path)), {})[rest] = value
     changed: dict[Any, Any] = {}
-    for step, inner in by_step.items():
-        key = _key(node, step, ".".join((*done, step, *next(iter(inner)))))
-        part = node[key] if isinstance(node, tuple) else getattr(node, step)
-        changed[key] = _replace(part, inner, (*done, step))
+    for key, inner in parts.items():
+        part = node[key] if isinstance(node, tuple) else getattr(node, key)
+        changed[key] = inner[""] if "" in inner else _replace(part, inner, join(above, key))
     if isinstance(node, tuple):
         return tuple(changed.get(i, part) for i, part in enumerate(node))
     return dataclasses.replace(node, **changed)

@@ -36,7 +36,7 @@ from rtdetr_lab.checkpoints.strict import num_classes_of
 from rtdetr_lab.checkpoints.transformers_config import from_transformers
 from rtdetr_lab.config_json import from_dict
 from rtdetr_lab.detr.model import DETRConfig
-from rtdetr_lab.errors import CheckpointError, ConfigError, LabError
+from rtdetr_lab.errors import CheckpointError, ConfigError
 
 log = logging.getLogger("rtdetr_lab")
 
@@ -80,7 +80,7 @@ def _from_json(
         what = 'is neither ours ("format") nor transformers\' ("model_type")'
         raise CheckpointError(where, what, "give a folder that save_pretrained wrote")
     draws = any("mask_head." in name for name in weights.tensors)
-    cfg, names = _understood(tree, where, draws)
+    cfg, names = from_transformers(tree, where, draws)
     beside = source.config.parent / "preprocessor_config.json"
     if isinstance(cfg, DETRConfig):
         pixels = pixels_of(beside)
@@ -101,16 +101,6 @@ def _from_a_save_cut_short(
             return cfg, metadata
     what = f"describes other weights than {source.weights.name}"
     raise CheckpointError(str(source.config), what, "copy both files from the same save")
-
-
-def _understood(tree: Mapping[str, Any], where: str, draws: bool) -> tuple[Any, Any]:
-    try:
-        return from_transformers(tree, where, draws)
-    except LabError:
-        raise
-    except Exception as error:  # a list for a number, a word for a list: whatever it broke
-        what = f"holds a value of another kind than transformers writes ({error})"
-        raise ConfigError(where, what, "fetch it again") from error
 
 
 def _from_ours(tree: Mapping[str, Any], where: str, classes: Sequence[Any]) -> tuple[Any, Metadata]:

@@ -68,10 +68,10 @@ def from_transformers(
     kind = tree.get("model_type")
     known = kind in ("rt_detr", "rt_detr_v2", "detr")
     require(known, where, f"model_type is {kind!r}", "give an rt_detr, rt_detr_v2 or detr")
-    if masks is None:
-        masks = "DetrForSegmentation" in (tree.get("architectures") or ())
     with placed(where):
-        names = _class_names(tree, where)
+        if masks is None:
+            masks = "DetrForSegmentation" in (tree.get("architectures") or ())
+        names = class_names(tree, where)
         if kind == "detr":
             return _detr(tree, where, len(names), masks), names
         return _rtdetr(tree, where, len(names)), names
@@ -115,8 +115,9 @@ def placed(where: str) -> Iterator[None]:
     except ConfigError as error:
         place = error.where if error.where.startswith(where) else f"{where}: {error.where}"
         raise ConfigError(place, error.what, error.remedy) from error
-    except (TypeError, ValueError, AttributeError) as error:
-        raise ConfigError(where, str(error), "correct its values") from error
+    except Exception as error:  # a list for a number, a word for a list: whatever it broke
+        what = f"holds a value of another kind than transformers writes ({error})"
+        raise ConfigError(where, what, "correct its values") from error
 
 
 def to_transformers(cfg: Any, names: tuple[str, ...]) -> dict[str, Any]:
@@ -185,11 +186,13 @@ def _said_twice(cfg: RTDETRConfig) -> dict[str, list[int]]:
     }
 
 
-def _class_names(tree: Mapping[str, Any], where: str) -> tuple[str, ...]:
-    # Theirs has two classes unless told otherwise; JSON makes the numbers texts.
-    unnamed = {i: f"LABEL_{i}" for i in range(tree.get("num_labels", 2))}
-    given = tree.get("id2label") or unnamed
-    by_id = {int(i): str(name) for i, name in given.items()}
+def class_names(tree: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    """The names of the classes in order, by `id2label` or, without, by `num_labels`."""
+    count = tree.get("num_labels")
+    unnamed = {i: f"LABEL_{i}" for i in range(2 if count is None else count)}  # theirs has two
+    # JSON makes the numbers texts.
+    by_id = {int(i): str(name) for i, name in (tree.get("id2label") or unnamed).items()}
+    require(by_id, f"{where}[num_labels]", f"is {count}", "give at least one class")
     what = f"numbers its {len(by_id)} classes {min(by_id)} … {max(by_id)}"
     contiguous = sorted(by_id) == list(range(len(by_id)))
     require(contiguous, f"{where}[id2label]", what, "number them 0, 1, 2 …")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from rtdetr_lab.checkpoints.files import read_json
-from rtdetr_lab.checkpoints.transformers_config import from_transformers
+from rtdetr_lab.checkpoints.transformers_config import class_names, from_transformers, placed
 from rtdetr_lab.config import require
 from rtdetr_lab.transformers_api.hub import OneFile
 
@@ -95,18 +95,13 @@ class Options(OneFile):
         return tree
 
     def _name_classes(self) -> None:
-        if self.id2label:
-            self.id2label = {int(i): str(name) for i, name in self.id2label.items()}
-            count = len(self.id2label)
-            what = f"is {self.num_labels}, id2label names {count}"
-            agree = self.num_labels in (None, count)
-            require(agree, self._at("num_labels"), what, "leave num_labels out")
-        else:
-            count = 2 if self.num_labels is None else self.num_labels
-            require(count >= 1, self._at("num_labels"), f"is {count}", "give at least one class")
-            self.id2label = {i: f"LABEL_{i}" for i in range(count)}
-        self.num_labels = len(self.id2label)
-        self.label2id = self.label2id or {name: i for i, name in self.id2label.items()}
+        given, where = self.num_labels, type(self).__name__
+        with placed(where):
+            names = class_names({"num_labels": given, "id2label": self.id2label}, where)
+        what, agree = f"is {given}, id2label names {len(names)}", given in (None, len(names))
+        require(agree, self._at("num_labels"), what, "leave num_labels out")
+        self.num_labels, self.id2label = len(names), dict(enumerate(names))
+        self.label2id = self.label2id or {name: i for i, name in enumerate(names)}
         agree = all(self.id2label.get(i) == name for name, i in self.label2id.items())
         require(agree, self._at("label2id"), "contradicts id2label", "leave it out")
 
