@@ -68,7 +68,6 @@ class Snapshot:
 
     folder: Path
     revision: str
-    licence: str | None
 
 
 def fetch(repo: str, revision: str | None = None, **how: Any) -> Snapshot:
@@ -84,7 +83,7 @@ def fetch(repo: str, revision: str | None = None, **how: Any) -> Snapshot:
     _weights(repo, commit, how)
     for optional in ("preprocessor_config.json", "README.md"):
         _download_if_there(repo, optional, commit, how)
-    return Snapshot(folder, commit or "main", licence_in(folder))
+    return Snapshot(folder, commit or "main")
 
 
 def origin(name: str, revision: str | None, sha256: str | None) -> list[str]:

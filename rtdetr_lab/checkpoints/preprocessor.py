@@ -17,9 +17,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rtdetr_lab.checkpoints.coco_names import PUBLISHED_NAMES
 from rtdetr_lab.checkpoints.files import read_json
-from rtdetr_lab.checkpoints.metadata import Metadata, metadata_for
+from rtdetr_lab.checkpoints.metadata import PUBLISHED_NAMES, Metadata, metadata_for
 from rtdetr_lab.config import require
 from rtdetr_lab.detr.model import IMAGENET_MEAN, IMAGENET_STD, RGB
 from rtdetr_lab.errors import CheckpointError

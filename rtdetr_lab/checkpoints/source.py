@@ -67,7 +67,6 @@ def _on_the_hub(named: Model, asked: str | None) -> Source:
         source,
         name=named.repo,
         revision=found.revision,
-        licence=found.licence,
         sha256=named.pin.sha256 if named.pin and pinned else None,
     )
 

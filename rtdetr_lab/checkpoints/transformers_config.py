@@ -34,7 +34,7 @@ from rtdetr_lab.config import diff, replace_all, replace_at, require
 from rtdetr_lab.deformable_attention import points_per_level
 from rtdetr_lab.detr.model import DETRConfig, detr_r50
 from rtdetr_lab.detr.segmentation import SegmentationConfig, detr_r50_panoptic
-from rtdetr_lab.errors import ConfigError
+from rtdetr_lab.errors import ConfigError, LabError
 from rtdetr_lab.query_selection import LearnedContent
 from rtdetr_lab.rtdetr import RTDETRConfig, rtdetr_r50
 from rtdetr_lab.samplers import Bilinear
@@ -109,14 +109,14 @@ def _detr(tree: Mapping[str, Any], where: str, num_classes: int, masks: bool) ->
 
 @contextmanager
 def placed(where: str) -> Iterator[None]:
-    """Whatever a config does not like, named by its file."""
+    """Whatever a config does not like, named by its file: which of all the files on this disk?"""
     try:
         yield
-    except ConfigError as error:
+    except LabError as error:
         place = error.where if error.where.startswith(where) else f"{where}: {error.where}"
-        raise ConfigError(place, error.what, error.remedy) from error
+        raise type(error)(place, error.what, error.remedy) from error
     except Exception as error:  # a list for a number, a word for a list: whatever it broke
-        what = f"holds a value of another kind than transformers writes ({error})"
+        what = f"holds a value of another kind than is written there ({error})"
         raise ConfigError(where, what, "correct its values") from error
 
 

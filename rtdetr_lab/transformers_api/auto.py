@@ -5,9 +5,8 @@ from typing import Any
 from rtdetr_lab.checkpoints.files import read_json
 from rtdetr_lab.config import require
 from rtdetr_lab.transformers_api.detr import DetrForObjectDetection
-from rtdetr_lab.transformers_api.detr_processor import DetrImageProcessor
 from rtdetr_lab.transformers_api.hub import file_of
-from rtdetr_lab.transformers_api.processor import RTDetrImageProcessor
+from rtdetr_lab.transformers_api.processor import DetrImageProcessor, RTDetrImageProcessor
 from rtdetr_lab.transformers_api.rtdetr import RTDetrForObjectDetection, RTDetrV2ForObjectDetection
 
 MODELS: dict[str, Any] = {

@@ -136,9 +136,8 @@ class DetrConfig(DetrFields, DetectorOptions):
         given = self.backbone_config
         if given is not None and not isinstance(given, Mapping):
             what, remedy = f"is {type(given).__name__}", "give a ResNetConfig or its dict"
-            require(
-                callable(getattr(given, "to_dict", None)), self._at("backbone_config"), what, remedy
-            )
+            known = callable(getattr(given, "to_dict", None))
+            require(known, self._at("backbone_config"), what, remedy)
             given = given.to_dict()
         self.backbone_config = self._default() if given is None else dict(given)
         super().__post_init__()

@@ -2,8 +2,7 @@ r"""# Image processor: what all documented ones do
 
 Bit for bit what transformers' Pillow-based processors give, on pictures `images/decode.py` can
 read (which turns them as their EXIF says, and refuses arrays it would have to guess about). What a
-processor adds, its defaults and what it makes of a model's answer, is in `processor.py` (RT-DETR)
-and `detr_processor.py`.
+processor adds, its defaults and what it makes of a model's answer, is in `processor.py`.
 
 There is one processor here, and it resizes with Pillow. Of the options that are documented for
 those that resize with torchvision some mean something here too, some would change nothing, and the
