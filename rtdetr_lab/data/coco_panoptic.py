@@ -26,7 +26,13 @@ from rtdetr_lab.data.batch import Sample, Truth
 from rtdetr_lab.data.coco_json import KINDS, CocoReader
 from rtdetr_lab.data.findings import raise_first_error
 from rtdetr_lab.data.places import inside, slashed
-from rtdetr_lab.data.segment_map import SegmentMap, TrueSegment, boxes_of, rgb_to_id
+from rtdetr_lab.data.segment_map import (
+    SegmentMap,
+    TrueSegment,
+    boxes_of,
+    check_listed,
+    rgb_to_id,
+)
 from rtdetr_lab.data.transforms import image_of
 from rtdetr_lab.errors import DataError
 from rtdetr_lab.images.decode import read_photo
@@ -103,15 +109,8 @@ class PanopticDataset:
         where = f"{self.path}: picture {entry['image_id']}"
         ids = rgb_to_id(self._raster(self.png_folder, entry["png"], entry))
         segments = entry["segments"]
-        listed, painted = {s.id for s in segments}, set(np.unique(ids).tolist()) - {0}
-        for what, odd in (
-            ("painted and not listed", painted - listed),
-            ("listed and not painted", listed - painted),
-        ):
-            if odd:
-                some = ", ".join(map(str, sorted(odd)[:3]))
-                message = f"{len(odd)} of {len(listed | painted)} segment ids are {what}: {some}"
-                raise DataError(where, message, f"correct {entry['png']} or its segments_info")
+        remedy = f"correct {entry['png']} or its segments_info"
+        check_listed(ids, {s.id for s in segments}, where, remedy)
         for s in segments:
             if s.category_id not in self.category_ids:
                 what = f"segment {s.id} is of category {s.category_id}, which is not listed"
