@@ -50,11 +50,9 @@ class Sample:
     def of(cls, image: Tensor, truth: Truth, masks: Tensor | None = None) -> "Sample":
         """What training sees of a picture as stored: its objects, cut off at its borders. `masks`
         are theirs."""
-        height, width = truth.size
         objects = ~truth.is_crowd
-        edge = truth.boxes_xyxy.new_tensor([width, height, width, height])
-        clipped = truth.boxes_xyxy[objects].clamp(min=0).minimum(edge)
-        return cls(image, truth.labels[objects], cxcywh_from_xyxy(clipped) / edge, truth, masks)
+        boxes = cxcywh_from_xyxy(clip(truth.boxes_xyxy[objects], truth.size))
+        return cls(image, truth.labels[objects], boxes / _edge(boxes, truth.size), truth, masks)
 
     @property
     def image_id(self) -> int:
@@ -74,6 +72,16 @@ class Sample:
     def name(self) -> str:
         """Name of the picture in errors: its file, or its id where it comes from none."""
         return self.truth.file_name or f"picture {self.image_id}"
+
+
+def clip(boxes_xyxy: Float[Tensor, "A 4"], size: Size) -> Float[Tensor, "A 4"]:
+    """Boxes cut off at the borders of a picture of (height, width)."""
+    return boxes_xyxy.clamp(min=0).minimum(_edge(boxes_xyxy, size))
+
+
+def _edge(like: Tensor, size: Size) -> Float[Tensor, "4"]:
+    height, width = size
+    return like.new_tensor([width, height, width, height])
 
 
 @runtime_checkable
