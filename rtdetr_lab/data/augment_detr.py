@@ -24,7 +24,7 @@ from rtdetr_lab.data.batch import Sample
 from rtdetr_lab.data.canvas import PAPER_SHORTEST, RandomEdges, ResizeEdges
 from rtdetr_lab.data.transforms import RandomFlip, SanitizeBoxes, require_probability
 from rtdetr_lab.data.windows import Window, crop, shows_something
-from rtdetr_lab.images.edges import PAPER_EDGES, Edges
+from rtdetr_lab.images.preprocess import PAPER_EDGES, Edges
 from rtdetr_lab.notation import Size
 
 FLIP = RandomFlip()
