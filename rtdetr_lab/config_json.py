@@ -55,6 +55,7 @@ _OF_DETR = ("transformer", "positions", "resnet", "mask_head", "mask_losses", "s
 MOVED = {f"{PACKAGE}.{name}": f"{PACKAGE}.detr.{name}" for name in _OF_DETR[2:]}
 MOVED |= {f"{PACKAGE}.detr_{name}": f"{PACKAGE}.detr.{name}" for name in _OF_DETR[:2]}
 MOVED[f"{PACKAGE}.detr"] = f"{PACKAGE}.detr.model"
+MOVED[f"{PACKAGE}.data.augment_detr"] = f"{PACKAGE}.data.augment"
 """Modules by the path that files written before 0.2 name them with, and where they lie today."""
 
 

@@ -1,6 +1,7 @@
-r"""# Convert: YOLO and Pascal VOC folders, once, into COCO JSON
+r"""# Convert: YOLO and Pascal VOC folders, and the shapes world, into COCO JSON
 
     convert("their_data", "my_data")   →   my_data/train.json  my_data/val.json  my_data/images/…
+    export_coco("shapes", 1000)        →   the same, and shapes/shapes.json, its configuration
 
 Training reads all three formats as they are; this writes one of them for other tools. `layout.py`
 finds and reads, here is written. What training would leave out is left out.
@@ -8,6 +9,9 @@ finds and reads, here is written. What training would leave out is left out.
 **Turned photos.** COCO's boxes refer to the raster as stored, YOLO's to the picture as a viewer
 shows it, and VOC's to whichever has the size in the XML. A photo whose boxes refer to what a viewer
 shows is written upright (as PNG: nothing is compressed twice); all others are copied.
+
+**Shapes** are PNG because JPEG would blur the edges their boxes are exact about; their masks are
+run lengths.
 """
 
 import json
@@ -16,11 +20,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
+from rtdetr_lab.config_json import to_json
 from rtdetr_lab.data.annotated import Annotated, Annotations, Picture, Progress
 from rtdetr_lab.data.findings import raise_first_error
 from rtdetr_lab.data.layout import COCO, find_layout
+from rtdetr_lab.data.rle import encode_mask
+from rtdetr_lab.data.shapes import DEFAULT, SHAPE_NAMES, TRAIN, VAL, ShapesConfig, draw
 from rtdetr_lab.errors import DataError
 from rtdetr_lab.images.decode import decode, frame_in
 from rtdetr_lab.notation import Size
@@ -124,3 +132,44 @@ def _write_picture(picture: Picture, folder: Path, number: int, taken: set[str])
     else:
         shutil.copyfile(picture.path, folder / name)
     return name
+
+
+def export_coco(
+    folder: str | Path,
+    count: int,
+    val_count: int | None = None,
+    config: ShapesConfig = DEFAULT,
+    progress: Progress = iter,
+) -> list[Path]:
+    """Write `count` training pictures and `val_count` (default: a fifth of it) others for
+    validation; returns the annotation files.
+
+    Raises `DataError` where `folder` already holds something else.
+    """
+    if count < 1:
+        raise DataError("count", f"is {count}", "give at least 1")
+    folder = new_folder(folder)
+    (folder / "shapes.json").write_text(to_json(config) + "\n", encoding="utf8")
+    written = []
+    counts = {"train": count, "val": max(1, count // 5) if val_count is None else val_count}
+    for (split, number), seed in zip(counts.items(), (TRAIN, VAL), strict=True):
+        drawn = _drawn(folder, f"images/{split}", config, seed, progress(range(number)))
+        written.append(write_annotations(folder / f"{split}.json", SHAPE_NAMES, drawn))
+    return written
+
+
+def _drawn(
+    folder: Path, start: str, config: ShapesConfig, seed: int, numbers: Iterable[int]
+) -> Iterator[Row]:
+    """Draw and write pictures, one by one."""
+    for index in numbers:
+        picture, name = draw(config, seed, index), f"{start}_{index:06d}.png"
+        pixels = np.ascontiguousarray(picture.image)
+        Image.fromarray(pixels).save(folder / name, compress_level=1)
+        boxes = picture.boxes_xyxy.tolist()
+        labels, areas = picture.labels.tolist(), picture.areas.astype(int).tolist()
+        annotations = [
+            annotation(labels[i], (x0, y0, x1 - x0, y1 - y0), areas[i], encode_mask(mask))
+            for i, (mask, (x0, y0, x1, y1)) in enumerate(zip(picture.masks, boxes, strict=True))
+        ]
+        yield index, name, (config.size, config.size), annotations

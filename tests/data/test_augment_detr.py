@@ -13,8 +13,7 @@ from PIL import Image
 
 from rtdetr_lab.cli import main
 from rtdetr_lab.config_json import from_json, to_json
-from rtdetr_lab.data.augment import Place, paper_augmentation
-from rtdetr_lab.data.augment_detr import AspectAugmentation, detr_augmentation
+from rtdetr_lab.data.augment import AspectAugmentation, Place, detr_augmentation, paper_augmentation
 from rtdetr_lab.data.canvas import PAPER_SHORTEST, collate_on_canvas
 from rtdetr_lab.data.transforms import RandomFlip, flip
 from rtdetr_lab.data.windows import Window, crop, shows_something
