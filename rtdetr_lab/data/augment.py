@@ -35,11 +35,11 @@ from typing import Any
 
 import numpy as np
 
-from rtdetr_lab.config import require
+from rtdetr_lab.config import require, require_between
 from rtdetr_lab.data.batch import Sample
 from rtdetr_lab.data.canvas import PAPER_SHORTEST, RandomEdges, ResizeEdges
 from rtdetr_lab.data.colours import PhotometricDistort
-from rtdetr_lab.data.transforms import RandomFlip, Resize, SanitizeBoxes, require_probability
+from rtdetr_lab.data.transforms import RandomFlip, Resize, SanitizeBoxes
 from rtdetr_lab.data.windows import IoUCrop, Window, ZoomOut, crop, shows_something
 from rtdetr_lab.images.preprocess import PAPER_EDGES
 from rtdetr_lab.notation import Edges, Size
@@ -158,7 +158,7 @@ class AspectAugmentation:
 
     def __post_init__(self) -> None:
         RandomEdges(self.shortest, self.longest)  # refuses what it could not do
-        require_probability(self.p_crop)
+        require_between(0, 1, "", p_crop=self.p_crop)
         good = bool(self.before) and min(self.before) >= 1
         require(good, "before", f"is {self.before}", "give sizes of 1 pixel or more")
         rising = 1 <= self.sides[0] <= self.sides[1]

@@ -82,10 +82,6 @@ class Layout:
         what, remedy = f"has no annotations for {name!r}", f"there is {', '.join(there)}"
         raise DataError(str(self.folder), what, remedy)
 
-    def places(self, annotations: Annotations) -> Places:
-        """Where the pictures of a split lie."""
-        return Places(self.folder, annotations.path)
-
     def _called(self, split: Split) -> str:
         inside = split.path != self.folder and split.path.is_relative_to(self.folder)
         return str(split.path.relative_to(self.folder) if inside else split.path)

@@ -50,11 +50,10 @@ def lines_of(path: Path) -> list[tuple[int, str]]:
 
 def json_of(path: Path) -> Any:
     """What a JSON file holds. Raises `DataError`."""
+    text = text_of(path)
     try:
-        return json.loads(text_of(path))
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
-        if isinstance(error, DataError):
-            raise
         raise DataError(str(path), f"is not JSON ({error})", "write it again") from error
 
 

@@ -154,14 +154,12 @@ def _listed_names(folder: Path) -> tuple[str, ...]:
 
 def _usual(folder: Path, split: str) -> list[Path]:
     """The pictures of a split nobody describes; raises `DataError` if two places have some."""
-    found = {}
-    places = [*sorted(folder.glob("images/*/")), *sorted(folder.glob("*/"))]
-    for place in places:
+    found: dict[str, list[Path]] = {}
+    for place in [*sorted(folder.glob("images/*/")), *sorted(folder.glob("*/"))]:
         inner = place / "images"
-        if split_of(place.name) == split and (
-            pictures := pictures_in(inner if inner.is_dir() else place)
-        ):
-            found[str(place.relative_to(folder))] = pictures
+        if split_of(place.name) == split:
+            pictures = pictures_in(inner if inner.is_dir() else place)
+            found |= {str(place.relative_to(folder)): pictures} if pictures else {}
     if len(found) > 1:
         what = f"has pictures for {split!r} in {' and in '.join(found)}"
         raise DataError(str(folder), what, "name one of them in data.yaml, or remove one")

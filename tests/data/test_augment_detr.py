@@ -149,7 +149,7 @@ def test_what_was_learnt_says_at_which_sizes():
     [
         ({"shortest": ()}, "shortest"),
         ({"shortest": (2000,)}, "shortest"),
-        ({"p_crop": 1.5}, "p"),
+        ({"p_crop": 1.5}, "p_crop"),
         ({"before": ()}, "before"),
         ({"sides": (600, 384)}, "sides"),
     ],
