@@ -122,17 +122,13 @@ class Detect(Command):
         except ImageError as error:
             complain(error)
             report.unread.append({"image": str(path), "problem": str(error)})
-        else:
-            self._keep(report, path, result)
-            report.coco += rows
-
-    def _keep(self, report: "Report", path: Path, found: "Detections") -> None:
-        row = found.to_json()
-        line = f"{path}: {summary(found)}"
+            return
+        report.coco += rows
+        row, line = result.to_json(), f"{path}: {summary(result)}"
         if self.pictures:
             target = report.names(path)
             with writing(target):
-                found.save(target)
+                result.save(target)
             row["annotated"] = str(target)
             line += f" → {target}"
         report.images.append(row)
