@@ -54,6 +54,7 @@ class Voc:
     folder: Path
     origin: int
     splits: dict[str, list[Path]]
+    format: str = "Pascal VOC"
 
     @cached_property
     def names(self) -> list[str]:

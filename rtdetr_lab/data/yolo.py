@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rtdetr_lab.config import require
 from rtdetr_lab.data import findings as rules
 from rtdetr_lab.data.annotated import Annotated, Picture, Reading
 from rtdetr_lab.data.places import NAMES, ROOT, inside, pictures_in, slashed, split_of, tails
@@ -38,11 +39,14 @@ def find_yolo(folder: Path, description: Path | None = None) -> "Yolo | None":
     splits: dict[str, list[Path]] = {}
     for split, theirs in NAMES.items():
         listed = [tree[name] for name in theirs if tree.get(name)]
-        found = [path for value in listed for path in _listed(value, tree, folder)]
-        splits[split] = list(dict.fromkeys(found)) if listed else _usual(folder, split)
+        paths = [path for value in listed for path in _listed(value, tree, folder)]
+        splits[split] = list(dict.fromkeys(paths)) if listed else _usual(folder, split)
     if not any(splits.values()):
         splits = {"train": pictures_in(folder)}
-    return Yolo(folder, names, {split: paths for split, paths in splits.items() if paths})
+    found = {split: paths for split, paths in splits.items() if paths}
+    remedy = "put them into images/train and images/val"
+    require(found, folder, "holds no pictures", remedy, DataError)
+    return Yolo(folder, names, found)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +56,7 @@ class Yolo:
     folder: Path
     names: tuple[str, ...]
     splits: Mapping[str, Sequence[Path]]
+    format: str = "YOLO"
 
     def read(self, place: Path, number: int, reading: Reading) -> Picture | None:
         """What the text file of a picture says."""
