@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from rtdetr_lab.backbone import Bottleneck
+from rtdetr_lab.checkpoints.files import few
 from rtdetr_lab.checkpoints.strict import num_classes_of
 from rtdetr_lab.config import replace_at, require
 from rtdetr_lab.detr.model import DETRConfig, detr_nano, detr_r50, detr_r101
@@ -73,7 +74,7 @@ def infer_config(
     num_classes, found = num_classes_of(tensors), signature(tensors)
     complete = num_classes is not None and found["depths"] and found["decoder_layers"]
     complete = complete and found["width"] and found["hidden"]
-    what = f"holds no RT-DETR: it has {_sample(tensors)}"
+    what = f"holds no RT-DETR: it has {few(tensors)}"
     remedy = "give weights of RT-DETR: ours, transformers' or the authors'"
     require(complete, where, what, remedy, CheckpointError)
     return _with_points(_published(PRESETS, num_classes, found, where), tensors, scale)
@@ -170,7 +171,3 @@ def _with_points(
     if rest or not per_level or per_level == cfg.decoder.num_points:
         return cfg  # an uneven split cannot be told from its sum: strict.py asks for config=
     return replace_at(cfg, "decoder.num_points", per_level)
-
-
-def _sample(tensors: Mapping[str, Tensor]) -> str:
-    return ", ".join(list(tensors)[:3]) + (" …" if len(tensors) > 3 else "")

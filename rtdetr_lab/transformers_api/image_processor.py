@@ -144,15 +144,15 @@ class ImageProcessor(OneFile):
         if self.do_resize:
             rgb = resized_picture(rgb, self.size, self.resample)
             label = resized_annotation(label, before, rgb.shape[:2])
-        values = rgb.transpose(2, 0, 1)
+        values: Any = rgb
         if self.do_rescale or fraction:  # floats from 0 to 1 became bytes on the way
             factor = self.rescale_factor if self.do_rescale else 1 / 255
             values = (values.astype(np.float64) * factor).astype(np.float32)
         if self.do_normalize:
             values = values.astype(np.float32) if values.dtype == np.uint8 else values
-            mean = np.broadcast_to(np.asarray(self.image_mean, values.dtype), 3)[:, None, None]
-            std = np.broadcast_to(np.asarray(self.image_std, values.dtype), 3)[:, None, None]
-            values = (values - mean) / std
+            values = values - np.asarray(self.image_mean, values.dtype)
+            values = values / np.asarray(self.image_std, values.dtype)
+        values = values.transpose(2, 0, 1)
         convert = self.do_convert_annotations is not False
         return values, as_fractions(label, rgb.shape[:2]) if convert else label
 

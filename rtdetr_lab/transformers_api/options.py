@@ -90,7 +90,10 @@ class Options(OneFile):
         """All of it, as their `config.json` has it."""
         kept = [f.name for f in fields(self) if f.name not in (*GONE, "extra", "num_labels")]
         tree = {"model_type": self.model_type, **self.extra}
-        tree |= {name: _plain(getattr(self, name)) for name in kept}
+        for name in kept:
+            value = getattr(self, name)
+            value = value.to_dict() if isinstance(value, Options) else value
+            tree[name] = list(value) if isinstance(value, tuple) else value
         tree["id2label"] = {str(i): name for i, name in (self.id2label or {}).items()}
         return tree
 
@@ -130,9 +133,3 @@ class DetectorOptions(Options):
     num_attention_heads = property(
         attrgetter("encoder_attention_heads"), doc="Another name of `encoder_attention_heads`."
     )
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Options):
-        return value.to_dict()
-    return list(value) if isinstance(value, tuple) else value
