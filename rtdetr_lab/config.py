@@ -11,11 +11,11 @@ Files keep them as JSON: `config_json.py`.
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from rtdetr_lab.errors import ConfigError
+from rtdetr_lab.errors import ConfigError, LabError
 
 Number = int | float
 
@@ -27,10 +27,12 @@ def build(cfg: Any) -> Any:
     return cfg.build()
 
 
-def require(ok: object, where: str, what: str, remedy: str) -> None:
-    """Raise `ConfigError(where, what, remedy)` unless `ok`: the one line of a `__post_init__`."""
+def require(
+    ok: object, where: object, what: str, remedy: str, error: type[LabError] = ConfigError
+) -> None:
+    """Raise `error(where, what, remedy)` unless `ok`: the one line of a `__post_init__`."""
     if not ok:
-        raise ConfigError(where, what, remedy)
+        raise error(str(where), what, remedy)
 
 
 def require_at_least(least: int, where: str, **values: Number) -> None:
@@ -72,7 +74,12 @@ def replace_at(cfg: Any, path: str, value: Any) -> Any:
 
     Steps are field names, or indices into tuples. The checks of every config on the way run again.
     """
-    return _replace(cfg, path.split("."), value, path)
+    return replace_all(cfg, {path: value})
+
+
+def replace_all(cfg: Any, values: Mapping[str, Any]) -> Any:
+    """A copy of `cfg` with a value per path changed at once: no check sees half of the change."""
+    return _replace(cfg, values, "")
 
 
 def diff(a: Any, b: Any) -> dict[str, tuple[Any, Any]]:
@@ -107,20 +114,31 @@ def nearest(name: str, among: Sequence[str]) -> str:
     return f"did you mean {', '.join(near)}?" if near else "it has no fields"
 
 
-def _replace(node: Any, steps: list[str], value: Any, path: str) -> Any:
-    if not steps:
-        return value
-    step, *rest = steps
+def _replace(node: Any, values: Mapping[str, Any], above: str) -> Any:
+    """`node`, which lies at the path `above`, with values at the paths that go on from there."""
+    parts: dict[Any, dict[str, Any]] = {}
+    for path, value in values.items():
+        step, _, rest = path.partition(".")
+        parts.setdefault(_key(node, step, join(above, path)), {})[rest] = value
+    changed: dict[Any, Any] = {}
+    for key, inner in parts.items():
+        part = node[key] if isinstance(node, tuple) else getattr(node, key)
+        changed[key] = inner[""] if "" in inner else _replace(part, inner, join(above, key))
+    if isinstance(node, tuple):
+        return tuple(changed.get(i, part) for i, part in enumerate(node))
+    return dataclasses.replace(node, **changed)
+
+
+def _key(node: Any, step: str, path: str) -> Any:
+    """The field, or the index, that a step of a path means."""
     if isinstance(node, tuple):
         inside = step.isdecimal() and int(step) < len(node)
         require(inside, path, f"{step!r} is no index of {node}", f"use 0 … {len(node) - 1}")
-        i = int(step)
-        return (*node[:i], _replace(node[i], rest, value, path), *node[i + 1 :])
+        return int(step)
     require(is_config(node), path, f"{step!r} is asked of {node!r}", "end the path before it")
-    name = type(node).__name__
     known = field_names(node)
-    require(step in known, path, f"{name} has no {step!r}", nearest(step, known))
-    return dataclasses.replace(node, **{step: _replace(getattr(node, step), rest, value, path)})
+    require(step in known, path, f"{type(node).__name__} has no {step!r}", nearest(step, known))
+    return step
 
 
 def _differences(a: Any, b: Any, path: str) -> Iterator[tuple[str, tuple[Any, Any]]]:
