@@ -186,7 +186,7 @@ class ResNetD(nn.Module):
         return nn.Sequential(*blocks)
 
     def reset_parameters(self) -> None:
-        """Initialize so that activations keep their variance from layer to layer (He et al. 2015)."""
+        """Initialise so that activations keep their variance across layers (He et al. 2015)."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -203,8 +203,7 @@ class ResNetD(nn.Module):
 
 
 def check_room(images: Float[Tensor, "B 3 H W"], stride: int) -> None:
-    """Raise `ImageError` if the coarsest map has a single value per channel: batch norm needs two.
-    """
+    """Raise `ImageError` if the coarsest map has one value per channel: batch norm needs two."""
     height, width = (-(-side // stride) for side in images.shape[-2:])
     if len(images) * height * width < 2:
         raise ImageError(
