@@ -28,10 +28,12 @@ sometimes it is the right one.
 **Groups.** All objects together are shown several times, in groups with different noise. With $T$
 objects in the fullest picture of the batch, the number of groups and of denoising queries is
 
-$$ G = \max(1, \lfloor 100 / T \rfloor), \qquad R = 2\,G\,T \tag{12.3} $$
+$$ G = \max\bigl(1, \min(\lfloor N / T \rfloor, \lfloor R_{\max} / 2T \rfloor)\bigr), \qquad
+   R = 2\,G\,T \tag{12.3} $$
 
-A group has $T$ positives and $T$ negatives. `num_queries` = 100 counts positives, so about 200
-queries come out (the "200" of Table A):
+A group has $T$ positives and $T$ negatives. $N$ = `num_queries` = 100 counts positives, so about
+200 queries come out (the "200" of Table A). $R_{\max}$ = `max_queries` = 600 is a limit for crowds
+(see below).
 
 | objects $T$ | 1   | 7   | 49  | 51  | 100 | 300 | 700 |
 |-------------|-----|-----|-----|-----|-----|-----|-----|
