@@ -111,6 +111,8 @@ class DetectionModel(nn.Module):
     takes_padding: bool = False
     takes_fewer_queries: bool = False
     draws_masks: bool = False
+    num_queries: int
+    """Per picture; every model sets its own."""
 
     def __init__(self, cfg: Any) -> None:
         super().__init__()
@@ -122,11 +124,6 @@ class DetectionModel(nn.Module):
         """Classes it can tell apart, "nothing" not counted."""
         count: int = self.cfg.num_classes
         return count
-
-    @property
-    def num_queries(self) -> int:
-        """Queries per picture."""
-        raise AttributeError("num_queries")
 
 
 TO_DECLARE = {

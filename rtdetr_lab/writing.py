@@ -7,13 +7,15 @@ the folder is brought to the disk, too. What stood there before stays until the 
 What the system says against it becomes one typed error. The file gets the permissions of any new
 file of its user; a link is replaced and not followed: in the hub's cache it would lead to a file
 that others share.
+
+`markdown_table` is how a report writes its tables, and `first_few` how a message lists names.
 """
 
 import glob
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -78,6 +80,30 @@ def write_bytes(
 def write_text(path: Path, text: str, error: type[LabError] = OutputError) -> None:
     """Replace a file by this text."""
     write_bytes(path, text.encode(), error=error)
+
+
+def markdown_table(head: Iterable[object], rows: Iterable[Iterable[object]]) -> str:
+    """A table in Markdown, every value as `str` shows it; a bar or a new line in one breaks none.
+
+    >>> print(markdown_table(["class", "AP"], [["cat", 0.5]]))
+    | class | AP |
+    | --- | --- |
+    | cat | 0.5 |
+    """
+    head = list(head)
+    lines: list[Iterable[object]] = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(map(markdown_text, line))} |" for line in lines)
+
+
+def markdown_text(value: object) -> str:
+    """A value as it can stand in a cell, or in the brackets of a link."""
+    return str(value).replace("|", "\\|").replace("\n", " ")
+
+
+def first_few(names: Sequence[str], most: int = 3) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def remove_left_overs(folder: Path) -> None:

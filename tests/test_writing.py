@@ -12,7 +12,13 @@ from rtdetr_lab import writing
 from rtdetr_lab.checkpoints.files import read_weights, write_weights
 from rtdetr_lab.data.convert import write_annotations
 from rtdetr_lab.errors import CheckpointError, OutputError, TrainingError
-from rtdetr_lab.writing import remove_left_overs, replacing, write_bytes, write_text
+from rtdetr_lab.writing import (
+    markdown_table,
+    remove_left_overs,
+    replacing,
+    write_bytes,
+    write_text,
+)
 
 
 def weights(path):
@@ -138,3 +144,13 @@ def test_where_folders_cannot_be_opened_files_are_written_all_the_same(tmp_path,
     monkeypatch.setattr(os, "open", windows)
     write_text(tmp_path / "a.txt", "text")
     assert (tmp_path / "a.txt").read_text() == "text"
+
+
+def test_a_table_keeps_its_shape_whatever_stands_in_its_cells():
+    table = markdown_table(["class", "objects"], iter([["cat|dog\nor cow", 3], ["a", 1]]))
+    assert table.splitlines() == [
+        "| class | objects |",
+        "| --- | --- |",
+        "| cat\\|dog or cow | 3 |",
+        "| a | 1 |",
+    ]

@@ -185,7 +185,7 @@ def judged(model: nn.Module, task: Task) -> tuple[dict[str, Any], dict[str, Any]
 
 
 def _machine() -> dict[str, Any]:
-    from rtdetr_lab.training.environment import environment
+    from rtdetr_lab.structures.environment import environment
 
     about = environment()
     return {k: about[k] for k in ("date", "platform", "torch", "threads", "gpu", "commit")}

@@ -19,7 +19,7 @@ difference in a report is a difference to that one.
 """
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -60,6 +60,13 @@ class Variant:
             return replace(base, recipe=self.change(base.recipe))
         return replace(base, cfg=self.change(base.cfg))
 
+    def describe(self, base: Setup) -> dict[str, Any]:
+        """Name, hypothesis and differences to the base, as the journal keeps them: (path, before,
+        after) for people, model settings without their `cfg.`, parts by name."""
+        found = diff(base, self(base)).items()
+        shown = [[path.removeprefix("cfg."), _short(a), _short(b)] for path, (a, b) in found]
+        return {"name": self.name, "hypothesis": self.hypothesis, "differences": shown}
+
 
 @dataclass(frozen=True)
 class Put:
@@ -96,12 +103,6 @@ def _argument(change: Change) -> Any:
     """What the annotation of the only argument says."""
     first = next(iter(inspect.signature(change, eval_str=True).parameters.values()))
     return first.annotation
-
-
-def described(base: Setup, other: Setup) -> Iterator[tuple[str, str, str]]:
-    """(path, before, after) for people: model settings without their `cfg.`, parts by name."""
-    for path, (before, after) in diff(base, other).items():
-        yield path.removeprefix("cfg."), _short(before), _short(after)
 
 
 def _short(value: Any) -> str:

@@ -42,6 +42,7 @@ class InferenceRTDETR(DetectionModel):
         self.to_memory = model.to_memory
         self.proposals = InferenceProposals(model.proposal_head, model.selection)
         self.decoder = InferenceDecoder(model.decoder)
+        self.num_queries = model.num_queries
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Prediction:
         check_batch(images, None, self.cfg.num_classes)
@@ -50,10 +51,6 @@ class InferenceRTDETR(DetectionModel):
         memory = tokens_from_maps(levels)
         last = self.decoder(*self.proposals(memory, shapes), memory, shapes)
         return Prediction(last.logits, last.boxes, (last,))
-
-    @property
-    def num_queries(self) -> int:
-        return self.proposals.selection.num_queries
 
 
 class InferenceProposals(nn.Module):
