@@ -46,8 +46,7 @@ def load_pretrained(
     `CheckpointError`; nothing is ever left out or left at its initial value in silence.
     """
     source = locate(id_or_path, revision)
-    weights = read_weights(source.weights)
-    _check_pin(source, weights)
+    weights = _read(source)
     tensors = under_our_names(weights.tensors, weights.where)
     cfg, metadata = described(source, weights, tensors, config, classes)
 
@@ -73,13 +72,15 @@ def load_pretrained(
     return model.eval()
 
 
-def _check_pin(source: Source, weights: WeightsFile) -> None:
-    """What somebody has verified is what was fetched, or it is refused."""
+def _read(source: Source) -> WeightsFile:
+    """The weights, if they are what somebody has verified, where somebody has."""
+    weights = read_weights(source.weights)
     where = f"{source.name}@{source.revision}/{source.weights.name}"
     what = f"its tensors have sha256 {weights.sha256}, those that were verified {source.sha256}"
     remedy = "remove it from the cache and load it again; if it stays so, do not use it"
     same = source.sha256 in (None, weights.sha256)
     require(same, where, what, remedy, CheckpointError)
+    return weights
 
 
 def _built(cfg: Any, where: str) -> Any:
