@@ -31,28 +31,21 @@ from torch import Tensor
 
 from rtdetr_lab.backbone import Bottleneck
 from rtdetr_lab.checkpoints.files import few
+from rtdetr_lab.checkpoints.presets import SIZES, function_of
 from rtdetr_lab.checkpoints.strict import num_classes_of
 from rtdetr_lab.config import replace_at, require
-from rtdetr_lab.detr.model import DETRConfig, detr_nano, detr_r50, detr_r101
+from rtdetr_lab.detr.model import DETRConfig
 from rtdetr_lab.detr.positions import LearnedPositions
 from rtdetr_lab.detr.segmentation import SegmentationConfig, segmentation_criterion
 from rtdetr_lab.errors import CheckpointError
-from rtdetr_lab.rtdetr import (
-    RTDETRConfig,
-    rtdetr_nano,
-    rtdetr_r18,
-    rtdetr_r34,
-    rtdetr_r50,
-    rtdetr_r50_m,
-    rtdetr_r101,
-)
+from rtdetr_lab.rtdetr import RTDETRConfig
 
 log = logging.getLogger("rtdetr_lab")
 
-PRESETS = (rtdetr_r18, rtdetr_r34, rtdetr_r50_m, rtdetr_r50, rtdetr_r101, rtdetr_nano)
+PRESETS = tuple(function_of(name) for name in (*SIZES, "nano"))
 """What a file is compared with. v2's presets have the same shapes."""
 
-DETR_PRESETS = (detr_r50, detr_r101, detr_nano)
+DETR_PRESETS = tuple(function_of(name) for name in ("detr_r50", "detr_r101", "detr_nano"))
 
 WIDTHS = ("encoder.project.0.conv.weight", "encoder.ccff.top_down.0.conv1.conv.weight")
 DETR_WIDTHS = ("project.weight", "decoder.layers.0.ffn.fc1.bias")

@@ -63,16 +63,10 @@ class DetectorModel(Pretrained):
     """What the detectors share: how they are called, and how they answer."""
 
     config: Any
-    masks: ClassVar[bool] = False
     output_class: ClassVar[Any]
     judge: ClassVar[Any]
     """From criterion, prediction, targets, and whether every layer is meant, to the loss and its
     documented terms."""
-
-    @classmethod
-    def lab_config(cls, config: Any) -> Any:
-        """Our configuration of it: with masks if this class draws."""
-        return config.to_lab(cls.masks)
 
     def answer(
         self,

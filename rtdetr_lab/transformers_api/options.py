@@ -57,9 +57,9 @@ class Options(OneFile):
             require(fits, self._at(known.name), what, "leave it out")
         self.to_lab()
 
-    def to_lab(self) -> Any:
-        """Our configuration of the same model."""
-        raise NotImplementedError
+    def to_lab(self, masks: bool = False) -> Any:
+        """Our configuration of the same model: of a DETR with a mask head, or without."""
+        return from_transformers(self.to_dict(), type(self).__name__, masks)[0]
 
     @classmethod
     def from_dict(cls, tree: Mapping[str, Any], **changes: Any) -> Any:
@@ -124,10 +124,6 @@ class DetectorOptions(Options):
     def from_backbone_configs(cls: Any, backbone_config: Any, **options: Any) -> Any:
         """A configuration around this backbone."""
         return cls(backbone_config=backbone_config, **options)
-
-    def to_lab(self, masks: bool = False) -> Any:
-        """Our configuration of the same model: of a DETR with a mask head, or without."""
-        return from_transformers(self.to_dict(), type(self).__name__, masks)[0]
 
     hidden_size = property(attrgetter("d_model"), doc="Another name of `d_model`.")
     num_attention_heads = property(

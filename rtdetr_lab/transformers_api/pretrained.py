@@ -59,6 +59,7 @@ class Pretrained(Pushable, nn.Module):
 
     config_class: ClassVar[type[Options]] = Options
     called: ClassVar[str] = "model"
+    masks: ClassVar[bool] = False
     kept: ClassVar[tuple[str, ...]] = (FILE, "README.md")
 
     def __init__(self, config: Options) -> None:
@@ -77,7 +78,7 @@ class Pretrained(Pushable, nn.Module):
     @classmethod
     def lab_config(cls, config: Any) -> Any:
         """Our configuration of it."""
-        return config.to_lab()
+        return config.to_lab(cls.masks)
 
     @property
     def device(self) -> torch.device:

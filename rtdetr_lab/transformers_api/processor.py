@@ -33,6 +33,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from rtdetr_lab.config import require
+from rtdetr_lab.data import rle
 from rtdetr_lab.images.panoptic import ByOverlap, Segments, panoptic, semantic
 from rtdetr_lab.images.postprocess import at_least_single, postprocess
 from rtdetr_lab.model import by_sigmoid, by_softmax
@@ -217,9 +218,7 @@ def run_lengths(ids: Int[Tensor, "H W"]) -> list[list[int]]:
     they are: what transformers calls COCO annotation. `data/rle.py` writes COCO's own."""
     found = []
     for number in ids.unique().tolist():
-        inside = (ids.flatten() == number).int()
-        edge = torch.zeros(1, dtype=torch.int32, device=inside.device)
-        turns = torch.cat([edge, inside, edge]).diff().nonzero()[:, 0]
-        starts, ends = turns[::2], turns[1::2]
-        found.append(torch.stack([starts + 1, ends - starts], dim=1).flatten().tolist())
+        counts = rle.run_lengths((ids == number).cpu().numpy().T)["counts"]  # down the columns
+        starts = np.cumsum(counts)[:-1:2] + 1
+        found.append(np.stack([starts, counts[1::2]], axis=1).flatten().tolist())
     return found
