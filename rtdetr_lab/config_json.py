@@ -51,10 +51,9 @@ FUNCTIONS = {
 }
 """The functions and module classes a config may name, resolved when first needed."""
 
-_OF_DETR = ("transformer", "positions", "resnet", "mask_head", "mask_losses", "segmentation")
-MOVED = {f"{PACKAGE}.{name}": f"{PACKAGE}.detr.{name}" for name in _OF_DETR[2:]}
-MOVED |= {f"{PACKAGE}.detr_{name}": f"{PACKAGE}.detr.{name}" for name in _OF_DETR[:2]}
-MOVED[f"{PACKAGE}.detr"] = f"{PACKAGE}.detr.model"
+_DETR = {"detr": "model", "detr_transformer": "transformer", "detr_positions": "positions"}
+_DETR |= {name: name for name in ("resnet", "mask_head", "mask_losses", "segmentation")}
+MOVED = {f"{PACKAGE}.{before}": f"{PACKAGE}.detr.{now}" for before, now in _DETR.items()}
 """Modules by the path that files written before 0.2 name them with, and where they lie today."""
 
 
