@@ -36,7 +36,7 @@ from rtdetr_lab.viz.canvas import (
     scale_bar,
 )
 from rtdetr_lab.viz.cells import cells_at, centres_of_cells, tokens_of_cells
-from rtdetr_lab.viz.marks import centres_of_boxes, frame_box, key_below, line_key, mark_key
+from rtdetr_lab.viz.marks import centres_of_boxes, frame_box, key_below, line_key, mark_key, matrix
 from rtdetr_lab.viz.palette import HEAT, ORANGE, RIM, SKY
 
 Pixel = tuple[float, float]
@@ -116,7 +116,7 @@ def position_similarity(
     token = cell[0] * columns + cell[1]
     unit = F.normalize(positions.detach().double(), dim=-1)
     alike = (unit @ unit[token]).unflatten(0, shape).cpu().numpy()
-    drawn = ax.imshow(alike, cmap=HEAT, vmax=1.0, interpolation="nearest")
+    drawn = matrix(ax, alike, cmap=HEAT, vmax=1.0)
     _mark_cell(ax, float(cell[1]), float(cell[0]))
     ax.set(xlabel="column of S5 (cells)", ylabel="row of S5 (cells)")
     ax.locator_params(integer=True)
@@ -131,7 +131,7 @@ def query_matrix(
     ax = new_axes(ax, 4.4, 5.0)
     rows, title = one_head(weights, head)
     shown = rows.detach().cpu().double().numpy()
-    drawn = ax.imshow(shown, cmap=HEAT, vmin=0, interpolation="nearest")
+    drawn = matrix(ax, shown, cmap=HEAT, vmin=0)
     last = len(shown) - 1
     ax.set(xlabel="is listened to (query, by rank)", ylabel="listens (query, by rank)")
     ax.set(xticks=[0, last // 2, last], yticks=[0, last // 2, last])

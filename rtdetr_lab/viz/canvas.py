@@ -68,6 +68,12 @@ def new_axes(ax: Axes | None, height: float, width: float = WIDTH) -> Axes:
     return plt.subplots(figsize=(width, height), layout="compressed")[1]
 
 
+def new_plot(ax: Axes | None, height: float, width: float = WIDTH) -> tuple[Axes, Palette]:
+    """`new_axes`, and the palette of the page they lie on."""
+    ax = new_axes(ax, height, width)
+    return ax, page_of(ax)
+
+
 def new_grid(
     axes: Sequence[Axes] | None, count: int, columns: int, aspect: float, extra: float = 0.45
 ) -> list[Axes]:

@@ -20,8 +20,8 @@ from rtdetr_lab.viz.canvas import (
     Axes,
     Picture,
     as_rgb,
-    new_axes,
     new_grid,
+    new_plot,
     page_of,
     picture_axes,
     show_picture,
@@ -122,9 +122,8 @@ def refinement_curves(
     boxes: Float[Tensor, "S Q 4"], objects: Float[Tensor, "Q 4"], ax: Axes | None = None
 ) -> Axes:
     """IoU of each query's box with its own object after every step, and the mean of all."""
-    ax = new_axes(ax, 3.4)
-    page, own = page_of(ax), xyxy_from_cxcywh(objects)
-    overlap = torch.stack([paired_iou(xyxy_from_cxcywh(b), own) for b in boxes])
+    ax, page = new_plot(ax, 3.4)
+    overlap = paired_iou(xyxy_from_cxcywh(boxes), xyxy_from_cxcywh(objects)[None])
     overlap = overlap.detach().cpu().double()
     for query, curve in enumerate(overlap.unbind(1)):
         ax.plot(range(len(curve)), curve, color=page.muted, lw=0.8, alpha=0.7, gid=f"query {query}")
