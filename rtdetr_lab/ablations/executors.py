@@ -47,6 +47,14 @@ class Outcome:
     error: str | None = None
 
 
+def attempt(job: Job, runs: Path) -> Outcome:
+    """Do a job in this process."""
+    try:
+        return Outcome(job, execute(job, runs))
+    except Exception:  # whatever it is: the others go on
+        return Outcome(job, error=traceback.format_exc())
+
+
 @runtime_checkable
 class Executor(Protocol):
     """Runs jobs; `folder` is the study's, runs of all studies lie in `runs`."""
@@ -66,10 +74,7 @@ class InProcess:
     ) -> Iterator[Outcome]:
         for job in jobs:
             started(job)
-            try:
-                yield Outcome(job, execute(job, runs))
-            except Exception:  # whatever it is: the others go on
-                yield Outcome(job, error=traceback.format_exc())
+            yield attempt(job, runs)
 
 
 @dataclass(frozen=True)

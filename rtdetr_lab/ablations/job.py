@@ -29,8 +29,11 @@ from rtdetr_lab.ablations.variant import Setup
 from rtdetr_lab.config import require
 from rtdetr_lab.config_json import to_dict
 from rtdetr_lab.data.batch import Dataset, First, in_order
+from rtdetr_lab.training.environment import environment
 
 CURVE_PICTURES = 100
+MACHINE = ("date", "platform", "torch", "threads", "gpu", "commit")
+"""What a row keeps of the environment it was made in."""
 
 Row = dict[str, Any]
 Views = Callable[[Any], Mapping[str, Any]]
@@ -110,9 +113,10 @@ def execute(job: Job, runs: Path) -> Row:
         raise KeyboardInterrupt  # `train` has saved its state and says so by returning early
     seconds = max((r["seconds"] for r in run.history), default=0.0)
     scores, measures = judged(run.model, job.task)
+    machine = environment()
     for name in ("previous.pt", "best.pt"):  # what only a resume would need
         (runs / job.fingerprint / name).unlink(missing_ok=True)
-    whole = time.monotonic() - began
+    cost = {"train_s": round(seconds, 2), "whole_s": round(time.monotonic() - began, 2)}
     return {
         "variant": job.variant,
         "seed": job.seed,
@@ -122,7 +126,7 @@ def execute(job: Job, runs: Path) -> Row:
         "scores": scores,
         "measures": measures,
         "curve": [[r["pictures"], r["AP"]] for r in run.history if "AP" in r],
-        "cost": {"train_s": round(seconds, 2), "whole_s": round(whole, 2), **_machine()},
+        "cost": cost | {name: machine[name] for name in MACHINE},
     }
 
 
@@ -182,10 +186,3 @@ def judged(model: nn.Module, task: Task) -> tuple[dict[str, Any], dict[str, Any]
         for measure in task.measures:
             measures |= measure(model, batches)
     return scores, measures
-
-
-def _machine() -> dict[str, Any]:
-    from rtdetr_lab.training.environment import environment
-
-    about = environment()
-    return {k: about[k] for k in ("date", "platform", "torch", "threads", "gpu", "commit")}
