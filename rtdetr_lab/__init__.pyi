@@ -43,6 +43,7 @@ from .taps import tap as tap
 from .training import train as train
 from .transformers_api.auto import AutoImageProcessor as AutoImageProcessor
 from .transformers_api.auto import AutoModelForObjectDetection as AutoModelForObjectDetection
+from .transformers_api.config import DetrConfig as DetrConfig
 from .transformers_api.config import RTDetrConfig as RTDetrConfig
 from .transformers_api.config import RTDetrResNetConfig as RTDetrResNetConfig
 from .transformers_api.config import RTDetrV2Config as RTDetrV2Config
@@ -50,10 +51,9 @@ from .transformers_api.config import RTDetrV2ResNetConfig as RTDetrV2ResNetConfi
 from .transformers_api.detr import DetrForObjectDetection as DetrForObjectDetection
 from .transformers_api.detr import DetrForSegmentation as DetrForSegmentation
 from .transformers_api.detr import DetrModel as DetrModel
-from .transformers_api.detr_config import DetrConfig as DetrConfig
-from .transformers_api.detr_processor import DetrImageProcessor as DetrImageProcessor
-from .transformers_api.detr_processor import DetrImageProcessorPil as DetrImageProcessorPil
 from .transformers_api.panoptic_annotations import rgb_to_id as rgb_to_id
+from .transformers_api.processor import DetrImageProcessor as DetrImageProcessor
+from .transformers_api.processor import DetrImageProcessorPil as DetrImageProcessorPil
 from .transformers_api.processor import RTDetrImageProcessor as RTDetrImageProcessor
 from .transformers_api.processor import RTDetrImageProcessorFast as RTDetrImageProcessorFast
 from .transformers_api.processor import RTDetrV2ImageProcessor as RTDetrV2ImageProcessor

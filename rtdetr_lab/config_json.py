@@ -51,18 +51,10 @@ FUNCTIONS = {
 }
 """The functions and module classes a config may name, resolved when first needed."""
 
-MOVED = {
-    f"{PACKAGE}.{before}": f"{PACKAGE}.detr.{now}"
-    for before, now in {
-        "detr": "model",
-        "detr_transformer": "transformer",
-        "detr_positions": "positions",
-        "resnet": "resnet",
-        "mask_head": "mask_head",
-        "mask_losses": "mask_losses",
-        "segmentation": "segmentation",
-    }.items()
-}
+_OF_DETR = ("transformer", "positions", "resnet", "mask_head", "mask_losses", "segmentation")
+MOVED = {f"{PACKAGE}.{name}": f"{PACKAGE}.detr.{name}" for name in _OF_DETR[2:]}
+MOVED |= {f"{PACKAGE}.detr_{name}": f"{PACKAGE}.detr.{name}" for name in _OF_DETR[:2]}
+MOVED[f"{PACKAGE}.detr"] = f"{PACKAGE}.detr.model"
 """Modules by the path that files written before 0.2 name them with, and where they lie today."""
 
 

@@ -11,6 +11,9 @@ three parts, kept as attributes so that a test, or the command line, can read th
 | `remedy` | what the reader can do about it      | `pass num_classes=2`                      |
 """
 
+from importlib import import_module
+from typing import Any
+
 
 class LabError(Exception):
     """Base of every error this package raises about what it was given."""
@@ -59,6 +62,15 @@ class RecordError(LabError, RuntimeError):
 
 class MissingExtraError(LabError, ImportError):
     """An optional dependency is needed; the remedy names the extra that brings it."""
+
+
+def import_extra(library: str, extra: str) -> Any:
+    """A library that one of our extras brings; raises `MissingExtraError` where it is absent."""
+    try:
+        return import_module(library)
+    except ImportError as error:
+        remedy = f"pip install 'rtdetr_lab[{extra}]'"
+        raise MissingExtraError(library, "is not installed", remedy) from error
 
 
 class OutputError(LabError, OSError):

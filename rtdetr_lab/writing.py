@@ -8,14 +8,14 @@ What the system says against it becomes one typed error. The file gets the permi
 file of its user; a link is replaced and not followed: in the hub's cache it would lead to a file
 that others share.
 
-`markdown_table` is how a report writes its tables.
+`markdown_table` is how a report writes its tables, and `first_few` how a message lists names.
 """
 
 import glob
 import os
 import secrets
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -98,6 +98,12 @@ def markdown_table(head: Iterable[object], rows: Iterable[Iterable[object]]) -> 
 def markdown_text(value: object) -> str:
     """A value as it can stand in a cell, or in the brackets of a link."""
     return str(value).replace("|", "\\|").replace("\n", " ")
+
+
+def first_few(names: Sequence[str], most: int = 3) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def remove_left_overs(folder: Path) -> None:

@@ -30,7 +30,7 @@ from rtdetr_lab.ablations.variant import Setup
 from rtdetr_lab.config import require
 from rtdetr_lab.config_json import from_json, to_json
 from rtdetr_lab.errors import ConfigError, TrainingError
-from rtdetr_lab.training.environment import num_cores
+from rtdetr_lab.structures.environment import num_cores
 from rtdetr_lab.writing import write_text
 
 Started = Callable[[Job], None]

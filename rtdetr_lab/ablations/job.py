@@ -29,7 +29,7 @@ from rtdetr_lab.ablations.variant import Setup
 from rtdetr_lab.config import require
 from rtdetr_lab.config_json import to_dict
 from rtdetr_lab.data.batch import Dataset, First, in_order
-from rtdetr_lab.training.environment import environment
+from rtdetr_lab.structures.environment import environment
 
 CURVE_PICTURES = 100
 MACHINE = ("date", "platform", "torch", "threads", "gpu", "commit")

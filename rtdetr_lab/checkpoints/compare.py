@@ -20,16 +20,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from rtdetr_lab.checkpoints.hooks import after_each
-from rtdetr_lab.checkpoints.rename import import_tensors, is_derived, table_of, to_ours
-from rtdetr_lab.checkpoints.stages import (
-    SHARED,
-    our_detr_stages,
-    our_stages,
-    their_detr_stages,
-    their_stages,
-)
-from rtdetr_lab.checkpoints.tables import TRANSFORMERS
-from rtdetr_lab.detr.model import DETRConfig
+from rtdetr_lab.checkpoints.rename import import_tensors, table_of, to_ours
+from rtdetr_lab.checkpoints.stages import SHARED, paired_stages
+from rtdetr_lab.checkpoints.tables import TRANSFORMERS, Table
 
 SAMPLES = 4096
 """Values kept of every layer's output; comparing all of them would fill the memory."""
@@ -70,41 +63,40 @@ def compare(
 ) -> Comparison:
     """Run both in float64. `tolerance` is relative to the largest value of a stage or layer."""
     ours, theirs, images = ours.double().eval(), theirs.double().eval(), images.double()
-    pairs = _paired_modules(ours, theirs)
-    is_detr = isinstance(getattr(ours, "cfg", None), DETRConfig)
-    left_of = our_detr_stages if is_detr else our_stages
-    right_of = partial(their_detr_stages, ours=ours) if is_detr else their_stages
-    watched = {m: t for m, t in pairs.items() if not (is_detr and m.startswith(SHARED))}
-    mine: dict[str, Tensor] = {}
-    other: dict[str, Tensor] = {}
-    ours_here = {m: ours.get_submodule(m) for m in watched}
-    theirs_here = {t: theirs.get_submodule(t) for t in watched.values()}
+    mine, state = ours.state_dict(), theirs.state_dict()
+    table = table_of(state) or TRANSFORMERS
+    pairs = _paired_modules(mine, state, table)
+    watched = {m: t for m, t in pairs.items() if not m.startswith(SHARED)}
+    here: dict[str, Tensor] = {}
+    there: dict[str, Tensor] = {}
     with (
-        after_each(ours_here, partial(_keep, mine)),
-        after_each(theirs_here, partial(_keep, other)),
+        after_each({m: ours.get_submodule(m) for m in watched}, partial(_keep, here)),
+        after_each({t: theirs.get_submodule(t) for t in watched.values()}, partial(_keep, there)),
     ):
-        left, right = left_of(ours, images), right_of(theirs, images)
+        left, right = paired_stages(ours, theirs, images)
     stages = tuple(_stage(name, left[name], right.get(name), tolerance) for name in left)
-    module = next((m for m in mine if not _same(mine[m], other.get(pairs[m]), tolerance)), None)
-    tensors = _differing_tensors(ours, theirs)
+    module = next((m for m in here if not _same(here[m], there.get(pairs[m]), tolerance)), None)
+    renamed = import_tensors(table, state, "transformers")
+    shared = [n for n in mine if n in renamed]
+    tensors = tuple(n for n in shared if not torch.equal(mine[n], renamed[n]))
     owners = [name.rpartition(".")[0] for name in tensors]
     if owners and module not in owners:
         # A tensor whose owner's output cannot be compared shows in a layer that is not to blame.
-        unseen = (o for o in owners if not _alike(mine.get(o), other.get(pairs.get(o, ""))))
+        unseen = (o for o in owners if not _alike(here.get(o), there.get(pairs.get(o, ""))))
         module = next(unseen, module or owners[0])
     return Comparison(stages, module, pairs.get(module or ""), tensors)
 
 
-def _paired_modules(ours: nn.Module, theirs: nn.Module) -> dict[str, str]:
+def _paired_modules(
+    ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], table: Table
+) -> dict[str, str]:
     """Our layer → theirs, for every layer that owns a tensor; read off the tensors' names."""
-    names = {n.rpartition(".")[0] for n in ours.state_dict()}
+    names = {n.rpartition(".")[0] for n in ours}
     pairs: dict[str, str] = {}
-    state = theirs.state_dict()
-    table = table_of(state) or TRANSFORMERS
-    for theirs_name in state:
-        mine = (to_ours(table, theirs_name) or "").rpartition(".")[0]
+    for name in theirs:
+        mine = (to_ours(table, name) or "").rpartition(".")[0]
         if mine in names:
-            pairs.setdefault(mine, theirs_name.rpartition(".")[0])
+            pairs.setdefault(mine, name.rpartition(".")[0])
     return pairs
 
 
@@ -142,13 +134,3 @@ def _alike(ours: Tensor | None, theirs: Tensor | None) -> bool:
 
 def _allowed(magnitude: float, tolerance: float) -> float:
     return tolerance * magnitude + 1e-3 * tolerance  # what should be 0 may be a rounding error
-
-
-def _differing_tensors(ours: nn.Module, theirs: nn.Module) -> tuple[str, ...]:
-    state: Mapping[str, Tensor] = theirs.state_dict()
-    table = table_of(state) or TRANSFORMERS
-    kept = {n: t for n, t in state.items() if not is_derived(table, n)}
-    renamed = import_tensors(table, kept, "transformers")
-    mine = ours.state_dict()
-    shared = [n for n in mine if n in renamed]
-    return tuple(n for n in shared if not torch.equal(mine[n], renamed[n]))

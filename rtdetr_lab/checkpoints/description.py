@@ -33,10 +33,11 @@ from rtdetr_lab.checkpoints.metadata import Metadata, metadata_for, metadata_fro
 from rtdetr_lab.checkpoints.preprocessor import detr_metadata, image_size_of, pixels_of
 from rtdetr_lab.checkpoints.source import Source
 from rtdetr_lab.checkpoints.strict import num_classes_of
-from rtdetr_lab.checkpoints.transformers_config import from_transformers
+from rtdetr_lab.checkpoints.transformers_config import from_transformers, placed
+from rtdetr_lab.config import require
 from rtdetr_lab.config_json import from_dict
 from rtdetr_lab.detr.model import DETRConfig
-from rtdetr_lab.errors import CheckpointError, ConfigError, LabError
+from rtdetr_lab.errors import CheckpointError
 
 log = logging.getLogger("rtdetr_lab")
 
@@ -76,18 +77,17 @@ def _from_json(
         if metadata.sha256 not in (None, weights.sha256):
             return _from_a_save_cut_short(source, weights, metadata, classes)
         return cfg, metadata
-    if "model_type" not in tree:
-        what = 'is neither ours ("format") nor transformers\' ("model_type")'
-        raise CheckpointError(where, what, "give a folder that save_pretrained wrote")
+    what = 'is neither ours ("format") nor transformers\' ("model_type")'
+    remedy = "give a folder that save_pretrained wrote"
+    require("model_type" in tree, where, what, remedy, CheckpointError)
     draws = any("mask_head." in name for name in weights.tensors)
-    cfg, names = _understood(tree, where, draws)
+    cfg, names = from_transformers(tree, where, draws)
     beside = source.config.parent / "preprocessor_config.json"
     if isinstance(cfg, DETRConfig):
         pixels = pixels_of(beside)
         known = detr_metadata(cfg.num_classes, names, pixels)
         return replace(cfg, mean=pixels.mean, std=pixels.std), known
-    size = image_size_of(beside)
-    return cfg, metadata_for(cfg.num_classes, names, image_size=size)
+    return cfg, metadata_for(cfg.num_classes, names, image_size=image_size_of(beside))
 
 
 def _from_a_save_cut_short(
@@ -103,37 +103,19 @@ def _from_a_save_cut_short(
     raise CheckpointError(str(source.config), what, "copy both files from the same save")
 
 
-def _understood(tree: Mapping[str, Any], where: str, draws: bool) -> tuple[Any, Any]:
-    try:
-        return from_transformers(tree, where, draws)
-    except LabError:
-        raise
-    except Exception as error:  # a list for a number, a word for a list: whatever it broke
-        what = f"holds a value of another kind than transformers writes ({error})"
-        raise ConfigError(where, what, "fetch it again") from error
-
-
 def _from_ours(tree: Mapping[str, Any], where: str, classes: Sequence[Any]) -> tuple[Any, Metadata]:
-    if tree.get("version") != 1:
-        what = f"is of format version {tree.get('version')}, this package knows 1"
-        raise CheckpointError(where, what, "upgrade rtdetr_lab")
-    if extra := sorted(set(tree) - KNOWN):
-        what = f"has {', '.join(map(repr, extra))}, which nothing reads"
-        raise ConfigError(where, what, f"keep {', '.join(sorted(KNOWN))}, remove the rest")
+    what = f"is of format version {tree.get('version')}, this package knows 1"
+    require(tree.get("version") == 1, where, what, "upgrade rtdetr_lab", CheckpointError)
+    extra, remedy = sorted(set(tree) - KNOWN), f"keep {', '.join(sorted(KNOWN))}, remove the rest"
+    require(not extra, where, f"has {', '.join(map(repr, extra))}, which nothing reads", remedy)
     rest = {key: value for key, value in tree.items() if key != "sha256"}
-    if tree.get("sha256", text_digest(rest)) != text_digest(rest):
-        what = "does not say what was saved: its sha256 differs"
-        remedy = 'fetch it again; if you edited it yourself, remove the line "sha256"'
-        raise CheckpointError(where, what, remedy)
-    try:
-        return (
-            from_dict(tree.get("model"), classes),
-            metadata_from_dict(tree.get("metadata", {}), where),
-        )
-    except (ConfigError, CheckpointError) as error:  # which of all the files on this disk?
-        if error.where.startswith(where):
-            raise
-        raise type(error)(f"{where}: {error.where}", error.what, error.remedy) from error
+    same = tree.get("sha256", text_digest(rest)) == text_digest(rest)
+    remedy = 'fetch it again; if you edited it yourself, remove the line "sha256"'
+    what = "does not say what was saved: its sha256 differs"
+    require(same, where, what, remedy, CheckpointError)
+    with placed(where):
+        cfg = from_dict(tree.get("model"), classes)
+        return cfg, metadata_from_dict(tree.get("metadata", {}), where)
 
 
 def _header(weights: WeightsFile) -> dict[str, Any]:

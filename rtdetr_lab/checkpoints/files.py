@@ -9,7 +9,7 @@ read is held against it.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,9 +20,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from rtdetr_lab.checkpoints.foreign import check_kind, is_safetensors
+from rtdetr_lab.checkpoints.foreign import AGAIN, check_kind, is_safetensors
 from rtdetr_lab.checkpoints.pickles import read_pickle
 from rtdetr_lab.checkpoints.run_state import is_state, read_state
+from rtdetr_lab.config import require
 from rtdetr_lab.errors import CheckpointError
 from rtdetr_lab.writing import MAKE_ROOM, replacing
 
@@ -60,6 +61,13 @@ class WeightsFile:
         return self.header.get(DIGEST) or digest(self.tensors)
 
 
+def few(names: Iterable[str], count: int = 3) -> str:
+    """The first of them, and how many more there are."""
+    names = list(names)
+    more = f" and {len(names) - count} more" if len(names) > count else ""
+    return ", ".join(names[:count]) + more
+
+
 def digest(tensors: Mapping[str, Tensor]) -> str:
     """sha256 over names, types, shapes and bytes, in the order of the names."""
     total = hashlib.sha256()
@@ -81,17 +89,13 @@ def _which_differ(tensors: Mapping[str, Tensor], written: str | None) -> str:
     except (ValueError, TypeError):
         return ""
     odd = [name for name in {**wanted, **found} if wanted.get(name) != found.get(name)]
-    if not wanted or not odd:
-        return ""
-    more = f" and {len(odd) - 3} more" if len(odd) > 3 else ""
-    return f" in {', '.join(odd[:3])}{more} of {len(wanted)}"
+    return f" in {few(odd)} of {len(wanted)}" if wanted and odd else ""
 
 
 def read_weights(path: Path) -> WeightsFile:
     """Any weights file: `.safetensors`, its `.index.json`, a state of a run, or a torch pickle of
     plain tensors. Raises `CheckpointError`, for what is no weights file with what it is."""
-    if not path.is_file():
-        raise CheckpointError(str(path), "does not exist", "check the path")
+    require(path.is_file(), path, "does not exist", "check the path", CheckpointError)
     check_kind(path)
     if is_state(path):
         return _read_state(path)
@@ -133,10 +137,10 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         tree = json.loads(path.read_text(encoding="utf8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(str(path), f"cannot be read: {error}", "download it again") from error
-    if not isinstance(tree, dict):
-        raise CheckpointError(str(path), "holds no JSON object", "download it again")
-    return tree
+        raise CheckpointError(str(path), f"cannot be read: {error}", AGAIN) from error
+    require(isinstance(tree, dict), path, "holds no JSON object", AGAIN, CheckpointError)
+    found: dict[str, Any] = tree
+    return found
 
 
 def _read_safetensors(path: Path) -> WeightsFile:
@@ -146,23 +150,23 @@ def _read_safetensors(path: Path) -> WeightsFile:
             header = dict(file.metadata() or {})
     except (SafetensorError, OSError, ValueError) as error:
         what = f"is truncated or no safetensors file ({error})"
-        raise CheckpointError(str(path), what, "download it again") from error
+        raise CheckpointError(str(path), what, AGAIN) from error
     _check_header(header, path)
     if DIGEST in header and header[DIGEST] != digest(tensors):
         what = "does not hold the tensors it was written with: their digest differs"
         what += _which_differ(tensors, header.get(DIGESTS))
-        raise CheckpointError(str(path), what, "download it again")
+        raise CheckpointError(str(path), what, AGAIN)
     return WeightsFile(tensors, str(path), header)
 
 
 def _check_header(header: Mapping[str, str], path: Path) -> None:
     """The text beside the tensors: the configuration, class names, the licence."""
     rest = {key: value for key, value in header.items() if key != HEADER_DIGEST}
-    if header.get(HEADER_DIGEST, text_digest(rest)) != text_digest(rest):
-        what = "its header does not say what was written: the digest differs"
-        raise CheckpointError(str(path), what, "download it again")
-    if DIGESTS in header and HEADER_DIGEST not in header:
-        raise CheckpointError(str(path), "its header lost its digest", "download it again")
+    same = header.get(HEADER_DIGEST, text_digest(rest)) == text_digest(rest)
+    what = "its header does not say what was written: the digest differs"
+    require(same, path, what, AGAIN, CheckpointError)
+    there = HEADER_DIGEST in header or DIGESTS not in header
+    require(there, path, "its header lost its digest", AGAIN, CheckpointError)
 
 
 def text_digest(tree: Mapping[str, Any]) -> str:
@@ -182,7 +186,7 @@ def _read_shards(index: Path) -> WeightsFile:
     shards = set(read_json(index).get("weight_map", {}).values())
     tensors: dict[str, Tensor] = {}
     for name in sorted(map(str, shards)):
-        if Path(name).name != name:
-            raise CheckpointError(str(index), f"{name!r} is no file beside it", "distrust it")
+        beside = Path(name).name == name
+        require(beside, index, f"{name!r} is no file beside it", "distrust it", CheckpointError)
         tensors.update(read_weights(index.parent / name).tensors)
     return WeightsFile(tensors, str(index))

@@ -8,6 +8,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from rtdetr_lab.config import require
 from rtdetr_lab.errors import CheckpointError
 
 CHECKPOINT = "give the checkpoint it was made from: a folder, a .safetensors or a .pth"
@@ -89,8 +90,7 @@ def check_kind(path: Path) -> None:
     """Raise `CheckpointError` for a file that is known to hold no weights we read."""
     with open(path, "rb") as file:
         start = file.read(64)
-    if not start:
-        raise CheckpointError(str(path), "is empty: a save or a download was cut short", AGAIN)
+    require(start, path, "is empty: a save or a download was cut short", AGAIN, CheckpointError)
     if path.name.endswith(".index.json"):
         return
     kind = _inside(path) if start.startswith(b"PK") else _of_bytes(path, start)

@@ -68,7 +68,6 @@ class Snapshot:
 
     folder: Path
     revision: str
-    licence: str | None
 
 
 def fetch(repo: str, revision: str | None = None, **how: Any) -> Snapshot:
@@ -84,7 +83,7 @@ def fetch(repo: str, revision: str | None = None, **how: Any) -> Snapshot:
     _weights(repo, commit, how)
     for optional in ("preprocessor_config.json", "README.md"):
         _download_if_there(repo, optional, commit, how)
-    return Snapshot(folder, commit or "main", licence_in(folder))
+    return Snapshot(folder, commit or "main")
 
 
 def origin(name: str, revision: str | None, sha256: str | None) -> list[str]:
@@ -131,17 +130,18 @@ def _weights(repo: str, revision: str | None, how: dict[str, Any]) -> None:
     raise HubError(place(repo, None, revision), what, "choose a repository with weights")
 
 
-def _download_if_there(
-    repo: str, name: str, revision: str | None, how: dict[str, Any]
-) -> Path | None:
+def _download_if_there(repo: str, name: str, revision: str | None, how: dict[str, Any]) -> None:
+    from huggingface_hub import try_to_load_from_cache
+
     try:
-        return download(repo, name, revision, **how)
+        download(repo, name, revision, **how)
     except HubError as error:
         if not _is_absent(error.__cause__):
             raise
-        if name == "preprocessor_config.json" and _unknown(repo, name, revision, how):
+        # None: the cache does not say whether the repository has this file.
+        known = try_to_load_from_cache(repo, name, how.get("cache_dir"), revision=revision)
+        if name == "preprocessor_config.json" and known is None:
             log.warning("%s: neither in the cache nor reachable; taken as 640 × 640", error.where)
-        return None
 
 
 def _is_absent(error: BaseException | None) -> bool:
@@ -149,14 +149,6 @@ def _is_absent(error: BaseException | None) -> bool:
     e = _errors()
     refused = isinstance(getattr(error, "__cause__", None), e.HfHubHTTPError)
     return isinstance(error, e.EntryNotFoundError) and not refused
-
-
-def _unknown(repo: str, name: str, revision: str | None, how: dict[str, Any]) -> bool:
-    """Whether the cache does not say if the repository has this file."""
-    from huggingface_hub import try_to_load_from_cache
-
-    found = try_to_load_from_cache(repo, name, how.get("cache_dir"), revision=revision)
-    return found is None
 
 
 def download(
@@ -195,7 +187,7 @@ def explained(error: BaseException) -> tuple[str, str]:
         error.__cause__, e.HfHubHTTPError
     ):
         error = error.__cause__  # the hub did answer, and not with a file
-    first = (str(error).splitlines() or [type(error).__name__])[0][:160]
+    first = first_line(error)
     if isinstance(error, e.LocalEntryNotFoundError | e.OfflineModeIsEnabled):
         return (
             "is not in the cache, and the hub cannot be reached",
@@ -216,6 +208,11 @@ def explained(error: BaseException) -> tuple[str, str]:
         remedy = "make room, or set HF_HOME to a folder that can be written"
         return f"cannot be kept in the cache ({first})", remedy
     return f"could not be downloaded ({first})", "try again, or give a local folder"
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says first, or what it is."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:160]
 
 
 def _answered(status: int) -> tuple[str, str]:

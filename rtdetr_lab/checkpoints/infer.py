@@ -7,7 +7,7 @@ is then the preset's. What does not agree with the preset in the end is found by
 | number             | RT-DETR                                | DETR                               |
 |--------------------|----------------------------------------|------------------------------------|
 | depths, block kind | `backbone.stages`; a `conv3` means bottlenecks | the same                   |
-| width              | rows of `encoder.project.0`            | columns of `class_head`            |
+| width              | rows of `encoder.project.0`            | rows of `project`                  |
 | hidden width       | rows of the first CSP layer's `conv1`  | rows of the decoder's first `fc1`  |
 | layers             | `decoder.layers.<i>`                   | these and `encoder.layers.<i>`     |
 | classes            | rows of the first class head           | rows of `class_head`, less one     |
@@ -31,7 +31,7 @@ from torch import Tensor
 
 from rtdetr_lab.backbone import Bottleneck
 from rtdetr_lab.checkpoints.strict import num_classes_of
-from rtdetr_lab.config import replace_at
+from rtdetr_lab.config import replace_at, require
 from rtdetr_lab.detr.model import DETRConfig, detr_nano, detr_r50, detr_r101
 from rtdetr_lab.detr.positions import LearnedPositions
 from rtdetr_lab.detr.segmentation import SegmentationConfig, segmentation_criterion
@@ -53,6 +53,10 @@ PRESETS = (rtdetr_r18, rtdetr_r34, rtdetr_r50_m, rtdetr_r50, rtdetr_r101, rtdetr
 
 DETR_PRESETS = (detr_r50, detr_r101, detr_nano)
 
+WIDTHS = ("encoder.project.0.conv.weight", "encoder.ccff.top_down.0.conv1.conv.weight")
+DETR_WIDTHS = ("project.weight", "decoder.layers.0.ffn.fc1.bias")
+"""Tensors with as many rows as a model is wide, and as its hidden layers are."""
+
 Signature = dict[str, Any]
 """What shapes say about a model."""
 
@@ -67,12 +71,12 @@ def infer_config(
     Raises `CheckpointError` if they are no RT-DETR's, or none of the published sizes.
     """
     num_classes, found = num_classes_of(tensors), signature(tensors)
-    if num_classes is None or found is None:
-        remedy = "give weights of RT-DETR: ours, transformers' or the authors'"
-        raise CheckpointError(where, f"holds no RT-DETR: it has {_sample(tensors)}", remedy)
-    presets = [preset(num_classes) for preset in PRESETS]
-    cfg: RTDETRConfig = _published(presets, _rtdetr_signature, found, where)
-    return _with_points(cfg, tensors, scale)
+    complete = num_classes is not None and found["depths"] and found["decoder_layers"]
+    complete = complete and found["width"] and found["hidden"]
+    what = f"holds no RT-DETR: it has {_sample(tensors)}"
+    remedy = "give weights of RT-DETR: ours, transformers' or the authors'"
+    require(complete, where, what, remedy, CheckpointError)
+    return _with_points(_published(PRESETS, num_classes, found, where), tensors, scale)
 
 
 def is_detr(tensors: Mapping[str, Tensor]) -> bool:
@@ -83,18 +87,12 @@ def is_detr(tensors: Mapping[str, Tensor]) -> bool:
 def infer_detr(tensors: Mapping[str, Tensor], where: str) -> DETRConfig:
     """The preset whose shapes these tensors (under our names) have, with their classes, queries,
     positions and masks. Raises `CheckpointError` if it is none of the published sizes."""
-    found = {
-        **_backbone(tensors),
-        "width": tensors["class_head.weight"].shape[-1],
-        "hidden": len(tensors.get("decoder.layers.0.ffn.fc1.bias", ())),
-        "encoder_layers": _num_layers(tensors, "encoder"),
-        "decoder_layers": _num_layers(tensors, "decoder"),
-    }
-    presets = [preset(num_classes_of(tensors) or 0) for preset in DETR_PRESETS]
-    cfg: DETRConfig = _published(presets, _detr_signature, found, where)
-    if "dc5" in Path(where).name.lower():
-        what = "is a DC5 by its name, which no shape of its tensors shows"
-        raise CheckpointError(where, what, "pass config=detr_r50_dc5(), or another DC5 preset")
+    count, found = num_classes_of(tensors) or 0, signature(tensors)
+    cfg: DETRConfig = _published(DETR_PRESETS, count, found, where)
+    plain = "dc5" not in Path(where).name.lower()
+    what = "is a DC5 by its name, which no shape of its tensors shows"
+    remedy = "pass config=detr_r50_dc5(), or another DC5 preset"
+    require(plain, where, what, remedy, CheckpointError)
     log.warning("%s: taken for a DETR without DC5, which its shapes cannot tell", where)
     cfg = replace_at(cfg, "decoder.num_queries", len(tensors["decoder.query_positions"]))
     if "positions.rows" in tensors:
@@ -110,14 +108,20 @@ def with_masks(cfg: DETRConfig) -> SegmentationConfig:
     return SegmentationConfig(**values, num_mask_heads=cfg.encoder.num_heads)
 
 
-def signature(tensors: Mapping[str, Tensor]) -> Signature | None:
-    """The signature of tensors under our names, `None` if they are no complete RT-DETR's."""
-    width = tensors.get("encoder.project.0.conv.weight")
-    hidden = tensors.get("encoder.ccff.top_down.0.conv1.conv.weight")
-    backbone, layers = _backbone(tensors), _num_layers(tensors, "decoder")
-    if not backbone["depths"] or width is None or hidden is None or not layers:
-        return None
-    return {**backbone, "width": len(width), "hidden": len(hidden), "decoder_layers": layers}
+def signature(tensors: Mapping[str, Tensor]) -> Signature:
+    """The signature of tensors under our names; 0, or nothing, for what is not there."""
+    pattern = re.compile(r"backbone\.stages\.(\d+)\.(\d+)\.")
+    blocks = {(int(m[1]), int(m[2])) for name in tensors if (m := pattern.match(name))}
+    stages = range(max((stage for stage, _ in blocks), default=-1) + 1)
+    width, hidden = DETR_WIDTHS if is_detr(tensors) else WIDTHS
+    return {
+        "depths": tuple(sum(1 for stage, _ in blocks if stage == s) for s in stages),
+        "bottleneck": "backbone.stages.0.0.conv3.conv.weight" in tensors,
+        "width": len(tensors.get(width, ())),
+        "hidden": len(tensors.get(hidden, ())),
+        "encoder_layers": _num_layers(tensors, "encoder"),
+        "decoder_layers": _num_layers(tensors, "decoder"),
+    }
 
 
 def points_from_scale(scale: Tensor) -> tuple[int, ...]:
@@ -130,38 +134,23 @@ def points_from_scale(scale: Tensor) -> tuple[int, ...]:
 
 
 def _published(
-    presets: Sequence[Any], of: Callable[[Any], Signature], found: Signature, where: str
+    presets: Sequence[Callable[[int], Any]], num_classes: Any, found: Signature, where: str
 ) -> Any:
-    for cfg in presets:
-        known = {"depths": cfg.backbone.depths, "bottleneck": cfg.backbone.block is Bottleneck}
-        if known | of(cfg) == found:
-            return cfg
+    cfg = next((cfg for p in presets if _signature_of(cfg := p(num_classes)) == found), None)
     what = f"is no published size: {found}"
-    raise CheckpointError(where, what, "give the config it was trained with as config=")
+    require(cfg, where, what, "give the config it was trained with as config=", CheckpointError)
+    return cfg
 
 
-def _rtdetr_signature(cfg: RTDETRConfig) -> Signature:
-    encoder: Any = cfg.encoder
-    hidden = int(encoder.dim * encoder.ccff.expansion)
-    return {"width": encoder.dim, "hidden": hidden, "decoder_layers": cfg.decoder.num_layers}
-
-
-def _detr_signature(cfg: DETRConfig) -> Signature:
+def _signature_of(cfg: Any) -> Signature:
+    detr, encoder, decoder = isinstance(cfg, DETRConfig), cfg.encoder, cfg.decoder
     return {
-        "width": cfg.dim,
-        "hidden": cfg.decoder.ffn_dim,
-        "encoder_layers": cfg.encoder.num_layers,
-        "decoder_layers": cfg.decoder.num_layers,
-    }
-
-
-def _backbone(tensors: Mapping[str, Tensor]) -> Signature:
-    pattern = re.compile(r"backbone\.stages\.(\d+)\.(\d+)\.")
-    blocks = {(int(m[1]), int(m[2])) for name in tensors if (m := pattern.match(name))}
-    stages = range(max((stage for stage, _ in blocks), default=-1) + 1)
-    return {
-        "depths": tuple(sum(1 for stage, _ in blocks if stage == s) for s in stages),
-        "bottleneck": "backbone.stages.0.0.conv3.conv.weight" in tensors,
+        "depths": cfg.backbone.depths,
+        "bottleneck": cfg.backbone.block is Bottleneck,
+        "width": cfg.dim if detr else encoder.dim,
+        "hidden": decoder.ffn_dim if detr else int(encoder.dim * encoder.ccff.expansion),
+        "encoder_layers": encoder.num_layers if detr else 0,
+        "decoder_layers": decoder.num_layers,
     }
 
 

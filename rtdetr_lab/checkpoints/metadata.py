@@ -4,43 +4,65 @@ A label is a number until somebody says that 15 is a cat, and a COCO result need
 that COCO gave it. Both travel with the weights, as do the picture size they were trained for, their
 licence, and where they came from. The record is `rtdetr_lab.model.Metadata`, which every model has
 from birth; here is how one is read from JSON, and guessed where nobody wrote one.
+
+COCO numbers 80 things from 1 to 90, with ten gaps, and 53 kinds of stuff from 92 to 200. DETR's
+published models count classes as COCO does: label 17 *is* category 17. 91 labels for the detection
+task, of which 80 occur; 250 for the panoptic one, of which 133 occur. A label that does not occur
+is called `N/A`, as in their own lists.
 """
 
 from dataclasses import fields
 from typing import Any
 
+from rtdetr_lab.config_json import fits, hints_of
 from rtdetr_lab.errors import CheckpointError
 from rtdetr_lab.model import Metadata as Metadata
 
-COCO_NAMES = (
-    "person bicycle car motorcycle airplane bus train truck boat|traffic light|fire hydrant|"
-    "stop sign|parking meter|bench bird cat dog horse sheep cow elephant bear zebra giraffe "
-    "backpack umbrella handbag tie suitcase frisbee skis snowboard|sports ball|kite|baseball bat|"
-    "baseball glove|skateboard surfboard|tennis racket|bottle|wine glass|cup fork knife spoon bowl "
-    "banana apple sandwich orange broccoli carrot|hot dog|pizza donut cake chair couch|"
-    "potted plant|bed|dining table|toilet tv laptop mouse remote keyboard|cell phone|microwave "
-    "oven toaster sink refrigerator book clock vase scissors|teddy bear|hair drier|toothbrush"
+_NAMES = (
+    "1 person, 2 bicycle, 3 car, 4 motorcycle, 5 airplane, 6 bus, 7 train, 8 truck, 9 boat, "
+    "10 traffic light, 11 fire hydrant, 13 stop sign, 14 parking meter, 15 bench, 16 bird, "
+    "17 cat, 18 dog, 19 horse, 20 sheep, 21 cow, 22 elephant, 23 bear, 24 zebra, 25 giraffe, "
+    "27 backpack, 28 umbrella, 31 handbag, 32 tie, 33 suitcase, 34 frisbee, 35 skis, "
+    "36 snowboard, 37 sports ball, 38 kite, 39 baseball bat, 40 baseball glove, 41 skateboard, "
+    "42 surfboard, 43 tennis racket, 44 bottle, 46 wine glass, 47 cup, 48 fork, 49 knife, "
+    "50 spoon, 51 bowl, 52 banana, 53 apple, 54 sandwich, 55 orange, 56 broccoli, 57 carrot, "
+    "58 hot dog, 59 pizza, 60 donut, 61 cake, 62 chair, 63 couch, 64 potted plant, 65 bed, "
+    "67 dining table, 70 toilet, 72 tv, 73 laptop, 74 mouse, 75 remote, 76 keyboard, "
+    "77 cell phone, 78 microwave, 79 oven, 80 toaster, 81 sink, 82 refrigerator, 84 book, "
+    "85 clock, 86 vase, 87 scissors, 88 teddy bear, 89 hair drier, 90 toothbrush, 92 banner, "
+    "93 blanket, 95 bridge, 100 cardboard, 107 counter, 109 curtain, 112 door-stuff, "
+    "118 floor-wood, 119 flower, 122 fruit, 125 gravel, 128 house, 130 light, 133 mirror-stuff, "
+    "138 net, 141 pillow, 144 platform, 145 playingfield, 147 railroad, 148 river, 149 road, "
+    "151 roof, 154 sand, 155 sea, 156 shelf, 159 snow, 161 stairs, 166 tent, 168 towel, "
+    "171 wall-brick, 175 wall-stone, 176 wall-tile, 177 wall-wood, 178 water-other, "
+    "180 window-blind, 181 window-other, 184 tree-merged, 185 fence-merged, 186 ceiling-merged, "
+    "187 sky-other-merged, 188 cabinet-merged, 189 table-merged, 190 floor-other-merged, "
+    "191 pavement-merged, 192 mountain-merged, 193 grass-merged, 194 dirt-merged, "
+    "195 paper-merged, 196 food-other-merged, 197 building-other-merged, 198 rock-merged, "
+    "199 wall-other-merged, 200 rug-merged"
 )
-TWO_WORDS = {"traffic", "fire", "stop", "parking", "sports", "baseball", "tennis", "wine", "hot"}
-TWO_WORDS |= {"potted", "dining", "cell", "teddy", "hair"}
+_BY_ID = {int(i): name for i, _, name in (entry.partition(" ") for entry in _NAMES.split(", "))}
 
+COCO_IDS = tuple(i for i in _BY_ID if i <= 90)
+"""COCO's category ids of the detection task."""
 
-def _names() -> tuple[str, ...]:
-    names = []
-    for part in COCO_NAMES.split("|"):
-        names += [part] if part.split()[0] in TWO_WORDS else part.split()
-    return tuple(names)
+COCO_CLASSES = tuple(_BY_ID[i] for i in COCO_IDS)
+"""Their names, in the same order."""
 
-
-COCO_CLASSES = _names()
-"""The 80 classes of COCO's detection task, in the order of their ids."""
-
-_UNUSED = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
-COCO_IDS = tuple(i for i in range(1, 91) if i not in _UNUSED)
-"""COCO's own category ids of these classes: 1 to 90 with ten gaps."""
+PUBLISHED_NAMES = {n: tuple(_BY_ID.get(i, "N/A") for i in range(n)) for n in (91, 250)}
+"""Number of classes → their names, as the published DETRs have them."""
 
 _OLD_NAMES = {"motorbike": "motorcycle", "aeroplane": "airplane", "sofa": "couch"}
 _OLD_NAMES |= {"pottedplant": "potted plant", "diningtable": "dining table", "tvmonitor": "tv"}
+
+REMEDIES = {
+    "names": "give a list of str",
+    "category_ids": "give a list of int",
+    "image_size": "give (height, width) in pixels",
+    "edges": "give two numbers of pixels",
+    "canvas_boxes": "give true or false",
+}
+"""What to give for what is no text."""
 
 
 def metadata_from_dict(tree: Any, where: str) -> Metadata:
@@ -49,22 +71,15 @@ def metadata_from_dict(tree: Any, where: str) -> Metadata:
     if not isinstance(tree, dict) or set(tree) - known:
         extra = sorted(set(tree) - known) if isinstance(tree, dict) else tree
         raise CheckpointError(where, f"unknown: {extra}", f"use {', '.join(sorted(known))}")
-    kinds = (("names", str), ("category_ids", int), ("image_size", int), ("edges", int))
-    for name, kind in kinds:
-        values = tree.get(name) or []
-        if not isinstance(values, list) or any(type(v) is not kind for v in values):
-            raise CheckpointError(where, f"{name} is {values}", f"give a list of {kind.__name__}")
-    if len(tree.get("image_size") or "hw") != 2:
-        what = f"image_size is {tree['image_size']}"
-        raise CheckpointError(where, what, "give (height, width) in pixels")
-    if len(tree.get("edges") or "sl") != 2 or type(tree.get("canvas_boxes", False)) is not bool:
-        what = f"edges are {tree.get('edges')}, canvas_boxes is {tree.get('canvas_boxes')}"
-        raise CheckpointError(where, what, "give two numbers of pixels, and true or false")
-    for name in ("licence", "source", "revision", "sha256"):
-        if not isinstance(tree.get(name), str | None):
-            raise CheckpointError(where, f"{name} is {tree[name]!r}", "give a text, or null")
-    plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in tree.items()}
-    return Metadata(**plain)
+    told: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in tree.items() if v is not None
+    }
+    hints = hints_of(Metadata)
+    for name, value in told.items():
+        if not fits(value, hints[name]):
+            remedy = REMEDIES.get(name, "give a text, or null")
+            raise CheckpointError(where, f"{name} is {tree[name]!r}", remedy)
+    return Metadata(**told)
 
 
 def metadata_for(num_classes: int, names: tuple[str, ...] = (), **known: Any) -> Metadata:

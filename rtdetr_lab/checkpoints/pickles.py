@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rtdetr_lab.checkpoints.foreign import AGAIN
+from rtdetr_lab.config import require
 from rtdetr_lab.errors import CheckpointError
 
 NESTED = (("ema", "module"), ("ema",), ("model_ema",), ("model",), ("state_dict",), ("module",))
@@ -50,20 +52,18 @@ def _check_sums(path: Path) -> None:
             damaged = archive.testzip() or next(iter(odd), None)
     except Exception as error:  # zipfile, too, raises whatever it stumbled over
         what = f"is a damaged zip ({error or type(error).__name__})"
-        raise CheckpointError(str(path), what, "download it again") from error
-    if damaged is not None:
-        what = "does not hold what was written: its checksum differs"
-        raise CheckpointError(f"{path}[{damaged}]", what, "download it again")
+        raise CheckpointError(str(path), what, AGAIN) from error
+    what = "does not hold what was written: its checksum differs"
+    require(damaged is None, f"{path}[{damaged}]", what, AGAIN, CheckpointError)
 
 
 def _only_tensors(content: Any, path: Path) -> dict[str, Tensor]:
-    if not isinstance(content, Mapping) or not content:
-        what = f"holds {type(content).__name__}, not tensors by name"
-        raise CheckpointError(str(path), what, "save a state_dict()")
+    named = isinstance(content, Mapping) and content
+    what = f"holds {type(content).__name__}, not tensors by name"
+    require(named, path, what, "save a state_dict()", CheckpointError)
     for name, value in content.items():
-        if not isinstance(value, Tensor):
-            what = f"is {type(value).__name__}, not a tensor"
-            raise CheckpointError(f"{path}[{name}]", what, "save a state_dict() alone")
+        what, remedy = f"is {type(value).__name__}, not a tensor", "save a state_dict() alone"
+        require(isinstance(value, Tensor), f"{path}[{name}]", what, remedy, CheckpointError)
     if all(name.startswith("module.") for name in content):
         return {name.removeprefix("module."): value for name, value in content.items()}
     return dict(content)

@@ -17,9 +17,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rtdetr_lab.checkpoints.coco_names import PUBLISHED_NAMES
 from rtdetr_lab.checkpoints.files import read_json
-from rtdetr_lab.checkpoints.metadata import Metadata, metadata_for
+from rtdetr_lab.checkpoints.metadata import PUBLISHED_NAMES, Metadata, metadata_for
+from rtdetr_lab.config import require
 from rtdetr_lab.detr.model import IMAGENET_MEAN, IMAGENET_STD, RGB
 from rtdetr_lab.errors import CheckpointError
 from rtdetr_lab.images.edges import PAPER_EDGES, Edges
@@ -32,17 +32,26 @@ def image_size_of(path: Path) -> Size:
     Raises `CheckpointError` if it asks for normalised pixels: ours are RGB in [0, 1].
     """
     tree = read_json(path) if path.is_file() else {}
-    if tree.get("do_normalize", False) or abs(tree.get("rescale_factor", 1 / 255) * 255 - 1) > 1e-6:
-        what = "asks for pixels that are normalised, or scaled to another range than [0, 1]"
-        raise CheckpointError(str(path), what, "train without, as all published RT-DETRs were")
+    plain = not tree.get("do_normalize", False) and _is_fraction(tree)
+    what = "asks for pixels that are normalised, or scaled to another range than [0, 1]"
+    remedy = "train without, as all published RT-DETRs were"
+    require(plain, path, what, remedy, CheckpointError)
     size = tree.get("size", {"height": 640, "width": 640})
-    sides: list[Any] = (
-        [size.get(side) for side in ("height", "width")] if isinstance(size, Mapping) else []
-    )
-    if len(sides) != 2 or not all(type(side) is int and side > 0 for side in sides):
-        what = f"size is {size}"
-        raise CheckpointError(str(path), what, 'give {"height": 640, "width": 640}')
-    return (sides[0], sides[1])
+    sides = _sides(size, "height", "width")
+    if sides is None:
+        remedy = 'give {"height": 640, "width": 640}'
+        raise CheckpointError(str(path), f"size is {size}", remedy)
+    return sides
+
+
+def _is_fraction(tree: Mapping[str, Any]) -> bool:
+    return bool(abs(tree.get("rescale_factor", 1 / 255) * 255 - 1) <= 1e-6)
+
+
+def _sides(size: Any, first: str, second: str) -> Size | None:
+    """Two numbers of pixels by their names, if both are there."""
+    sides: Any = (size.get(first), size.get(second)) if isinstance(size, Mapping) else (None, None)
+    return sides if all(type(side) is int and side > 0 for side in sides) else None
 
 
 @dataclass(frozen=True)
@@ -58,24 +67,25 @@ class Pixels:
 def pixels_of(path: Path) -> Pixels:
     """What their `preprocessor_config.json` says for a DETR; without one, what the paper says."""
     tree = read_json(path) if path.is_file() else {}
-    _refuse_scaled(tree, path)
-    if tree.get("resample", 2) != 2 or tree.get("pad_size"):
-        what = "resizes other than bilinearly, or pads to a fixed size"
-        raise CheckpointError(str(path), what, "prepare pictures yourself and call the model")
+    alone = "prepare pictures yourself and call the model"
+    whole = tree.get("do_rescale", True) and tree.get("do_resize", True) and _is_fraction(tree)
+    what = "does not resize, or asks for pixels in another range than [0, 1]"
+    require(whole, path, what, alone, CheckpointError)
+    plain = tree.get("resample", 2) == 2 and not tree.get("pad_size")
+    what = "resizes other than bilinearly, or pads to a fixed size"
+    require(plain, path, what, alone, CheckpointError)
     normalised = tree.get("do_normalize", True)
     mean = _three(tree, "image_mean", IMAGENET_MEAN, path) if normalised else (0.0, 0.0, 0.0)
     std = _three(tree, "image_std", IMAGENET_STD, path) if normalised else (1.0, 1.0, 1.0)
     size = tree.get("size", {"shortest_edge": 800, "longest_edge": 1333})
     if type(size) is int:
         size = {"shortest_edge": size, "longest_edge": tree.get("max_size", 1333)}
-    kind: Any = size if isinstance(size, Mapping) else {}
-    for names in (("shortest_edge", "longest_edge"), ("height", "width")):
-        sides = tuple(kind.get(name) for name in names)
-        if all(type(side) is int and side > 0 for side in sides):
-            edges = sides if names[0] == "shortest_edge" else None
-            return Pixels(edges, (sides[0], sides[0] if edges else sides[1]), mean, std)
-    what = f"size is {size}"
-    raise CheckpointError(str(path), what, 'give {"shortest_edge": 800, "longest_edge": 1333}')
+    if (edges := _sides(size, "shortest_edge", "longest_edge")) is not None:
+        return Pixels(edges, (edges[0], edges[0]), mean, std)
+    if (fixed := _sides(size, "height", "width")) is not None:
+        return Pixels(None, fixed, mean, std)
+    remedy = 'give {"shortest_edge": 800, "longest_edge": 1333}'
+    raise CheckpointError(str(path), f"size is {size}", remedy)
 
 
 PAPER_PIXELS = Pixels()
@@ -115,13 +125,6 @@ def _described(kind: str, image_size: Size) -> dict[str, Any]:
         "do_rescale": True,
         "rescale_factor": 1 / 255,
     }
-
-
-def _refuse_scaled(tree: Mapping[str, Any], path: Path) -> None:
-    whole = tree.get("do_rescale", True) and tree.get("do_resize", True)
-    if not whole or abs(tree.get("rescale_factor", 1 / 255) * 255 - 1) > 1e-6:
-        what = "does not resize, or asks for pixels in another range than [0, 1]"
-        raise CheckpointError(str(path), what, "prepare pictures yourself and call the model")
 
 
 def _three(tree: Mapping[str, Any], key: str, default: RGB, path: Path) -> RGB:

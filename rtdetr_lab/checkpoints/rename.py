@@ -105,40 +105,33 @@ def _join(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return joined
 
 
-Rule = tuple[re.Pattern[str], str, dict[str, dict[str, str]]]
+Rule = tuple[re.Pattern[str], str]
 
 
 @lru_cache
 def _rules(title: str) -> tuple[list[Rule], list[Rule]]:
-    """Both directions of a table, compiled: pattern, template, and the words to exchange."""
+    """Both directions of a table: patterns, and what a name that fits becomes."""
     table = next(t for t in ALL_TABLES if t.title == title)
-    forth = {word: dict(pairs) for word, pairs in table.words.items()}
-    back = {word: {b: a for a, b in pairs} for word, pairs in table.words.items()}
+    rows = table.rows
+    for word, pairs in table.words.items():
+        rows = tuple(
+            (ours.replace(f"<{word}>", a), theirs.replace(f"<{word}>", b))
+            for ours, theirs in rows
+            for a, b in (pairs if f"<{word}>" in ours else pairs[:1])
+        )
     return (
-        [_compiled(ours, theirs, forth) for ours, theirs in table.rows],
-        [_compiled(theirs, ours, back) for ours, theirs in table.rows],
+        [_compiled(ours, theirs) for ours, theirs in rows],
+        [_compiled(theirs, ours) for ours, theirs in rows],
     )
 
 
-def _compiled(old: str, new: str, words: dict[str, dict[str, str]]) -> Rule:
-    pattern = ""
-    for i, part in enumerate(re.split(r"<(\w+)>", old)):
-        if i % 2 == 0:
-            pattern += re.escape(part)
-        elif part in words:
-            pattern += f"(?P<{part}_>{'|'.join(re.escape(w) for w in words[part])})"
-        else:
-            pattern += f"(?P<{part}_>{NUMBERS[part]})"
-    return re.compile(pattern), new, words
+def _compiled(old: str, new: str) -> Rule:
+    pattern = re.escape(old)
+    for letter, number in NUMBERS.items():
+        pattern = pattern.replace(f"<{letter}>", f"(?P<{letter}>{number})")
+    return re.compile(pattern), re.sub(r"<(\w)>", r"\\g<\1>", new)
 
 
 def _translate(rules: list[Rule], name: str) -> str | None:
-    for pattern, template, words in rules:
-        match = pattern.fullmatch(name)
-        if match:
-            for key, value in match.groupdict().items():
-                word = key[:-1]
-                new = words[word][value] if word in words else value
-                template = template.replace(f"<{word}>", new)
-            return template
-    return None
+    matches = ((pattern.fullmatch(name), template) for pattern, template in rules)
+    return next((match.expand(template) for match, template in matches if match), None)

@@ -36,8 +36,7 @@ from rtdetr_lab.checkpoints.preprocessor import (
 from rtdetr_lab.checkpoints.rename import export_tensors
 from rtdetr_lab.checkpoints.tables import TRANSFORMERS
 from rtdetr_lab.checkpoints.tables_detr import DETR, DETR_MASKS, DETR_MASKS_TIMM, DETR_TIMM
-from rtdetr_lab.checkpoints.transformers_config import to_transformers
-from rtdetr_lab.checkpoints.transformers_detr import draws
+from rtdetr_lab.checkpoints.transformers_config import draws, to_transformers
 from rtdetr_lab.checkpoints.transformers_resnet import speaks_timm
 from rtdetr_lab.config_json import to_dict
 from rtdetr_lab.deformable_attention import points_per_level
@@ -93,28 +92,41 @@ def _save_theirs(cfg: Any, tensors: Mapping[str, Tensor], known: Metadata, folde
     tree = to_transformers(cfg, known.names)  # first: refuses what it cannot say
     if isinstance(cfg, DETRConfig):
         pixels = Pixels(known.edges, known.fixed_size, cfg.mean, cfg.std)
-        theirs = detr_tensors(cfg, tensors, folder, speaks_timm(cfg))
         described = detr_preprocessor_config(pixels)
     else:
-        theirs = rtdetr_tensors(cfg, tensors, folder, tree["model_type"])
         described = preprocessor_config(known.fixed_size)
-    write_theirs(folder, theirs, described, known.licence, tree)
+    write_theirs(folder, cfg, tensors, tree, described, known.licence)
 
 
 def write_theirs(
     folder: Path,
+    cfg: Any,
     tensors: Mapping[str, Tensor],
-    pixels: Mapping[str, Any],
+    config: Mapping[str, Any],
+    preprocessor: Mapping[str, Any] | None,
     licence: str | None,
-    config: Mapping[str, Any] | None = None,
 ) -> None:
-    """The files of transformers' layout; its `config.json` only where one is given."""
+    """The files of transformers' layout. A preprocessor that is None stays as it is."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_weights(folder / "model.safetensors", tensors, {})
-    for name, tree in (("config.json", config), ("preprocessor_config.json", pixels)):
+    write_weights(folder / "model.safetensors", _their_tensors(cfg, tensors, folder, config), {})
+    trees = {"config.json": config, "preprocessor_config.json": preprocessor}
+    for name, tree in trees.items():
         if tree is not None:
             write_text(folder / name, json.dumps(tree, indent=2) + "\n", CheckpointError)
     write_card(folder, licence)
+
+
+def _their_tensors(
+    cfg: Any, tensors: Mapping[str, Tensor], folder: Path, tree: Mapping[str, Any]
+) -> dict[str, Tensor]:
+    """As transformers names them for a `config.json` like `tree`."""
+    if tree["model_type"] == "detr":
+        own, timm = (DETR_MASKS, DETR_MASKS_TIMM) if draws(cfg) else (DETR, DETR_TIMM)
+        # Their batch norms are always frozen, and do not count.
+        counted = {n: t for n, t in tensors.items() if not n.endswith(".num_batches_tracked")}
+        return export_tensors(timm if speaks_timm(tree) else own, counted, str(folder))
+    theirs = export_tensors(TRANSFORMERS, tensors, str(folder))
+    return theirs | _scales(cfg) if tree["model_type"] == "rt_detr_v2" else theirs
 
 
 def write_card(folder: Path, licence: str | None) -> None:
@@ -128,24 +140,6 @@ def write_card(folder: Path, licence: str | None) -> None:
         write_text(card, f"---\nlicense: {licence}\n---\n", CheckpointError)
     else:
         card.unlink(missing_ok=True)  # what it states was of other weights
-
-
-def rtdetr_tensors(
-    cfg: Any, tensors: Mapping[str, Tensor], folder: Path, model_type: str
-) -> dict[str, Tensor]:
-    """An RT-DETR's tensors as transformers names them; v2 keeps the scale of every point, too."""
-    theirs = export_tensors(TRANSFORMERS, tensors, str(folder))
-    return theirs | _scales(cfg) if model_type == "rt_detr_v2" else theirs
-
-
-def detr_tensors(
-    cfg: Any, tensors: Mapping[str, Tensor], folder: Path, timm: bool
-) -> dict[str, Tensor]:
-    """A DETR's tensors as transformers names them; those of the backbone as timm does, or not."""
-    own, theirs = (DETR_MASKS, DETR_MASKS_TIMM) if draws(cfg) else (DETR, DETR_TIMM)
-    # Their batch norms are always frozen, and do not count.
-    counted = {n: t for n, t in tensors.items() if not n.endswith(".num_batches_tracked")}
-    return export_tensors(theirs if timm else own, counted, str(folder))
 
 
 def _scales(cfg: Any) -> dict[str, Tensor]:

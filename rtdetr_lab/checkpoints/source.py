@@ -22,6 +22,7 @@ from rtdetr_lab.checkpoints.files import read_json
 from rtdetr_lab.checkpoints.hub import ALIASES, WEIGHTS, fetch, licence_in
 from rtdetr_lab.checkpoints.names import EMBEDDED, Model, model_of
 from rtdetr_lab.checkpoints.run_state import STATES
+from rtdetr_lab.config import require
 from rtdetr_lab.errors import CheckpointError, UnknownModelError
 
 log = logging.getLogger("rtdetr_lab")
@@ -50,8 +51,8 @@ def locate(id_or_path: str | os.PathLike[str], revision: str | None = None) -> S
     named, name = model_of(id_or_path), os.fspath(id_or_path)
     if named.repo:
         return _on_the_hub(named, revision)
-    if revision is not None:
-        raise CheckpointError(name, "is not on the hub, and has no revisions", "leave revision out")
+    what = "is not on the hub, and has no revisions"
+    require(revision is None, name, what, "leave revision out", CheckpointError)
     if named.path is None:
         return _embedded(EMBEDDED)
     return _folder(named.path) if named.path.is_dir() else _file(named.path)
@@ -66,7 +67,6 @@ def _on_the_hub(named: Model, asked: str | None) -> Source:
         source,
         name=named.repo,
         revision=found.revision,
-        licence=found.licence,
         sha256=named.pin.sha256 if named.pin and pinned else None,
     )
 
@@ -74,8 +74,8 @@ def _on_the_hub(named: Model, asked: str | None) -> Source:
 def _file(path: Path) -> Source:
     beside = path.parent / "config.json"
     named_by_us = path.name in WEIGHTS and beside.is_file()
-    config = beside if named_by_us else None
-    return Source(path, config, str(path), licence=licence_in(path.parent))
+    licence = licence_in(path.parent)
+    return Source(path, beside if named_by_us else None, str(path), licence=licence)
 
 
 def _folder(folder: Path) -> Source:
@@ -101,21 +101,19 @@ def _inside(folder: Path) -> str:
 
 
 def _weights_in(folder: Path) -> Path:
-    for name in WEIGHTS:
-        if (folder / name).is_file():
-            return folder / name
+    there = [folder / name for name in WEIGHTS if (folder / name).is_file()]
     what = f"has none of {', '.join(WEIGHTS)}"
-    raise CheckpointError(str(folder), what, "save the model there again")
+    require(there, folder, what, "save the model there again", CheckpointError)
+    return there[0]
 
 
 def _embedded(name: str) -> Source:
     weights, record = ASSETS / f"{name}.safetensors", ASSETS / f"{name}.json"
-    if not weights.is_file() or not record.is_file():
-        what = "is not part of this installation"
-        raise UnknownModelError(name, what, f"use one of {', '.join(ALIASES)} instead")
+    what, remedy = "is not part of this installation", f"use one of {', '.join(ALIASES)} instead"
+    require(weights.is_file() and record.is_file(), name, what, remedy, UnknownModelError)
     recorded = read_json(record)
-    if hashlib.sha256(weights.read_bytes()).hexdigest() != recorded.get("sha256"):
-        what = f"is not the file that {record.name} describes"
-        raise CheckpointError(str(weights), what, "install the package again")
+    same = hashlib.sha256(weights.read_bytes()).hexdigest() == recorded.get("sha256")
+    what = f"is not the file that {record.name} describes"
+    require(same, weights, what, "install the package again", CheckpointError)
     licence = recorded.get("licence")
     return Source(weights, None, name, licence=licence if isinstance(licence, str) else None)

@@ -14,120 +14,109 @@ makes of the picture. transformers applies DETR's heads to the last layer only; 
 with the same heads here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from rtdetr_lab.checkpoints.hooks import outputs_of
+from rtdetr_lab.detr.model import DETRConfig
 from rtdetr_lab.images.postprocess import postprocess
-from rtdetr_lab.model import Rank, by_sigmoid, by_softmax
+from rtdetr_lab.model import Rank
 from rtdetr_lab.structures import Prediction
 
 Rows = dict[str, Tensor]
-Layers = list[tuple[Tensor, Tensor]]
-"""Logits and boxes after every decoder layer."""
+Pairs = list[tuple[Tensor, Tensor]]
+"""Logits and boxes: of the proposals, if there are any, and after every decoder layer."""
+
+PARTS = {
+    "backbone": ("backbone", "backbone"),
+    "AIFI F5": ("encoder.aifi", "encoder.aifi.0"),
+    "CCFF": ("encoder", "encoder"),
+}
+"""Stage → our module and theirs."""
+
+DETR_PARTS = {
+    "backbone": ("backbone", "backbone"),
+    "project": ("project", "input_projection"),
+    "positions": ("positions", "position_embedding"),
+}
 
 SHARED = ("decoder.norm", "class_head", "box_head")
 """Of DETR: read after every decoder layer here, after the last one there. Stages and tensors judge
 them."""
 
 
-def our_stages(model: nn.Module, images: Float[Tensor, "B 3 H W"]) -> Rows:
-    """Every stage of our RT-DETR."""
-    parts = {n: model.get_submodule(n) for n in ("backbone", "encoder.aifi", "encoder")}
-    with outputs_of(parts) as seen:
-        prediction = model(images)
-    proposals = prediction.proposals
-    inner = _encoder_rows(seen["encoder.aifi"], seen["encoder"], proposals.logits, proposals.boxes)
-    return _rows(seen["backbone"], inner, _layers_of(prediction), by_sigmoid)
+def paired_stages(ours: Any, theirs: Any, images: Float[Tensor, "B 3 H W"]) -> tuple[Rows, Rows]:
+    """Every stage of our model and of transformers', for the same pictures in [0, 1]."""
+    is_detr, whole = isinstance(ours.cfg, DETRConfig), getattr(theirs, "detr", theirs)
+    mine, other = dict(ours.named_modules()), dict(whole.model.named_modules())
+    parts = dict(PARTS)
+    if is_detr:
+        layers = (f"encoder.layers.{i}" for i in range(len(ours.encoder.layers)))
+        parts = DETR_PARTS | {f"encoder {i}": (name, name) for i, name in enumerate(layers)}
+    parts = {stage: pair for stage, pair in parts.items() if pair[1] in other}
+    here = {stage: mine[name] for stage, (name, _) in parts.items()}
+    there = {stage: other[name] for stage, (_, name) in parts.items()}
+    decoder = {f"decoder {i}": layer for i, layer in enumerate(whole.model.decoder.layers)}
+    with outputs_of(here) as seen, outputs_of(there | decoder) as seen_there:
+        found = ours(images)
+        out = theirs(ours.normalise(images, None) if is_detr else images)
+    layers_here = [(layer.logits, layer.boxes) for layer in found.layers]
+    if is_detr:
+        layers_there = _read_by_heads(whole, [seen_there[name] for name in decoder])
+    else:
+        layers_here.insert(0, (found.proposals.logits, found.proposals.boxes))
+        layers_there = [(out.enc_topk_logits, out.enc_topk_bboxes)]
+        boxes = out.intermediate_reference_points.unbind(1)
+        layers_there += zip(out.intermediate_logits.unbind(1), boxes, strict=True)
+    layers_there[-1] = (out.logits, out.pred_boxes)
+    first, masks = 0 if is_detr else -1, getattr(out, "pred_masks", None)
+    return (
+        _rows(_named(parts, seen), layers_here, first, ours.rank, found.masks),
+        _rows(_named(parts, seen_there), layers_there, first, ours.rank, masks),
+    )
 
 
-def their_stages(model: nn.Module, images: Float[Tensor, "B 3 H W"]) -> Rows:
-    """The same of transformers'."""
-    whole: Any = model.model
-    parts = {"backbone": whole.backbone, "encoder": whole.encoder}
-    parts |= {"aifi": whole.encoder.aifi[0]} if len(whole.encoder.aifi) else {}
-    with outputs_of(parts) as seen:
-        out = model(images)
-    maps = [feature for feature, _ in seen["backbone"]]
-    fused, attended = seen["encoder"].last_hidden_state, seen.get("aifi", maps[-1])
-    logits, boxes = out.intermediate_logits, out.intermediate_reference_points
-    layers = list(zip(logits.unbind(1), boxes.unbind(1), strict=True))
-    layers[-1] = (out.logits, out.pred_boxes)
-    inner = _encoder_rows(attended, fused, out.enc_topk_logits, out.enc_topk_bboxes)
-    return _rows(maps, inner, layers, by_sigmoid)
-
-
-def our_detr_stages(model: nn.Module, images: Float[Tensor, "B 3 H W"]) -> Rows:
-    """Every stage of our DETR for a picture in [0, 1]."""
-    whole: Any = model
-    parts = {name: getattr(whole, name) for name in ("backbone", "project", "positions")}
-    encoder = _numbered("encoder", whole.encoder.layers)
-    with outputs_of(parts | encoder) as seen:
-        prediction = whole(images)
-    inner = {name: seen[name] for name in ("project", "positions", *encoder)}
-    return _rows(seen["backbone"], inner, _layers_of(prediction), by_softmax, prediction.masks)
-
-
-def their_detr_stages(model: nn.Module, images: Float[Tensor, "B 3 H W"], ours: nn.Module) -> Rows:
-    """The same of transformers', for the picture as `ours` normalises it."""
-    whole, normalise = model, getattr(ours, "normalise")  # noqa: B009 (a Module's)
-    detector: Any = getattr(whole, "detr", whole)
-    inner = detector.model
-    parts = {"backbone": inner.backbone, "project": inner.input_projection}
-    parts |= {"positions": inner.position_embedding}
-    encoder = _numbered("encoder", inner.encoder.layers)
-    decoder = _numbered("decoder", inner.decoder.layers)
-    with outputs_of(parts | encoder | decoder) as seen:
-        out = whole(pixel_values=normalise(images, None))
-    maps = [feature for feature, _ in seen["backbone"]]
-    content = [inner.decoder.layernorm(_first(seen[name])) for name in decoder]
-    layers = [
-        (detector.class_labels_classifier(c), detector.bbox_predictor(c).sigmoid()) for c in content
-    ]
-    layers[-1] = (out.logits, out.pred_boxes)
-    rows = {name: _first(seen[name]) for name in ("project", "positions", *encoder)}
-    rows["positions"] = rows["positions"].flatten(2).transpose(1, 2)
-    return _rows(maps, rows, layers, by_softmax, getattr(out, "pred_masks", None))
-
-
-def _layers_of(prediction: Prediction) -> Layers:
-    return [(layer.logits, layer.boxes) for layer in prediction.layers]
-
-
-def _numbered(name: str, layers: Any) -> dict[str, nn.Module]:
-    return {f"{name} {i}": layer for i, layer in enumerate(layers)}
+def _read_by_heads(detr: Any, outputs: list[Any]) -> Pairs:
+    content = [detr.model.decoder.layernorm(_first(output)) for output in outputs]
+    return [(detr.class_labels_classifier(c), detr.bbox_predictor(c).sigmoid()) for c in content]
 
 
 def _first(output: Any) -> Any:
     return output[0] if isinstance(output, tuple) else output
 
 
-def _encoder_rows(attended: Tensor, fused: Sequence[Tensor], logits: Tensor, boxes: Tensor) -> Rows:
-    ccff = {f"CCFF {i}": m for i, m in enumerate(fused)}
-    return {"AIFI F5": attended, **ccff, "proposals logits": logits, "proposals boxes": boxes}
+def _named(parts: Mapping[str, Any], seen: Mapping[str, Any]) -> Rows:
+    """What every part returned, ours and theirs in one shape: a row each, or one per map."""
+    rows: Rows = {}
+    for stage in parts:
+        output = seen[stage]
+        if stage == "backbone":
+            rows |= {f"backbone S{6 - len(output) + i}": _first(m) for i, m in enumerate(output)}
+        elif stage == "CCFF":
+            maps = getattr(output, "last_hidden_state", output)
+            rows |= {f"CCFF {i}": m for i, m in enumerate(maps)}
+        else:
+            rows[stage] = _first(output)
+    if "positions" in rows and rows["positions"].ndim == 4:
+        rows["positions"] = rows["positions"].flatten(2).transpose(1, 2)
+    return rows
 
 
-def _rows(
-    maps: Sequence[Tensor],
-    encoder: Rows,
-    layers: Layers,
-    rank: Rank,
-    masks: Tensor | None = None,
-) -> Rows:
-    rows = {f"backbone S{6 - len(maps) + i}": m for i, m in enumerate(maps)} | encoder
-    for i, (logits, boxes) in enumerate(layers):
-        rows |= {f"decoder {i} logits": logits, f"decoder {i} boxes": boxes}
+def _rows(rows: Rows, layers: Pairs, first: int, rank: Rank, masks: Tensor | None) -> Rows:
+    """`rows`, then those of the answers; the layers are numbered from `first`, -1 for proposals."""
+    for i, (logits, boxes) in enumerate(layers, first):
+        name = "proposals" if i < 0 else f"decoder {i}"
+        rows |= {f"{name} logits": logits, f"{name} boxes": boxes}
     if masks is not None:
         rows["masks"] = masks
     logits, boxes = layers[-1]
     if not (logits.isfinite().all() and boxes.isfinite().all()):
         return rows  # nothing can be found in NaN; the rows above say where it begins
-    whole, sizes = Prediction(logits, boxes, ()), [(1, 1)] * len(logits)
-    found = postprocess(whole, sizes, -1.0, rank=rank)
+    found = postprocess(Prediction(logits, boxes, ()), [(1, 1)] * len(logits), -1.0, rank=rank)
     rows["detections boxes"] = torch.stack([f.boxes_xyxy for f in found])
     rows["detections scores"] = torch.stack([f.scores for f in found])
     rows["detections labels"] = torch.stack([f.labels for f in found])

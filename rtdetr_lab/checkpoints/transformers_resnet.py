@@ -1,6 +1,7 @@
-r"""# transformers' configuration of DETR's backbone, and ours
+r"""# transformers' configuration of a backbone, and ours
 
-A config names its ResNet in one of three ways, all of which the hub has:
+RT-DETR's is a `backbone_config` of `rt_detr_resnet`. A DETR's config names its ResNet in one of
+three ways, all of which the hub has:
 
 | their config                                            | names in the file | DC5                |
 |---------------------------------------------------------|-------------------|--------------------|
@@ -16,17 +17,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from rtdetr_lab.backbone import BasicBlock, Bottleneck
+from rtdetr_lab.checkpoints.transformers_fields import ResNetFields
 from rtdetr_lab.checkpoints.transformers_table import (
     KEEP,
-    ONLY_RESNET,
-    OUTPUT_NAMES,
-    RESNET,
-    parts_of,
+    REMEDY,
     spelled,
+    values_of,
+    whole_numbers,
 )
 from rtdetr_lab.config import require
 from rtdetr_lab.detr.model import DETRConfig
 from rtdetr_lab.detr.resnet import ResNetConfig
+from rtdetr_lab.rtdetr import rtdetr_r50
 
 TIMM = {
     "resnet18": ((2, 2, 2, 2), (64, 128, 256, 512), BasicBlock),
@@ -37,29 +39,39 @@ TIMM = {
 }
 """timm's plain ResNets: depths, widths, block."""
 
-REMEDY = "change the value, or build this variant here and give it as config="
+
+def resnet_d_values(inner: Mapping[str, Any], at: str) -> dict[str, Any]:
+    """Our path → our value, of an RT-DETR's `backbone_config`."""
+    kind = inner.get("model_type", "rt_detr_resnet")
+    what = f"is {kind!r}, only 'rt_detr_resnet' works"
+    require(kind == "rt_detr_resnet", f"{at}[model_type]", what, REMEDY)
+    outputs = whole_numbers(_outputs(inner) or (2, 3, 4), f"{at}[out_indices]")
+    return {**values_of(ResNetFields, inner, at, rtdetr_r50()), "backbone.outputs": outputs}
 
 
-def backbone_of(tree: Mapping[str, Any], where: str, outputs: tuple[int, ...]) -> ResNetConfig:
-    """Our ResNet of their config, whichever way it is named, with the maps we need of it."""
-    inner, at = tree.get("backbone_config"), f"{where}[backbone_config]"
-    require(isinstance(inner, Mapping | None), at, f"is {inner!r}", "give an object, or null")
-    kind = (inner or {}).get("model_type", "resnet" if inner else "timm_backbone")
-    known = kind in ("timm_backbone", "resnet")
-    require(known, f"{at}[model_type]", f"is {kind!r}", "give resnet or timm_backbone")
-    if kind == "timm_backbone":
-        return _timm_backbone(tree, inner or {}, where, outputs)
-    assert inner is not None
+def resnet_values(tree: Mapping[str, Any], where: str, base: DETRConfig) -> dict[str, Any]:
+    """Our path → our value, of a DETR's ResNet, whichever way it is named."""
+    inner, at = tree.get("backbone_config") or {}, f"{where}[backbone_config]"
+    require(isinstance(inner, Mapping), at, f"is {inner!r}", "give an object, or null")
+    if speaks_timm(tree):
+        return _timm_values(tree, inner, where, base.backbone.outputs)
+    kind = inner.get("model_type", "resnet")
+    require(kind == "resnet", f"{at}[model_type]", f"is {kind!r}", "give resnet or timm_backbone")
     what = "is set, and transformers ignores it for its own ResNet"
     require(not tree.get("dilation"), f"{where}[dilation]", what, "unset it, or use timm's ResNet")
-    require_only(inner, ONLY_RESNET, at)
-    _check_outputs(inner, at, outputs)
-    return ResNetConfig(**parts_of(RESNET, inner, at)["backbone"], outputs=outputs, frozen_stages=1)
+    _check_outputs(inner, at, base.backbone.outputs)
+    return values_of(ResNetFields, inner, at, base)
 
 
-def _timm_backbone(
+def speaks_timm(tree: Mapping[str, Any]) -> bool:
+    """Are the tensors of this DETR's backbone named as timm names them?"""
+    inner = tree.get("backbone_config") or {"model_type": "timm_backbone"}
+    return bool(inner.get("model_type") == "timm_backbone")
+
+
+def _timm_values(
     tree: Mapping[str, Any], inner: Mapping[str, Any], where: str, outputs: tuple[int, ...]
-) -> ResNetConfig:
+) -> dict[str, Any]:
     told = {**(tree.get("backbone_kwargs") or {}), **inner}
     name = told.get("backbone") or tree.get("backbone") or "resnet50"
     short = str(name).removeprefix("timm/").partition(".")[0]  # a tag says who trained it
@@ -71,28 +83,32 @@ def _timm_backbone(
     channels = told.get("num_channels", told.get("in_chans", 3))
     require(channels == 3, f"{where}[backbone_config]", f"reads {channels} channels", "give 3")
     _check_outputs(told, where, outputs)
-    depths, widths, block = TIMM[short]
-    return ResNetConfig(
-        depths, widths, block, outputs=outputs, dilated=stride == 16, frozen_stages=1
-    )
+    values = dict(zip(("depths", "widths", "block"), TIMM[short], strict=True))
+    return {f"backbone.{n}": v for n, v in {**values, "dilated": stride == 16}.items()}
 
 
-def _check_outputs(inner: Mapping[str, Any], where: str, outputs: tuple[int, ...]) -> None:
+def _outputs(inner: Mapping[str, Any]) -> Any:
+    """The stages it returns, by number or by name; nothing where it does not say."""
+    numbers = {f"stage{i}": i for i in range(1, 9)}
+    named = [numbers.get(name, 0) for name in inner.get("out_features") or ()]
+    return inner.get("out_indices") or named
+
+
+def _check_outputs(inner: Any, where: str, outputs: tuple[int, ...]) -> None:
     """A detector reads the last map they return; a mask head reads all of them."""
-    named = [OUTPUT_NAMES.get(name, 0) for name in inner.get("out_features") or ()]
-    found = tuple(inner.get("out_indices") or named or outputs)
+    found = tuple(_outputs(inner) or outputs)
     fits = found[-1] == outputs[-1] if len(outputs) == 1 else found == outputs
     what, remedy = f"returns the maps {found}", f"let it return {outputs}"
     require(fits, f"{where}[out_indices]", what, remedy)
 
 
-def spelled_backbone(cfg: DETRConfig) -> dict[str, Any]:
+def spelled_resnet(cfg: DETRConfig, base: DETRConfig) -> dict[str, Any]:
     """Their keys for the ResNet of our config."""
+    resnet = spelled(ResNetFields, cfg, base)
     backbone: ResNetConfig = cfg.backbone
-    if not backbone.dilated:
-        resnet = {"model_type": "resnet", **spelled(RESNET, cfg)}
+    if not getattr(backbone, "dilated", False):
+        resnet |= {"model_type": "resnet", "out_indices": list(backbone.outputs)}
         resnet |= {"out_features": [f"stage{i}" for i in backbone.outputs]}
-        resnet |= {"out_indices": list(backbone.outputs)}
         return {"backbone_config": resnet, "use_timm_backbone": False, "dilation": False}
     sizes = (backbone.depths, backbone.widths, backbone.block)
     found = [name for name, known in TIMM.items() if known == sizes]
@@ -107,15 +123,3 @@ def spelled_backbone(cfg: DETRConfig) -> dict[str, Any]:
         "use_pretrained_backbone": False,
         "dilation": True,
     }
-
-
-def speaks_timm(cfg: DETRConfig) -> bool:
-    """Are the tensors of the backbone written under timm's names?"""
-    return bool(cfg.backbone.dilated)
-
-
-def require_only(tree: Mapping[str, Any], allowed: Mapping[str, Any], where: str) -> None:
-    """Refuse values other than those that work here."""
-    for key, value in allowed.items():
-        found = tree.get(key, value)
-        require(found == value, f"{where}[{key}]", f"is {found!r}, only {value!r} works", REMEDY)

@@ -15,7 +15,6 @@ import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -32,14 +31,17 @@ from rtdetr_lab.checkpoints.load import load_pretrained
 from rtdetr_lab.checkpoints.metadata import Metadata
 from rtdetr_lab.checkpoints.save import save_pretrained
 from rtdetr_lab.checkpoints.source import locate
-from rtdetr_lab.checkpoints.transformers_detr import draws
+from rtdetr_lab.checkpoints.transformers_config import draws
+from rtdetr_lab.checkpoints.transformers_resnet import speaks_timm
 from rtdetr_lab.config import require
 from rtdetr_lab.deformable_attention import points_per_level
-from rtdetr_lab.detr.transformer import DETRDecoderConfig
 from rtdetr_lab.errors import CheckpointError, ConfigError
 from rtdetr_lab.images.decode import decode
 from rtdetr_lab.images.predict import look_of
 from rtdetr_lab.notation import Size
+
+PREFIXES = {"rt_detr": "RTDetr", "rt_detr_v2": "RTDetrV2", "detr": "Detr"}
+"""How the names of transformers' classes begin, by `model_type`."""
 
 
 @dataclass(frozen=True)
@@ -95,12 +97,11 @@ def verify(
 
 
 def _tolerance(model: nn.Module) -> float:
-    decoder: Any = model.get_submodule("decoder").cfg
-    if isinstance(decoder, DETRDecoderConfig):
-        return 1e-9
-    points = points_per_level(decoder.num_points, decoder.num_levels)
+    cfg: Any = model.get_submodule("decoder").cfg
+    points = getattr(cfg, "num_points", 1)  # DETR's decoder has none
+    per_level = points_per_level(points, getattr(cfg, "num_levels", 1))
     # transformers' v2 keeps 1/K as a float32, which is exact for powers of two only.
-    return 1e-9 if all(k & (k - 1) == 0 for k in points) else 1e-5
+    return 1e-9 if all(k & (k - 1) == 0 for k in per_level) else 1e-5
 
 
 def _cat() -> Any:
@@ -118,16 +119,16 @@ def check_answer(model: nn.Module, images: Float[Tensor, "B 3 H W"], name: str) 
         return
     layers = {path: m for path, m in model.named_modules() if not list(m.children())}
     odd: list[str] = []
-    with after_each(layers, partial(_note_if_odd, odd)):
+
+    def note(path: str, inputs: Any, output: Any) -> None:
+        if isinstance(output, Tensor) and not bool(output.isfinite().all()):
+            odd.append(path)
+
+    with after_each(layers, note):
         model(images)
     what = f"the answer is not finite, from {(*odd, 'an operation between layers')[0]} on"
     remedy = "download the weights again; if they are the same, they were saved broken"
     raise CheckpointError(name, what, remedy)
-
-
-def _note_if_odd(odd: list[str], path: str, inputs: Any, output: Any) -> None:
-    if isinstance(output, Tensor) and not bool(output.isfinite().all()):
-        odd.append(path)
 
 
 def _in_transformers(
@@ -143,28 +144,23 @@ def _in_transformers(
             folder = config.parent
         else:
             save_pretrained(model, folder, "transformers")
-        kind = read_json(folder / "config.json")["model_type"]
-        said = f"transformers {transformers.__version__}, {kind}"
-        if kind == "detr":
-            what, remedy = "names a backbone that transformers takes from timm", "pip install timm"
-            require(_is_readable_there(read_json(folder / "config.json")), "backbone", what, remedy)
-            detr: Any = transformers.DetrForObjectDetection
-            detr = transformers.DetrForSegmentation if draws(cfg) else detr
-            # Their fused attention misreads a single-precision mask beside double precision.
-            return said, detr.from_pretrained(folder, attn_implementation="eager")
-        classes: dict[str, Any] = {
-            "rt_detr": transformers.RTDetrForObjectDetection,
-            "rt_detr_v2": transformers.RTDetrV2ForObjectDetection,
-        }
-        return said, classes[kind].from_pretrained(folder)
+        tree = read_json(folder / "config.json")
+        kind = tree["model_type"]
+        what, remedy = "names a backbone that transformers takes from timm", "pip install timm"
+        require(_is_readable_there(tree), "backbone", what, remedy)
+        task = "Segmentation" if draws(cfg) else "ObjectDetection"
+        theirs = getattr(transformers, f"{PREFIXES[kind]}For{task}")
+        # DETR's fused attention misreads a single-precision mask beside double precision.
+        options = {"attn_implementation": "eager"} if kind == "detr" else {}
+        loaded: nn.Module = theirs.from_pretrained(folder, **options)
+        return f"transformers {transformers.__version__}, {kind}", loaded
 
 
 def _is_readable_there(tree: Mapping[str, Any]) -> bool:
     """Is it a config of transformers', and is what it needs installed?"""
     if tree.get("model_type") != "detr":
         return "model_type" in tree
-    kind = (tree.get("backbone_config") or {}).get("model_type", "timm_backbone")
-    return kind != "timm_backbone" or find_spec("timm") is not None
+    return not speaks_timm(tree) or find_spec("timm") is not None
 
 
 def _head(report: Verification) -> list[str]:

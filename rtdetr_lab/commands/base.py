@@ -10,6 +10,7 @@ import tyro
 from rtdetr_lab.config import require
 
 if TYPE_CHECKING:
+    from rtdetr_lab.images.decode import Limits
     from rtdetr_lab.model import DetectionModel, Metadata
     from rtdetr_lab.notation import Size
 
@@ -27,6 +28,23 @@ class Command:
     def run(self) -> int:
         """Do it."""
         raise TypeError(f"{type(self).__name__} must define run()")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How a data set is read. The same options wherever one is."""
+
+    bits: Annotated[int | None, tyro.conf.arg(help_behavior_hint="(default: all)")] = None
+    """How many bits are used, where 16-bit pictures hold 10, 12 or 14 and do not say so."""
+    voc_origin: int = 1
+    """What VOC's first column of pixels is called: 1 by its definition, 0 by some tools."""
+
+    @property
+    def limits(self) -> "Limits":
+        """How pictures are decoded."""
+        from rtdetr_lab.images.decode import Limits
+
+        return Limits(bits=self.bits)
 
 
 NANO = tyro.conf.arg(help_behavior_hint="(default: nano)")
@@ -127,9 +145,3 @@ def model_of(
         ids = tuple(range(len(said)))
         model.metadata = replace(model.metadata, names=said, category_ids=ids)
     return model
-
-
-def one_line_of(names: tuple[str, ...], most: int = 12) -> str:
-    """The first names, and how many more."""
-    more = f" … and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

@@ -1,7 +1,7 @@
 """# Bench: how fast, against whom, and where the time goes"""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,54 +57,48 @@ class Bench(Command):
         require(self.clock in CLOCKS, "clock", f"no clock {self.clock!r}", f"one of {known}")
         if self.threads:
             torch.set_num_threads(self.threads)
-        record: dict[str, Any] = {"machine": machine(), "results": []}
-        text: list[str] = []
-        for preset in self.model:
-            for batch in self.batch:
-                self._one(preset, batch, record, text)
+        if self.out is not None:
+            self.out.mkdir(parents=True, exist_ok=True)
+        pages: list[str] = []
+        results = [self._one(p, batch, pages) for p in self.model for batch in self.batch]
+        record: dict[str, Any] = {"machine": machine(), "results": results}
         if self.nms:
-            self._nms(record, text)
-        self._write(record, text)
+            record["nms"] = self._nms(pages)
+        if self.out is not None:
+            text = json.dumps(record, indent=1) + "\n"
+            (self.out / "bench.json").write_text(text, encoding="utf8")
+            (self.out / "bench.md").write_text("\n".join(pages) + "\n", encoding="utf8")
+            say(f"→ {self.out / 'bench.json'}")
         return DONE
 
-    def _one(self, preset: str, batch: int, record: dict[str, Any], text: list[str]) -> None:
+    def _one(self, preset: str, batch: int, pages: list[str]) -> dict[str, Any]:
+        from rtdetr_lab.deployment.bench.memory import peak_of
         from rtdetr_lab.deployment.bench.report import best_of_ours, latency_table, plain
         from rtdetr_lab.deployment.bench.subjects import Case, chosen
         from rtdetr_lab.deployment.bench.timing import CLOCKS, interleaved
 
         case = Case(preset, size_of(self.size), batch, self.device)
         subjects = {}
-        for name, build in chosen(self._peers, self.device).items():
+        for name, build in chosen(self.against, self.device).items():
             say(f"building {name}", aside=True)
             subjects[name] = build(case)
         times = interleaved(subjects, self.rounds, clock=CLOCKS[self.clock])
-        peaks = self._peaks(case, list(subjects)) if self.memory and batch == 1 else {}
+        measured = subjects if self.memory and batch == 1 else ()
+        peaks = {name: peak_of(case, name, self.against) for name in measured}
         best = best_of_ours(times)
         entry = {"case": asdict(case), "times": plain(times), "peak_mb": peaks, "best": best}
-        self._add(
-            text,
-            f"{preset}, batch {batch}, {shown_size(case.size)}",
-            latency_table(times, batch, peaks),
-        )
-        del subjects
+        title = f"{preset}, batch {batch}, {shown_size(case.size)}"
+        _add(pages, title, latency_table(times, batch, peaks))
+        del subjects  # their memory
         if self.parts and batch == self.batch[0]:
-            entry["parts"] = self._parts(case, text)
+            entry["parts"] = self._parts(case, pages)
         if self.training and batch == self.batch[-1]:
-            entry["training"] = self._training(case, text)
+            entry["training"] = self._training(case, pages)
         if self.precision and batch == self.batch[0]:
-            entry["precision"] = self._precision(case, text)
-        record["results"].append(entry)
+            entry["precision"] = self._precision(case, pages)
+        return entry
 
-    @property
-    def _peers(self) -> list[str]:
-        return [name for name in self.against.split(",") if name]
-
-    def _peaks(self, case: "Case", names: list[str]) -> dict[str, float]:
-        from rtdetr_lab.deployment.bench.memory import peak_of
-
-        return {n: peak_of(case, n, self.against) for n in names}
-
-    def _parts(self, case: "Case", text: list[str]) -> dict[str, Any]:
+    def _parts(self, case: "Case", pages: list[str]) -> dict[str, Any]:
         import torch
 
         from rtdetr_lab.deployment.bench.parts import split
@@ -115,53 +109,41 @@ class Bench(Command):
         for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
             parts = split(case, dtype, self.rounds)
             top = ceilings(self.device, dtype)
-            self._add(text, f"{case.preset}, {name}: parts", parts_table(parts, top))
+            _add(pages, f"{case.preset}, {name}: parts", parts_table(parts, top))
             found[name] = {"parts": {n: asdict(p) for n, p in parts.items()}, "top": asdict(top)}
             if self.out is not None:
-                self.out.mkdir(parents=True, exist_ok=True)
                 draw(parts, top, self.out / f"roofline_{case.preset}_{name}.png")
         return found
 
-    def _training(self, case: "Case", text: list[str]) -> dict[str, Any]:
-        from dataclasses import replace
-
+    def _training(self, case: "Case", pages: list[str]) -> dict[str, Any]:
         from rtdetr_lab.deployment.bench.report import latency_table, plain
         from rtdetr_lab.deployment.bench.training import bench_training
 
         case = replace(case, batch=4 if self.batch == (1,) else case.batch)
         times = bench_training(case, max(1, self.rounds // 3), self.clock)
         title = f"{case.preset}: a training step, batch {case.batch}"
-        self._add(text, title, latency_table(times, case.batch, {}))
+        _add(pages, title, latency_table(times, case.batch, {}))
         return plain(times)
 
-    def _precision(self, case: "Case", text: list[str]) -> dict[str, Any]:
+    def _precision(self, case: "Case", pages: list[str]) -> dict[str, Any]:
         from rtdetr_lab.deployment.bench.drifts import drifts, plain_drift
-        from rtdetr_lab.deployment.precision import HEADER
+        from rtdetr_lab.deployment.precision import drift_table
 
         found = drifts(case, self.precision)
-        title = (
-            f"{case.preset}, {shown_size(case.size)}: what lower precision changes in detections"
-        )
-        self._add(text, title, [*HEADER, *[one.row(name) for name, one in found.items()]])
+        title = "what lower precision changes in detections"
+        _add(pages, f"{case.preset}, {shown_size(case.size)}: {title}", drift_table(found))
         return {name: plain_drift(one) for name, one in found.items()}
 
-    def _nms(self, record: dict[str, Any], text: list[str]) -> None:
+    def _nms(self, pages: list[str]) -> dict[str, Any]:
         from rtdetr_lab.deployment.bench.nms import bench_nms
-        from rtdetr_lab.deployment.bench.report import plain, times_table
+        from rtdetr_lab.deployment.bench.report import plain
+        from rtdetr_lab.deployment.bench.timing import times_table
 
         times = bench_nms(rounds=self.rounds, clock=self.clock)
-        record["nms"] = plain(times)
-        self._add(text, "suppression, and doing without", times_table(times))
+        _add(pages, "suppression, and doing without", times_table(times))
+        return plain(times)
 
-    def _add(self, text: list[str], title: str, rows: list[str]) -> None:
-        block = [f"\n### {title}\n", *rows]
-        say("\n".join(block))
-        text += block
 
-    def _write(self, record: dict[str, Any], text: list[str]) -> None:
-        if self.out is None:
-            return
-        self.out.mkdir(parents=True, exist_ok=True)
-        (self.out / "bench.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf8")
-        (self.out / "bench.md").write_text("\n".join(text) + "\n", encoding="utf8")
-        say(f"→ {self.out / 'bench.json'}")
+def _add(pages: list[str], title: str, table: str) -> None:
+    pages.append(f"\n### {title}\n\n{table}")
+    say(pages[-1])

@@ -3,13 +3,13 @@
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
-from rtdetr_lab.commands.base import DONE, FAILED, Command, say, square_of
+from rtdetr_lab.commands.base import DONE, FAILED, Command, Reading, say, square_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,13 +53,22 @@ class Check:
     """Print JSON, with every finding."""
     picture: Path | None = None
     """Also draw class counts and box sizes into this file (.png, .svg, .pdf)."""
+    reading: Annotated[Reading, tyro.conf.OmitArgPrefixes] = field(default_factory=Reading)
 
     def run(self) -> int:
         """Check and report."""
         from rtdetr_lab.data.preflight import check_folder
         from rtdetr_lab.data.report import draw_reports
 
-        reports = check_folder(self.folder, self.split, bar(), self.images, self.queries)
+        reports = check_folder(
+            self.folder,
+            self.split,
+            bar(),
+            self.images,
+            self.queries,
+            self.reading.limits,
+            self.reading.voc_origin,
+        )
         if self.json:
             print(json.dumps([report.to_dict() for report in reports], ensure_ascii=False))
         else:

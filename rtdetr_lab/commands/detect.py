@@ -18,13 +18,12 @@ from rtdetr_lab.commands.base import (
     complain,
     device_of,
     model_of,
-    one_line_of,
     say,
 )
 from rtdetr_lab.commands.pictures import ResultNames, gather, listed
 from rtdetr_lab.config import require
 from rtdetr_lab.errors import ImageError
-from rtdetr_lab.writing import write_text, writing
+from rtdetr_lab.writing import first_few, write_text, writing
 
 if TYPE_CHECKING:
     from rtdetr_lab.data.annotated import Listed
@@ -176,7 +175,7 @@ def introduce(model: str, detector: "Detector", aside: bool = False) -> None:
 
     names = detector.classes.names
     licence = declared(detector.model).metadata.licence
-    say(f"{model} knows {len(names)} classes: {one_line_of(names)}", aside=aside)
+    say(f"{model} knows {len(names)} classes: {first_few(names, 12)}", aside=aside)
     say(f"licence of its weights: {licence or 'not stated'}", aside=aside)
 
 

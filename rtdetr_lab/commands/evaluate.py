@@ -2,13 +2,15 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from rtdetr_lab.commands.base import DONE, ModelCommand, device_of, model_of, one_line_of, say
-from rtdetr_lab.writing import writing
+import tyro
+
+from rtdetr_lab.commands.base import DONE, ModelCommand, Reading, device_of, model_of, say
+from rtdetr_lab.writing import first_few, writing
 
 if TYPE_CHECKING:
     from rtdetr_lab.model import DetectionModel
@@ -41,20 +43,22 @@ class Eval(ModelCommand):
     """The score above which the report looks for mistakes."""
     json: bool = False
     """Print JSON."""
+    reading: Annotated[Reading, tyro.conf.OmitArgPrefixes] = field(default_factory=Reading)
 
     def run(self) -> int:
         from tqdm import tqdm
 
-        from rtdetr_lab.commands.sets import look_at, say_which, validation_set
+        from rtdetr_lab.commands.sets import stored_sets, tell, validation_set
+        from rtdetr_lab.data.preflight import look_at
         from rtdetr_lab.evaluation.evaluate import evaluate
         from rtdetr_lab.evaluation.examine import examine
         from rtdetr_lab.evaluation.report import write_report
 
-        say_which(self.data)
+        found = stored_sets(self.data, [self.split], self.reading).get(self.split)
         model = model_of(self.name, self.size, self.names).to(device_of(self.device))
-        data = validation_set(self.data, model.metadata, self.limit, self.split)
+        data = validation_set(found, model.metadata, self.limit)
         check_classes(model, data.names, self.name)
-        look_at(data)
+        tell(look_at(data))
         total = -(-len(data) // self.batch_size)
         bar: Any = partial(tqdm, total=total)
         if self.out is None:
@@ -84,7 +88,7 @@ def check_classes(model: "DetectionModel", data: Sequence[str], where: str) -> N
         return
     if not known and model.num_classes == len(data):
         taken = f"its {len(data)} classes have no names and are taken for those of the data"
-        say(f"{where}: {taken}: {one_line_of(tuple(data))}", aside=True)
+        say(f"{where}: {taken}: {first_few(data, 12)}", aside=True)
         return
     classes = f"the classes {_listed(known)}" if known else f"{model.num_classes} unnamed classes"
     what = f"knows {classes}; the data has {_listed(data)}"
@@ -93,4 +97,4 @@ def check_classes(model: "DetectionModel", data: Sequence[str], where: str) -> N
 
 
 def _listed(names: Sequence[str]) -> str:
-    return f"({len(names)}) {one_line_of(tuple(names))}"
+    return f"({len(names)}) {first_few(names, 12)}"

@@ -4,22 +4,21 @@
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 from rtdetr_lab.checkpoints.names import NAME, note_of, path_of
-from rtdetr_lab.commands.base import say
+from rtdetr_lab.commands.base import Reading, say
 from rtdetr_lab.data.batch import Augmented, Dataset, First
 from rtdetr_lab.data.canvas import fitted
 from rtdetr_lab.data.coco import CocoDataset
 from rtdetr_lab.data.findings import Finding, Severity, raise_first_error
 from rtdetr_lab.data.layout import COCO, find_layout
-from rtdetr_lab.data.preflight import first_look
 from rtdetr_lab.data.shapes import TRAIN, VAL, ShapesConfig, ShapesDataset
 from rtdetr_lab.data.transforms import RandomFlip
-from rtdetr_lab.data.whole_set import other_classes, too_many_objects
+from rtdetr_lab.data.whole_set import other_classes
 from rtdetr_lab.model import Metadata
 
 WORLD = "shapes"
+AS_USUAL = Reading()
 
 ENDLESS = 1_000_000
 """Training pictures of the shapes world: more than any run here sees, so none is seen twice."""
@@ -35,40 +34,25 @@ def is_world(source: str) -> bool:
     return source.removeprefix(NAME) == WORLD and path_of(source) is None
 
 
-def say_which(source: str) -> None:
-    """Say where a folder takes the place of the shapes world, and where it is not COCO JSON."""
-    if is_world(source):
-        return
-    if source == WORLD:
-        say(note_of(source, "the drawn world"), aside=True)
-    kind = find_layout(source).format
-    if kind != COCO:
-        told = f"{source}: a {kind} folder, read as it is; to have it as COCO JSON: "
-        say(f"{told}rtdetr-lab data convert {source} NEW_FOLDER", aside=True)
-
-
-def stored_sets(source: str, splits: Sequence[str]) -> dict[str, CocoDataset]:
-    """Read splits of a data set on disk, each once; there are none of the shapes world.
+def stored_sets(
+    source: str, splits: Sequence[str], reading: Reading = AS_USUAL
+) -> dict[str, CocoDataset]:
+    """Read splits of a data set on disk, each once; there are none of the shapes world. Says where
+    a folder takes the place of that world, and where it is not COCO JSON.
 
     Raises `DataError` where the splits do not have the same classes.
     """
     if is_world(source):
         return {}
-    layout = find_layout(source)
-    found = {name: CocoDataset(layout[name].load(), layout.folder) for name in splits}
+    if source == WORLD:
+        say(note_of(source, "the drawn world"), aside=True)
+    layout, limits = find_layout(source, reading.voc_origin), reading.limits
+    if layout.format != COCO:
+        told = f"{source}: a {layout.format} folder, read as it is; to have it as COCO JSON: "
+        say(f"{told}rtdetr-lab data convert {source} NEW_FOLDER", aside=True)
+    found = {s: CocoDataset(layout[s].load(), layout.folder, limits=limits) for s in splits}
     raise_first_error(other_classes({name: data.annotations for name, data in found.items()}))
     return found
-
-
-def look_at(data: Any, num_queries: int | None = None) -> None:
-    """What can be said in the first seconds about a data set on disk, in the words of `data check`.
-    Raises `DataError` for what cannot work."""
-    while not isinstance(data, CocoDataset):
-        data = getattr(data, "dataset", None)
-        if data is None:
-            return
-    crowded = too_many_objects(data.annotations, num_queries) if num_queries else ()
-    tell([*first_look(data), *crowded])
 
 
 def tell(findings: Sequence[Finding]) -> None:
@@ -84,34 +68,22 @@ def tell(findings: Sequence[Finding]) -> None:
 
 
 def training_set(
-    source: str,
-    metadata: Metadata,
-    seed: int,
-    as_stored: bool = False,
-    found: CocoDataset | None = None,
+    found: CocoDataset | None, metadata: Metadata, seed: int, as_stored: bool = False
 ) -> Dataset:
-    """`shapes`, or the `train` split of a data set on disk, resized and flipped at random; or left
-    `as_stored`, for a recipe that resizes. `found` is the split, where it was read already."""
-    if is_world(source):
-        return _drawn(metadata, TRAIN, ENDLESS)
+    """A stored split, resized and flipped at random, or left `as_stored` for a recipe that resizes;
+    without one, the shapes world."""
     if found is None:
-        found = CocoDataset.from_folder(source, "train")
+        return _drawn(metadata, TRAIN, ENDLESS)
     return found if as_stored else Augmented(fitted(found, metadata), RandomFlip(), seed)
 
 
 def validation_set(
-    source: str,
-    metadata: Metadata,
-    count: int | None = None,
-    split: str = "val",
-    found: CocoDataset | None = None,
+    found: CocoDataset | None, metadata: Metadata, count: int | None = None
 ) -> Dataset:
-    """`shapes`, or a split of a data set on disk, resized as in training; at most `count` of it.
-    `found` is the split, where it was read already."""
-    if is_world(source):
-        return _drawn(metadata, VAL, 500 if count is None else count)
+    """A stored split, resized as in training, at most `count` pictures of it; without one, the
+    shapes world."""
     if found is None:
-        found = CocoDataset.from_folder(source, split)
+        return _drawn(metadata, VAL, 500 if count is None else count)
     resized = fitted(found, metadata)
     return resized if count is None or count >= len(resized) else First(resized, count)
 

@@ -1,68 +1,39 @@
 """# Starting points: a preset, a preset with a backbone, or a whole model"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
+from rtdetr_lab.checkpoints.presets import PRESETS, preset_of
 from rtdetr_lab.commands.base import model_of, resized_for, say
+from rtdetr_lab.config import require
 from rtdetr_lab.errors import ConfigError
 
 if TYPE_CHECKING:
+    from rtdetr_lab.commands.train import Train
     from rtdetr_lab.model import DetectionModel
 
-SIZES = ("r18", "r34", "r50_m", "r50", "r101")
-DETR_SIZES = ("r50", "r101", "r50_dc5", "r101_dc5")
-PRESETS = {
-    "nano": ("rtdetr:rtdetr_nano", "256"),
-    **{size: (f"rtdetr:rtdetr_{size}", "640") for size in SIZES},
-    **{f"v2_{size}": (f"rtdetrv2:rtdetrv2_{size}", "640") for size in SIZES},
-    "detr_nano": ("detr.model:detr_nano", "256"),
-    **{f"detr_{size}": (f"detr.model:detr_{size}", "800") for size in DETR_SIZES},
-}
-"""What `--preset` may name: where it is, and the size its model is made for."""
 
-
-@dataclass(frozen=True)
-class StartingPoint:
-    """What `train` is given, and a model of that kind, which says what it is."""
-
-    start: Any
-    model: "DetectionModel"
-
-
-@dataclass(frozen=True)
-class Changes:
-    """What is done to a model before it learns; what is new in it follows from `seed`."""
-
-    freeze: tuple[str, ...] = ()
-    queries: int | None = None
-    size: str | None = None
-    seed: int = 0
-
-
-def from_model(
-    name: str, classes: Sequence[str], changes: Changes, names: str | None = None
-) -> StartingPoint:
-    """A pretrained model with heads for these classes; says what was done to it."""
+def starting_point(asked: "Train", classes: Sequence[str]) -> tuple[Any, "DetectionModel"]:
+    """What `train` is given for these classes, and a model of that kind, which says what it is."""
     from rtdetr_lab.model import declared
     from rtdetr_lab.training.finetune import prepare
 
-    ready = prepare(
-        model_of(name, changes.size, names),
-        classes,
-        changes.freeze,
-        changes.seed,
-        changes.queries,
-    )
+    freeze = tuple(part.strip() for part in asked.freeze.split(",") if part.strip())
+    if not asked.model:
+        return _from_preset(asked, len(classes), freeze)
+    what = f"cannot be had with --model {asked.model}, which brings its own"
+    require(not asked.preset, "--preset", what, "leave one of them out")
+    require(not asked.backbone_weights, "--backbone-weights", what, "leave one of them out")
+    model = model_of(asked.model, asked.size, asked.names)
+    ready = prepare(model, classes, freeze, asked.learning.seed, asked.queries)
     for line in ready.lines():
-        say(line if line.startswith(" ") else f"{name}: {line}")
-    return StartingPoint(ready.model, declared(ready.model))
+        say(line if line.startswith(" ") else f"{asked.model}: {line}")
+    return ready.model, declared(ready.model)
 
 
-def from_preset(
-    name: str, num_classes: int, backbone: str | None, changes: Changes
-) -> StartingPoint:
+def _from_preset(
+    asked: "Train", num_classes: int, freeze: Sequence[str]
+) -> tuple[Any, "DetectionModel"]:
     """A new model, or one whose backbone is pretrained; only then can parts of it be frozen."""
     import torch
     from torch import nn
@@ -72,11 +43,12 @@ def from_preset(
     from rtdetr_lab.training.finetune import freeze_module, with_queries
     from rtdetr_lab.training.state import seed_everything
 
-    cfg = preset(name, num_classes)
-    if changes.queries is not None:
-        cfg = with_queries(cfg, changes.queries)
-    if not backbone:
-        if changes.freeze:
+    name = asked.preset or "nano"
+    cfg = preset_of(name, num_classes)
+    if asked.queries is not None:
+        cfg = with_queries(cfg, asked.queries)
+    if not asked.backbone_weights:
+        if freeze:
             what, remedy = "would freeze weights that were never trained", "give --model"
             raise ConfigError("--freeze", what, f"{remedy}, or --backbone-weights")
         # Frozen statistics are those of a pretrained backbone; new weights need their own.
@@ -85,26 +57,12 @@ def from_preset(
             cfg = replace_at(cfg, "backbone.frozen_stages", 0)
     with torch.device("meta"):  # no memory, no random numbers: only asked what it is
         model = declared(build(cfg))
-    model.metadata = resized_for(
-        model.metadata, changes.size or PRESETS[name][1], model.takes_padding
-    )
-    if not changes.freeze:
-        return StartingPoint(cfg, model)
-    seed_everything(changes.seed)
+    size = asked.size or PRESETS[name][1]
+    model.metadata = resized_for(model.metadata, size, model.takes_padding)
+    if not freeze:
+        return cfg, model
+    seed_everything(asked.learning.seed)
     start = build(cfg)
-    for part in changes.freeze:
+    for part in freeze:
         freeze_module(start, part)
-    return StartingPoint(start, model)
-
-
-def preset(name: str, num_classes: int) -> Any:
-    """The configuration `--preset` names."""
-    from importlib import import_module
-
-    if name not in PRESETS:
-        near = get_close_matches(name, PRESETS, n=2, cutoff=0.6)
-        nearest = f"did you mean {' or '.join(near)}? " if near else ""
-        what = f"{name!r} is no preset"
-        raise ConfigError("--preset", what, f"{nearest}use one of {', '.join(PRESETS)}")
-    module, _, function = PRESETS[name][0].partition(":")
-    return getattr(import_module(f"rtdetr_lab.{module}"), function)(num_classes=num_classes)
+    return start, model

@@ -10,14 +10,20 @@ was made.
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from rtdetr_lab.commands.base import DONE, FAILED, Command, say, shown_size
-from rtdetr_lab.commands.starting_points import Changes, StartingPoint, from_model, from_preset
-from rtdetr_lab.commands.train_options import Asked, Judging, Learning, Running
-from rtdetr_lab.errors import ConfigError
+from rtdetr_lab.commands.base import DONE, FAILED, Command, Reading, say, shown_size
+from rtdetr_lab.commands.starting_points import starting_point
+from rtdetr_lab.commands.train_options import (
+    Judging,
+    Learning,
+    Running,
+    augmentation_of,
+    recipe_name,
+    recipe_of,
+)
 
 if TYPE_CHECKING:
     from rtdetr_lab.data.batch import Dataset
@@ -62,11 +68,14 @@ class Train(Command):
     learning: Annotated[Learning, tyro.conf.OmitArgPrefixes] = field(default_factory=Learning)
     judging: Annotated[Judging, tyro.conf.OmitArgPrefixes] = field(default_factory=Judging)
     running: Annotated[Running, tyro.conf.OmitArgPrefixes] = field(default_factory=Running)
+    reading: Annotated[Reading, tyro.conf.OmitArgPrefixes] = field(default_factory=Reading)
 
     def run(self) -> int:
         import torch
 
-        from rtdetr_lab.commands.sets import look_at, say_which, stored_sets
+        from rtdetr_lab.commands.sets import stored_sets, tell
+        from rtdetr_lab.data.batch import innermost
+        from rtdetr_lab.data.preflight import look_at
         from rtdetr_lab.data.shapes import SHAPE_NAMES
         from rtdetr_lab.evaluation.evaluate import evaluate
         from rtdetr_lab.training import train
@@ -74,23 +83,21 @@ class Train(Command):
 
         if self.running.threads:
             torch.set_num_threads(self.running.threads)
-        say_which(self.data)
-        found = stored_sets(self.data, ("train",) if self.judging.overfit else ("train", "val"))
-        point = self._start(found["train"].names if found else SHAPE_NAMES)
-        model, asked = point.model, self._asked()
-        as_stored = bool(asked.augmentation(model.metadata))
+        splits = ("train",) if self.judging.overfit else ("train", "val")
+        found = stored_sets(self.data, splits, self.reading)
+        start, model = starting_point(self, found["train"].names if found else SHAPE_NAMES)
+        as_stored = bool(augmentation_of(self, model.metadata))
         learn, judge = self._data(model.metadata, as_stored, found)
-        look_at(learn, model.num_queries)
-        look_at(judge)
-        recipe = asked.recipe(model, num_stored(learn))
-        tell(recipe, asked.name, learn, model.metadata.fixed_size)
+        tell([*look_at(learn, model.num_queries), *look_at(judge)])
+        recipe = recipe_of(self, model, len(innermost(learn)))
+        announce(recipe, recipe_name(self), learn, model.metadata.fixed_size)
         watching: list[Callback] = []
         if self.running.tensorboard:
             watching.append(TensorBoard(self.out / "tensorboard"))
         if self.judging.overfit:
             watching.append(doctor := doctor_for(judge, model.num_queries))
         run = train(
-            point.start,
+            start,
             learn,
             self.out,
             recipe,
@@ -103,34 +110,6 @@ class Train(Command):
         report(run)
         return verdict(doctor, run) if self.judging.overfit else DONE
 
-    def _asked(self) -> Asked:
-        from rtdetr_lab.commands.sets import is_world
-
-        return Asked(
-            self.learning,
-            self.judging,
-            self.running,
-            fine_tunes=self.model is not None,
-            has_backbone=self.backbone_weights is not None,
-            data_is_drawn=is_world(self.data),
-        )
-
-    def _start(self, classes: tuple[str, ...]) -> StartingPoint:
-        changes = Changes(
-            freeze=tuple(part.strip() for part in self.freeze.split(",") if part.strip()),
-            queries=self.queries,
-            size=self.size,
-            seed=self.learning.seed,
-        )
-        if not self.model:
-            name = self.preset or "nano"
-            return from_preset(name, len(classes), self.backbone_weights, changes)
-        for option, value in (("preset", self.preset), ("backbone-weights", self.backbone_weights)):
-            if value:
-                what = f"cannot be had with --model {self.model}, which brings its own"
-                raise ConfigError(f"--{option}", what, "leave one of them out")
-        return from_model(self.model, classes, changes, self.names)
-
     def _data(
         self, metadata: "Metadata", as_stored: bool, found: dict[str, "CocoDataset"]
     ) -> tuple["Dataset", "Dataset"]:
@@ -138,23 +117,18 @@ class Train(Command):
 
         if self.judging.overfit:
             count = self.judging.overfit * self.learning.batch_size
-            few = validation_set(self.data, metadata, count, "train", found.get("train"))
+            few = validation_set(found.get("train"), metadata, count)
             return few, few
-        seed, limit = self.learning.seed, self.judging.val_limit
-        learn = training_set(self.data, metadata, seed, as_stored, found.get("train"))
-        return learn, validation_set(self.data, metadata, limit, found=found.get("val"))
+        learn = training_set(found.get("train"), metadata, self.learning.seed, as_stored)
+        return learn, validation_set(found.get("val"), metadata, self.judging.val_limit)
 
 
-def num_stored(data: Any) -> int:
-    """Pictures of a data set, not counting an augmented one again for each of its versions."""
-    while (inner := getattr(data, "dataset", None)) is not None:
-        data = inner
-    return len(data)
-
-
-def tell(recipe: "TrainConfig", name: str, data: "Dataset", size: tuple[int, int]) -> None:
+def announce(recipe: "TrainConfig", name: str, data: "Dataset", size: tuple[int, int]) -> None:
     """What is about to happen, in one line."""
-    rounds = f"{recipe.num_pictures / num_stored(data):.3g} × {num_stored(data):,}"
+    from rtdetr_lab.data.batch import innermost
+
+    count = len(innermost(data))
+    rounds = f"{recipe.num_pictures / count:.3g} × {count:,}"
     say(
         f"{name}: {recipe.num_pictures:,} pictures ({rounds}) of {shown_size(size)} in steps of "
         f"{recipe.batch_size}, lr {recipe.lr:.3g}, backbone {recipe.backbone_lr:.3g}"

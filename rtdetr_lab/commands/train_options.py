@@ -3,14 +3,17 @@
 None means "as the recipe says" (`training/recipe.py`), so that `--model` and `--data` are enough.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from rtdetr_lab.errors import ConfigError
+from rtdetr_lab.config import require
 
 if TYPE_CHECKING:
+    from rtdetr_lab.commands.train import Train
     from rtdetr_lab.data.augment import Augmentation
     from rtdetr_lab.data.augment_detr import AspectAugmentation
     from rtdetr_lab.model import DetectionModel, Metadata
@@ -78,7 +81,7 @@ class Judging:
 
 @dataclass(frozen=True, kw_only=True)
 class Running:
-    """How it runs. Nothing here changes what is learnt, but for the rounding of --amp."""
+    """How it runs. Nothing here changes what is learned, but for the rounding of --amp."""
 
     amp: bool = False
     """Compute in bfloat16 on a CPU too; a GPU that has it does so anyway."""
@@ -100,8 +103,8 @@ class Running:
     @property
     def precision(self) -> bool | None:
         """What was said about bfloat16; None if nothing was."""
-        if self.amp and self.fp32:
-            raise ConfigError("--fp32", "contradicts --amp", "leave one of them out")
+        both = self.amp and self.fp32
+        require(not both, "--fp32", "contradicts --amp", "leave one of them out")
         return True if self.amp else False if self.fp32 else None
 
 
@@ -112,89 +115,85 @@ BY_HEART = 400
 """The same for `--overfit`; a healthy run ends long before."""
 
 
-@dataclass(frozen=True)
-class Asked:
-    """All that a recipe follows from: the options, and what stands on the command line beside."""
+def recipe_name(asked: "Train") -> str:
+    """The recipe that was asked for, or that follows from what the model begins with."""
+    from_preset = "paper" if asked.backbone_weights else "scratch"
+    return asked.learning.recipe or ("fine-tune" if asked.model else from_preset)
 
-    learning: Learning
-    judging: Judging
-    running: Running
-    fine_tunes: bool
-    has_backbone: bool
-    data_is_drawn: bool
 
-    @property
-    def name(self) -> str:
-        """Of the recipe."""
-        automatic = "fine-tune" if self.fine_tunes else "paper" if self.has_backbone else "scratch"
-        return self.learning.recipe or automatic
+def recipe_of(asked: "Train", model: "DetectionModel", count: int) -> "TrainConfig":
+    """The recipe for a model and so many pictures on disk."""
+    from rtdetr_lab.training import fine_tune, from_scratch, paper, v2
+    from rtdetr_lab.training.recipe import by_heart
 
-    def recipe(self, model: "DetectionModel", count: int) -> "TrainConfig":
-        """The recipe for a model and so many pictures on disk."""
-        from rtdetr_lab.training import fine_tune, from_scratch, paper, v2
-        from rtdetr_lab.training.recipe import by_heart
+    given, judging, running = asked.learning, asked.judging, asked.running
+    makers: dict[str, Callable[..., TrainConfig]] = {
+        "scratch": from_scratch,
+        "fine-tune": partial(fine_tune, model.cfg),
+        "paper": paper,
+        "v2": partial(v2, model.cfg),
+    }
+    budget = given.pictures or _budget(asked, count)
+    made = makers[recipe_name(asked)](budget, batch_size=given.batch_size)
+    if given.lr is not None:
+        ratio = given.lr / made.lr
+        made = replace(made, lr=given.lr, backbone_lr=made.backbone_lr * ratio)
+    made = replace(
+        made,
+        **given.rates(),
+        seed=given.seed,
+        accumulate=given.accumulate,
+        augment=augmentation_of(asked, model.metadata),
+        amp=running.precision,
+        patience=judging.patience,
+        min_delta=judging.min_delta,
+        num_workers=running.workers,
+        save_every=running.save_every,
+        eval_every=_eval_every(asked),
+    )
+    return by_heart(made) if judging.overfit else made
 
-        given, judging, running = self.learning, self.judging, self.running
-        budget, batch = given.pictures or self._budget(count), given.batch_size
-        makers: dict[str, Any] = {
-            "scratch": lambda: from_scratch(budget, batch_size=batch),
-            "fine-tune": lambda: fine_tune(model.cfg, budget, batch_size=batch),
-            "paper": lambda: paper(budget, batch_size=batch),
-            "v2": lambda: v2(model.cfg, budget, batch_size=batch),
-        }
-        made: TrainConfig = makers[self.name]()
-        if given.lr is not None:
-            ratio = given.lr / made.lr
-            made = replace(made, lr=given.lr, backbone_lr=made.backbone_lr * ratio)
-        made = replace(
-            made,
-            **given.rates(),
-            seed=given.seed,
-            accumulate=given.accumulate,
-            augment=self.augmentation(model.metadata),
-            amp=running.precision,
-            patience=judging.patience,
-            min_delta=judging.min_delta,
-            num_workers=running.workers,
-            save_every=running.save_every,
-            eval_every=self._eval_every(),
-        )
-        return by_heart(made) if judging.overfit else made
 
-    def _eval_every(self) -> "Steps":
-        from rtdetr_lab.training.recipe import ShareOfRun
+def _eval_every(asked: "Train") -> "Steps":
+    from rtdetr_lab.training.recipe import ShareOfRun
 
-        if self.judging.eval_every is not None:
-            return self.judging.eval_every
-        return ShareOfRun(0.1) if self.name == "fine-tune" or self.judging.patience else 0
+    if asked.judging.eval_every is not None:
+        return asked.judging.eval_every
+    often = recipe_name(asked) == "fine-tune" or asked.judging.patience
+    return ShareOfRun(0.1) if often else 0
 
-    def _budget(self, count: int) -> int:
-        rounds = ROUNDS.get(self.name)
-        if self.judging.overfit:
-            return BY_HEART * count
-        if rounds is None:
-            return 200_000
-        return 20_000 if self.data_is_drawn else max(5_000, rounds * count)
 
-    def augmentation(self, metadata: "Metadata") -> "Augmentation | AspectAugmentation | None":
-        """What `--augment`, or the recipe, does to pictures beside mirroring them."""
-        from rtdetr_lab.data.augment import paper_augmentation, v2_augmentation
-        from rtdetr_lab.data.augment_detr import detr_augmentation
+def _budget(asked: "Train", count: int) -> int:
+    from rtdetr_lab.commands.sets import is_world
 
-        size, edges = metadata.fixed_size, metadata.edges
-        asked = self.learning.recipe
-        chosen = self.learning.augment or (asked if asked in ("paper", "v2") else "flip")
-        if chosen == "flip" or self.judging.overfit:
-            return None
-        if self.data_is_drawn:
-            what = "shapes are told apart by their aspect, which crops would change"
-            raise ConfigError("--augment", what, "say flip, or give a folder as --data")
-        if chosen == "paper":
-            whole = paper_augmentation(size[0])
-            return detr_augmentation(edges) if edges else replace(whole, size=size)
-        if edges:
-            what = (
-                "v2 is RT-DETRv2's, which stretches pictures to squares; a DETR keeps their shape"
-            )
-            raise ConfigError("--augment", what, "say paper, which for a DETR is its own, or flip")
-        return replace(v2_augmentation(size[0]), size=size)
+    rounds = ROUNDS.get(recipe_name(asked))
+    if asked.judging.overfit:
+        return BY_HEART * count
+    if rounds is None:
+        return 200_000
+    return 20_000 if is_world(asked.data) else max(5_000, rounds * count)
+
+
+def augmentation_of(
+    asked: "Train", metadata: "Metadata"
+) -> "Augmentation | AspectAugmentation | None":
+    """What `--augment`, or the recipe, does to pictures beside mirroring them."""
+    from rtdetr_lab.commands.sets import is_world
+    from rtdetr_lab.data.augment import paper_augmentation, v2_augmentation
+    from rtdetr_lab.data.augment_detr import detr_augmentation
+
+    size, edges = metadata.fixed_size, metadata.edges
+    recipe = asked.learning.recipe
+    chosen = asked.learning.augment or (recipe if recipe in ("paper", "v2") else "flip")
+    if chosen == "flip" or asked.judging.overfit:
+        return None
+    what = "shapes are told apart by their aspect, which crops would change"
+    remedy = "say flip, or give a folder as --data"
+    require(not is_world(asked.data), "--augment", what, remedy)
+    if chosen == "paper":
+        whole = paper_augmentation(size[0])
+        return detr_augmentation(edges) if edges else replace(whole, size=size)
+    what = "v2 is RT-DETRv2's, which stretches pictures to squares; a DETR keeps their shape"
+    remedy = "say paper, which for a DETR is its own, or flip"
+    require(not edges, "--augment", what, remedy)
+    return replace(v2_augmentation(size[0]), size=size)

@@ -16,14 +16,10 @@ class Verify(ModelCommand):
     """Picture to compare on; default: scikit-image's cat."""
 
     def run(self) -> int:
-        from skimage.data import chelsea
-
         from rtdetr_lab.checkpoints.verify import verify
-        from rtdetr_lab.images.decode import decode
 
         _hush_transformers()
-        picture = chelsea() if self.image is None else decode(self.image)
-        report = verify(self.name, picture, revision=self.revision)
+        report = verify(self.name, self.image, revision=self.revision)
         say(str(report))
         return DONE if report.ok else FAILED
 

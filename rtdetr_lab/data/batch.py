@@ -9,7 +9,7 @@ however the picture was resized on the way.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -104,6 +104,14 @@ class Wrapped:
 
     def __len__(self) -> int:
         return len(self.dataset)
+
+
+def innermost(data: Any) -> Any:
+    """The data set that others stand around: `Mapped`, `Augmented`, or a wrapper of your own that
+    keeps it as `dataset`."""
+    while (inner := getattr(data, "dataset", None)) is not None:
+        data = inner
+    return data
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ from rtdetr_lab.data.places import Places
 from rtdetr_lab.data.rle import decode_mask
 from rtdetr_lab.data.transforms import image_of
 from rtdetr_lab.errors import DataError
+from rtdetr_lab.images.decode import DEFAULT_LIMITS, Limits
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +46,7 @@ class CocoDataset:
     annotations: Annotations
     folder: Path
     with_masks: bool = False
+    limits: Limits = DEFAULT_LIMITS
 
     @classmethod
     def from_folder(
@@ -88,7 +90,7 @@ class CocoDataset:
 
     def __getitem__(self, index: int) -> Sample:
         picture = self.annotations.pictures[index]
-        opened = open_picture(picture, self.places)
+        opened = open_picture(picture, self.places, self.limits)
         raise_first_error(opened.findings)
         assert opened.raster is not None
         truth = self._truth(index)

@@ -11,7 +11,7 @@ from rtdetr_lab.data.annotated import Picture
 from rtdetr_lab.data.findings import Finding, Rule
 from rtdetr_lab.data.places import Places
 from rtdetr_lab.errors import ImageError
-from rtdetr_lab.images.decode import read_photo
+from rtdetr_lab.images.decode import DEFAULT_LIMITS, Limits, read_photo
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +23,7 @@ class Opened:
     findings: tuple[Finding, ...] = ()
 
 
-def open_picture(picture: Picture, places: Places) -> Opened:
+def open_picture(picture: Picture, places: Places, limits: Limits = DEFAULT_LIMITS) -> Opened:
     """Find and decode a picture, and compare it with what the annotations say."""
     path = places.find(picture)
     if isinstance(path, Finding):
@@ -33,7 +33,7 @@ def open_picture(picture: Picture, places: Places) -> Opened:
         return (Finding(rule, str(path), what, "picture", picture.id, advice),)
 
     try:
-        photo = read_photo(path)
+        photo = read_photo(path, limits)
     except ImageError as error:
         return Opened(path, None, found(rules.UNDECODABLE, error.what, error.remedy))
     frame, turned = photo.frame, photo.frame.orientation != 1

@@ -25,7 +25,13 @@ from jaxtyping import UInt8
 from rtdetr_lab.boxes import cxcywh_from_xyxy
 from rtdetr_lab.data.batch import Sample, Truth
 from rtdetr_lab.data.places import inside, slashed
-from rtdetr_lab.data.segment_map import SegmentMap, TrueSegment, boxes_of, rgb_to_id
+from rtdetr_lab.data.segment_map import (
+    SegmentMap,
+    TrueSegment,
+    boxes_of,
+    check_listed,
+    rgb_to_id,
+)
 from rtdetr_lab.data.text import json_of
 from rtdetr_lab.data.transforms import image_of
 from rtdetr_lab.errors import DataError
@@ -108,15 +114,8 @@ class PanopticDataset:
         raster = read_photo(_inside(self.png_folder, entry["png"], self.path)).raster
         _check_size(raster, entry, where)
         ids, segments = rgb_to_id(raster), entry["segments"]
-        listed, painted = {s.id for s in segments}, set(np.unique(ids).tolist()) - {0}
-        for what, odd in (
-            ("painted and not listed", painted - listed),
-            ("listed and not painted", listed - painted),
-        ):
-            if odd:
-                some = ", ".join(map(str, sorted(odd)[:3]))
-                message = f"{len(odd)} of {len(listed | painted)} segment ids are {what}: {some}"
-                raise DataError(where, message, f"correct {entry['png']} or its segments_info")
+        remedy = f"correct {entry['png']} or its segments_info"
+        check_listed(ids, {s.id for s in segments}, where, remedy)
         for s in segments:
             if s.category_id not in self.category_ids:
                 what = f"segment {s.id} is of category {s.category_id}, which is not listed"

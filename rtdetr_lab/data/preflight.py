@@ -13,7 +13,6 @@ learning by heart.
 """
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +23,7 @@ from typing import Any
 
 from rtdetr_lab.data import findings as rules
 from rtdetr_lab.data.annotated import Annotations, Picture
+from rtdetr_lab.data.batch import Dataset, innermost
 from rtdetr_lab.data.coco import CocoDataset
 from rtdetr_lab.data.coco_files import Opened, open_picture
 from rtdetr_lab.data.findings import Finding, Severity, raise_first_error
@@ -31,6 +31,8 @@ from rtdetr_lab.data.layout import find_layout
 from rtdetr_lab.data.places import Places
 from rtdetr_lab.data.report import Report, histogram_of_sides
 from rtdetr_lab.data.whole_set import other_classes, too_many_objects
+from rtdetr_lab.images.decode import DEFAULT_LIMITS, Limits
+from rtdetr_lab.structures.environment import num_cores
 
 QUERIES = 300
 """How many objects RT-DETR finds in a picture."""
@@ -47,14 +49,16 @@ def check_folder(
     progress: Progress = iter,
     images: str | Path | None = None,
     num_queries: int = QUERIES,
+    limits: Limits = DEFAULT_LIMITS,
+    voc_origin: int = 1,
 ) -> list[Report]:
     """A report on every split of a folder or file, or on those asked for. Raises `DataError` if
     there is none. Pictures lie in `images`, if not where the annotations are; `progress` wraps
-    them while they are read."""
-    layout = find_layout(source)
+    them while they are read, which is done as in training (`limits`, `voc_origin`)."""
+    layout = find_layout(source, voc_origin)
     found = {split: layout[split].inspect() for split in splits or layout.splits}
     folder = Path(images or layout.folder)
-    reports = [check(known, folder, progress, num_queries) for known in found.values()]
+    reports = [check(known, folder, progress, num_queries, limits) for known in found.values()]
     others = list(other_classes(found))
     for i, (split, report) in enumerate(zip(found, reports, strict=True)):
         findings = [*report.findings, *(f for f in others if f.file == report.file)]
@@ -72,6 +76,7 @@ def check(
     folder: Path,
     progress: Progress = iter,
     num_queries: int = QUERIES,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> Report:
     """Read every picture, and say what training would meet."""
     pictures, file = annotations.pictures, str(annotations.path)
@@ -83,8 +88,8 @@ def check(
     crowded = too_many_objects(annotations, num_queries)
     findings = [*annotations.findings, *doubles, *crowded]
     first: dict[str, int] = {}
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # decoding leaves Python's lock
-        results = pool.map(partial(_read, places=places), pictures)
+    with ThreadPoolExecutor(min(8, num_cores())) as pool:  # decoding leaves Python's lock
+        results = pool.map(partial(_read, places=places, limits=limits), pictures)
         for picture, (wrong, digest) in zip(progress(pictures), results, strict=True):
             findings += wrong
             if digest and first.setdefault(digest, picture.id) != picture.id:
@@ -99,15 +104,26 @@ def first_look(data: CocoDataset, count: int = 8) -> tuple[Finding, ...]:
     pictures are there, and what some of them look like. Raises `DataError` for an error."""
     known = data.annotations
     step = max(1, len(known.pictures) // count)
-    looked_at = [_look(open_picture(p, data.places), p) for p in known.pictures[::step][:count]]
-    found = [f for findings in looked_at for f in findings]
+    found: list[Finding] = []
+    for picture in known.pictures[::step][:count]:
+        found += _look(open_picture(picture, data.places, data.limits), picture)
     raise_first_error([*known.findings, *data.places.find_all(known.pictures), *found])
     return (*known.findings, *found)
 
 
+def look_at(data: Dataset, num_queries: int | None = None) -> tuple[Finding, ...]:
+    """`first_look` at what lies on the disk, whatever is done to it before it is seen, and whether
+    its pictures have more objects than a model finds. Nothing is said of what is drawn."""
+    stored = innermost(data)
+    if not isinstance(stored, CocoDataset):
+        return ()
+    crowded = too_many_objects(stored.annotations, num_queries) if num_queries else ()
+    return (*first_look(stored), *crowded)
+
+
 def usable(data: CocoDataset, progress: Progress = iter) -> CocoDataset:
     """The data set without the pictures that cannot be used; its `dropped` counts them, too."""
-    report = check(data.annotations, data.folder, progress)
+    report = check(data.annotations, data.folder, progress, limits=data.limits)
     unusable = {
         f.id: replace(f, rule=replace(f.rule, severity=Severity.DROPPED))
         for f in report.findings
@@ -119,8 +135,8 @@ def usable(data: CocoDataset, progress: Progress = iter) -> CocoDataset:
     return replace(data, annotations=replace(known, pictures=pictures, findings=findings))
 
 
-def _read(picture: Picture, places: Places) -> tuple[tuple[Finding, ...], str]:
-    opened = open_picture(picture, places)
+def _read(picture: Picture, places: Places, limits: Limits) -> tuple[tuple[Finding, ...], str]:
+    opened = open_picture(picture, places, limits)
     findings = _look(opened, picture)
     if opened.path is None:
         return findings, ""

@@ -45,6 +45,19 @@ class SegmentMap:
     segments: tuple[TrueSegment, ...]
 
 
+def check_listed(ids: Int[np.ndarray, "H W"], listed: set[int], where: str, remedy: str) -> None:
+    """Raise `DataError` where a map and the list of its segments know different ids."""
+    painted = set(np.unique(ids).tolist()) - {0}
+    for what, odd in (
+        ("painted and not listed", painted - listed),
+        ("listed and not painted", listed - painted),
+    ):
+        if odd:
+            some = ", ".join(map(str, sorted(odd)[:3]))
+            message = f"{len(odd)} of {len(listed | painted)} segment ids are {what}: {some}"
+            raise DataError(where, message, remedy)
+
+
 def boxes_of(masks: Bool[Tensor, "T H W"]) -> Float[Tensor, "T 4"]:
     """Corners of the smallest box around every mask, pixels' outer edges."""
     boxes = torch.zeros((len(masks), 4))

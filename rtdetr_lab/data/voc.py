@@ -140,7 +140,7 @@ class Voc:
                 )
             elif min(x0, y0) < self.origin:
                 what = f"an object {name!r} begins at {min(x0, y0):g}, columns count from "
-                advice = "convert it with rtdetr-lab data convert --voc-origin 0, or correct it"
+                advice = "give --voc-origin 0, or correct it"
                 reading.find(rules.UNREADABLE, f"{what}{self.origin}", advice=advice, file=xml)
             else:
                 w, h = x1 - x0 + 1, y1 - y0 + 1

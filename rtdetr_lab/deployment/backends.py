@@ -15,7 +15,7 @@ so that they too have less to compute than with an export of the training form.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from rtdetr_lab.config import require
 from rtdetr_lab.deployment.form import deploy
 from rtdetr_lab.deployment.graphs import Graphed
-from rtdetr_lab.errors import MissingExtraError
+from rtdetr_lab.deployment.onnx_file import Raw, onnx_bytes
+from rtdetr_lab.errors import import_extra
 from rtdetr_lab.kernels.fused_sampler import fastest_for
 from rtdetr_lab.kernels.onednn import can_pack, channels_last, pack
 from rtdetr_lab.notation import Size
@@ -73,7 +74,7 @@ class PyTorch:
             made = pack(made, plan.example(), plan.dtype)
         else:
             made = channels_last(made.to(plan.dtype))
-        answer: Any = _Answer(made)
+        answer: Any = Raw(made)
         if self.compiled:
             answer = torch.compile(answer, fullgraph=True, dynamic=False, options=_options(on_cpu))
         return Graphed(answer, plan.example, plan.batches) if self.graphed else answer
@@ -84,10 +85,25 @@ class OnnxRuntime:
     """onnxruntime on the CPU. Needs the extra [export]."""
 
     threads: int | None = None
+    dtypes: ClassVar = (torch.float32,)
 
     def build(self, model: nn.Module, plan: Plan) -> Run:
-        _only_on_cpu("onnxruntime", plan, (torch.float32,))
-        return onnxruntime_of(_onnx(model, plan), self.threads)
+        _check(self, plan)
+        return self.load(onnx_bytes(model, plan.size))
+
+    def load(self, file: bytes, dtype: torch.dtype = torch.float32) -> Run:
+        """An ONNX file from pictures to two tensors."""
+        onnxruntime = import_extra("onnxruntime", "export")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self.threads or torch.get_num_threads()
+        options.log_severity_level = 3
+        session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+
+        def run(images: Tensor) -> tuple[Tensor, Tensor]:
+            logits, boxes = session.run(None, {"images": images.contiguous().numpy()})
+            return torch.from_numpy(logits), torch.from_numpy(boxes)
+
+        return run
 
 
 @dataclass(frozen=True)
@@ -95,67 +111,28 @@ class OpenVINO:
     """OpenVINO on the CPU; bfloat16 is its own choice of where to round. Needs [export]."""
 
     threads: int | None = None
+    dtypes: ClassVar = (torch.float32, torch.bfloat16)
 
     def build(self, model: nn.Module, plan: Plan) -> Run:
-        _only_on_cpu("OpenVINO", plan, (torch.float32, torch.bfloat16))
-        return openvino_of(_onnx(model, plan), plan.dtype, self.threads)
+        _check(self, plan)
+        return self.load(onnx_bytes(model, plan.size), plan.dtype)
 
+    def load(self, file: bytes, dtype: torch.dtype = torch.float32) -> Run:
+        """The same in OpenVINO, which rounds where it likes if `dtype` is bfloat16."""
+        core = import_extra("openvino", "export").Core()
+        settings = {
+            "INFERENCE_PRECISION_HINT": "bf16" if dtype == torch.bfloat16 else "f32",
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": self.threads or torch.get_num_threads(),
+        }
+        compiled = core.compile_model(core.read_model(file, b""), "CPU", settings)
+        request = compiled.create_infer_request()
 
-def onnxruntime_of(file: bytes, threads: int | None = None) -> Run:
-    """An ONNX file from pictures to two tensors, in onnxruntime."""
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise missing("onnxruntime") from error
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads or torch.get_num_threads()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+        def run(images: Tensor) -> tuple[Tensor, Tensor]:
+            found = request.infer([images.float().contiguous().numpy()], share_inputs=True)
+            return torch.from_numpy(found[0].copy()), torch.from_numpy(found[1].copy())
 
-    def run(images: Tensor) -> tuple[Tensor, Tensor]:
-        logits, boxes = session.run(None, {"images": images.contiguous().numpy()})
-        return torch.from_numpy(logits), torch.from_numpy(boxes)
-
-    return run
-
-
-def openvino_of(file: bytes, dtype: torch.dtype, threads: int | None = None) -> Run:
-    """The same in OpenVINO, which rounds where it likes if `dtype` is bfloat16."""
-    try:
-        import openvino
-    except ImportError as error:
-        raise missing("openvino") from error
-    core = openvino.Core()
-    settings = {
-        "INFERENCE_PRECISION_HINT": "bf16" if dtype == torch.bfloat16 else "f32",
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": threads or torch.get_num_threads(),
-    }
-    compiled = core.compile_model(core.read_model(file, b""), "CPU", settings)
-    request = compiled.create_infer_request()
-
-    def run(images: Tensor) -> tuple[Tensor, Tensor]:
-        found = request.infer([images.float().contiguous().numpy()], share_inputs=True)
-        return torch.from_numpy(found[0].copy()), torch.from_numpy(found[1].copy())
-
-    return run
-
-
-class _Answer(nn.Module):
-    """The tensors alone: a compiler need not carry records."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        found = self.model(images)
-        return found.logits, found.boxes
-
-
-def missing(library: str) -> MissingExtraError:
-    """The error for a runtime that is not installed."""
-    return MissingExtraError(library, "is not installed", "pip install 'rtdetr_lab[export]'")
+        return run
 
 
 def _options(on_cpu: bool) -> dict[str, Any]:
@@ -163,13 +140,9 @@ def _options(on_cpu: bool) -> dict[str, Any]:
     return {"freezing": True} if on_cpu else {"max_autotune": False, "triton.cudagraphs": False}
 
 
-def _onnx(model: nn.Module, plan: Plan) -> bytes:
-    from rtdetr_lab.deployment.onnx_file import onnx_bytes
-
-    return onnx_bytes(model, plan.size)
-
-
-def _only_on_cpu(name: str, plan: Plan, dtypes: Sequence[torch.dtype]) -> None:
+def _check(runtime: OnnxRuntime | OpenVINO, plan: Plan) -> None:
+    name = type(runtime).__name__
     require(plan.device.type == "cpu", "device", f"{name} runs on the CPU here", "device='cpu'")
-    names = " or ".join(str(d).removeprefix("torch.") for d in dtypes)
-    require(plan.dtype in dtypes, "dtype", f"{name} cannot run in {plan.dtype}", f"take {names}")
+    names = " or ".join(str(d).removeprefix("torch.") for d in runtime.dtypes)
+    what = f"{name} cannot run in {plan.dtype}"
+    require(plan.dtype in runtime.dtypes, "dtype", what, f"take {names}")

@@ -23,6 +23,7 @@ A bucket is used by one thread at a time, and any number of threads may call.
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from itertools import groupby
 from typing import Any, overload
 
 import numpy as np
@@ -166,12 +167,14 @@ class Engine:
     def _started(self, photos: Sequence[Photo | ImageError]) -> list[Pending]:
         """Everything that the device can do without being waited for."""
         readable = [photo for photo in photos if isinstance(photo, Photo)]
-        runs, started = _runs([self.bucket_of(p.rgb) for p in readable], self.batches[-1]), []
-        for size, first, last in runs:
-            part = readable[first:last]
-            images = self.aside(partial(self._batch, part, size))
-            sizes = [photo.frame.upright for photo in part]
-            started.append((part, self.buckets[size](images, sizes)))
+        started = []
+        for size, run in groupby(readable, key=lambda photo: self.bucket_of(photo.rgb)):
+            same = list(run)
+            for first in range(0, len(same), self.batches[-1]):
+                part = same[first : first + self.batches[-1]]
+                images = self.aside(partial(self._batch, part, size))
+                sizes = [photo.frame.upright for photo in part]
+                started.append((part, self.buckets[size](images, sizes)))
         return started
 
     def _finished(self, started: list[Pending], threshold: float | None) -> Iterator[Detections]:
@@ -198,17 +201,6 @@ class Engine:
             return round(float(shape), 6), abs(np.log(size[0] * size[1] / (height * width)))
 
         return min(self.sizes, key=far)
-
-
-def _runs(sizes: Sequence[Size], most: int) -> list[tuple[Size, int, int]]:
-    """Neighbours of one size, at most so many: (size, first, after the last)."""
-    runs: list[tuple[Size, int, int]] = []
-    for i, size in enumerate(sizes):
-        if runs and runs[-1][0] == size and i - runs[-1][1] < most:
-            runs[-1] = (size, runs[-1][1], i + 1)
-        else:
-            runs.append((size, i, i + 1))
-    return runs
 
 
 def _sizes(size: Any) -> list[Size]:

@@ -22,7 +22,14 @@ from torch import nn
 
 from rtdetr_lab.config import require
 from rtdetr_lab.deployment.backends import Backend, OnnxRuntime, OpenVINO, PyTorch
-from rtdetr_lab.deployment.bench.timing import CLOCKS, Subject, Times, interleaved
+from rtdetr_lab.deployment.bench.timing import (
+    CLOCKS,
+    Subject,
+    Times,
+    by_median,
+    interleaved,
+    times_table,
+)
 from rtdetr_lab.deployment.engine import Engine
 from rtdetr_lab.errors import MissingExtraError
 from rtdetr_lab.notation import Size
@@ -48,32 +55,22 @@ class Fastest:
 
     def __str__(self) -> str:
         best = self.times[self.name].median
-        rows = ["| | median ms | ± | to the fastest |", "|---|---|---|---|"]
-        for name, t in sorted(self.times.items(), key=lambda item: item[1].median):
-            shown = f"**{name}**" if name == self.name else name
-            cells = [shown, f"{t.median * 1e3:.1f}", f"{t.spread:.0%}", f"{t.median / best:.2f}"]
-            rows.append(f"| {' | '.join(cells)} |")
-        return "\n".join(rows + [f"| {name} | {why} | | |" for name, why in self.missing.items()])
+        columns = {"to the fastest": lambda name: f"{self.times[name].median / best:.2f}"}
+        missing = [[name, why, "", ""] for name, why in self.missing.items()]
+        return times_table(by_median(self.times), columns, [self.name], missing)
 
 
 def offered(
     device: torch.device | str, dtypes: Sequence[torch.dtype] = (torch.float32, torch.bfloat16)
 ) -> list[Choice]:
     """What can run on a device in these precisions, installed or not."""
-    found = []
     on_cpu = torch.device(device).type == "cpu"
+    found = []
     for dtype in dtypes:
         kind = NAMES.get(dtype, str(dtype).removeprefix("torch."))
-        if on_cpu:
-            found.append(Choice(f"PyTorch {kind}", PyTorch(), dtype))
-        else:
-            graphed = PyTorch(graphed=True), PyTorch(compiled=True, graphed=True)
-            found.append(Choice(f"PyTorch {kind}, graph", graphed[0], dtype))
-            found.append(Choice(f"PyTorch {kind}, compiled, graph", graphed[1], dtype))
-        if on_cpu and dtype == torch.float32:
-            found.append(Choice(f"onnxruntime {kind}", OnnxRuntime(), dtype))
-        if on_cpu and dtype in (torch.float32, torch.bfloat16):
-            found.append(Choice(f"OpenVINO {kind}", OpenVINO(), dtype))
+        for name, backend in (ON_CPU if on_cpu else ON_CUDA).items():
+            if isinstance(backend, PyTorch) or dtype in backend.dtypes:
+                found.append(Choice(name.format(kind), backend, dtype))
     return found
 
 
@@ -109,6 +106,16 @@ def fastest(
     return Fastest(engines[name], name, times, missing)
 
 
+Offer = dict[str, PyTorch | OnnxRuntime | OpenVINO]
+ON_CPU: Offer = {
+    "PyTorch {}": PyTorch(),
+    "onnxruntime {}": OnnxRuntime(),
+    "OpenVINO {}": OpenVINO(),
+}
+ON_CUDA: Offer = {
+    "PyTorch {}, graph": PyTorch(graphed=True),
+    "PyTorch {}, compiled, graph": PyTorch(compiled=True, graphed=True),
+}
 NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 

@@ -20,7 +20,7 @@ runtime has. Both files go through `torch.export`: nothing of the example pictur
 import contextlib
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from rtdetr_lab.config import require
 from rtdetr_lab.deployment.form import deploy, same
-from rtdetr_lab.errors import MissingExtraError
+from rtdetr_lab.errors import import_extra
 from rtdetr_lab.images.postprocess import ranked_table
 from rtdetr_lab.model import declared
 from rtdetr_lab.notation import Size
@@ -41,17 +41,18 @@ MULTIPLE = 32
 
 
 class Raw(nn.Module):
-    """Pictures to class logits and boxes."""
+    """Pictures to class logits and boxes, the tensors alone: a compiler need not carry records.
+    `boxes` is what the model's answer calls them."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, boxes: str = "boxes") -> None:
         super().__init__()
-        self.model = model
+        self.model, self.boxes = model, boxes
 
     def forward(
         self, images: Float[Tensor, "B 3 H W"]
     ) -> tuple[Float[Tensor, "B Q C"], Float[Tensor, "B Q 4"]]:
         found = self.model(images)
-        return found.logits, found.boxes
+        return found.logits, getattr(found, self.boxes)
 
 
 class Ranked(nn.Module):
@@ -86,26 +87,35 @@ def onnx_bytes(
     model: nn.Module, size: Size | None = (640, 640), *, postprocessing: bool = False
 ) -> bytes:
     """The ONNX file, weights inside."""
-    try:
-        import onnx
-        import onnxscript  # noqa: F401 (torch's exporter needs it)
-    except ImportError as error:
-        what, remedy = "is not installed", "pip install 'rtdetr_lab[export]'"
-        raise MissingExtraError("onnx", what, remedy) from error
     module, given = _prepared(model, size, postprocessing)
     names = ["boxes", "scores", "labels"] if postprocessing else ["logits", "boxes"]
     with _quiet():
-        program = torch.onnx.export(
-            _program(module, given, size),
-            input_names=list(given),
-            output_names=names,
+        program = _program(module, given, size)
+    return written(program, inputs=list(given), outputs=names)
+
+
+def written(
+    program: Any,
+    given: tuple[Tensor, ...] = (),
+    inputs: Sequence[str] = ("images",),
+    outputs: Sequence[str] = ("logits", "boxes"),
+) -> bytes:
+    """The file that torch's exporter makes of a program, or of a module and what it is `given`."""
+    onnx = import_extra("onnx", "export")
+    import_extra("onnxscript", "export")  # torch's exporter needs it
+    with _quiet(), torch.no_grad():
+        made = torch.onnx.export(
+            program,
+            given,
+            input_names=inputs,
+            output_names=outputs,
             opset_version=OPSET,
             dynamo=True,
         )
-    assert program is not None
-    proto = program.model_proto
-    onnx.checker.check_model(proto)
-    return bytes(proto.SerializeToString())
+    assert made is not None
+    file = bytes(made.model_proto.SerializeToString())
+    onnx.checker.check_model(file)
+    return file
 
 
 def export_pt2(model: nn.Module, path: str | Path, size: Size | None = (640, 640)) -> Path:

@@ -11,7 +11,7 @@ Nobody looks below the threshold, but partners are looked for there: a detection
 most often not gone away, its score has only sunk from 0.51 to 0.49. `Drift` tells the two apart.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ from rtdetr_lab.deployment.backends import Backend
 from rtdetr_lab.deployment.engine import Engine
 from rtdetr_lab.detections import Detections
 from rtdetr_lab.notation import Size
+from rtdetr_lab.writing import markdown_table
 
 MIN_IOU = 0.5
 """Boxes that overlap less are not the same detection."""
@@ -57,20 +58,29 @@ class Drift:
         """Detections in single precision."""
         return self.kept + self.sunk + self.gone
 
-    def row(self, name: str) -> str:
-        """A line of the table that `HEADER` begins."""
+    @property
+    def cells(self) -> list[str]:
+        """What a row of `drift_table` says."""
         shift, change = (_high(values) for values in (self.shifts, self.changes))
-        cells = [self.exact, self.kept, f"{self.sunk} / {self.risen}", f"{self.gone} / {self.new}"]
-        cells += [self.relabelled, f"{shift[0]:.2f} / {shift[1]:.2f}"]
-        cells += [f"{change[0]:.4f} / {change[1]:.4f}"]
-        return f"| {name} | {self.pictures} | " + " | ".join(map(str, cells)) + " |"
+        return [
+            f"{self.pictures}",
+            f"{self.exact}",
+            f"{self.kept}",
+            f"{self.sunk} / {self.risen}",
+            f"{self.gone} / {self.new}",
+            f"{self.relabelled}",
+            f"{shift[0]:.2f} / {shift[1]:.2f}",
+            f"{change[0]:.4f} / {change[1]:.4f}",
+        ]
 
 
-HEADER = (
-    "| | pictures | found in fp32 | in both | sunk / risen | gone / new | other label "
-    "| shift px, median / max | score, median / max |",
-    "|---|---|---|---|---|---|---|---|---|",
-)
+HEAD = ["", "pictures", "found in fp32", "in both", "sunk / risen", "gone / new", "other label"]
+HEAD += ["shift px, median / max", "score, median / max"]
+
+
+def drift_table(found: Mapping[str, Drift]) -> str:
+    """Markdown: what each precision changes."""
+    return markdown_table(HEAD, ([name, *one.cells] for name, one in found.items()))
 
 
 def drift(

@@ -7,18 +7,19 @@ judge a model at another size, say so where it remembers its size:
     model.metadata = replace(model.metadata, image_size=(320, 320))
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 
-from rtdetr_lab.boxes import xywh_from_xyxy
 from rtdetr_lab.data.batch import Dataset, Sample, Truth, as_float, in_order
 from rtdetr_lab.data.canvas import fitted
 from rtdetr_lab.errors import DataError
-from rtdetr_lab.evaluation.coco import Metrics, coco_truth, scored
+from rtdetr_lab.evaluation.coco import Metrics, Scored, coco_truth, scored
 from rtdetr_lab.evaluation.library import MAX_DETECTIONS
 from rtdetr_lab.evaluation.table import Table
 from rtdetr_lab.images.postprocess import Found
@@ -43,20 +44,35 @@ def evaluate(
     and afterwards as it was. `progress` may wrap the loop over batches, as tqdm does. Raises
     `ConfigError` for a model that does not say what it is (`rtdetr_lab.model`).
     """
-    seen = fitted(dataset, declared(model).metadata)
-    tables: list[Table] = []
-    truths: list[Truth] = []
+    seen, answers = fitted(dataset, declared(model).metadata), Answers(dataset)
     with inference(model):
         for samples in progress(in_order(seen, batch_size, num_workers)):
-            found = detect(model, samples, device)
-            rows = [(s.image_id, one) for s, one in zip(samples, found, strict=True)]
-            # All that COCO will judge, in columns: memory stays bounded on any data set.
-            tables.append(Table.of_found(rows, dataset.category_ids).best(MAX_DETECTIONS[-1]))
-            truths += [sample.truth for sample in samples]
-    if not truths:
-        raise DataError("dataset", "holds no pictures", "give at least one")
-    truth = coco_truth(truths, dataset.names, dataset.category_ids)
-    return scored(truth, Table.joined(tables)).metrics
+            answers.add("last layer", samples, detect(model, samples, device))
+            answers.truths += [sample.truth for sample in samples]
+    return answers.scored()["last layer"].metrics
+
+
+@dataclass
+class Answers:
+    """What a model says of a data set, in several ways: of each all that COCO will judge, in
+    columns, so that memory stays bounded on any data set."""
+
+    dataset: Dataset
+    truths: list[Truth] = field(default_factory=list)
+    tables: dict[str, list[Table]] = field(default_factory=lambda: defaultdict(list))
+
+    def add(self, way: str, samples: Sequence[Sample], found: Sequence[Found]) -> None:
+        """Keep what was found in some pictures."""
+        rows = [(s.image_id, one) for s, one in zip(samples, found, strict=True)]
+        table = Table.of_found(rows, self.dataset.category_ids)
+        self.tables[way].append(table.best(MAX_DETECTIONS[-1]))
+
+    def scored(self) -> dict[str, Scored]:
+        """COCO's numbers of every way. Raises `DataError` for a data set without pictures."""
+        if not self.truths:
+            raise DataError("dataset", "holds no pictures", "give at least one")
+        tree = coco_truth(self.truths, self.dataset.names, self.dataset.category_ids)
+        return {way: scored(tree, Table.joined(tables)) for way, tables in self.tables.items()}
 
 
 def detect(
@@ -74,25 +90,19 @@ def coco_detections(
     found: Found, image_id: int, category_ids: Sequence[int]
 ) -> list[dict[str, Any]]:
     """What was found in one picture, as COCO's result format has it."""
-    boxes = xywh_from_xyxy(found.boxes_xyxy.cpu().double()).tolist()
-    rows = zip(found.labels.tolist(), boxes, found.scores.tolist(), strict=True)
-    ids = len(category_ids)
-    if len(found) and int(found.labels.max()) >= ids:
-        what = f"label {int(found.labels.max())}, but the data has {ids} classes"
-        raise DataError(f"picture {image_id}", what, "evaluate on the classes of the model")
-    return [
-        {"image_id": image_id, "category_id": category_ids[label], "bbox": box, "score": score}
-        for label, box, score in rows
-    ]
+    keys = ("image_id", "category_id", "bbox", "score")
+    rows = Table.of_found([(image_id, found)], category_ids).rows()
+    return [{key: row[key] for key in keys} for row in rows]
 
 
 @contextmanager
 def inference(model: nn.Module) -> Iterator[None]:
-    """No gradients, and eval mode; afterwards the model is as it was."""
-    training = model.training
+    """No gradients, and eval mode; afterwards every module of the model is as it was."""
+    modes = {module: module.training for module in model.modules()}
     with torch.inference_mode():
         try:
             model.eval()
             yield
         finally:
-            model.train(training)
+            for module, training in modes.items():
+                module.training = training

@@ -13,18 +13,16 @@ A DETR's queries are learned one by one; it has no smaller number of them, and t
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from rtdetr_lab.data.batch import Dataset, Sample, Truth, as_float, in_order
+from rtdetr_lab.data.batch import Dataset, Sample, as_float, in_order
 from rtdetr_lab.data.canvas import fitted
-from rtdetr_lab.errors import DataError
-from rtdetr_lab.evaluation.coco import Metrics, Scored, coco_truth, scored
-from rtdetr_lab.evaluation.evaluate import Progress, inference
+from rtdetr_lab.evaluation.coco import Metrics, Scored
+from rtdetr_lab.evaluation.evaluate import Answers, Progress, inference
 from rtdetr_lab.evaluation.mistakes import Judgement, judge
-from rtdetr_lab.evaluation.table import Table
 from rtdetr_lab.images.postprocess import Found
 from rtdetr_lab.images.predict import found_by, see
 from rtdetr_lab.model import declared
@@ -51,15 +49,6 @@ class Examination:
         return sorted(wrong, key=lambda i: -self.judgements[i].num_mistakes)
 
 
-@dataclass
-class _Kept:
-    """What is remembered of every picture: of all variants the hundred best answers a class."""
-
-    tables: dict[str | int, list[Table]] = field(default_factory=dict)
-    truths: list[Truth] = field(default_factory=list)
-    judgements: list[Judgement] = field(default_factory=list)
-
-
 def examine(
     model: Any,
     dataset: Dataset,
@@ -73,40 +62,39 @@ def examine(
     """Run `model` over `dataset`; `queries` are the smaller numbers of queries it is tried with."""
     says = declared(model)
     few = [n for n in queries if says.takes_fewer_queries and n < says.num_queries]
-    kept, seen = _Kept(), fitted(dataset, says.metadata)
+    seen, answers = fitted(dataset, says.metadata), Answers(dataset)
+    judgements: list[Judgement] = []
     with inference(model):
         for samples in progress(in_order(seen, batch_size, num_workers)):
-            _look(model, samples, dataset.category_ids, few, device, threshold, kept)
-    if not kept.truths:
-        raise DataError("dataset", "holds no pictures", "give at least one")
-    tree = coco_truth(kept.truths, dataset.names, dataset.category_ids)
-    results = {name: scored(tree, Table.joined(t)) for name, t in kept.tables.items()}
-    layers = {str(n): r.metrics for n, r in results.items() if isinstance(n, str)}
-    last = results[list(layers)[-1]]
-    counts = {n: results[n].metrics for n in few}
+            found = _look(model, samples, few, device, answers)
+            for sample, one in zip(samples, found, strict=True):
+                answers.truths.append(sample.truth)
+                judgements.append(judge(sample.truth, one.at(one.scores > threshold)))
+    results = answers.scored()
+    counts = {n: results.pop(_with_queries(n)).metrics for n in few}
+    *_, last = results.values()
     if says.takes_fewer_queries:
         counts[says.num_queries] = last.metrics
+    layers = {way: one.metrics for way, one in results.items()}
     names = tuple(dataset.names)
-    return Examination(names, last, layers, counts, tuple(kept.judgements), threshold)
+    return Examination(names, last, layers, counts, tuple(judgements), threshold)
 
 
 def _look(
     model: Any,
     samples: list[Sample],
-    category_ids: Sequence[int],
     few: Sequence[int],
     device: torch.device | str | None,
-    threshold: float,
-    kept: _Kept,
-) -> None:
+    answers: Answers,
+) -> list[Found]:
+    """Add the answers of every layer, and with fewer queries; returns those of the last layer."""
     device = device or next((p.device for p in model.parameters()), None)
     images, sizes = [as_float(s.image) for s in samples], [s.size for s in samples]
 
-    def keep(key: str | int, answer: LayerPrediction | Prediction) -> list[Found]:
+    def keep(way: str, answer: LayerPrediction | Prediction) -> list[Found]:
         one = Prediction(answer.logits, answer.boxes, ())
         found = found_by(model, one, padding, sizes)
-        pairs = [(s.image_id, f) for s, f in zip(samples, found, strict=True)]
-        kept.tables.setdefault(key, []).append(Table.of_found(pairs, category_ids).best(100))
+        answers.add(way, samples, found)
         return found
 
     whole, padding = see(model, images, device)
@@ -116,10 +104,12 @@ def _look(
         found = keep(f"layer {number}", layer)
     for count in few:
         with _queries(model, count):
-            keep(count, see(model, images, device)[0])
-    for sample, one in zip(samples, found, strict=True):
-        kept.truths.append(sample.truth)
-        kept.judgements.append(judge(sample.truth, one.at(one.scores > threshold)))
+            keep(_with_queries(count), see(model, images, device)[0])
+    return found
+
+
+def _with_queries(count: int) -> str:
+    return f"{count} queries"
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from rtdetr_lab.errors import MissingExtraError
+from rtdetr_lab.errors import import_extra
 from rtdetr_lab.evaluation.table import Table
 
 MAX_DETECTIONS = (1, 10, 100)
@@ -48,12 +48,7 @@ def accumulated_of(
     ground_truth: Mapping[str, Any], table: Table, category_ids: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Precision and recall of some classes; `table` may hold others."""
-    try:
-        from faster_coco_eval import COCO, COCOeval_faster
-    except ImportError as error:
-        what = "COCO's numbers need faster-coco-eval"
-        remedy = "pip install 'rtdetr_lab[eval]'"
-        raise MissingExtraError("evaluation", what, remedy) from error
+    library = import_extra("faster_coco_eval", "eval")
     wanted = set(category_ids)
     # Objects without "iscrowd" or "area" are common in small data sets; the library wants both.
     annotations = [
@@ -62,14 +57,14 @@ def accumulated_of(
         if a["category_id"] in wanted
     ]
     listed = [c for c in ground_truth["categories"] if c["id"] in wanted]
-    truth, found = COCO(), COCO()
+    truth, found = library.COCO(), library.COCO()
     truth.dataset = {"images": ground_truth["images"], "categories": listed}
     found.dataset = dict(truth.dataset)
     truth.dataset["annotations"] = annotations
     found.dataset["annotations"] = table.at(np.isin(table.category_ids, category_ids)).rows()
     for data in (truth, found):
         data.createIndex()
-    evaluation = COCOeval_faster(truth, found, "bbox")
+    evaluation = library.COCOeval_faster(truth, found, "bbox")
     evaluation.params.maxDets = list(MAX_DETECTIONS)
     evaluation.evaluate()
     evaluation.accumulate()

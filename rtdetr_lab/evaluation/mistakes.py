@@ -27,14 +27,8 @@ from rtdetr_lab.boxes import iou
 from rtdetr_lab.data.batch import Truth
 from rtdetr_lab.images.postprocess import Found
 
-RIGHT, CONFUSION, DUPLICATE, BACKGROUND, MISS = (
-    "right",
-    "confusion",
-    "duplicate",
-    "background",
-    "miss",
-)
-IN_CROWD = "in a crowd"
+RIGHT, CONFUSION, DUPLICATE = "right", "confusion", "duplicate"
+BACKGROUND, MISS, IN_CROWD = "background", "miss", "in a crowd"
 MISTAKES = (MISS, CONFUSION, DUPLICATE, BACKGROUND)
 
 
@@ -67,9 +61,9 @@ def judge(truth: Truth, found: Found, min_iou: float = 0.5) -> Judgement:
     overlaps = iou(found.boxes_xyxy.cpu().double(), truth.boxes_xyxy.double())
     same = found.labels.cpu()[:, None] == truth.labels[None]
     fits = (overlaps >= min_iou) & ~truth.is_crowd[None]
-    pairs = _greedy(overlaps, fits & same, {}, len(found))
+    pairs = _greedy(overlaps, fits & same, {})
     right = dict(pairs)
-    pairs |= _greedy(overlaps, fits & ~same, pairs, len(found))
+    pairs |= _greedy(overlaps, fits & ~same, pairs)
     owner = {answer: n for n, answer in pairs.items()}
     crowds = truth.boxes_xyxy[truth.is_crowd].double()
     in_crowd = share_inside(found.boxes_xyxy.cpu().double(), crowds) >= min_iou
@@ -89,12 +83,10 @@ def judge(truth: Truth, found: Found, min_iou: float = 0.5) -> Judgement:
     return Judgement(truth, found, tuple(of_found), tuple(of_objects), tuple(pairs.items()))
 
 
-def _greedy(
-    overlaps: torch.Tensor, may: torch.Tensor, taken: dict[int, int], count: int
-) -> dict[int, int]:
+def _greedy(overlaps: torch.Tensor, may: torch.Tensor, taken: dict[int, int]) -> dict[int, int]:
     """Object → answer: answers in order, each takes the free object it overlaps most."""
     chosen, busy = dict[int, int](), set(taken.values())
-    for answer in range(count):
+    for answer in range(len(may)):
         free = [n for n in may[answer].nonzero().flatten().tolist() if n not in taken | chosen]
         if free and answer not in busy:
             chosen[max(free, key=lambda n: float(overlaps[answer, n]))] = answer

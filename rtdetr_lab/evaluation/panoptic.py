@@ -6,7 +6,8 @@ A found segment $p$ and a true one $g$ *match* if they are of one category and t
 0.5. Segments do not overlap, so nobody matches twice, and no search is needed. Per category
 
 $$ \mathrm{PQ} = \underbrace{\frac{\sum_{(p,g)\in TP} \mathrm{IoU}(p, g)}{|TP|}}_{\mathrm{SQ}}
-   \cdot \underbrace{\frac{|TP|}{|TP| + \frac12 |FP| + \frac12 |FN|}}_{\mathrm{RQ}} $$
+   \cdot \underbrace{\frac{|TP|}{|TP| + \frac12 |FP| + \frac12 |FN|}}_{\mathrm{RQ}}
+   \tag{18.2} $$
 
 averaged over the categories that occur, all of them, things, or stuff.
 
@@ -76,26 +77,22 @@ class PanopticQuality:
         if truth.ids.shape != found.ids.shape:
             what = f"the truth is {tuple(truth.ids.shape)}, the answer {tuple(found.ids.shape)}"
             raise DataError("panoptic map", what, "ask for the answer in the truth's size")
-        overlap = _overlaps(truth, found)
-        void, crowds = overlap[0], [i for i, s in enumerate(truth.segments, 1) if s.is_crowd]
-        matched: set[int] = set()
-        for i, true in enumerate(truth.segments, 1):
-            if true.is_crowd:
-                continue
-            match = _match(i, true, found, overlap)
+        overlap = _overlaps(truth, found).double()
+        area, shared, void = overlap.sum(0)[1:], overlap[1:, 1:], overlap[0, 1:]
+        iou = shared / (overlap.sum(1)[1:, None] + area - shared - void)
+        is_crowd = torch.tensor([[true.is_crowd] for true in truth.segments]).view(-1, 1)
+        true_ids = torch.tensor([true.category_id for true in truth.segments]).view(-1, 1)
+        same = true_ids == torch.tensor([one.category_id for one in found.segments])
+        matches = same & (iou > 0.5) & ~is_crowd
+        for true, row, ious in zip(truth.segments, matches, iou, strict=True):
             count = self.counts[true.category_id]
-            if match is None:
-                count.fn += 1
-                continue
-            j, iou = match
-            matched.add(j)
-            count.tp, count.iou = count.tp + 1, count.iou + iou
-        for j, one in enumerate(found.segments, 1):
-            same = [i for i in crowds if truth.segments[i - 1].category_id == one.category_id]
-            excused = float(void[j] + sum(overlap[i, j] for i in same))
-            area = float(overlap[:, j].sum())
-            if j not in matched and excused <= area / 2 and area:
-                self.counts[one.category_id].fp += 1
+            count.tp += int(row.sum())
+            count.iou += float(ious[row].sum())
+            count.fn += not true.is_crowd and not bool(row.any())
+        excused = void + (shared * (same & is_crowd)).sum(0)
+        wrong = (area > 0) & (excused <= area / 2) & ~matches.any(0)
+        for one, is_wrong in zip(found.segments, wrong.tolist(), strict=True):
+            self.counts[one.category_id].fp += is_wrong
 
     def scores(self) -> dict[str, float]:
         """PQ, SQ and RQ over all categories that occur, things (`_th`) and stuff (`_st`)."""
@@ -155,20 +152,6 @@ def _places(one: SegmentMap) -> Int[Tensor, "H W"]:
         what = f"{len(unknown)} of {len(known)} ids have no segment: {unknown[:3]}"
         raise DataError("panoptic map", what, "list every segment that has a pixel")
     return torch.tensor([place[i] for i in known.tolist()])[inverse]
-
-
-def _match(
-    i: int, true: TrueSegment, found: SegmentMap, overlap: Tensor
-) -> tuple[int, float] | None:
-    area = int(overlap[i].sum())
-    for j, one in enumerate(found.segments, 1):
-        shared = int(overlap[i, j])
-        if one.category_id != true.category_id or not shared:
-            continue
-        union = area + int(overlap[:, j].sum()) - shared - int(overlap[0, j])
-        if shared / union > 0.5:
-            return j, shared / union
-    return None
 
 
 def _means(suffix: str, group: Mapping[int, Count]) -> dict[str, float]:

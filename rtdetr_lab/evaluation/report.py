@@ -25,6 +25,7 @@ from rtdetr_lab.viz.evaluation import (
     draw_mistakes,
     draw_precision_recall,
 )
+from rtdetr_lab.writing import markdown_table, markdown_text
 
 LONGEST = 900
 """Pixels of the longer side of a drawn picture."""
@@ -120,26 +121,21 @@ def _save(ax: Any, path: Path) -> None:
 
 def _table(head: str, rows: dict[str, Metrics]) -> str:
     keys = ("AP", "AP50", "AP75", "AR100")
-    lines = [f"| {head} | {' | '.join(keys)} |", "|---|" + "---|" * len(keys)]
-    lines += [f"| {n} | " + " | ".join(shown(m[k]) for k in keys) + " |" for n, m in rows.items()]
-    return "\n".join(lines)
+    lines = ([name, *(shown(metrics[key]) for key in keys)] for name, metrics in rows.items())
+    return markdown_table([head, *keys], lines)
 
 
 def _markdown(exam: Examination, record: dict[str, Any]) -> str:
     metrics = exam.scored.metrics
-    twelve = "\n".join(f"| {k} | {shown(metrics[k])} |" for k in NAMES)
-    classes = "\n".join(
-        f"| {_cell(r.name)} | {shown(r.AP)} | {shown(r.AP50)} | {shown(r.AR100)} |"
-        f" {r.num_objects} |"
-        for r in metrics.classes
+    classes = (
+        [row.name, *map(shown, (row.AP, row.AP50, row.AR100)), row.num_objects]
+        for row in metrics.classes
     )
-    mistakes = "\n".join(f"| {kind} | {n} |" for kind, n in record["mistakes"].items())
-    worst = "\n\n".join(f"![{_cell(w['picture'])}]({w['file']})" for w in record["worst"])
     parts = [
         f"# Evaluation on {record['pictures']} pictures",
         "" if metrics.num_objects else "There is no object to find: AP is not defined.",
-        f"| number | value |\n|---|---|\n{twelve}",
-        f"| class | AP | AP50 | AR100 | objects |\n|---|---|---|---|---|\n{classes}",
+        markdown_table(["number", "value"], ([name, shown(metrics[name])] for name in NAMES)),
+        markdown_table(["class", "AP", "AP50", "AR100", "objects"], classes),
         "## Precision and recall\n\n![curves](precision_recall.png)",
         "## After every layer, in one run\n\n" + _table("after", exam.layers),
         "![layers](layers.png)",
@@ -148,11 +144,11 @@ def _markdown(exam: Examination, record: dict[str, Any]) -> str:
         by_count = {str(n): m for n, m in exam.queries.items()}
         parts += ["## With fewer queries, run again for each\n\n" + _table("queries", by_count)]
         parts += ["![queries](queries.png)"]
-    above = f"Answers above a score of {exam.threshold}, at an IoU of 0.5."
-    parts += [f"## Mistakes\n\n{above}\n\n| kind | number |\n|---|---|\n{mistakes}"]
-    parts += ["![confusion](confusion.png)", f"## The worst pictures\n\n{worst}"]
+    parts += [
+        f"## Mistakes\n\nAnswers above a score of {exam.threshold}, at an IoU of 0.5.",
+        markdown_table(["kind", "number"], record["mistakes"].items()),
+        "![confusion](confusion.png)",
+        "## The worst pictures",
+        *(f"![{markdown_text(one['picture'])}]({one['file']})" for one in record["worst"]),
+    ]
     return "\n\n".join(p for p in parts if p) + "\n"
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")

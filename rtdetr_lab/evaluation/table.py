@@ -64,17 +64,16 @@ class Table:
     @classmethod
     def joined(cls, tables: Sequence["Table"]) -> "Table":
         """One after the other."""
-        return cls(
-            np.concatenate([t.image_ids for t in tables]),
-            np.concatenate([t.category_ids for t in tables]),
-            np.concatenate([t.boxes_xywh for t in tables]),
-            np.concatenate([t.scores for t in tables]),
-        )
+        return cls(*map(np.concatenate, zip(*(t.columns for t in tables), strict=True)))
+
+    @property
+    def columns(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """The four, in order."""
+        return self.image_ids, self.category_ids, self.boxes_xywh, self.scores
 
     def at(self, keep: Bool[np.ndarray, "n"] | Int[np.ndarray, "m"]) -> "Table":
         """These rows."""
-        columns = (self.image_ids, self.category_ids, self.boxes_xywh, self.scores)
-        return Table(*(column[keep] for column in columns))
+        return Table(*(column[keep] for column in self.columns))
 
     def best(self, most: int) -> "Table":
         """The best `most` of every class in every picture, in the order they had."""
@@ -88,8 +87,7 @@ class Table:
 
     def rows(self) -> list[dict[str, Any]]:
         """As the library wants them; ids start at 1, because 0 would read as "not matched"."""
-        columns = (self.image_ids, self.category_ids, self.boxes_xywh, self.scores)
-        listed = zip(*(column.tolist() for column in columns), strict=True)
+        listed = zip(*(column.tolist() for column in self.columns), strict=True)
         return [
             {
                 "id": n,

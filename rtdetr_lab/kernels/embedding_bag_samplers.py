@@ -56,7 +56,8 @@ class BilinearBag(BagSampler):
 
     def rows(self, shapes: Shapes, points: Points, plan: SamplingPlan) -> Rows:
         where, weights = plan.locations, plan.weights
-        size, start = _layout(tuple(shapes), tuple(points), where.device)
+        height, width, start = layout(tuple(shapes), tuple(points), where.device).unbind(1)
+        size = torch.stack([width, height], 1).float()
         # Two cells past the border nothing is read: there a point may be put without being missed.
         at = (where * size - 0.5).clamp(min=-2.0).minimum(size + 1.0)
         low = at.floor()
@@ -95,7 +96,7 @@ def to_embedding_bag(sampler: Sampler) -> Sampler:
 
 
 class GatherFirst(DeformableAttention):
-    """The same module, projecting what was read instead of everything that could be: Eq. 17.3."""
+    """Deformable attention that reads first and projects the sums (Eq. 17.3, notebook 17)."""
 
     value_weight: Tensor
     value_bias: Tensor
@@ -129,14 +130,13 @@ class GatherFirst(DeformableAttention):
 
 
 @cached_by_size
-def _layout(
+def layout(
     shapes: tuple[Size, ...], points: tuple[int, ...], device: torch.device
-) -> tuple[Float[Tensor, "P 2"], Int[Tensor, " P"]]:
-    """(width, height) and first token of the level of every point."""
-    repeats = torch.tensor(points, device=device)
-    size = torch.tensor([(w, h) for h, w in shapes], device=device).repeat_interleave(repeats, 0)
-    start = torch.tensor(level_starts(shapes), device=device).repeat_interleave(repeats)
-    return size.float(), start
+) -> Int[Tensor, "P 3"]:
+    """Height, width and first token of the level of every point."""
+    rows = [(h, w, s) for (h, w), s in zip(shapes, level_starts(shapes), strict=True)]
+    table = torch.tensor(rows, dtype=torch.int32, device=device)
+    return table.repeat_interleave(torch.tensor(points, device=device), 0).contiguous()
 
 
 def _bag(

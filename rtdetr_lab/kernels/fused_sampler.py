@@ -14,13 +14,10 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from jaxtyping import Int
 from torch import Tensor, nn
 
 from rtdetr_lab.deformable_attention import DeformableAttention
-from rtdetr_lab.kernels.embedding_bag_samplers import to_embedding_bag
-from rtdetr_lab.layers import cached_by_size
-from rtdetr_lab.notation import Size, level_starts
+from rtdetr_lab.kernels.embedding_bag_samplers import layout, to_embedding_bag
 from rtdetr_lab.samplers import Bilinear, Points, Sampler, SamplingPlan, Shapes
 
 
@@ -32,9 +29,9 @@ class Fused(Sampler):
     def read(self, value: Tensor, shapes: Shapes, points: Points, plan: SamplingPlan) -> Tensor:
         if not (value.is_cuda or interpreted()):
             return Bilinear()(value, shapes, points, plan)
-        layout = _layout(tuple(shapes), tuple(points), value.device)
+        levels = layout(tuple(shapes), tuple(points), value.device)
         given = (value.contiguous(), plan.locations.contiguous(), plan.weights.contiguous())
-        return fused_read(*given, layout).flatten(2)
+        return fused_read(*given, levels).flatten(2)
 
 
 def fused(sampler: Sampler) -> Sampler:
@@ -76,16 +73,6 @@ def has_triton() -> bool:
 def interpreted() -> bool:
     """Do kernels run in Triton's interpreter, on the CPU?"""
     return os.environ.get("TRITON_INTERPRET") == "1"
-
-
-@cached_by_size
-def _layout(
-    shapes: tuple[Size, ...], points: tuple[int, ...], device: torch.device
-) -> Int[Tensor, "P 3"]:
-    """Height, width and first token of the level of every point."""
-    rows = [(h, w, s) for (h, w), s in zip(shapes, level_starts(shapes), strict=True)]
-    table = torch.tensor(rows, dtype=torch.int32, device=device)
-    return table.repeat_interleave(torch.tensor(points, device=device), 0).contiguous()
 
 
 @torch.library.custom_op("rtdetr_lab::fused_read", mutates_args=())

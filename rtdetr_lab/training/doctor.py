@@ -25,14 +25,16 @@ import torch
 from rtdetr_lab.data.batch import Sample, as_float
 from rtdetr_lab.detr.transformer import DETRDecoder
 from rtdetr_lab.evaluation.coco import Metrics
+from rtdetr_lab.evaluation.evaluate import inference
 from rtdetr_lab.images.predict import predict
 from rtdetr_lab.training.callbacks import Callback
 from rtdetr_lab.training.metrics import Record
 from rtdetr_lab.training.symptoms import SIDE, Case, Finding, examine_answers
 from rtdetr_lab.training.trainer import Trainer
+from rtdetr_lab.writing import first_few
 
 ENOUGH = 0.99
-"""The AP at which a batch counts as learnt by heart."""
+"""The AP at which a batch counts as learned by heart."""
 
 SMALLEST = 2.0
 """Pixels a side must have at the model's size: less is nothing a stride of 8 can see."""
@@ -46,7 +48,7 @@ gradients there are zero, or nothing but rounding, in a healthy run."""
 
 
 class Doctor(Callback):
-    """Ends a run that has learnt `samples` by heart; otherwise has `findings` when it ends."""
+    """Ends a run that has learned `samples` by heart; otherwise has `findings` when it ends."""
 
     def __init__(self, samples: Sequence[Sample], names: Sequence[str]) -> None:
         super().__init__()
@@ -57,14 +59,14 @@ class Doctor(Callback):
 
     @property
     def healthy(self) -> bool:
-        """Whether the batch was learnt by heart."""
+        """Whether the batch was learned by heart."""
         return self.best >= ENOUGH
 
     def recorded(self, trainer: Trainer, record: Record) -> None:
         self.history.append(record)
         self.best = max(self.best, record.get("AP", -1.0))
         if self.healthy:
-            self.reason = f"AP {self.best:.3f}: learnt by heart"
+            self.reason = f"AP {self.best:.3f}: learned by heart"
 
     def ends(self, trainer: Trainer) -> None:
         if not self.healthy:
@@ -82,7 +84,7 @@ def diagnose(
     found = examine_samples(samples, model.num_queries)
     found += examine_learning(trainer) + examine_loss(history)
     if lag := examine_average(itself.metrics(), scores):
-        # The average is known to be behind; what is learnt shows in the weights themselves.
+        # The average is known to be behind; what is learned shows in the weights themselves.
         found.append(lag)
     found += examine_answers(itself)
     return found or [
@@ -97,13 +99,9 @@ def case_of(
     model: Any, samples: Sequence[Sample], names: Sequence[str], device: torch.device
 ) -> Case:
     """A model's answers to samples, beside their truths."""
-    modes = [module.training for module in model.modules()]
-    model.eval()
-    with torch.inference_mode():
+    with inference(model):
         images = [as_float(sample.image) for sample in samples]
         found = predict(model, images, [(SIDE, SIDE)] * len(images), to=device)
-    for module, training in zip(model.modules(), modes, strict=True):
-        module.training = training
     return Case.of([sample.truth for sample in samples], found, names)
 
 
@@ -140,7 +138,7 @@ def examine_learning(trainer: Trainer) -> list[Finding]:
     config, found = trainer.config, []
     named = list(trainer.model.named_parameters())
     if frozen := [n for n, p in named if not p.requires_grad]:
-        fault = f"{len(frozen)} of {len(named)} parameters are frozen ({_few(frozen)})"
+        fault = f"{len(frozen)} of {len(named)} parameters are frozen ({first_few(frozen)})"
         found.append(Finding(fault, "leave --freeze out to see whether they are the reason"))
     learning = [(n, p) for n, p in named if p.requires_grad]
     if any(p.grad is not None for _, p in learning):
@@ -148,11 +146,11 @@ def examine_learning(trainer: Trainer) -> list[Finding]:
         if any(isinstance(module, DETRDecoder) for module in trainer.model.modules()):
             idle = [n for n in idle if not any(part in n for part in FROM_ZERO)]
         if idle:
-            fault = f"{len(idle)} parameters get no gradient ({_few(idle)})"
+            fault = f"{len(idle)} parameters get no gradient ({first_few(idle)})"
             found.append(Finding(fault, "is a part not called, detached, or behind a dead ReLU?"))
     groups = trainer.optimizer.param_groups
     if still := [n for g in groups if g["base_lr"] == 0 for n in g["names"]]:
-        fault = f"the learning rate of {len(still)} parameters is 0 ({_few(still)})"
+        fault = f"the learning rate of {len(still)} parameters is 0 ({first_few(still)})"
         found.append(Finding(fault, "give --lr, or --backbone-lr, above zero"))
     warmup = config.steps(config.warmup_steps)
     if warmup >= config.num_steps > 1:
@@ -177,8 +175,3 @@ def examine_average(itself: Metrics, average: Metrics) -> Finding | None:
         return None
     fault = f"the weights reach AP {itself.AP:.2f}, their average only {average.AP:.2f}"
     return Finding(fault, "lower ema_decay: it looks back 1 / (1 - ema_decay) steps")
-
-
-def _few(names: Sequence[str], most: int = 3) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

@@ -16,7 +16,7 @@ statistics: a norm in training mode learns from every batch, whatever the optimi
 (`optim.learning_mode`).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from difflib import get_close_matches
 from typing import Any
@@ -32,6 +32,7 @@ from rtdetr_lab.data.batch import Dataset
 from rtdetr_lab.data.canvas import edges_of
 from rtdetr_lab.errors import ConfigError, TrainingError
 from rtdetr_lab.model import DetectionModel, Metadata, declared
+from rtdetr_lab.writing import first_few
 
 Shape = tuple[int, ...]
 
@@ -76,13 +77,15 @@ class Prepared:
         return [*self._about_heads(), *self._about_queries(), self._about_parameters()]
 
     def _about_heads(self) -> list[str]:
-        if not self.new_heads and not self.known:
-            count = f"nobody named the model's {len(self.names)} classes, and the data has as many"
-            return [f"class heads kept: {count}; they are now called {_few(self.names)}"]
-        if not self.new_heads:
-            return [f"class heads kept: the data has the model's classes ({_few(self.names)})"]
-        line = f"new class heads for {_few(self.names)}; the model knew {_few(self.known)}"
-        return [line, *(f"  {head}" for head in self.new_heads)]
+        names, known = first_few(self.names, 5), first_few(self.known, 5)
+        if self.new_heads:
+            knew = known or "classes nobody named"
+            line = f"new class heads for {names}; the model knew {knew}"
+            return [line, *(f"  {head}" for head in self.new_heads)]
+        if known:
+            return [f"class heads kept: the data has the model's classes ({names})"]
+        count = f"nobody named the model's {len(self.names)} classes, and the data has as many"
+        return [f"class heads kept: {count}; they are now called {names}"]
 
     def _about_queries(self) -> list[str]:
         return [f"queries beyond those it has begin anew: {one}" for one in self.grown]
@@ -129,12 +132,10 @@ def rehead(
     model: nn.Module, num_classes: int, seed: int = 0
 ) -> tuple[nn.Module, tuple[NewTensor, ...]]:
     """The same model for other classes, and its tensors that began anew."""
-    fresh = _built(replace_at(model.cfg, "num_classes", num_classes), seed)
-    old, new = model.state_dict(), fresh.state_dict()
-    heads = [name for name in new if is_class_head(name)]
-    fresh.load_state_dict({n: new[n] if n in heads else old[n] for n in old})
-    fresh.metadata = replace(declared(model).metadata, names=(), category_ids=(), sha256=None)
-    return fresh, tuple(NewTensor.of(name, old, new) for name in heads)
+    cfg = replace_at(model.cfg, "num_classes", num_classes)
+    fresh, heads = _rebuilt(model, cfg, seed, is_new=is_class_head)
+    fresh.metadata = replace(fresh.metadata, names=(), category_ids=())
+    return fresh, heads
 
 
 def requery(model: nn.Module, count: int, seed: int = 0) -> tuple[nn.Module, tuple[NewTensor, ...]]:
@@ -143,16 +144,27 @@ def requery(model: nn.Module, count: int, seed: int = 0) -> tuple[nn.Module, tup
     RT-DETR selects its queries among the tokens: nothing begins anew. DETR's are learned: those it
     has are kept, and more begin at random.
     """
-    fresh = _built(with_queries(model.cfg, count), seed)
+    fresh, longer = _rebuilt(model, with_queries(model.cfg, count), seed)
     old, new = model.state_dict(), fresh.state_dict()
-    longer = tuple(NewTensor.of(n, old, new) for n in new if new[n].shape != old[n].shape)
     for tensor in longer:
         both = min(tensor.old[0], tensor.new[0])
         new[tensor.name][:both] = old[tensor.name][:both]
-    changed = {tensor.name: new[tensor.name] for tensor in longer}
-    fresh.load_state_dict(old | changed)
-    fresh.metadata = replace(declared(model).metadata, sha256=None)
     return fresh, longer
+
+
+def _rebuilt(
+    model: nn.Module, cfg: Any, seed: int, is_new: Callable[[str], bool] = lambda name: False
+) -> tuple[DetectionModel, tuple[NewTensor, ...]]:
+    """What `cfg` describes, with the model's tensors but for those that begin anew: those of
+    another shape, and those whose name says so. The random numbers of others stay as they are."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        fresh: DetectionModel = cfg.build()
+    old, new = model.state_dict(), fresh.state_dict()
+    anew = [name for name in new if is_new(name) or new[name].shape != old[name].shape]
+    fresh.load_state_dict(old | {name: new[name] for name in anew})
+    fresh.metadata = replace(declared(model).metadata, sha256=None)
+    return fresh, tuple(NewTensor.of(name, old, new) for name in anew)
 
 
 def with_queries(cfg: Any, count: int) -> Any:
@@ -168,14 +180,6 @@ def _paths_to(name: str, cfg: Any, inside: str = "") -> Iterator[str]:
         if field.name == name:
             yield inside + name
         yield from _paths_to(name, getattr(cfg, field.name), f"{inside}{field.name}.")
-
-
-def _built(cfg: Any, seed: int) -> DetectionModel:
-    """A new model; the random numbers of others stay as they are."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model: DetectionModel = cfg.build()
-    return model
 
 
 def freeze_module(model: nn.Module, name: str) -> None:
@@ -209,13 +213,6 @@ def check_classes(model: nn.Module, names: Sequence[str]) -> None:
     """Raises `TrainingError` for a model with another number of classes than the data has."""
     has = declared(model).num_classes
     if has != len(names):
-        what = f"has {has} classes, the data has {len(names)}: {_few(names)}"
+        what = f"has {has} classes, the data has {len(names)}: {first_few(names, 5)}"
         remedy = "use training.finetune.prepare(model, data.names), or build it for as many"
         raise TrainingError("model", what, remedy)
-
-
-def _few(names: Sequence[str], most: int = 5) -> str:
-    if not names:
-        return "classes nobody named"
-    more = f" … ({len(names)} in all)" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

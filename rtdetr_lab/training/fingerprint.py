@@ -66,6 +66,8 @@ def _coco(data: CocoDataset) -> Iterator[tuple[str, str]]:
     sizes = sorted((f.name, f.stat().st_size) for f in found if isinstance(f, Path))
     yield "files", _digest(repr(sizes).encode())
     yield "with_masks", str(data.with_masks)
+    if data.limits.bits:  # runs of before this option could not say so
+        yield "bits", str(data.limits.bits)
 
 
 def _digest(content: bytes) -> str:

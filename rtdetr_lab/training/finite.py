@@ -13,11 +13,12 @@ is not finite is named, in the order in which a step computes:
 | loss        | the first term                                                     |
 | backward    | the module at whose output the gradient first is not finite        |
 
-All of it costs nothing until it is needed, but for one copy of the state of torch's random numbers
-per step (5 kB). Box logits may be infinite: an anchor that touches the border has no others.
+All of it costs nothing until it is needed, but for one copy of the state of the random numbers per
+step (10 kB). Box logits may be infinite: an anchor that touches the border has no others.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from functools import partial
 from typing import Any
@@ -25,6 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rtdetr_lab.checkpoints.hooks import after_each
 from rtdetr_lab.checkpoints.strict import LARGEST
 from rtdetr_lab.errors import TrainingError
 from rtdetr_lab.structures import Batch
@@ -35,22 +37,8 @@ SLOWER = "lower --lr (it is {:g}) or --clip-norm, lengthen --warmup-steps, {}or 
 EXACTER = "compute in single precision (--fp32 in place of --amp), "
 
 Terms = Callable[[Part], Mapping[str, Tensor]]
-
-RandomState = tuple[Tensor, Tensor | None]
-"""Where torch's random numbers stand, on the CPU and on the device of a run."""
-
-
-def random_state(device: torch.device) -> RandomState:
-    """The state before a step that may have to be made again."""
-    on_device = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-    return torch.get_rng_state(), on_device
-
-
-def set_random_state(device: torch.device, state: RandomState) -> None:
-    """Go back to what `random_state` returned."""
-    torch.set_rng_state(state[0])
-    if state[1] is not None:
-        torch.cuda.set_rng_state(state[1], device)
+Fault = tuple[str, str]
+"""What is not finite, and what to do about it."""
 
 
 def first_fault(
@@ -61,17 +49,21 @@ def first_fault(
     parts = list(parts)
     names = ", ".join(name for batch, _ in parts for name in batch.targets.pictures)
     where = f"step {step}" + (f" ({names})" if names else "")
-    found = _in_weights(model, remedy)
+    return TrainingError(where, *next(_faults(model, parts, terms, remedy)))
+
+
+def _faults(
+    model: nn.Module, parts: Iterable[Part], terms: Terms | None, remedy: str
+) -> Iterator[Fault]:
     for part in parts:
-        found = _in_pictures(part[0]) or found
-        if terms and not found:
-            found = _in_computation(model, part, terms, remedy)
-        if found:
-            return TrainingError(where, *found)
+        yield from _in_pictures(part[0])
+        yield from _in_weights(model, remedy)
+        if terms and (what := _in_computation(model, part, terms)):
+            yield what, remedy
     if not terms:
         what = "the loss or its gradient is not finite in one of the processes"
-        return TrainingError(where, what, "resume with one process, which says more")
-    return TrainingError(where, "the gradient is finite, but too long to be measured", remedy)
+        yield what, "resume with one process, which says more"
+    yield "the gradient is finite, but too long to be measured", remedy
 
 
 def slower(lr: float, in_half_precision: bool) -> str:
@@ -82,90 +74,68 @@ def slower(lr: float, in_half_precision: bool) -> str:
 def check_weights(step: int, model: nn.Module, remedy: str) -> None:
     """Raise `TrainingError` where a run has diverged: a weight of its average is not finite, or
     larger than any that could be loaded again."""
-    if found := _in_weights(model, remedy):
-        raise TrainingError(f"step {step}", *found)
+    for fault in _in_weights(model, remedy):
+        raise TrainingError(f"step {step}", *fault)
 
 
-def _in_pictures(batch: Batch) -> tuple[str, str] | None:
-    if not (rows := _bad_rows(batch.images)):
-        return None
-    called = [_name(batch.targets.pictures, row) for row in rows]
-    remedy = "look at the file, and at the transforms that come between it and the model"
-    return f"the pixels of {', '.join(called)} are not finite", remedy
+def _in_pictures(batch: Batch) -> Iterator[Fault]:
+    if rows := _bad_rows(batch.images):
+        remedy = "look at the file, and at the transforms that come between it and the model"
+        yield f"the pixels of {_names(batch, rows)} are not finite", remedy
 
 
-def _in_weights(model: nn.Module, remedy: str) -> tuple[str, str] | None:
+def _in_weights(model: nn.Module, remedy: str) -> Iterator[Fault]:
     remedy = f"the step before it, or the file it came from, is to blame: {remedy}"
     for kind, named in (("weight", model.named_parameters()), ("buffer", model.named_buffers())):
         for name, tensor in named:
             if not bool(torch.isfinite(tensor).all()):
-                return f"the {kind} {name} is not finite", remedy
-            if tensor.numel() and (most := float(tensor.detach().abs().max())) > LARGEST:
-                return f"the {kind} {name} has grown to {most:.0e}: the run diverges", remedy
-    return None
+                yield f"the {kind} {name} is not finite", remedy
+            elif tensor.numel() and (most := float(tensor.detach().abs().max())) > LARGEST:
+                yield f"the {kind} {name} has grown to {most:.0e}: the run diverges", remedy
 
 
-def _in_computation(
-    model: nn.Module, part: Part, terms: Terms, remedy: str
-) -> tuple[str, str] | None:
-    computed: Mapping[str, Tensor] = {}
-    with Watch(model, part[0]) as watch:
+def _in_computation(model: nn.Module, part: Part, terms: Terms) -> str | None:
+    with watch(model, part[0]) as (outputs, gradients):
         try:
             computed = terms(part)
         except TrainingError as error:  # the matching, which refuses what is not finite
-            return f"{watch.output or f'{error.where}: {error.what}'}", remedy
-        if watch.output:
-            return watch.output, remedy
+            return outputs[0] if outputs else f"{error.where}: {error.what}"
+        if outputs:
+            return outputs[0]
         for name, term in computed.items():
             if not bool(torch.isfinite(term)):
-                return f"every module's output is finite, but the loss {name} is {term:g}", remedy
+                return f"every module's output is finite, but the loss {name} is {term:g}"
         model.zero_grad(set_to_none=True)
         torch.stack(list(computed.values())).sum().backward()
-    grads = ((n, p.grad) for n, p in model.named_parameters() if p.grad is not None)
-    bad = next((n for n, grad in grads if not bool(torch.isfinite(grad).all())), None)
-    gradient = watch.gradient or (bad and f"the gradient of {bad}")
-    return (f"the loss is finite, but {gradient} is not", remedy) if gradient else None
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None and _bad_rows(parameter.grad):
+            gradients.append(f"the gradient of {name}")
+    return f"the loss is finite, but {gradients[0]} is not" if gradients else None
 
 
-class Watch:
-    """While entered: the first module whose output, and the first whose output's gradient, is not
-    finite. Modules are heard in the order in which they finish, so that inner ones come first."""
+@contextmanager
+def watch(model: nn.Module, batch: Batch) -> Iterator[tuple[list[str], list[str]]]:
+    """Inside the block, modules whose output, and those to whose output a gradient, is not finite.
+    Modules are heard in the order in which they finish, so that inner ones come first."""
+    outputs, gradients = list[str](), list[str]()
 
-    def __init__(self, model: nn.Module, batch: Batch) -> None:
-        self.model, self.pictures, self.size = model, batch.targets.pictures, len(batch)
-        self.output: str | None = None
-        self.gradient: str | None = None
-        self._handles: list[Any] = []
-
-    def __enter__(self) -> "Watch":
-        for name, module in self.model.named_modules():
-            called = f"{name or 'the model'} ({type(module).__name__})"
-            look = partial(self._forward, called)
-            self._handles.append(module.register_forward_hook(look))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for handle in self._handles:
-            handle.remove()
-
-    def _forward(self, called: str, module: nn.Module, args: Any, output: Any) -> None:
-        if self.output:
-            return
+    def look(called: str, _: Any, output: Any) -> None:
         for tensor, may_be_infinite in floats(output):
             if bad := _bad_rows(tensor, may_be_infinite):
-                self.output = f"the output of {called} is not finite{self._of(tensor, bad)}"
+                some = tensor.shape[0] == len(batch) > len(bad)
+                of = f" for {_names(batch, bad)}" if some else ""
+                outputs.append(f"the output of {called} is not finite{of}")
                 return
             if tensor.requires_grad:
-                tensor.register_hook(partial(self._backward, called))
+                tensor.register_hook(partial(look_back, called))
 
-    def _backward(self, called: str, gradient: Tensor) -> None:
-        if not self.gradient and _bad_rows(gradient):
-            self.gradient = f"the gradient that comes back to the output of {called}"
+    def look_back(called: str, gradient: Tensor) -> None:
+        if _bad_rows(gradient):
+            gradients.append(f"the gradient that comes back to the output of {called}")
 
-    def _of(self, tensor: Tensor, bad: list[int]) -> str:
-        if tensor.shape[0] != self.size or len(bad) == self.size:
-            return ""
-        return f" for {', '.join(_name(self.pictures, row) for row in bad)}"
+    modules = {f"{n or 'the model'} ({type(m).__name__})": m for n, m in model.named_modules()}
+    with after_each(modules, look):
+        yield outputs, gradients
 
 
 def floats(value: Any, name: str = "") -> Iterator[tuple[Tensor, bool]]:
@@ -192,5 +162,6 @@ def _bad_rows(tensor: Tensor, may_be_infinite: bool = False) -> list[int]:
     return [int(row) for row in rows.nonzero()[:, 0]]
 
 
-def _name(pictures: tuple[str, ...], row: int) -> str:
-    return pictures[row] if pictures else f"picture {row} of the batch"
+def _names(batch: Batch, rows: list[int]) -> str:
+    pictures = batch.targets.pictures
+    return ", ".join(pictures[row] if pictures else f"picture {row} of the batch" for row in rows)

@@ -24,8 +24,8 @@ from rtdetr_lab.config_json import to_dict
 from rtdetr_lab.data.batch import Dataset
 from rtdetr_lab.errors import TrainingError
 from rtdetr_lab.model import Metadata, declared
+from rtdetr_lab.structures.environment import environment
 from rtdetr_lab.training import state as keep
-from rtdetr_lab.training.environment import environment
 from rtdetr_lab.training.fingerprint import Fingerprint, check_same_data, fingerprint
 from rtdetr_lab.training.recipe import MAY_CHANGE
 from rtdetr_lab.training.trainer import Trainer
@@ -51,7 +51,7 @@ def enter(
     folder: Path, trainer: Trainer, data: Dataset, saved: dict[str, Any] | None
 ) -> dict[str, Any]:
     """Check that this run may go on, or begin, in `folder`; returns what each save must remember
-    of the data. Raises `TrainingError` before anything was learnt."""
+    of the data. Raises `TrainingError` before anything was learned."""
     known = remembered(data, declared(trainer.model).metadata)
     if saved:
         check_same_run(folder, saved, trainer, known)

@@ -26,6 +26,7 @@ from rtdetr_lab.checkpoints.backbone import load_backbone
 from rtdetr_lab.config import build
 from rtdetr_lab.data.batch import Dataset
 from rtdetr_lab.data.canvas import fitted
+from rtdetr_lab.data.preflight import look_at
 from rtdetr_lab.model import declared
 from rtdetr_lab.training import state as keep
 from rtdetr_lab.training.callbacks import Bar, Callback, Curves, EarlyStopping, restored
@@ -59,8 +60,10 @@ def train(
     `out` is the run folder; without one nothing is kept. `validate` maps the averaged model to
     scores; the best `AP` is kept. `backbone_weights` (hub id or file) fill a new model's backbone.
     `stop_after` pauses after so many steps or a time ("50m"); `callbacks` may end the run. Raises
-    `TrainingError` if the folder holds another run or is in use.
+    `TrainingError` if the folder holds another run or is in use, and `DataError` for a data set
+    that teaches nothing (`data/findings.py`).
     """
+    look_at(data)
     folder, where = Path(out) if out else None, choose_device(device)
     with ExitStack() as held:
         world = held.enter_context(join_processes(where, config.batch_size))

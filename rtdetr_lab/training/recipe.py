@@ -180,7 +180,7 @@ pictures at this rate than at half of it (`docs/results/bccd.md`)."""
 
 RATIOS = {18: 1.0, 34: 0.5, 50: 0.1, 101: 0.01}
 """Depth of a backbone → its rate as a part of the others' (RT-DETRv2 §2.2): the more a backbone has
-learnt, the less it should forget."""
+learned, the less it should forget."""
 
 
 def backbone_ratio(cfg: Any) -> float:

@@ -1,13 +1,13 @@
-r"""# Symptoms: what is wrong with answers to pictures that were learnt by heart
+r"""# Symptoms: what is wrong with answers to pictures that were learned by heart
 
 A model that has seen one batch hundreds of times knows it. If it answers something else than the
-truth it is judged by, the truth it *learnt* was another one, and then a simple change of all its
+truth it is judged by, the truth it *learned* was another one, and then a simple change of all its
 answers makes them right. So the doctor tries such changes and looks at what AP50 does:
 
 | tried                                   | right afterwards means                             |
 |-----------------------------------------|----------------------------------------------------|
 | labels permuted, as the pairs suggest   | class ids are shifted or shuffled                  |
-| boxes read as another format            | corners, or height before width, were learnt       |
+| boxes read as another format            | corners, or height before width, were learned       |
 | nothing; only scores are looked at      | right boxes that nobody trusts                     |
 
 Boxes here are corners in thousandths of the picture, for truth and answers alike.
@@ -17,14 +17,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
-from rtdetr_lab.boxes import cxcywh_from_xyxy, iou, xyxy_from_cxcywh
+from rtdetr_lab.boxes import cxcywh_from_xyxy, iou, xyxy_from_cxcywh, xyxy_from_xywh
 from rtdetr_lab.data.batch import Truth
 from rtdetr_lab.evaluation.coco import Metrics, coco_truth, scored
 from rtdetr_lab.evaluation.table import Table
 from rtdetr_lab.images.postprocess import Found
+from rtdetr_lab.layers import identity
 
 SIDE = 1000
 GAIN = 0.3
@@ -65,13 +65,13 @@ class Case:
         table = Table.of_found(rows, ids).best(100)
         return scored(coco_truth(self.truths, self.names, ids), table).metrics
 
-    def with_boxes(self, read: Callable[[Tensor], Tensor]) -> "Case":
-        """The same answers with boxes read in another way: `read` maps the four numbers in [0, 1],
-        of which we had thought that they were centre and size, to corners."""
+    def with_boxes(self, columns: list[int], read: Callable[[Tensor], Tensor]) -> "Case":
+        """The same answers with boxes read in another way: `read` maps four numbers in [0, 1], of
+        which we had thought that they were centre and size, to corners; `columns` orders them."""
 
         def one(found: Found) -> Found:
             numbers = cxcywh_from_xyxy(found.boxes_xyxy / SIDE)
-            return replace(found, boxes_xyxy=read(numbers) * SIDE)
+            return replace(found, boxes_xyxy=read(numbers[:, columns]) * SIDE)
 
         return replace(self, found=tuple(map(one, self.found)))
 
@@ -90,27 +90,11 @@ def _in_thousandths(number: int, truth: Truth) -> Truth:
     return replace(truth, image_id=number, size=(SIDE, SIDE), boxes_xyxy=boxes, areas=areas)
 
 
-def _height_before_width(numbers: Float[Tensor, "n 4"]) -> Float[Tensor, "n 4"]:
-    return xyxy_from_cxcywh(numbers[:, [0, 1, 3, 2]])
-
-
-def _y_before_x(numbers: Float[Tensor, "n 4"]) -> Float[Tensor, "n 4"]:
-    return xyxy_from_cxcywh(numbers[:, [1, 0, 3, 2]])
-
-
-def _corners(numbers: Float[Tensor, "n 4"]) -> Float[Tensor, "n 4"]:
-    return numbers
-
-
-def _corner_and_size(numbers: Float[Tensor, "n 4"]) -> Float[Tensor, "n 4"]:
-    return torch.cat([numbers[:, :2], numbers[:, :2] + numbers[:, 2:]], 1)
-
-
-FORMATS = {
-    "(cx, cy, h, w), height before width": _height_before_width,
-    "(cy, cx, h, w), y before x": _y_before_x,
-    "corners (x1, y1, x2, y2)": _corners,
-    "corner and size (x, y, w, h)": _corner_and_size,
+FORMATS: dict[str, tuple[list[int], Callable[[Tensor], Tensor]]] = {
+    "(cx, cy, h, w), height before width": ([0, 1, 3, 2], xyxy_from_cxcywh),
+    "(cy, cx, h, w), y before x": ([1, 0, 3, 2], xyxy_from_cxcywh),
+    "corners (x1, y1, x2, y2)": ([0, 1, 2, 3], identity),
+    "corner and size (x, y, w, h)": ([0, 1, 2, 3], xyxy_from_xywh),
 }
 """What boxes may have been when they should have been cxcywh, and how to read them then."""
 
@@ -151,12 +135,12 @@ def _other_labels(case: Case, now: float) -> Finding | None:
 
 
 def _other_format(case: Case, now: float) -> Finding | None:
-    scores = {name: case.with_boxes(read).metrics().AP50 for name, read in FORMATS.items()}
+    scores = {name: case.with_boxes(*how).metrics().AP50 for name, how in FORMATS.items()}
     name = max(scores, key=lambda n: scores[n])
     if scores[name] < now + GAIN:
         return None
     return Finding(
-        f"boxes were learnt as {name}: read like that AP50 goes {now:.2f} → {scores[name]:.2f}",
+        f"boxes were learned as {name}: read like that AP50 goes {now:.2f} → {scores[name]:.2f}",
         "give boxes as centre, width and height in [0, 1] (boxes.cxcywh_from_xyxy)",
     )
 
@@ -177,5 +161,5 @@ def _other_scores(case: Case) -> Finding | None:
     return Finding(
         f"{len(right)} of {objects} objects have the right box and label, but with a score of "
         f"{median:.2f} in the median",
-        "train longer: boxes are learnt first; else look at class_weight and the class loss",
+        "train longer: boxes are learned first; else look at class_weight and the class loss",
     )

@@ -21,13 +21,7 @@ from rtdetr_lab.structures.ranks import several
 from rtdetr_lab.training import distributed
 from rtdetr_lab.training import state as keep
 from rtdetr_lab.training.ema import EMA
-from rtdetr_lab.training.finite import (
-    RandomState,
-    first_fault,
-    random_state,
-    set_random_state,
-    slower,
-)
+from rtdetr_lab.training.finite import first_fault, slower
 from rtdetr_lab.training.memory import explain_full_memory, uses_amp
 from rtdetr_lab.training.metrics import Means
 from rtdetr_lab.training.optim import adamw, learning_mode, lr_factor, parameter_groups, set_lr
@@ -71,7 +65,7 @@ class Trainer:
     def _gradients(self, batch: Batch) -> dict[str, Tensor]:
         """Clipped and ready for a step; returns what the record is to hold of it."""
         self.optimizer.zero_grad(set_to_none=True)
-        before = random_state(self.device)
+        before = keep.rng_state()
         try:
             terms = self._add_gradients(batch)
         except TrainingError as error:  # the matching refuses what is not finite
@@ -107,11 +101,11 @@ class Trainer:
             terms["cardinality_error"] = error / self.config.accumulate
         return terms
 
-    def _locate_fault(self, batch: Batch, before: RandomState) -> TrainingError:
+    def _locate_fault(self, batch: Batch, before: dict[str, Any]) -> TrainingError:
         """Name what was not finite first: the step is made again, from where it began."""
         if several():  # the others would have to take part
             return first_fault(self.step + 1, self.model, [(batch, 1.0)], None, self.slower)
-        set_random_state(self.device, before)
+        keep.set_rng_state(before)
         again = split(batch, self.config.accumulate)
         terms = partial(self._terms, forward=self.model)
         return first_fault(self.step + 1, self.model, again, terms, self.slower)

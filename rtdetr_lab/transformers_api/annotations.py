@@ -15,9 +15,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
+from rtdetr_lab.boxes import cxcywh_from_xyxy, xyxy_from_xywh
 from rtdetr_lab.config import require
+from rtdetr_lab.data.coco import clip
 from rtdetr_lab.data.rle import decode_mask
 from rtdetr_lab.errors import DataError
 from rtdetr_lab.notation import Size
@@ -29,35 +32,32 @@ NEEDED = ("bbox", "category_id", "area")
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which format, with masks or without (None: only panoptic ones), and where PNGs lie."""
+    """Which format, with masks or without (None: only panoptic ones), where PNGs lie, and whether
+    this very call asks for masks."""
 
     format: str
     masks: bool | None
     masks_path: Any
-
-    def refuse_without_annotations(self, masks: Any) -> None:
-        """Raise `ConfigError` where a call asks for masks of nothing."""
-        remedy = "give annotations too, or leave it out"
-        require(not masks, "return_segmentation_masks", "is set without annotations", remedy)
-        require(self.masks_path is None, "masks_path", "is given without annotations", remedy)
+    asks_for_masks: bool
 
 
 def prepared(annotations: Any, pictures: Sequence[np.ndarray], wanted: Wanted) -> list[Annotated]:
     """One label per picture, all None without annotations. Raises `DataError` or `ConfigError`."""
     if annotations is None:
+        what, remedy = "is set without annotations", "give annotations too, or leave it out"
+        require(not wanted.asks_for_masks, "return_segmentation_masks", what, remedy)
+        require(wanted.masks_path is None, "masks_path", "is given without annotations", remedy)
         return [None] * len(pictures)
     panoptic = wanted.format == "coco_panoptic"
     what = f"is {'not ' if panoptic else ''}given for the format {wanted.format}"
     remedy = "give the folder of the PNGs for coco_panoptic, and for no other format"
     require((wanted.masks_path is not None) == panoptic, "masks_path", what, remedy)
     known = isinstance(annotations, Mapping | Sequence) and not isinstance(annotations, str)
-    if not known:
-        what, remedy = f"is a {type(annotations).__name__}", "give one dictionary per picture"
-        raise DataError("annotations", what, remedy)
+    what, remedy = f"is a {type(annotations).__name__}", "give one dictionary per picture"
+    require(known, "annotations", what, remedy, DataError)
     several = [annotations] if isinstance(annotations, Mapping) else list(annotations)
-    if len(several) != len(pictures):
-        what = f"there are {len(pictures)} images and {len(several)} annotations"
-        raise DataError("annotations", what, "give one dictionary per picture")
+    what = f"there are {len(pictures)} images and {len(several)} annotations"
+    require(len(several) == len(pictures), "annotations", what, remedy, DataError)
     made: list[Annotated] = []
     for i, (one, rgb) in enumerate(zip(several, pictures, strict=True)):
         size, where = (rgb.shape[0], rgb.shape[1]), f"annotations[{i}]"
@@ -71,11 +71,8 @@ def prepared(annotations: Any, pictures: Sequence[np.ndarray], wanted: Wanted) -
 
 def _detection(tree: Any, size: Size, masks: bool, where: str) -> dict[str, Any]:
     objects = _objects(tree, masks, where)
-    height, width = size
-    boxes = np.asarray([one["bbox"] for one in objects], dtype=np.float32).reshape(-1, 4)
-    boxes[:, 2:] += boxes[:, :2]
-    boxes[:, 0::2] = boxes[:, 0::2].clip(0, width)
-    boxes[:, 1::2] = boxes[:, 1::2].clip(0, height)
+    given = np.asarray([one["bbox"] for one in objects], dtype=np.float32).reshape(-1, 4)
+    boxes = clip(xyxy_from_xywh(torch.from_numpy(given)), size).numpy()
     keep = (boxes[:, 3] > boxes[:, 1]) & (boxes[:, 2] > boxes[:, 0])
     label = {
         "image_id": np.asarray([tree["image_id"]], dtype=np.int64),
@@ -98,11 +95,11 @@ def _check_object(one: Mapping[str, Any], where: str) -> None:
     whole_number(one["category_id"], f"{where}[category_id]")
     box = one["bbox"]
     listed = isinstance(box, list | tuple | np.ndarray) and len(box) == 4
-    if not listed or not all(_is_finite(n) for n in box):
-        what, remedy = f"is {box!r}", "give left, top, width and height in pixels"
-        raise DataError(f"{where}[bbox]", what, remedy)
-    if not _is_finite(one["area"]):
-        raise DataError(f"{where}[area]", f"is {one['area']!r}", "give a number of pixels")
+    usable = listed and all(map(_is_finite, box))
+    remedy = "give left, top, width and height in pixels"
+    require(usable, f"{where}[bbox]", f"is {box!r}", remedy, DataError)
+    usable, what = _is_finite(one["area"]), f"is {one['area']!r}"
+    require(usable, f"{where}[area]", what, "give a number of pixels", DataError)
 
 
 def _is_finite(value: Any) -> bool:
@@ -111,22 +108,21 @@ def _is_finite(value: Any) -> bool:
 
 def whole_number(value: Any, where: str) -> None:
     """Raise `DataError` unless it is one."""
-    if not isinstance(value, int | np.integer) or isinstance(value, bool):
-        raise DataError(where, f"is {value!r}", "give a whole number")
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    require(whole, where, f"is {value!r}", "give a whole number", DataError)
 
 
 def _objects(tree: Any, masks: bool, where: str) -> list[Mapping[str, Any]]:
     usable = isinstance(tree, Mapping) and {"image_id", "annotations"} <= set(tree)
-    if not usable or not isinstance(tree["annotations"], list | tuple):
-        what = "is not in the format coco_detection"
-        remedy = 'give {"image_id": 1, "annotations": [{"bbox": …, "category_id": …, "area": …}]}'
-        raise DataError(where, what, remedy)
+    usable = usable and isinstance(tree["annotations"], list | tuple)
+    remedy = 'give {"image_id": 1, "annotations": [{"bbox": …, "category_id": …, "area": …}]}'
+    require(usable, where, "is not in the format coco_detection", remedy, DataError)
     needed = (*NEEDED, "segmentation") if masks else NEEDED
     for i, one in enumerate(tree["annotations"]):
-        if missing := [name for name in needed if name not in one]:
-            what = f"has no {', '.join(missing)}"
-            raise DataError(f"{where}[annotations][{i}]", what, "add it, or leave the object out")
-        _check_object(one, f"{where}[annotations][{i}]")
+        missing, at = [n for n in needed if n not in one], f"{where}[annotations][{i}]"
+        what = f"has no {', '.join(missing)}"
+        require(not missing, at, what, "add it, or leave the object out", DataError)
+        _check_object(one, at)
     whole_number(tree["image_id"], f"{where}[image_id]")
     return [one for one in tree["annotations"] if not one.get("iscrowd", 0)]
 
@@ -136,10 +132,9 @@ def resized_annotation(label: Annotated, before: Sequence[int], after: Sequence[
     if label is None:
         return None
     high, wide = (float(a) / float(b) for a, b in zip(after, before, strict=True))
-    scale = np.asarray([wide, high, wide, high], dtype=np.float32)
     found: dict[str, Any] = {
         **label,
-        "boxes": label["boxes"] * scale,
+        "boxes": label["boxes"] * np.asarray([wide, high] * 2, dtype=np.float32),
         "area": label["area"] * (wide * high),
         "size": np.asarray(after, dtype=np.int64),
     }
@@ -155,7 +150,5 @@ def as_fractions(label: Annotated, size: Sequence[int]) -> Annotated:
     """Centres and sizes, as fractions of the picture."""
     if label is None:
         return None
-    x0, y0, x1, y1 = label["boxes"].T
-    centres = np.stack([(x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0], axis=-1)
-    scale = np.asarray([size[1], size[0], size[1], size[0]], dtype=np.float32)
-    return {**label, "boxes": centres / scale}
+    boxes = cxcywh_from_xyxy(torch.from_numpy(label["boxes"])).numpy()
+    return {**label, "boxes": boxes / np.asarray([size[1], size[0]] * 2, dtype=np.float32)}

@@ -5,9 +5,8 @@ from typing import Any
 from rtdetr_lab.checkpoints.files import read_json
 from rtdetr_lab.config import require
 from rtdetr_lab.transformers_api.detr import DetrForObjectDetection
-from rtdetr_lab.transformers_api.detr_processor import DetrImageProcessor
-from rtdetr_lab.transformers_api.hub import Where, file_of
-from rtdetr_lab.transformers_api.processor import RTDetrImageProcessor
+from rtdetr_lab.transformers_api.hub import file_of
+from rtdetr_lab.transformers_api.processor import DetrImageProcessor, RTDetrImageProcessor
 from rtdetr_lab.transformers_api.rtdetr import RTDetrForObjectDetection, RTDetrV2ForObjectDetection
 
 MODELS: dict[str, Any] = {
@@ -20,8 +19,8 @@ PROCESSORS: dict[str, Any] = {"RTDetr": RTDetrImageProcessor, "Detr": DetrImageP
 KEYS = ("revision", "cache_dir", "token", "local_files_only")
 
 
-def _where(options: dict[str, Any]) -> Where:
-    return Where(**{key: options[key] for key in KEYS if key in options})
+def _tree(name: Any, file: str, options: dict[str, Any]) -> dict[str, Any]:
+    return read_json(file_of(name, file, **{key: options[key] for key in KEYS if key in options}))
 
 
 class AutoModelForObjectDetection:
@@ -30,7 +29,7 @@ class AutoModelForObjectDetection:
     @classmethod
     def from_pretrained(cls, name: Any, **options: Any) -> Any:
         """The model of a hub id or folder, in the class its `model_type` names."""
-        kind = read_json(file_of(name, "config.json", _where(options))).get("model_type", "")
+        kind = _tree(name, "config.json", options).get("model_type", "")
         known = f"give one of {', '.join(MODELS)}"
         require(kind in MODELS, f"{name}[model_type]", f"is {kind!r}", known)
         return MODELS[kind].from_pretrained(name, **options)
@@ -43,12 +42,10 @@ class AutoImageProcessor:
     def from_pretrained(cls, name: Any, **options: Any) -> Any:
         """The processor of a hub id or folder, in the class that wrote it."""
         options.pop("use_fast", None)  # both give Pillow's pixels here
-        where = _where(options)
-        tree = read_json(file_of(name, "preprocessor_config.json", where))
+        tree = _tree(name, "preprocessor_config.json", options)
         kind = str(tree.get("image_processor_type", tree.get("feature_extractor_type")))
         fitting = [one for start, one in PROCESSORS.items() if kind.startswith(start)]
         remedy = "give an RT-DETR's or a DETR's"
         require(fitting, f"{name}[image_processor_type]", f"is {kind!r}", remedy)
-        return fitting[0].from_dict(
-            tree, **{key: value for key, value in options.items() if key not in KEYS}
-        )
+        changes = {key: value for key, value in options.items() if key not in KEYS}
+        return fitting[0].from_dict(tree, **changes)

@@ -61,9 +61,19 @@ def targets_of(labels: Any, device: torch.device, masks: bool = False) -> Target
 
 
 class DetectorModel(Pretrained):
-    """What the detectors share: how they are called."""
+    """What the detectors share: how they are called, and how they answer."""
 
+    config: Any
     masks: ClassVar[bool] = False
+    output_class: ClassVar[Any]
+    judge: ClassVar[Any]
+    """From criterion, prediction, targets, and whether every layer is meant, to the loss and its
+    documented terms."""
+
+    @classmethod
+    def lab_config(cls, config: Any) -> Any:
+        """Our configuration of it: with masks if this class draws."""
+        return config.to_lab(cls.masks)
 
     def answer(
         self,
@@ -83,16 +93,36 @@ class DetectorModel(Pretrained):
         if images is None:
             raise ImageError("pixel_values", "there are none", "pass what the processor gives")
         targets = None if labels is None else targets_of(labels, images.device, self.masks)
-        prediction, found = self._run(images, call, targets, asked)
-        output = self._output(prediction, targets, found)
+        prediction, found = self.run(images, call, targets, asked)
+        output = self.output(prediction, targets, found)
         return output if asked["return_dict"] else output.to_tuple()
 
-    def _run(
+    def run(
         self, images: Tensor, call: Call, targets: Any, asked: Mapping[str, bool]
     ) -> tuple[Prediction, dict[str, Any]]:
         """One forward pass, and the documented fields of what was seen of it."""
         raise NotImplementedError
 
-    def _output(self, prediction: Prediction, targets: Any, found: dict[str, Any]) -> Any:
-        """What this class documents, out of one run."""
-        raise NotImplementedError
+    def output(self, prediction: Prediction, targets: Any, found: dict[str, Any]) -> Any:
+        """The answer and, with targets, its loss."""
+        # DETR's detectors document fewer fields than its model.
+        known = {name: value for name, value in found.items() if hasattr(self.output_class, name)}
+        output = self.output_class(
+            **known,
+            logits=prediction.logits,
+            pred_boxes=prediction.boxes,
+            pred_masks=prediction.masks,
+        )
+        if targets is not None:
+            every, criterion = self.config.auxiliary_loss, self.lab.cfg.criterion
+            output.loss, output.loss_dict = self.judge(criterion, prediction, targets, every)
+            output.auxiliary_outputs = auxiliary(prediction) if every else None
+        return output
+
+
+def auxiliary(prediction: Prediction) -> list[dict[str, Tensor]]:
+    """The layers before the last, then the proposals."""
+    before = list(prediction.layers[:-1])
+    if prediction.proposals is not None:
+        before.append(prediction.proposals.layer)
+    return [{"logits": layer.logits, "pred_boxes": layer.boxes} for layer in before]

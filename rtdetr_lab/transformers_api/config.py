@@ -1,7 +1,8 @@
-r"""# RTDetrConfig and its relatives: the documented parameters, one by one
+r"""# RTDetrConfig, DetrConfig and their relatives: the documented configurations
 
 `rtdetr_lab.RTDetrConfig` is transformers' flat configuration; `rtdetr_lab.RTDETRConfig` is ours,
-and `RTDetrConfig(...).to_lab()` is the way from one to the other.
+and `RTDetrConfig(...).to_lab()` is the way from one to the other. The documented parameters stand
+one by one in `checkpoints/transformers_fields.py`, each with its default and what it is here.
 
 | parameter                                | here                                           |
 |------------------------------------------|------------------------------------------------|
@@ -10,32 +11,34 @@ and `RTDetrConfig(...).to_lab()` is the way from one to the other.
 | `auxiliary_loss=False`                   | works: only the last layer is judged           |
 | `with_box_refine=False`, `eval_size`, …  | refused by name                                |
 | v2's `decoder_n_levels`                  | must agree with `num_feature_levels`           |
+| DETR's `…_layerdrop`                     | work (theirs reads neither)                    |
+| `dilation=True` over a `ResNetConfig`    | refused (theirs ignores it)                    |
+| a new DETR's `use_pretrained_backbone`   | refused: no download inside `__init__`         |
+| `attention_dropout`, `init_std`, …       | refused by name unless they are the default    |
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, ClassVar
 
 from rtdetr_lab.backbone import ResNetDConfig
-from rtdetr_lab.checkpoints.transformers_config import from_transformers
-from rtdetr_lab.config import require
+from rtdetr_lab.checkpoints.transformers_config import placed
+from rtdetr_lab.checkpoints.transformers_fields import (
+    DetrFields,
+    ResNetFields,
+    RTDetrFields,
+    RTDetrV2Fields,
+)
+from rtdetr_lab.checkpoints.transformers_resnet import resnet_d_values
+from rtdetr_lab.config import replace_all, require
+from rtdetr_lab.rtdetr import rtdetr_r50
 from rtdetr_lab.transformers_api.options import DetectorOptions, Options
 
 
 @dataclass(kw_only=True)
-class RTDetrResNetConfig(Options):
+class RTDetrResNetConfig(ResNetFields, Options):
     """The backbone: a ResNet-D."""
-
-    num_channels: int = 3
-    embedding_size: int = 64
-    hidden_sizes: list[int] | tuple[int, ...] = (256, 512, 1024, 2048)
-    depths: list[int] | tuple[int, ...] = (3, 4, 6, 3)
-    layer_type: str = "bottleneck"
-    hidden_act: str = "relu"
-    downsample_in_first_stage: bool = False
-    downsample_in_bottleneck: bool = False
-    out_features: list[str] | None = None
-    out_indices: list[int] | tuple[int, ...] | None = None
 
     model_type: ClassVar[str] = "rt_detr_resnet"
 
@@ -47,18 +50,10 @@ class RTDetrResNetConfig(Options):
 
     def to_lab(self) -> ResNetDConfig:
         """Our `ResNetDConfig`."""
-        inner = {**self.to_dict(), "model_type": "rt_detr_resnet"}
-        outputs = [self.hidden_sizes[i - 1] for i in self.out_indices or () if i]
-        tree = {
-            "model_type": "rt_detr",
-            "backbone_config": inner,
-            "encoder_in_channels": outputs,
-            "feat_strides": [2 ** (i + 1) for i in self.out_indices or ()],
-            "encode_proj_layers": [len(outputs) - 1],
-            "decoder_in_channels": [256] * len(outputs),
-            "num_feature_levels": max(3, len(outputs)),
-        }
-        return from_transformers(tree, type(self).__name__)[0].backbone
+        inner, where = {**self.to_dict(), "model_type": "rt_detr_resnet"}, type(self).__name__
+        with placed(where):
+            found: ResNetDConfig = replace_all(rtdetr_r50(), resnet_d_values(inner, where)).backbone
+        return found
 
     @property
     def channels(self) -> list[int]:
@@ -85,78 +80,10 @@ class RTDetrResNetConfig(Options):
 
 
 @dataclass(kw_only=True)
-class RTDetrConfig(DetectorOptions):
+class RTDetrConfig(RTDetrFields, DetectorOptions):
     """RT-DETR, with all documented parameters."""
 
-    initializer_range: float = 0.01
-    initializer_bias_prior_prob: float | None = None
-    layer_norm_eps: float = 1e-5
-    batch_norm_eps: float = 1e-5
-    backbone_config: dict[str, Any] | RTDetrResNetConfig | None = None
-    backbone: str | None = None
-    use_pretrained_backbone: bool = False
-    use_timm_backbone: bool = False
-    freeze_backbone_batch_norms: bool = True
-    backbone_kwargs: dict[str, Any] | None = None
-    encoder_hidden_dim: int = 256
-    encoder_in_channels: list[int] | tuple[int, ...] = (512, 1024, 2048)
-    feat_strides: list[int] | tuple[int, ...] = (8, 16, 32)
-    encoder_layers: int = 1
-    encoder_ffn_dim: int = 1024
-    encoder_attention_heads: int = 8
-    dropout: float = 0.0
-    activation_dropout: float = 0.0
-    encode_proj_layers: list[int] | tuple[int, ...] = (2,)
-    positional_encoding_temperature: int = 10000
-    encoder_activation_function: str = "gelu"
-    activation_function: str = "silu"
-    eval_size: tuple[int, int] | list[int] | None = None
-    normalize_before: bool = False
-    hidden_expansion: float = 1.0
-    d_model: int = 256
-    num_queries: int = 300
-    decoder_in_channels: list[int] | tuple[int, ...] = (256, 256, 256)
-    decoder_ffn_dim: int = 1024
-    num_feature_levels: int = 3
-    decoder_n_points: int = 4
-    decoder_layers: int = 6
-    decoder_attention_heads: int = 8
-    decoder_activation_function: str = "relu"
-    attention_dropout: float = 0.0
-    num_denoising: int = 100
-    label_noise_ratio: float = 0.5
-    box_noise_scale: float = 1.0
-    learn_initial_query: bool = False
-    anchor_image_size: tuple[int, int] | list[int] | None = None
-    disable_custom_kernels: bool = True
-    with_box_refine: bool = True
-    is_encoder_decoder: bool = True
-    matcher_alpha: float = 0.25
-    matcher_gamma: float = 2.0
-    matcher_class_cost: float = 2.0
-    matcher_bbox_cost: float = 5.0
-    matcher_giou_cost: float = 2.0
-    use_focal_loss: bool = True
-    auxiliary_loss: bool = True
-    focal_loss_alpha: float = 0.75
-    focal_loss_gamma: float = 2.0
-    weight_loss_vfl: float = 1.0
-    weight_loss_bbox: float = 5.0
-    weight_loss_giou: float = 2.0
-    eos_coefficient: float = 1e-4
-
     model_type: ClassVar[str] = "rt_detr"
-    only: ClassVar[Sequence[str]] = [
-        "initializer_range",
-        "backbone",
-        "use_pretrained_backbone",
-        "use_timm_backbone",
-        "backbone_kwargs",
-        "anchor_image_size",
-        "disable_custom_kernels",
-        "is_encoder_decoder",
-        "eos_coefficient",
-    ]
 
     def __post_init__(self) -> None:
         given = self.backbone_config
@@ -174,10 +101,6 @@ class RTDetrConfig(DetectorOptions):
         require(possible, at, f"is {prior}", "give a probability between 0 and 1")
         super().__post_init__()
 
-    def to_lab(self) -> Any:
-        """Our `RTDETRConfig`."""
-        return from_transformers(self.to_dict(), type(self).__name__)[0]
-
 
 @dataclass(kw_only=True)
 class RTDetrV2ResNetConfig(RTDetrResNetConfig):
@@ -185,12 +108,8 @@ class RTDetrV2ResNetConfig(RTDetrResNetConfig):
 
 
 @dataclass(kw_only=True)
-class RTDetrV2Config(RTDetrConfig):
+class RTDetrV2Config(RTDetrV2Fields, RTDetrConfig):
     """RT-DETRv2: what v1 has, and how the decoder samples."""
-
-    decoder_n_levels: int = 3
-    decoder_offset_scale: float = 0.5
-    decoder_method: str = "default"
 
     model_type: ClassVar[str] = "rt_detr_v2"
     special_cases: ClassVar[tuple[str, ...]] = ("rt_detr",)
@@ -200,4 +119,48 @@ class RTDetrV2Config(RTDetrConfig):
         what = f"is {self.decoder_n_levels}, num_feature_levels is {self.num_feature_levels}"
         agree = self.decoder_n_levels == self.num_feature_levels
         require(agree, self._at("decoder_n_levels"), what, "let them agree")
+        super().check()
+
+
+@dataclass(kw_only=True)
+class DetrConfig(DetrFields, DetectorOptions):
+    """DETR, with all documented parameters.
+
+    Without a `backbone_config` the backbone is timm's ResNet-50, under timm's names in a file.
+    """
+
+    model_type: ClassVar[str] = "detr"
+    num_hidden_layers = property(attrgetter("encoder_layers"), doc="Another name of it.")
+
+    def __post_init__(self) -> None:
+        given = self.backbone_config
+        if given is not None and not isinstance(given, Mapping):
+            what, remedy = f"is {type(given).__name__}", "give a ResNetConfig or its dict"
+            known = callable(getattr(given, "to_dict", None))
+            require(known, self._at("backbone_config"), what, remedy)
+            given = given.to_dict()
+        self.backbone_config = self._default() if given is None else dict(given)
+        super().__post_init__()
+
+    def _default(self) -> dict[str, Any]:
+        if not self.use_timm_backbone:
+            return {"model_type": "resnet", "out_features": ["stage4"], "out_indices": [4]}
+        timm = {
+            "model_type": "timm_backbone",
+            "backbone": self.backbone or "resnet50",
+            "num_channels": self.num_channels,
+            "features_only": True,
+            "use_pretrained_backbone": False,
+            "out_indices": [1, 2, 3, 4],
+            **(self.backbone_kwargs or {}),
+        }
+        return timm | ({"output_stride": 16} if self.dilation else {})
+
+    def check(self) -> None:
+        """Raise `ConfigError` for what cannot be built, or is not done here."""
+        for part in ("encoder", "decoder"):
+            key, remedy = f"{part}_attention_heads", "give a number that divides d_model"
+            heads = getattr(self, key)
+            fits = heads >= 1 and self.d_model % heads == 0
+            require(fits, self._at(key), f"is {heads}, d_model is {self.d_model}", remedy)
         super().check()

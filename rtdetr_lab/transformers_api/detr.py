@@ -20,23 +20,21 @@ set to zero, blocked in every attention, and not counted in positions.
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor, nn
 
 from rtdetr_lab.checkpoints.hooks import outputs_of
 from rtdetr_lab.checkpoints.preprocessor import Pixels, detr_preprocessor_config
-from rtdetr_lab.checkpoints.save import detr_tensors, write_theirs
-from rtdetr_lab.checkpoints.transformers_detr import draws
+from rtdetr_lab.checkpoints.transformers_config import draws
 from rtdetr_lab.config import require
 from rtdetr_lab.errors import ConfigError
+from rtdetr_lab.model import Metadata
 from rtdetr_lab.structures import Prediction
 from rtdetr_lab.taps import record
 from rtdetr_lab.transformers_api.calls import Call, DetectorModel, refuse_parts
-from rtdetr_lab.transformers_api.detr_config import DetrConfig
+from rtdetr_lab.transformers_api.config import DetrConfig
 from rtdetr_lab.transformers_api.detr_fields import edits, inner_fields, judged, kept, padding_of
-from rtdetr_lab.transformers_api.fields import auxiliary
 from rtdetr_lab.transformers_api.outputs import (
     DetrModelOutput,
     DetrObjectDetectionOutput,
@@ -74,11 +72,6 @@ class DetrPreTrainedModel(DetectorModel):
         return as_normalised(super().build(config))
 
     @classmethod
-    def lab_config(cls, config: Any) -> Any:
-        """Our configuration of it: with masks if this class draws."""
-        return config.to_lab(cls.masks)
-
-    @classmethod
     def around(cls, config: Any, lab: Any) -> Any:
         """This class, over a model that exists: with a mask head if it draws, else without."""
         if draws(lab.cfg) != cls.masks:
@@ -91,15 +84,14 @@ class DetrPreTrainedModel(DetectorModel):
         found: Pixels = self.lab.pixels
         return found
 
-    def _write(self, folder: Path, known: Any) -> None:
-        # Under the names that the backbone of the configuration stands for, timm's or their own.
-        timm, lab = self.config.speaks_timm, self.lab
-        tensors = detr_tensors(lab.cfg, lab.state_dict(), folder, timm)
-        write_theirs(folder, tensors, detr_preprocessor_config(lab.pixels), known.licence)
+    def preprocessor(self, known: Metadata) -> dict[str, Any]:
+        """What the checkpoint said of its pixels."""
+        return detr_preprocessor_config(self.pixels)
 
-    def _run(
+    def run(
         self, images: Tensor, call: Call, targets: Any, asked: Mapping[str, bool]
     ) -> tuple[Prediction, dict[str, Any]]:
+        """One forward pass, and the documented fields of what was seen of it."""
         lab = self.lab
         padding = padding_of(call.pixel_mask, images)
         edit = edits(call.query_mask, (len(images), lab.num_queries))
@@ -130,29 +122,21 @@ class DetrPreTrainedModel(DetectorModel):
 class DetrModel(DetrPreTrainedModel):
     """DETR up to its last decoder layer."""
 
-    def _output(self, prediction: Prediction, targets: Any, found: dict[str, Any]) -> Any:
+    def output(self, prediction: Prediction, targets: Any, found: dict[str, Any]) -> Any:
+        """Everything but the answer."""
         what, remedy = "are judged by a detector alone", "give them to DetrForObjectDetection"
         require(targets is None, "labels", what, remedy)
-        every = found.pop("intermediate_hidden_states")
-        kept = every if self.config.auxiliary_loss else None
-        return DetrModelOutput(**found, intermediate_hidden_states=kept)
+        every = (
+            found if self.config.auxiliary_loss else {**found, "intermediate_hidden_states": None}
+        )
+        return DetrModelOutput(**every)
 
 
 class DetrForObjectDetection(DetrPreTrainedModel):
     """DETR, its boxes and, with labels, its loss."""
 
-    output_class: ClassVar[Any] = DetrObjectDetectionOutput
-
-    def _output(self, prediction: Prediction, targets: Any, found: dict[str, Any]) -> Any:
-        del found["intermediate_hidden_states"]
-        output = self.output_class(**found, logits=prediction.logits, pred_boxes=prediction.boxes)
-        if self.masks:
-            output.pred_masks = prediction.masks
-        if targets is not None:
-            every, criterion = self.config.auxiliary_loss, self.lab.cfg.criterion
-            output.loss, output.loss_dict = judged(criterion, prediction, targets, every)
-            output.auxiliary_outputs = auxiliary(prediction) if every else None
-        return output
+    output_class = DetrObjectDetectionOutput
+    judge = staticmethod(judged)
 
 
 class DetrForSegmentation(DetrForObjectDetection):

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rtdetr_lab.structures import Prediction
+from rtdetr_lab.structures import Prediction, Targets
 
 KINDS = {"class": "loss_vfl", "l1": "loss_bbox", "giou": "loss_giou"}
 
@@ -98,22 +98,20 @@ def _meta(prediction: Prediction) -> dict[str, Any] | None:
     }
 
 
-def named_terms(terms: Mapping[str, Tensor], layers: int) -> dict[str, Tensor]:
-    """Our terms under their names."""
+def judged(
+    criterion: Any, prediction: Prediction, targets: Targets, every: bool
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss and its terms under their names; of the last layer only unless `every`."""
+    layers = prediction.layers
+    if not every:
+        prediction = Prediction(prediction.logits, prediction.boxes, layers[-1:])
+    terms = criterion.build()(prediction, targets)
     named = {}
     for name, value in terms.items():
         kind, _, place = name.partition(".")
-        suffix = f"_aux_{layers - 1}" if place == "proposals" else ""
+        suffix = f"_aux_{len(layers) - 1}" if place == "proposals" else ""
         for ours, theirs in (("layer", "_aux_"), ("denoising", "_dn_")):
             if place.startswith(ours):
                 suffix = theirs + place.removeprefix(ours)
         named[KINDS[kind] + suffix] = value
-    return named
-
-
-def auxiliary(prediction: Prediction) -> list[dict[str, Tensor]]:
-    """The layers before the last, then the proposals."""
-    before = list(prediction.layers[:-1])
-    if prediction.proposals is not None:
-        before.append(prediction.proposals.layer)
-    return [{"logits": layer.logits, "pred_boxes": layer.boxes} for layer in before]
+    return torch.stack(list(terms.values())).sum(), named

@@ -8,15 +8,15 @@ be somebody's own. `save_pretrained(folder, push_to_hub=True)` does both; withou
 repository is called as the folder is.
 """
 
+import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
 from rtdetr_lab.checkpoints.files import read_json
-from rtdetr_lab.checkpoints.hub import download, fetch, place
+from rtdetr_lab.checkpoints.hub import download, fetch, first_line, place
 from rtdetr_lab.checkpoints.names import model_of
 from rtdetr_lab.config import require
 from rtdetr_lab.errors import CheckpointError, HubError
@@ -25,46 +25,29 @@ from rtdetr_lab.writing import write_text
 FILE = "preprocessor_config.json"
 
 
-@dataclass(frozen=True)
-class Where:
-    """Which state of a repository, and how to get at it."""
-
-    revision: str | None = None
-    cache_dir: str | os.PathLike[str] | None = None
-    token: str | bool | None = None
-    local_files_only: bool = False
-
-    @property
-    def how(self) -> dict[str, Any]:
-        """In the words of the hub's client."""
-        cache = None if self.cache_dir is None else Path(self.cache_dir)
-        return {"cache_dir": cache, "token": self.token, "local_files_only": self.local_files_only}
-
-
-def file_of(name: str | os.PathLike[str], file: str, where: Where) -> Path:
-    """One file of a folder or hub id. Raises `CheckpointError` or `HubError`."""
+def file_of(
+    name: str | os.PathLike[str], file: str, revision: str | None = None, **how: Any
+) -> Path:
+    """One file of a folder or hub id. `how` goes to the hub's client: `cache_dir`, `token`,
+    `local_files_only`. Raises `CheckpointError` or `HubError`."""
     named = model_of(name)
     if named.repo:
-        return download(named.repo, file, named.revision(where.revision), **where.how)
+        return download(named.repo, file, named.revision(revision), **how)
     if named.path is None:
         what = "is the model inside this package, which has one file for everything"
         raise CheckpointError(os.fspath(name), what, "load it with rtdetr_lab.load_pretrained")
-    return _file_in(named.path, file)
-
-
-def _file_in(folder: Path, file: str) -> Path:
-    for home in (folder, folder / "model"):  # that of a training run
+    for home in (named.path, named.path / "model"):  # that of a training run
         if (home / file).is_file():
             return home / file
-    raise CheckpointError(str(folder), f"has no {file}", "give a folder that has it")
+    raise CheckpointError(str(named.path), f"has no {file}", "give a folder that has it")
 
 
-def folder_of(name: str | os.PathLike[str], where: Where) -> Path:
+def folder_of(name: str | os.PathLike[str], revision: str | None = None, **how: Any) -> Path:
     """The folder with config and weights; from the hub, everything of one commit."""
     named = model_of(name)
     if not named.repo:
-        return file_of(name, "config.json", where).parent
-    return fetch(named.repo, named.revision(where.revision), **where.how).folder
+        return file_of(name, "config.json").parent
+    return fetch(named.repo, named.revision(revision), **how).folder
 
 
 PUSHED = ("repo_id", "private", "token", "commit_message", "revision")
@@ -104,40 +87,27 @@ class Pushable:
         revision: str | None = None,
     ) -> str:
         """Save into a repository of the hub; returns the commit's address. Raises `HubError`."""
-        message = commit_message or f"Upload {self.called}"
-        with TemporaryDirectory() as folder:
-            self.write_upload(repo_id, Path(folder))
-            try:
-                return self._uploaded(Path(folder), repo_id, private, token, message, revision)
-            except Exception as error:  # the client's transport is its own business
-                what = (str(error).splitlines() or [type(error).__name__])[0][:160]
-                remedy = "give a token that may write there, or log in with `hf auth login`"
-                where = place(repo_id, None, revision)
-                raise HubError(where, f"could not be pushed ({what})", remedy) from error
-
-    def _uploaded(
-        self,
-        folder: Path,
-        repo_id: str,
-        private: bool | None,
-        token: str | bool | None,
-        commit_message: str,
-        revision: str | None,
-    ) -> str:
         from huggingface_hub import HfApi
 
         api = HfApi(token=token)
-        repo = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-        if revision is not None:
-            api.create_branch(repo, branch=revision, exist_ok=True)
-        there = [name for name in self.kept if api.file_exists(repo, name, revision=revision)]
-        done = api.upload_folder(
-            repo_id=repo,
-            folder_path=folder,
-            commit_message=commit_message,
-            revision=revision,
-            ignore_patterns=there,
-        )
+        with TemporaryDirectory() as folder:
+            self.write_upload(repo_id, Path(folder))
+            try:
+                repo = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+                if revision is not None:
+                    api.create_branch(repo, branch=revision, exist_ok=True)
+                there = [n for n in self.kept if api.file_exists(repo, n, revision=revision)]
+                done = api.upload_folder(
+                    repo_id=repo,
+                    folder_path=folder,
+                    commit_message=commit_message or f"Upload {self.called}",
+                    revision=revision,
+                    ignore_patterns=there,
+                )
+            except Exception as error:  # the client's transport is its own business
+                what = f"could not be pushed ({first_line(error)})"
+                remedy = "give a token that may write there, or log in with `hf auth login`"
+                raise HubError(place(repo_id, None, revision), what, remedy) from error
         return str(done.commit_url)
 
     def write_upload(self, repo_id: str, folder: Path) -> None:
@@ -167,19 +137,23 @@ class OneFile(Pushable):
         **changes: Any,
     ) -> Any:
         """What the file of a hub id or folder says, with `changes`."""
-        where = Where(revision, cache_dir, token, local_files_only)
-        return cls.from_dict(read_json(file_of(name, cls.filename, where)), **changes)
+        how = {"cache_dir": cache_dir, "token": token, "local_files_only": local_files_only}
+        return cls.from_dict(read_json(file_of(name, cls.filename, revision, **how)), **changes)
 
-    def content(self) -> str:
-        """The file's text."""
+    def to_dict(self) -> dict[str, Any]:
+        """The file's content."""
         raise NotImplementedError
+
+    def to_json_string(self) -> str:
+        """`to_dict` as text."""
+        return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
 
     def save_pretrained(
         self, folder: str | os.PathLike[str], push_to_hub: bool = False, **told: Any
     ) -> None:
         """Write the file into a folder, and push it if asked to."""
         Path(folder).mkdir(parents=True, exist_ok=True)
-        write_text(Path(folder) / self.filename, self.content())
+        write_text(Path(folder) / self.filename, self.to_json_string())
         pushed(self, folder, push_to_hub, told)
 
     def write_upload(self, repo_id: str, folder: Path) -> None:

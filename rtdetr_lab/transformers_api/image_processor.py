@@ -2,11 +2,21 @@ r"""# Image processor: what all documented ones do
 
 Bit for bit what transformers' Pillow-based processors give, on pictures `images/decode.py` can
 read (which turns them as their EXIF says, and refuses arrays it would have to guess about). What a
-processor adds, its defaults and what it makes of a model's answer, is in `processor.py` (RT-DETR)
-and `detr_processor.py`.
+processor adds, its defaults and what it makes of a model's answer, is in `processor.py`.
+
+There is one processor here, and it resizes with Pillow. Of the options that are documented for
+those that resize with torchvision some mean something here too, some would change nothing, and the
+rest is refused by name.
+
+| option                                | here                                              |
+|---------------------------------------|---------------------------------------------------|
+| `device`                              | tensors end up there                              |
+| `disable_grouping`                    | nothing to do: pictures are prepared one by one   |
+| `do_convert_rgb=True`                 | is always done                                    |
+| `do_center_crop`, `crop_size`         | refused: a crop would move boxes                  |
+| `default_to_square=True`              | refused: say height and width                     |
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -24,7 +34,6 @@ from rtdetr_lab.transformers_api.annotations import (
     prepared,
     resized_annotation,
 )
-from rtdetr_lab.transformers_api.fast_options import without_fast
 from rtdetr_lab.transformers_api.hub import FILE, OneFile
 from rtdetr_lab.transformers_api.pixels import (
     BatchFeature,
@@ -35,6 +44,14 @@ from rtdetr_lab.transformers_api.pixels import (
     on_canvas,
     resized_picture,
 )
+
+ONLY: dict[str, Any] = {
+    "do_convert_rgb": True,
+    "do_center_crop": False,
+    "crop_size": None,
+    "default_to_square": False,
+}
+"""Of the torchvision processors' options the one value that is what happens anyway."""
 
 
 @dataclass(kw_only=True)
@@ -91,14 +108,15 @@ class ImageProcessor(OneFile):
         Any documented option may be given for this call. Raises `ImageError`, `DataError` or
         `ConfigError`.
         """
-        rest, device = without_fast(options, return_tensors)
-        told = {n: v for n, v in rest.items() if v is not None}
+        told = _without_fast(options)
+        device, remedy = told.pop("device", None), 'say return_tensors="pt"'
+        what = "is given, and nothing but tensors can be moved"
+        require(device is None or return_tensors == "pt", "device", what, remedy)
         self._check_names(told)
         for_this: Any = replace(self, **told)
         pictures = as_pictures(images, input_data_format)
-        wanted = Wanted(for_this.format, for_this.return_segmentation_masks, masks_path)
-        if annotations is None:
-            wanted.refuse_without_annotations(options.get("return_segmentation_masks"))
+        masks, asked = for_this.return_segmentation_masks, told.get("return_segmentation_masks")
+        wanted = Wanted(for_this.format, masks, masks_path, bool(asked))
         labels = prepared(annotations, pictures, wanted)
         given = zip(pictures, labels, in_fractions(images), strict=True)
         found: BatchFeature = for_this._processed(given, return_tensors, data_format)
@@ -147,8 +165,7 @@ class ImageProcessor(OneFile):
     def from_dict(cls, tree: Mapping[str, Any], **changes: Any) -> Any:
         """Read their `preprocessor_config.json`."""
         cls._check_names(changes)
-        known = {f.name for f in fields(cls)}
-        told = {k: v for k, v in tree.items() if k in known}
+        told = {f.name: tree[f.name] for f in fields(cls) if f.name in tree}
         return cls(**{**told, **changes})
 
     def to_dict(self) -> dict[str, Any]:
@@ -159,9 +176,15 @@ class ImageProcessor(OneFile):
             plain.pop("return_segmentation_masks")
         return {"image_processor_type": self.kind, **plain}
 
-    def content(self) -> str:
-        """The text of `preprocessor_config.json`."""
-        return json.dumps(self.to_dict(), indent=2) + "\n"
+
+def _without_fast(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that say something, without those for torchvision."""
+    told = {name: v for name, v in options.items() if v is not None and name != "disable_grouping"}
+    for name, value in ONLY.items():
+        found = told.pop(name, value)
+        what = f"is {found!r}, and only {value!r} is done here"
+        require(found == value, name, what, "leave it out")
+    return told
 
 
 def _spread(values: float | Sequence[float]) -> float | tuple[float, ...]:
@@ -173,7 +196,8 @@ def _check_numbers(processor: ImageProcessor) -> None:
     broadcast two means over three colours, or divide by zero."""
     at = f"{type(processor).__name__}[{{}}]".format
     factor = processor.rescale_factor
-    require(_positive(factor), at("rescale_factor"), f"is {factor!r}", "give a number, as 1 / 255")
+    positive = _number(factor) and factor > 0
+    require(positive, at("rescale_factor"), f"is {factor!r}", "give a number, as 1 / 255")
     for name, least in (("image_mean", -math.inf), ("image_std", 0.0)):
         values = getattr(processor, name)
         listed = values if isinstance(values, list | tuple) else (values,)
@@ -182,15 +206,10 @@ def _check_numbers(processor: ImageProcessor) -> None:
         require(fits, at(name), f"is {values!r}", remedy)
     room = processor.pad_size
     sides = room is None or (isinstance(room, Mapping) and {"height", "width"} <= set(room))
-    remedy = 'give {"height": …, "width": …}'
-    require(sides, at("pad_size"), f"is {room!r}", remedy)
+    require(sides, at("pad_size"), f"is {room!r}", 'give {"height": …, "width": …}')
     known = isinstance(processor.size, Mapping | int)
     require(known, at("size"), f"is {processor.size!r}", "give a mapping, or one number")
 
 
 def _number(value: Any) -> bool:
     return isinstance(value, Real) and math.isfinite(value)
-
-
-def _positive(value: Any) -> bool:
-    return _number(value) and value > 0

@@ -8,14 +8,15 @@ an error then, and not in the middle of a forward pass.
 documented fields (`transformers_version`, `dtype` …) is kept in `extra`, and written back.
 """
 
-import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, ClassVar
 
 from rtdetr_lab.checkpoints.files import read_json
+from rtdetr_lab.checkpoints.transformers_config import class_names, from_transformers, placed
 from rtdetr_lab.config import require
 from rtdetr_lab.transformers_api.hub import OneFile
 
@@ -40,8 +41,8 @@ class Options(OneFile):
     called: ClassVar[str] = "config"
     model_type: ClassVar[str] = ""
     special_cases: ClassVar[tuple[str, ...]] = ()  # other types whose models this class can hold
-    only: ClassVar[Sequence[str]] = ()
-    """Parameters of which nothing but the default does anything here."""
+
+    use_return_dict = property(attrgetter("return_dict"), doc="Another name of `return_dict`.")
 
     def __post_init__(self) -> None:
         self._name_classes()
@@ -52,18 +53,13 @@ class Options(OneFile):
         for known in fields(self):
             found = getattr(self, known.name)
             what = f"is {found!r}, and only {known.default!r} does anything here"
-            fits = known.name not in self.only or found == known.default
+            fits = "only" not in known.metadata or found == known.default
             require(fits, self._at(known.name), what, "leave it out")
         self.to_lab()
 
     def to_lab(self) -> Any:
         """Our configuration of the same model."""
         raise NotImplementedError
-
-    @property
-    def use_return_dict(self) -> bool:
-        """Another name of `return_dict`."""
-        return self.return_dict
 
     @classmethod
     def from_dict(cls, tree: Mapping[str, Any], **changes: Any) -> Any:
@@ -98,27 +94,14 @@ class Options(OneFile):
         tree["id2label"] = {str(i): name for i, name in (self.id2label or {}).items()}
         return tree
 
-    def to_json_string(self) -> str:
-        """`to_dict` as text."""
-        return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
-
-    def content(self) -> str:
-        """The text of `config.json`."""
-        return self.to_json_string()
-
     def _name_classes(self) -> None:
-        if self.id2label:
-            self.id2label = {int(i): str(name) for i, name in self.id2label.items()}
-            count = len(self.id2label)
-            what = f"is {self.num_labels}, id2label names {count}"
-            agree = self.num_labels in (None, count)
-            require(agree, self._at("num_labels"), what, "leave num_labels out")
-        else:
-            count = 2 if self.num_labels is None else self.num_labels
-            require(count >= 1, self._at("num_labels"), f"is {count}", "give at least one class")
-            self.id2label = {i: f"LABEL_{i}" for i in range(count)}
-        self.num_labels = len(self.id2label)
-        self.label2id = self.label2id or {name: i for i, name in self.id2label.items()}
+        given, where = self.num_labels, type(self).__name__
+        with placed(where):
+            names = class_names({"num_labels": given, "id2label": self.id2label}, where)
+        what, agree = f"is {given}, id2label names {len(names)}", given in (None, len(names))
+        require(agree, self._at("num_labels"), what, "leave num_labels out")
+        self.num_labels, self.id2label = len(names), dict(enumerate(names))
+        self.label2id = self.label2id or {name: i for i, name in enumerate(names)}
         agree = all(self.id2label.get(i) == name for name, i in self.label2id.items())
         require(agree, self._at("label2id"), "contradicts id2label", "leave it out")
 
@@ -134,23 +117,19 @@ class Options(OneFile):
 class DetectorOptions(Options):
     """What the documentation calls by another name, too."""
 
-    d_model: int
-    encoder_attention_heads: int
-
     @classmethod
     def from_backbone_configs(cls: Any, backbone_config: Any, **options: Any) -> Any:
         """A configuration around this backbone."""
         return cls(backbone_config=backbone_config, **options)
 
-    @property
-    def hidden_size(self) -> int:
-        """Another name of `d_model`."""
-        return self.d_model
+    def to_lab(self, masks: bool = False) -> Any:
+        """Our configuration of the same model: of a DETR with a mask head, or without."""
+        return from_transformers(self.to_dict(), type(self).__name__, masks)[0]
 
-    @property
-    def num_attention_heads(self) -> int:
-        """Another name of `encoder_attention_heads`."""
-        return self.encoder_attention_heads
+    hidden_size = property(attrgetter("d_model"), doc="Another name of `d_model`.")
+    num_attention_heads = property(
+        attrgetter("encoder_attention_heads"), doc="Another name of `encoder_attention_heads`."
+    )
 
 
 def _plain(value: Any) -> Any:

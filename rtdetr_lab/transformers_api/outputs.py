@@ -68,33 +68,20 @@ class RTDetrModelOutput(Output):
 
 
 @dataclass
-class Judged(Output):
-    """Loss and boxes: what comes first in the order of fields."""
+class Answer(Output):
+    """Loss and answer: what comes first in the order of fields."""
 
     loss: Tensor | None = None
     loss_dict: dict[str, Tensor] | None = None
     logits: Tensor | None = None
     pred_boxes: Tensor | None = None
-
-
-@dataclass
-class Answer(Judged):
-    """Loss and answer."""
-
+    pred_masks: Tensor | None = None
     auxiliary_outputs: list[dict[str, Tensor]] | None = None
 
 
 @dataclass
 class RTDetrObjectDetectionOutput(RTDetrModelOutput, Answer):
     """The answer, its loss where there are labels, and everything else."""
-
-
-@dataclass
-class DrawnAnswer(Judged):
-    """Loss and answer of a model that draws."""
-
-    pred_masks: Tensor | None = None
-    auxiliary_outputs: list[dict[str, Tensor]] | None = None
 
 
 @dataclass
@@ -123,5 +110,5 @@ class DetrObjectDetectionOutput(DetrInner, Answer):
 
 
 @dataclass
-class DetrSegmentationOutput(DetrInner, DrawnAnswer):
+class DetrSegmentationOutput(DetrObjectDetectionOutput):
     """Boxes and masks, their loss where there are labels, and everything else."""

@@ -13,26 +13,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
+import torch
 
 from rtdetr_lab.config import require
+from rtdetr_lab.data.segment_map import boxes_of, check_listed
 from rtdetr_lab.data.segment_map import rgb_to_id as ids_of
 from rtdetr_lab.errors import DataError
 from rtdetr_lab.images.decode import read_photo
 from rtdetr_lab.notation import Size
+
+LAST_PIXEL = np.array([0, 0, 1, 1], dtype=np.float32)
 
 
 def rgb_to_id(color: Any) -> Any:
     """Colours to segment ids: an array of them (H, W, 3) to an array, one colour to a number."""
     colours = np.asarray(color)
     whole = colours.dtype.kind in "ui" or (colours.dtype.kind == "f" and (colours % 1 == 0).all())
-    if (
-        not whole
-        or colours.shape[-1:] != (3,)
-        or (colours.size and not 0 <= colours.min() <= colours.max() < 256)
-    ):
-        what = f"of shape {colours.shape} are no colours"
-        raise DataError("color", what, "give red, green and blue, 0 to 255, in the last place")
+    fits = whole and colours.shape[-1:] == (3,)
+    fits = fits and (not colours.size or 0 <= colours.min() <= colours.max() < 256)
+    what = f"of shape {colours.shape} are no colours"
+    remedy = "give red, green and blue, 0 to 255, in the last place"
+    require(fits, "color", what, remedy, DataError)
     ids = ids_of(colours.astype(np.uint8).reshape(-1, 1, 3)).reshape(colours.shape[:-1])
     return ids if ids.ndim else int(ids)
 
@@ -40,21 +41,21 @@ def rgb_to_id(color: Any) -> Any:
 def panoptic_label(tree: Any, size: Size, folder: Any, masks: bool, where: str) -> dict[str, Any]:
     """The label of one picture of `size`. Raises `DataError`, or `ConfigError` for the folder."""
     usable = isinstance(tree, Mapping) and {"file_name", "segments_info"} <= set(tree)
-    if not usable or not {"image_id", "id"} & set(tree):
-        remedy = 'give {"image_id": 1, "file_name": "1.png", "segments_info": [{"id": …, …}]}'
-        raise DataError(where, "is not in the format coco_panoptic", remedy)
+    usable = usable and bool({"image_id", "id"} & set(tree))
+    remedy = 'give {"image_id": 1, "file_name": "1.png", "segments_info": [{"id": …, …}]}'
+    require(usable, where, "is not in the format coco_panoptic", remedy, DataError)
     is_path = isinstance(folder, str | os.PathLike)
     require(is_path, "masks_path", f"is a {type(folder).__name__}", "give the folder of the PNGs")
     segments = _segments(tree["segments_info"], where)
     ids = _ids(Path(folder), str(tree["file_name"]), size, where)
-    _agree([s["id"] for s in segments], ids, where)
+    check_listed(ids, {s["id"] for s in segments}, where, "correct the PNG or segments_info")
     drawn = ids == np.asarray([s["id"] for s in segments], dtype=np.int64)[:, None, None]
     areas = [s.get("area", int(mask.sum())) for s, mask in zip(segments, drawn, strict=True)]
     label = {
         "image_id": np.asarray([tree.get("image_id", tree.get("id"))], dtype=np.int64),
         "size": np.asarray(size, dtype=np.int64),
         "orig_size": np.asarray(size, dtype=np.int64),
-        "boxes": _boxes(drawn),
+        "boxes": boxes_of(torch.from_numpy(drawn)).numpy() - LAST_PIXEL,
         "class_labels": np.asarray([s["category_id"] for s in segments], dtype=np.int64),
         "iscrowd": np.asarray([s.get("iscrowd", 0) for s in segments], dtype=np.int64),
         "area": np.asarray(areas, dtype=np.float32),
@@ -64,41 +65,19 @@ def panoptic_label(tree: Any, size: Size, folder: Any, masks: bool, where: str) 
 
 def _segments(segments: Any, where: str) -> list[Mapping[str, Any]]:
     for i, one in enumerate(segments):
-        if missing := [name for name in ("id", "category_id") if name not in one]:
-            what = f"has no {', '.join(missing)}"
-            raise DataError(f"{where}[segments_info][{i}]", what, "add it")
+        missing = [name for name in ("id", "category_id") if name not in one]
+        what = f"has no {', '.join(missing)}"
+        require(not missing, f"{where}[segments_info][{i}]", what, "add it", DataError)
     return list(segments)
 
 
 def _ids(folder: Path, name: str, size: Size, where: str) -> Any:
-    if Path(name).is_absolute() or ".." in Path(name).parts:
-        raise DataError(f"{where}[file_name]", f"{name!r} leaves masks_path", "distrust it")
-    if not (folder / name).is_file():
-        remedy = "give the folder of the PNGs as masks_path"
-        raise DataError(f"{where}[file_name]", f"there is no {folder / name}", remedy)
+    below, at = not Path(name).is_absolute() and ".." not in Path(name).parts, f"{where}[file_name]"
+    require(below, at, f"{name!r} leaves masks_path", "distrust it", DataError)
+    what, remedy = f"there is no {folder / name}", "give the folder of the PNGs as masks_path"
+    require((folder / name).is_file(), at, what, remedy, DataError)
     raster = read_photo(folder / name).raster
-    if raster.shape[:2] != size:
-        found = f"{raster.shape[0]}×{raster.shape[1]}"
-        what = f"{name} is {found}, the picture {size[0]}×{size[1]} (height × width)"
-        raise DataError(where, what, "give the PNG of this picture")
+    what = f"{name} is {raster.shape[0]}×{raster.shape[1]}, "
+    what += f"the picture {size[0]}×{size[1]} (height × width)"
+    require(raster.shape[:2] == size, where, what, "give the PNG of this picture", DataError)
     return ids_of(raster)
-
-
-def _agree(listed: list[int], ids: Any, where: str) -> None:
-    painted = set(np.unique(ids).tolist()) - {0}
-    for what, odd in (
-        ("painted and not listed", painted - set(listed)),
-        ("listed and not painted", set(listed) - painted),
-    ):
-        if odd:
-            some = ", ".join(map(str, sorted(odd)[:3]))
-            message = f"{len(odd)} of {len(painted | set(listed))} segment ids are {what}: {some}"
-            raise DataError(where, message, "correct the PNG or segments_info")
-
-
-def _boxes(masks: Bool[np.ndarray, "T H W"]) -> Any:
-    corners = []
-    for mask in masks:
-        ys, xs = mask.nonzero()
-        corners.append([xs.min(), ys.min(), xs.max(), ys.max()])
-    return np.asarray(corners, dtype=np.float32).reshape(-1, 4)

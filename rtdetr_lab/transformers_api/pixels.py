@@ -74,10 +74,8 @@ def _listed(images: Any) -> list[Any]:
 
 
 def _is_fraction(one: Any) -> bool:
-    if isinstance(one, Tensor):
-        return one.is_floating_point() and float(one.max()) <= 1 + SLACK
-    floats = isinstance(one, np.ndarray) and one.dtype.kind == "f"
-    return floats and bool(one.max() <= 1 + SLACK)
+    known = isinstance(one, np.ndarray | Tensor)
+    return known and "float" in str(one.dtype) and float(one.max()) <= 1 + SLACK
 
 
 def _picture(one: Any, input_data_format: str | None, where: str) -> np.ndarray:
@@ -120,37 +118,38 @@ def on_canvas(
     arrays: Sequence[np.ndarray], labels: Sequence[Any], pad_size: Any, fractions: bool
 ) -> tuple[list[np.ndarray], list[np.ndarray], list[Any]]:
     """Pictures in the upper left of one canvas, where it shows them, and boxes that know it."""
-    height = max(a.shape[-2] for a in arrays)
-    width = max(a.shape[-1] for a in arrays)
+    room = max(a.shape[-2] for a in arrays), max(a.shape[-1] for a in arrays)
     if pad_size is not None:
-        room = (int(pad_size["height"]), int(pad_size["width"]))
-        what = f"is {room}, a picture is {(height, width)}"
-        fits = room[0] >= height and room[1] >= width
+        given = int(pad_size["height"]), int(pad_size["width"])
+        fits = given[0] >= room[0] and given[1] >= room[1]
+        what = f"is {given}, a picture is {room}"
         require(fits, "pad_size", what, "give a canvas at least as large")
-        height, width = room
+        room = given
     canvases, masks, moved = [], [], []
     for array, label in zip(arrays, labels, strict=True):
-        h, w = array.shape[-2:]
-        canvas = np.zeros((array.shape[0], height, width), array.dtype)
-        canvas[:, :h, :w] = array
-        mask = np.zeros((height, width), np.int64)
-        mask[:h, :w] = 1
-        canvases.append(canvas)
-        masks.append(mask)
-        moved.append(_moved_label(label, (h, w), (height, width), fractions))
+        size = (array.shape[-2], array.shape[-1])
+        canvases.append(_extended(array, room))
+        masks.append(_extended(np.ones(size, np.int64), room))
+        moved.append(_moved_label(label, size, room, fractions))
     return canvases, masks, moved
+
+
+def _extended(array: np.ndarray, room: Size) -> np.ndarray:
+    """Zeros below it and to its right."""
+    beside = [(0, 0)] * (array.ndim - 2)
+    beside += [(0, most - side) for most, side in zip(room, array.shape[-2:], strict=True)]
+    return np.pad(array, beside)
 
 
 def _moved_label(label: Any, inner: Size, outer: Size, fractions: bool) -> Any:
     if label is None or inner == outer:
         return label
     found: dict[str, Any] = {**label, "size": np.asarray(outer)}
-    (h, w), (height, width) = inner, outer
     if fractions:
-        ratio = np.asarray([w / width, h / height] * 2)
+        ratio = np.asarray([inner[1] / outer[1], inner[0] / outer[0]] * 2)
         found["boxes"] = (label["boxes"] * ratio).astype(np.float32)
     if "masks" in label:
-        found["masks"] = np.pad(label["masks"], ((0, 0), (0, height - h), (0, width - w)))
+        found["masks"] = _extended(label["masks"], outer)
     return found
 
 

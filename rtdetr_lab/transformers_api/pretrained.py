@@ -15,10 +15,11 @@ from torch import nn
 
 from rtdetr_lab.checkpoints.files import FORMAT, read_json
 from rtdetr_lab.checkpoints.load import load_pretrained
-from rtdetr_lab.checkpoints.save import save_pretrained
+from rtdetr_lab.checkpoints.save import write_theirs
 from rtdetr_lab.checkpoints.transformers_config import to_transformers
 from rtdetr_lab.errors import CheckpointError, ConfigError
-from rtdetr_lab.transformers_api.hub import FILE, Pushable, Where, folder_of, pushed
+from rtdetr_lab.model import Metadata
+from rtdetr_lab.transformers_api.hub import FILE, Pushable, folder_of, pushed
 from rtdetr_lab.transformers_api.options import Options
 from rtdetr_lab.transformers_api.refit import refitted
 from rtdetr_lab.writing import write_text
@@ -103,7 +104,8 @@ class Pretrained(Pushable, nn.Module):
         `device_map` is a device, or "auto": the first GPU where there is one.
         """
         changed = bool(changes) or config is not None
-        folder = folder_of(name, Where(revision, cache_dir, token, local_files_only))
+        how = {"cache_dir": cache_dir, "token": token, "local_files_only": local_files_only}
+        folder = folder_of(name, revision, **how)
         tree = read_json(folder / "config.json")
         ours = tree.get("format") == FORMAT
         if not ours:
@@ -142,19 +144,17 @@ class Pretrained(Pushable, nn.Module):
         A `preprocessor_config.json` that is there stays: it is the processor's. `push_to_hub`
         calls the method of that name, too, with what else is `told`: `repo_id`, `token` …
         """
-        names = self.config.names
-        known = replace(self.lab.metadata, names=names, category_ids=tuple(range(len(names))))
-        config = replace(self.config, architectures=[type(self).__name__])
-        beside = Path(folder) / FILE
-        before = beside.read_text(encoding="utf8") if beside.is_file() else None
-        self._write(Path(folder), known)
-        config.save_pretrained(folder)
-        if before is not None:
-            write_text(beside, before)
+        names, lab, at = self.config.names, self.lab, Path(folder)
+        to_transformers(lab.cfg, names)  # refuses what it cannot say: `.lab` may have changed
+        known = replace(lab.metadata, names=names, category_ids=tuple(range(len(names))))
+        config = replace(self.config, architectures=[type(self).__name__]).to_dict()
+        preprocessor = None if (at / FILE).is_file() else self.preprocessor(known)
+        write_theirs(at, lab.cfg, lab.state_dict(), config, preprocessor, known.licence)
         pushed(self, folder, push_to_hub, told)
 
-    def _write(self, folder: Path, known: Any) -> None:
-        save_pretrained(self.lab, folder, layout="transformers", metadata=known)
+    def preprocessor(self, known: Metadata) -> dict[str, Any]:
+        """The `preprocessor_config.json` of this model."""
+        raise NotImplementedError
 
     def write_upload(self, repo_id: str, folder: Path) -> None:
         """Write the model with a card. A card and a processor that are there stay."""

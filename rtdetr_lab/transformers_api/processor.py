@@ -1,19 +1,38 @@
-r"""# RTDetrImageProcessor: 640 × 640, and boxes out of sigmoids
+r"""# Processors: RTDetrImageProcessor and DetrImageProcessor
 
-`RTDetrImageProcessorFast` is another name of the same class: theirs resizes with torchvision and
-differs from Pillow in the last bits.
+Beside what `image_processor.py` does for all, **RT-DETR**'s makes pictures of 640 × 640 and boxes
+out of sigmoids. `RTDetrImageProcessorFast` is another name of the same class: theirs resizes with
+torchvision and differs from Pillow in the last bits.
+
+**DETR**'s has sides of 800 and 1333, a shared canvas and four kinds of answer: pictures keep their
+shape and are padded to the largest of the batch, `pixel_mask` is 1 where a picture is, and
+annotations may be panoptic. `DetrImageProcessorPil` is another name of the same class.
+
+Boxes of a padded picture become fractions of the **canvas**, as in transformers, and are read as
+fractions of the picture; `docs/differences.md` says why that matters.
 """
 
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 from torch import Tensor
 
+from rtdetr_lab.config import require
+from rtdetr_lab.images.panoptic import ByOverlap, semantic
 from rtdetr_lab.images.postprocess import postprocess
 from rtdetr_lab.model import by_sigmoid, by_softmax
 from rtdetr_lab.structures import Prediction
 from rtdetr_lab.transformers_api.image_processor import ImageProcessor
-from rtdetr_lab.transformers_api.pixels import as_dictionaries, sizes_of
+from rtdetr_lab.transformers_api.pixels import (
+    BatchFeature,
+    as_dictionaries,
+    batched,
+    on_canvas,
+    sizes_of,
+)
+from rtdetr_lab.transformers_api.segments import answer_of, run_lengths, segments
 
 
 @dataclass(kw_only=True)
@@ -40,3 +59,106 @@ class RTDetrImageProcessor(ImageProcessor):
 
 RTDetrImageProcessorFast = RTDetrImageProcessor
 RTDetrV2ImageProcessor = RTDetrImageProcessor
+
+
+@dataclass(kw_only=True)
+class DetrImageProcessor(ImageProcessor):
+    """Pictures to `pixel_values` and `pixel_mask`, annotations to `labels`, outputs to boxes,
+    classes of pixels, objects and panoptic pictures."""
+
+    do_normalize: bool = True
+    do_pad: bool = True
+    max_size: int | None = None
+
+    formats: ClassVar[tuple[str, ...]] = ("coco_detection", "coco_panoptic")
+    default_size: ClassVar[dict[str, int]] = {"shortest_edge": 800, "longest_edge": 1333}
+    kind: ClassVar[str] = "DetrImageProcessor"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.size, int):
+            self.size = {"shortest_edge": self.size, "longest_edge": self.max_size or 1333}
+        elif self.max_size is not None:
+            what = "is given beside a size that says it all"
+            require(self.size is None, "max_size", what, "give longest_edge in size")
+            self.size = {**self.default_size, "longest_edge": self.max_size}
+        self.max_size = None
+        if self.do_convert_annotations is None:
+            self.do_convert_annotations = self.do_normalize
+        super().__post_init__()
+
+    @classmethod
+    def from_dict(cls, tree: Mapping[str, Any], **changes: Any) -> Any:
+        """Read their `preprocessor_config.json`, that of 2020 too."""
+        told = dict(tree)
+        if isinstance(told.get("size"), Mapping):
+            told.pop("max_size", None)
+        if (padded := told.pop("pad_and_return_pixel_mask", None)) is not None:
+            told.setdefault("do_pad", padded)
+        return super().from_dict(told, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As their `preprocessor_config.json` has it."""
+        tree = super().to_dict()
+        tree.pop("max_size")
+        return tree
+
+    def pad_and_create_pixel_mask(
+        self, pixel_values_list: Sequence[Any], return_tensors: str | None = None
+    ) -> BatchFeature:
+        """Prepared pictures of any sizes on one canvas, for a `collate_fn`."""
+        arrays = [np.asarray(one) for one in pixel_values_list]
+        canvases, masks, _ = on_canvas(arrays, [None] * len(arrays), self.pad_size, True)
+        found = {"pixel_values": canvases, "pixel_mask": masks}
+        return BatchFeature({k: batched(v, return_tensors) for k, v in found.items()})
+
+    def post_process_object_detection(
+        self, outputs: Any, threshold: float = 0.5, target_sizes: Any = None
+    ) -> list[dict[str, Tensor]]:
+        """Per picture `scores`, `labels` and `boxes` (corners; in pixels if sizes are given), in
+        the order of the queries."""
+        prediction = Prediction(outputs.logits, outputs.pred_boxes, ())
+        sizes = sizes_of(target_sizes, len(outputs.logits))
+        found = postprocess(prediction, sizes, threshold, rank=by_softmax)
+        return as_dictionaries(one.at(one.queries.argsort()) for one in found)
+
+    def post_process_semantic_segmentation(
+        self, outputs: Any, target_sizes: Any = None
+    ) -> list[Tensor]:
+        """Per picture the class of every pixel."""
+        return list(semantic(*answer_of(outputs, target_sizes)))
+
+    def post_process_instance_segmentation(
+        self,
+        outputs: Any,
+        threshold: float = 0.5,
+        mask_threshold: float = 0.5,
+        overlap_mask_area_threshold: float = 0.8,
+        target_sizes: Any = None,
+        return_coco_annotation: bool | None = False,
+    ) -> list[dict[str, Any]]:
+        """Per picture `segmentation` (the number of an object per pixel) and `segments_info`."""
+        rule = ByOverlap(threshold, mask_threshold, overlap_mask_area_threshold)
+        found = segments(outputs, target_sizes, rule, ())
+        for one in found if return_coco_annotation else ():
+            if bool((one["segmentation"] >= 0).any()):
+                one["segmentation"] = run_lengths(one["segmentation"])
+        return found
+
+    def post_process_panoptic_segmentation(
+        self,
+        outputs: Any,
+        threshold: float = 0.5,
+        mask_threshold: float = 0.5,
+        overlap_mask_area_threshold: float = 0.8,
+        label_ids_to_fuse: Collection[int] | None = None,
+        target_sizes: Any = None,
+    ) -> list[dict[str, Any]]:
+        """As instances; classes in `label_ids_to_fuse` (stuff) are one segment each."""
+        rule = ByOverlap(threshold, mask_threshold, overlap_mask_area_threshold)
+        fuse = label_ids_to_fuse if label_ids_to_fuse is not None else ()
+        what, remedy = f"is {fuse!r}", "give a set of labels"
+        require(isinstance(fuse, Collection), "label_ids_to_fuse", what, remedy)
+        return segments(outputs, target_sizes, rule, fuse)
+
+
+DetrImageProcessorPil = DetrImageProcessor

@@ -19,14 +19,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from rtdetr_lab.checkpoints.hooks import after_each, outputs_of
 from rtdetr_lab.checkpoints.preprocessor import preprocessor_config
-from rtdetr_lab.checkpoints.save import rtdetr_tensors, write_theirs
-from rtdetr_lab.checkpoints.transformers_config import to_transformers
 from rtdetr_lab.errors import ImageError
+from rtdetr_lab.model import Metadata
 from rtdetr_lab.structures import Prediction
 from rtdetr_lab.taps import record
 from rtdetr_lab.transformers_api.calls import Call, DetectorModel, refuse_parts
@@ -36,7 +34,7 @@ from rtdetr_lab.transformers_api.config import (
     RTDetrV2Config,
     RTDetrV2ResNetConfig,
 )
-from rtdetr_lab.transformers_api.fields import auxiliary, fields_of, kept, named_terms
+from rtdetr_lab.transformers_api.fields import fields_of, judged, kept
 from rtdetr_lab.transformers_api.outputs import (
     BackboneOutput,
     RTDetrModelOutput,
@@ -60,15 +58,14 @@ class RTDetrPreTrainedModel(DetectorModel):
                 nn.init.constant_(head.bias, math.log(prior / (1 - prior)))
         return lab
 
-    def _write(self, folder: Any, known: Any) -> None:
-        cfg, kind = self.lab.cfg, self.config.model_type
-        to_transformers(cfg, known.names)  # refuses what it cannot say: `.lab` may have changed
-        tensors = rtdetr_tensors(cfg, self.lab.state_dict(), folder, kind)
-        write_theirs(folder, tensors, preprocessor_config(known.fixed_size), known.licence)
+    def preprocessor(self, known: Metadata) -> dict[str, Any]:
+        """The picture size it was trained at."""
+        return preprocessor_config(known.fixed_size)
 
-    def _run(
+    def run(
         self, images: Tensor, call: Call, targets: Any, asked: Mapping[str, bool]
     ) -> tuple[Prediction, dict[str, Any]]:
+        """One forward pass, and the documented fields of what was seen of it."""
         if call.pixel_mask is not None and not bool(call.pixel_mask.bool().all()):
             what = "hides pixels, and RT-DETR has no way not to look at them"
             raise ImageError("pixel_mask", what, "resize to one size instead of padding")
@@ -101,30 +98,16 @@ class RTDetrPreTrainedModel(DetectorModel):
 class RTDetrModel(RTDetrPreTrainedModel):
     """RT-DETR up to its last decoder layer."""
 
-    def _output(self, prediction: Prediction, targets: Any, found: dict[str, Any]) -> Any:
+    def output(self, prediction: Prediction, targets: Any, found: dict[str, Any]) -> Any:
+        """Everything but the answer."""
         return RTDetrModelOutput(**found)
 
 
 class RTDetrForObjectDetection(RTDetrPreTrainedModel):
     """RT-DETR, its answer and, with labels, its loss."""
 
-    def _output(self, prediction: Prediction, targets: Any, found: dict[str, Any]) -> Any:
-        output = RTDetrObjectDetectionOutput(
-            **found, logits=prediction.logits, pred_boxes=prediction.boxes
-        )
-        if targets is not None:
-            self._judge(output, prediction, targets)
-        return output
-
-    def _judge(self, output: Any, prediction: Prediction, targets: Any) -> None:
-        layers = prediction.layers
-        if not self.config.auxiliary_loss:
-            prediction = Prediction(prediction.logits, prediction.boxes, layers[-1:])
-        terms = self.lab.cfg.criterion.build()(prediction, targets)
-        output.loss_dict = named_terms(terms, len(layers))
-        output.loss = torch.stack(list(terms.values())).sum()
-        if self.config.auxiliary_loss:
-            output.auxiliary_outputs = auxiliary(prediction)
+    output_class = RTDetrObjectDetectionOutput
+    judge = staticmethod(judged)
 
 
 class RTDetrResNetBackbone(Pretrained):

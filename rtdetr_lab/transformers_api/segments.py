@@ -17,24 +17,18 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from rtdetr_lab.images.panoptic import ByOverlap, Segments, panoptic, semantic
+from rtdetr_lab.images.panoptic import ByOverlap, Segments, panoptic
 from rtdetr_lab.images.postprocess import at_least_single
 from rtdetr_lab.notation import Size
 from rtdetr_lab.structures import Prediction
 from rtdetr_lab.transformers_api.pixels import sizes_of
 
 
-def semantic_maps(outputs: Any, target_sizes: Any) -> list[Tensor]:
-    """Per picture the class of every pixel."""
-    prediction, sizes = _read(outputs, target_sizes)
-    return list(semantic(prediction, sizes))
-
-
 def segments(
     outputs: Any, target_sizes: Any, rule: ByOverlap, fuse: Collection[int]
 ) -> list[dict[str, Any]]:
     """Per picture `segmentation` and `segments_info`."""
-    prediction, sizes = _read(outputs, target_sizes)
+    prediction, sizes = answer_of(outputs, target_sizes)
     found = panoptic(prediction, sizes, fuse, rule)
     scores, labels = at_least_single(prediction.logits).softmax(-1).max(-1)
     nothing = prediction.logits.shape[-1] - 1
@@ -56,7 +50,8 @@ def _described(found: Segments, fuse: Collection[int], any_at_all: bool) -> dict
     return {"segmentation": ids.to(torch.int32), "segments_info": info}
 
 
-def _read(outputs: Any, target_sizes: Any) -> tuple[Prediction, list[Size]]:
+def answer_of(outputs: Any, target_sizes: Any) -> tuple[Prediction, list[Size]]:
+    """What a model answered, and the size of every picture."""
     masks = getattr(outputs, "pred_masks", None)
     prediction = Prediction(outputs.logits, outputs.pred_boxes, (), masks=masks)
     if target_sizes is None and masks is not None:

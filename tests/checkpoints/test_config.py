@@ -1,6 +1,7 @@
 """transformers' configuration becomes ours and comes back; what we cannot do is refused by name."""
 
 import json
+from dataclasses import fields
 
 import pytest
 import torch.nn.functional as F
@@ -9,7 +10,7 @@ from torch import nn
 from rtdetr_lab.backbone import Bottleneck
 from rtdetr_lab.checkpoints.preprocessor import image_size_of, preprocessor_config
 from rtdetr_lab.checkpoints.transformers_config import from_transformers, to_transformers
-from rtdetr_lab.checkpoints.transformers_table import BACKBONE, MODEL
+from rtdetr_lab.checkpoints.transformers_fields import DetrFields, ResNetFields, RTDetrV2Fields
 from rtdetr_lab.config import diff, replace_at
 from rtdetr_lab.criterion import CriterionConfig
 from rtdetr_lab.decoder import look_forward_once
@@ -166,9 +167,10 @@ def test_the_backbones_outputs_may_be_given_as_names():
     assert from_transformers(tree, "")[0].backbone.block is Bottleneck
 
 
-def test_no_row_of_the_tables_is_a_repeat_of_another():
-    for rows in (MODEL, BACKBONE):
-        assert len({path for _, path, _ in rows}) == len(rows)
+def test_no_field_is_a_repeat_of_another():
+    for kind in (RTDetrV2Fields, ResNetFields, DetrFields):
+        paths = [path for f in fields(kind) for path in f.metadata.get("paths", ())]
+        assert len(set(paths)) == len(paths) > 4
 
 
 def test_the_picture_size_is_read_and_other_pixels_are_refused(tmp_path):

@@ -198,5 +198,7 @@ def test_a_weight_beyond_all_bounds_is_named(saved, value):
 def test_a_switch_that_is_neither_on_nor_off_is_refused(key, value):
     tree = to_transformers(rtdetr_nano(2), ("a", "b"))
     assert from_transformers(tree, "config.json")
-    with pytest.raises(ConfigError, match=f"{key}: is {value!r}; give true or false"):
+    with pytest.raises(
+        ConfigError, match=rf"config.json\[{key}\]: is {value!r}; give true or false"
+    ):
         from_transformers({**tree, key: value}, "config.json")

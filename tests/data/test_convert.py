@@ -320,3 +320,22 @@ def test_pictures_of_one_name_do_not_replace_each_other(tmp_path):
     convert(tmp_path / "yolo", tmp_path / "coco")
     assert len(list((tmp_path / "coco/images/train").iterdir())) == 2
     assert len(CocoDataset.from_folder(tmp_path / "coco")) == 2
+
+
+def test_check_train_and_eval_read_voc_from_0_when_they_are_told(tmp_path, capsys):
+    data, run = tmp_path / "voc", tmp_path / "run"
+    write_voc(data, origin=0)
+    for split in PICTURES:
+        xml = voc_xml(f"{split}0.png", (96, 96), [voc_object("circle", (0, 0, 30, 30))])
+        write(data / f"Annotations/{split}0.xml", xml)
+    short = ["--size", "96", "--batch-size", "2", "--pictures", "4", "--device", "cpu"]
+    for words in (
+        ["data", "check", str(data)],
+        ["train", "--data", str(data), "--out", str(run), *short],
+        ["eval", str(run), "--data", str(data), "--device", "cpu"],
+    ):
+        if words[0] != "eval":  # without a run there is nothing to judge
+            assert main(words) == 1
+            said = capsys.readouterr()
+            assert "give --voc-origin 0" in said.out + said.err
+        assert main([*words, "--voc-origin", "0"]) == 0

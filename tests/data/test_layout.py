@@ -1,6 +1,7 @@
 """Which files make a data set, where its pictures lie, and which picture a file is."""
 
 import json
+import re
 import unicodedata
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from rtdetr_lab.data.coco import CocoDataset
 from rtdetr_lab.data.layout import find_layout, find_pictures
 from rtdetr_lab.data.preflight import check_folder, first_look
 from rtdetr_lab.errors import DataError
+from rtdetr_lab.rtdetr import rtdetr_nano
+from rtdetr_lab.training import train
 
 SIZE = (30, 40)
 
@@ -330,7 +333,7 @@ def test_a_yolo_folder_is_checked_trained_on_and_judged_as_it_is(tmp_path, capsy
         ({"bbox": [0.1, 0.2, 0.3, 0.2]}, "6 of 6 boxes are smaller than a pixel"),
     ],
 )
-def test_check_train_and_eval_refuse_a_hopeless_set_in_the_same_words(
+def test_check_train_and_python_refuse_a_hopeless_set_in_the_same_words(
     tmp_path, capsys, changes, said
 ):
     tree = sound()
@@ -345,7 +348,31 @@ def test_check_train_and_eval_refuse_a_hopeless_set_in_the_same_words(
     assert said in capsys.readouterr().out
     assert main(["train", *data, "--out", str(tmp_path / "run"), *SHORT]) == 1
     assert said in capsys.readouterr().err
+    with pytest.raises(DataError, match=re.escape(said)):
+        train(rtdetr_nano(2), CocoDataset.from_folder(data[1]), tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
+
+
+def test_check_train_and_eval_read_pictures_of_fewer_bits_when_they_are_told(tmp_path, capsys):
+    data, run = tmp_path / "data", tmp_path / "run"
+    write_yolo(data, ["images/train", "images/val"])
+    for i, path in enumerate(sorted(data.glob("images/*/*.png"))):
+        values = np.random.default_rng(i).integers(0, 1024, SIZE).astype(np.uint16)
+        Image.fromarray(values).save(path)
+    for words in (
+        ["data", "check", str(data)],
+        ["train", "--data", str(data), "--out", str(run), *SHORT],
+        ["eval", str(run), "--data", str(data), "--device", "cpu"],
+    ):
+        if words[0] != "eval":  # without a run there is nothing to judge
+            assert main(words) == 1
+            said = capsys.readouterr()
+            assert "--bits 10" in said.out + said.err
+        assert main([*words, "--bits", "10"]) == 0
+    before = (run / "last.pt").read_bytes()
+    assert main(["train", "--data", str(data), "--out", str(run), *SHORT, "--bits", "11"]) == 1
+    assert "CocoDataset.bits was 10, is 11" in capsys.readouterr().err
+    assert (run / "last.pt").read_bytes() == before
 
 
 def test_splits_that_mean_other_things_by_their_labels_are_refused(tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""A batch that is learnt in parts teaches what it would teach in one piece."""
+"""A batch that is learned in parts teaches what it would teach in one piece."""
 
 from dataclasses import replace
 
@@ -41,8 +41,8 @@ def batch() -> Batch:
     return Batch(images, Targets(labels, boxes))
 
 
-def gradients(learnt: Trainer) -> torch.Tensor:
-    return torch.cat([p.grad.flatten() for p in learnt.parameters])
+def gradients(learned: Trainer) -> torch.Tensor:
+    return torch.cat([p.grad.flatten() for p in learned.parameters])
 
 
 def difference(a: torch.Tensor, b: torch.Tensor) -> float:

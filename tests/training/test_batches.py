@@ -17,7 +17,7 @@ from rtdetr_lab.training.trainer import Trainer
 CONFIG = TrainConfig(num_pictures=4, batch_size=2, warmup_steps=0, clip_norm=1.0)
 
 
-def learnt(*counts, config=CONFIG):
+def learned(*counts, config=CONFIG):
     """One step of a whole detector; what it recorded, and by how much it moved."""
     torch.manual_seed(0)
     trainer = Trainer(small().build(), config, torch.device("cpu"))
@@ -32,7 +32,7 @@ def learnt(*counts, config=CONFIG):
 @pytest.mark.parametrize("accumulate", [1, 2])
 @pytest.mark.parametrize("counts", [(0, 0), (0, 3), (3, 0), (12, 1), (11, 12)])
 def test_empty_and_crowded_pictures_teach(counts, accumulate):
-    terms, moved, without = learnt(*counts, config=replace(CONFIG, accumulate=accumulate))
+    terms, moved, without = learned(*counts, config=replace(CONFIG, accumulate=accumulate))
     assert all(math.isfinite(value) for value in terms.values())
     assert moved > 0
     assert without == [], "a distributed run would wait for them for ever"
@@ -55,7 +55,7 @@ class Pictures(ToyData):
         return Sample(torch.zeros(3, 64, 64, dtype=torch.uint8), labels, boxes, truth)
 
 
-def test_a_data_set_without_a_box_is_learnt_from():
+def test_a_data_set_without_a_box_is_learned_from():
     cfg = small(num_classes=1)
     run = train(cfg, Pictures(), config=replace(CONFIG, log_every=1), progress=False)
     assert run.finished

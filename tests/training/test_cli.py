@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from rtdetr_lab.checkpoints.load import load_pretrained
+from rtdetr_lab.checkpoints.presets import preset_of
 from rtdetr_lab.cli import _parsed, main
 from rtdetr_lab.commands.sets import ENDLESS, training_set, validation_set
-from rtdetr_lab.commands.starting_points import preset
+from rtdetr_lab.commands.train_options import recipe_of
 from rtdetr_lab.data import layout
 from rtdetr_lab.detector import Detector
 from rtdetr_lab.errors import ConfigError
@@ -89,7 +90,7 @@ def test_other_classes_are_not_judged(folder, tmp_path, capsys):
     assert "the data has (10) cat, ellipse, " in capsys.readouterr().err
 
 
-def test_overfitting_judges_by_what_was_learnt(folder, tmp_path, capsys):
+def test_overfitting_judges_by_what_was_learned(folder, tmp_path, capsys):
     words = ["train", "--data", str(folder), "--out", str(tmp_path / "run"), *SHORT]
     assert main([*words, "--overfit", "1", "--warmup-steps", "9"]) == 1
     described = json.loads((tmp_path / "run" / "run.json").read_text())
@@ -110,10 +111,10 @@ def test_precision_is_asked_for_or_left_to_the_device():
 
 
 def test_patience_brings_validations_with_it():
-    data = training_set("shapes", SMALL, 0)
+    data = training_set(None, SMALL, 0)
     command = _parsed(["train", "--patience", "3", "--min-delta", "0.01"])
-    model = preset("nano", 10).build()
-    made = command._asked().recipe(model, len(data))
+    model = preset_of("nano", 10).build()
+    made = recipe_of(command, model, len(data))
     every = made.steps(made.eval_every)
     assert (made.patience, made.min_delta, every) == (3, 0.01, made.num_steps // 10)
 
@@ -205,9 +206,9 @@ def test_a_folder_without_both_splits_or_with_two_sets_of_classes_is_refused(
 )
 def test_options_change_a_recipe_and_the_rest_follows(words, rates):
     command = _parsed(["train", *words])
-    model = preset(command.preset or "nano", 10).build()
-    data = training_set("shapes", SMALL, 0)
-    made = command._asked().recipe(model, len(data))
+    model = preset_of(command.preset or "nano", 10).build()
+    data = training_set(None, SMALL, 0)
+    made = recipe_of(command, model, len(data))
     every = made.num_steps // 10 if "fine-tune" in words else 0
     assert made.steps(made.eval_every) == every
     assert (made.lr, made.backbone_lr, made.clip_norm) == pytest.approx(rates)
@@ -225,7 +226,7 @@ def test_changed_pictures_end_a_run_before_it_goes_on(folder, tmp_path, capsys):
 
 
 def test_no_validation_picture_is_trained_on():
-    learn, judge = training_set("shapes", SMALL, 0), validation_set("shapes", SMALL)
+    learn, judge = training_set(None, SMALL, 0), validation_set(None, SMALL)
     assert (len(learn), len(judge)) == (ENDLESS, 500)
     assert not any((learn[i].image == judge[i].image).all() for i in range(5))
 

@@ -104,7 +104,7 @@ FORMATS = [
 @pytest.mark.parametrize(("how", "named"), FORMATS)
 def test_boxes_in_another_format_are_named(how, named):
     (found,) = faults(examine_answers(answered(how)))
-    assert found.startswith("boxes were learnt as ")
+    assert found.startswith("boxes were learned as ")
     assert named in found
     assert found.endswith("→ 1.00")
 
@@ -225,7 +225,7 @@ def test_an_average_that_lags_is_named():
 # --- the whole ------------------------------------------------------------------------------------
 
 
-def test_a_model_that_has_not_learnt_is_diagnosed_causes_first():
+def test_a_model_that_has_not_learned_is_diagnosed_causes_first():
     torch.manual_seed(0)
     model = small(num_classes=4).build()
     model.backbone.requires_grad_(False)
@@ -254,7 +254,7 @@ def test_the_doctor_ends_a_run_that_is_healthy_and_looks_no_further():
     doctor.recorded(trainer, {"step": 1, "AP": 0.9})
     assert doctor.reason == ""
     doctor.recorded(trainer, {"step": 2, "AP": 0.995})
-    assert doctor.reason == "AP 0.995: learnt by heart"
+    assert doctor.reason == "AP 0.995: learned by heart"
     doctor.ends(trainer)
     assert doctor.findings == []
 
@@ -288,4 +288,4 @@ def test_a_healthy_detector_learns_two_pictures_by_heart_and_corners_are_caught(
         verdicts.append((doctor.healthy, run.step, " ".join(faults(doctor.findings))))
     assert verdicts[0][0], verdicts
     assert not verdicts[1][0]
-    assert "boxes were learnt as corners" in verdicts[1][2]
+    assert "boxes were learned as corners" in verdicts[1][2]

@@ -16,7 +16,7 @@ from rtdetr_lab.evaluation.evaluate import evaluate
 from rtdetr_lab.images.postprocess import NotFinite
 from rtdetr_lab.structures import Batch
 from rtdetr_lab.training import TrainConfig, train
-from rtdetr_lab.training.finite import Watch, floats
+from rtdetr_lab.training.finite import floats, watch
 from rtdetr_lab.training.trainer import Trainer
 
 CONFIG = TrainConfig(num_pictures=12, batch_size=4, warmup_steps=0, clip_norm=1.0)
@@ -118,7 +118,7 @@ def test_the_step_is_made_again_with_its_own_random_numbers(monkeypatch):
 
     with pytest.raises(TrainingError, match=r"picture 2.*: the output of dropout \(Unlucky\)"):
         run()
-    monkeypatch.setattr("rtdetr_lab.training.trainer.set_random_state", lambda *_: None)
+    monkeypatch.setattr("rtdetr_lab.training.state.set_rng_state", lambda *_: None)
     with pytest.raises(TrainingError) as caught:
         run()
     assert "Unlucky" not in caught.value.what
@@ -139,15 +139,15 @@ def test_steps_that_are_too_long_end_in_a_located_error():
 def test_a_healthy_model_raises_no_alarm():
     learner = detector()
     healthy = batch(2, 1)
-    with Watch(learner.model, healthy) as watch:
+    with watch(learner.model, healthy) as found:
         prediction = learner.model(healthy.images, healthy.targets)
         sum(learner.criterion(prediction, healthy.targets).values()).backward()
-    assert (watch.output, watch.gradient) == (None, None)
+    assert found == ([], [])
     proposals = learner.model.proposal_head(torch.rand(1, 3600, 16), [(60, 60)])
     assert not proposals.box_logits.isfinite().all(), "anchors at the border have infinite logits"
-    with Watch(learner.model.proposal_head, healthy) as watch:
+    with watch(learner.model.proposal_head, healthy) as (outputs, _):
         learner.model.proposal_head(torch.rand(1, 3600, 16), [(60, 60)])
-    assert watch.output is None
+    assert not outputs
     assert len(list(floats(proposals))) == 3
 
 

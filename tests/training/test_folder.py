@@ -21,9 +21,9 @@ from rtdetr_lab.data.shapes import ShapesDataset
 from rtdetr_lab.data.shapes_export import export_coco
 from rtdetr_lab.errors import CheckpointError, TrainingError
 from rtdetr_lab.model import Metadata
+from rtdetr_lab.structures.environment import commit
 from rtdetr_lab.training import TrainConfig, train
 from rtdetr_lab.training import state as keep
-from rtdetr_lab.training.environment import commit
 from rtdetr_lab.training.fingerprint import fingerprint
 from rtdetr_lab.training.state import load_state
 
@@ -104,28 +104,26 @@ def changed(before, after):
     return {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
 
 
+def seen(folder, metadata, seed):
+    return fingerprint(training_set(CocoDataset.from_folder(folder), metadata, seed))
+
+
 def test_data_that_moved_is_the_same_data(coco, copy):
-    assert fingerprint(training_set(str(coco), side(64), 0)) == fingerprint(
-        training_set(str(copy), side(64), 0)
-    )
+    assert seen(coco, side(64), 0) == seen(copy, side(64), 0)
 
 
 def test_each_change_of_the_data_is_seen_and_named(coco, copy):
-    before = fingerprint(training_set(str(coco), side(64), 0))
-    assert changed(before, fingerprint(training_set(str(coco), side(64), 1))) == {"Augmented.seed"}
-    assert changed(before, fingerprint(training_set(str(coco), side(32), 0))) == {
-        "Mapped.transform"
-    }
+    before = seen(coco, side(64), 0)
+    assert changed(before, seen(coco, side(64), 1)) == {"Augmented.seed"}
+    assert changed(before, seen(coco, side(32), 0)) == {"Mapped.transform"}
     tree = json.loads((copy / "train.json").read_text())
     picture = CocoDataset.from_folder(copy).annotations.pictures[0].file_name
     path = next(copy.rglob(picture))
     path.write_bytes(path.read_bytes() + b" ")
-    assert changed(before, fingerprint(training_set(str(copy), side(64), 0))) == {
-        "CocoDataset.files"
-    }
+    assert changed(before, seen(copy, side(64), 0)) == {"CocoDataset.files"}
     tree["annotations"][0]["bbox"][2] += 1
     (copy / "train.json").write_text(json.dumps(tree))
-    other = fingerprint(training_set(str(copy), side(64), 0))
+    other = seen(copy, side(64), 0)
     assert changed(before, other) == {"CocoDataset.files", "CocoDataset.annotations"}
 
 
@@ -163,7 +161,7 @@ def test_a_run_is_not_continued_on_other_data_and_both_are_named(tmp_path):
 # --- disks ----------------------------------------------------------------------------------------
 
 
-def test_a_disk_without_room_is_named_before_anything_is_learnt(tmp_path, monkeypatch):
+def test_a_disk_without_room_is_named_before_anything_is_learned(tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")(10**9, 10**9, 4000)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
     with pytest.raises(TrainingError, match=r"needs 0\.0 MB for checkpoints, 0\.0 MB are free"):

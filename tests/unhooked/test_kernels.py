@@ -84,11 +84,12 @@ def test_a_gradient_is_added_where_many_queries_read_one_cell():
 def test_torch_agrees_that_the_operator_is_sound():
     shapes, points, dim = CASES["odd shapes, odd width"]
     inputs = case(shapes, points, dim, torch.float64, 1.0)
-    from rtdetr_lab.kernels.fused_sampler import _layout, fused_read
+    from rtdetr_lab.kernels.embedding_bag_samplers import layout
+    from rtdetr_lab.kernels.fused_sampler import fused_read
 
-    layout = _layout(tuple(shapes), points, torch.device(DEVICE))
+    levels = layout(tuple(shapes), points, torch.device(DEVICE))
     checks = ("test_schema", "test_faketensor", "test_autograd_registration")
-    torch.library.opcheck(fused_read, (*inputs, layout), test_utils=checks)
+    torch.library.opcheck(fused_read, (*inputs, levels), test_utils=checks)
 
 
 def test_only_the_bilinear_sampler_is_exchanged():

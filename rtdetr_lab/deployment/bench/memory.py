@@ -39,7 +39,7 @@ def main(preset: str, name: str, height: str, width: str, against: str) -> None:
         import transformers.models.rt_detr.modeling_rt_detr  # noqa: F401
     before = _status("VmRSS")
     case = Case(preset, (int(height), int(width)))
-    run = chosen(against.split(",") if against else [], "cpu")[name](case)
+    run = chosen(against, "cpu")[name](case)
     model_of.cache_clear()
     run()
     ctypes.CDLL("libc.so.6").malloc_trim(0)

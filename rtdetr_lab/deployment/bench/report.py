@@ -1,6 +1,5 @@
 """# Report: tables for people, JSON for the record"""
 
-import datetime
 import importlib.metadata
 import os
 import platform
@@ -8,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from rtdetr_lab.deployment.bench.parts import PARTS, Part
 from rtdetr_lab.deployment.bench.roofline import Ceilings
 from rtdetr_lab.deployment.bench.subjects import BASE
-from rtdetr_lab.deployment.bench.timing import Times
+from rtdetr_lab.deployment.bench.timing import Times, by_median, times_table
+from rtdetr_lab.structures.environment import environment, num_cores
+from rtdetr_lab.writing import markdown_table
 
 LIBRARIES = ("torch", "transformers", "onnxruntime", "openvino", "triton", "rtdetr_lab")
 
@@ -23,31 +22,25 @@ def machine() -> dict[str, Any]:
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf8").splitlines() if info.exists() else []
     name = next((x.split(":")[1].strip() for x in lines if "model name" in x), "")
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+    known = environment()
+    return {key: known[key] for key in ("date", "threads", "gpu", "python")} | {
         "cpu": name or platform.processor(),
-        "threads": torch.get_num_threads(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": num_cores(),
         "load": os.getloadavg()[0],
-        "gpu": gpu,
-        "python": platform.python_version(),
         "versions": {name: v for name in LIBRARIES if (v := _version(name))},
     }
 
 
-def latency_table(times: Mapping[str, Times], batch: int, peaks: Mapping[str, float]) -> list[str]:
+def latency_table(times: Mapping[str, Times], batch: int, peaks: Mapping[str, float]) -> str:
     """Markdown: median, spread, ratio to transformers eager, pictures per second, memory. In bold
     the fastest of ours in each precision: the backend to take."""
-    best = set(best_of_ours(times).values())
     base = times[BASE].median if BASE in times else None
-    rows = ["| | median ms | ± | ratio | pictures/s | peak MB |", "|---|---|---|---|---|---|"]
-    for name, t in sorted(times.items(), key=lambda item: item[1].median):
-        ratio = f"{t.median / base:.2f}" if base else "–"
-        peak = f"{peaks[name]:.0f}" if name in peaks else "–"
-        cells = [f"{t.median * 1e3:.1f}", f"{t.spread:.0%}", ratio, f"{batch / t.median:.1f}", peak]
-        rows.append(f"| {f'**{name}**' if name in best else name} | {' | '.join(cells)} |")
-    return rows
+    columns = {
+        "ratio": lambda name: f"{times[name].median / base:.2f}" if base else "–",
+        "pictures/s": lambda name: f"{batch / times[name].median:.1f}",
+        "peak MB": lambda name: f"{peaks[name]:.0f}" if name in peaks else "–",
+    }
+    return times_table(by_median(times), columns, best_of_ours(times).values())
 
 
 def best_of_ours(times: Mapping[str, Times]) -> dict[str, str]:
@@ -62,28 +55,19 @@ def best_of_ours(times: Mapping[str, Times]) -> dict[str, str]:
     return found
 
 
-def parts_table(parts: Mapping[str, Part], top: Ceilings) -> list[str]:
+def parts_table(parts: Mapping[str, Part], top: Ceilings) -> str:
     """Markdown: where the time goes, and how near each part is to its limit."""
     total = sum(p.seconds for p in parts.values())
-    rows = ["| part | ms | share | GFLOP | MB moved | limit ms | of the limit |"]
-    rows.append("|---|---|---|---|---|---|---|")
+    rows = []
     for name, part in parts.items():
-        cells = [f"{part.seconds * 1e3:.2f}", f"{part.seconds / total:.0%}"]
+        work, limit = ["–"] * 4, top.limit(part)
         if name in PARTS:
-            limit = top.limit(part)
-            cells += [f"{part.flops / 1e9:.2f}", f"{part.bytes / 1e6:.0f}"]
-            cells += [f"{limit * 1e3:.2f}", f"{limit / part.seconds:.0%}"]
-        else:
-            cells += ["–"] * 4
-        rows.append(f"| {name} | {' | '.join(cells)} |")
-    rows.append(f"\nCeilings: {top.flops / 1e9:.0f} GFLOP/s, {top.bytes / 1e9:.1f} GB/s.")
-    return rows
-
-
-def times_table(times: Mapping[str, Times]) -> list[str]:
-    """Markdown: median and spread."""
-    rows = ["| | median ms | ± |", "|---|---|---|"]
-    return rows + [f"| {n} | {t.median * 1e3:.2f} | {t.spread:.0%} |" for n, t in times.items()]
+            work = [f"{part.flops / 1e9:.2f}", f"{part.bytes / 1e6:.0f}"]
+            work += [f"{limit * 1e3:.2f}", f"{limit / part.seconds:.0%}"]
+        rows.append([name, f"{part.seconds * 1e3:.2f}", f"{part.seconds / total:.0%}", *work])
+    head = ["part", "ms", "share", "GFLOP", "MB moved", "limit ms", "of the limit"]
+    below = f"Ceilings: {top.flops / 1e9:.0f} GFLOP/s, {top.bytes / 1e9:.1f} GB/s."
+    return f"{markdown_table(head, rows)}\n\n{below}"
 
 
 def plain(times: Mapping[str, Times]) -> dict[str, Any]:

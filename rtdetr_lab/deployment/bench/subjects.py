@@ -6,35 +6,24 @@ something that answers one batch.
 """
 
 import tempfile
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib import import_module
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from rtdetr_lab.checkpoints.presets import preset_of
 from rtdetr_lab.checkpoints.save import save_pretrained
 from rtdetr_lab.config import require
-from rtdetr_lab.deployment.backends import (
-    Backend,
-    OnnxRuntime,
-    OpenVINO,
-    PyTorch,
-    missing,
-    onnxruntime_of,
-    openvino_of,
-)
+from rtdetr_lab.deployment.backends import Backend, OnnxRuntime, OpenVINO, PyTorch
 from rtdetr_lab.deployment.bench.timing import Subject
 from rtdetr_lab.deployment.engine import Engine
+from rtdetr_lab.deployment.onnx_file import Raw, written
+from rtdetr_lab.errors import import_extra
 from rtdetr_lab.notation import Size
-
-PRESETS = {
-    **{s: f"rtdetr:rtdetr_{s}" for s in ("nano", "r18", "r34", "r50_m", "r50", "r101")},
-    **{f"v2_{s}": f"rtdetrv2:rtdetrv2_{s}" for s in ("r18", "r34", "r50_m", "r50", "r101")},
-}
+from rtdetr_lab.rtdetr import RTDETRConfig
 
 
 @dataclass(frozen=True)
@@ -45,10 +34,6 @@ class Case:
     size: Size = (640, 640)
     batch: int = 1
     device: str = "cpu"
-
-    def __post_init__(self) -> None:
-        known = ", ".join(PRESETS)
-        require(self.preset in PRESETS, "model", f"no preset {self.preset!r}", f"one of {known}")
 
     def images(self) -> Tensor:
         """Noise: a detector's time does not depend on what it sees."""
@@ -62,19 +47,16 @@ Build = Callable[[Case], Subject]
 @lru_cache(maxsize=1)
 def model_of(preset: str) -> nn.Module:
     """Our model of a preset, random weights, in eval mode."""
-    module, name = PRESETS[preset].split(":")
+    cfg = preset_of(preset, option="--model")
+    require(isinstance(cfg, RTDETRConfig), "--model", f"{preset} is no RT-DETR", "leave it out")
     torch.manual_seed(0)
-    cfg = getattr(import_module(f"rtdetr_lab.{module}"), name)()
     built: nn.Module = cfg.build().eval()
     return built
 
 
 def theirs(case: Case) -> nn.Module:
     """transformers' model with the same weights."""
-    try:
-        import transformers
-    except ImportError as error:
-        raise missing("transformers") from error
+    transformers = import_extra("transformers", "dev")
     transformers.utils.logging.disable_progress_bar()
     with tempfile.TemporaryDirectory() as folder:
         save_pretrained(model_of(case.preset), folder, layout="transformers")
@@ -120,11 +102,7 @@ def exported(backend: OnnxRuntime | OpenVINO, dtype: torch.dtype) -> Build:
     """transformers through ONNX, in the same runtime as ours."""
 
     def build(case: Case) -> Subject:
-        file, images = onnx_of(case), case.images()
-        if isinstance(backend, OnnxRuntime):
-            run = onnxruntime_of(file, backend.threads)
-        else:
-            run = openvino_of(file, dtype, backend.threads)
+        run, images = backend.load(onnx_of(case), dtype), case.images()
         return lambda: run(images)
 
     return build
@@ -133,28 +111,7 @@ def exported(backend: OnnxRuntime | OpenVINO, dtype: torch.dtype) -> Build:
 @lru_cache(maxsize=1)
 def onnx_of(case: Case) -> bytes:
     """Their model as torch's exporter writes it, for this batch and size."""
-
-    class Raw(nn.Module):
-        def __init__(self, model: nn.Module) -> None:
-            super().__init__()
-            self.model = model
-
-        def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-            answer = self.model(images)
-            return answer.logits, answer.pred_boxes
-
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            Raw(theirs(case)).eval(),
-            (case.images(),),
-            input_names=["images"],
-            opset_version=20,
-            dynamo=True,
-            verbose=False,
-        )
-    assert program is not None
-    return bytes(program.model_proto.SerializeToString())
+    return written(Raw(theirs(case), boxes="pred_boxes").eval(), (case.images(),))
 
 
 BASE = "transformers eager"
@@ -190,10 +147,11 @@ ON_CUDA: dict[str, Build] = {
 }
 
 
-def chosen(against: Sequence[str], device: str) -> dict[str, Build]:
-    """Subjects by the names of the command line; raises `ConfigError` for an unknown one."""
+def chosen(against: str, device: str) -> dict[str, Build]:
+    """Subjects by the names of the command line, with commas; raises `ConfigError` for an unknown
+    one."""
     found = dict(OURS)
-    for name in against:
+    for name in filter(None, against.split(",")):
         require(name in AGAINST, "against", f"no {name!r}", f"one of {', '.join(AGAINST)}")
         found |= AGAINST[name]
     return found | (ON_CUDA if device.startswith("cuda") else {})

@@ -1,11 +1,13 @@
-"""# Timing: interleaved rounds, medians, spread"""
+"""# Timing: interleaved rounds, medians, spread, and a table of them"""
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+
+from rtdetr_lab.writing import markdown_table
 
 Subject = Callable[[], object]
 """Does the work once. What it leaves running on the device is waited for."""
@@ -48,6 +50,32 @@ def interleaved(
             wait()
             taken[name].append(clock() - start)
     return {name: Times(tuple(seconds)) for name, seconds in taken.items()}
+
+
+def by_median(times: Mapping[str, Times]) -> dict[str, Times]:
+    """The fastest first."""
+    return dict(sorted(times.items(), key=lambda item: item[1].median))
+
+
+def times_table(
+    times: Mapping[str, Times],
+    columns: Mapping[str, Callable[[str], str]] | None = None,
+    bold: Collection[str] = (),
+    last: Sequence[Sequence[str]] = (),
+) -> str:
+    """Markdown: median and spread, and what each of the `columns` says about a name; some names in
+    bold, and rows that come last."""
+    more = columns or {}
+    rows = [
+        [
+            f"**{name}**" if name in bold else name,
+            f"{t.median * 1e3:.2f}",
+            f"{t.spread:.0%}",
+            *(cell(name) for cell in more.values()),
+        ]
+        for name, t in times.items()
+    ]
+    return markdown_table(["", "median ms", "±", *more], [*rows, *last])
 
 
 def wait() -> None:

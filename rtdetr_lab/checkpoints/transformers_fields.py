@@ -1,0 +1,162 @@
+r"""# Fields: every parameter that transformers documents, once
+
+A line is the parameter's name, its type, its default, and what it is here. transformers leaves a
+value out of `config.json` where it equals the default of the release that wrote it, so a missing
+key means the default and never "whatever we like".
+
+| written as              | means                                                                  |
+|-------------------------|------------------------------------------------------------------------|
+| `at(default, path, …)`  | the value of our configuration at that path, or at several             |
+| `only(value)`           | no other value exists here: broken upstream, or never trained          |
+| `unread(value)`         | nothing reads it; the documented classes refuse other values           |
+| a plain default         | means more than one value: `transformers_config.py` and its like       |
+
+`transformers_table.py` reads and writes a `config.json` by these lines, and
+`transformers_api/config.py` makes the documented classes of them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+def at(default: Any, *paths: str) -> Any:
+    """A field that is the value of our configuration at these paths."""
+    return field(default=default, metadata={"paths": paths})
+
+
+def only(value: Any) -> Any:
+    """A field of which no other value exists here, in a file either."""
+    return field(default=value, metadata={"only": True, "in_files": True})
+
+
+def unread(value: Any) -> Any:
+    """A field that no computation reads."""
+    return field(default=value, metadata={"only": True})
+
+
+@dataclass(kw_only=True)
+class ResNetFields:
+    """The backbone: a ResNet-D, or DETR's ResNet."""
+
+    num_channels: int = only(3)
+    embedding_size: int = at(64, "backbone.stem_width")
+    hidden_sizes: Sequence[int] = at((256, 512, 1024, 2048), "backbone.widths")
+    depths: Sequence[int] = at((3, 4, 6, 3), "backbone.depths")
+    layer_type: str = at("bottleneck", "backbone.block")
+    hidden_act: str = at("relu", "backbone.act")
+    downsample_in_first_stage: bool = only(False)
+    downsample_in_bottleneck: bool = only(False)
+    out_features: list[str] | None = None
+    out_indices: Sequence[int] | None = None
+
+
+@dataclass(kw_only=True)
+class RTDetrFields:
+    """RT-DETR."""
+
+    initializer_range: float = unread(0.01)
+    initializer_bias_prior_prob: float | None = None
+    layer_norm_eps: float = only(1e-5)
+    batch_norm_eps: float = only(1e-5)
+    backbone_config: Any = None
+    backbone: str | None = unread(None)
+    use_pretrained_backbone: bool = unread(False)
+    use_timm_backbone: bool = only(False)
+    freeze_backbone_batch_norms: bool = at(True, "backbone.norm")
+    backbone_kwargs: Mapping[str, Any] | None = unread(None)
+    encoder_hidden_dim: int = at(256, "encoder.dim")
+    encoder_in_channels: Sequence[int] = (512, 1024, 2048)
+    feat_strides: Sequence[int] = (8, 16, 32)
+    encoder_layers: int = at(1, "encoder.aifi.num_layers")
+    encoder_ffn_dim: int = at(1024, "encoder.aifi.ffn_dim")
+    encoder_attention_heads: int = at(8, "encoder.aifi.num_heads")
+    dropout: float = at(0.0, "encoder.aifi.dropout", "decoder.dropout")
+    activation_dropout: float = only(0.0)
+    encode_proj_layers: Sequence[int] = (2,)
+    positional_encoding_temperature: int = at(10000, "encoder.aifi.temperature")
+    encoder_activation_function: str = at("gelu", "encoder.aifi.act")
+    activation_function: str = at("silu", "encoder.ccff.act")
+    eval_size: Sequence[int] | None = only(None)
+    normalize_before: bool = only(False)
+    hidden_expansion: float = at(1.0, "encoder.ccff.expansion")
+    d_model: int = at(256, "decoder.dim")
+    num_queries: int = at(300, "selection.num_queries")
+    decoder_in_channels: Sequence[int] = (256, 256, 256)
+    decoder_ffn_dim: int = at(1024, "decoder.ffn_dim")
+    num_feature_levels: int = at(3, "decoder.num_levels")
+    decoder_n_points: int = at(4, "decoder.num_points")
+    decoder_layers: int = at(6, "decoder.num_layers")
+    decoder_attention_heads: int = at(8, "decoder.num_heads")
+    decoder_activation_function: str = at("relu", "decoder.act")
+    attention_dropout: float = only(0.0)
+    num_denoising: int = at(100, "denoising.num_queries")
+    label_noise_ratio: float = at(0.5, "denoising.label_noise")
+    box_noise_scale: float = at(1.0, "denoising.box_noise")
+    learn_initial_query: bool = False
+    anchor_image_size: Sequence[int] | None = unread(None)
+    disable_custom_kernels: bool = unread(True)
+    with_box_refine: bool = only(True)
+    is_encoder_decoder: bool = unread(True)
+    matcher_alpha: float = at(0.25, "criterion.matcher.classification.alpha")
+    matcher_gamma: float = at(2.0, "criterion.matcher.classification.gamma")
+    matcher_class_cost: float = at(2.0, "criterion.matcher.class_cost")
+    matcher_bbox_cost: float = at(5.0, "criterion.matcher.l1_cost")
+    matcher_giou_cost: float = at(2.0, "criterion.matcher.giou_cost")
+    use_focal_loss: bool = only(True)
+    auxiliary_loss: bool = True
+    focal_loss_alpha: float = at(0.75, "criterion.classification.alpha")
+    focal_loss_gamma: float = at(2.0, "criterion.classification.gamma")
+    weight_loss_vfl: float = at(1.0, "criterion.class_weight")
+    weight_loss_bbox: float = at(5.0, "criterion.l1_weight")
+    weight_loss_giou: float = at(2.0, "criterion.giou_weight")
+    eos_coefficient: float = unread(1e-4)
+
+
+@dataclass(kw_only=True)
+class RTDetrV2Fields(RTDetrFields):
+    """RT-DETRv2: what v1 has, and how the decoder samples."""
+
+    decoder_n_levels: int = 3
+    decoder_offset_scale: float = only(0.5)
+    decoder_method: str = at("default", "decoder.sampler")
+
+
+@dataclass(kw_only=True)
+class DetrFields:
+    """DETR, with masks or without."""
+
+    backbone_config: Any = None
+    backbone: str | None = None
+    use_timm_backbone: bool = True
+    use_pretrained_backbone: bool = False
+    backbone_kwargs: Mapping[str, Any] | None = None
+    num_channels: int = only(3)
+    num_queries: int = at(100, "decoder.num_queries")
+    encoder_layers: int = at(6, "encoder.num_layers")
+    encoder_ffn_dim: int = at(2048, "encoder.ffn_dim")
+    encoder_attention_heads: int = at(8, "encoder.num_heads")
+    decoder_layers: int = at(6, "decoder.num_layers")
+    decoder_ffn_dim: int = at(2048, "decoder.ffn_dim")
+    decoder_attention_heads: int = at(8, "decoder.num_heads")
+    encoder_layerdrop: float | int = at(0.0, "encoder.layer_drop")
+    decoder_layerdrop: float | int = at(0.0, "decoder.layer_drop")
+    is_encoder_decoder: bool = unread(True)
+    activation_function: str = at("relu", "encoder.act", "decoder.act")
+    d_model: int = at(256, "dim")
+    dropout: float | int = at(0.1, "encoder.dropout", "decoder.dropout")
+    attention_dropout: float | int = only(0.0)
+    activation_dropout: float | int = only(0.0)
+    init_std: float | int = unread(0.02)
+    init_xavier_std: float | int = unread(1.0)
+    auxiliary_loss: bool = False
+    position_embedding_type: str = at("sine", "positions")
+    dilation: bool = False
+    class_cost: float | int = at(1, "criterion.matcher.class_cost")
+    bbox_cost: float | int = at(5, "criterion.matcher.l1_cost")
+    giou_cost: float | int = at(2, "criterion.matcher.giou_cost")
+    mask_loss_coefficient: float | int = at(1, "criterion.mask_weight")
+    dice_loss_coefficient: float | int = at(1, "criterion.dice_weight")
+    bbox_loss_coefficient: float | int = at(5, "criterion.l1_weight")
+    giou_loss_coefficient: float | int = at(2, "criterion.giou_weight")
+    eos_coefficient: float | int = at(0.1, "criterion.classification.no_object")
