@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from rtdetr_lab.errors import ConfigError
+from rtdetr_lab.config import require
 
 REPOSITORY = ""
 """owner/name on GitHub. Empty until the project has a public home: the badge then leads to Colab's
@@ -46,10 +46,9 @@ def read(path: Path) -> Any:
 
     notebook = jupytext.reads(path.read_text(encoding="utf8"), fmt="py:percent")
     cells = [_cell(c) for c in notebook.cells]
-    if not cells or cells[0].cell_type != "markdown" or not cells[0].source.startswith("# "):
-        raise ConfigError(
-            str(path), "does not begin with a title", "first cell: `# %% [markdown]`, `# # NN · …`"
-        )
+    titled = cells and cells[0].cell_type == "markdown" and cells[0].source.startswith("# ")
+    remedy = "first cell: `# %% [markdown]`, `# # NN · …`"
+    require(titled, path, "does not begin with a title", remedy)
     title, *rest = cells[0].source.split("\n")
     cells[0].source = "\n".join([title, "", badge(path.stem), *rest])
     notebook.cells = [cells[0], _install_cell(), *cells[1:]]

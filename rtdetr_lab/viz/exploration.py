@@ -116,10 +116,13 @@ def exploration(
     cells = token_grid(shapes)[prediction.proposals.index[0].cpu()]
     arrays = {"kept": kept, "cells": cells, **_steps(prediction)}
     arrays |= _samplings(seen, kept, len(prediction.layers))
-    meta = {
-        "title": printable(title),
-        "image": data_uri(image),
-        "size": list(image.shape[:2]),
+    meta = {"title": printable(title), "image": data_uri(image), "size": list(image.shape[:2])}
+    meta |= _words(names, points, shapes)
+    return Exploration({k: tensor.detach().cpu().numpy() for k, tensor in arrays.items()}, meta)
+
+
+def _words(names: Sequence[str], points: Sequence[int], shapes: Sequence[Size]) -> dict[str, Any]:
+    return {
         "names": [shorten(printable(name), 40, len) for name in names],
         "colors": [DARK.color(label) for label in range(len(names))],
         "levels": list(DECODER_LEVELS[: len(points)]),
@@ -127,7 +130,6 @@ def exploration(
         "shapes": [list(shape) for shape in shapes],
         "num_tokens": num_tokens(shapes),
     }
-    return Exploration({k: tensor.detach().cpu().numpy() for k, tensor in arrays.items()}, meta)
 
 
 def _steps(prediction: Prediction) -> dict[str, Tensor]:
