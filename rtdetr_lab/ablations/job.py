@@ -75,6 +75,11 @@ class Job:
         return f"{self.variant} #{self.seed}"
 
     @property
+    def names(self) -> Row:
+        """How a line of the journal begins, whatever became of the job."""
+        return {"variant": self.variant, "seed": self.seed, "run": self.fingerprint}
+
+    @property
     def fingerprint(self) -> str:
         """Names the run: the same whatever the study, the variant's name and the views."""
         return fingerprint(self.setup, self.task.train)
@@ -118,9 +123,7 @@ def execute(job: Job, runs: Path) -> Row:
         (runs / job.fingerprint / name).unlink(missing_ok=True)
     cost = {"train_s": round(seconds, 2), "whole_s": round(time.monotonic() - began, 2)}
     return {
-        "variant": job.variant,
-        "seed": job.seed,
-        "run": job.fingerprint,
+        **job.names,
         "pictures": run.step * job.setup.recipe.batch_size,
         "parameters": sum(p.numel() for p in run.model.parameters()),
         "scores": scores,

@@ -177,7 +177,7 @@ class Study:
         missing = [j for j in jobs if (j.variant, j.seed, j.fingerprint) not in done]
         runs = Path(self.folder) / "runs"
         for outcome in executor(missing, self.home, runs, watch.started):
-            journal.append(_line(outcome))
+            journal.append(outcome.line)
             watch.ended(outcome)
 
 
@@ -190,16 +190,3 @@ def _measured(journal: Journal, plan: Line) -> bool:
     wanted = {v["name"] for v in plan["variants"]}
     found = journal.of_kind("latency")
     return bool(found) and set(found[-1]["milliseconds"]) == wanted
-
-
-def _line(outcome: Outcome) -> Line:
-    if outcome.row is not None:
-        return {"kind": "row", **outcome.row}
-    job = outcome.job
-    return {
-        "kind": "failed",
-        "variant": job.variant,
-        "seed": job.seed,
-        "run": job.fingerprint,
-        "traceback": outcome.error,
-    }

@@ -19,7 +19,7 @@ import numpy as np
 
 from rtdetr_lab.config import require
 from rtdetr_lab.viz.canvas import Axes, new_grid, new_plot, page_of
-from rtdetr_lab.viz.marks import key_beside, note, open_frame, series_style
+from rtdetr_lab.viz.marks import key_beside, name_rows, note, series_style
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def score_bars(
         edge = max(found.max(), found.mean() + spread)
         text = f"{found.mean():.1f}" + (f" ± {spread:.1f}" if len(found) > 1 else "")
         note(ax, text, (edge, y), (5, -3), page.ink)
-    _names_on_the_left(ax, list(scores))
+    name_rows(ax, list(scores))
     ax.set_xlabel(f"{label} (%), mean ± sd over seeds")
     ax.set_xlim(0, ax.get_xlim()[1] * 1.14)
     return ax
@@ -75,7 +75,7 @@ def differences(found: Mapping[str, Interval], reference: str, ax: Axes | None =
         face = color if d.is_clear else page.background
         ax.plot(100 * d.mean, y, "o", color=color, markerfacecolor=face, markersize=6)
         note(ax, f"{100 * d.mean:+.1f}", (100 * d.mean, y), (0, 5), page.ink, align="center")
-    _names_on_the_left(ax, list(found))
+    name_rows(ax, list(found))
     ax.set_ylim(len(found) - 0.5, -0.75)
     units = f"difference in AP (points) to “{reference}”"
     ax.set_xlabel(f"{units}, 95 % interval; filled: excludes zero")
@@ -146,9 +146,3 @@ def _unbeaten(places: Sequence[tuple[float, float]]) -> list[tuple[float, float]
         for ms, score in places
         if not any((m <= ms and s > score) or (m < ms and s >= score) for m, s in places)
     ]
-
-
-def _names_on_the_left(ax: Axes, names: list[str]) -> None:
-    ax.set_yticks(range(len(names)), names, fontsize=8)
-    ax.invert_yaxis()
-    open_frame(ax)

@@ -129,6 +129,13 @@ def key_above(
     ax.legend(handles=handles, fontsize=8, frameon=False, ncols=columns, **place)
 
 
+def name_rows(ax: Axes, names: Sequence[str]) -> None:
+    """Names down the left side, the first on top."""
+    ax.set_yticks(range(len(names)), names, fontsize=8)
+    ax.invert_yaxis()
+    open_frame(ax)
+
+
 def open_frame(ax: Axes) -> None:
     """Only the axes, and not a box around the data."""
     ax.spines[["top", "right"]].set_visible(False)

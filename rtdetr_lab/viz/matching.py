@@ -17,19 +17,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from rtdetr_lab.config import require
+from rtdetr_lab.viz import marks
 from rtdetr_lab.viz.boxes import printable
 from rtdetr_lab.viz.canvas import Axes, Picture, new_axes, new_plot, picture_axes, scale_bar
-from rtdetr_lab.viz.marks import (
-    MARKERS,
-    centres_of_boxes,
-    frame_box,
-    key_below,
-    key_beside,
-    line_key,
-    matrix,
-    note,
-    rim,
-)
 from rtdetr_lab.viz.palette import ORANGE, SKY
 
 
@@ -55,7 +45,7 @@ def cost_matrix(
     shown = cost[rows].detach().cpu().double().numpy()
     ax = new_axes(ax, 0.28 * len(rows) + 1.1, 5.4)
     words = [[f"{value:.1f}" for value in row] for row in shown] if shown.size <= 200 else ()
-    drawn = matrix(ax, shown, words, points=7, cmap="viridis", aspect="auto")
+    drawn = marks.matrix(ax, shown, words, points=7, cmap="viridis", aspect="auto")
     for query, column in zip(queries.tolist(), objects.tolist(), strict=True):
         corner, pair = (column - 0.5, rows.index(query) - 0.5), f"{query}→{column}"
         ax.add_patch(Rectangle(corner, 1, 1, fill=False, ec=ORANGE, lw=2.6, gid=pair))
@@ -80,15 +70,17 @@ def matched_boxes(
     """Every object, the box of the query that answers for it, and a line between their centres."""
     ax, size = picture_axes(ax, image, quiet=0.6)
     for box in targets:
-        frame_box(ax, box, size, SKY, width=2.2).set_gid("object")
+        marks.frame_box(ax, box, size, SKY, width=2.2).set_gid("object")
     for query, target in zip(queries.tolist(), objects.tolist(), strict=True):
-        frame_box(ax, boxes[query], size, ORANGE, "--", 1.4).set_gid(f"query {query}")
-        x, y = centres_of_boxes(torch.stack([boxes[query], targets[target]]), size).unbind(-1)
+        marks.frame_box(ax, boxes[query], size, ORANGE, "--", 1.4).set_gid(f"query {query}")
+        x, y = marks.centres_of_boxes(torch.stack([boxes[query], targets[target]]), size).unbind(-1)
         (line,) = ax.plot(x, y, color=ORANGE, lw=1.4, marker="o", ms=3, gid=f"{query}→{target}")
-        line.set_path_effects(rim(2.8))
-        text = note(ax, f"q{query}", (float(x[0]), float(y[0])), (4, 4), ORANGE)
-        text.set(path_effects=rim(2.0), clip_on=True)
-    key_below(ax, [line_key("object", SKY), line_key("query that answers for it", ORANGE, "--")])
+        line.set_path_effects(marks.rim(2.8))
+        text = marks.note(ax, f"q{query}", (float(x[0]), float(y[0])), (4, 4), ORANGE)
+        text.set(path_effects=marks.rim(2.0), clip_on=True)
+    entries = [marks.line_key("object", SKY)]
+    entries.append(marks.line_key("query that answers for it", ORANGE, "--"))
+    marks.key_below(ax, entries)
     return ax
 
 
@@ -112,13 +104,13 @@ def matches_over_steps(
     ax, page = new_plot(ax, 3.6)
     x, titles = range(len(matches)), _titles(names, matches.shape[1])
     for t, (title, line) in enumerate(zip(titles, matches.cpu().unbind(1), strict=True)):
-        style = {"marker": MARKERS[t % 5], "ms": 6, "lw": 1.6, "color": page.color(t)}
+        style = {"marker": marks.MARKERS[t % 5], "ms": 6, "lw": 1.6, "color": page.color(t)}
         ax.plot(x, line, label=title, **style)
     ax.set_xticks(x, list(step_names) or [f"layer {i}" for i in x], fontsize=8)
     ax.set_ylabel("query that answers")
     ax.locator_params(axis="y", integer=True)
     ax.set_title(f"{instability(matches):.0%} of the matches change from step to step", fontsize=9)
-    key_beside(ax)
+    marks.key_beside(ax)
     return ax
 
 

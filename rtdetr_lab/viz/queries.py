@@ -18,7 +18,7 @@ from torch import Tensor
 
 from rtdetr_lab.boxes import iou, xyxy_from_cxcywh
 from rtdetr_lab.notation import Size
-from rtdetr_lab.viz.canvas import Axes, Picture, new_plot, picture_grid, scale_bar
+from rtdetr_lab.viz.canvas import Axes, Picture, new_plot, panel_width, picture_grid, scale_bar
 from rtdetr_lab.viz.cells import cells_of_tokens, centres_of_cells, level_name
 from rtdetr_lab.viz.marks import MARKERS, key_above, mark_key
 from rtdetr_lab.viz.palette import DARK, LIGHT, RIM
@@ -83,7 +83,5 @@ def selected_tokens(
 
 def _cell_area(ax: Axes, shape: Size) -> float:
     """Area in points² of a mark about as large as a cell, within what can be seen."""
-    cell = ax.get_subplotspec()
-    columns = 1 if cell is None else cell.get_gridspec().ncols
-    across = 72 * float(ax.figure.get_figwidth()) / columns / shape[1]
+    across = 72 * panel_width(ax) / shape[1]
     return min(90.0, max(9.0, (0.8 * across) ** 2))

@@ -16,7 +16,7 @@ from typing import Any
 
 from rtdetr_lab.config import require
 from rtdetr_lab.viz.canvas import Axes, new_plot
-from rtdetr_lab.viz.marks import key_above, key_beside, note, open_frame, series_style
+from rtdetr_lab.viz.marks import key_above, key_beside, name_rows, note, series_style
 from rtdetr_lab.viz.palette import text_on
 
 WIDE = 0.09
@@ -45,10 +45,8 @@ def part_bars(
             left += value
         total = note(ax, f"{left:.1f}", (left, y), (5, 0), page.ink)
         total.set(va="center", weight="bold")
-    ax.set_yticks(range(len(forms)), list(forms), fontsize=8)
-    ax.invert_yaxis()
+    name_rows(ax, list(forms))
     ax.set(xlabel=unit, xlim=(0, 1.1 * longest))
-    open_frame(ax)
     key_above(ax, min(len(names), 5), middle=0.45)
     return ax
 
