@@ -233,14 +233,6 @@ function slider(parent, name, [low, high], say, choose) {
   };
 }
 
-function switchBox(parent, name, on, onchange) {
-  const line = node("label", parent);
-  const box = node("input", line, { type: "checkbox", "aria-label": name });
-  box.checked = on;
-  line.append(` ${name}`);
-  box.addEventListener("change", () => onchange(box.checked));
-}
-
 function key(parent, meta) {
   const line = node("div", parent, { class: "xp-key", "aria-label": "legend" });
   meta.levels.forEach((name, level) => {
@@ -355,7 +347,11 @@ function render({ model, el }) {
   const names = { points: "sampling points", links: "queries it listens to",
     trail: "trail of its box", others: "other detections" };
   for (const [name, words] of Object.entries(names)) {
-    switchBox(boxes, words, switches[name], (on) => { switches[name] = on; update(); });
+    const line = node("label", boxes);
+    const box = node("input", line, { type: "checkbox", "aria-label": words });
+    box.checked = switches[name];
+    line.append(` ${words}`);
+    box.addEventListener("change", () => { switches[name] = box.checked; update(); });
   }
   const table = node("table", right, { "aria-label": "life of the query" });
 
