@@ -129,10 +129,9 @@ def build(path: Path, force: bool = False) -> str:
 
 
 def _keep_outputs(notebook: Any, old: Any) -> None:
-    before = iter([c for c in old.cells if c.cell_type == "code"])
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            cell.outputs = next(before).outputs
+    now, before = ([c for c in n.cells if c.cell_type == "code"] for n in (notebook, old))
+    for cell, earlier in zip(now, before, strict=True):
+        cell.outputs = earlier.outputs
     normalised(notebook, "kept outputs")
     notebook.metadata[KEY] = old.metadata[KEY]
 
