@@ -54,6 +54,7 @@ FUNCTIONS = {
 _DETR = {"detr": "model", "detr_transformer": "transformer", "detr_positions": "positions"}
 _DETR |= {name: name for name in ("resnet", "mask_head", "mask_losses", "segmentation")}
 MOVED = {f"{PACKAGE}.{before}": f"{PACKAGE}.detr.{now}" for before, now in _DETR.items()}
+MOVED[f"{PACKAGE}.data.augment_detr"] = f"{PACKAGE}.data.augment"
 """Modules by the path that files written before 0.2 name them with, and where they lie today."""
 
 

@@ -14,8 +14,7 @@ from rtdetr_lab.config import require
 
 if TYPE_CHECKING:
     from rtdetr_lab.commands.train import Train
-    from rtdetr_lab.data.augment import Augmentation
-    from rtdetr_lab.data.augment_detr import AspectAugmentation
+    from rtdetr_lab.data.augment import AspectAugmentation, Augmentation
     from rtdetr_lab.model import DetectionModel, Metadata
     from rtdetr_lab.training import TrainConfig
     from rtdetr_lab.training.recipe import Steps
@@ -179,8 +178,7 @@ def augmentation_of(
 ) -> "Augmentation | AspectAugmentation | None":
     """What `--augment`, or the recipe, does to pictures beside mirroring them."""
     from rtdetr_lab.commands.sets import is_world
-    from rtdetr_lab.data.augment import paper_augmentation, v2_augmentation
-    from rtdetr_lab.data.augment_detr import detr_augmentation
+    from rtdetr_lab.data.augment import detr_augmentation, paper_augmentation, v2_augmentation
 
     size, edges = metadata.fixed_size, metadata.edges
     recipe = asked.learning.recipe

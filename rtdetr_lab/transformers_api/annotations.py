@@ -22,7 +22,7 @@ from PIL import Image
 
 from rtdetr_lab.boxes import cxcywh_from_xyxy, xyxy_from_xywh
 from rtdetr_lab.config import require
-from rtdetr_lab.data.coco import clip
+from rtdetr_lab.data.batch import clip
 from rtdetr_lab.data.rle import decode_mask
 from rtdetr_lab.errors import DataError
 from rtdetr_lab.notation import Size
