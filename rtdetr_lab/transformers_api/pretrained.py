@@ -126,9 +126,8 @@ class Pretrained(Pushable, nn.Module):
             config = cls.config_class.from_dict(tree, **changes)
         if changed:
             lab = refitted(lab, cls.lab_config(config))
-        model = cls.around(config, lab)
-        model = model if dtype is None else model.to(dtype)
-        return model if device_map is None else model.to(_device(device_map))
+        device = None if device_map is None else _device(device_map)
+        return cls.around(config, lab).to(device=device, dtype=dtype)
 
     @classmethod
     def around(cls, config: Options, lab: nn.Module) -> Any:
@@ -209,8 +208,8 @@ def refitted(lab: Any, cfg: Any) -> nn.Module:
     odd = [n for n in (*new, *(n for n in given if n not in mine)) if not n.startswith("mask_")]
     odd += [n for n in given if n in mine and mine[n].shape != given[n].shape]
     what = f"the configuration asks for other tensors than were saved: {', '.join(odd[:3])}"
-    remedy = "change nothing that shapes the model"
-    require(not odd, type(lab).__name__, what, remedy, CheckpointError)
+    name, remedy = type(lab).__name__, "change nothing that shapes the model"
+    require(not odd, name, what, remedy, CheckpointError)
     model.load_state_dict({n: t for n, t in given.items() if n in mine}, strict=False)
     if new:
         log.warning("no mask head in the file; these start anew: %s", ", ".join(new))
