@@ -4,21 +4,24 @@ r"""# Backbone: from pixels to three maps
 - **Notebook**  `notebooks/05_backbone.ipynb`
 - **Elsewhere** authors' `PResNet` (`variant="d"`, "vd"); transformers' `RTDetrResNetBackbone`
 
-A detector needs to know *what* and *where*. Going down a ResNet the maps get coarser and richer:
-S3 still knows where an edge runs, S5 knows that it belongs to a cat. RT-DETR takes S3, S4 and S5,
-with strides 8, 16 and 32, and leaves S2 alone: it would bring as many tokens as the other three
-together, three times over.
+A detector needs to know *what* and *where*. From stage to stage, the maps of a ResNet get coarser
+and richer: S3 still shows where an edge runs, S5 shows that the edge belongs to a cat. RT-DETR uses
+S3, S4 and S5, with strides 8, 16 and 32. It does not use S2 (stride 4), which would bring three
+times as many tokens as the other three maps together.
 
-Variant D ("ResNet-vd") repairs two places where a plain ResNet throws pixels away:
+Variant D ("ResNet-vd") changes two places where a plain ResNet skips pixels:
 
 | where | plain ResNet | variant D |
 |---|---|---|
 | stem | one 7×7 convolution, stride 2 | three 3×3 convolutions, the first with stride 2 |
-| stride-2 shortcut | 1×1, stride 2: one pixel in four | mean of 2×2, then 1×1: reads all of them |
+| stride-2 shortcut | 1×1, stride 2: reads one pixel in four | mean of 2×2, then 1×1: reads all |
+
+Every stage is a chain of residual blocks. A block adds a learned function $F$ to a shortcut $G$:
 
 $$ y = \mathrm{act}\bigl(F(x) + G(x)\bigr), \qquad
    G = \begin{cases} x & \text{same shape} \\
-       \mathrm{norm}(W\,\mathrm{pool}(x)) & \text{first block of a stage} \end{cases} $$
+       \mathrm{norm}(W\,\mathrm{pool}(x)) & \text{first block of a stage} \end{cases}
+   \tag{05.1} $$
 
 | preset    | block        | depths   | widths              | parameters (frozen norm) |
 |-----------|--------------|----------|---------------------|--------------------------|
@@ -27,8 +30,8 @@ $$ y = \mathrm{act}\bigl(F(x) + G(x)\bigr), \qquad
 | r50       | `Bottleneck` | 3 4 6 3  | 256 512 1024 2048   | 23.5 M                   |
 | r101      | `Bottleneck` | 3 4 23 3 | 256 512 1024 2048   | 42.4 M                   |
 
-**Any** module can be a backbone: it returns its maps from fine to coarse, and says in `strides` and
-`channels` what they are. Nothing downstream knows a ResNet from anything else.
+**Any** module can be a backbone. It returns its maps from fine to coarse, and declares their
+`strides` and `channels`. The rest of the model asks for nothing else.
 """
 
 from dataclasses import dataclass
@@ -46,13 +49,13 @@ from rtdetr_lab.taps import tap
 
 
 class Backbone(Protocol):
-    """What the encoder asks of a backbone: maps from fine to coarse, and what they are."""
+    """Interface of a backbone: maps from fine to coarse, with their strides and channels."""
 
     strides: tuple[int, ...]
     channels: tuple[int, ...]
 
     def __call__(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B _ _ _"], ...]:
-        """One map per entry of `strides`."""
+        """Return one map per entry of `strides`."""
 
 
 class Shortcut(nn.Module):
@@ -69,7 +72,7 @@ class Shortcut(nn.Module):
 
 
 class Residual(nn.Module):
-    """What both blocks share: activate the sum of the branch and the shortcut (Eq. 05.1)."""
+    """Activate the sum of branch and shortcut (Eq. 05.1); base class of both blocks."""
 
     def __init__(
         self, channels_in: int, width: int, stride: int, first: bool, act: Activation, norm: Norm
@@ -157,7 +160,7 @@ class ResNetD(nn.Module):
         self.stem = self.make_stem()
         self.pool = nn.MaxPool2d(3, 2, padding=1)
         entries = (cfg.stem_width, *cfg.widths[:-1])
-        # A stage that nobody listens to would only cost parameters and time.
+        # Stages after the last output are not built: they would only cost parameters and time.
         stages = range(cfg.outputs[-1])
         self.stages = nn.ModuleList(self.make_stage(i, entries[i]) for i in stages)
         self.reset_parameters()
@@ -183,7 +186,7 @@ class ResNetD(nn.Module):
         return nn.Sequential(*blocks)
 
     def reset_parameters(self) -> None:
-        """Keep the variance of the activations from layer to layer (He et al. 2015)."""
+        """Initialise so that activations keep their variance across layers (He et al. 2015)."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -200,8 +203,7 @@ class ResNetD(nn.Module):
 
 
 def check_room(images: Float[Tensor, "B 3 H W"], stride: int) -> None:
-    """Raise `ImageError` where batch norm could not be trained: it needs two values of the
-    coarsest map to compare."""
+    """Raise `ImageError` if the coarsest map has one value per channel: batch norm needs two."""
     height, width = (-(-side // stride) for side in images.shape[-2:])
     if len(images) * height * width < 2:
         raise ImageError(

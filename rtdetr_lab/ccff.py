@@ -6,28 +6,35 @@ r"""# CCFF: let coarse and fine maps talk, with convolutions
 - **Elsewhere** authors' and transformers' `lateral_convs`, `fpn_blocks`, `downsample_convs`,
   `pan_blocks`
 
-After AIFI, S5 knows what is in the picture and S3 knows where its edges are. Neither is enough for
-a small object. CCFF carries meaning down to the fine maps and detail back up to the coarse ones:
+After AIFI, F5 shows what is in the picture, and S3 shows where the edges are. A small object needs
+both. CCFF first carries meaning from coarse maps to fine ones (top-down), then detail from fine
+maps back to coarse ones (bottom-up):
 
 ```
-F5 ──lateral──┬────────────────────── cat ─ fuse ── P5
-              ↑2                       │
-S4 ────────  cat ─ fuse ──lateral──┬── cat ─ fuse ──↓2
-                                   ↑2   │
-S3 ────────────────────────────── cat ─ fuse ──↓2── P3
-        top-down: what              bottom-up: where
+     top-down: what is there                       bottom-up: where exactly
+
+F5 ─ lateral ─ F̂5 ──────────────────────────────── cat ─ fuse ─ O5
+                │ up ×2                             ↑ stride 2
+S4 ─────────── cat ─ fuse ─ F4 ─ lateral ─ F̂4 ──── cat ─ fuse ─ O4
+                                            │ up ×2 ↑ stride 2
+S3 ─────────────────────────────────────── cat ─ fuse ─ F3 = O3
 ```
 
-$$ T_l = \mathrm{fuse}([\,\uparrow_2 \hat T_{l+1},\, S_l]), \quad \hat T = \mathrm{lateral}(T),
-   \qquad O_{l+1} = \mathrm{fuse}([\downarrow_2 O_l,\, \hat T_{l+1}]) $$
+$$ \hat F_l = \mathrm{lateral}(F_l), \quad F_l = \mathrm{fuse}([\,\uparrow_2 \hat F_{l+1},\, S_l]),
+   \quad O_{l+1} = \mathrm{fuse}([\downarrow_2 O_l,\, \hat F_{l+1}]), \quad O_3 = F_3 \tag{07.1} $$
 
-The fusion block is a `CSPRepLayer`: half of it is a bypass, the other half three `RepVggBlock`s. A
-RepVggBlock *trains* as a 3×3 plus a 1×1 convolution and *runs* as one 3×3, because a sum of linear
-maps is a linear map. `expansion` is the width inside the block: 1.0 in r50 and r101, 0.5 in the
-others, and the cheapest way to scale the encoder (§4.4).
+The top-down path computes F4, then F3. The bottom-up path starts with O3, which is F3 unchanged,
+and computes O4, then O5. The square brackets stack two maps along the channels.
 
-Upsampling repeats cells, and the result is cut to the map it meets: a map of 7 cells meets one of
-4, and cell $i$ lies in cell $\lfloor i/2 \rfloor$ whatever the size. So any picture size works.
+The fusion block `fuse` is a `CSPRepLayer` with two parallel paths: one is a 1×1 convolution, the
+other a 1×1 convolution and three `RepVggBlock`s. A RepVggBlock *trains* as a 3×3 and a 1×1
+convolution whose outputs are added. It *runs* as one 3×3 convolution, because a sum of linear maps
+is a linear map (Eq. 07.2, notebook 07). `expansion` is the width inside the block, as a fraction of
+D: 1.0 in r50 and r101, 0.5 in the others. It is the cheapest way to scale the encoder (§4.4).
+
+Upsampling repeats every cell 2×2, and cuts the result to the size of the finer map. A map of 7
+cells meets one of 4 this way: cell $i$ always lies in cell $\lfloor i/2 \rfloor$. So any picture
+size works.
 """
 
 from collections.abc import Sequence
@@ -44,7 +51,7 @@ from rtdetr_lab.taps import tap
 
 
 class RepVggBlock(nn.Module):
-    """3×3 beside 1×1, summed before the activation. `kernels/folding.py` makes one 3×3 of them."""
+    """Add a 3×3 and a 1×1 convolution, then activate. `kernels/folding.py` merges the two."""
 
     def __init__(self, channels: int, act: Activation) -> None:
         super().__init__()
@@ -57,7 +64,7 @@ class RepVggBlock(nn.Module):
 
 
 class CSPRepLayer(nn.Module):
-    """Two 1×1 paths, one through RepVGG blocks, added; a last 1×1 only if the width changed."""
+    """Add two 1×1 paths, one with RepVGG blocks; a last 1×1 only if the width changes."""
 
     def __init__(
         self, channels_in: int, channels_out: int, hidden: int, num_blocks: int, act: Activation
@@ -75,7 +82,7 @@ class CSPRepLayer(nn.Module):
 
 @dataclass(frozen=True)
 class CCFFConfig:
-    """Width inside the fusion blocks (a fraction of D) and RepVGG blocks in each."""
+    """Width inside the fusion blocks (a fraction of D), and the number of RepVGG blocks in each."""
 
     expansion: float = 1.0
     num_blocks: int = 3
@@ -90,7 +97,7 @@ class CCFFConfig:
 
 
 class CCFF(nn.Module):
-    """Top-down, then bottom-up, over any number of levels; one passes through (Eq. 07.1)."""
+    """Fuse top-down, then bottom-up (Eq. 07.1); any number of levels, a single one is unchanged."""
 
     def __init__(self, cfg: CCFFConfig, dim: int, num_levels: int) -> None:
         super().__init__()
@@ -105,7 +112,7 @@ class CCFF(nn.Module):
         self.bottom_up = nn.ModuleList(fuse() for _ in steps)
 
     def forward(self, maps: Sequence[Float[Tensor, "B D _ _"]]) -> list[Float[Tensor, "B D _ _"]]:
-        """Maps from fine to coarse, in and out."""
+        """Fuse maps, ordered from fine to coarse, into as many maps of the same sizes."""
         return self._bottom_up(self._top_down(list(maps)))
 
     def _top_down(self, maps: list[Tensor]) -> list[Tensor]:

@@ -1,13 +1,13 @@
 r"""# Configuration: frozen values, changed by path
 
-Every module has a small frozen dataclass beside it with `build()`; composites hold the configs of
-their parts. That is the whole system. A variant is another value in a field, and if no existing
-dataclass says it, a reader writes one in a notebook cell. Nothing is registered.
+Every module has a small frozen dataclass with a `build()` method beside it. The config of a
+composite holds the configs of its parts. A variant is another value in a field. If no existing
+dataclass can express it, write one in a notebook cell. Nothing is registered.
 
     cfg = replace_at(rtdetr_r18(), "encoder.aifi.num_heads", 4)
     diff(rtdetr_r18(), cfg)                 # {"encoder.aifi.num_heads": (8, 4)}
 
-Files keep them as JSON: `config_json.py`.
+Files store configs as JSON: `config_json.py`.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ Number = int | float
 
 
 def build(cfg: Any) -> Any:
-    """What `cfg` describes; the same as `cfg.build()`, with an error that helps."""
+    """Build the module that `cfg` describes: `cfg.build()`, with a helpful error."""
     if not callable(getattr(cfg, "build", None)):
         raise ConfigError(type(cfg).__name__, "has no build()", "give a config, not a module")
     return cfg.build()
@@ -30,7 +30,7 @@ def build(cfg: Any) -> Any:
 def require(
     ok: object, where: object, what: str, remedy: str, error: type[LabError] = ConfigError
 ) -> None:
-    """Raise `error(where, what, remedy)` unless `ok`: the one line of a `__post_init__`."""
+    """Raise `error(where, what, remedy)` unless `ok`."""
     if not ok:
         raise error(str(where), what, remedy)
 
@@ -49,14 +49,14 @@ def require_between(low: Number, high: Number, where: str, **values: Number) -> 
 
 
 def require_below_one(where: str, **values: Number) -> None:
-    """Raise `ConfigError` unless every value is a probability that leaves something to learn."""
+    """Raise `ConfigError` unless every value is a probability from 0 to below 1."""
     for name, value in values.items():
         remedy = "give a number from 0 to below 1"
         require(0 <= value < 1, join(where, name), f"is {value}", remedy)
 
 
 def require_divisible(where: str, width: int, *parts: int) -> None:
-    """Raise `ConfigError` unless `width` can be shared by each number of parts."""
+    """Raise `ConfigError` unless `width` can be divided by each number of parts."""
     for count in parts:
         what = f"{width} cannot be shared by {count}"
         require(count >= 1 and width % count == 0, where, what, f"choose a multiple of {count}")
@@ -70,7 +70,7 @@ def require_weights(where: str, *weights: Number) -> None:
 
 
 def replace_at(cfg: Any, path: str, value: Any) -> Any:
-    """A copy of `cfg` with one value changed, however deep: `"encoder.aifi.num_heads"`.
+    """Copy `cfg` with one value changed at any depth: `"encoder.aifi.num_heads"`.
 
     Steps are field names, or indices into tuples. The checks of every config on the way run again.
     """
@@ -83,17 +83,17 @@ def replace_all(cfg: Any, values: Mapping[str, Any]) -> Any:
 
 
 def diff(a: Any, b: Any) -> dict[str, tuple[Any, Any]]:
-    """Path → (value in `a`, value in `b`) wherever they differ; parts of another class whole."""
+    """Map path → (value in `a`, value in `b`) where they differ; parts of another class whole."""
     return dict(_differences(a, b, ""))
 
 
 def is_config(value: Any) -> bool:
-    """Is `value` a frozen dataclass?"""
+    """Whether `value` is a frozen dataclass."""
     return is_frozen(type(value))
 
 
 def is_frozen(cls: type) -> bool:
-    """Is `cls` a dataclass whose fields cannot be set?"""
+    """Whether `cls` is a frozen dataclass."""
     params: Any = getattr(cls, "__dataclass_params__", None)
     return params is not None and params.frozen
 
@@ -109,7 +109,7 @@ def field_names(cls: Any) -> list[str]:
 
 
 def nearest(name: str, among: Sequence[str]) -> str:
-    """Suggest the field that was probably meant."""
+    """Suggest the most similar field name."""
     near = get_close_matches(name, among, n=3, cutoff=0.5) or among
     return f"did you mean {', '.join(near)}?" if near else "it has no fields"
 

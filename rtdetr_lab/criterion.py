@@ -1,16 +1,16 @@
-r"""# Criterion: who pays for an error, and how much?
+r"""# Criterion: all losses of a batch, added up
 
 - **Paper**     RT-DETR §4.3, Table A; a loss after every layer: DETR §3.2; denoising: DINO §3.3
 - **Notebook**  `notebooks/04_losses.ipynb`
 - **Elsewhere** `SetCriterion` (authors), `RTDetrLoss` (transformers)
 
-Every decoder layer is a detector of its own, so every one is matched and judged by itself; so are
-the encoder's proposals, which is how the selection learns, and the denoising queries, whose object
-is known without matching. All of it is one sum:
+Every decoder layer makes a full prediction, so every layer is matched and judged separately. The
+encoder's proposals are judged in the same way; this loss trains the query selection. Denoising
+queries need no matching, because their object is known. The loss is one sum:
 
-$$ \mathcal L = \sum_{\text{layers}} \frac{
+$$ \mathcal L = \frac{1}{\text{objects}} \sum_{\text{layers}} \Bigl(
    w_{\text{class}} \mathcal L_{\text{class}} + w_{L1} \sum_t \|b_t - \hat b_t\|_1
-   + w_{\text{giou}} \sum_t \bigl(1 - \mathrm{GIoU}(b_t, \hat b_t)\bigr)}{\text{objects}} $$
+   + w_{\text{giou}} \sum_t \bigl(1 - \mathrm{GIoU}(b_t, \hat b_t)\bigr) \Bigr) \tag{04.4} $$
 
 | term                   | theirs (transformers) | weight | judges                             |
 |------------------------|-----------------------|--------|------------------------------------|
@@ -21,13 +21,16 @@ $$ \mathcal L = \sum_{\text{layers}} \frac{
 | `class.proposals`, …   | the last `_aux_`      | same   | the encoder's chosen tokens        |
 | `class.denoising0`, …  | `loss_vfl_dn_0`, …    | same   | denoising queries, every layer     |
 
-**Objects** is the number in the batch, averaged over the processes of a distributed run and at
-least 1: then the mean of all processes' gradients is the gradient of the one big batch, however the
-objects are spread over them. Denoising shows every object once per group and divides by that too.
+**Objects** is the number of objects in the batch, at least 1. In a distributed run it is the mean
+over the processes. Then the mean of the processes' gradients equals the gradient of one big batch,
+however the objects are spread over the processes. For example, two processes with 1 and 9 objects
+both divide by 5. The mean of their losses is (sum₁ / 5 + sum₂ / 5) / 2 = (sum₁ + sum₂) / 10, which
+is the loss of the batch of 10. Denoising shows every object once per group, and divides by the
+number of groups as well.
 
-**A batch without objects** still teaches: every score goes towards 0. Box and denoising terms are
-exactly zero, but connected, so that every parameter has a gradient and a distributed run does not
-wait for ever for one that never comes.
+**A batch without objects** is a training signal too: all scores are pulled to 0. Its box and
+denoising terms are exactly zero, but they stay connected to the graph. So every parameter gets a
+gradient, and a distributed run does not wait forever for a missing one.
 """
 
 from collections.abc import Iterator
@@ -52,7 +55,7 @@ from rtdetr_lab.structures import (
 from rtdetr_lab.structures.ranks import mean_over_ranks
 
 Pairs = dict[str, Assignment]
-"""Who answers for what, by the suffix of a layer's terms."""
+"""The assignment of every layer, by the suffix of that layer's terms."""
 
 
 @dataclass(frozen=True)
@@ -73,14 +76,14 @@ class CriterionConfig:
 
 
 class Criterion:
-    """All terms of a prediction, weighted: their sum is the loss. Eq. 04.4"""
+    """Compute the weighted terms of a prediction; their sum is the loss (Eq. 04.4)."""
 
     def __init__(self, cfg: CriterionConfig) -> None:
         self.cfg = cfg
         self.matcher = cfg.matcher.build()
 
     def __call__(self, prediction: Prediction, targets: Targets) -> dict[str, Float[Tensor, ""]]:
-        """Terms by name, in float32 or better whatever autocast says."""
+        """Return the terms by name, in float32 or better even under autocast."""
         device = prediction.boxes.device
         targets = targets.to(device)
         with torch.autocast(device.type, enabled=False):
@@ -92,7 +95,7 @@ class Criterion:
     def terms(
         self, prediction: Prediction, targets: Targets, pairs: Pairs, num_boxes: float
     ) -> dict[str, Tensor]:
-        """All terms, once it is settled who answers for what in every layer."""
+        """Compute all terms, given the assignment of every layer."""
         terms: dict[str, Tensor] = {}
         for name, layer in matched_layers(prediction):
             terms |= self._terms(name, layer, targets, pairs[name], num_boxes)
@@ -130,7 +133,7 @@ class Criterion:
         self, denoised: Denoised, targets: Targets, num_boxes: float
     ) -> dict[str, Tensor]:
         pairs = denoising_pairs(denoised.batch)
-        # How often an object is shown: once per group, less where the cap of a crowd left some out.
+        # An object appears once per group, unless `max_queries` left some objects of a crowd out.
         times = sum(map(len, pairs.queries)) / max(targets.num_boxes, 1)
         terms: dict[str, Tensor] = {}
         for i, layer in enumerate(denoised.layers):
@@ -138,13 +141,13 @@ class Criterion:
             if targets.num_boxes:
                 terms |= self._terms(name, layer, targets, pairs, num_boxes * times)
             else:
-                # Only padding, and that must not be pushed towards "nothing" either.
+                # There is only padding here, and padding must not be taught "nothing" either.
                 terms |= dict.fromkeys((f"class{name}", f"l1{name}", f"giou{name}"), _zero(layer))
         return terms
 
 
 def matched_layers(prediction: Prediction) -> Iterator[tuple[str, LayerPrediction]]:
-    """Everything that needs a matching, with the suffix of its terms: the last layer has none."""
+    """Every prediction that needs a matching, with the suffix of its terms (none: last layer)."""
     *before, last = prediction.layers
     yield "", last
     for i, layer in enumerate(before):
@@ -154,14 +157,14 @@ def matched_layers(prediction: Prediction) -> Iterator[tuple[str, LayerPredictio
 
 
 def denoising_pairs(batch: CDNBatch) -> Assignment:
-    """Which denoising query stands for which object: positives only, negatives for none."""
+    """Which denoising query stands for which object: positives only; negatives have no object."""
     queries = tuple(row.nonzero()[:, 0] for row in batch.is_positive)
     rows = zip(batch.target_index, queries, strict=True)
     return Assignment(queries, tuple(index[q] for index, q in rows))
 
 
 def _zero(layer: LayerPrediction) -> Tensor:
-    """A zero that depends on the layer: its gradient exists and is zero."""
+    """A zero that depends on the layer, so that its gradient exists and is zero."""
     layer = _at_least_float32(layer)
     return layer.logits[:, :0].sum() + layer.boxes[:, :0].sum()
 

@@ -7,27 +7,45 @@ r"""# Decoder: three questions per layer, and a box that moves
   `bbox_embed`, `query_pos_head`)
 
 A query carries *content* (what) and a *reference box* (where). Every layer asks three questions:
-*who else is looking at this?* (self-attention between queries, which replaces NMS),
-*what is there?* (deformable attention around the reference box) and *so what is it?*
-(feed-forward). Then a box head moves the reference, in logit space, so that its centre never leaves
-the picture:
 
-$$ b^{(i)} = \sigma\bigl(\Delta^{(i)} + \sigma^{-1}(b^{(i-1)})\bigr), \qquad
-   \text{position}^{(i)} = \mathrm{MLP}(b^{(i-1)}) $$
+1. *Which other queries look at this object?* Self-attention between the queries. It replaces NMS.
+2. *What is there?* Deformable attention around the reference box.
+3. *So what is it?* A feed-forward network on each query.
 
-**Every layer has its own heads and its own loss**, so a decoder of six layers is also a decoder of
-three: run fewer, and pay 0.7 AP for 1.4 ms (R50, Table 5). `inference_layers` does that.
+Then a box head predicts a step $\Delta$ that moves the box. The step is added in logit space, so
+that the centre never leaves the picture:
 
-**Who learns from a bad box?** The reference is detached before the next layer uses it, so layer
-$i$ alone pays for its mistake. DINO lets the loss of layer $i$ also reach $\Delta^{(i-1)}$:
+$$ b^{(i)} = \sigma\bigl(\Delta^{(i)} + \sigma^{-1}(b^{(i-1)})\bigr) \tag{11.1} $$
+
+The next layer starts from the moved box. Its position embedding is a small network of that box:
+
+$$ \text{position}^{(i)} = \mathrm{MLP}(b^{(i-1)}) \tag{11.2} $$
+
+**Every layer has its own heads and its own loss.** So a decoder of six layers contains a decoder of
+three. `inference_layers=3` runs only those: it costs 0.7 AP and saves 1.4 ms (R50, Table 5).
+
+**Which step learns from which loss?** Layer $i$ reads a *detached* copy of $b^{(i-1)}$. So a loss
+never reaches the layers below through the position or through the sampling points. The loss of
+layer $i$ reaches its own step $\Delta^{(i)}$. DINO lets it also reach the step before,
+$\Delta^{(i-1)}$:
+
+```
+            Δ1                  Δ2                  Δ3
+            ↓                   ↓                   ↓
+     b0 ─── + ──────── b1 ───── + ──────── b2 ───── + ──────── b3
+                       │                   │                   │
+                     loss 1              loss 2              loss 3
+  look_forward_once:   Δ1                  Δ2                  Δ3
+  look_forward_twice:  Δ1                  Δ1, Δ2              Δ2, Δ3
+```
 
 | `box_gradient`       | loss of layer i reaches            | used by                       |
 |----------------------|------------------------------------|-------------------------------|
 | `look_forward_twice` | $\Delta^{(i)}$ and $\Delta^{(i-1)}$ | the authors' code; ours       |
 | `look_forward_once`  | $\Delta^{(i)}$                      | transformers; for parity      |
 
-The forward pass is the same to the last bit; with `look_forward_once` early box heads get
-about half the gradient.
+The forward pass is the same to the last bit. With `look_forward_once` the early box heads get about
+half the gradient.
 """
 
 from collections.abc import Callable, Sequence
@@ -59,24 +77,27 @@ BoxGradient = Callable[[Tensor], Tensor]
 def move(
     delta: Float[Tensor, "B Q 4"], reference: Float[Tensor, "B Q 4"]
 ) -> Float[Tensor, "B Q 4"]:
-    """Move a box by a step taken in logit space, Eq. 11.1."""
+    """Move a box by a step in logit space (Eq. 11.1)."""
     return torch.sigmoid(delta + inverse_sigmoid(reference))
 
 
 def look_forward_twice(start: Float[Tensor, "B Q 4"]) -> Float[Tensor, "B Q 4"]:
-    """A layer is judged by a box that also answers for the step before it."""
+    """Let the loss of a layer reach the step before it too: keep the gradient of its start."""
     return start
 
 
 def look_forward_once(start: Float[Tensor, "B Q 4"]) -> Float[Tensor, "B Q 4"]:
-    """A layer is judged by a box that answers for its own step only."""
+    """Let the loss of a layer reach its own step only: detach its start."""
     return start.detach()
 
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """`num_points` is one number for all levels or one per level; `inference_layers` runs only
-    the first so many in eval mode (r50_m trains six and runs three)."""
+    """Settings of the decoder.
+
+    `num_points` is one number for all levels, or one per level. In eval mode only the first
+    `inference_layers` layers run (r50_m trains six and runs three).
+    """
 
     dim: int = 256
     num_layers: int = 6
@@ -134,7 +155,7 @@ class DecoderLayer(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Layers, and after each a class head and a box head that moves the reference."""
+    """Decoder layers; after each, a class head, and a box head that moves the reference."""
 
     def __init__(self, cfg: DecoderConfig, num_classes: int) -> None:
         super().__init__()
@@ -147,7 +168,7 @@ class Decoder(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Every layer starts by keeping the box it is given."""
+        """Start with steps of zero: every layer keeps the box it gets."""
         for module in self.query_position.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
@@ -156,7 +177,7 @@ class Decoder(nn.Module):
 
     @property
     def num_running(self) -> int:
-        """Layers that run in the present mode."""
+        """Number of layers that run in the current mode."""
         if self.training or self.cfg.inference_layers is None:
             return len(self.layers)
         return self.cfg.inference_layers
@@ -169,8 +190,7 @@ class Decoder(nn.Module):
         shapes: Sequence[Size],
         blocked: Bool[Tensor, "Q Q"] | None = None,
     ) -> tuple[LayerPrediction, ...]:
-        """One prediction per layer that ran, the last one last. Eq. 11.1 and Eq. 11.2, over and
-        over."""
+        """Apply Eq. 11.2 and Eq. 11.1 layer by layer; return one prediction per layer, in order."""
         start = torch.sigmoid(reference_logits)
         predictions = []
         for i in range(self.num_running):
@@ -184,7 +204,7 @@ class Decoder(nn.Module):
             boxes = tap(f"boxes.{i}", move(delta, judged))
             logits = tap(f"logits.{i}", self.class_heads[i](content))
             predictions.append(LayerPrediction(logits, boxes))
-            # In training the next layer's start answers for this step alone. An edited box goes on.
+            # In training the next start has the gradient of this step only. An edited box goes on.
             alone = self.training and not edited(f"boxes.{i}")
             start = move(delta, reference) if alone else boxes
         return tuple(predictions)

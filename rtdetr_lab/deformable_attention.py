@@ -4,17 +4,23 @@ r"""# Deformable attention: where to look, how much, and what is there
 - **Notebook**  `notebooks/10_deformable_attention.ipynb`
 - **Elsewhere** `MSDeformableAttention` (authors), `MultiscaleDeformableAttention` (transformers)
 
-A query that attended to all 8400 tokens would compute 8400 weights to use a dozen. Deformable
-attention asks the query itself where to look: two linear maps of its content give, for each of
-$M$ heads, $P$ offsets and $P$ weights. It reads $M \cdot P = 8 \cdot 12 = 96$ points in a layer and
-nothing else.
+A query that attends to all 8400 tokens computes 8400 weights, and nearly all of them end up close
+to zero. Deformable attention lets the query choose where to look. Two linear layers predict, from
+the query and for each of $M$ heads, $P$ offsets and $P$ weights. So a query reads only $M \cdot P =
+8 \cdot 12 = 96$ points in a layer.
 
-$$ p_{mk} = c + \frac{o_{mk}}{K_l} \cdot \frac{(w, h)}{2}, \qquad
-   \mathrm{out} = \sum_m W_m \sum_{k=1}^{P} A_{mk} \, x\langle p_{mk} \rangle, \qquad
-   \sum_k A_{mk} = 1 $$
+The location of point $k$ of head $m$ is measured from the centre $c$ of the reference box:
 
-$c, w, h$ are those of the reference box, so a large object is looked at in large strides. Dividing
-by the number of points $K_l$ of the level makes the outermost initial point touch the box edge.
+$$ p_{mk} = c + \frac{o_{mk}}{K_l} \cdot \frac{(w, h)}{2} \tag{10.1} $$
+
+The output is a weighted sum of the values read there; the weights of a head sum to 1:
+
+$$ \mathrm{out} = \sum_m W_m \sum_{k=1}^{P} A_{mk} \, x\langle p_{mk} \rangle, \qquad
+   \sum_k A_{mk} = 1 \tag{10.2} $$
+
+$w$ and $h$ are the width and height of the reference box, so the points of a large box lie further
+apart. $K_l$ is the number of points on the point's level: dividing by it makes the outermost
+initial point lie on the edge of the box.
 
 How a value is read *between* cells, $x\langle p \rangle$, is a choice of its own: `samplers.py`.
 
@@ -22,7 +28,7 @@ How a value is read *between* cells, $x\langle p \rangle$, is a choice of its ow
 |--------|--------------|-------------|------------------------------------------------------------|
 | $x$    | `value`      | `B N M d`   | the tokens, projected and cut into heads                   |
 | $p$    | `locations`  | `B Q M P 2` | (x, y) in [0, 1] of the picture, levels one after another  |
-| $A$    | `weights`    | `B Q M P`   | softmax over all points of a head, of all levels together  |
+| $A$    | `weights`    | `B Q M P`   | softmax over all points of a head, on all levels together  |
 """
 
 import math
@@ -39,7 +45,7 @@ from rtdetr_lab.taps import tap
 
 
 def points_per_level(num_points: int | Sequence[int], num_levels: int) -> tuple[int, ...]:
-    """4 → (4, 4, 4); a list is checked and kept. Raises `ConfigError`."""
+    """Expand 4 to (4, 4, 4); check and keep a list. Raises `ConfigError`."""
     points = (num_points,) * num_levels if isinstance(num_points, int) else tuple(num_points)
     good = len(points) == num_levels and min(points) >= 0 and sum(points) > 0
     what = f"{num_points} does not say how many points each of {num_levels} levels gets"
@@ -49,7 +55,7 @@ def points_per_level(num_points: int | Sequence[int], num_levels: int) -> tuple[
 
 
 class DeformableAttention(nn.Module):
-    """The query says where to look and how much each look counts; a sampler reads."""
+    """Predict where to look and how much each point counts; a sampler reads the values."""
 
     def __init__(
         self, dim: int, num_heads: int, points: Sequence[int], sampler: Sampler | None = None
@@ -64,13 +70,15 @@ class DeformableAttention(nn.Module):
         self.value_proj = nn.Linear(dim, dim)
         self.output_proj = nn.Linear(dim, dim)
         self.reset_parameters()
-        # A gather has no derivative by its index. Offsets that cannot learn must not drift by
-        # weight decay either, so they are frozen with the choice of the sampler.
+        # A gather has no derivative with respect to its index. Offsets without a gradient would
+        # still drift by weight decay, so a sampler that cannot train them freezes them.
         self.sampling_offsets.requires_grad_(self.sampler.trains_offsets)
 
     def reset_parameters(self) -> None:
-        """Head m starts looking in direction 2πm/M, its k-th point k steps out, all alike in
-        weight: a star of rays over the box, before anything is learned."""
+        """Start as a star: head m looks in direction 2πm/M, its k-th point k steps from the centre.
+
+        All points start with equal weights.
+        """
         for layer in (self.value_proj, self.output_proj):
             nn.init.xavier_uniform_(layer.weight)
         for layer in (self.sampling_offsets, self.attention_weights):
@@ -92,7 +100,7 @@ class DeformableAttention(nn.Module):
         memory: Float[Tensor, "B N D"],
         shapes: Sequence[Size],
     ) -> Float[Tensor, "B Q D"]:
-        """Eq. 10.2. `queries` are content plus position; `reference_boxes` are cxcywh in [0, 1]."""
+        """Compute Eq. 10.2 for `queries` (content plus position) and boxes cxcywh in [0, 1]."""
         plan = self.plan(queries, reference_boxes)
         value = self.value_proj(memory).unflatten(2, (self.num_heads, -1))
         return self.output_proj(self.sampler(value, shapes, self.points, plan))
@@ -100,7 +108,7 @@ class DeformableAttention(nn.Module):
     def plan(
         self, queries: Float[Tensor, "B Q D"], reference_boxes: Float[Tensor, "B Q 4"]
     ) -> SamplingPlan:
-        """Where to look (Eq. 10.1) and how much, without looking."""
+        """Compute locations (Eq. 10.1) and weights, without reading any value."""
         logits = self.attention_weights(queries).unflatten(2, (self.num_heads, -1))
         weights = tap("weights", logits.softmax(-1))
         offsets = self.sampling_offsets(queries).unflatten(2, (self.num_heads, -1, 2))

@@ -4,34 +4,50 @@ r"""# Denoising: teach with objects that are nearly right
 - **Notebook**  `notebooks/12_denoising.ipynb`
 - **Elsewhere** `get_contrastive_denoising_training_group` (authors and transformers)
 
-Early in training the matching is nearly random: a query is given a cat now and a remote in the next
-epoch, and learns neither. Denoising queries know their object from the start. We take the ground
-truth, spoil it a little, and ask for the original back: no matching needed. A second copy is spoilt
-a lot, and has to be rejected: that is the *contrast*, and it teaches the decoder which of several
-near boxes is the one.
+Early in training the matching is nearly random: a query is matched with a cat now and with a remote
+in the next epoch, and learns neither. The object of a denoising query is known from the start. We
+take the ground truth, add a little noise, and train the decoder to restore the original. This needs
+no matching. These are the *positives*. A second copy gets more noise, and the decoder learns to
+answer "nothing" for it. These are the *negatives*; they teach the decoder to pick the one right box
+among several near ones.
+
+Every corner coordinate moves by $\Delta$, in either direction with probability ½. The size of the
+step is uniform within a range:
 
 $$ \text{positive: } |\Delta| < \tfrac12 \lambda\, s, \qquad
-   \text{negative: } \tfrac12 \lambda\, s \le |\Delta| < \lambda\, s $$
+   \text{negative: } \tfrac12 \lambda\, s \le |\Delta| < \lambda\, s \tag{12.1} $$
 
-for every corner coordinate, with $s$ the width or height of the box and $\lambda$ = `box_noise`;
-the sign is a coin's, and what leaves the picture is cut off. Corners of a negative that both move
-inwards pass each other, and the box collapses: a quarter of all negatives have no width, a quarter
-no height. A label is redrawn with probability `label_noise` / 2 = 0.25, from all classes, so now
-and then it is drawn right.
+$s$ is the width (for x) or height (for y) of the box, and $\lambda$ = `box_noise`. Boxes are
+clipped to the picture. If both corners of a negative move inwards, they pass each other and the box
+collapses: a quarter of all negatives have no width, and a quarter have no height.
 
-**Groups.** With $T$ objects in the fullest picture there is room for $\max(1, \lfloor 100 / T
-\rfloor)$ groups of $T$ positives and $T$ negatives each. `num_queries` counts positives, so about
-200 queries come out (the "200" of Table A):
+A label is drawn anew with probability 0.25. This is half of `label_noise` = 0.5, the number in
+Table A: the authors' code multiplies it by 0.5. The new label is uniform over all classes, so
+sometimes it is the right one.
+
+**Groups.** All objects together are shown several times, in groups with different noise. With $T$
+objects in the fullest picture of the batch, the number of groups and of denoising queries is
+
+$$ G = \max\bigl(1, \min(\lfloor N / T \rfloor, \lfloor R_{\max} / 2T \rfloor)\bigr), \qquad
+   R = 2\,G\,T \tag{12.3} $$
+
+A group has $T$ positives and $T$ negatives. $N$ = `num_queries` = 100 counts positives, so about
+200 queries come out (the "200" of Table A). $R_{\max}$ = `max_queries` = 600 is a limit for crowds
+(see below).
 
 | objects $T$ | 1   | 7   | 49  | 51  | 100 | 300 | 700 |
 |-------------|-----|-----|-----|-----|-----|-----|-----|
 | groups      | 100 | 14  | 2   | 1   | 1   | 1   | 1   |
 | queries $R$ | 200 | 196 | 196 | 102 | 200 | 600 | 600 |
 
-**Nobody may copy.** Queries meet in self-attention only, so one mask is enough. A matching query
-that saw a denoising query would read the answer off it, and at inference there is nothing to read.
-So matching queries never see denoising ones, and groups never see each other. Denoising queries do
-see the matching ones, and all of their own group.
+**No copying.** Queries exchange information only in self-attention, so one mask there is enough. A
+matching query that attends to a denoising query could copy the answer from it. At inference there
+are no denoising queries, so this must not be learned. Therefore matching queries never attend to
+denoising queries, and groups never attend to each other. A denoising query does attend to the
+matching queries and to its own group. With $g_i$ the group of query $i$, and $-1$ for a matching
+query:
+
+$$ \mathrm{blocked}_{ij} = (g_i \ne g_j) \wedge (g_j \ge 0) \tag{12.2} $$
 
 ```
                   group 0   group 1   matching
@@ -40,16 +56,17 @@ see the matching ones, and all of their own group.
      matching     blocked   blocked      ·
 ```
 
-**Padding.** A picture with fewer objects than the fullest fills up with rows of label $C$, whose
-embedding is zero, at a box of no size. As in the papers' code they are visible to their own group,
-and are taught to say "nothing". In a batch without any object there is nothing else: it gets one
-such group, whose loss the criterion counts as exactly zero, so that the label embedding always has
+**Padding.** A picture with fewer than $T$ objects is filled up with padding rows: label $C$, whose
+embedding is zero, and a box without size. As in the papers' code, their own group attends to them,
+and they are taught "nothing". A batch without any object gets one group of padding only. The
+criterion counts its loss as exactly zero; the group is there so that the label embedding always has
 a gradient.
 
-**Crowds.** The references put no bound on $R$: 700 objects make 1,400 queries, and self-attention
-grows with the square. Where a picture holds more than `max_queries` / 2 objects, so many of them,
-chosen anew at random every time, are denoised. The default of 600 stands for 300 objects, as many
-as 300 matching queries could ever find; up to there nothing differs from the references.
+**Crowds.** The references do not limit $R$: 700 objects make 1,400 queries, and the cost of
+self-attention grows with the square. We limit it to `max_queries`. If a picture holds more than
+`max_queries` / 2 objects, we denoise only that many, drawn at random in every step. The default of
+600 queries is enough for 300 objects, as many as 300 matching queries can find. Up to there we do
+the same as the references.
 """
 
 from dataclasses import dataclass
@@ -66,9 +83,11 @@ from rtdetr_lab.structures.ranks import max_over_ranks
 
 @dataclass(frozen=True)
 class DenoisingConfig:
-    """`num_queries` is the budget of positives over all groups; `max_queries` caps all of them.
+    """Settings of denoising.
 
-    `label_noise` is twice the probability. A model with `denoising=None` trains without.
+    `num_queries` is the number of positives over all groups; `max_queries` limits positives and
+    negatives together. `label_noise` is twice the probability of a new label. A model with
+    `denoising=None` trains without denoising.
     """
 
     num_queries: int = 100
@@ -86,23 +105,26 @@ class DenoisingConfig:
         return ContrastiveDenoising(self, num_classes, dim)
 
     def num_groups(self, size: int) -> int:
-        """Groups for `size` objects in the fullest picture: at least one. Eq. 12.3"""
+        """Number of groups for `size` objects in the fullest picture (Eq. 12.3)."""
         return max(1, min(self.num_queries // size, self.max_queries // (2 * size)))
 
 
 class ContrastiveDenoising(nn.Module):
-    """Spoilt copies of the ground truth as extra decoder queries."""
+    """Make extra decoder queries from noisy copies of the ground truth."""
 
     def __init__(self, cfg: DenoisingConfig, num_classes: int, dim: int) -> None:
         super().__init__()
         self.cfg = cfg
         self.num_classes = num_classes
-        # One row more than classes: padding, which is zero and stays zero.
+        # One row more than classes, for padding: it is zero and stays zero.
         self.label_embedding = nn.Embedding(num_classes + 1, dim, padding_idx=num_classes)
 
     def forward(self, targets: Targets, num_matching: int) -> CDNBatch:
-        """Draws from torch's global generator, in the order of transformers' function: the same
-        seed and default dtype give the same queries there and here."""
+        """Make the queries of a batch.
+
+        Random numbers come from torch's global generator, in the order of transformers' function:
+        the same seed and default dtype give the same queries there and here.
+        """
         device = self.label_embedding.weight.device
         true_labels, boxes, index = self._padded(targets.to(device))
         size = true_labels.shape[1]
@@ -126,17 +148,17 @@ class ContrastiveDenoising(nn.Module):
     def _padded(
         self, targets: Targets
     ) -> tuple[Int[Tensor, "B T"], Float[Tensor, "B T 4"], Int[Tensor, "B T"]]:
-        """Labels, boxes and object numbers as rectangles; padding has label C and number -1."""
+        """Labels, boxes and object numbers, padded to T per picture (label C, number -1)."""
         room = self.cfg.max_queries // 2
         device = self.label_embedding.weight.device
-        # The fullest picture of all processes, so that each makes as many groups as one would.
+        # The fullest picture of all processes: then every process makes the same number of groups.
         fullest = max_over_ranks(max(targets.counts, default=0), device)
         size = max(1, min(room, fullest))
         labels = torch.full((len(targets), size), self.num_classes, device=device)
         boxes = torch.zeros(len(targets), size, 4, device=device)
         index = torch.full((len(targets), size), -1, device=device)
         for row, count in enumerate(targets.counts):
-            # Random only for a crowd: otherwise the draw would shift all that are drawn after it.
+            # Draw only for a crowd: a draw for every picture would change all later random numbers.
             kept = torch.arange(count) if count <= room else torch.randperm(count)[:room]
             kept = kept.to(device)
             labels[row, : len(kept)] = targets.labels[row][kept]
@@ -157,7 +179,7 @@ class ContrastiveDenoising(nn.Module):
     def _noised_boxes(
         self, boxes: Float[Tensor, "B R 4"], negative: Bool[Tensor, "R"]
     ) -> Float[Tensor, "B R 4"]:
-        """Eq. 12.1, on all four corner coordinates."""
+        """Add the noise of Eq. 12.1 to all four corner coordinates."""
         if self.cfg.box_noise == 0:
             return boxes
         half_size = boxes[..., 2:].repeat(1, 1, 2) * 0.5 * self.cfg.box_noise
@@ -170,7 +192,7 @@ class ContrastiveDenoising(nn.Module):
 def who_may_not_see(
     size: int, num_groups: int, num_matching: int, device: torch.device | str = "cpu"
 ) -> Bool[Tensor, "S S"]:
-    """Row i must not attend to column j; groups of 2·size denoising queries come first. Eq. 12.2"""
+    """Mask of Eq. 12.2: row i must not attend to column j; denoising groups come first."""
     group = torch.arange(2 * size * num_groups, device=device) // (2 * size)
     group = torch.cat([group, torch.full((num_matching,), -1, device=device)])
     looks, seen = group[:, None], group[None, :]

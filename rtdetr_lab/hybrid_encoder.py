@@ -5,14 +5,18 @@ r"""# Hybrid encoder: AIFI on the coarsest map, CCFF across all
 - **Elsewhere** authors' and transformers' `HybridEncoder` (transformers keeps `project` outside, as
   `encoder_input_proj`)
 
-A transformer encoder over several scales does two things at once, and pays for both: cells of one
-scale look at each other, and scales look at each other. The paper takes them apart. Within a scale:
-attention, and only where it pays (`aifi.py`). Across scales: convolutions (`ccff.py`).
+A transformer encoder over several scales does two jobs at once, and both are expensive: cells of
+one scale attend to each other, and cells of different scales attend to each other. The paper
+separates the two. Within a scale it uses attention, and only on S5 (`aifi.py`). Across scales it
+uses convolutions (`ccff.py`).
 
-$$ Q = K = V = \mathrm{flat}(S_5), \quad F_5 = \mathrm{reshape}(\mathrm{AIFI}(Q,K,V)), \quad
-   O = \mathrm{CCFF}(\{S_3, S_4, F_5\}) $$
+$$ F_5 = \mathrm{AIFI}(S_5), \qquad O = \mathrm{CCFF}(\{S_3, S_4, F_5\}) \tag{08.1} $$
 
-First every map is projected to one width D, because AIFI adds and CCFF concatenates.
+The paper's Eq. 1 writes AIFI with Q = K = V = flat(S5). It leaves out the positions that the
+authors' code adds to Q and K; ours are in Eq. 06.1 (`aifi.py`).
+
+First every map is projected to one width D. The residual sums of AIFI and the concatenation in CCFF
+need equal widths.
 
 | stage     | in                | out              | at 640², r50               |
 |-----------|-------------------|------------------|----------------------------|
@@ -20,8 +24,9 @@ First every map is projected to one width D, because AIFI adds and CCFF concaten
 | `aifi`    | the coarsest map  | the same shape   | 20 × 20                    |
 | `ccff`    | all maps          | the same shapes  | 80², 40², 20²              |
 
-What the decoder reads is one more projection away (`MemoryProjection`): to the decoder's width,
-which differs from the encoder's in r101, and to more levels if the decoder wants them.
+The decoder reads these maps through one more projection (`MemoryProjection`). It changes the width
+to the decoder's, which differs from the encoder's in r101, and adds coarser levels if the decoder
+is configured for more.
 """
 
 from collections.abc import Sequence
@@ -38,7 +43,8 @@ from rtdetr_lab.layers import ConvNormAct
 
 @dataclass(frozen=True)
 class HybridEncoderConfig:
-    """Width D of the encoder and its two halves. `aifi=None` is the paper's variant without."""
+    """Width D of the encoder, and its two parts. `aifi=None` leaves AIFI out: CCFF alone is no row
+    of the paper's Table 3."""
 
     dim: int = 256
     aifi: AIFIConfig | None = field(default_factory=AIFIConfig)
@@ -53,7 +59,7 @@ class HybridEncoderConfig:
 
 
 class HybridEncoder(nn.Module):
-    """Maps of a backbone in, as many maps of width D out (Eq. 08.1)."""
+    """Turn the maps of a backbone into as many fused maps of width D (Eq. 08.1)."""
 
     def __init__(self, cfg: HybridEncoderConfig, channels: Sequence[int]) -> None:
         super().__init__()
@@ -69,7 +75,7 @@ class HybridEncoder(nn.Module):
 
 
 class MemoryProjection(nn.ModuleList):
-    """Encoder maps to the decoder's width; levels beyond the encoder's come by stride 2."""
+    """Project encoder maps to the decoder's width; make extra levels with stride 2."""
 
     def __init__(self, channels: tuple[int, ...], dim: int, num_levels: int) -> None:
         what = f"{num_levels} levels, but the encoder makes {len(channels)} maps"

@@ -1,6 +1,6 @@
 r"""# Layers: bricks without a chapter
 
-Parts that every detector has and no paper here is about. Each is small and shown once.
+Common parts of detectors that none of the papers here is about.
 
 | brick | what it does | Elsewhere |
 |---|---|---|
@@ -12,9 +12,10 @@ Parts that every detector has and no paper here is about. Each is small and show
 | `sine_2d` | 2-D sine position embedding of a map | `build_2d_sincos…` |
 | `cached_by_size` | remembers constants that depend on sizes only | `eval_size`, `lru_cache` |
 
-Batch norm is a *value* (`norm=nn.BatchNorm2d` or `norm=FrozenBatchNorm2d`): frozen for a backbone
-that brings ImageNet statistics, live for one that starts from nothing. Frozen at mean 0 and
-variance 1 it normalises nothing at all, and a model trained from scratch so does not learn.
+Batch norm is passed as a *value*. Use `norm=FrozenBatchNorm2d` for a backbone with ImageNet
+weights, which bring their statistics, and `norm=nn.BatchNorm2d` for one that starts from random
+weights. A batch norm frozen at mean 0 and variance 1 normalises nothing, and a model trained from
+scratch with it does not learn.
 """
 
 import copy
@@ -42,11 +43,11 @@ def identity(x: Tensor) -> Tensor:
 
 
 def cached_by_size(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Remember a function of sizes, device and dtype, outside any state dict.
+    """Cache a function of sizes, device and dtype, outside the state dict.
 
-    The arguments are the key, so a new picture size can never meet an old table. While a graph is
-    being traced nothing is remembered: the tracer folds the constant, and its placeholder tensors
-    must not outlive it. Callers never write into what they get.
+    The arguments are the key, so a new picture size never gets an old table. Nothing is cached
+    while a graph is traced: the tracer makes the result a constant, and its placeholder tensors
+    must not outlive it. Callers must not write into the result.
     """
     remembered = lru_cache(maxsize=64)(function)
 
@@ -61,18 +62,18 @@ def cached_by_size(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def has_float64(device: torch.device | str) -> bool:
-    """Whether a device knows double precision: a Mac's GPU does not."""
+    """Whether a device supports float64: a Mac's GPU does not."""
     return torch.device(device).type in ("cpu", "cuda")
 
 
 def sharing_tensors(module: Module) -> Module:
-    """A copy with the same parameters and buffers; modes, settings and parts are its own."""
+    """Copy a module but share its parameters and buffers; modes and settings are copied."""
     tensors = chain(module.parameters(), module.buffers())
     return copy.deepcopy(module, {id(tensor): tensor for tensor in tensors})
 
 
 class FrozenBatchNorm2d(nn.Module):
-    """Batch norm with constant statistics and affine part, kept as buffers: Eq. 05.2."""
+    """Batch norm with constant statistics and affine part, as buffers (Eq. 05.2, notebook 05)."""
 
     weight: Tensor
     bias: Tensor
@@ -148,8 +149,8 @@ class FeedForward(nn.Module):
 class Attention(nn.Module):
     r"""Multi-head attention $\mathrm{softmax}(QK^\top/\sqrt{d})\,V$, in the fastest form torch has.
 
-    The fused kernel never writes the weights down. While someone records the tap `weights`
-    (`B M Q N`), they are computed in the open instead; both forms agree to rounding.
+    The fused kernel never stores the weights. While the tap `weights` (`B M Q N`) is recorded, an
+    explicit softmax computes them instead; both forms agree up to rounding.
     """
 
     def __init__(self, dim: int, num_heads: int, dropout: float = 0.0) -> None:
@@ -163,7 +164,7 @@ class Attention(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """As `nn.MultiheadAttention`, which sees the three input maps as one (3D, D) matrix."""
+        """Initialise like `nn.MultiheadAttention`: the three input maps as one (3D, D) matrix."""
         for projection in (self.q_proj, self.k_proj, self.v_proj):
             nn.init.xavier_uniform_(projection.weight, gain=1 / math.sqrt(2))
             nn.init.zeros_(projection.bias)
@@ -214,7 +215,7 @@ def sine_2d(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Float[Tensor, "1 N D"]:
-    r"""Sine and cosine of row and column at D/4 frequencies (Eq. 06.2), cell by cell, row by row.
+    r"""Sine and cosine of row and column at D/4 frequencies (Eq. 06.2, notebook 06), row by row.
 
     The row owns the first half of the channels, the column the second; trained checkpoints rely on
     that order. Angles are computed in float64, on the CPU where the device has none.
@@ -238,9 +239,11 @@ def sine_2d_authors(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Float[Tensor, "1 N D"]:
-    """As the authors' code lays it out: column by column, beside tokens that go row by row.
+    """Position embedding in the order of the authors' code: column by column.
 
-    On a square map this is `sine_2d` again. On any other map the n-th embedding belongs to another
-    cell than the n-th token; a checkpoint used at 640² never met the difference.
+    Tokens go row by row, so on a map that is not square the n-th embedding belongs to another cell
+    than the n-th token. On a square map the authors' code also swaps the roles of row and column,
+    and the two swaps cancel: the result equals `sine_2d`. Checkpoints trained at 640² are not
+    affected.
     """
     return sine_2d(width, height, dim, temperature, device, dtype)

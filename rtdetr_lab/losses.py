@@ -4,23 +4,37 @@ r"""# Losses: what is an error?
   2017, Eq. 5; quality focal: Li et al. 2020, Eq. 2; cross-entropy and boxes: DETR §3.1, §A.2
 - **Notebook**  `notebooks/04_losses.ipynb`
 - **Elsewhere** the `loss_labels_*` and `loss_boxes` of `SetCriterion` (authors) and `RTDetrLoss`
-  (transformers); who is compared with whom is decided in `matching.py` and `criterion.py`
+  (transformers); `matching.py` and `criterion.py` decide which query is compared with which object
 
-Once the matching has said which query answers for which object, two questions are left: *is the box
-right?* and *is the score right?* The first has one answer everywhere in this family, the distance
-of the coordinates plus the lack of overlap, $\|b - \hat b\|_1$ and $1 - \mathrm{GIoU}(b, \hat b)$.
-L1 alone would forgive a small object every error; GIoU alone has a poor gradient far away.
+The matching has decided which query answers for which object. Two questions are left: *is the box
+right?* and *is the score right?* All models of this family answer the first in the same way, with
+the distance between the coordinates and the missing overlap:
 
-The second is where RT-DETR differs from DETR. Its **varifocal** loss asks for the score to be $q$,
-*the IoU of the query's own box*, at the object's class, and 0 elsewhere:
+$$ \mathcal L_{L1} = \|b - \hat b\|_1, \qquad
+   \mathcal L_{\text{giou}} = 1 - \mathrm{GIoU}(b, \hat b) \tag{04.3} $$
 
-$$ \mathcal L = \begin{cases}
+L1 alone hardly punishes errors on small objects, because the coordinates are small numbers. GIoU
+alone has a weak gradient when the boxes are far apart.
+
+The second question is where RT-DETR differs from DETR. Its **varifocal** loss has a target for the
+score at the object's class: $q$, *the IoU of the query's own box*. Everywhere else the target is 0:
+
+$$ \mathcal L_{\text{varifocal}} = \begin{cases}
    -q \bigl(q \log p + (1-q) \log (1-p)\bigr) & \text{matched, at its class} \\
-   -\alpha\, p^\gamma \log(1-p) & \text{everywhere else} \end{cases} $$
+   -\alpha\, p^\gamma \log(1-p) & \text{everywhere else} \end{cases} \tag{04.1} $$
 
-A score so learned can rank: the top-k of `query_selection.py` and the final scores mean "how well
-is it boxed", not only "is it there". $q$ is detached: no box is made worse to fit its score, and
-the factor $p^\gamma$, which silences the easy background, is detached as well.
+A score learned this way can rank boxes. The top-k of `query_selection.py` and the final scores then
+mean "how good is the box", not only "is an object there". $q$ is detached, so the loss never makes
+a box worse to fit its score. The factor $p^\gamma$ makes the easy background nearly free; it is
+detached too. If the matched box does not overlap its object at all, $q = 0$: the weight is 0, and
+the class loss of that query at that class has no gradient.
+
+**Focal**, the loss varifocal grew from, has the target 1 and the same weights for both sides, up to
+$\alpha_t$, which is $\alpha$ at the object's class and $1 - \alpha$ elsewhere:
+
+$$ \mathcal L_{\text{focal}} = -\alpha_t\, (1 - p_t)^\gamma \log p_t \tag{04.2} $$
+
+where $p_t$ is the probability that the query gives to the right answer.
 
 | class loss           | target, its class | weight there         | elsewhere            | of      |
 |----------------------|-------------------|----------------------|----------------------|---------|
@@ -29,18 +43,18 @@ the factor $p^\gamma$, which silences the easy background, is detached as well.
 | `BinaryCrossEntropy` | 1                 | 1                    | 1                    |         |
 | `CrossEntropy`       | 1 (softmax)       | 1                    | 0.1 at "no object"   | DETR    |
 
-Two ideas are mixed in varifocal, the IoU as target and the weights. `iou_target` takes them apart:
-`Varifocal(iou_target=False)` keeps the weights only, `BinaryCrossEntropy(iou_target=True)` the
-target only, and `Focal(iou_target=True)` is the quality focal loss.
+Varifocal combines two ideas: the IoU as target, and the weights. `iou_target` separates them.
+`Varifocal(iou_target=False)` keeps only the weights. `BinaryCrossEntropy(iou_target=True)` keeps
+only the target. `Focal(iou_target=True)` is the quality focal loss.
 
-A class loss is any function of four things, so a reader's own fits in the same place:
+A class loss is any function of these four arguments, so you can write your own:
 
 | argument    | shape   | meaning                                                                  |
 |-------------|---------|--------------------------------------------------------------------------|
 | `logits`    | `B Q C` | before the sigmoid (or softmax)                                          |
 | `is_class`  | `B Q C` | True where query q answers for an object of class c: at most once per q  |
-| `iou`       | `B Q`   | of the query's box with its object's, 0 for the unmatched; no gradient   |
-| `num_boxes` |         | what to divide by: objects in the batch, at least 1                      |
+| `iou`       | `B Q`   | IoU of the query's box and its object; 0 if unmatched; no gradient       |
+| `num_boxes` |         | divisor of the loss: objects in the batch, at least 1                    |
 """
 
 from collections.abc import Callable
@@ -58,10 +72,9 @@ ClassLoss = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 
 @dataclass(frozen=True)
 class Varifocal:
-    """Towards the IoU at the object's class, weighted by it; towards 0 elsewhere, hard ones first:
-    Eq. 04.1.
+    """Pull the score to the IoU at the object's class and to 0 elsewhere (Eq. 04.1).
 
-    A box that misses its object altogether ($q = 0$) says nothing about the score of its query.
+    A matched box that misses its object (IoU 0) has weight 0: its score gets no gradient there.
     """
 
     alpha: float = 0.75
@@ -84,8 +97,10 @@ class Varifocal:
 
 @dataclass(frozen=True)
 class Focal:
-    r"""$-\alpha_t\, |t - p|^\gamma$ times the cross-entropy; here the weight has a gradient too:
-    Eq. 04.2."""
+    r"""Cross-entropy weighted by $\alpha_t\, |t - p|^\gamma$ with target t (Eq. 04.2).
+
+    Unlike in varifocal, gradients flow through the weight as well.
+    """
 
     alpha: float = 0.25
     gamma: float = 2.0
@@ -108,7 +123,7 @@ class Focal:
 
 @dataclass(frozen=True)
 class BinaryCrossEntropy:
-    """Every class of every query counts the same: the background outvotes the objects."""
+    """Plain cross-entropy: all classes of all queries count equally, and background dominates."""
 
     iou_target: bool = False
 
@@ -125,9 +140,9 @@ class BinaryCrossEntropy:
 
 @dataclass(frozen=True)
 class CrossEntropy:
-    """DETR's softmax over the classes and, in the last place, "no object". Eq. 02.3
+    """DETR's softmax cross-entropy; the last class is "no object" (Eq. 02.3, notebook 02).
 
-    It is a weighted mean over all queries, so it is not divided by the number of objects.
+    The result is a weighted mean over all queries, so it is not divided by the number of objects.
     """
 
     no_object: float = 0.1
@@ -149,20 +164,20 @@ class CrossEntropy:
 def class_target(
     is_class: Bool[Tensor, "B Q C"], iou: Float[Tensor, "B Q"], iou_target: bool
 ) -> Float[Tensor, "B Q C"]:
-    """What the scores should become: the IoU, or 1, at the object's class, and 0 elsewhere."""
+    """Target of the scores: the IoU (or 1) at the object's class, and 0 elsewhere."""
     return is_class * iou.unsqueeze(-1) if iou_target else is_class.to(iou.dtype)
 
 
 def l1_loss(
     boxes: Float[Tensor, "T 4"], wanted: Float[Tensor, "T 4"], num_boxes: float
 ) -> Float[Tensor, ""]:
-    """Distance of centre and size, in fractions of the picture, per object. Eq. 04.3"""
+    """L1 distance of centre and size, in fractions of the picture, per object (Eq. 04.3)."""
     return (boxes - wanted).abs().sum() / num_boxes
 
 
 def giou_loss(
     boxes: Float[Tensor, "T 4"], wanted: Float[Tensor, "T 4"], num_boxes: float
 ) -> Float[Tensor, ""]:
-    """1 - GIoU of cxcywh boxes per object: from 0, the same box, to 2, far away. Eq. 04.3"""
+    """1 - GIoU of cxcywh boxes, per object: 0 for equal boxes, up to 2 far apart (Eq. 04.3)."""
     overlap = paired_giou(xyxy_from_cxcywh(boxes), xyxy_from_cxcywh(wanted))
     return (1 - overlap).sum() / num_boxes

@@ -4,40 +4,48 @@ r"""# Matching: which query answers for which object?
 - **Notebook**  `notebooks/03_matching.ipynb`
 - **Elsewhere** `HungarianMatcher` (authors), `RTDetrHungarianMatcher` (transformers)
 
-A detector without suppression must be *taught* not to answer twice. So every object is given to
-exactly one query, the cheapest in total, and all other queries are taught to say "nothing":
+A detector without suppression must *learn* not to answer twice. So training gives every object to
+exactly one query, and teaches all other queries to say "nothing". The assignment $\hat\sigma$ is
+the one with the lowest total cost:
 
-$$ \hat\sigma = \arg\min_\sigma \sum_t \mathcal C_{\sigma(t), t}, \qquad
-   \mathcal C = 2\, \mathcal C_{\text{class}} + 5\, \|b - \hat b\|_1
-              - 2\, \mathrm{GIoU}(b, \hat b) $$
+$$ \hat\sigma = \arg\min_\sigma \sum_t \mathcal C_{\sigma(t), t} \tag{03.1} $$
 
-*In total*: the second-best query for one object can be right, if that frees the best for another.
-Taking the cheapest pair first, then the next, does not find it. The search is exact
-(Jonker–Volgenant, in scipy), one picture at a time, and nothing is differentiated through it: which
-query answers is a fact of this step, how well it answers is what the losses are about.
+$$ \mathcal C = 2\, \mathcal C_{\text{class}} + 5\, \|b - \hat b\|_1
+              - 2\, \mathrm{GIoU}(b, \hat b) \tag{03.2} $$
 
-**The class cost** is what the loss of saying "yes" at the object's class would be, minus that of
-saying "no": how much cheaper the training signal gets if this query takes the object. With the
-focal loss, and $p$ the score of the object's class:
+*Total* matters: an object may get its second-best query, if that frees the best one for another
+object. A greedy search (the cheapest pair first, then the next) misses this. Our search is exact
+(Jonker–Volgenant, in scipy) and runs one picture at a time. No gradient flows through it: the
+matching decides *which* query answers, the losses measure *how well* it answers.
 
-$$ \mathcal C_{\text{class}} = -\alpha (1-p)^\gamma \log p + (1-\alpha)\, p^\gamma \log(1-p) $$
+**The class cost** compares two losses at the object's class: the loss of saying "yes" minus the
+loss of saying "no". It is low for a query that already says "yes". With the focal loss, and $p$ the
+score of the object's class:
+
+$$ \mathcal C_{\text{class}} = -\alpha (1-p)^\gamma \log p
+   + (1-\alpha)\, p^\gamma \log(1-p) \tag{03.3} $$
 
 | class cost                     | formula                | of                         |
 |--------------------------------|------------------------|----------------------------|
 | `FocalCost(alpha, gamma)`      | above                  | RT-DETR, Deformable DETR   |
 | `SoftmaxCost()`                | $-p$, with softmax     | DETR                       |
 
-The matching does *not* use the varifocal loss it feeds: its target, the IoU, is the GIoU cost's
-business here.
+The matching does *not* use the varifocal loss, although its result feeds that loss: the target of
+the varifocal loss is an IoU, and here the GIoU cost already covers overlap.
+
+| $\alpha$ of                     | value | weighs                                              |
+|---------------------------------|-------|-----------------------------------------------------|
+| the focal *cost* (this chapter) | 0.25  | "yes" with $\alpha$, "no" with $1 - \alpha$         |
+| the varifocal *loss* (`losses.py`) | 0.75 | background only; an object is weighted by its IoU |
 
 | situation                    | what happens                                                   |
 |------------------------------|----------------------------------------------------------------|
 | a picture without objects    | an empty assignment                                            |
-| more objects than queries    | min(Q, T) pairs, the cheapest together; the rest go unanswered |
+| more objects than queries    | Q pairs with the lowest total; the other objects get no query  |
 | a cost that is not finite    | `TrainingError`, naming picture and query                      |
 
-transformers replaces such a cost by a huge number and goes on. We stop: a match would be arbitrary,
-and a model that says NaN has diverged.
+transformers replaces such a cost by a huge number and continues. We stop: the match would be
+arbitrary, and a model that answers NaN has diverged.
 """
 
 from collections.abc import Callable
@@ -55,7 +63,7 @@ from rtdetr_lab.structures import Assignment, LayerPrediction, Targets
 ClassCost = Callable[[Tensor, Tensor], Tensor]
 
 LOG_EPS = 1e-8
-"""Keeps the logarithm finite at probabilities 0 and 1, as in the papers' code."""
+"""Added inside the logarithm, so that it is finite at 0 and 1, as in the papers' code."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +84,7 @@ class FocalCost:
 
 @dataclass(frozen=True)
 class SoftmaxCost:
-    """DETR's: minus the probability of the object's class, "no object" being the last one."""
+    """DETR's cost: minus the probability of the object's class; the last class is "no object"."""
 
     def __call__(
         self, logits: Float[Tensor, "Q C"], labels: Int[Tensor, "T"]
@@ -101,20 +109,20 @@ class MatcherConfig:
 
 
 class HungarianMatcher:
-    """Gives every object of a batch to one query."""
+    """Give every object of a batch to one query."""
 
     def __init__(self, cfg: MatcherConfig) -> None:
         self.cfg = cfg
 
     @torch.no_grad()
     def __call__(self, layer: LayerPrediction, targets: Targets) -> Assignment:
-        """Raises `TrainingError` where the prediction is not finite."""
+        """Match one layer. Raises `TrainingError` where a prediction is not finite."""
         pictures = zip(layer.logits, layer.boxes, targets.labels, targets.boxes, strict=True)
         costs = [
             self.cost_matrix(logits, boxes, labels, wanted)
             for logits, boxes, labels, wanted in pictures
         ]
-        # One transfer for all pictures: each would wait for everything the device has queued.
+        # One transfer for all pictures: every transfer waits for all work queued on the device.
         on_cpu = torch.cat([c.flatten() for c in costs]).cpu().split([c.numel() for c in costs])
         queries, objects = [], []
         for index, (values, cost) in enumerate(zip(on_cpu, costs, strict=True)):
@@ -132,7 +140,7 @@ class HungarianMatcher:
         labels: Int[Tensor, "T"],
         target_boxes: Float[Tensor, "T 4"],
     ) -> Float[Tensor, "Q T"]:
-        """The cost of giving object t to query q, for one picture; at least in float32. Eq. 03.2"""
+        """Cost of giving object t to query q in one picture, in float32 or better. Eq. 03.2"""
         dtype = torch.promote_types(logits.dtype, torch.float32)
         logits = logits.to(dtype)
         boxes = boxes.to(dtype)
@@ -147,7 +155,7 @@ class HungarianMatcher:
 def cheapest(
     cost: Float[Tensor, "Q T"],
 ) -> tuple[Int[Tensor, "pairs"], Int[Tensor, "pairs"]]:
-    """Rows and columns of the min(Q, T) pairs that cost least together, rows in order. Eq. 03.1"""
+    """Rows and columns of the min(Q, T) pairs with the lowest total cost, by row. Eq. 03.1"""
     from scipy.optimize import linear_sum_assignment
 
     rows, columns = linear_sum_assignment(cost.numpy())

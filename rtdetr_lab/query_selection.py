@@ -5,23 +5,30 @@ r"""# Query selection: which tokens deserve a decoder slot?
 - **Elsewhere** authors' `_get_decoder_input`; transformers inline in `RTDetrModel.forward`
   (`enc_output`, `enc_score_head`, `enc_bbox_head`)
 
-The encoder hands over $N$ tokens, the decoder can afford $Q \ll N$. DETR starts from learned
-queries that are the same for every picture and has to find the objects from there. Here every token
-first makes a *proposal*, a class score and a box, and the best-scored $Q$ become the queries.
+The encoder returns $N$ tokens; the decoder can afford only $Q \ll N$ queries. DETR starts from
+learned queries, which are the same for every picture, and its decoder has to find the objects from
+there. Here every token first makes a *proposal*: class scores and a box. The $Q$ tokens with the
+highest score become the queries. The score of a token is that of its best class:
 
 $$ I = \operatorname{top\text{-}Q}_n \max_c s_{n,c} \tag{09.1} $$
 
 $$ \hat b_n = \sigma\bigl(\Delta_n + \sigma^{-1}(a_n)\bigr) \tag{09.2} $$
 
-A token with a high class score and a poor box wastes its slot. What the paper calls minimising the
-uncertainty $\|\mathcal P(\hat X) - \mathcal C(\hat X)\|$ is done in the *loss*: the varifocal
-target of the class score is the IoU of the box (`losses.py`). *Selection itself is a plain top-k;
-the idea is in the loss.*
+A token with a high class score and a poor box wastes a query. The paper's Eq. 2 calls this the
+*uncertainty* of an encoder feature $\hat X$, the distance $\mathcal U(\hat X) = \|\mathcal P(\hat
+X) - \mathcal C(\hat X)\|$ between how well the feature localises ($\mathcal P$, of the box) and how
+sure it is of its class ($\mathcal C$, of the scores). Training makes it small through the *loss*:
+the varifocal target of the class score is the IoU of the box (`losses.py`). *Selection itself is a
+plain top-k; the idea is in the loss.*
 
-Every token proposes relative to its **anchor** $a_n$: the centre of its cell, with a side of
-$0.05 \cdot 2^l$ of the picture on level $l$. An anchor with a coordinate outside (0.01, 0.99), in
-practice a centre that close to the border, is invalid: its token is zeroed and its box logit is
-infinite, but it still competes. There are 0, 316 and 1580 of them at 320, 640 and 1280 pixels.
+The box of a token is relative to its **anchor** $a_n$, a square around the centre of its cell. On
+level $l$ (0 is the finest) the side of the square is $0.05 \cdot 2^l$ of the picture.
+
+**Invalid anchors.** An anchor with a coordinate outside (0.01, 0.99) is invalid; in practice its
+centre lies too close to the border. There are 0, 316 and 1580 of them at 320, 640 and 1280 pixels.
+The token of an invalid anchor is set to zero before the heads, so all invalid tokens get one and
+the same score, and the box logits are infinite: the box is (1, 1, 1, 1). Such a token still
+competes. It is selected if that score is among the $Q$ highest, and its box is useless.
 
 | symbol  | name         | shape   | meaning                                |
 |---------|--------------|---------|----------------------------------------|
@@ -48,7 +55,7 @@ ANCHOR_SIDE = 0.05
 """Side of an anchor on the finest level, as a fraction of the picture."""
 
 ANCHOR_MARGIN = 0.01
-"""An anchor with a coordinate nearer to 0 or 1 than this is invalid."""
+"""An anchor with a coordinate closer to 0 or 1 than this is invalid."""
 
 CLASS_PRIOR = 0.01
 """Score of every class before training: nearly all queries are background (RetinaNet §4.1)."""
@@ -60,7 +67,7 @@ def anchors(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> tuple[Float[Tensor, "N 4"], Bool[Tensor, "N 1"]]:
-    """Anchor logits of all tokens, infinite where invalid, and which are valid."""
+    """Anchor logits of all tokens (infinite where invalid), and a mask of the valid ones."""
     level, row, column = token_grid(shapes, device).unbind(-1)
     height, width = torch.tensor(shapes, device=device)[level].unbind(-1)
     exact = torch.promote_types(dtype, torch.float32)
@@ -76,21 +83,21 @@ def anchors(
 @exportable
 @dataclass(frozen=True, eq=False)
 class TokenProposals:
-    """What every token proposes, before any is chosen."""
+    """The proposals of all tokens, before the selection."""
 
     tokens: Float[Tensor, "B N D"]
     logits: Float[Tensor, "B N C"]
     box_logits: Float[Tensor, "B N 4"]
 
     def at(self, index: Int[Tensor, "B Q"]) -> Proposals:
-        """The proposals of some tokens; gradients flow, because they have a loss of their own."""
+        """Proposals of the tokens in `index`. Gradients flow: proposals have their own loss."""
         keep = index.unsqueeze(-1)
         boxes = self.box_logits.take_along_dim(keep, dim=1).sigmoid()
         return Proposals(index, self.logits.take_along_dim(keep, dim=1), boxes)
 
 
 class ProposalHead(nn.Module):
-    """Token → class scores and a box relative to the token's anchor, Eq. 09.2."""
+    """Predict class scores, and a box relative to the anchor (Eq. 09.2), from every token."""
 
     def __init__(self, dim: int, num_classes: int) -> None:
         super().__init__()
@@ -101,7 +108,7 @@ class ProposalHead(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Start at the anchors, with every class improbable."""
+        """Start with boxes equal to the anchors, and with low class scores."""
         nn.init.xavier_uniform_(self.project.weight)
         reset_heads(self.class_head, self.box_head)
 
@@ -115,7 +122,7 @@ class ProposalHead(nn.Module):
 
 
 def reset_heads(class_head: nn.Module, box_head: nn.Module) -> None:
-    """Scores start at `CLASS_PRIOR`, boxes start at their reference."""
+    """Let scores start at `CLASS_PRIOR` and boxes at their reference."""
     nn.init.constant_(class_head.get_parameter("bias"), -math.log(1 / CLASS_PRIOR - 1))
     *_, last = (m for m in box_head.modules() if isinstance(m, nn.Linear))
     nn.init.zeros_(last.weight)
@@ -125,7 +132,7 @@ def reset_heads(class_head: nn.Module, box_head: nn.Module) -> None:
 @exportable
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """What the decoder starts from."""
+    """Input of the decoder: the chosen tokens, as content and reference of the queries."""
 
     index: Int[Tensor, "B Q"]
     content: Float[Tensor, "B Q D"]
@@ -134,7 +141,7 @@ class Selection:
 
 @dataclass(frozen=True)
 class TopScore:
-    """Keep the best-scored tokens. Put another `build()` in its place to ablate the choice."""
+    """Keep the tokens with the highest score. To ablate the choice, pass another `build()`."""
 
     num_queries: int = 300
 
@@ -146,7 +153,7 @@ class TopScore:
 
 
 class QuerySelection(nn.Module):
-    """Top-Q by the best class score, Eq. 09.1; both halves of a query come from its token."""
+    """Select the top Q by best class score (Eq. 09.1); content and reference are the token's."""
 
     def __init__(self, cfg: TopScore) -> None:
         super().__init__()
@@ -162,18 +169,18 @@ class QuerySelection(nn.Module):
         score = tap("score", logits.amax(-1))
         index = tap("index", score.topk(self.num_kept(score), dim=1).indices)
 
-        # Both halves are detached: encoder heads learn from their own loss, not via the decoder.
+        # Detach both: the encoder heads learn from their own loss, not through the decoder.
         keep = index.unsqueeze(-1)
         content = self.content_of(tokens.take_along_dim(keep, dim=1).detach())
         reference_logits = box_logits.take_along_dim(keep, dim=1).detach()
         return Selection(index, content, reference_logits)
 
     def content_of(self, tokens: Float[Tensor, "B Q D"]) -> Float[Tensor, "B Q D"]:
-        """The content queries: here the chosen tokens themselves."""
+        """Content of the queries: here, the chosen tokens themselves."""
         return tokens
 
     def num_kept(self, score: Float[Tensor, "B N"]) -> int:
-        """Q, or `ConfigError` if there are fewer tokens."""
+        """Return Q; raise `ConfigError` if there are fewer tokens."""
         tokens = score.shape[1]
         what = f"{self.num_queries} queries, but the picture has only {tokens} tokens"
         remedy = "use larger pictures, or set model.num_queries to at most that"
@@ -183,9 +190,9 @@ class QuerySelection(nn.Module):
 
 @dataclass(frozen=True)
 class LearnedContent(TopScore):
-    """References from the best tokens, contents learned (authors' `learnt_init_query`).
+    """Take references from the best tokens, but learn the contents (authors' `learnt_init_query`).
 
-    What a query asks for no longer depends on the picture, only where it starts looking does.
+    The content of a query then no longer depends on the picture; its starting box still does.
     """
 
     def build(self, dim: int) -> "LearnedContentSelection":
@@ -193,7 +200,7 @@ class LearnedContent(TopScore):
 
 
 class LearnedContentSelection(QuerySelection):
-    """One learned vector per rank: the best-scored token gets the first, and so on."""
+    """Learn one content per rank: the token with the highest score gets the first, and so on."""
 
     def __init__(self, cfg: LearnedContent, dim: int) -> None:
         super().__init__(cfg)
@@ -204,7 +211,7 @@ class LearnedContentSelection(QuerySelection):
         return self.content[: tokens.shape[1]].expand_as(tokens)
 
     def num_kept(self, score: Float[Tensor, "B N"]) -> int:
-        """Q, or `ConfigError` if fewer contents were learned."""
+        """Return Q; raise `ConfigError` if fewer contents were learned."""
         learned = len(self.content)
         what = f"{self.num_queries} queries, but only {learned} contents were learned"
         remedy = f"set model.num_queries to at most {learned}"

@@ -4,9 +4,9 @@ r"""# RT-DETR: the complete model
 - **Notebook**  `notebooks/13_complete_model.ipynb`
 - **Elsewhere** authors' `RTDETR`; transformers' `RTDetrForObjectDetection`
 
-Everything so far in one forward pass. Read it as a sentence: *the backbone sees, the hybrid encoder
-relates, every token proposes, the best become queries, the decoder refines them, and no one
-suppresses anything.*
+The complete model, in one forward pass: *the backbone makes maps, the hybrid encoder relates them,
+every token proposes a box, the best proposals become queries, the decoder refines them, and no box
+is suppressed afterwards.*
 
 ```
 images ─ backbone ─ S3 S4 S5 ─ encoder ─ to_memory ─ N tokens ─ proposal_head ─ selection ─ Q
@@ -25,8 +25,8 @@ images ─ backbone ─ S3 S4 S5 ─ encoder ─ to_memory ─ N tokens ─ prop
 | `rtdetr_r101` | ResNet-101-D | 384, 1.0 | 6 | 76.6 M | 54.3 |
 | `rtdetr_nano` | 4 blocks | 96, 0.5 | 3 | 1.6 M | knows shapes, not COCO |
 
-Parameters are the training form with 80 classes, frozen batch norm not counted; AP from the paper's
-Table 2 and the authors' repository.
+Parameters are counted in the training form with 80 classes, without frozen batch norm. AP is from
+the paper's Table 2 and the authors' repository.
 """
 
 from dataclasses import dataclass, field, replace
@@ -60,11 +60,11 @@ from rtdetr_lab.structures import (
 
 @dataclass(frozen=True)
 class RTDETRConfig:
-    """The whole recipe as a value: `replace_at(cfg, "encoder.aifi.num_heads", 4)` is another one.
+    """Complete configuration; `replace_at(cfg, "encoder.aifi.num_heads", 4)` makes another one.
 
-    `backbone`, `encoder`, `selection`, `decoder` and `denoising` may be anything with a fitting
-    `build()`; `denoising=None` trains without. The criterion travels along because a detector is
-    not described without what it was taught.
+    `backbone`, `encoder`, `selection`, `decoder` and `denoising` may be any object with a suitable
+    `build()`; `denoising=None` trains without denoising. The criterion belongs here too: a detector
+    is not fully described without its training loss.
     """
 
     num_classes: int = 80
@@ -83,7 +83,7 @@ class RTDETRConfig:
 
 
 class RTDETR(DetectionModel):
-    """Images in, `Prediction` out: Q boxes with class logits per picture, no suppression needed."""
+    """Predict Q boxes with class logits for every picture; no suppression is needed."""
 
     takes_fewer_queries = True
 
@@ -104,7 +104,7 @@ class RTDETR(DetectionModel):
     ) -> Prediction:
         """Images are RGB in [0, 1], not normalised further, of any size.
 
-        With `targets` in training mode, denoising queries go along. Raises `ImageError`,
+        With `targets`, in training mode, denoising queries are added. Raises `ImageError`,
         `TargetError`, or `ConfigError` if the picture has fewer tokens than queries.
         """
         check_batch(images, targets, self.cfg.num_classes)
@@ -136,8 +136,11 @@ class RTDETR(DetectionModel):
 
     @property
     def num_queries(self) -> int:
-        """Queries per picture. May be set at any time: a smaller Q is faster, a larger one finds
-        more in crowds. What a checkpoint stores is the number it was built with."""
+        """Queries per picture; may be set at any time.
+
+        A smaller Q is faster, a larger Q finds more objects in crowds. A checkpoint stores the
+        number that the model was built with.
+        """
         return self.selection.num_queries
 
     @num_queries.setter
@@ -146,7 +149,7 @@ class RTDETR(DetectionModel):
         self.selection.num_queries = count
 
     def trim(self, num_layers: int) -> "RTDETR":
-        """The same model (the same tensors) with the first `num_layers` decoder layers."""
+        """Return the model with its first `num_layers` decoder layers only; tensors are shared."""
         available = len(self.decoder.layers)
         what = f"cannot keep {num_layers} of {available} decoder layers"
         require(1 <= num_layers <= available, "trim", what, f"give a number from 1 to {available}")
@@ -178,7 +181,7 @@ def _resnet(depths: tuple[int, ...], bottleneck: bool = False) -> ResNetDConfig:
 
 
 def rtdetr_r18(num_classes: int = 80) -> RTDETRConfig:
-    """46.5 AP, 217 FPS (T4, TensorRT FP16): the small one."""
+    """Smallest preset: 46.5 AP, 217 FPS (T4, TensorRT FP16)."""
     return RTDETRConfig(
         num_classes,
         backbone=_resnet((2, 2, 2, 2)),
@@ -188,7 +191,7 @@ def rtdetr_r18(num_classes: int = 80) -> RTDETRConfig:
 
 
 def rtdetr_r34(num_classes: int = 80) -> RTDETRConfig:
-    """48.9 AP, 161 FPS."""
+    """ResNet-34 preset: 48.9 AP, 161 FPS."""
     return RTDETRConfig(
         num_classes,
         backbone=_resnet((3, 4, 6, 3)),
@@ -198,7 +201,7 @@ def rtdetr_r34(num_classes: int = 80) -> RTDETRConfig:
 
 
 def rtdetr_r50_m(num_classes: int = 80) -> RTDETRConfig:
-    """51.3 AP, 145 FPS: r50 with the narrow encoder; trains six decoder layers and runs three."""
+    """r50 with a narrow encoder; trains six decoder layers, runs three: 51.3 AP, 145 FPS."""
     return RTDETRConfig(
         num_classes,
         backbone=_resnet((3, 4, 6, 3), bottleneck=True),
@@ -208,12 +211,12 @@ def rtdetr_r50_m(num_classes: int = 80) -> RTDETRConfig:
 
 
 def rtdetr_r50(num_classes: int = 80) -> RTDETRConfig:
-    """53.1 AP, 108 FPS: the paper's main model."""
+    """The paper's main model: 53.1 AP, 108 FPS."""
     return RTDETRConfig(num_classes, backbone=_resnet((3, 4, 6, 3), bottleneck=True))
 
 
 def rtdetr_r101(num_classes: int = 80) -> RTDETRConfig:
-    """54.3 AP, 74 FPS: a wider encoder (384) over a deeper backbone."""
+    """A deeper backbone and a wider encoder (384): 54.3 AP, 74 FPS."""
     return RTDETRConfig(
         num_classes,
         backbone=_resnet((3, 4, 23, 3), bottleneck=True),
@@ -222,8 +225,10 @@ def rtdetr_r101(num_classes: int = 80) -> RTDETRConfig:
 
 
 def rtdetr_nano(num_classes: int = 80) -> RTDETRConfig:
-    """About 1.6 M parameters for pictures of 256 to 320 px, with live batch norm: ours, to learn
-    from scratch on a laptop. Not in the paper."""
+    """A small model of ours, not in the paper: trains from scratch on a laptop.
+
+    About 1.6 M parameters, live batch norm, for pictures of 256 to 320 pixels.
+    """
     return RTDETRConfig(
         num_classes,
         backbone=ResNetDConfig((1, 1, 1, 1), (32, 64, 96, 128), stem_width=32, norm=nn.BatchNorm2d),

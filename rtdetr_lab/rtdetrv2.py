@@ -4,24 +4,25 @@ r"""# RT-DETRv2: what changes
 - **Notebook**  `notebooks/14_rtdetrv2.ipynb`
 - **Elsewhere** authors' `RTDETRTransformerv2`; transformers' `RTDetrV2ForObjectDetection`
 
-v2 changes nothing that the network computes with its default settings. It frees two choices and
-trains better:
+With its default settings, the network of v2 computes the same as v1. v2 adds two options and a
+better training recipe:
 
 | what | v1 | v2 |
 |---|---|---|
 | points per level | one number for all | one per level: `num_points=(4, 2, 1)` |
 | reading a point | bilinear | bilinear, or `Discrete()`: a plain gather |
 | offset scale | by the level's points | the same, stored as a vector |
-| last epochs | full augmentation | photometric, zoom-out, crop, multi-scale off |
+| last epochs | full augmentation | no photometric, zoom-out, crop or multi-scale |
 | backbone learning rate | 1e-5 for all | 1e-4 (r18), 5e-5 (r34), 1e-5 (r50), 1e-6 (r101) |
 
 So **a v2 model with equal points and bilinear sampling is a v1 model**, to the last bit, and this
-chapter has no model of its own. Fewer points cost little (Table 3: 86,400 points read per picture
-47.9 AP, a quarter of them 47.3); discrete sampling costs 0.5 AP (Table 4) and needs no
-`grid_sample`, which many accelerators lack.
+chapter needs no model of its own. Fewer points cost little: with 86,400 points read per picture
+v2-S has 47.9 AP, with a quarter of them 47.3 (Table 3). Discrete sampling costs 0.5 AP (Table 4)
+and does not need `grid_sample`, which many accelerators lack.
 
-Discrete sampling is a *fine-tune*: train bilinear, then `discrete(cfg)`, whose offsets are frozen
-because a gather has no derivative by its index.
+Discrete sampling is a *fine-tune*: train with bilinear sampling, then continue with
+`discrete(cfg)`. Its offsets are frozen, because a gather has no derivative with respect to its
+index.
 """
 
 from dataclasses import replace
@@ -38,12 +39,12 @@ from rtdetr_lab.samplers import Discrete
 
 
 def with_points(cfg: RTDETRConfig, num_points: int | tuple[int, ...]) -> RTDETRConfig:
-    """Another number of sampling points, one for all levels or one per level."""
+    """Change the number of sampling points: one number for all levels, or one per level."""
     return replace(cfg, decoder=replace(cfg.decoder, num_points=num_points))
 
 
 def discrete(cfg: RTDETRConfig, shift: float = 0.0) -> RTDETRConfig:
-    """The same model reading whole cells; `shift=0.5` as the references' checkpoints expect."""
+    """Read whole cells instead; `shift=0.5` is what checkpoints of the references expect."""
     return replace(cfg, decoder=replace(cfg.decoder, sampler=Discrete(shift)))
 
 

@@ -4,9 +4,9 @@ r"""# Samplers: reading a map between its cells
 - **Notebook**  `notebooks/10_deformable_attention.ipynb`
 - **Elsewhere** `multi_scale_deformable_attention_v2`, `method="default"` or `"discrete"`
 
-Deformable attention (`deformable_attention.py`) ends with points at real coordinates, and a map
-has values at whole cells only. How $x\langle p \rangle$ is read is a choice of its own, the
-**sampler**, passed as a value:
+Deformable attention (`deformable_attention.py`) asks for values at real coordinates; a map has
+values at whole cells only. The **sampler** decides how $x\langle p \rangle$ is read. It is passed
+as a value:
 
 | sampler | reads | gradient to the location | used for |
 |---|---|---|---|
@@ -14,9 +14,14 @@ has values at whole cells only. How $x\langle p \rangle$ is read is a choice of 
 | `Discrete()` | the cell that contains the point | no: offsets are frozen | RT-DETRv2 deployment |
 | `Naive()` | as bilinear, one point at a time | yes | the check of `Bilinear()` |
 
-Outside the map bilinear reads zeros; discrete takes the nearest border cell, as in RT-DETRv2.
+Cell $i$ of a map of width $W$ has its centre at $(i + \frac12)/W$. So on a map of width 4 the
+centres lie at 0.125, 0.375, 0.625 and 0.875.
 
-Cell $i$ of a map of width $W$ has its centre at $(i + \frac12)/W$.
+**Outside the map** the two differ, as in the references. Bilinear reads zeros there, discrete reads
+the nearest border cell. Take a row of 4 cells with the values 8, 6, 4, 2, and the point $x =
+-0.05$. In units of cells it lies at $-0.05 \cdot 4 - 0.5 = -0.7$, between cell $-1$, which does not
+exist and counts as 0, and cell 0. `Bilinear()` reads $0.7 \cdot 0 + 0.3 \cdot 8 = 2.4$;
+`Discrete()` reads 8.
 """
 
 import math
@@ -40,16 +45,16 @@ Points = Sequence[int]
 @exportable
 @dataclass(frozen=True, eq=False)
 class SamplingPlan:
-    """Where every head of every query looks, and how much each look counts."""
+    """Where every head of every query looks, and the weight of every point."""
 
     locations: Float[Tensor, "B Q M P 2"]
     weights: Float[Tensor, "B Q M P"]
 
 
 class Sampler(ABC):
-    """Reads the plan's points from the value maps and adds them up, weighted.
+    """Read the points of a plan from the value maps, and return their weighted sum.
 
-    Subclasses say how in `read`; this is where shapes are stated, and checked.
+    Subclasses define `read`. `__call__` states the shapes, so that they are checked once for all.
     """
 
     trains_offsets: ClassVar[bool] = True
@@ -61,17 +66,17 @@ class Sampler(ABC):
         points: Points,
         plan: SamplingPlan,
     ) -> Float[Tensor, "B Q D"]:
-        """`points` are the sampling points per head on each level; they sum to P."""
+        """Read and sum. `points` are the sampling points per head on each level; they sum to P."""
         return self.read(value, shapes, points, plan)
 
     @abstractmethod
     def read(self, value: Tensor, shapes: Shapes, points: Points, plan: SamplingPlan) -> Tensor:
-        """As the call, which has the shapes."""
+        """Read and sum; `__call__` has the shapes."""
 
 
 @dataclass(frozen=True)
 class Bilinear(Sampler):
-    """The mean of the four cells around a point, weighted by nearness; zero outside the map."""
+    """Mean of the four cells around a point, weighted by nearness; zero outside the map."""
 
     def read(self, value: Tensor, shapes: Shapes, points: Points, plan: SamplingPlan) -> Tensor:
         maps = _maps_per_head(_readable(value), shapes)
@@ -86,11 +91,11 @@ class Bilinear(Sampler):
 
 @dataclass(frozen=True)
 class Discrete(Sampler):
-    """The one cell that contains the point: a gather, which any accelerator has.
+    """Read the one cell that contains the point: a gather, which every accelerator has.
 
-    `shift=0.5` looks half a cell further right and down, because the references add 0.5 before
-    they truncate; checkpoints fine-tuned with theirs need it (`docs/differences.md`). With the
-    default a point on a cell centre reads exactly what `Bilinear` reads.
+    With the default, a point on a cell centre reads exactly what `Bilinear` reads. `shift=0.5`
+    reads half a cell further right and down, because the references add 0.5 before they truncate;
+    checkpoints that were fine-tuned with the references need it (`docs/differences.md`).
     """
 
     shift: float = 0.0
@@ -109,7 +114,7 @@ class Discrete(Sampler):
         shapes: Shapes,
         points: Points,
     ) -> Int[Tensor, "B Q M P"]:
-        """Token index of the cell each point reads; points outside read the border."""
+        """Token index of the cell that each point reads; points outside read the border."""
         index = []
         levels = zip(
             locations.split(list(points), dim=3), shapes, level_starts(shapes), strict=True
@@ -123,7 +128,7 @@ class Discrete(Sampler):
 
 @dataclass(frozen=True)
 class Naive(Sampler):
-    """Bilinear reading written as the definition says it, one point after the other. Slow."""
+    """Bilinear reading, written like its definition, one point after the other. Slow."""
 
     def read(self, value: Tensor, shapes: Shapes, points: Points, plan: SamplingPlan) -> Tensor:
         levels = [level for level, count in enumerate(points) for _ in range(count)]
@@ -147,7 +152,7 @@ def _product(*counts: int) -> Iterator[tuple[int, ...]]:
 def _read(
     cells: Float[Tensor, "N d"], shape: Size, x: Float[Tensor, ""], y: Float[Tensor, ""]
 ) -> Float[Tensor, "d"]:
-    """One point: cell i has its centre at (i + ½) / width, hence the half."""
+    """Read one point. Cell i has its centre at (i + ½) / width, hence the half."""
     height, width = shape
     u, v = x * width - 0.5, y * height - 0.5
     left, top = math.floor(u.item()), math.floor(v.item())
@@ -160,8 +165,8 @@ def _read(
 
 
 def _readable(values: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
-    # On the CPU, `grid_sample` of half precision counts in 16 bits (torch 2.13). A map whose last
-    # cell lies 32,768 numbers or more behind its first, as a strided view soon does, is misread.
+    # On the CPU, `grid_sample` of half precision computes addresses in 16 bits (torch 2.13). It
+    # misreads a map whose last cell lies 32,768 numbers or more behind its first: a strided view.
     half = values.dtype in (torch.float16, torch.bfloat16) and values.device.type == "cpu"
     return values.float() if half else values
 

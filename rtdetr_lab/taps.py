@@ -2,20 +2,20 @@ r"""# Taps: look inside, or edit, with the model untouched
 
 - **Elsewhere** forward hooks in torch; `HookPoint` in TransformerLens; `self.sow` in flax
 
-A chapter returns what the next stage needs. What only an observer wants is one line,
+A chapter returns what the next stage needs. A value that only an observer needs gets one line,
 
     weights = tap("weights", weights)
 
-which is the identity, at the price of one look at a global list, until somebody records:
+A tap returns its value unchanged and costs one look at a global list, until you record:
 
     with record(model, keep="decoder.*") as seen:
         model(images)
     seen["decoder.layers.0.cross_attn.weights"]
 
-**A tap's full name is the path of the module it is hit in, a dot, and its own name**, relative to
-the recorded model; directly in that model it is the bare name. No module knows its own path, so
-`record` puts a pair of hooks on every submodule while it is open, which push and pop that path,
-and takes them off again whatever happens.
+**The full name of a tap is the path of its module, a dot, and the tap's own name**, relative to the
+recorded model. A tap in that model itself has its bare name. A module does not know its own path,
+so `record` puts two hooks on every submodule that push and pop the path. It removes them at the
+end, even after an error.
 
 | argument | meaning                                                                          |
 |----------|----------------------------------------------------------------------------------|
@@ -23,22 +23,24 @@ and takes them off again whatever happens.
 | `edit`   | pattern → function; the model goes on with what the function returns             |
 | `grad`   | keep tensors attached to their graph; otherwise they are detached                |
 
-A kept tensor is the one the model goes on with: after all edits, detached but **not copied** (so a
-chapter never writes in place into something it has tapped). A `record` sees its own thread only.
+A kept tensor is the one that the model continues with: after all edits, detached but **not
+copied**. (So a chapter must never write in place into a tensor it has tapped.) A `record` sees its
+own thread only.
 
-An edit may ask the record for what came before. It has a name by the time the model runs:
+An edit may read earlier taps from the record:
 
     near = lambda points: towards(points, seen["decoder.reference.0"])
     where = "decoder.layers.0.cross_attn.locations"
     with record(model, keep="decoder.reference.0", edit={where: near}) as seen:
         model(images)
 
-With `grad=True` the gradient by a kept tensor is that of all that reads it after its tap, as a
-small change by an edit would have it. A tensor without a graph (the first reference box: selection
-detaches it) is made a leaf by an edit: `lambda box: box.requires_grad_()`.
+With `grad=True`, the gradient with respect to a kept tensor covers everything that reads the tensor
+after its tap; it equals the effect of a small change made by an edit. A tensor without a graph
+(such as the first reference box, which selection detaches) becomes a leaf by an edit: `lambda box:
+box.requires_grad_()`.
 
-It never sees nothing in silence: a pattern that matched no tap, a model that never ran, and a
-compiled, scripted or exported model (whose Python lines are gone) each raise `RecordError`.
+`record` never fails silently. It raises `RecordError` if a pattern matched no tap, if the model
+never ran, or if the model is compiled, scripted or exported (its Python lines are then gone).
 """
 
 import threading
@@ -62,36 +64,36 @@ _open_records: list["Record"] = []  # in the whole process: all that an idle tap
 
 
 def tap(name: str, value: Tensor) -> Tensor:
-    """`value` itself, unless a `record` on this thread keeps or edits it."""
+    """Return `value`, unless a `record` on this thread keeps or edits it."""
     if _open_records and not torch.compiler.is_compiling():
         return _observe(name, value)
     return value
 
 
 def watched(name: str) -> bool:
-    """Is this tap kept or edited right now?
+    """Whether this tap is kept or edited right now.
 
-    Attention asks, because a fused kernel never has the weights an observer wants to see: it then
-    takes the explicit softmax. Asking also tells the record that a tap of this name exists.
+    Attention asks, because its fused kernel never stores the weights: if they are watched, it uses
+    the explicit softmax. Asking also tells the record that a tap of this name exists.
     """
     return _asked(Record.wants, name)
 
 
 def edited(name: str) -> bool:
-    """Is this tap edited right now?
+    """Whether this tap is edited right now.
 
-    The decoder asks: in training it goes on with a twin of the box it shows, unless that is edited.
+    The decoder asks: in training it continues with a separate copy of the box, unless it is edited.
     """
     return _asked(Record.edits, name)
 
 
 class NoSuchTap(RecordError, KeyError):
-    """A name that a record did not keep; the message lists the nearest ones."""
+    """Raised for a name that the record did not keep; the message lists similar names."""
 
 
 @dataclass(eq=False)
 class Record(Mapping[str, Tensor]):
-    """What `record` has kept: name → tensor, the last one if a tap was hit several times."""
+    """Kept tensors by name; if a tap was hit several times, the last tensor."""
 
     _model: nn.Module
     _keep: tuple[str, ...]
@@ -115,7 +117,7 @@ class Record(Mapping[str, Tensor]):
         return len(self._kept)
 
     def all(self, name: str) -> list[Tensor]:
-        """Every tensor this tap was hit with, in order."""
+        """All tensors of this tap, in the order it was hit."""
         if name not in self._kept:
             keep = f"record(…, keep={name!r}) keeps it"
             remedy = keep if name in self._met else _nearest(name, self._kept)
@@ -123,7 +125,7 @@ class Record(Mapping[str, Tensor]):
         return list(self._kept[name])
 
     def meet(self, name: str) -> str:
-        """The full name of a tap of the module now running; empty outside the recorded model."""
+        """Full name of a tap of the running module; empty outside the recorded model."""
         if not self._path:
             return ""
         full = f"{self._path[-1]}.{name}" if self._path[-1] else name
@@ -131,16 +133,18 @@ class Record(Mapping[str, Tensor]):
         return full
 
     def wants(self, full: str) -> bool:
-        """Does a pattern match?"""
+        """Whether a pattern of `keep` or `edit` matches."""
         return self.edits(full) or bool(_matching(self._keep, full))
 
     def edits(self, full: str) -> bool:
-        """Does the pattern of an edit match?"""
+        """Whether a pattern of `edit` matches."""
         return bool(_matching(self._edit, full))
 
     def edited(self, full: str, value: Tensor) -> Tensor:
-        """`value` after the edits that match, and a node of its own where gradients are asked for:
-        the tensor that reaches a tap may have other readers, who are none of the tap's."""
+        """Apply the edits that match; with `grad`, return a graph node of the tap's own.
+
+        The tensor that reaches a tap may have other readers, and their gradients are not the tap's.
+        """
         for pattern in _matching(self._edit, full):
             self._matched.add(pattern)
             value = _check_edit(full, value, self._edit[pattern](value))
@@ -172,7 +176,7 @@ class Record(Mapping[str, Tensor]):
             undo.callback(module.register_forward_hook(self._leave, always_call=True).remove)
 
     def is_of_this_thread(self) -> bool:
-        """A record sees the thread it was opened in, and no other."""
+        """Whether the record was opened in this thread: it sees no other."""
         return self._owner == threading.get_ident()
 
     def _enter(self, path: str, module: nn.Module, args: Any) -> None:
@@ -195,10 +199,10 @@ def record(
     *,
     grad: bool = False,
 ) -> Iterator[Record]:
-    """Keep, or edit, what the taps of `model` see while the block runs.
+    """Keep or edit the values at the taps of `model` while the block runs.
 
-    Without `keep` everything is kept, or nothing if there are edits. Raises `RecordError` rather
-    than recording nothing; an exception from inside the block passes unchanged.
+    Without `keep` all taps are kept, or none if there are edits. Raises `RecordError` if nothing
+    was recorded. An exception from inside the block passes unchanged.
     """
     _refuse_opaque(model)
     if keep is None:
@@ -214,7 +218,7 @@ def record(
 
 
 def inventory(model: nn.Module, *inputs: Any) -> list[tuple[str, tuple[int, ...]]]:
-    """(name, shape) of every tap that `model(*inputs)` hits, in order."""
+    """List (name, shape) of every tap that `model(*inputs)` hits, in order."""
     with torch.no_grad(), record(model) as seen:
         model(*inputs)
     return [(name, tuple(value.shape)) for name, value in seen.items()]

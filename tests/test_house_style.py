@@ -91,7 +91,7 @@ MAY_IMPORT = {
     "transformers_api": CHAPTERS | EQUIPMENT | {"detections", "detector"},
     # for notebooks, and for those who make them
     "notebook": CHAPTERS | EQUIPMENT | {"detections", "detector"},
-    "notebook_tools": {"errors", "viz"},
+    "notebook_tools": {"errors", "config", "viz"},
     "commands": CHAPTERS
     | EQUIPMENT
     | {"detections", "detector", "notebook_tools"}

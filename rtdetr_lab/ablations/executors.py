@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from rtdetr_lab.ablations.job import Job, Row, execute, fingerprint
+from rtdetr_lab.ablations.journal import Line
 from rtdetr_lab.ablations.variant import Setup
 from rtdetr_lab.config import require
 from rtdetr_lab.config_json import from_json, to_json
@@ -45,6 +46,21 @@ class Outcome:
     job: Job
     row: Row | None = None
     error: str | None = None
+
+    @property
+    def line(self) -> Line:
+        """What the journal keeps of it."""
+        if self.row is not None:
+            return {"kind": "row", **self.row}
+        return {"kind": "failed", **self.job.names, "traceback": self.error}
+
+
+def attempt(job: Job, runs: Path) -> Outcome:
+    """Do a job in this process."""
+    try:
+        return Outcome(job, execute(job, runs))
+    except Exception:  # whatever it is: the others go on
+        return Outcome(job, error=traceback.format_exc())
 
 
 @runtime_checkable
@@ -66,10 +82,7 @@ class InProcess:
     ) -> Iterator[Outcome]:
         for job in jobs:
             started(job)
-            try:
-                yield Outcome(job, execute(job, runs))
-            except Exception:  # whatever it is: the others go on
-                yield Outcome(job, error=traceback.format_exc())
+            yield attempt(job, runs)
 
 
 @dataclass(frozen=True)

@@ -170,23 +170,18 @@ def _brief(commit: str | None) -> str:
 
 
 def _as_data(entry: Entry, measures: list[str]) -> Line:
-    d = entry.difference
-    spread = {n: [_mean(entry.values(n)), _sd(entry.values(n))] for n in SHOWN}
-    spoken = [n for n in measures if entry.measured(n)]
+    d, spoken = entry.difference, [n for n in measures if entry.measured(n)]
     return {
         "name": entry.name,
         "seeds": [row["seed"] for row in entry.rows],
-        "mean_sd": spread,
-        "measures": {n: [_mean(entry.measured(n)), _sd(entry.measured(n))] for n in spoken},
+        "mean_sd": {n: _mean_sd(entry.values(n)) for n in SHOWN},
+        "measures": {n: _mean_sd(entry.measured(n)) for n in spoken},
         "difference": None if d is None else vars(d),
         "verdict": entry.verdict,
         "failures": [f["traceback"] for f in entry.failures],
     }
 
 
-def _mean(values: list[float]) -> float | None:
-    return round(float(np.mean(values)), 6) if values else None
-
-
-def _sd(values: list[float]) -> float | None:
-    return round(float(np.std(values, ddof=1)), 6) if len(values) > 1 else None
+def _mean_sd(values: list[float]) -> list[float | None]:
+    mean = round(float(np.mean(values)), 6) if values else None
+    return [mean, round(float(np.std(values, ddof=1)), 6) if len(values) > 1 else None]

@@ -27,16 +27,14 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.lines: list[Line] = []
-        if path.exists():
-            self.lines = [_parsed(text, path, n) for n, text in enumerate(_whole_lines(path), 1)]
+        texts = _whole_lines(path).decode().splitlines()
+        self.lines = [_parsed(text, path, n) for n, text in enumerate(texts, 1)]
 
     def append(self, line: Line) -> None:
         """Write a line so that it is on the disk, whole, when this returns, or `TrainingError`."""
         text = json.dumps(line, allow_nan=False) + "\n"
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            _cut_torn_tail(self.path)
             _add(self.path, text.encode())
         except OSError as error:
             what = f"cannot be written: {error.strerror}"
@@ -49,32 +47,25 @@ class Journal:
         return [line for line in self.lines if line["kind"] == kind]
 
     @property
-    def plan(self) -> Line | None:
-        """The plan that was last begun."""
-        return self.of_kind("plan")[-1] if self.of_kind("plan") else None
+    def plan(self) -> Line:
+        """The plan that was last begun; empty if there is none."""
+        return next(reversed(self.of_kind("plan")), {})
 
 
-def _whole_lines(path: Path) -> list[str]:
-    content = path.read_bytes()
-    return content[: content.rfind(b"\n") + 1].decode().splitlines()
+def _whole_lines(path: Path) -> bytes:
+    content = path.read_bytes() if path.exists() else b""
+    return content[: content.rfind(b"\n") + 1]
 
 
 def _add(path: Path, content: bytes) -> None:
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     try:
+        os.truncate(path, len(_whole_lines(path)))  # a torn tail goes
         while content:  # a disk that is almost full takes a part
             content = content[os.write(file, content) :]
         os.fsync(file)
     finally:
         os.close(file)
-
-
-def _cut_torn_tail(path: Path) -> None:
-    if not path.exists():
-        return
-    content = path.read_bytes()
-    if content and not content.endswith(b"\n"):
-        os.truncate(path, content.rfind(b"\n") + 1)
 
 
 def _parsed(text: str, path: Path, number: int) -> Line:

@@ -5,8 +5,9 @@ after the other, variants would differ by that. So every round times each varian
 compared are medians over rounds, with the quartiles as spread.
 """
 
-import time
 from collections.abc import Mapping, Sequence
+from functools import partial
+from timeit import timeit
 from typing import Any
 
 import numpy as np
@@ -42,17 +43,9 @@ def seconds_per_picture(setup: Setup, task: Task) -> float:
     recipe = setup.recipe
     trainer = Trainer(setup.cfg.build(), recipe, device)
     steps = Steps(task.train, recipe.batch_size, 0, STEPS + 1, recipe.augment)
-    times = []
-    for batch in steps.batches():
-        began = time.perf_counter()
-        trainer.learn(batch)
-        times.append(time.perf_counter() - began)
-    whole = min(times[1:]) / recipe.batch_size
-    before = setup.start
-    if before is None:
-        return whole
-    part = before.recipe.num_pictures / max(1, recipe.num_pictures)
-    return whole * (1 + part)
+    times = [timeit(partial(trainer.learn, batch), number=1) for batch in steps.batches()]
+    before = setup.start.recipe.num_pictures if setup.start else 0
+    return min(times[1:]) / recipe.batch_size * (1 + before / max(1, recipe.num_pictures))
 
 
 def latencies(
@@ -65,9 +58,7 @@ def latencies(
     with torch.inference_mode():
         for _ in range(rounds + 1):
             for name, model in models.items():
-                began = time.perf_counter()
-                model(picture)
-                times[name].append(1000 * (time.perf_counter() - began))
+                times[name].append(1000 * timeit(partial(model, picture), number=1))
     return {name: _summary(found[1:]) for name, found in times.items()}  # the first one warms up
 
 

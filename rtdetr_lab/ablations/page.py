@@ -4,31 +4,31 @@ import base64
 import html
 import shlex
 from collections.abc import Mapping
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 
 from rtdetr_lab.ablations.findings import SHOWN, Entry, Findings
 from rtdetr_lab.ablations.studies import TABLES
+from rtdetr_lab.writing import markdown_table
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
   color: #222; background: #fff }
-.wide { overflow-x: auto } img { max-width: 100%; height: auto }
-table { border-collapse: collapse; margin: 1rem 0; font-size: 13px }
+img { max-width: 100%; height: auto }
+table { display: block; overflow-x: auto; border-collapse: collapse }
+table { margin: 1rem 0; font-size: 13px }
 th, td { border-bottom: 1px solid #ccc; padding: .25rem .6rem; text-align: left }
 code, pre { background: #f3f3f3; font-size: 13px } pre { padding: .6rem; overflow-x: auto }
 """
 
-Cells = list[list[str]]
 
-
-def results(report: Findings) -> Cells:
-    """Head and rows: what was reached, at what price, and whether it differs."""
-    latency = report.latency
-    measures = report.measures
+def results(report: Findings) -> str:
+    """The table of what was reached, at what price, and whether it differs."""
+    latency, measures = report.latency, report.measures
     head = ["variant", *SHOWN, *measures, "params (M)", "GFLOPs", "ms", "difference to reference"]
-    return [head, *(_cells(e, measures, latency) for e in report.entries)]
+    return markdown_table(head, [_cells(e, measures, latency) for e in report.entries])
 
 
 def _cells(entry: Entry, measures: list[str], latency: Mapping[str, Any]) -> list[str]:
@@ -42,13 +42,13 @@ def _cells(entry: Entry, measures: list[str], latency: Mapping[str, Any]) -> lis
     return [entry.name, *scores, *said, size, flops, speed, entry.verdict]
 
 
-def changes(report: Findings) -> Cells:
-    """Head and rows: what each variant changes, and why one would."""
+def changes(report: Findings) -> str:
+    """The table of what each variant changes, and why one would."""
     rows = []
     for v in report.plan["variants"]:
         found = "; ".join(f"`{path}`: {a} → {b}" for path, a, b in v["differences"])
         rows.append([v["name"], found or "nothing: the reference", v["hypothesis"]])
-    return [["variant", "changes", "hypothesis"], *rows]
+    return markdown_table(["variant", "changes", "hypothesis"], rows)
 
 
 def order_sentence(report: Findings) -> str:
@@ -60,8 +60,7 @@ def order_sentence(report: Findings) -> str:
         return "The papers give no numbers for these rows."
     theirs = sorted(both, key=lambda n: published[n])
     ours = sorted(both, key=lambda n: found[n])
-    pairs = [(a, b) for i, a in enumerate(theirs) for b in theirs[i + 1 :]]
-    pairs = [(a, b) for a, b in pairs if published[a] != published[b]]
+    pairs = [(a, b) for a, b in combinations(theirs, 2) if published[a] != published[b]]
     wrong = [f"{a} above {b}" for a, b in pairs if found[a] > found[b]]
     agree = f"{len(pairs) - len(wrong)} of {len(pairs)} pairs are in the paper's order"
     text = f"Paper: {' < '.join(theirs)}. Here: {' < '.join(ours)}. {agree}"
@@ -110,46 +109,39 @@ def _beginning(base: Mapping[str, Any]) -> str:
 def markdown_of(report: Findings, images: Mapping[str, str] | None = None) -> str:
     """`images` maps titles to links; without it there are none."""
     table = TABLES.get(report.name)
-    lines = [f"# Ablation: {report.name}", ""]
-    if table:
-        lines += [f"{table.question} ({table.source})", ""]
-    lines += [_markdown_table(results(report)), ""]
-    lines += [power_sentence(report), "", "**Order.** " + order_sentence(report), ""]
-    for title, link in (images or {}).items():
-        lines += [f"![{title}]({link})", ""]
-    lines += ["## What was changed", "", _markdown_table(changes(report)), ""]
-    lines += ["## How", "", *(f"- {fact}" for fact in facts(report)), ""]
-    lines += _failures(report)
-    return "\n".join(lines)
-
-
-def html_of(report: Findings, images: Mapping[str, bytes]) -> str:
-    """One page: nothing is loaded from elsewhere. `images` are PNG by title."""
-    table = TABLES.get(report.name)
-    title = html.escape(f"Ablation: {report.name}")
-    parts = [f"<h1>{title}</h1>"]
-    if table:
-        parts.append(_p(f"{table.question} ({table.source})"))
-    parts += [_html_table(results(report)), _p(power_sentence(report))]
-    parts.append(_p("Order. " + order_sentence(report)))
-    for name, png in images.items():
-        data = base64.b64encode(png).decode()
-        parts.append(f'<img alt="{html.escape(name)}" src="data:image/png;base64,{data}">')
-    parts += ["<h2>What was changed</h2>", _html_table(changes(report)), "<h2>How</h2>"]
-    parts += [_p(fact) for fact in facts(report)]
-    parts += [f"<pre>{html.escape(text)}</pre>" for text in _failures(report)]
-    body = "\n".join(parts)
-    meta = '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-    head = f"{meta}<title>{title}</title><style>{STYLE}</style>"
-    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>{body}</body></html>\n'
+    parts = [
+        f"# Ablation: {report.name}",
+        *([f"{table.question} ({table.source})"] if table else []),
+        results(report),
+        power_sentence(report),
+        f"**Order.** {order_sentence(report)}",
+        *(f"![{title}]({link})" for title, link in (images or {}).items()),
+        "## What was changed",
+        changes(report),
+        "## How",
+        "\n".join(f"- {fact}" for fact in facts(report)),
+        *_failures(report),
+    ]
+    return "\n\n".join(parts) + "\n"
 
 
 def _failures(report: Findings) -> list[str]:
     found = [(e.name, f) for e in report.entries for f in e.failures]
-    lines = ["## Failed", ""] if found else []
-    for name, failure in found:
-        lines += [f"{name}, seed {failure['seed']}:", "", "```", failure["traceback"], "```", ""]
-    return lines
+    said = [f"{name}, seed {f['seed']}:\n\n```\n{f['traceback']}\n```" for name, f in found]
+    return ["## Failed", *said] if said else []
+
+
+def html_of(report: Findings, images: Mapping[str, bytes]) -> str:
+    """The same page with nothing loaded from elsewhere. `images` are PNG by title."""
+    from markdown_it import MarkdownIt
+
+    coded = {title: base64.b64encode(png).decode() for title, png in images.items()}
+    links = {title: f"data:image/png;base64,{data}" for title, data in coded.items()}
+    body = MarkdownIt("js-default").render(markdown_of(report, links))
+    meta = '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+    title = html.escape(f"Ablation: {report.name}")
+    head = f"{meta}<title>{title}</title><style>{STYLE}</style>"
+    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>{body}</body></html>\n'
 
 
 def _mean_sd(values: list[float], digits: int) -> str:
@@ -157,25 +149,6 @@ def _mean_sd(values: list[float], digits: int) -> str:
         return "–"
     mean = f"{np.mean(values):.{digits}f}"
     return mean if len(values) == 1 else f"{mean} ± {np.std(values, ddof=1):.{digits}f}"
-
-
-def _markdown_table(table: Cells) -> str:
-    rows = [[cell.replace("|", "\\|") for cell in row] for row in table]
-    rows.insert(1, ["---"] * len(rows[0]))
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
-def _html_table(table: Cells) -> str:
-    def line(row: list[str], tag: str) -> str:
-        return "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in row)
-
-    head, *rows = table
-    body = "".join(f"<tr>{line(row, 'td')}</tr>" for row in rows)
-    return f'<div class="wide"><table><tr>{line(head, "th")}</tr>{body}</table></div>'
-
-
-def _p(text: str) -> str:
-    return f"<p>{html.escape(text)}</p>"
 
 
 def catalogue() -> str:
@@ -187,7 +160,7 @@ def catalogue() -> str:
         known = table.published
         rows = [[v.name, v.hypothesis, str(known.get(v.name, ""))] for v in table.rows(base.cfg)]
         lines += [f"### {name}", "", f"{table.question} *{table.source}*", ""]
-        lines += [_markdown_table([["row", "hypothesis", "AP (paper)"], *rows]), ""]
+        lines += [markdown_table(["row", "hypothesis", "AP (paper)"], rows), ""]
     return "\n".join(lines)
 
 

@@ -11,12 +11,11 @@ all variants get equally many.
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from rtdetr_lab.ablations.job import Task, fingerprint
 from rtdetr_lab.ablations.journal import Line
 from rtdetr_lab.ablations.measure import profile, seconds_per_picture
-from rtdetr_lab.ablations.variant import Setup, Variant, described, with_seed
+from rtdetr_lab.ablations.variant import Setup, Variant, with_seed
 from rtdetr_lab.config_json import to_dict
 from rtdetr_lab.training.stop import seconds_of
 
@@ -24,12 +23,15 @@ RESERVE = 0.8
 """Part of a time budget that is given to training steps; the rest is for judging."""
 
 
-def pictures_for(
-    budget: str, setups: Mapping[str, Setup], task: Task, num_seeds: int
+def pictures_and_speed(
+    budget: int | str, setups: Mapping[str, Setup], task: Task, num_seeds: int
 ) -> tuple[int, dict[str, float]]:
-    """(pictures per run, seconds per picture of every variant) for a time like "20m"."""
+    """(pictures per run, seconds per picture of every variant) for a time like "20m", or for a
+    number of pictures."""
     began = time.monotonic()
     speed = {name: seconds_per_picture(setup, task) for name, setup in setups.items()}
+    if isinstance(budget, int):
+        return budget, speed
     free = RESERVE * seconds_of(budget) - (time.monotonic() - began)
     size = next(iter(setups.values())).recipe.batch_size
     count = int(free / (sum(speed.values()) * num_seeds)) // size * size
@@ -46,12 +48,13 @@ def plan_line(
 ) -> Line:
     """The variants and how they are judged; the study adds its name and budget."""
     height, width = task.val[0].image.shape[-2:]
+    base = setups[reference]
     return {
         "kind": "plan",
         "reference": reference,
         "variants": [
             {
-                **described_variant(v, setups, reference),
+                **v.describe(base),
                 "s_per_picture": round(speed[v.name], 5),
                 **profile(setups[v.name].cfg, (height, width)),
             }
@@ -62,23 +65,11 @@ def plan_line(
             for name, setup in setups.items()
         },
         "seeds": list(seeds),
-        "pictures": setups[reference].recipe.num_pictures,
+        "pictures": base.recipe.num_pictures,
         "val_pictures": len(task.val),
         "picture_size": [height, width],
-        "base": to_dict(setups[reference]),
+        "base": to_dict(base),
         "command": _command(sys.argv),
-    }
-
-
-def described_variant(
-    variant: Variant, setups: Mapping[str, Setup], reference: str
-) -> dict[str, Any]:
-    """Name, hypothesis and differences, as the journal keeps them."""
-    found = described(setups[reference], setups[variant.name])
-    return {
-        "name": variant.name,
-        "hypothesis": variant.hypothesis,
-        "differences": [list(difference) for difference in found],
     }
 
 

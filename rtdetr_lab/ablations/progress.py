@@ -7,95 +7,77 @@ the speed so far.
 
 import json
 import sys
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from rtdetr_lab.ablations.executors import Outcome
 from rtdetr_lab.ablations.job import Job
 from rtdetr_lab.ablations.journal import Journal, Line
 from rtdetr_lab.ablations.study import Watch
 
-EVERY = 2.0
-"""Seconds between looks at the records."""
+LOOKS_PER_SECOND = 0.5
+"""How often the records are looked at, and the bars are drawn."""
 
 
-class ProgressBars(Watch):
+class ProgressBars(Progress, Watch):
     """Shows a study on a terminal; without one, a line when a run begins or ends."""
 
-    def __init__(self, bars: Any, pictures: int, runs: Path, whole: Any) -> None:
-        self.bars, self.pictures, self.runs, self.whole = bars, pictures, runs, whole
-        self.running: dict[str, tuple[Job, Any]] = {}
-        self.failed = 0
-        self.finished = 0
+    def __init__(self, pictures: int, todo: int, runs: Path) -> None:
+        console = Console(file=sys.stderr, highlight=False)
+        super().__init__(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed:.0f}/{task.total:.0f} pictures"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+            refresh_per_second=LOOKS_PER_SECOND,
+        )
+        self.pictures, self.runs = pictures, runs
+        self.running: dict[str, tuple[Job, TaskID]] = {}
+        self.failed = self.gone = 0
+        self.whole = self.add_task("study", total=todo * pictures)
 
     def started(self, job: Job) -> None:
-        task = self.bars.add_task(job.key, total=job.setup.recipe.num_pictures)
+        task = self.add_task(job.key, total=job.setup.recipe.num_pictures)
         self.running[job.key] = (job, task)
-        if not self.bars.console.is_terminal:
-            self.bars.console.print(f"{job.key} begins ({job.fingerprint})")
+        if self.disable:
+            self.console.print(f"{job.key} begins ({job.fingerprint})")
 
     def ended(self, outcome: Outcome) -> None:
         _, task = self.running.pop(outcome.job.key)
-        self.bars.remove_task(task)
-        self.finished += 1
-        if outcome.error:
+        self.remove_task(task)
+        self.gone += 1
+        if outcome.row is None:
             self.failed += 1
-            self.bars.console.print(f"[red]{outcome.job.key} failed[/]: {_last(outcome.error)}")
+            self.console.print(f"[red]{outcome.job.key} failed[/]: {_last(outcome.error or '')}")
         else:
-            assert outcome.row is not None
             scores = outcome.row["scores"].get("") or next(iter(outcome.row["scores"].values()))
             seconds = outcome.row["cost"]["whole_s"]
-            self.bars.console.print(f"{outcome.job.key}: AP {scores['AP']:.3f}, {seconds:.0f} s")
+            self.console.print(f"{outcome.job.key}: AP {scores['AP']:.3f}, {seconds:.0f} s")
         words = f"study ({self.failed} failed)" if self.failed else "study"
-        self.bars.update(self.whole, description=words)
-        self.look()
+        self.update(self.whole, description=words)
 
-    def look(self) -> None:
-        """Move the bars to what the records say."""
-        seen = 0
-        for job, task in list(self.running.values()):
-            pictures = _seen(self.runs / job.fingerprint / "metrics.jsonl")
-            self.bars.update(task, completed=pictures)
-            seen += min(pictures, self.pictures)
-        self.bars.update(self.whole, completed=self.finished * self.pictures + seen)
+    def get_renderable(self) -> RenderableType:
+        """The bars, moved to what the records say."""
+        if self.tasks:  # else it is being made
+            seen = self.gone * self.pictures
+            for job, task in list(self.running.values()):
+                pictures = _seen(self.runs / job.fingerprint / "metrics.jsonl")
+                self.update(task, completed=pictures)
+                seen += min(pictures, self.pictures)
+            self.update(self.whole, completed=seen)
+        return super().get_renderable()
 
 
-@contextmanager
-def show_progress(plan: Line, journal: Journal) -> Iterator[ProgressBars]:
+def show_progress(plan: Line, journal: Journal) -> ProgressBars:
     """For `Study.run(watch=show_progress)`: bars on stderr."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
     total = len(plan["variants"]) * len(plan["seeds"])
     done = {(r["variant"], r["seed"]) for r in journal.of_kind("row") if _belongs(r, plan)}
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed:.0f}/{task.total:.0f} pictures"),
-        TimeRemainingColumn(),
-    )
-    console = Console(file=sys.stderr, highlight=False)
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
-        todo = (total - len(done)) * plan["pictures"]
-        whole = bars.add_task("study", total=todo)
-        watching = ProgressBars(bars, plan["pictures"], journal.path.parent.parent / "runs", whole)
-        over = threading.Event()
-        looker = threading.Thread(target=_keep_looking, args=(watching, over), daemon=True)
-        if console.is_terminal:
-            looker.start()
-        try:
-            yield watching
-        finally:
-            over.set()
-
-
-def _keep_looking(watching: ProgressBars, over: threading.Event) -> None:
-    while not over.wait(EVERY):
-        watching.look()
+    return ProgressBars(plan["pictures"], total - len(done), journal.path.parent.parent / "runs")
 
 
 def _belongs(row: Line, plan: Line) -> bool:
@@ -112,8 +94,7 @@ def _seen(path: Path) -> int:
 
 
 def _last(error: str) -> str:
-    lines = [line for line in error.strip().splitlines() if line.strip()]
-    return lines[-1] if lines else "no reason given"
+    return (error.strip() or "no reason given").splitlines()[-1]
 
 
 def estimate(plan: Line, workers: int = 1) -> str:

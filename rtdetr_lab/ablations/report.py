@@ -10,7 +10,7 @@ r"""# Report: what a study found, as a page, in files with figures, or in a note
 """
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -36,14 +36,14 @@ class Report(Findings):
 
     def figures(self) -> Mapping[str, object]:
         """Title → axes, drawn now: for a notebook."""
-        return {title: draw() for title, (_, draw) in self._drawings().items()}
+        return {title: draw() for title, _, draw in self._drawings()}
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write report and figures; returns the files, the Markdown first."""
         Path(folder).mkdir(parents=True, exist_ok=True)
         links, pictures = {}, {}
         figures: dict[str, bytes] = {}
-        for title, (name, draw) in self._drawings().items():
+        for title, name, draw in self._drawings():
             pictures[title], svg = _rendered(draw)
             links[title] = f"{self.name}_{name}.png"
             figures |= {f"_{name}.png": pictures[title], f"_{name}.svg": svg}
@@ -59,30 +59,26 @@ class Report(Findings):
             write_bytes(path, content, error=TrainingError)
         return list(paths)
 
-    def _drawings(self) -> dict[str, tuple[str, Callable[[], Any]]]:
-        """Title → (name, what draws it), for everything the journal has numbers for."""
+    def _drawings(self) -> Iterator[tuple[str, str, Callable[[], Any]]]:
+        """(title, name, what draws it) for everything the journal has numbers for."""
         reference = str(self.plan["reference"])
         scores = {e.name: e.values("AP") for e in self.entries}
-        found: dict[str, tuple[str, Callable[[], Any]]] = {
-            "AP by variant": ("bars", partial(viz.score_bars, scores, reference))
-        }
+        yield "AP by variant", "bars", partial(viz.score_bars, scores, reference)
         intervals = {e.name: e.difference for e in self.entries if e.difference}
         if intervals:
             draw = partial(viz.differences, intervals, reference)
-            found["Paired differences"] = ("differences", draw)
-        whole = [e for e in self.entries if not e.view]
+            yield "Paired differences", "differences", draw
+        whole = [e for e in self.entries if not e.view and e.rows]
         curves = {e.name: [row["curve"] for row in e.rows] for e in whole}
         if any(c for seeds in curves.values() for c in seeds):
-            found["AP over pictures seen"] = ("curves", partial(viz.score_curves, curves))
+            yield "AP over pictures seen", "curves", partial(viz.score_curves, curves)
         if self.latency:
-            trained = {e.variant["name"]: e.values("AP") for e in whole if e.rows}
-            found["AP against latency"] = ("front", partial(viz.front, trained, self.latency))
-        measures = {e.name: e.rows[0]["measures"] for e in whole if e.rows}
+            trained = {e.name: e.values("AP") for e in whole}
+            yield "AP against latency", "front", partial(viz.front, trained, self.latency)
+        measures = {e.name: e.rows[0]["measures"] for e in whole}
         points = {n: tuple(m["score_iou"]) for n, m in measures.items() if "score_iou" in m}
         if points:
-            draw = partial(viz.score_iou, points)
-            found["Score against IoU of proposals"] = ("scatter", draw)
-        return found
+            yield "Score against IoU of proposals", "scatter", partial(viz.score_iou, points)
 
     def _repr_markdown_(self) -> str:
         return self.markdown
@@ -90,10 +86,8 @@ class Report(Findings):
 
 def report_of(journal: Journal) -> Report:
     """Of the journal's last plan. Raises `ConfigError` where nothing was begun."""
-    plan = journal.plan
-    require(plan, str(journal.path), "holds no study", "run it first, or give its folder")
-    assert plan is not None
-    return Report(plan, tuple(journal.lines))
+    require(journal.plan, str(journal.path), "holds no study", "run it first, or give its folder")
+    return Report(journal.plan, tuple(journal.lines))
 
 
 def _rendered(draw: Callable[[], Any]) -> tuple[bytes, bytes]:

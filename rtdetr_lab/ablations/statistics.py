@@ -46,11 +46,6 @@ class Difference(Interval):
         return (self.high - self.low) / 2
 
     @property
-    def is_clear(self) -> bool:
-        """Whether the interval excludes zero."""
-        return self.low > 0 or self.high < 0
-
-    @property
     def agreeing(self) -> int:
         """Seeds whose difference has the sign of the mean."""
         return sum(d * self.mean > 0 for d in self.per_seed)

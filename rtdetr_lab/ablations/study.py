@@ -24,8 +24,8 @@ from rtdetr_lab.ablations.bases import short_recipe, small_world
 from rtdetr_lab.ablations.executors import Executor, InProcess, Outcome
 from rtdetr_lab.ablations.job import AsTrained, Job, Measure, Task, Views
 from rtdetr_lab.ablations.journal import Journal, Line
-from rtdetr_lab.ablations.measure import latencies, seconds_per_picture
-from rtdetr_lab.ablations.plan import described_variant, pictures_for, plan_line
+from rtdetr_lab.ablations.measure import latencies
+from rtdetr_lab.ablations.plan import pictures_and_speed, plan_line
 from rtdetr_lab.ablations.report import Report, report_of
 from rtdetr_lab.ablations.variant import Change, Setup, Variant, variant, with_seed
 from rtdetr_lab.config import require
@@ -125,11 +125,7 @@ class Study:
     def plan(self) -> Line:
         """What would be done, measured where it must be: the line a journal begins with."""
         first = self.setups(self.budget if isinstance(self.budget, int) else 1)
-        if isinstance(self.budget, str):
-            count, speed = pictures_for(self.budget, first, self.task, len(self.seeds))
-        else:
-            count = self.budget
-            speed = {name: seconds_per_picture(s, self.task) for name, s in first.items()}
+        count, speed = pictures_and_speed(self.budget, first, self.task, len(self.seeds))
         setups = self.setups(count)
         line = plan_line(self._rows, setups, self.reference, self.task, self.seeds, speed)
         return {**line, "name": self.name, "budget": self.budget}
@@ -157,23 +153,23 @@ class Study:
 
     def _plan_for(self, journal: Journal) -> Line:
         """The plan the journal began with if this is the same study, or a new one."""
-        last = journal.plan
-        if last and self._is(last):
-            return last
-        plan = self.plan()
-        journal.append(plan)
-        return plan
+        if not (journal.plan and self._is(journal.plan)):
+            journal.append(self.plan())
+        return journal.plan
 
     def _is(self, plan: Line) -> bool:
         """Whether a journal's plan is what this study would do."""
-        setups = self.setups(plan["pictures"])
-        keep = ("name", "hypothesis", "differences")
-        then = [{k: v[k] for k in keep} for v in plan["variants"]]
-        now = [described_variant(row, setups, self.reference) for row in self._rows]
-        head = [plan[k] for k in ("reference", "seeds", "budget", "val_pictures", "base")]
-        base = to_dict(setups[self.reference])
-        mine = [self.reference, list(self.seeds), self.budget, len(self.task.val), base]
-        return now == then and head == mine
+        base = self.setups(plan["pictures"])[self.reference]
+        mine = {
+            "reference": self.reference,
+            "seeds": list(self.seeds),
+            "budget": self.budget,
+            "val_pictures": len(self.task.val),
+            "base": to_dict(base),
+        }
+        rows = [row.describe(base) for row in self._rows]
+        then = [{k: v[k] for k in rows[0]} for v in plan["variants"]]
+        return rows == then and mine == {k: plan[k] for k in mine}
 
     def _finish(self, journal: Journal, plan: Line, executor: Executor, watch: Watch) -> None:
         done = {(r["variant"], r["seed"], r["run"]) for r in journal.of_kind("row")}
@@ -181,7 +177,7 @@ class Study:
         missing = [j for j in jobs if (j.variant, j.seed, j.fingerprint) not in done]
         runs = Path(self.folder) / "runs"
         for outcome in executor(missing, self.home, runs, watch.started):
-            journal.append(_line(outcome))
+            journal.append(outcome.line)
             watch.ended(outcome)
 
 
@@ -194,16 +190,3 @@ def _measured(journal: Journal, plan: Line) -> bool:
     wanted = {v["name"] for v in plan["variants"]}
     found = journal.of_kind("latency")
     return bool(found) and set(found[-1]["milliseconds"]) == wanted
-
-
-def _line(outcome: Outcome) -> Line:
-    if outcome.row is not None:
-        return {"kind": "row", **outcome.row}
-    job = outcome.job
-    return {
-        "kind": "failed",
-        "variant": job.variant,
-        "seed": job.seed,
-        "run": job.fingerprint,
-        "traceback": outcome.error,
-    }

@@ -19,7 +19,7 @@ difference in a report is a difference to that one.
 """
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -53,12 +53,20 @@ class Variant:
 
     def __call__(self, base: Setup) -> Setup:
         """The setup of this variant. The base stays what it was."""
-        changes = _argument(self.change)
+        argument, *_ = inspect.signature(self.change, eval_str=True).parameters.values()
+        changes = argument.annotation
         if changes is Setup:
             return self.change(base)
         if changes is TrainConfig:
             return replace(base, recipe=self.change(base.recipe))
         return replace(base, cfg=self.change(base.cfg))
+
+    def describe(self, base: Setup) -> dict[str, Any]:
+        """Name, hypothesis and differences to the base, as the journal keeps them: (path, before,
+        after) for people, model settings without their `cfg.`, parts by name."""
+        found = diff(base, self(base)).items()
+        shown = [[path.removeprefix("cfg."), _short(a), _short(b)] for path, (a, b) in found]
+        return {"name": self.name, "hypothesis": self.hypothesis, "differences": shown}
 
 
 @dataclass(frozen=True)
@@ -90,18 +98,6 @@ def with_seed(setup: Setup, seed: int) -> Setup:
     """The setup, and what it starts from, with this seed."""
     start = None if setup.start is None else with_seed(setup.start, seed)
     return replace(setup, recipe=replace(setup.recipe, seed=seed), start=start)
-
-
-def _argument(change: Change) -> Any:
-    """What the annotation of the only argument says."""
-    first = next(iter(inspect.signature(change, eval_str=True).parameters.values()))
-    return first.annotation
-
-
-def described(base: Setup, other: Setup) -> Iterator[tuple[str, str, str]]:
-    """(path, before, after) for people: model settings without their `cfg.`, parts by name."""
-    for path, (before, after) in diff(base, other).items():
-        yield path.removeprefix("cfg."), _short(before), _short(after)
 
 
 def _short(value: Any) -> str:

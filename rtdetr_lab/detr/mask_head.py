@@ -1,31 +1,32 @@
-r"""# Mask head: from where a query looks to what it covers
+r"""# Mask head: from attention maps to masks
 
 - **Paper**     DETR §4.2, Fig. 8
 - **Notebook**  `notebooks/18_segmentation.ipynb`
 - **Elsewhere** authors' `MHAttentionMap`, `MaskHeadSmallConv`; transformers' `DetrMHAttentionMap`,
   `DetrMaskHeadSmallConv`
 
-A query of DETR knows what it found and roughly where. The encoder's cells know what belongs
-together. Multiply them, head by head, and each query has $M$ coarse pictures of itself:
+The content of a query describes its object and roughly where it is. The encoder's cells describe
+what belongs together. Their products, head by head, give every query $M$ coarse maps of its object:
 
-$$ A_{q,m,x} = \operatorname{softmax}_{m,x} \frac{(W_q c_q)_m \cdot (W_k m_x)_m}{\sqrt{D/M}} $$
+$$ A_{q,m,x} = \operatorname{softmax}_{m,x} \frac{(W_q c_q)_m \cdot (W_k m_x)_m}{\sqrt{D/M}}
+   \tag{18.1} $$
 
-**One softmax over heads and cells together**: the heads of a query compete for its attention, and
-most of them end up nearly empty. Laid over the picture's own features, the maps go through five
-small convolutions and grow threefold on the way, each time with a finer map of the backbone added:
-S4, S3, S2. The result is a mask at stride 4.
+**One softmax runs over heads and cells together.** So the heads of a query compete, and most of
+them end up nearly empty. The maps are stacked on the picture's features and pass five small
+convolutions. On the way they are enlarged three times, and each time a finer map of the backbone is
+added: S4, S3, S2. The result is a mask at stride 4.
 
 | step | module                  | does                                 | channels    | size       |
 |------|-------------------------|--------------------------------------|-------------|------------|
-| 1    | `mask_attention`        | the equation                         | M           | S5         |
-| 2    | `mask_head.blend`       | lays it over the picture's features  | D + M       | S5         |
-| 3    | `mask_head.narrow`      | forgets half                         | D/2         | S5         |
+| 1    | `mask_attention`        | computes Eq. 18.1                    | M           | S5         |
+| 2    | `mask_head.blend`       | convolves maps and features          | D + M       | S5         |
+| 3    | `mask_head.narrow`      | halves the channels                  | D/2         | S5         |
 | 4    | `mask_head.levels`      | enlarge, add `adapt`(map), `refine`  | D/4, 8, 16 | S4, S3, S2 |
 | 5    | `mask_head.out`         | the logits                           | 1           | S2         |
 
-Of the D + M channels that enter, D are the same for all queries of a picture. A convolution is
-linear, so `blend` computes their share once per picture and that of the M maps once per query: the
-same sum, for a thirtieth of the multiplications of step 2.
+Of the D + M input channels, D are the same for all queries of a picture. A convolution is linear.
+So `blend` convolves the D shared channels once per picture, and the M maps once per query, and adds
+the two. The sum is the same, with a thirtieth of the multiplications of step 2.
 """
 
 import math
@@ -40,8 +41,7 @@ from rtdetr_lab.taps import tap
 
 
 class MaskAttention(nn.Module):
-    """Where a query looks, head by head; no values: the weights are the result.
-    Eq. 18.1"""
+    """Compute where every query looks, head by head (Eq. 18.1); the weights are the result."""
 
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class MaskAttention(nn.Module):
 
 
 class ConvGroupNorm(nn.Module):
-    """3×3 convolution, group norm, ReLU: batches of masks are too small for batch norm."""
+    """3×3 convolution, group norm, ReLU; batches of masks are too small for batch norm."""
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class ConvGroupNorm(nn.Module):
     def blend(
         self, shared: Float[Tensor, "B Cs H W"], own: Float[Tensor, "B Q Co H W"]
     ) -> Float[Tensor, "BQ C H W"]:
-        """As `forward` on `shared` and `own` side by side, the share of `shared` computed once."""
+        """Convolve `shared` and `own` channels as if stacked, but `shared` only once."""
         count = shared.shape[1]
         once = F.conv2d(shared, self.conv.weight[:, :count], self.conv.bias, padding=1)
         each = F.conv2d(own.flatten(0, 1), self.conv.weight[:, count:], padding=1)
@@ -91,7 +91,7 @@ class ConvGroupNorm(nn.Module):
 
 
 class MaskLevel(nn.Module):
-    """Enlarge to a finer map of the backbone, add it, and look again."""
+    """Enlarge to the size of a finer map of the backbone, add that map, and convolve."""
 
     def __init__(self, channels_map: int, channels_in: int, channels_out: int) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ class MaskLevel(nn.Module):
 
 
 class MaskHead(nn.Module):
-    """From attention maps at S5 to mask logits at S2."""
+    """Turn attention maps at S5 into mask logits at S2."""
 
     def __init__(self, dim: int, num_heads: int, channels: Sequence[int]) -> None:
         super().__init__()

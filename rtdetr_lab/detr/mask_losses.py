@@ -4,17 +4,17 @@ r"""# Mask losses: is every pixel right, and is the shape?
 - **Notebook**  `notebooks/18_segmentation.ipynb`
 - **Elsewhere** `loss_masks` of the authors' `SetCriterion`, with `sigmoid_focal_loss`, `dice_loss`
 
-A mask of a quarter of the picture's size is enlarged to the annotation's and compared with it,
-object by object, in two ways:
+A predicted mask has a quarter of the picture's size. It is enlarged to the size of the annotation
+and compared with it, object by object, in two ways:
 
 $$ \mathcal L_{\text{mask}} = \frac 1 T \sum_t \frac 1 {HW} \sum_{x} \alpha_x\,
    |m_{t,x} - \hat p_{t,x}|^\gamma\, \mathrm{BCE}(\hat p_{t,x}, m_{t,x}), \qquad
    \mathcal L_{\text{dice}} = \frac 1 T \sum_t 1 - \frac{2 \sum_x \hat p\, m + 1}
    {\sum_x \hat p + \sum_x m + 1} $$
 
-The first counts pixels, so a small object hardly matters to it; the second counts overlap, so all
-sizes matter alike. Which query answers for which object was settled by boxes and classes of the
-last layer: masks take no part in the matching, and only the last layer has them.
+The mask loss counts pixels, so small objects hardly matter in it. The dice loss measures overlap,
+so all sizes matter equally. Masks take no part in the matching: boxes and classes of the last layer
+decide which query answers for which object. Only the last layer has masks.
 
 | term   | theirs (transformers) | weight |
 |--------|-----------------------|--------|
@@ -37,7 +37,7 @@ from rtdetr_lab.structures import Prediction, Targets
 
 @dataclass(frozen=True)
 class MaskCriterionConfig(CriterionConfig):
-    """Everything a detector is taught, and masks."""
+    """Settings of the criterion of a detector, with two more terms for masks."""
 
     mask_weight: float = 1.0
     dice_weight: float = 1.0
@@ -53,14 +53,14 @@ class MaskCriterionConfig(CriterionConfig):
 
 
 class MaskCriterion(Criterion):
-    """The criterion of a detector, and two more terms for the last layer."""
+    """Criterion of a detector, with two more terms for the last layer."""
 
     cfg: MaskCriterionConfig
 
     def terms(
         self, prediction: Prediction, targets: Targets, pairs: Pairs, num_boxes: float
     ) -> dict[str, Tensor]:
-        """Raises `TargetError` where masks are missing on either side."""
+        """Compute all terms; raise `TargetError` if targets or prediction have no masks."""
         if prediction.masks is None or targets.masks is None:
             who = "the model answers without" if prediction.masks is None else "there are no"
             remedy = "train a DETRSegmentation, on targets with masks; or use CriterionConfig"
@@ -79,7 +79,7 @@ class MaskCriterion(Criterion):
 
 
 def enlarged(masks: Float[Tensor, "T h w"], size: tuple[int, ...]) -> Float[Tensor, "T H W"]:
-    """Bilinear, as all references do it; no objects have no masks of any size."""
+    """Enlarge masks bilinearly, as all references do; zero masks stay zero masks."""
     if not len(masks):
         return masks.new_zeros((0, *size)) + masks.sum()  # connected: gradients are there, and zero
     return F.interpolate(masks.unsqueeze(1), size, mode="bilinear", align_corners=False).squeeze(1)
@@ -92,7 +92,7 @@ def mask_focal_loss(
     alpha: float = 0.25,
     gamma: float = 2.0,
 ) -> Float[Tensor, ""]:
-    """Mean over the pixels of a mask, sum over masks, per object. `masks` are logits."""
+    """Focal loss: mean over pixels, sum over masks, per object. `masks` are logits."""
     balance = alpha * wanted + (1 - alpha) * (1 - wanted)
     weight = balance * (wanted - masks.sigmoid()).abs() ** gamma
     error = F.binary_cross_entropy_with_logits(masks, wanted, reduction="none")
@@ -102,7 +102,7 @@ def mask_focal_loss(
 def dice_loss(
     masks: Float[Tensor, "T H W"], wanted: Float[Tensor, "T H W"], num_boxes: float
 ) -> Float[Tensor, ""]:
-    """One minus the overlap, 1 added above and below so that nothing overlaps nothing fully."""
+    """One minus the dice overlap; 1 is added to both parts, so empty masks overlap fully."""
     p = masks.sigmoid().flatten(1)
     wanted = wanted.flatten(1)
     overlap = (2 * (p * wanted).sum(1) + 1) / (p.sum(1) + wanted.sum(1) + 1)

@@ -4,10 +4,10 @@ r"""# DETR: detection as a set, whole
 - **Notebook**  `notebooks/02_detr.ipynb`
 - **Elsewhere** authors' `DETR`; transformers' `DetrForObjectDetection`
 
-Before DETR a detector proposed thousands of boxes and threw nearly all of them away again. DETR
-asks a hundred *queries* the same question, "what is yours?", lets them settle among themselves who
-answers for what, and reads off the answers. One coarse map, one transformer, one class head, one
-box head; the pieces are in `detr/resnet.py`, `detr/positions.py` and `detr/transformer.py`.
+Before DETR, a detector proposed thousands of boxes and then removed nearly all of them. DETR uses a
+hundred learned *queries*. They exchange information, agree on which query takes which object, and
+each answers with a class and a box. The model has one coarse map, one transformer, one class head
+and one box head. Its parts are in `detr/resnet.py`, `detr/positions.py` and `detr/transformer.py`.
 
 ```
 images ─ backbone ─ S5 ─ project ─ cells + positions ─ encoder ─ memory ─┐
@@ -18,26 +18,27 @@ images ─ backbone ─ S5 ─ project ─ cells + positions ─ encoder ─ mem
 
 $$ \hat c = \mathrm{softmax}(W c), \qquad b = \sigma(\mathrm{MLP}(c)) $$
 
-Scores are a softmax over the classes **and "no object", the last one**: a query can only be sure of
-one thing. A box is predicted at once, from nothing; RT-DETR moves one, layer by layer.
+Scores are a softmax over the classes **and "no object", which comes last**: they compete, so a
+query can be sure of one class only. The box is predicted directly, without a reference; RT-DETR
+moves a reference box, layer by layer.
 
-Why then RT-DETR? Compare chapter by chapter:
+What does RT-DETR change, and why? Chapter by chapter:
 
 | in DETR                                     | costs                    | what came instead      |
 |---------------------------------------------|--------------------------|------------------------|
-| one map of stride 32                        | small objects            | `ccff`: three maps     |
-| every query attends to all cells            | 500 epochs of learning   | `deformable_attention` |
-| in the encoder all attend to all            | no room for finer maps   | `aifi`: on S5 only     |
-| queries know nothing of the picture         | epochs, again            | `query_selection`      |
-| matching changes its mind from step to step | noise in every gradient  | `denoising`            |
-| a box from nothing                          | coarse boxes             | `decoder`: refinement  |
+| one map of stride 32                        | misses small objects     | `ccff`: three maps     |
+| every query attends to all cells            | 500 epochs of training   | `deformable_attention` |
+| in the encoder all cells attend to all      | no finer maps affordable | `aifi`: on S5 only     |
+| queries are the same for every picture      | more epochs              | `query_selection`      |
+| the matching changes from step to step      | noisy gradients          | `denoising`            |
+| a box without a reference                   | imprecise boxes          | `decoder`: refinement  |
 
-**Padding.** Pictures of different sizes share a canvas; `padding` is True where it shows nothing.
-Padded pixels are set to the mean colour (zero after normalisation), padded cells are blocked in
-every attention and not counted in positions. What a padded pixel holds changes nothing.
+**Padding.** Pictures of different sizes share a canvas; `padding` is True where the canvas is
+empty. Padded pixels get the mean colour (zero after normalisation). Padded cells are blocked in
+every attention and do not count in positions. So the values of padded pixels change nothing.
 
-**One set of heads.** All decoder layers are judged by the same two heads, read through the same
-norm (§3.2): the layers before the last learn as much and add no parameter.
+**One set of heads.** All decoder layers share the same two heads and the norm before them (§3.2).
+So every layer gets a loss, and no parameters are added.
 
 | preset           | AP (COCO) | parameters | tokens of an 800 × 1066 picture |
 |------------------|-----------|------------|---------------------------------|
@@ -47,8 +48,8 @@ norm (§3.2): the layers before the last learn as much and add no parameter.
 | `detr_r101_dc5`  | 44.9      | 60.5 M     | 3350                            |
 | `detr_nano`      |           | 1.1 M      | ours, to learn from scratch     |
 
-Parameters as measured, frozen norm not counted. Classes are COCO's ids, 0 to 90 with gaps: 91 of
-them, though 80 occur.
+Parameters are measured, without frozen batch norm. Classes are COCO's ids, 0 to 90 with gaps: 91
+classes, of which 80 occur.
 """
 
 from dataclasses import dataclass, field
@@ -80,14 +81,14 @@ IMAGENET_STD: RGB = (0.229, 0.224, 0.225)
 
 
 def detr_criterion() -> CriterionConfig:
-    """Cross-entropy with a tenth of the weight on "no object", L1 and GIoU (§A.4)."""
+    """Cross-entropy with weight 0.1 for "no object", L1 and GIoU (§A.4)."""
     return CriterionConfig(MatcherConfig(1.0, 5.0, 2.0, SoftmaxCost()), CrossEntropy(no_object=0.1))
 
 
 @dataclass(frozen=True)
 class DETRConfig:
-    """The whole recipe as a value. `mean` and `std` belong to the backbone's weights: pictures come
-    in [0, 1] and are normalised here."""
+    """Complete configuration. `mean` and `std` belong to the weights of the backbone: the model
+    gets pictures in [0, 1] and normalises them itself."""
 
     num_classes: int = 91
     dim: int = 256
@@ -110,7 +111,7 @@ class DETRConfig:
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """What DETR makes of a batch before it answers. `content` has an entry per decoder layer."""
+    """Inner tensors of DETR before its heads. `content` has one entry per decoder layer."""
 
     maps: tuple[Float[Tensor, "B _ _ _"], ...]
     projected: Float[Tensor, "B D H W"]
@@ -120,7 +121,7 @@ class Seen:
 
 
 class DETR(DetectionModel):
-    """Images in, `Prediction` out: Q boxes with C + 1 class logits each."""
+    """Predict Q boxes with C + 1 class logits each for every picture."""
 
     rank = staticmethod(by_softmax)
     takes_padding = True
@@ -143,7 +144,7 @@ class DETR(DetectionModel):
         targets: Targets | None = None,
         padding: Bool[Tensor, "B H W"] | None = None,
     ) -> Prediction:
-        """Images are RGB in [0, 1]; `padding` is True where a picture has ended.
+        """Images are RGB in [0, 1]; `padding` is True outside the picture.
 
         `targets` are only checked: DETR trains without denoising. Raises `ImageError` or
         `TargetError`.
@@ -154,7 +155,7 @@ class DETR(DetectionModel):
     def look(
         self, images: Float[Tensor, "B 3 H W"], padding: Bool[Tensor, "B H W"] | None = None
     ) -> Seen:
-        """Everything up to the content of the queries."""
+        """Compute everything up to the content of the queries."""
         maps = self.backbone(self.normalise(images, padding))
         projected = self.project(maps[-1])
         size = projected.shape[-2:]
@@ -168,7 +169,7 @@ class DETR(DetectionModel):
         return Seen(tuple(maps), projected, memory, hidden, content)
 
     def answer(self, seen: Seen) -> Prediction:
-        """The same two heads over every decoder layer."""
+        """Apply the two heads to every decoder layer."""
         layers = []
         for i, content in enumerate(seen.content):
             logits = tap(f"logits.{i}", self.class_head(content))
@@ -179,7 +180,7 @@ class DETR(DetectionModel):
     def normalise(
         self, images: Float[Tensor, "B 3 H W"], padding: Bool[Tensor, "B H W"] | None
     ) -> Float[Tensor, "B 3 H W"]:
-        """Mean 0 and spread 1, and exactly 0 where a picture has ended."""
+        """Normalise to mean 0 and standard deviation 1; padded pixels become exactly 0."""
         mean = _channels(self.cfg.mean, images.device, images.dtype)
         images = (images - mean) / _channels(self.cfg.std, images.device, images.dtype)
         if padding is None:
@@ -217,37 +218,42 @@ def _check_padding(images: Tensor, padding: Tensor) -> None:
 
 @torch.no_grad()
 def cardinality_error(prediction: Prediction, targets: Targets) -> Float[Tensor, ""]:
-    """By how many the number of queries that say anything misses the number of objects, on average
-    over pictures. For the log, not for the loss."""
+    """Mean absolute difference between the number of queries that answer and of objects.
+
+    Logged during training; no part of the loss.
+    """
     nothing = prediction.logits.shape[-1] - 1
     found = (prediction.logits.argmax(-1) != nothing).sum(1)
     return (found - found.new_tensor(targets.counts)).abs().float().mean()
 
 
 def detr_r50(num_classes: int = 91) -> DETRConfig:
-    """42.0 AP: the paper's main model."""
+    """The paper's main model: 42.0 AP."""
     return DETRConfig(num_classes)
 
 
 def detr_r101(num_classes: int = 91) -> DETRConfig:
-    """43.5 AP: a deeper backbone."""
+    """A deeper backbone: 43.5 AP."""
     return DETRConfig(num_classes, backbone=ResNetConfig((3, 4, 23, 3), frozen_stages=1))
 
 
 def detr_r50_dc5(num_classes: int = 91) -> DETRConfig:
-    """43.3 AP: a finer last map, at twice the price."""
+    """A finer last map (dilated, DC5), at twice the cost: 43.3 AP."""
     return DETRConfig(num_classes, backbone=ResNetConfig(dilated=True, frozen_stages=1))
 
 
 def detr_r101_dc5(num_classes: int = 91) -> DETRConfig:
-    """44.9 AP: both."""
+    """A deeper backbone and a finer last map: 44.9 AP."""
     backbone = ResNetConfig((3, 4, 23, 3), dilated=True, frozen_stages=1)
     return DETRConfig(num_classes, backbone=backbone)
 
 
 def detr_nano(num_classes: int = 91) -> DETRConfig:
-    """For pictures of 256 to 320 px, with live batch norm: ours, to learn from scratch on a laptop
-    beside `rtdetr_nano`, whose backbone and width it has. Not in the paper."""
+    """A small model of ours, not in the paper: trains from scratch on a laptop.
+
+    It has the width and the backbone sizes of `rtdetr_nano`, and live batch norm, for pictures of
+    256 to 320 pixels.
+    """
     return DETRConfig(
         num_classes,
         dim=96,

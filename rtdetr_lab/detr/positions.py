@@ -5,20 +5,21 @@ r"""# Positions: how DETR tells one cell from another
 - **Elsewhere** authors' `PositionEmbeddingSine`, `PositionEmbeddingLearned`; transformers'
   `DetrSinePositionEmbedding`, `DetrLearnedPositionEmbedding`
 
-Attention does not know where a token comes from; it is told by an embedding that is added to
-queries and keys of *every* layer. Here a position is a fraction of the picture and not a number of
-cells: rows are counted along each column, padding left out, and divided by their number.
+Attention does not see where a token lies. An embedding of the position, added to the queries and
+keys of *every* layer, tells it. In DETR a position is a fraction of the picture, not a number of
+cells. We count the rows in each column, without padding, and divide by their number:
 
 $$ y_r = s \cdot \frac{\#\{\text{cells above and here}\}}{\#\{\text{cells of the column}\}},
    \qquad P = \bigl[\sin(y\, \omega_k), \cos(y\, \omega_k)\bigr]_k \oplus
-   \bigl[\sin(x\, \omega_k), \cos(x\, \omega_k)\bigr]_k, \qquad \omega_k = T^{-4k/D} $$
+   \bigl[\sin(x\, \omega_k), \cos(x\, \omega_k)\bigr]_k, \qquad \omega_k = \tau^{-4k/D}
+   \tag{02.2} $$
 
-with $s = 2\pi$. So a small picture on a large canvas has the positions of a picture, not those of a
-corner. Frequencies alternate sine and cosine, channel by channel, the row's half first: not the
-order of `layers.sine_2d`, and trained weights know the difference.
+with $s = 2\pi$ and the temperature $\tau$ = 10000. So a small picture on a large canvas has the
+positions of a full picture, not those of a corner. Sine and cosine alternate channel by channel,
+and the row's half comes first. `layers.sine_2d` has another order; trained weights depend on it.
 
 `LearnedPositions` are two tables of vectors, one per column and one per row, **the column's half
-first**. They know at most `max_cells` rows and columns, and nothing of padding.
+first**. They have at most `max_cells` rows and columns, and ignore padding.
 """
 
 import math
@@ -37,7 +38,7 @@ EPS = 1e-6
 
 @dataclass(frozen=True)
 class SinePositions:
-    """Sine and cosine of fractions of the picture; nothing to learn."""
+    """Sine and cosine of fractions of the picture; no parameters."""
 
     temperature: float = 10000.0
     scale: float = 2 * math.pi
@@ -48,7 +49,7 @@ class SinePositions:
 
 @dataclass(frozen=True)
 class LearnedPositions:
-    """A vector for every row and one for every column."""
+    """Learn a vector for every row and one for every column."""
 
     max_cells: int = 50
 
@@ -57,7 +58,7 @@ class LearnedPositions:
 
 
 class SinePositionEmbedding(nn.Module):
-    """From what is padding to where the rest is. Eq. 02.2"""
+    """Compute the positions of all cells from the padding mask (Eq. 02.2)."""
 
     def __init__(self, cfg: SinePositions, dim: int) -> None:
         super().__init__()
@@ -82,7 +83,7 @@ class SinePositionEmbedding(nn.Module):
 
 
 class LearnedPositionEmbedding(nn.Module):
-    """Raises `ImageError` for a map with more rows or columns than were learned."""
+    """Look up learned positions; raise `ImageError` for a map larger than the tables."""
 
     def __init__(self, cfg: LearnedPositions, dim: int) -> None:
         super().__init__()

@@ -5,8 +5,8 @@ r"""# ResNet: the plain backbone of DETR, and DC5
 - **Elsewhere** torchvision's `resnet50` in the authors' `Backbone`; transformers' `ResNetBackbone`,
   or timm's
 
-Everything of `backbone.py` except the two repairs of variant D. The stem is one 7×7 convolution
-with stride 2; a shortcut that must shrink reads one cell in four and drops the others.
+This is `backbone.py` without the two changes of variant D. The stem is one 7×7 convolution with
+stride 2. A shortcut with stride 2 reads one cell in four and ignores the others.
 
 | where                | variant D (RT-DETR)          | plain (DETR)                             |
 |----------------------|------------------------------|------------------------------------------|
@@ -14,15 +14,16 @@ with stride 2; a shortcut that must shrink reads one cell in four and drops the 
 | shrinking shortcut   | mean of 2×2, then 1×1        | 1×1 with stride 2                        |
 | first stage, r18/r34 | shortcut projects            | nothing changes shape, nothing projects  |
 
-**DC5.** DETR attends on one coarse map, stride 32, and small objects drown in it. `dilated=True`
-takes the stride out of the last stage and spreads its 3×3 filters instead: every filter sees as far
-as before, on a map with four times the cells. The encoder then costs sixteen times the pairs of
-tokens; that is the price multi-scale detectors later refused to pay. The filter that had the
-stride keeps the old spacing: it reads what the stage before wrote. Every other cell of the new map
-is then exactly the old one.
+**DC5.** DETR attends to one coarse map with stride 32, where small objects are hard to see.
+`dilated=True` removes the stride of the last stage and dilates its 3×3 filters instead. Every
+filter sees as far as before, on a map with four times as many cells. The encoder then compares
+sixteen times as many pairs of tokens; later multi-scale detectors avoid this cost. The filter that
+had the stride is not dilated, because it reads the map of the stage before. Every second cell of
+the new map then equals the old map exactly.
 
-**Frozen.** `frozen_stages=1` keeps the stem and the first stage as ImageNet left them, as the
-authors do. With random weights that would be a wall: `detr_nano` freezes nothing.
+**Frozen.** `frozen_stages=1` keeps the ImageNet weights of the stem and the first stage, as the
+authors do. With random weights nothing could be learned through them, so `detr_nano` freezes
+nothing.
 """
 
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ from rtdetr_lab.layers import ConvNormAct, identity
 
 @dataclass(frozen=True)
 class ResNetConfig(ResNetDConfig):
-    """A plain ResNet, by default ResNet-50 of which only the last map is wanted."""
+    """Settings of a plain ResNet; the default is ResNet-50, with its last map only."""
 
     depths: tuple[int, ...] = (3, 4, 6, 3)
     widths: tuple[int, ...] = (256, 512, 1024, 2048)
@@ -54,7 +55,7 @@ class ResNetConfig(ResNetDConfig):
 
 
 class ResNet(ResNetD):
-    """As `ResNetD`, with the plain stem and the plain shortcuts."""
+    """`ResNetD` with the plain stem and the plain shortcuts."""
 
     cfg: ResNetConfig
 
@@ -70,11 +71,11 @@ class ResNet(ResNetD):
                 part.requires_grad_(False)
 
     def make_stem(self) -> nn.Module:
-        """One large convolution with stride 2."""
+        """Make one 7×7 convolution with stride 2."""
         return ConvNormAct(3, self.cfg.stem_width, 7, 2, self.cfg.act, self.cfg.norm)
 
     def make_stage(self, index: int, channels_in: int) -> nn.Sequential:
-        """Blocks of one width; in a dilated stage the filters spread and the map stays."""
+        """Make the blocks of a stage; a dilated stage keeps the size of the map."""
         cfg = self.cfg
         width = cfg.widths[index]
         dilated = cfg.dilated and index == len(cfg.depths) - 1
@@ -95,7 +96,7 @@ class ResNet(ResNetD):
 
 
 def _spread(stage: nn.Sequential) -> None:
-    """Read every other cell, and pad to match, from where the stride would have been on."""
+    """Dilate the 3×3 filters after the removed stride, and pad to match."""
     convs = [m for m in stage.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
     for conv in convs[1:]:
         conv.dilation = conv.padding = (2, 2)

@@ -4,13 +4,13 @@ r"""# Segmentation: a mask for every query
 - **Notebook**  `notebooks/18_segmentation.ipynb`
 - **Elsewhere** authors' `DETRsegm`; transformers' `DetrForSegmentation`
 
-DETR with a head that draws (`detr/mask_head.py`) and two losses for what it draws
-(`detr/mask_losses.py`).
-Things (countable) and stuff (sky, grass) are queries alike; *panoptic* means that every pixel gets
-one of them, which is decided after the model, in `images/panoptic.py`.
+DETR with a head that predicts masks (`detr/mask_head.py`) and two losses for them
+(`detr/mask_losses.py`). Queries answer for things (countable objects) and for stuff (sky, grass) in
+the same way. *Panoptic* means that every pixel belongs to exactly one of them. This is decided
+after the model, in `images/panoptic.py`.
 
-**Trained** jointly, or with `frozen_detector=True` on a detector that is done (the paper does
-that, 25 epochs). Then only the mask head has gradients.
+**Training** is joint, or, with `frozen_detector=True`, on top of a trained detector (as in the
+paper: 25 epochs). Then only the mask head gets gradients.
 
 | preset              | box AP | mask AP | PQ   |
 |---------------------|--------|---------|------|
@@ -37,13 +37,13 @@ from rtdetr_lab.structures import Prediction, Targets, check_batch
 
 
 def segmentation_criterion() -> MaskCriterionConfig:
-    """DETR's, and focal and dice for the masks."""
+    """DETR's criterion, with focal and dice losses for the masks."""
     return MaskCriterionConfig(MatcherConfig(1.0, 5.0, 2.0, SoftmaxCost()), CrossEntropy(0.1))
 
 
 @dataclass(frozen=True)
 class SegmentationConfig(DETRConfig):
-    """A DETR that also draws. Its backbone returns four maps, S2 to S5."""
+    """Settings of a DETR with masks. Its backbone returns four maps, S2 to S5."""
 
     criterion: Any = field(default_factory=segmentation_criterion)
     num_mask_heads: int = 8
@@ -58,7 +58,7 @@ class SegmentationConfig(DETRConfig):
 
 
 class DETRSegmentation(DETR):
-    """As `DETR`, with `masks` in the prediction: logits at stride 4."""
+    """`DETR` with `masks` in the prediction: mask logits at stride 4."""
 
     draws_masks = True
 
@@ -79,14 +79,14 @@ class DETRSegmentation(DETR):
         targets: Targets | None = None,
         padding: Bool[Tensor, "B H W"] | None = None,
     ) -> Prediction:
-        """As `DETR.forward`. Masks of `targets` are of the canvas' size, padding included."""
+        """Like `DETR.forward`. Masks of `targets` have the size of the canvas, padding included."""
         check_batch(images, targets, self.cfg.num_classes)
         _check_masks(images, targets)
         seen = self.look(images, padding)
         return replace(self.answer(seen), masks=self.draw(seen))
 
     def draw(self, seen: Seen) -> Float[Tensor, "B Q h w"]:
-        """Mask logits of the last layer's queries."""
+        """Compute the mask logits of the last layer's queries."""
         *finer, _ = seen.maps
         size = (seen.projected.shape[-2], seen.projected.shape[-1])
         attention = self.mask_attention(seen.content[-1], seen.memory, seen.padding, size)
@@ -106,6 +106,6 @@ def _check_masks(images: Tensor, targets: Targets | None) -> None:
 
 
 def detr_r50_panoptic(num_classes: int = 250) -> SegmentationConfig:
-    """43.4 PQ on COCO panoptic, with masks drawn by a `detr_r50`."""
+    """`detr_r50` with masks: 43.4 PQ on COCO panoptic."""
     backbone = ResNetConfig(outputs=(1, 2, 3, 4), frozen_stages=1)
     return SegmentationConfig(num_classes, backbone=backbone)

@@ -1,19 +1,19 @@
-r"""# DETR's transformer: cells that listen to each other, queries that listen to cells
+r"""# DETR's transformer: cells attend to each other, queries attend to cells
 
 - **Paper**     DETR §3.2, §A.3 and Fig. 10; Vaswani et al. 2017, §3; LayerDrop: Fan et al. 2020
 - **Notebook**  `notebooks/02_detr.ipynb`
 - **Elsewhere** authors' `transformer.py`; transformers' `DetrEncoder`, `DetrDecoder`
 
-The encoder is AIFI (`aifi.py`) six times over. The decoder has for every query a learned vector,
-its *position query*, and content that starts at zero; a layer asks the three questions of
-`decoder.py`, except that *what is there?* is asked of **all** cells, with no reference box to say
-where to look:
+The encoder is six layers of AIFI (`aifi.py`). In the decoder, every query has a learned vector, its
+*position query*, and a content that starts at zero. A layer asks the three questions of
+`decoder.py`, but for *what is there?* a query attends to **all** cells. There is no reference box
+that limits where it looks:
 
 $$ \mathrm{weights}_{q,n} = \mathrm{softmax}_n\bigl((c_q + p_q)^\top W_q^\top W_k
-   (m_n + P_n) / \sqrt d\bigr) $$
+   (m_n + P_n) / \sqrt d\bigr) \tag{02.1} $$
 
-At first every query looks everywhere alike, and it takes hundreds of epochs until each has found
-its own place. Everything in RT-DETR that is not here was invented to shorten that.
+At the start of training all weights are nearly equal, and it takes hundreds of epochs until each
+query looks at its own region. Most parts of RT-DETR that are missing here shorten this training.
 
 | symbol | name              | shape     | meaning                                              |
 |--------|-------------------|-----------|------------------------------------------------------|
@@ -23,15 +23,15 @@ its own place. Everything in RT-DETR that is not here was invented to shorten th
 | $p$    | `query_positions` | `Q D`     | what a query asks for; the authors' `query_embed`    |
 |        | `blocked`         | `B 1 1 N` | True at padding: no attention looks there            |
 
-In the first layer all content is zero, and so all values of the self-attention are the same: who
-listens to whom does not matter there yet, and those weights never learn anything.
+In the first layer all contents are zero, so all values of its self-attention are equal. Its
+attention weights do not change the result, and they never get a gradient.
 
-Normalisation comes after the sum ("post-norm"), so the encoder needs none at its end; the decoder
-has one, shared by all layers, between a layer's content and the heads that judge it.
+Normalisation comes after the sum ("post-norm"), so the encoder needs no norm at its end. The
+decoder has one more norm, shared by all layers, between the content of a layer and the heads.
 
-**Layer-drop**: in training a layer is left out with probability `layer_drop` and hands on what it
-was given. It still is judged, so the number of losses is the same in every step, and the gradients
-of a layer left out are there and exactly zero.
+**Layer-drop.** In training a layer is skipped with probability `layer_drop`; its output is then its
+input. The skipped layer still gets its loss, so the number of losses is the same in every step. The
+gradients of a skipped layer exist and are exactly zero.
 """
 
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ from rtdetr_lab.taps import tap
 
 @dataclass(frozen=True)
 class DETREncoderConfig:
-    """Layers in which every cell listens to every other."""
+    """Settings of the encoder: every cell attends to every cell."""
 
     num_layers: int = 6
     num_heads: int = 8
@@ -64,7 +64,7 @@ class DETREncoderConfig:
 
 @dataclass(frozen=True)
 class DETRDecoderConfig:
-    """Queries, and layers in which they listen to each other and to all cells."""
+    """Settings of the decoder: queries attend to each other and to all cells."""
 
     num_queries: int = 100
     num_layers: int = 6
@@ -87,7 +87,7 @@ def _check(cfg: DETREncoderConfig | DETRDecoderConfig, dim: int, part: str, at_l
 
 
 class DETREncoderLayer(nn.Module):
-    """Listen, then think: each added to its input and normalised."""
+    """Attention, then feed-forward; each is added to its input, and the sum is normalised."""
 
     def __init__(self, cfg: DETREncoderConfig, dim: int) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ class DETREncoderLayer(nn.Module):
 
 
 class DETRDecoderLayer(nn.Module):
-    """Who else? What is there (Eq. 02.1)? So what is it? Each added and normalised."""
+    """Self-attention, cross-attention (Eq. 02.1), feed-forward; each added and normalised."""
 
     def __init__(self, cfg: DETRDecoderConfig, dim: int) -> None:
         super().__init__()
@@ -137,7 +137,7 @@ class DETRDecoderLayer(nn.Module):
 
 
 class DETREncoder(nn.Module):
-    """Layers over the cells of one map."""
+    """Encoder layers over the cells of one map."""
 
     def __init__(self, cfg: DETREncoderConfig, dim: int) -> None:
         super().__init__()
@@ -158,7 +158,7 @@ class DETREncoder(nn.Module):
 
 
 class DETRDecoder(nn.Module):
-    """Layers over the queries, and the norm through which all of them are read."""
+    """Decoder layers over the queries, and the norm after every layer."""
 
     def __init__(self, cfg: DETRDecoderConfig, dim: int) -> None:
         super().__init__()
@@ -174,7 +174,7 @@ class DETRDecoder(nn.Module):
         positions: Float[Tensor, "#B N D"],
         blocked: Bool[Tensor, "B 1 1 N"] | None = None,
     ) -> tuple[Float[Tensor, "B Q D"], ...]:
-        """The normalised content after every layer, the last one last."""
+        """Return the normalised content after every layer, in order."""
         asked = self.query_positions
         content = torch.zeros_like(asked).expand(len(memory), -1, -1)
         drop = self.cfg.layer_drop if self.training else 0.0
@@ -187,14 +187,14 @@ class DETRDecoder(nn.Module):
 
 
 def _maybe(after: Tensor, before: Tensor, drop: float) -> Tensor:
-    """`after`, or with probability `drop` what was there before."""
+    """Return `after`, or `before` with probability `drop`."""
     if not drop:
         return after
     return torch.where(torch.rand((), device=after.device) >= drop, after, before)
 
 
 def _reset_matrices(layers: nn.ModuleList) -> None:
-    """Xavier everywhere, as the authors; the input maps of an attention see to themselves."""
+    """Initialise matrices as the authors do (Xavier); attention initialises its own."""
     theirs = ("q_proj.weight", "k_proj.weight", "v_proj.weight")
     for name, parameter in layers.named_parameters():
         if parameter.ndim > 1 and not name.endswith(theirs):

@@ -65,7 +65,8 @@ def judge(truth: Truth, found: Found, min_iou: float = 0.5) -> Judgement:
     right = dict(pairs)
     pairs |= _greedy(overlaps, fits & ~same, pairs)
     owner = {answer: n for n, answer in pairs.items()}
-    in_crowd = _inside(found.boxes_xyxy.cpu().double(), truth) >= min_iou
+    crowds = truth.boxes_xyxy[truth.is_crowd].double()
+    in_crowd = share_inside(found.boxes_xyxy.cpu().double(), crowds) >= min_iou
     of_found = []
     for answer in range(len(found)):
         if answer in owner:
@@ -92,9 +93,10 @@ def _greedy(overlaps: torch.Tensor, may: torch.Tensor, taken: dict[int, int]) ->
     return chosen
 
 
-def _inside(boxes: Float[torch.Tensor, "n 4"], truth: Truth) -> Float[torch.Tensor, "n"]:
-    """The largest part of a box that lies in one crowd."""
-    crowds = truth.boxes_xyxy[truth.is_crowd].double()
+def share_inside(
+    boxes: Float[torch.Tensor, "n 4"], crowds: Float[torch.Tensor, "m 4"]
+) -> Float[torch.Tensor, "n"]:
+    """The largest part of a box that lies in one crowd; corners in pixels."""
     if not len(crowds):
         return boxes.new_zeros(len(boxes))
     low = torch.maximum(boxes[:, None, :2], crowds[None, :, :2])

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from rtdetr_lab.errors import ConfigError
+from rtdetr_lab.config import require
 
 REPOSITORY = ""
 """owner/name on GitHub. Empty until the project has a public home: the badge then leads to Colab's
@@ -43,16 +43,18 @@ ADDED = "added"
 def read(path: Path) -> Any:
     """The notebook of a `.py`: fixed ids, alternative texts in the metadata, nothing executed."""
     import jupytext
+    import nbformat
 
     notebook = jupytext.reads(path.read_text(encoding="utf8"), fmt="py:percent")
     cells = [_cell(c) for c in notebook.cells]
-    if not cells or cells[0].cell_type != "markdown" or not cells[0].source.startswith("# "):
-        raise ConfigError(
-            str(path), "does not begin with a title", "first cell: `# %% [markdown]`, `# # NN · …`"
-        )
+    titled = cells and cells[0].cell_type == "markdown" and cells[0].source.startswith("# ")
+    remedy = "first cell: `# %% [markdown]`, `# # NN · …`"
+    require(titled, path, "does not begin with a title", remedy)
     title, *rest = cells[0].source.split("\n")
     cells[0].source = "\n".join([title, "", badge(path.stem), *rest])
-    notebook.cells = [cells[0], _install_cell(), *cells[1:]]
+    folded = {"tags": [ADDED], "jupyter": {"source_hidden": True}}
+    install = nbformat.v4.new_code_cell(INSTALL, metadata=folded)
+    notebook.cells = [cells[0], install, *cells[1:]]
     _give_ids(notebook.cells)
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -73,13 +75,6 @@ def badge(stem: str) -> str:
 def without_badge(source: str) -> str:
     """Markdown as it was written in the `.py`."""
     return re.sub(r'<a href="https://colab\.[^\n]*</a>\n*', "", source)
-
-
-def _install_cell() -> Any:
-    import nbformat
-
-    folded = {"tags": [ADDED], "jupyter": {"source_hidden": True}}
-    return nbformat.v4.new_code_cell(INSTALL, metadata=folded)
 
 
 def _cell(cell: Any) -> Any:

@@ -1,9 +1,9 @@
 r"""# Structures: what travels between the chapters
 
-A chapter returns a small named record and not a tuple, so that the next one, a visualizer and a
-reader find things by name. All are frozen, compared by identity (comparing tensors raises) and
-registered with `torch.export` where they are defined. `Targets` and `Batch` are those of
-`structures/targets.py`.
+A chapter returns a small record with named fields, not a tuple. So the next chapter, a visualizer
+and a reader find its values by name. All records are frozen, compared by identity (comparing
+tensors raises), and registered with `torch.export` where they are defined. `Targets` and `Batch`
+are defined in `structures/targets.py`.
 
 | record            | from → to                                   |
 |-------------------|---------------------------------------------|
@@ -33,7 +33,7 @@ Record = TypeVar("Record")
 
 
 def exportable(record: type[Record]) -> type[Record]:
-    """Let `torch.export` carry a record of tensors in and out of a graph."""
+    """Register a record of tensors with `torch.export`, as input or output of a graph."""
     torch.export.register_dataclass(record)
     return record
 
@@ -41,7 +41,7 @@ def exportable(record: type[Record]) -> type[Record]:
 @exportable
 @dataclass(frozen=True, eq=False)
 class LayerPrediction:
-    """What one decoder layer says: class logits, and boxes cxcywh in [0, 1]."""
+    """Prediction of one decoder layer: class logits, and boxes cxcywh in [0, 1]."""
 
     logits: Float[Tensor, "B Q C"]
     boxes: Float[Tensor, "B Q 4"]
@@ -50,7 +50,7 @@ class LayerPrediction:
 @exportable
 @dataclass(frozen=True, eq=False)
 class Proposals:
-    """The encoder's chosen tokens: their index among N, class logits and boxes."""
+    """The selected tokens of the encoder: their index among N, class logits and boxes."""
 
     index: Int[Tensor, "B Q"]
     logits: Float[Tensor, "B Q C"]
@@ -58,14 +58,14 @@ class Proposals:
 
     @property
     def layer(self) -> LayerPrediction:
-        """The proposals seen as the prediction of a layer before the first."""
+        """The proposals as a layer prediction, like a decoder layer before the first."""
         return LayerPrediction(self.logits, self.boxes)
 
 
 @exportable
 @dataclass(frozen=True, eq=False)
 class CDNBatch:
-    """Denoising queries of a batch (R of them per picture, padded), and who may see whom.
+    """Denoising queries of a batch (R per picture, padded), and the attention mask.
 
     `blocked[i, j]` is True where query i may not attend to query j; denoising queries come first.
     """
@@ -80,14 +80,14 @@ class CDNBatch:
 
     @property
     def num_queries(self) -> int:
-        """R: denoising queries per picture, padding included."""
+        """R: number of denoising queries per picture, padding included."""
         return self.content.shape[1]
 
 
 @exportable
 @dataclass(frozen=True, eq=False)
 class Denoised:
-    """What every decoder layer made of the denoising queries."""
+    """Predictions of all decoder layers for the denoising queries."""
 
     layers: tuple[LayerPrediction, ...]
     batch: CDNBatch
@@ -96,7 +96,7 @@ class Denoised:
 @exportable
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """A model's answer for a batch: the last layer, and everything on the way to it.
+    """Answer of a model for a batch: the last layer, and all earlier predictions.
 
     Boxes are cxcywh in [0, 1]; `logits` are before the sigmoid (RT-DETR) or softmax (DETR, whose
     last class is "no object"). `masks` are mask logits of DETR's segmentation head.
@@ -112,7 +112,7 @@ class Prediction:
 
 @dataclass(frozen=True, eq=False)
 class Assignment:
-    """For every picture, which query answers for which object: two index vectors of one length."""
+    """Which query answers for which object, per picture: two index vectors of equal length."""
 
     queries: tuple[Int[Tensor, "_"], ...]
     objects: tuple[Int[Tensor, "_"], ...]
@@ -135,7 +135,7 @@ class Assignment:
 
 
 def check_batch(images: Tensor, targets: Targets | None, num_classes: int) -> None:
-    """Raise `ImageError` or `TargetError` for a batch no model here can take."""
+    """Raise `ImageError` or `TargetError` for a batch that no model here accepts."""
     if not isinstance(images, Tensor):
         what, remedy = f"is a {type(images).__name__}", "pass a tensor (B, 3, H, W) of floats"
         raise ImageError("images", what, remedy)

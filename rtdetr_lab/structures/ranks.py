@@ -1,15 +1,16 @@
 r"""# Ranks: numbers that several processes must agree on
 
-Under `torchrun` every process sees its own pictures. Two numbers of a batch belong to all of them:
-how many objects it holds (the losses divide by it) and how many the fullest picture has (denoising
-makes its groups by it). Without a process group both functions are the identity.
+Under `torchrun` every process gets its own pictures. All processes must agree on two numbers of a
+batch: the number of objects in it (the losses divide by it), and the number of objects in its
+fullest picture (it sets the number of denoising groups). Without a process group both functions
+return their input.
 """
 
 import torch
 
 
 def mean_over_ranks(count: int, device: torch.device | str) -> float:
-    """Objects per process, averaged over all of them, at least 1."""
+    """Average the number of objects over all processes; at least 1."""
     if not several():
         return max(float(count), 1.0)
     total = torch.tensor([float(count)], device=device)
@@ -18,7 +19,7 @@ def mean_over_ranks(count: int, device: torch.device | str) -> float:
 
 
 def max_over_ranks(count: int, device: torch.device | str) -> int:
-    """The largest of all processes' counts."""
+    """Return the largest count of all processes."""
     if not several():
         return count
     largest = torch.tensor([count], device=device)
@@ -27,5 +28,5 @@ def max_over_ranks(count: int, device: torch.device | str) -> int:
 
 
 def several() -> bool:
-    """Whether other processes take part."""
+    """Whether the run has several processes."""
     return torch.distributed.is_available() and torch.distributed.is_initialized()

@@ -1,8 +1,8 @@
 r"""# Target checks: is this a batch a detector can learn from?
 
-Wrong targets do not crash, they teach: boxes in pixels, corners taken for centres and sizes,
-labels that are category ids. So every batch is looked at when it is made, where it is cheapest to
-say which picture and which box is wrong.
+Wrong targets do not crash: the model learns from them. Examples are boxes in pixels, corners
+instead of centre and size, and labels that are category ids. So every batch is checked when it is
+made; this is where it is easiest to name the wrong picture and box.
 
 | wrong                                    | named                            |
 |------------------------------------------|----------------------------------|
@@ -14,7 +14,8 @@ say which picture and which box is wrong.
 | no width or no height                    | `targets.boxes[1][4]`            |
 | a label the model has no class for       | `targets.labels[1][4]`           |
 
-A good batch costs one comparison for all its boxes together; only a bad one is searched.
+A good batch costs one comparison for all its boxes together. Only a bad batch is searched box by
+box.
 """
 
 from collections.abc import Sequence
@@ -30,7 +31,7 @@ SLACK = 1e-3
 
 
 def as_labels(values: Any, picture: int) -> Tensor:
-    """Whole numbers; raises `TargetError` for others."""
+    """Convert labels to whole numbers; raise `TargetError` for others."""
     labels = _tensor(values, f"targets.labels[{picture}]").reshape(-1)
     if labels.is_complex() or bool((labels != labels.long()).any()):
         what = f"{labels.tolist()[:3]} are no whole numbers"
@@ -39,14 +40,14 @@ def as_labels(values: Any, picture: int) -> Tensor:
 
 
 def as_boxes(values: Any, picture: int) -> Tensor:
-    """Floats, four to a box; one box may come without brackets of its own, none in any shape."""
+    """Convert boxes to floats of shape T × 4; a single box may come as four numbers."""
     boxes = _tensor(values, f"targets.boxes[{picture}]") * 1.0
     alone = boxes.ndim == 1 and len(boxes) == 4
     return boxes.reshape(-1, 4) if alone or not boxes.numel() else boxes
 
 
 def as_masks(values: Any, picture: int) -> Tensor:
-    """Truth values, a height and a width to an object; raises `TargetError` for another shape."""
+    """Convert masks to truth values of shape T × H × W; raise `TargetError` for other shapes."""
     masks = _tensor(values, f"targets.masks[{picture}]")
     if masks.ndim != 3:
         what = f"has shape {tuple(masks.shape)}"

@@ -1,7 +1,7 @@
 r"""# Targets: what a batch is taught
 
-Labels, boxes and perhaps masks per picture, checked when they are made (`target_checks.py`), and
-the batch they travel in.
+Labels, boxes and optional masks per picture, checked when they are made (`target_checks.py`), and
+the batch that holds them together with the pictures.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -24,9 +24,9 @@ from rtdetr_lab.structures.target_checks import (
 
 @dataclass(frozen=True, eq=False)
 class Targets:
-    """Ground truth of a batch: per picture T labels, T boxes (cxcywh in [0, 1]), maybe T masks.
+    """Ground truth of a batch: per picture T labels, T boxes (cxcywh in [0, 1]), or T masks too.
 
-    `pictures` are what errors call them: file names, from a loader that knows them.
+    `pictures` are the names that errors use: file names, if the loader knows them.
     """
 
     labels: tuple[Int[Tensor, "_"], ...]
@@ -39,9 +39,9 @@ class Targets:
 
     @classmethod
     def of(cls, pictures: Iterable[Mapping[str, Any]]) -> "Targets":
-        """From one mapping per picture with `labels`, `boxes` and, for all or none, `masks`.
+        """Make targets from mappings, one per picture: `labels`, `boxes`, maybe `masks`.
 
-        Raises `TargetError` for what is not of their kind.
+        Raises `TargetError` for other types or shapes.
         """
         pictures = list(pictures)
         masks = [p["masks"] for p in pictures if p.get("masks") is not None]
@@ -56,16 +56,16 @@ class Targets:
 
     @property
     def counts(self) -> list[int]:
-        """Objects per picture."""
+        """Number of objects in every picture."""
         return [len(labels) for labels in self.labels]
 
     @property
     def num_boxes(self) -> int:
-        """Objects in the whole batch."""
+        """Number of objects in the batch."""
         return sum(self.counts)
 
     def __getitem__(self, rows: slice) -> "Targets":
-        """The targets of some of the pictures."""
+        """Return the targets of some of the pictures."""
         return self._changed(
             labels=self.labels[rows],
             boxes=self.boxes[rows],
@@ -119,14 +119,14 @@ class Batch:
         return len(self.images)
 
     def __getitem__(self, rows: slice) -> "Batch":
-        """Some of the pictures, with all that belongs to them."""
+        """Return some of the pictures, with their targets and padding."""
         padding = None if self.padding is None else self.padding[rows]
         return Batch(self.images[rows], self.targets[rows], padding)
 
     __iter__ = None  # no tuple: `images, targets = batch` must not unpack rows
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
-        """Move everything; pictures arrive as convolutions like them best: channels last."""
+        """Move everything to a device; pictures become channels-last, which convolutions prefer."""
         how: Any = {"device": device, "non_blocking": non_blocking}
         images = self.images.to(memory_format=torch.channels_last, **how)
         padding = None if self.padding is None else self.padding.to(**how)

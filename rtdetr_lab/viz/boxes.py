@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
@@ -74,10 +75,8 @@ def _shared(a: Rect, b: Rect) -> float:
 
 
 def _clipped(boxes_xyxy: Float[Tensor, "n 4"], size: Size) -> list[Rect]:
-    height, width = size
-    low = boxes_xyxy.new_tensor([0, 0, 0, 0])
-    high = boxes_xyxy.new_tensor([width - 1, height - 1, width - 1, height - 1])
-    inside = boxes_xyxy.detach().cpu().clamp(low.cpu(), high.cpu()).tolist()
+    last = boxes_xyxy.new_tensor([size[1] - 1, size[0] - 1] * 2)
+    inside = boxes_xyxy.detach().clamp(torch.zeros_like(last), last).tolist()
     return [(min(a, c), min(b, d), max(a, c), max(b, d)) for a, b, c, d in inside]
 
 

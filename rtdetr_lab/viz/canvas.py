@@ -68,6 +68,22 @@ def new_axes(ax: Axes | None, height: float, width: float = WIDTH) -> Axes:
     return plt.subplots(figsize=(width, height), layout="compressed")[1]
 
 
+def new_plot(ax: Axes | None, height: float, width: float = WIDTH) -> tuple[Axes, Palette]:
+    """`new_axes`, and the palette of the page they lie on."""
+    ax = new_axes(ax, height, width)
+    return ax, page_of(ax)
+
+
+def panel_width(ax: Axes) -> float:
+    """Inches of the figure that belong to these axes.
+
+    Not from the present position: the layout moves it, and no size may depend on when one asks.
+    """
+    cell = ax.get_subplotspec()
+    share = 1.0 if cell is None else len(cell.colspan) / cell.get_gridspec().ncols
+    return share * float(ax.figure.get_figwidth())
+
+
 def new_grid(
     axes: Sequence[Axes] | None, count: int, columns: int, aspect: float, extra: float = 0.45
 ) -> list[Axes]:

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from rtdetr_lab.config import require
 from rtdetr_lab.notation import Size
-from rtdetr_lab.viz.canvas import Axes, Picture, picture_axes, picture_grid
+from rtdetr_lab.viz.canvas import Axes, Picture, panel_width, picture_axes, picture_grid
 from rtdetr_lab.viz.cells import DECODER_LEVELS
 from rtdetr_lab.viz.marks import MARKERS, frame_box, key_below, line_key, mark_key
 from rtdetr_lab.viz.palette import FRAME, LEVEL_COLORS, RIM
@@ -103,10 +103,7 @@ def _reach(samplings: Sequence[QuerySampling]) -> tuple[Tensor, Tensor]:
 
 def mark_area(ax: Axes) -> float:
     """Area in points² of weight 1 on these axes: small panels get small marks."""
-    # Not the present position: the layout moves it, and areas must not depend on when one asks.
-    cell = ax.get_subplotspec()
-    share = 1.0 if cell is None else len(cell.colspan) / cell.get_gridspec().ncols
-    return AREA_PER_INCH * share * float(ax.figure.get_figwidth())
+    return AREA_PER_INCH * panel_width(ax)
 
 
 def sampling_points(
@@ -159,12 +156,18 @@ def _draw_points(
     ax: Axes, sampling: QuerySampling, size: Size, head: int | None, view: View | None
 ) -> list[Any]:
     """One collection of marks per level; returns the legend's entries."""
+    from matplotlib.collections import LineCollection
+
     heads = slice(None) if head is None else slice(head, head + 1)
     to_pixels = torch.tensor([size[1], size[0]], dtype=torch.float64)
     pixels = sampling.locations[heads].detach().cpu().double() * to_pixels
     areas = sampling.weights[heads].detach().cpu().double() * mark_area(ax)
     if sampling.reads is not None:
-        _lead_to(ax, pixels, sampling.reads[heads].detach().cpu().double() * to_pixels, areas)
+        reads = sampling.reads[heads].detach().cpu().double() * to_pixels
+        ends = torch.stack([pixels, reads], dim=2).flatten(0, 1)
+        ax.add_collection(LineCollection(ends.numpy(), colors=LIGHT, linewidths=0.7, zorder=3))
+        cross = {"marker": "x", "color": LIGHT, "linewidths": 1.0, "zorder": 5, "gid": "reads"}
+        ax.scatter(*reads.flatten(0, 1).unbind(-1), s=areas.flatten(), **cross)
     if sampling.box is not None:
         frame_box(ax, sampling.box, size, LIGHT, "--", 1.2)
     for level in sorted(set(sampling.levels.tolist())):
@@ -176,21 +179,6 @@ def _draw_points(
     left, top, right, bottom = view or around([sampling], size)
     ax.set(xlim=(left, right), ylim=(bottom, top))
     return _legend(ax, sampling)
-
-
-def _lead_to(
-    ax: Axes,
-    points: Float[Tensor, "M P 2"],
-    reads: Float[Tensor, "M P 2"],
-    areas: Float[Tensor, "M P"],
-) -> None:
-    from matplotlib.collections import LineCollection
-
-    ends = torch.stack([points.flatten(0, 1), reads.flatten(0, 1)], dim=1)
-    ax.add_collection(LineCollection(ends.numpy(), colors=LIGHT, linewidths=0.7, zorder=3))
-    x, y = reads.flatten(0, 1).unbind(-1)
-    cross = {"marker": "x", "color": LIGHT, "linewidths": 1.0, "zorder": 5, "gid": "reads"}
-    ax.scatter(x, y, s=areas.flatten(), **cross)
 
 
 def _legend(ax: Axes, sampling: QuerySampling) -> list[Any]:
