@@ -28,7 +28,7 @@ class Annotated:
     id: int
     label: int
     box_xywh: tuple[float, float, float, float]
-    area: float
+    area: int | float
     is_crowd: bool
     segmentation: Any = None
 

@@ -17,12 +17,15 @@ run lengths.
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
+from rtdetr_lab.boxes import xywh_from_xyxy
 from rtdetr_lab.config_json import to_json
 from rtdetr_lab.data.annotated import Annotated, Annotations, Picture, Progress
 from rtdetr_lab.data.findings import raise_first_error
@@ -31,7 +34,6 @@ from rtdetr_lab.data.rle import encode_mask
 from rtdetr_lab.data.shapes import DEFAULT, SHAPE_NAMES, TRAIN, VAL, ShapesConfig, draw
 from rtdetr_lab.errors import DataError
 from rtdetr_lab.images.decode import decode, frame_in
-from rtdetr_lab.notation import Size
 from rtdetr_lab.writing import write_text
 
 
@@ -64,7 +66,7 @@ def write_coco(
     folder = new_folder(folder)
     return [
         write_annotations(
-            folder / f"{split}.json", found.names, _copied(folder, split, found, progress)
+            folder / f"{split}.json", found.names, _copy_pictures(folder, split, found, progress)
         )
         for split, found in splits.items()
     ]
@@ -79,44 +81,37 @@ def new_folder(folder: str | Path) -> Path:
     return folder
 
 
-Row = tuple[int, str, Size, Iterable[dict[str, Any]]]
-"""A picture to write: its id, its file name, (height, width), and what is annotated."""
-
-
-def write_annotations(path: Path, names: Sequence[str], pictures: Iterable[Row]) -> Path:
+def write_annotations(path: Path, names: Sequence[str], pictures: Iterable[Picture]) -> Path:
     """COCO's JSON; category ids are labels + 1, as COCO counts."""
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for number, file_name, (height, width), annotated in pictures:
-        images.append({"id": number, "file_name": file_name, "width": width, "height": height})
-        for one in annotated:
-            annotations.append({"id": len(annotations) + 1, "image_id": number, **one})
+    for picture in pictures:
+        number, name, (height, width) = picture.id, picture.file_name, picture.size
+        images.append({"id": number, "file_name": name, "width": width, "height": height})
+        for i, one in enumerate(picture.annotations, len(annotations) + 1):
+            annotations.append({"id": i, "image_id": number, **_row_of(one)})
     categories = [{"id": i, "name": name} for i, name in enumerate(names, 1)]
     tree = {"images": images, "annotations": annotations, "categories": categories}
     write_text(path, json.dumps(tree, ensure_ascii=False))
     return path
 
 
-def annotation(
-    label: int, box_xywh: Iterable[float], area: int | float, segmentation: Any = None
-) -> dict[str, Any]:
-    """An annotation as COCO writes it, without the ids that it gets in its file."""
-    box = [round(n, 4) for n in box_xywh]
-    row = {"category_id": label + 1, "bbox": box, "area": round(area, 4), "iscrowd": 0}
-    return row | ({"segmentation": segmentation} if segmentation else {})
+def _row_of(one: Annotated) -> dict[str, Any]:
+    box, drawn = [round(n, 4) for n in one.box_xywh], one.segmentation
+    if isinstance(drawn, list):
+        drawn = [[round(n, 4) for n in polygon] for polygon in drawn]
+    row = {"category_id": one.label + 1, "bbox": box, "area": round(one.area, 4), "iscrowd": 0}
+    return row | ({"segmentation": drawn} if drawn else {})
 
 
-def _copied(folder: Path, split: str, found: Annotations, progress: Progress) -> Iterator[Row]:
-    """Copy the pictures of a split, one by one."""
+def _copy_pictures(
+    folder: Path, split: str, found: Annotations, progress: Progress
+) -> Iterator[Picture]:
+    """Copy the pictures of a split, one by one, and give each its new number and name."""
     taken: set[str] = set()
     for number, picture in enumerate(progress(found.pictures), 1):
         name = _write_picture(picture, folder / "images" / split, number, taken)
-        yield number, f"images/{split}/{name}", picture.size, map(_row, picture.annotations)
-
-
-def _row(one: Annotated) -> dict[str, Any]:
-    polygons = [[round(n, 4) for n in polygon] for polygon in one.segmentation or ()]
-    return annotation(one.label, one.box_xywh, one.area, polygons)
+        yield replace(picture, id=number, file_name=f"images/{split}/{name}")
 
 
 def _write_picture(picture: Picture, folder: Path, number: int, taken: set[str]) -> str:
@@ -153,23 +148,23 @@ def export_coco(
     written = []
     counts = {"train": count, "val": max(1, count // 5) if val_count is None else val_count}
     for (split, number), seed in zip(counts.items(), (TRAIN, VAL), strict=True):
-        drawn = _drawn(folder, f"images/{split}", config, seed, progress(range(number)))
+        drawn = _draw_pictures(folder, f"images/{split}", config, seed, progress(range(number)))
         written.append(write_annotations(folder / f"{split}.json", SHAPE_NAMES, drawn))
     return written
 
 
-def _drawn(
+def _draw_pictures(
     folder: Path, start: str, config: ShapesConfig, seed: int, numbers: Iterable[int]
-) -> Iterator[Row]:
+) -> Iterator[Picture]:
     """Draw and write pictures, one by one."""
     for index in numbers:
-        picture, name = draw(config, seed, index), f"{start}_{index:06d}.png"
-        pixels = np.ascontiguousarray(picture.image)
+        drawn, name = draw(config, seed, index), f"{start}_{index:06d}.png"
+        pixels = np.ascontiguousarray(drawn.image)
         Image.fromarray(pixels).save(folder / name, compress_level=1)
-        boxes = picture.boxes_xyxy.tolist()
-        labels, areas = picture.labels.tolist(), picture.areas.astype(int).tolist()
-        annotations = [
-            annotation(labels[i], (x0, y0, x1 - x0, y1 - y0), areas[i], encode_mask(mask))
-            for i, (mask, (x0, y0, x1, y1)) in enumerate(zip(picture.masks, boxes, strict=True))
-        ]
-        yield index, name, (config.size, config.size), annotations
+        labels, areas = drawn.labels.tolist(), drawn.areas.astype(int).tolist()
+        boxes = xywh_from_xyxy(torch.from_numpy(drawn.boxes_xyxy)).tolist()
+        annotated = tuple(
+            Annotated(i, labels[i], tuple(boxes[i]), areas[i], False, encode_mask(mask))
+            for i, mask in enumerate(drawn.masks)
+        )
+        yield Picture(index, name, (config.size, config.size), annotated)

@@ -72,12 +72,11 @@ class Report:
         head = f"{self.file}: {self.num_pictures} pictures, {self.num_boxes} boxes"
         most = f"at most {self.most_objects} objects in a picture"
         lines = [f"{head}, {len(self.classes)} classes, {most}"]
-        lines += [f"  {count:>8}  {name}" for name, count in _ranked(self.classes, 12)]
+        lines += [f"  {count:>8}  {name}" for name, count in _rank_classes(self.classes, 12)]
         bars = zip([*(f"≤ {edge}" for edge in EDGES), f"> {EDGES[-1]}"], self.sides, strict=True)
         lines.append("  sides in px: " + ", ".join(f"{name}: {count}" for name, count in bars))
-        for severity in Severity:
-            for rule in (r for r in RULES if r.severity is severity and self.of(r)):
-                lines += self._lines(rule)
+        for rule in filter(self.of, RULES):  # from errors to notes
+            lines += self._lines(rule)
         return "\n".join([*lines, "  " + self._verdict()])
 
     def _lines(self, rule: Rule) -> list[str]:
@@ -109,7 +108,7 @@ def histogram_of_sides(boxes_xywh: Iterable[Sequence[float]]) -> tuple[int, ...]
     return tuple(counts.tolist())
 
 
-def _ranked(classes: Sequence[tuple[str, int]], most: int) -> list[tuple[str, int]]:
+def _rank_classes(classes: Sequence[tuple[str, int]], most: int) -> list[tuple[str, int]]:
     """The classes with the most boxes, and all others as one."""
     ranked = sorted(classes, key=lambda c: -c[1])
     rest = ranked[most:]
@@ -141,7 +140,7 @@ BLUE, GREY = "#0072B2", "#808080"
 
 
 def _draw_classes(ax: Any, report: Report) -> None:
-    ranked = _ranked(report.classes, MOST_BARS - (len(report.classes) > MOST_BARS))
+    ranked = _rank_classes(report.classes, MOST_BARS - (len(report.classes) > MOST_BARS))
     names, counts = [name for name, _ in ranked], [count for _, count in ranked]
     colours = [BLUE if row in report.classes else GREY for row in ranked]
     ax.set_yticks(range(len(names)), names, fontsize=7)

@@ -22,6 +22,7 @@ textures and areas that say nothing about the class.
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -100,16 +101,10 @@ class ShapesDataset:
     seed: int = TRAIN
     count: int = 100_000
     with_masks: bool = False
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Class names by label."""
-        return SHAPE_NAMES
-
-    @property
-    def category_ids(self) -> tuple[int, ...]:
-        """The ids an export writes: COCO's start at 1."""
-        return tuple(range(1, len(SHAPE_NAMES) + 1))
+    names: ClassVar[tuple[str, ...]] = SHAPE_NAMES
+    """Class names by label."""
+    category_ids: ClassVar[tuple[int, ...]] = tuple(range(1, len(SHAPE_NAMES) + 1))
+    """The ids an export writes: COCO's start at 1."""
 
     def __len__(self) -> int:
         return self.count

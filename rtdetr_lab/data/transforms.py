@@ -24,7 +24,7 @@ from torch import Tensor
 
 from rtdetr_lab.config import require, require_at_least, require_between
 from rtdetr_lab.data.batch import Sample
-from rtdetr_lab.images.preprocess import stretched
+from rtdetr_lab.images.preprocess import stretch
 from rtdetr_lab.notation import Size
 
 
@@ -58,7 +58,7 @@ class Resize:
                 sample.image[None], self.size, mode="bilinear", antialias=True
             )[0]
         else:
-            image = image_of(stretched(pixels_of(sample.image), self.size))
+            image = image_of(stretch(pixels_of(sample.image), self.size))
         return replace(sample, image=image, masks=sample.masks_after(self._resize))
 
     def _resize(self, masks: Tensor) -> Tensor:

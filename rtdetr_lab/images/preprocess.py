@@ -43,7 +43,7 @@ from rtdetr_lab.notation import Size
 PAPER_EDGES: Edges = (800, 1333)
 
 
-def stretched(rgb: RGB, size: Size) -> UInt8[np.ndarray, "h w 3"]:
+def stretch(rgb: RGB, size: Size) -> UInt8[np.ndarray, "h w 3"]:
     """A picture in another (height, width)."""
     height, width = size
     return np.array(Image.fromarray(rgb).resize((width, height), Image.Resampling.BILINEAR))
@@ -61,7 +61,7 @@ class Preprocess:
         require(fine, "size", f"{self.size} is not a height and a width", remedy)
 
     def __call__(self, rgb: RGB) -> Float[Tensor, "3 h w"]:
-        channels_first = stretched(rgb, self.size).transpose(2, 0, 1)
+        channels_first = stretch(rgb, self.size).transpose(2, 0, 1)
         return torch.from_numpy(channels_first.astype(np.float32)) / 255
 
     def batch(self, pictures: RGBs) -> Float[Tensor, "B 3 h w"]:
