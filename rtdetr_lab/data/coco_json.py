@@ -46,12 +46,10 @@ def listed_pictures(path: Path) -> list[Listed]:
         raise DataError(str(path), what, "give the COCO JSON that lists these pictures")
     images = reader.by_id(tree, "images")
     raise_first_error(reader.findings)
-    found = []
-    for number, image in images.items():
-        height, width = whole(image.get("height")), whole(image.get("width"))
-        size = (height, width) if height and width else None
-        found.append(Listed(number, str(image.get("file_name", "")), size))
-    return found
+    return [
+        Listed(number, str(image.get("file_name", "")), reader.size(image, number))
+        for number, image in images.items()
+    ]
 
 
 class CocoReader(Reading):
