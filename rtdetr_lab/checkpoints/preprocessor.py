@@ -22,7 +22,7 @@ from rtdetr_lab.checkpoints.metadata import PUBLISHED_NAMES, Metadata, metadata_
 from rtdetr_lab.config import require
 from rtdetr_lab.detr.model import IMAGENET_MEAN, IMAGENET_STD, RGB
 from rtdetr_lab.errors import CheckpointError
-from rtdetr_lab.images.edges import PAPER_EDGES, Edges
+from rtdetr_lab.images.preprocess import PAPER_EDGES, Edges
 from rtdetr_lab.notation import Size
 
 

@@ -5,15 +5,15 @@ from typing import TYPE_CHECKING, Any
 
 from rtdetr_lab.checkpoints.presets import PRESETS, preset_of
 from rtdetr_lab.commands.base import model_of, resized_for, say
+from rtdetr_lab.commands.train_options import TrainOptions
 from rtdetr_lab.config import require
 from rtdetr_lab.errors import ConfigError
 
 if TYPE_CHECKING:
-    from rtdetr_lab.commands.train import Train
     from rtdetr_lab.model import DetectionModel
 
 
-def starting_point(asked: "Train", classes: Sequence[str]) -> tuple[Any, "DetectionModel"]:
+def starting_point(asked: TrainOptions, classes: Sequence[str]) -> tuple[Any, "DetectionModel"]:
     """What `train` is given for these classes, and a model of that kind, which says what it is."""
     from rtdetr_lab.model import declared
     from rtdetr_lab.training.finetune import prepare
@@ -32,7 +32,7 @@ def starting_point(asked: "Train", classes: Sequence[str]) -> tuple[Any, "Detect
 
 
 def _from_preset(
-    asked: "Train", num_classes: int, freeze: Sequence[str]
+    asked: TrainOptions, num_classes: int, freeze: Sequence[str]
 ) -> tuple[Any, "DetectionModel"]:
     """A new model, or one whose backbone is pretrained; only then can parts of it be frozen."""
     import torch

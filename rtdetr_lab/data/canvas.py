@@ -1,7 +1,7 @@
 r"""# Canvas: pictures that keep their shape, side by side
 
-RT-DETR stretches, DETR does not (`images/edges.py`). Here the same for training: a transform to
-the paper's size, one to a size drawn at random, and batches in which every picture lies in the
+RT-DETR stretches, DETR does not (`images/preprocess.py`). Here the same for training: a transform
+to the paper's size, one to a size drawn at random, and batches in which every picture lies in the
 upper left corner of one canvas, its masks with it.
 
 Boxes stay fractions of their *picture*, as in the authors' code. A model that was fine-tuned
@@ -27,7 +27,7 @@ from rtdetr_lab.data.batch import (
 )
 from rtdetr_lab.data.transforms import Resize
 from rtdetr_lab.data.windows import Window, paste
-from rtdetr_lab.images.edges import PAPER_EDGES, Edges, KeepAspect, resized
+from rtdetr_lab.images.preprocess import PAPER_EDGES, Edges, KeepAspect, resized
 from rtdetr_lab.model import Metadata
 from rtdetr_lab.structures import Batch
 

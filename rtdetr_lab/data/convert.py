@@ -1,6 +1,7 @@
-r"""# Convert: YOLO and Pascal VOC folders, once, into COCO JSON
+r"""# Convert: YOLO and Pascal VOC folders, and the shapes world, into COCO JSON
 
     convert("their_data", "my_data")   →   my_data/train.json  my_data/val.json  my_data/images/…
+    export_coco("shapes", 1000)        →   the same, and shapes/shapes.json, its configuration
 
 Training reads all three formats as they are; this writes one of them for other tools. `layout.py`
 finds and reads, here is written. What training would leave out is left out.
@@ -8,24 +9,30 @@ finds and reads, here is written. What training would leave out is left out.
 **Turned photos.** COCO's boxes refer to the raster as stored, YOLO's to the picture as a viewer
 shows it, and VOC's to whichever has the size in the XML. A photo whose boxes refer to what a viewer
 shows is written upright (as PNG: nothing is compressed twice); all others are copied.
+
+**Shapes** are PNG because JPEG would blur the edges their boxes are exact about; their masks are
+run lengths.
 """
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
-from rtdetr_lab.data.annotated import Annotated, Annotations, Picture
+from rtdetr_lab.config_json import to_json
+from rtdetr_lab.data.annotated import Annotated, Annotations, Picture, Progress
 from rtdetr_lab.data.findings import raise_first_error
 from rtdetr_lab.data.layout import COCO, find_layout
+from rtdetr_lab.data.rle import encode_mask
+from rtdetr_lab.data.shapes import DEFAULT, SHAPE_NAMES, TRAIN, VAL, ShapesConfig, draw
 from rtdetr_lab.errors import DataError
 from rtdetr_lab.images.decode import decode, frame_in
+from rtdetr_lab.notation import Size
 from rtdetr_lab.writing import write_text
-
-Progress = Callable[..., Iterable[Any]]
 
 
 def convert(
@@ -55,7 +62,12 @@ def write_coco(
 ) -> list[Path]:
     """Copy pictures and write a JSON per split; raises `DataError` if the folder is not empty."""
     folder = new_folder(folder)
-    return [_write_split(folder, split, found, progress) for split, found in splits.items()]
+    return [
+        write_annotations(
+            folder / f"{split}.json", found.names, _copied(folder, split, found, progress)
+        )
+        for split, found in splits.items()
+    ]
 
 
 def new_folder(folder: str | Path) -> Path:
@@ -67,43 +79,44 @@ def new_folder(folder: str | Path) -> Path:
     return folder
 
 
-def write_annotations(
-    path: Path,
-    names: Sequence[str],
-    images: Sequence[dict[str, Any]],
-    annotations: Sequence[dict[str, Any]],
-) -> Path:
+Row = tuple[int, str, Size, Iterable[dict[str, Any]]]
+"""A picture to write: its id, its file name, (height, width), and what is annotated."""
+
+
+def write_annotations(path: Path, names: Sequence[str], pictures: Iterable[Row]) -> Path:
     """COCO's JSON; category ids are labels + 1, as COCO counts."""
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for number, file_name, (height, width), annotated in pictures:
+        images.append({"id": number, "file_name": file_name, "width": width, "height": height})
+        for one in annotated:
+            annotations.append({"id": len(annotations) + 1, "image_id": number, **one})
     categories = [{"id": i, "name": name} for i, name in enumerate(names, 1)]
     tree = {"images": images, "annotations": annotations, "categories": categories}
     write_text(path, json.dumps(tree, ensure_ascii=False))
     return path
 
 
-def _write_split(folder: Path, split: str, found: Annotations, progress: Progress) -> Path:
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
+def annotation(
+    label: int, box_xywh: Iterable[float], area: int | float, segmentation: Any = None
+) -> dict[str, Any]:
+    """An annotation as COCO writes it, without the ids that it gets in its file."""
+    box = [round(n, 4) for n in box_xywh]
+    row = {"category_id": label + 1, "bbox": box, "area": round(area, 4), "iscrowd": 0}
+    return row | ({"segmentation": segmentation} if segmentation else {})
+
+
+def _copied(folder: Path, split: str, found: Annotations, progress: Progress) -> Iterator[Row]:
+    """Copy the pictures of a split, one by one."""
     taken: set[str] = set()
     for number, picture in enumerate(progress(found.pictures), 1):
-        name = f"images/{split}/{_write_picture(picture, folder / 'images' / split, number, taken)}"
-        height, width = picture.size
-        images.append({"id": number, "file_name": name, "width": width, "height": height})
-        annotations += [
-            {"id": len(annotations) + i, "image_id": number, **_row(one)}
-            for i, one in enumerate(picture.annotations, 1)
-        ]
-    return write_annotations(folder / f"{split}.json", found.names, images, annotations)
+        name = _write_picture(picture, folder / "images" / split, number, taken)
+        yield number, f"images/{split}/{name}", picture.size, map(_row, picture.annotations)
 
 
 def _row(one: Annotated) -> dict[str, Any]:
-    row = {
-        "category_id": one.label + 1,
-        "bbox": [round(n, 4) for n in one.box_xywh],
-        "area": round(one.area, 4),
-        "iscrowd": 0,
-    }
     polygons = [[round(n, 4) for n in polygon] for polygon in one.segmentation or ()]
-    return row | ({"segmentation": polygons} if polygons else {})
+    return annotation(one.label, one.box_xywh, one.area, polygons)
 
 
 def _write_picture(picture: Picture, folder: Path, number: int, taken: set[str]) -> str:
@@ -119,3 +132,44 @@ def _write_picture(picture: Picture, folder: Path, number: int, taken: set[str])
     else:
         shutil.copyfile(picture.path, folder / name)
     return name
+
+
+def export_coco(
+    folder: str | Path,
+    count: int,
+    val_count: int | None = None,
+    config: ShapesConfig = DEFAULT,
+    progress: Progress = iter,
+) -> list[Path]:
+    """Write `count` training pictures and `val_count` (default: a fifth of it) others for
+    validation; returns the annotation files.
+
+    Raises `DataError` where `folder` already holds something else.
+    """
+    if count < 1:
+        raise DataError("count", f"is {count}", "give at least 1")
+    folder = new_folder(folder)
+    (folder / "shapes.json").write_text(to_json(config) + "\n", encoding="utf8")
+    written = []
+    counts = {"train": count, "val": max(1, count // 5) if val_count is None else val_count}
+    for (split, number), seed in zip(counts.items(), (TRAIN, VAL), strict=True):
+        drawn = _drawn(folder, f"images/{split}", config, seed, progress(range(number)))
+        written.append(write_annotations(folder / f"{split}.json", SHAPE_NAMES, drawn))
+    return written
+
+
+def _drawn(
+    folder: Path, start: str, config: ShapesConfig, seed: int, numbers: Iterable[int]
+) -> Iterator[Row]:
+    """Draw and write pictures, one by one."""
+    for index in numbers:
+        picture, name = draw(config, seed, index), f"{start}_{index:06d}.png"
+        pixels = np.ascontiguousarray(picture.image)
+        Image.fromarray(pixels).save(folder / name, compress_level=1)
+        boxes = picture.boxes_xyxy.tolist()
+        labels, areas = picture.labels.tolist(), picture.areas.astype(int).tolist()
+        annotations = [
+            annotation(labels[i], (x0, y0, x1 - x0, y1 - y0), areas[i], encode_mask(mask))
+            for i, (mask, (x0, y0, x1, y1)) in enumerate(zip(picture.masks, boxes, strict=True))
+        ]
+        yield index, name, (config.size, config.size), annotations

@@ -29,9 +29,9 @@ from rtdetr_lab.data.coco_panoptic import PanopticDataset
 from rtdetr_lab.data.segment_map import SegmentMap, TrueSegment
 from rtdetr_lab.errors import DataError
 from rtdetr_lab.evaluation.evaluate import inference
-from rtdetr_lab.images.edges import PAPER_EDGES, KeepAspect
 from rtdetr_lab.images.panoptic import Rule
 from rtdetr_lab.images.predict import predict_segments
+from rtdetr_lab.images.preprocess import PAPER_EDGES, KeepAspect
 from rtdetr_lab.model import declared
 
 

@@ -36,16 +36,7 @@ from rtdetr_lab.notation import Size
 Pixels = Shaped[np.ndarray, "_ _ *c"]
 """A raster or a mask."""
 
-TURNS = {
-    1: (False, False, False),
-    2: (False, False, True),
-    3: (False, True, True),
-    4: (False, True, False),
-    5: (True, False, False),
-    6: (True, False, True),
-    7: (True, True, True),
-    8: (True, True, False),
-}
+TURNS = {n: (n >= 5, n in (3, 4, 7, 8), n in (2, 3, 6, 7)) for n in range(1, 9)}
 """EXIF orientation → whether the raster is transposed, then its rows and its columns flipped."""
 
 

@@ -15,13 +15,8 @@ import numpy as np
 from PIL import Image
 
 from rtdetr_lab.errors import ImageError
-from rtdetr_lab.images.arrays import (
-    RGB,
-    bytes_from_floats,
-    bytes_from_integers,
-    check_wide_colour,
-    over_white,
-)
+from rtdetr_lab.images import arrays
+from rtdetr_lab.images.arrays import RGB
 from rtdetr_lab.images.frames import TURNS, Frame
 
 ORIENTATION, BITS_PER_SAMPLE, MAX_SAMPLE = 0x0112, 258, 281
@@ -39,7 +34,7 @@ def rgb_from_pil(image: Image.Image, where: str, bits: int | None = None) -> tup
     image.load()
     rgb = _rgb(image, where, bits)
     if wide_colour and bits != 16:
-        check_wide_colour(rgb, where)
+        arrays.check_wide_colour(rgb, where)
     frame = before or frame_of(image)
     return (rgb if turns_itself else frame.pixels_upright(rgb)), frame
 
@@ -79,21 +74,17 @@ def _is_wide_colour(image: Image.Image) -> bool:
 
 
 def _rgb(image: Image.Image, where: str, bits: int | None) -> RGB:
-    if image.mode.startswith("I"):
-        return _grey(_bytes_from_integers(np.asarray(image), image.mode, where, bits))
-    if image.mode == "F":
-        return _grey(bytes_from_floats(np.asarray(image), where))
     if image.mode in ("CMYK", "LAB"):
         return np.array(_through_profile(image))
-    if image.mode == "La":  # premultiplied grey, which Pillow only converts to its neighbour
-        image = image.convert("LA")
-    if image.has_transparency_data:
-        return over_white(np.array(image.convert("RGBA")))
-    return np.array(image.convert("RGB"))
-
-
-def _grey(values: np.ndarray) -> RGB:
-    return np.repeat(values[..., None], 3, axis=-1)
+    if image.mode.startswith("I"):
+        values = _bytes_from_integers(np.asarray(image), image.mode, where, bits)
+    elif image.mode == "F":
+        values = arrays.bytes_from_floats(np.asarray(image), where)
+    else:
+        if image.mode == "La":  # premultiplied grey, which Pillow only converts to its neighbour
+            image = image.convert("LA")
+        values = np.array(image.convert("RGBA" if image.has_transparency_data else "RGB"))
+    return arrays.three_channels(values)
 
 
 def _bytes_from_integers(values: np.ndarray, mode: str, where: str, bits: int | None) -> np.ndarray:
@@ -101,7 +92,7 @@ def _bytes_from_integers(values: np.ndarray, mode: str, where: str, bits: int | 
     if mode == "I" and (values.min() < 0 or values.max() > 65535):
         what = f"32-bit grey from {values.min()} to {values.max()} has no agreed white"
         raise ImageError(where, what, "scale it to 8 or 16 bits")
-    return bytes_from_integers(values, where, bits)
+    return arrays.bytes_from_integers(values, where, bits)
 
 
 def _through_profile(image: Image.Image) -> Image.Image:

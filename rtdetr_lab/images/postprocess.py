@@ -25,6 +25,7 @@ of the model, and nothing calls it unless asked.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -38,6 +39,7 @@ from rtdetr_lab.notation import Size
 from rtdetr_lab.structures import Prediction
 
 Fractions = Callable[[Tensor, Tensor], Tensor]
+F = TypeVar("F", bound="Found")
 
 
 def of_the_picture(
@@ -79,17 +81,17 @@ class Found:
     def __len__(self) -> int:
         return len(self.scores)
 
-    def at(self, index: Tensor | slice) -> "Found":
+    def at(self: F, index: Tensor | slice) -> F:
         """Those that `index` (a mask, positions or a slice) picks, in its order."""
         return replace(self, **{name: values[index] for name, values in self._columns()})
 
-    def to(self, device: torch.device | str) -> "Found":
+    def to(self: F, device: torch.device | str) -> F:
         """The same on another device."""
         return replace(self, **{name: values.to(device) for name, values in self._columns()})
 
     def _columns(self) -> list[tuple[str, Tensor]]:
         values = ((f.name, getattr(self, f.name)) for f in fields(self))
-        return [(name, value) for name, value in values if value is not None]
+        return [(name, value) for name, value in values if isinstance(value, Tensor)]
 
 
 def ranked_table(

@@ -2,10 +2,11 @@
 
 What detector, evaluation and the doctor of training share, so that a picture is seen in one way
 whoever asks. Pictures of one size are stacked. Pictures of several sizes share a canvas, the rest
-of it hidden, if the model says that it takes padding (`images/edges.py`).
+of it hidden, if the model says that it takes padding (`images/preprocess.py`).
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +16,6 @@ from torch import Tensor, nn
 from rtdetr_lab.config import require
 from rtdetr_lab.errors import ImageError
 from rtdetr_lab.images.arrays import RGBs
-from rtdetr_lab.images.edges import KeepAspect, padded
 from rtdetr_lab.images.panoptic import Rule, Segments, panoptic
 from rtdetr_lab.images.postprocess import (
     Found,
@@ -24,7 +24,7 @@ from rtdetr_lab.images.postprocess import (
     of_the_picture,
     postprocess,
 )
-from rtdetr_lab.images.preprocess import Preprocess
+from rtdetr_lab.images.preprocess import KeepAspect, Preprocess, padded
 from rtdetr_lab.model import declared
 from rtdetr_lab.notation import Edges, Size
 from rtdetr_lab.structures import Prediction
@@ -69,9 +69,8 @@ def predict(
     pictures of several sizes if the model takes one.
     """
     prediction, padding = see(model, images, to)
-    return found_by(
-        model, prediction, padding, sizes, threshold, fractions=fractions, with_masks=with_masks
-    )
+    found_in = postprocess_of(model, fractions)
+    return found_in(prediction, sizes, threshold, padding=padding, with_masks=with_masks)
 
 
 def see(
@@ -89,28 +88,13 @@ def see(
     return model(canvas, padding=padding), padding
 
 
-def found_by(
-    model: nn.Module,
-    prediction: Prediction,
-    padding: Bool[Tensor, "B H W"] | None,
-    sizes: Sequence[Size],
-    threshold: float = -1.0,
-    *,
-    fractions: Fractions | None = None,
-    with_masks: bool = False,
-) -> list[Found]:
+def postprocess_of(
+    model: nn.Module, fractions: Fractions | None = None
+) -> Callable[..., list[Found]]:
     """`postprocess`, as the model says that its answer is to be read."""
     says = declared(model)
     known = of_the_canvas if says.metadata.canvas_boxes else of_the_picture
-    return postprocess(
-        prediction,
-        sizes,
-        threshold,
-        rank=says.rank,
-        padding=padding,
-        fractions=fractions or known,
-        with_masks=with_masks,
-    )
+    return partial(postprocess, rank=says.rank, fractions=fractions or known)
 
 
 @torch.inference_mode()

@@ -48,7 +48,7 @@ class RTDetrResNetConfig(ResNetFields, Options):
         self._align()
         super().__post_init__()
 
-    def to_lab(self) -> ResNetDConfig:
+    def to_lab(self, masks: bool = False) -> ResNetDConfig:
         """Our `ResNetDConfig`."""
         inner, where = {**self.to_dict(), "model_type": "rt_detr_resnet"}, type(self).__name__
         with placed(where):

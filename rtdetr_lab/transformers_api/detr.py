@@ -40,7 +40,7 @@ from rtdetr_lab.transformers_api.outputs import (
     DetrObjectDetectionOutput,
     DetrSegmentationOutput,
 )
-from rtdetr_lab.transformers_api.refit import refitted
+from rtdetr_lab.transformers_api.pretrained import refitted
 
 ZERO, ONE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 

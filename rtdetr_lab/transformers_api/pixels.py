@@ -12,8 +12,8 @@ from rtdetr_lab.config import require
 from rtdetr_lab.errors import ImageError
 from rtdetr_lab.images.arrays import SLACK
 from rtdetr_lab.images.decode import decode
-from rtdetr_lab.images.edges import resized
 from rtdetr_lab.images.postprocess import Found
+from rtdetr_lab.images.preprocess import resized
 from rtdetr_lab.notation import Size
 
 FIRST, LAST = "channels_first", "channels_last"

@@ -129,10 +129,8 @@ class RTDetrResNetBackbone(Pretrained):
     ) -> Any:
         """A `BackboneOutput`. `output_hidden_states`: stem and all stages."""
         asked = self._asked(output_hidden_states=output_hidden_states, return_dict=return_dict)
-        parts = {}
-        if asked["output_hidden_states"]:
-            parts = dict(enumerate([self.lab.pool, *self.lab.stages]))
-        with outputs_of({str(i): part for i, part in parts.items()}) as seen:
+        parts = [self.lab.pool, *self.lab.stages] if asked["output_hidden_states"] else []
+        with outputs_of({str(i): part for i, part in enumerate(parts)}) as seen:
             maps = tuple(self.lab(pixel_values))
         output = BackboneOutput(maps, tuple(seen.values()) or None)
         return output if asked["return_dict"] else output.to_tuple()

@@ -10,9 +10,9 @@ from PIL import Image
 from rtdetr_lab.boxes import scale_boxes, xyxy_from_cxcywh
 from rtdetr_lab.data.batch import Mapped, collate
 from rtdetr_lab.data.coco import CocoDataset
+from rtdetr_lab.data.convert import export_coco
 from rtdetr_lab.data.rle import decode_mask, encode_mask
 from rtdetr_lab.data.shapes import TRAIN, VAL, ShapesConfig, draw
-from rtdetr_lab.data.shapes_export import export_coco
 from rtdetr_lab.data.transforms import Resize
 from rtdetr_lab.errors import DataError
 
