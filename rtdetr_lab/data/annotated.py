@@ -58,9 +58,9 @@ class Picture:
     path: Path | None = None
 
     @property
-    def num_objects(self) -> int:
-        """How many objects training sees."""
-        return sum(not a.is_crowd for a in self.annotations)
+    def objects(self) -> tuple[Annotated, ...]:
+        """The annotations that training sees."""
+        return tuple(a for a in self.annotations if not a.is_crowd)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +80,7 @@ class Annotations:
     @property
     def most_objects(self) -> int:
         """How many objects the fullest picture has."""
-        return max((picture.num_objects for picture in self.pictures), default=0)
+        return max((len(picture.objects) for picture in self.pictures), default=0)
 
 
 class Reading:

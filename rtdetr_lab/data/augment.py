@@ -31,7 +31,7 @@ rectangles of the shapes world, do not survive crops that are stretched to squar
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -82,6 +82,8 @@ class Augmentation:
     sizes: tuple[int, ...] = ()
     until: float = 1.0
     sanitize: SanitizeBoxes = SANITIZE
+    edges: ClassVar[None] = None
+    """Pictures come in one size; those of DETR have their own shape."""
 
     def __post_init__(self) -> None:
         require(0 <= self.until <= 1, "until", f"is {self.until}", "give a part of the run")
@@ -96,11 +98,6 @@ class Augmentation:
         for change in self.mild:
             sample = change(sample, rng)
         return self.sanitize(Resize(self.size_at(place))(sample))
-
-    @property
-    def edges(self) -> None:
-        """None: pictures come in one size. Those of DETR have their own shape."""
-        return None
 
     def is_strong(self, place: Place) -> bool:
         """Whether the strong changes still happen there."""

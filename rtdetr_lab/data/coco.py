@@ -99,9 +99,7 @@ class CocoDataset:
 
     def _masks(self, picture: Picture) -> Tensor:
         masks = []
-        for a in picture.annotations:
-            if a.is_crowd:
-                continue
+        for a in picture.objects:
             where = f"{self.annotations.path}: annotation {a.id}"
             if not a.segmentation:
                 raise DataError(where, "has no segmentation", "load without with_masks=True")

@@ -80,7 +80,7 @@ def check(
 ) -> Report:
     """Read every picture, and say what training would meet."""
     pictures, file = annotations.pictures, str(annotations.path)
-    seen = [a for p in pictures for a in p.annotations if not a.is_crowd]
+    seen = [a for p in pictures for a in p.objects]
     per_class = Counter(a.label for a in seen)
     classes = tuple((name, per_class[label]) for label, name in enumerate(annotations.names))
     places = Places(folder, annotations.path)

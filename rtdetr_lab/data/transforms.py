@@ -20,11 +20,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from PIL import Image
 from torch import Tensor
 
 from rtdetr_lab.config import require, require_at_least, require_between
 from rtdetr_lab.data.batch import Sample
+from rtdetr_lab.images.preprocess import stretched
 from rtdetr_lab.notation import Size
 
 
@@ -58,9 +58,7 @@ class Resize:
                 sample.image[None], self.size, mode="bilinear", antialias=True
             )[0]
         else:
-            height, width = self.size
-            stored = Image.fromarray(pixels_of(sample.image))
-            image = image_of(np.array(stored.resize((width, height), Image.Resampling.BILINEAR)))
+            image = image_of(stretched(pixels_of(sample.image), self.size))
         return replace(sample, image=image, masks=sample.masks_after(self._resize))
 
     def _resize(self, masks: Tensor) -> Tensor:

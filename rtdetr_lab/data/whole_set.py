@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import Float
 
 from rtdetr_lab.data import findings as rules
-from rtdetr_lab.data.annotated import Annotated, Annotations, Picture
+from rtdetr_lab.data.annotated import Annotated, Annotations, Picture, Reading
 from rtdetr_lab.data.findings import Finding, Rule, Severity
 
 Boxes = Float[np.ndarray, "A _"]
@@ -46,8 +46,11 @@ def judged(annotations: Annotations) -> Annotations:
     found = annotations.findings
     if any(f.rule.severity is Severity.ERROR for f in found) and not annotations.pictures:
         return annotations  # what cannot be read has no boxes either
-    more = (*_about_categories(annotations), *_about_boxes(annotations), *_about_set(annotations))
-    return replace(annotations, findings=(*found, *more))
+    reading = Reading(annotations.path)
+    _look_at_categories(annotations, reading)
+    _look_at_boxes(annotations, reading)
+    _look_at_set(annotations, reading)
+    return replace(annotations, findings=(*found, *reading.findings))
 
 
 def other_classes(splits: Mapping[str, Annotations]) -> Iterator[Finding]:
@@ -62,53 +65,49 @@ def other_classes(splits: Mapping[str, Annotations]) -> Iterator[Finding]:
 
 def too_many_objects(annotations: Annotations, num_queries: int) -> Iterator[Finding]:
     """Whether a picture holds more objects than a model with so many queries can find."""
-    over = [p for p in annotations.pictures if p.num_objects > num_queries]
+    over = [p for p in annotations.pictures if len(p.objects) > num_queries]
     if over:
-        most = max(over, key=lambda p: p.num_objects)
-        what = f"has {most.num_objects} objects, a model of {num_queries} queries finds at most "
+        most = max(over, key=lambda p: len(p.objects))
+        what = f"has {len(most.objects)} objects, a model of {num_queries} queries finds at most "
         what += f"{num_queries} (so in {len(over)} pictures)"
         yield Finding(rules.TOO_MANY, str(annotations.path), what, "picture", most.id)
 
 
-def _about_categories(annotations: Annotations) -> Iterator[Finding]:
-    file, ids, names = str(annotations.path), annotations.category_ids, annotations.names
+def _look_at_categories(annotations: Annotations, reading: Reading) -> None:
+    ids, names = annotations.category_ids, annotations.names
     if ids[:1] == (0,):
-        yield Finding(rules.ZERO_CATEGORY, file, f"{names[0]!r} has it", "category", 0)
+        reading.find(rules.ZERO_CATEGORY, f"{names[0]!r} has it", "category", 0)
     gaps = (n for one, following in pairwise(ids) for n in range(one + 1, following))
     some = list(islice(gaps, 12))
     if some:
         missing = ids[-1] - ids[0] + 1 - len(ids)
         listed = ", ".join(map(str, some)) + (" …" if missing > len(some) else "")
         what = f"from {ids[0]} to {ids[-1]}, {missing} numbers are not used: {listed}"
-        yield Finding(rules.GAPS, file, what)
-    seen = (a.label for p in annotations.pictures for a in p.annotations if not a.is_crowd)
-    counts = Counter(seen)
+        reading.find(rules.GAPS, what)
+    counts = Counter(a.label for p in annotations.pictures for a in p.objects)
     for label, name in enumerate(names):
         if not counts[label]:
-            yield Finding(rules.NO_BOXES, file, f"{name!r} has no boxes", "category", ids[label])
+            reading.find(rules.NO_BOXES, f"{name!r} has no boxes", "category", ids[label])
     for name, count in Counter(names).items():
         if count > 1:
             same = [i for i, n in zip(ids, names, strict=True) if n == name]
-            yield Finding(
-                rules.SAME_NAME, file, f"ids {same} are called {name!r}", "category", same[1]
-            )
+            reading.find(rules.SAME_NAME, f"ids {same} are called {name!r}", "category", same[1])
     if len(counts) == 1 and len(names) > 1 and counts.total() >= ENOUGH:
         (label,) = counts
         what = f"all {counts.total()} boxes are {names[label]!r}, one of {len(names)} classes"
-        yield Finding(rules.ONE_CLASS, file, what)
+        reading.find(rules.ONE_CLASS, what)
 
 
-def _about_boxes(annotations: Annotations) -> Iterator[Finding]:
+def _look_at_boxes(annotations: Annotations, reading: Reading) -> None:
     """Single pictures and boxes that are worth a look."""
-    file = str(annotations.path)
     for picture in annotations.pictures:
         if not picture.annotations:
-            yield Finding(rules.NO_OBJECTS, file, "has no objects", "picture", picture.id)
+            reading.find(rules.NO_OBJECTS, "has no objects", "picture", picture.id)
         seen: dict[tuple[object, ...], int] = {}
         for a in picture.annotations:
             twin = seen.setdefault((a.label, a.box_xywh, a.is_crowd), a.id)
             for rule, what in _about_box(a, picture, twin):
-                yield Finding(rule, file, what, "annotation", a.id)
+                reading.find(rule, what, "annotation", a.id)
 
 
 def _about_box(a: Annotated, picture: Picture, twin: int) -> Iterator[tuple[Rule, str]]:
@@ -126,36 +125,30 @@ def _about_box(a: Annotated, picture: Picture, twin: int) -> Iterator[tuple[Rule
         yield rules.SAME_BOX, f"has the class and the bbox {box} of annotation {twin} on {on}"
 
 
-def _about_set(annotations: Annotations) -> Iterator[Finding]:
+def _look_at_set(annotations: Annotations, reading: Reading) -> None:
     """What makes a set hopeless, or odd."""
-    file, pictures = str(annotations.path), annotations.pictures
+    pictures = annotations.pictures
     if not pictures:
-        yield Finding(rules.NO_PICTURES, file, "has no picture that can be used")
+        reading.find(rules.NO_PICTURES, "has no picture that can be used")
         return
-    boxes, edges = _arrays(annotations)
+    seen = [(a.box_xywh, p.size[::-1]) for p in pictures for a in p.objects]
     dropped = Counter(f.rule for f in annotations.findings if f.rule.severity is Severity.DROPPED)
-    if not len(boxes):
+    if not seen:
         why = ", ".join(f"{rule.name}: {count}" for rule, count in dropped.items())
         said = f"has {len(pictures)} pictures and no box that training sees"
         advice = "" if annotations.files else "put a text file per picture into labels/ (YOLO)"
-        yield Finding(rules.NOTHING, file, f"{said} ({why})" if why else said, advice=advice)
+        reading.find(rules.NOTHING, f"{said} ({why})" if why else said, advice=advice)
         return
+    boxes, edges = (np.array(column, dtype=np.float64) for column in zip(*seen, strict=True))
     unusable = sum(dropped[rule] for rule in (rules.NO_AREA, rules.NEGATIVE, rules.OUTSIDE))
     for rule, what, advice in other_meaning(boxes, edges, unusable):
-        yield Finding(rule, file, what, advice=advice)
+        reading.find(rule, what, advice=advice)
     empty = sum(not p.annotations for p in pictures)
     if empty > MOST * len(pictures):
         what = f"has {len(pictures)} pictures, {empty} of them without objects"
-        yield Finding(rules.MOSTLY_EMPTY, file, what)
+        reading.find(rules.MOSTLY_EMPTY, what)
     if len(boxes) >= ENOUGH and len(pictures) - empty >= ENOUGH and (boxes == boxes[0]).all():
-        yield Finding(rules.ONE_BOX, file, f"all {len(boxes)} boxes are {boxes[0].tolist()}")
-
-
-def _arrays(annotations: Annotations) -> tuple[Boxes, Boxes]:
-    """The boxes that training sees, and (width, height) of the picture of each."""
-    seen = [(a, p) for p in annotations.pictures for a in p.annotations if not a.is_crowd]
-    boxes = np.array([a.box_xywh for a, _ in seen], dtype=np.float64).reshape(-1, 4)
-    return boxes, np.array([p.size[::-1] for _, p in seen], dtype=np.float64).reshape(-1, 2)
+        reading.find(rules.ONE_BOX, f"all {len(boxes)} boxes are {boxes[0].tolist()}")
 
 
 def other_meaning(boxes: Boxes, edges: Boxes, unusable: int) -> Iterator[tuple[Rule, str, str]]:

@@ -82,13 +82,10 @@ class Yolo:
 def label_file(picture: Path) -> Path:
     """Where the objects of a picture are written: `labels` in place of the last `images`, or
     beside it."""
-    parts = list(picture.with_suffix(".txt").parts)
-    if "images" in parts[:-1]:
-        at = len(parts) - 1 - parts[::-1].index("images")
-        mirrored = Path(*parts[:at], "labels", *parts[at + 1 :])
-        if mirrored.is_file():
-            return mirrored
-    return picture.with_suffix(".txt")
+    beside = picture.with_suffix(".txt")
+    images = next((folder for folder in picture.parents if folder.name == "images"), None)
+    mirrored = images and images.with_name("labels") / beside.relative_to(images)
+    return mirrored if mirrored and mirrored.is_file() else beside
 
 
 def _annotated(line: str, number: int, size: Size, num_classes: int) -> Annotated | tuple[str, str]:

@@ -31,7 +31,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -41,6 +41,12 @@ from rtdetr_lab.notation import Edges as Edges
 from rtdetr_lab.notation import Size
 
 PAPER_EDGES: Edges = (800, 1333)
+
+
+def stretched(rgb: RGB, size: Size) -> UInt8[np.ndarray, "h w 3"]:
+    """A picture in another (height, width)."""
+    height, width = size
+    return np.array(Image.fromarray(rgb).resize((width, height), Image.Resampling.BILINEAR))
 
 
 @dataclass(frozen=True)
@@ -55,9 +61,7 @@ class Preprocess:
         require(fine, "size", f"{self.size} is not a height and a width", remedy)
 
     def __call__(self, rgb: RGB) -> Float[Tensor, "3 h w"]:
-        height, width = self.size
-        resized = Image.fromarray(rgb).resize((width, height), Image.Resampling.BILINEAR)
-        channels_first = np.asarray(resized).transpose(2, 0, 1)
+        channels_first = stretched(rgb, self.size).transpose(2, 0, 1)
         return torch.from_numpy(channels_first.astype(np.float32)) / 255
 
     def batch(self, pictures: RGBs) -> Float[Tensor, "B 3 h w"]:

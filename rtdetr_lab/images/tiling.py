@@ -90,14 +90,11 @@ class Tiling:
 
     def _cut(self, found: Found, window: Window, size: Size) -> Bool[Tensor, " n"]:
         top, left, bottom, right = window
-        near = self.touch * self.tile
-        x0, y0, x1, y1 = found.boxes_xyxy.unbind(-1)
-        return (
-            ((x0 < left + near) & (left > 0))
-            | ((y0 < top + near) & (top > 0))
-            | ((x1 > right - near) & (right < size[1]))
-            | ((y1 > bottom - near) & (bottom < size[0]))
-        )
+        boxes, near = found.boxes_xyxy, self.touch * self.tile
+        corners = ((left, top), (right, bottom), size[::-1])
+        low, high, edge = (boxes.new_tensor(corner) for corner in corners)
+        cut = (boxes[:, :2] < low + near) & (low > 0) | (boxes[:, 2:] > high - near) & (high < edge)
+        return cut.any(1)
 
 
 def _moved(found: Found, window: Window) -> Found:

@@ -58,7 +58,7 @@ def train(
     """Train what `cfg` describes, or a model that is already built, on `data`.
 
     `out` is the run folder; without one nothing is saved. `validate` scores the averaged model, the
-    best `AP` is kept. `backbone_weights` are a hub id or a file, `stop_after` steps or a time ("50m").
+    best `AP` is kept. `backbone_weights`: a hub id or file. `stop_after`: steps, or a time ("50m").
     Raises `TrainingError` for a folder of another run or in use, `DataError` for hopeless data.
     """
     look_at(data)
