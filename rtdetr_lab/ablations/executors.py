@@ -23,7 +23,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from rtdetr_lab.ablations.job import Job, Row, execute, fingerprint
 from rtdetr_lab.ablations.journal import Line
@@ -63,14 +63,9 @@ def attempt(job: Job, runs: Path) -> Outcome:
         return Outcome(job, error=traceback.format_exc())
 
 
-@runtime_checkable
-class Executor(Protocol):
-    """Runs jobs; `folder` is the study's, runs of all studies lie in `runs`."""
-
-    def __call__(
-        self, jobs: Sequence[Job], folder: Path, runs: Path, started: Started
-    ) -> Iterator[Outcome]:
-        """Yield an outcome per job. A failing job is an outcome, not an exception."""
+Executor = Callable[[Sequence[Job], Path, Path, Started], Iterator[Outcome]]
+"""Runs jobs; of the two folders the first is the study's, and runs of all studies lie in the other.
+It yields an outcome per job: a failing job is an outcome, not an exception."""
 
 
 @dataclass(frozen=True)

@@ -53,11 +53,9 @@ def plan_line(
         "kind": "plan",
         "reference": reference,
         "variants": [
-            {
-                **v.describe(base),
-                "s_per_picture": round(speed[v.name], 5),
-                **profile(setups[v.name].cfg, (height, width)),
-            }
+            v.describe(base)
+            | {"s_per_picture": round(speed[v.name], 5)}
+            | profile(setups[v.name].cfg, (height, width))
             for v in variants
         ],
         "runs": {

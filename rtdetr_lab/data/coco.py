@@ -14,8 +14,9 @@ labels 0 … C - 1, so categories are sorted by id, and the place in that order 
 What is wrong or dropped follows from the rules of `findings.py`, which `preflight.py` applies to a
 whole data set before training.
 
-Boxes refer to the raster as stored. A photo whose EXIF says that a viewer should turn it is
-therefore *not* turned here.
+Boxes refer to the raster as stored, so a photo is *not* turned here when its EXIF says that a
+viewer should. One exception: if the annotations give the (height, width) of the turned photo, their
+boxes are those of the turned photo, and so are the pixels (`images/frames.py` decides).
 """
 
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ from rtdetr_lab.data.rle import decode_mask
 from rtdetr_lab.data.transforms import image_of
 from rtdetr_lab.errors import DataError, ImageError
 from rtdetr_lab.images.decode import DEFAULT_LIMITS, Limits, read_photo
+from rtdetr_lab.images.frames import Frame
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,15 +146,13 @@ def open_picture(picture: Picture, places: Places, limits: Limits = DEFAULT_LIMI
         photo = read_photo(path, limits)
     except ImageError as error:
         return Opened(path, None, found(rules.UNDECODABLE, error.what, error.remedy))
-    frame = photo.frame
-    size, raster = (frame.upright, photo.rgb) if picture.upright else (frame.stored, photo.raster)
-    if size == picture.size:
-        what = f"has the EXIF orientation {frame.orientation}: a viewer turns it, its boxes are not"
-        turned = frame.orientation != 1 and not picture.upright
-        return Opened(path, raster, found(rules.TURNED, what) if turned else ())
-    (height, width), (h, w) = size, picture.size
-    what = f"is {width}×{height}, {places.annotations} says {w}×{h}"
-    if frame.upright == picture.size:
-        what += f", as a viewer shows it (EXIF orientation {frame.orientation})"
-        return Opened(path, raster, found(rules.TURNED_SIZE, what))
-    return Opened(path, raster, found(rules.WRONG_SIZE, what))
+    stored = Frame(photo.frame.upright) if picture.upright else photo.frame
+    try:
+        frame = stored.of_annotations(picture.size, str(path))
+    except ImageError:
+        (height, width), (h, w) = stored.stored, picture.size
+        what = f"is {width}×{height}, {places.annotations} says {w}×{h}"
+        return Opened(path, photo.raster, found(rules.WRONG_SIZE, what))
+    what = f"has the EXIF orientation {frame.orientation}: a viewer turns it, its boxes are not"
+    turned = found(rules.TURNED, what) if frame.orientation != 1 else ()
+    return Opened(path, frame.pixels_as_stored(photo.rgb), turned)

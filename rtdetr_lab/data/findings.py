@@ -111,9 +111,6 @@ MISSING = _error("missing picture", "fetch the picture, or remove it and its ann
 SAME_FILE = _error("two pictures of one file", "write file names with their folders")
 UNDECODABLE = _error("picture that cannot be decoded", "fetch it again, or remove it")
 WRONG_SIZE = _error("wrong size", "correct width and height, or the file")
-TURNED_SIZE = _error(
-    "size of the turned picture", "store the picture upright, without an EXIF orientation"
-)
 
 NO_AREA = _dropped("box without area", "draw it again, or remove it")
 NEGATIVE = _dropped("box with a negative side", "give [left, top, width, height], not corners")

@@ -145,4 +145,5 @@ def three_channels(values: np.ndarray) -> RGB:
     values = values[..., None] if values.ndim == 2 else values
     if values.shape[-1] == 4:
         return over_white(values)
-    return np.ascontiguousarray(np.broadcast_to(values, (*values.shape[:2], 3)))
+    # Not `broadcast_to`: its result is read-only, and torch warns of such arrays.
+    return np.ascontiguousarray(np.repeat(values, 3, axis=-1) if values.shape[-1] == 1 else values)

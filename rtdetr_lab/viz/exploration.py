@@ -62,14 +62,12 @@ class Exploration:
     @property
     def payload(self) -> tuple[dict[str, Any], bytes]:
         """(JSON-able description, bytes): `layout` says where each array lies in the bytes."""
-        layout, parts, at = {}, [], 0
+        layout, data = {}, b""
         for name, array in self.arrays.items():
             kind = "f4" if array.dtype.kind == "f" else "i4"
-            raw = np.ascontiguousarray(array, dtype="<" + kind).tobytes()
-            layout[name] = {"at": at, "kind": kind, "shape": list(array.shape)}
-            parts.append(raw)
-            at += len(raw)
-        return {**self.meta, "layout": layout}, b"".join(parts)
+            layout[name] = {"at": len(data), "kind": kind, "shape": list(array.shape)}
+            data += np.ascontiguousarray(array, dtype="<" + kind).tobytes()
+        return {**self.meta, "layout": layout}, data
 
     def widget(self) -> "Explorer":
         """The live explorer, for a notebook: click, slide, step with the keyboard."""

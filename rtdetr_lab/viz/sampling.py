@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from rtdetr_lab.config import require
@@ -57,12 +57,6 @@ class QuerySampling:
         what = f"{self.points} are not {self.weights.shape[1]} points"
         remedy = "pass the points per level of the layer that was recorded"
         require(sum(self.points) == self.weights.shape[1], "sampling.points", what, remedy)
-
-    @property
-    def levels(self) -> Int[Tensor, "P"]:
-        """The level of every point."""
-        counts = torch.tensor(self.points)
-        return torch.arange(len(self.points)).repeat_interleave(counts)
 
 
 def sampling_of_query(
@@ -155,43 +149,34 @@ def sampling_heads(
 def _draw_points(
     ax: Axes, sampling: QuerySampling, size: Size, head: int | None, view: View | None
 ) -> list[Any]:
-    """One collection of marks per level; returns the legend's entries."""
+    """One collection of marks per level; returns the legend's entries, levels by colour and shape,
+    weights by area."""
     from matplotlib.collections import LineCollection
 
     heads = slice(None) if head is None else slice(head, head + 1)
     to_pixels = torch.tensor([size[1], size[0]], dtype=torch.float64)
     pixels = sampling.locations[heads].detach().cpu().double() * to_pixels
     areas = sampling.weights[heads].detach().cpu().double() * mark_area(ax)
+    levels = zip(pixels.split(sampling.points, 1), areas.split(sampling.points, 1), strict=True)
+    entries = []
+    for level, (points, weights) in enumerate(levels):
+        if points.numel():
+            style = {"color": LEVEL_COLORS[level], "marker": MARKERS[level], "alpha": 0.9}
+            style |= {"edgecolors": RIM, "linewidths": 0.5, "zorder": 4, "gid": f"level {level}"}
+            ax.scatter(*points.flatten(0, 1).unbind(-1), s=weights.flatten(), **style)
+            entries.append(mark_key(DECODER_LEVELS[level], LEVEL_COLORS[level], MARKERS[level]))
+    if sampling.box is not None:
+        frame_box(ax, sampling.box, size, LIGHT, "--", 1.2)
+        entries.append(line_key("reference box", LIGHT, "--"))
     if sampling.reads is not None:
         reads = sampling.reads[heads].detach().cpu().double() * to_pixels
         ends = torch.stack([pixels, reads], dim=2).flatten(0, 1)
         ax.add_collection(LineCollection(ends.numpy(), colors=LIGHT, linewidths=0.7, zorder=3))
         cross = {"marker": "x", "color": LIGHT, "linewidths": 1.0, "zorder": 5, "gid": "reads"}
         ax.scatter(*reads.flatten(0, 1).unbind(-1), s=areas.flatten(), **cross)
-    if sampling.box is not None:
-        frame_box(ax, sampling.box, size, LIGHT, "--", 1.2)
-    for level in sorted(set(sampling.levels.tolist())):
-        own = sampling.levels == level
-        x, y = pixels[:, own].flatten(0, 1).unbind(-1)
-        style = {"color": LEVEL_COLORS[level], "marker": MARKERS[level], "alpha": 0.9}
-        style |= {"edgecolors": RIM, "linewidths": 0.5, "zorder": 4, "gid": f"level {level}"}
-        ax.scatter(x, y, s=areas[:, own].flatten(), **style)
+        entries.append(mark_key("cell read", FRAME, "x", 5.0))
     left, top, right, bottom = view or around([sampling], size)
     ax.set(xlim=(left, right), ylim=(bottom, top))
-    return _legend(ax, sampling)
-
-
-def _legend(ax: Axes, sampling: QuerySampling) -> list[Any]:
-    """Levels by colour and shape, weights by area."""
-    entries = [
-        mark_key(DECODER_LEVELS[level], LEVEL_COLORS[level], MARKERS[level])
-        for level, count in enumerate(sampling.points)
-        if count
-    ]
-    if sampling.box is not None:
-        entries.append(line_key("reference box", LIGHT, "--"))
-    if sampling.reads is not None:
-        entries.append(mark_key("cell read", FRAME, "x", 5.0))
     for weight in (0.05, 0.2):
         entries.append(mark_key(f"weight {weight:g}", FRAME, "o", (weight * mark_area(ax)) ** 0.5))
     return entries
