@@ -34,7 +34,7 @@ Look = Preprocess | KeepAspect
 
 
 def look_of(model: nn.Module, size: Size | None = None, edges: Edges | None = None) -> Look:
-    """What the caller says before what the model says; without either, what the papers say.
+    """How a model wants its pictures: the caller's choice, else the model's, else the papers'.
 
     Raises `ConfigError` for edges if the model takes pictures of one size.
     """
@@ -62,11 +62,11 @@ def predict(
     fractions: Fractions | None = None,
     with_masks: bool = False,
 ) -> list[Found]:
-    """What scores above `threshold` in every picture, in pixels of its size in `sizes`.
+    """Return what scores above `threshold` in every picture, in pixels of its size in `sizes`.
 
-    `to` is a device, or a tensor whose device and type the model wants. `fractions` are the
-    checkpoint's unless given. `with_masks`, if the model draws any. Raises `ImageError` for
-    pictures of several sizes if the model takes one.
+    `to` is a device, or a tensor with the device and type that the model wants. `fractions` are the
+    checkpoint's unless given. `with_masks` adds masks if the model draws any. Raises `ImageError`
+    for pictures of several sizes if the model takes one size.
     """
     prediction, padding = see(model, images, to)
     found_in = postprocess_of(model, fractions)
@@ -91,7 +91,7 @@ def see(
 def postprocess_of(
     model: nn.Module, fractions: Fractions | None = None
 ) -> Callable[..., list[Found]]:
-    """`postprocess`, as the model says that its answer is to be read."""
+    """Apply `postprocess` with the settings that the model declares."""
     says = declared(model)
     known = of_the_canvas if says.metadata.canvas_boxes else of_the_picture
     return partial(postprocess, rank=says.rank, fractions=fractions or known)
