@@ -26,13 +26,7 @@ from rtdetr_lab.data.batch import Sample, Truth
 from rtdetr_lab.data.coco_json import KINDS, CocoReader
 from rtdetr_lab.data.findings import raise_first_error
 from rtdetr_lab.data.places import inside, slashed
-from rtdetr_lab.data.segment_map import (
-    SegmentMap,
-    TrueSegment,
-    boxes_of,
-    check_listed,
-    rgb_to_id,
-)
+from rtdetr_lab.data.segment_map import SegmentMap, TrueSegment, boxes_of, check_listed, rgb_to_id
 from rtdetr_lab.data.transforms import image_of
 from rtdetr_lab.errors import DataError
 from rtdetr_lab.images.decode import read_photo
