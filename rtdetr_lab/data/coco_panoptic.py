@@ -26,25 +26,13 @@ from rtdetr_lab.data.batch import Sample, Truth
 from rtdetr_lab.data.coco_json import KINDS, CocoReader
 from rtdetr_lab.data.findings import raise_first_error
 from rtdetr_lab.data.places import inside, slashed
-from rtdetr_lab.data.segment_map import (
-    SegmentMap,
-    TrueSegment,
-    boxes_of,
-    check_listed,
-    rgb_to_id,
-)
+from rtdetr_lab.data.segment_map import SegmentMap, TrueSegment, boxes_of, check_listed, rgb_to_id
 from rtdetr_lab.data.transforms import image_of
 from rtdetr_lab.errors import DataError
 from rtdetr_lab.images.decode import read_photo
 
-LAYOUTS = (
-    "annotations/panoptic_{}2017",
-    "panoptic_{}2017",
-    "annotations/panoptic_{}",
-    "panoptic_{}",
-)
-"""Where the JSON of a split, and its folder of PNGs, may lie."""
 PICTURES = ("{}2017", "{}", "images/{}2017", "images/{}", "images", "")
+"""Where the pictures of a split may lie."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +51,8 @@ class PanopticDataset:
     def from_folder(cls, folder: str | Path, split: str = "val") -> "PanopticDataset":
         """A split in one of the usual places; raises `DataError` if it is in none."""
         root = Path(folder)
-        stems = [root / layout.format(split) for layout in LAYOUTS]
+        years, places = ("2017", ""), ("annotations", "")
+        stems = [root / place / f"panoptic_{split}{year}" for year in years for place in places]
         found = next((s for s in stems if s.with_suffix(".json").is_file()), None)
         if found is None:
             what = f"has no panoptic annotations for {split!r}"
@@ -100,14 +89,13 @@ class PanopticDataset:
 
     def picture(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
         """The pixels as stored."""
-        entry = self.entries[index]
-        return self._raster(self.picture_folder, entry["picture"], entry)
+        return self._raster(self.picture_folder, "picture", self.entries[index])
 
     def truth(self, index: int) -> SegmentMap:
         """The owner of every pixel. Raises `DataError` where map and list contradict each other."""
         entry = self.entries[index]
         where = f"{self.path}: picture {entry['image_id']}"
-        ids = rgb_to_id(self._raster(self.png_folder, entry["png"], entry))
+        ids = rgb_to_id(self._raster(self.png_folder, "png", entry))
         segments = entry["segments"]
         remedy = f"correct {entry['png']} or its segments_info"
         check_listed(ids, {s.id for s in segments}, where, remedy)
@@ -118,24 +106,23 @@ class PanopticDataset:
         return SegmentMap(torch.from_numpy(ids), segments)
 
     def __getitem__(self, index: int) -> Sample:
-        entry, found = self.entries[index], self.truth(index)
+        entry, found, ids = self.entries[index], self.truth(index), self.category_ids
         masks = found.ids == torch.tensor([s.id for s in found.segments]).long()[:, None, None]
-        label_of = {category: label for label, category in enumerate(self.category_ids)}
         truth = Truth(
             image_id=entry["image_id"],
             size=entry["size"],
-            labels=torch.tensor([label_of[s.category_id] for s in found.segments]).long(),
+            labels=torch.tensor([ids.index(s.category_id) for s in found.segments]).long(),
             boxes_xyxy=boxes_of(masks),
             areas=masks.flatten(1).sum(1).float(),
             is_crowd=torch.tensor([s.is_crowd for s in found.segments], dtype=torch.bool),
         )
         return Sample.of(image_of(self.picture(index)), truth, masks[~truth.is_crowd])
 
-    def _raster(self, folder: Path, name: str, entry: Mapping[str, Any]) -> np.ndarray:
+    def _raster(self, folder: Path, key: str, entry: Mapping[str, Any]) -> np.ndarray:
         """The pixels of a file as stored, which have to have the size that the JSON says."""
-        path = inside(folder, folder / slashed(name))
+        path = inside(folder, folder / slashed(entry[key]))
         if path is None:
-            what = f"the file_name {name!r} leaves the folder"
+            what = f"the file_name {entry[key]!r} leaves the folder"
             raise DataError(str(self.path), what, "distrust it")
         raster, (height, width) = read_photo(path).raster, entry["size"]
         if raster.shape[:2] != (height, width):

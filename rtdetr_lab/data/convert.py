@@ -64,12 +64,11 @@ def write_coco(
 ) -> list[Path]:
     """Copy pictures and write a JSON per split; raises `DataError` if the folder is not empty."""
     folder = new_folder(folder)
-    return [
-        write_annotations(
-            folder / f"{split}.json", found.names, _copy_pictures(folder, split, found, progress)
-        )
-        for split, found in splits.items()
-    ]
+    written = []
+    for split, found in splits.items():
+        pictures = _copy_pictures(folder, split, found, progress)
+        written.append(write_annotations(folder / f"{split}.json", found.names, pictures))
+    return written
 
 
 def new_folder(folder: str | Path) -> Path:

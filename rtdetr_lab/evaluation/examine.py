@@ -23,8 +23,8 @@ from rtdetr_lab.data.canvas import fitted
 from rtdetr_lab.evaluation.coco import Metrics, Scored
 from rtdetr_lab.evaluation.evaluate import Answers, Progress, inference
 from rtdetr_lab.evaluation.mistakes import Judgement, judge
-from rtdetr_lab.images.postprocess import Found
-from rtdetr_lab.images.predict import postprocess_of, see
+from rtdetr_lab.images.postprocess import Found, postprocess_of
+from rtdetr_lab.images.predict import see
 from rtdetr_lab.model import declared
 from rtdetr_lab.structures import LayerPrediction, Prediction
 

@@ -25,16 +25,17 @@ of the model, and nothing calls it unless asked.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from rtdetr_lab.boxes import iou, xyxy_from_cxcywh
 from rtdetr_lab.errors import ImageError
 from rtdetr_lab.images.masks import masks_of
-from rtdetr_lab.model import Rank, by_sigmoid
+from rtdetr_lab.model import Rank, by_sigmoid, declared
 from rtdetr_lab.notation import Size
 from rtdetr_lab.structures import Prediction
 
@@ -155,6 +156,15 @@ def postprocess(
         hidden = None if padding is None else padding[number]
         drawn.append(replace(one, masks=masks_of(logits, size, hidden)))
     return drawn
+
+
+def postprocess_of(
+    model: nn.Module, fractions: Fractions | None = None
+) -> Callable[..., list[Found]]:
+    """`postprocess`, as the model says that its answer is to be read."""
+    says = declared(model)
+    known = of_the_canvas if says.metadata.canvas_boxes else of_the_picture
+    return partial(postprocess, rank=says.rank, fractions=fractions or known)
 
 
 def check_sizes(sizes: Sequence[Size], prediction: Prediction) -> None:

@@ -5,8 +5,7 @@ whoever asks. Pictures of one size are stacked. Pictures of several sizes share 
 of it hidden, if the model says that it takes padding (`images/preprocess.py`).
 """
 
-from collections.abc import Callable, Collection, Sequence
-from functools import partial
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -17,13 +16,7 @@ from rtdetr_lab.config import require
 from rtdetr_lab.errors import ImageError
 from rtdetr_lab.images.arrays import RGBs
 from rtdetr_lab.images.panoptic import Rule, Segments, panoptic
-from rtdetr_lab.images.postprocess import (
-    Found,
-    Fractions,
-    of_the_canvas,
-    of_the_picture,
-    postprocess,
-)
+from rtdetr_lab.images.postprocess import Found, Fractions, postprocess_of
 from rtdetr_lab.images.preprocess import KeepAspect, Preprocess, padded
 from rtdetr_lab.model import declared
 from rtdetr_lab.notation import Edges, Size
@@ -86,15 +79,6 @@ def see(
     canvas = canvas.to(to)
     padding = padding.to(canvas.device)
     return model(canvas, padding=padding), padding
-
-
-def postprocess_of(
-    model: nn.Module, fractions: Fractions | None = None
-) -> Callable[..., list[Found]]:
-    """Apply `postprocess` with the settings that the model declares."""
-    says = declared(model)
-    known = of_the_canvas if says.metadata.canvas_boxes else of_the_picture
-    return partial(postprocess, rank=says.rank, fractions=fractions or known)
 
 
 @torch.inference_mode()
