@@ -26,7 +26,7 @@ EXPLORER = "explorer/nano.html"
 FRAME = (
     f'<iframe class="explorer" src="{EXPLORER}" title="Explorer: click an object, or use '
     'the arrow keys, to see which points its query read" loading="lazy"></iframe>\n\n'
-    f"[The explorer on a page of its own]({EXPLORER})"
+    f"[Open the explorer on its own page]({EXPLORER})"
 )
 
 

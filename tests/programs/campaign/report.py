@@ -38,7 +38,7 @@ DAMAGE = {
 KILLS = {
     "runs": (200, "training runs", "ended with the bits of a run without a kill"),
     "studies": (100, "ablation studies", "kept every finished row and gave the same table"),
-    "saves": (200, "saves over another model", "left the whole old model or the whole new one"),
+    "saves": (200, "saves over another model", "left the old model or the new one, complete"),
 }
 
 SEED = 1
@@ -246,7 +246,7 @@ def bugs() -> str:
     left = len(MUTANTS) - len(seen)
     more = f" {left} were not run." if left else ""
     text = f"""`python {HERE}/bugs.py` writes one plausible bug at a time into a copy of the package
-(`mutants.py` lists them) and runs its tests. The tests caught {len(caught)} of {len(seen)}:
+(`mutants.py` lists them) and runs its tests. {len(caught)} of {len(seen)} were caught:
 {places[0]} by the tests of the chapter, {places[1]} by those of the whole model, and {places[2]}
 only by the comparison with transformers.{more}
 """
