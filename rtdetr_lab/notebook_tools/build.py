@@ -48,7 +48,7 @@ print(json.dumps(sorted(m for m in sys.modules if m.split(".")[0] == "rtdetr_lab
 
 
 def sources_digest(modules: Iterable[str]) -> str:
-    """Of these modules' code; comments and docstrings do not count."""
+    """Digest of the code of these modules; comments and docstrings do not count."""
     return digest("\n".join(f"{m} {_substance(_file_of(m))}" for m in sorted(modules)))
 
 

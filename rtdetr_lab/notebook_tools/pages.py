@@ -60,7 +60,7 @@ def linked(text: str, pages: Collection[str]) -> str:
 
 
 def fenced(text: str, language: str) -> str:
-    """A code block, however many backticks the text holds."""
+    """Fence a code block with more backticks than its text contains."""
     longest = max((len(run) for run in re.findall(r"`{3,}", text)), default=2)
     fence = "`" * (longest + 1)
     return f"{fence}{language}\n{text.rstrip()}\n{fence}"

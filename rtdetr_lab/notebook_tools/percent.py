@@ -101,7 +101,7 @@ def split_alts(source: str) -> tuple[list[str], str]:
 
 
 def _give_ids(cells: list[Any]) -> None:
-    """An id depends on what a cell says, and on its place only among cells that say the same."""
+    """Derive the id of a cell from its text, and from its position among equal cells."""
     taken: set[str] = set()
     for cell in cells:
         text, again = f"{cell.cell_type}\n{cell.source}", 0
@@ -117,7 +117,7 @@ def digest(text: str) -> str:
 
 
 def contents(notebook: Any) -> list[tuple[str, str, str, tuple[str, ...]]]:
-    """What a `.py` and its notebook must agree on: id, kind, source and alternative texts."""
+    """What a `.py` file and its notebook must agree on: id, kind, source, alternative texts."""
     return [(c.id, c.cell_type, c.source, tuple(c.metadata.get("alt", ()))) for c in notebook.cells]
 
 

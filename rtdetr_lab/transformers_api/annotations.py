@@ -34,8 +34,11 @@ NEEDED = ("bbox", "category_id", "area")
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which format, with masks or without (None: only panoptic ones), where PNGs lie, and whether
-    this very call asks for masks."""
+    """Requested annotation format.
+
+    It gives the format, whether masks are wanted (None: only of panoptic ones), the folder of the
+    PNGs, and whether this very call asks for masks.
+    """
 
     format: str
     masks: bool | None
@@ -44,7 +47,10 @@ class Wanted:
 
 
 def prepared(annotations: Any, pictures: Sequence[np.ndarray], wanted: Wanted) -> list[Annotated]:
-    """One label per picture, all None without annotations. Raises `DataError` or `ConfigError`."""
+    """Convert annotations to one label per picture, all None without annotations.
+
+    Raises `DataError` or `ConfigError`.
+    """
     if annotations is None:
         what, remedy = "is set without annotations", "give annotations too, or leave it out"
         require(not wanted.asks_for_masks, "return_segmentation_masks", what, remedy)

@@ -24,7 +24,7 @@ INSTEAD = "pass pixel_values; the parts are modules of .lab and can be called on
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """What a model was called with."""
+    """Arguments of one call of a model."""
 
     pixel_values: Tensor | None
     pixel_mask: Tensor | None
@@ -42,9 +42,11 @@ def refuse_parts(
 
 
 def targets_of(labels: Any, device: torch.device, masks: bool = False) -> Targets:
-    """Our `Targets` of their `labels`: `class_labels`, `boxes` (cxcywh, fractions) and, if asked
-    for, `masks` of every picture. Raises `TargetError` for what is not even that; what they hold is
-    judged by `Targets` and the model."""
+    """Convert their `labels` to our `Targets`.
+
+    A label has `class_labels`, `boxes` (cxcywh, fractions) and, if requested, `masks`. Raises
+    `TargetError` for other types; `Targets` and the model check the values.
+    """
     known = isinstance(labels, Sequence) and not isinstance(labels, Mapping)
     what, remedy = f"is a {type(labels).__name__}", "give a list with one dictionary per picture"
     require(known, "labels", what, remedy, TargetError)
@@ -60,7 +62,7 @@ def targets_of(labels: Any, device: torch.device, masks: bool = False) -> Target
 
 
 class DetectorModel(Pretrained):
-    """What the detectors share: how they are called, and how they answer."""
+    """Shared by the detectors: how they are called, and what they return."""
 
     config: Any
     output_class: ClassVar[Any]
@@ -76,7 +78,7 @@ class DetectorModel(Pretrained):
         output_hidden_states: bool | None,
         return_dict: bool | None,
     ) -> Any:
-        """What one call returns: the documented output, or its tuple with `return_dict=False`."""
+        """Result of one call: the documented output, or a tuple with `return_dict=False`."""
         asked = self._asked(
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
@@ -93,7 +95,7 @@ class DetectorModel(Pretrained):
     def run(
         self, images: Tensor, call: Call, targets: Any, asked: Mapping[str, bool]
     ) -> tuple[Prediction, dict[str, Any]]:
-        """One forward pass, and the documented fields of what was seen of it."""
+        """Run the forward pass, and fill the documented fields."""
         raise NotImplementedError
 
     def output(self, prediction: Prediction, targets: Any, found: dict[str, Any]) -> Any:

@@ -169,7 +169,7 @@ class ImageProcessor(OneFile):
         return cls(**{**told, **changes})
 
     def to_dict(self) -> dict[str, Any]:
-        """As their `preprocessor_config.json` has it."""
+        """Return the values of their `preprocessor_config.json`."""
         tree = {f.name: getattr(self, f.name) for f in fields(self)}
         plain = {k: list(v) if isinstance(v, tuple) else v for k, v in tree.items()}
         if plain["return_segmentation_masks"] is None:
@@ -178,7 +178,7 @@ class ImageProcessor(OneFile):
 
 
 def _without_fast(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that say something, without those for torchvision."""
+    """Drop the options that exist only for torchvision."""
     told = {name: v for name, v in options.items() if v is not None and name != "disable_grouping"}
     for name, value in ONLY.items():
         found = told.pop(name, value)

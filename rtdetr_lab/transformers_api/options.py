@@ -26,7 +26,7 @@ GONE = ("backbone", "use_pretrained_backbone", "use_timm_backbone", "backbone_kw
 
 @dataclass(kw_only=True)
 class Options(OneFile):
-    """What all of them share: names of the classes, and what a call returns by default."""
+    """Shared by all configurations: class names, and what a call returns by default."""
 
     num_labels: int | None = None
     id2label: dict[Any, str] | None = None
@@ -87,7 +87,7 @@ class Options(OneFile):
         return cls.from_dict(read_json(Path(path)))
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it, as their `config.json` has it."""
+        """Return the values of their `config.json`."""
         kept = [f.name for f in fields(self) if f.name not in (*GONE, "extra", "num_labels")]
         tree = {"model_type": self.model_type, **self.extra}
         for name in kept:
@@ -118,7 +118,7 @@ class Options(OneFile):
 
 
 class DetectorOptions(Options):
-    """What the documentation calls by another name, too."""
+    """Options that the documentation also calls by another name."""
 
     @classmethod
     def from_backbone_configs(cls: Any, backbone_config: Any, **options: Any) -> Any:

@@ -55,7 +55,7 @@ The files are in transformers' layout, and open there, too.
 
 
 class Pretrained(Pushable, nn.Module):
-    """What every documented model can do beside its forward pass."""
+    """Base of every documented model: loading, saving, freezing."""
 
     config_class: ClassVar[type[Options]] = Options
     called: ClassVar[str] = "model"
@@ -82,12 +82,12 @@ class Pretrained(Pushable, nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
+        """Device of the parameters."""
         return next(self.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the parameters."""
+        """Type of the parameters."""
         return next(self.parameters()).dtype
 
     @classmethod
@@ -131,7 +131,7 @@ class Pretrained(Pushable, nn.Module):
 
     @classmethod
     def around(cls, config: Options, lab: nn.Module) -> Any:
-        """This class, over a model that exists."""
+        """Wrap a model that exists."""
         model = cls.__new__(cls)
         nn.Module.__init__(model)
         model.config, model.lab = config, lab
@@ -142,8 +142,8 @@ class Pretrained(Pushable, nn.Module):
     ) -> None:
         """Write config, weights and preprocessor in transformers' layout.
 
-        A `preprocessor_config.json` that is there stays: it is the processor's. `push_to_hub`
-        calls the method of that name, too, with what else is `told`: `repo_id`, `token` …
+        An existing `preprocessor_config.json` is kept: the processor wrote it. `push_to_hub` also
+        calls that method, with the other arguments: `repo_id`, `token` …
         """
         names, lab, at = self.config.names, self.lab, Path(folder)
         to_transformers(lab.cfg, names)  # refuses what it cannot say: `.lab` may have changed
@@ -179,7 +179,7 @@ class Pretrained(Pushable, nn.Module):
         self.lab.backbone.requires_grad_(True)
 
     def _asked(self, **options: bool | None) -> Mapping[str, bool]:
-        """What a call says, and where it says nothing the configuration."""
+        """Options of a call; the configuration fills what the call leaves open."""
         return {n: getattr(self.config, n) if v is None else v for n, v in options.items()}
 
 
@@ -194,7 +194,7 @@ def _device(name: str | int | torch.device) -> torch.device:
 
 
 def refitted(lab: Any, cfg: Any) -> nn.Module:
-    """The same weights in a model of `cfg`: a mask head is left out, or starts anew and is named.
+    """Put the same weights into a model of `cfg`; a mask head is dropped, or new and logged.
 
     Raises `CheckpointError` if anything else does not fit.
     """

@@ -111,7 +111,7 @@ class DetrImageProcessor(ImageProcessor):
         return super().from_dict(told, **changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """As their `preprocessor_config.json` has it."""
+        """Return the values of their `preprocessor_config.json`."""
         tree = super().to_dict()
         tree.pop("max_size")
         return tree

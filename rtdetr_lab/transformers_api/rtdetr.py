@@ -44,7 +44,7 @@ from rtdetr_lab.transformers_api.pretrained import Pretrained
 
 
 class RTDetrPreTrainedModel(DetectorModel):
-    """What both models share."""
+    """Shared by both documented RT-DETR models."""
 
     config_class = RTDetrConfig
     config: RTDetrConfig
@@ -65,7 +65,7 @@ class RTDetrPreTrainedModel(DetectorModel):
     def run(
         self, images: Tensor, call: Call, targets: Any, asked: Mapping[str, bool]
     ) -> tuple[Prediction, dict[str, Any]]:
-        """One forward pass, and the documented fields of what was seen of it."""
+        """Run the forward pass, and fill the documented fields."""
         if call.pixel_mask is not None and not bool(call.pixel_mask.bool().all()):
             what = "hides pixels, and RT-DETR has no way not to look at them"
             raise ImageError("pixel_mask", what, "resize to one size instead of padding")
@@ -153,6 +153,6 @@ class RTDetrV2ForObjectDetection(RTDetrForObjectDetection):
 
 
 class RTDetrV2ResNetBackbone(RTDetrResNetBackbone):
-    """The same backbone under v2's name."""
+    """The backbone under v2's name."""
 
     config_class = RTDetrV2ResNetConfig
