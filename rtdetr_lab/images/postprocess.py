@@ -26,7 +26,7 @@ of the model, and nothing calls it unless asked.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -84,15 +84,16 @@ class Found:
 
     def at(self: F, index: Tensor | slice) -> F:
         """Those that `index` (a mask, positions or a slice) picks, in its order."""
-        return replace(self, **{name: values[index] for name, values in self._columns()})
+        return replace(self, **{name: values[index] for name, values in self.columns().items()})
 
     def to(self: F, device: torch.device | str) -> F:
         """The same on another device."""
-        return replace(self, **{name: values.to(device) for name, values in self._columns()})
+        return replace(self, **{name: one.to(device) for name, one in self.columns().items()})
 
-    def _columns(self) -> list[tuple[str, Tensor]]:
-        values = ((f.name, getattr(self, f.name)) for f in fields(self))
-        return [(name, value) for name, value in values if isinstance(value, Tensor)]
+    def columns(self) -> dict[str, Any]:
+        """The tensors by name: those that have a row for each."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 
 
 def ranked_table(
