@@ -27,7 +27,7 @@ class ProposalCriterion(CriterionConfig):
 
 
 class SplitCriterion(Criterion):
-    """All layers by one class loss, the proposals by another."""
+    """Use one class loss for the decoder layers and another for the proposals."""
 
     def __init__(self, cfg: ProposalCriterion) -> None:
         super().__init__(cfg)

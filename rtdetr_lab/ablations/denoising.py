@@ -37,7 +37,7 @@ def positives(cfg: RTDETRConfig) -> tuple[Variant, ...]:
 
 @dataclass(frozen=True)
 class MatchingStability:
-    """How often an object is answered by another query after the next layer, in percent."""
+    """Share of objects, in percent, that the next layer matches with another query."""
 
     def __call__(self, model: nn.Module, batches: list[list[Sample]]) -> dict[str, Any]:
         """`unstable`: over validation pictures, layers and objects."""

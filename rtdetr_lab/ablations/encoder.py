@@ -37,7 +37,7 @@ from rtdetr_lab.rtdetr import RTDETRConfig
 
 @dataclass(frozen=True)
 class EachScale:
-    """One transformer layer, the same weights on every scale."""
+    """One transformer layer, applied with the same weights to every scale."""
 
     layer: AIFIConfig = field(default_factory=AIFIConfig)
 
@@ -114,7 +114,7 @@ class _Attend(nn.Module):
 
 
 class _AllScales(nn.Module):
-    """Position says where a token lies in its map; a learned vector says in which map."""
+    """One transformer layer over all scales; a learned vector per map tells the maps apart."""
 
     def __init__(self, cfg: AIFIConfig, dim: int, num_levels: int) -> None:
         super().__init__()

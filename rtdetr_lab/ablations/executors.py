@@ -49,14 +49,14 @@ class Outcome:
 
     @property
     def line(self) -> Line:
-        """What the journal keeps of it."""
+        """Entry of the journal for this outcome."""
         if self.row is not None:
             return {"kind": "row", **self.row}
         return {"kind": "failed", **self.job.names, "traceback": self.error}
 
 
 def attempt(job: Job, runs: Path) -> Outcome:
-    """Do a job in this process."""
+    """Run a job in this process."""
     try:
         return Outcome(job, execute(job, runs))
     except Exception:  # whatever it is: the others go on
@@ -70,7 +70,7 @@ It yields an outcome per job: a failing job is an outcome, not an exception."""
 
 @dataclass(frozen=True)
 class InProcess:
-    """One after the other, here."""
+    """Run jobs one after the other, in this process."""
 
     def __call__(
         self, jobs: Sequence[Job], folder: Path, runs: Path, started: Started
@@ -107,17 +107,17 @@ class Errand:
 
     @property
     def log(self) -> Path:
-        """Where a process writes what it says."""
+        """File for the output of a process."""
         return self.path.with_suffix(".log")
 
     @property
     def answer(self) -> Path:
-        """Where the worker leaves its row."""
+        """File in which the worker leaves its row."""
         return self.path.with_suffix(".row.json")
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        """What the worker is called with."""
+        """Arguments of the worker's command line."""
         return (WORKER, str(self.path), str(self.answer), str(self.runs))
 
     @property
@@ -129,7 +129,7 @@ class Errand:
         return {fingerprint(setup, self.job.task.train) for setup in setups}
 
     def outcome(self, complaint: str) -> Outcome:
-        """What the worker left, or the complaint where it left nothing."""
+        """Read what the worker left, or a complaint if it left nothing."""
         try:
             answer = json.loads(self.answer.read_text(encoding="utf8"))
         except (OSError, ValueError):
@@ -176,7 +176,7 @@ class LocalProcesses:
     def _ready(
         self, waiting: list[Errand], running: dict[Any, tuple[Errand, Any]], free: int
     ) -> list[Errand]:
-        """Those that may start now: a place for each, and no run folder held twice."""
+        """Jobs that may start now: a place is free, and no other job holds their run folder."""
         held = set().union(*(errand.needs for errand, _ in running.values()))
         chosen: list[Errand] = []
         for errand in waiting:

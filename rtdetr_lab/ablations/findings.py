@@ -23,7 +23,7 @@ SHOWN = ("AP", "AP50", "APs", "APm", "APl")
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """One row of the table: a variant as it was trained, or a view of it."""
+    """One row of the table: a trained variant, or a view of it."""
 
     name: str
     variant: Line
@@ -51,7 +51,7 @@ class Entry:
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """What a study found; `csv` and `json` are all of it. `Report` says it in pages and figures."""
+    """Results of a study; `csv` and `json` hold all of them, `Report` makes pages and figures."""
 
     plan: Line
     lines: tuple[Line, ...]
@@ -108,7 +108,7 @@ class Findings:
 
     @property
     def csv(self) -> str:
-        """One line per row and seed; nothing in it depends on the clock."""
+        """One line per row and seed; independent of the clock."""
         out = io.StringIO()
         names = [n for e in self.entries for row in e.rows for n in row["scores"][e.view]]
         scores = [n for n in dict.fromkeys(names) if n != "resampled"]

@@ -50,8 +50,7 @@ class AsTrained:
 
 @dataclass(frozen=True)
 class Task:
-    """What all runs of a study share: pictures to learn from and to be judged by, how a trained
-    model is read, and what is measured besides AP."""
+    """What all runs of a study share: training and validation pictures, views, and measures."""
 
     train: Dataset
     val: Dataset
@@ -71,22 +70,22 @@ class Job:
 
     @property
     def key(self) -> str:
-        """What the journal calls it."""
+        """Name of this job in the journal."""
         return f"{self.variant} #{self.seed}"
 
     @property
     def names(self) -> Row:
-        """How a line of the journal begins, whatever became of the job."""
+        """Common beginning of all lines about this job in the journal."""
         return {"variant": self.variant, "seed": self.seed, "run": self.fingerprint}
 
     @property
     def fingerprint(self) -> str:
-        """Names the run: the same whatever the study, the variant's name and the views."""
+        """Identify the run, independent of the study, the variant's name and the views."""
         return fingerprint(self.setup, self.task.train)
 
 
 def fingerprint(setup: Setup, train: Dataset) -> str:
-    """Sixteen hex digits of everything that decides what a run learns."""
+    """Identify the run, independent of the study, the variant's name and the views."""
     from rtdetr_lab.training.fingerprint import fingerprint as of_data
 
     # A reader's own class counts with its code: edited in a notebook, it is another run.

@@ -60,7 +60,7 @@ SELECTIONS: tuple[Variant, ...] = (
 
 @dataclass(frozen=True)
 class ProposalQuality:
-    """What the selected tokens are worth, over validation pictures."""
+    """Quality of the selected tokens over validation pictures."""
 
     threshold: float = 0.5
 

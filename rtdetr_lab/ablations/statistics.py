@@ -59,7 +59,7 @@ def paired_difference(
     num_pictures: int,
     level: float = 0.95,
 ) -> Difference:
-    """Of `one` minus `other`, seed by seed; the resampled are AP per seed and replicate."""
+    """Difference of `one` minus `other`, seed by seed, with resampled AP per seed and replicate."""
     from scipy.stats import t
 
     require(len(one) == len(other) > 0, "seeds", f"{len(one)} and {len(other)}", "pair them")

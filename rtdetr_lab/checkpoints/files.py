@@ -84,7 +84,7 @@ def _digests(tensors: Mapping[str, Tensor]) -> dict[str, str]:
 
 
 def _which_differ(tensors: Mapping[str, Tensor], written: str | None) -> str:
-    """Which of them, as far as the header says what each was; files of old do not."""
+    """Name the tensors that differ from the header's digests; old files have no digests."""
     try:
         wanted, found = dict(json.loads(written or "{}")), _digests(tensors)
     except (ValueError, TypeError):
@@ -171,7 +171,7 @@ def _check_header(header: Mapping[str, str], path: Path) -> None:
 
 
 def text_digest(tree: Mapping[str, Any]) -> str:
-    """sha256 of values that JSON can hold, whatever order they are in."""
+    """sha256 of values that JSON can hold, independent of their order."""
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
 

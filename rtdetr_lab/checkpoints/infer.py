@@ -74,7 +74,7 @@ def infer_config(
 
 
 def is_detr(tensors: Mapping[str, Tensor]) -> bool:
-    """Are these, under our names, a DETR's?"""
+    """Whether these tensors, under our names, are a DETR's."""
     return "decoder.query_positions" in tensors and "class_head.weight" in tensors
 
 
@@ -95,7 +95,7 @@ def infer_detr(tensors: Mapping[str, Tensor], where: str) -> DETRConfig:
 
 
 def with_masks(cfg: DETRConfig) -> SegmentationConfig:
-    """The same detector with a mask head, and the losses that teach it."""
+    """Add a mask head to a detector's configuration, and the losses that train it."""
     values = {f.name: getattr(cfg, f.name) for f in fields(DETRConfig)}
     values |= {"criterion": segmentation_criterion()}
     values |= {"backbone": replace_at(cfg.backbone, "outputs", (1, 2, 3, 4))}

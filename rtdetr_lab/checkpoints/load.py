@@ -73,7 +73,7 @@ def load_pretrained(
 
 
 def _read(source: Source) -> WeightsFile:
-    """The weights, if they are what somebody has verified, where somebody has."""
+    """Read the weights, and compare them with the verified digest if there is one."""
     weights = read_weights(source.weights)
     where = f"{source.name}@{source.revision}/{source.weights.name}"
     what = f"its tensors have sha256 {weights.sha256}, those that were verified {source.sha256}"

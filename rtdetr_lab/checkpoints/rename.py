@@ -50,7 +50,7 @@ def table_of(names: Iterable[str]) -> Table | None:
 
 
 def is_derived(table: Table, name: str) -> bool:
-    """Does the tensor follow from the configuration, so that it need not be read?"""
+    """Whether the tensor follows from the configuration, so that it need not be read."""
     return any(re.search(pattern, name) for pattern in table.derived)
 
 

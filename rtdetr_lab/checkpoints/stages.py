@@ -90,7 +90,7 @@ def _first(output: Any) -> Any:
 
 
 def _named(parts: Sequence[str], seen: Mapping[str, Any]) -> Rows:
-    """What every part returned, ours and theirs in one shape: a row each, or one per map."""
+    """Outputs of all parts, ours and theirs in one shape: one row each, or one per map."""
     rows: Rows = {}
     for stage in parts:
         output = seen[stage]

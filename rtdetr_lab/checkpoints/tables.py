@@ -20,7 +20,7 @@ Pairs = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True)
 class Table:
-    """One way of naming: rows, the words in them, and what else such files hold."""
+    """One naming of tensors: rows, the words in them, and what else such files hold."""
 
     title: str
     rows: Pairs

@@ -59,7 +59,7 @@ def rgb_from_array(array: np.ndarray | Tensor, where: str, bits: int | None = No
 
 
 def over_white(rgba: UInt8[np.ndarray, "H W 4"]) -> RGB:
-    """What a viewer with a white page shows behind transparent pixels."""
+    """Blend transparent pixels with white, as on a white page."""
     colour, alpha = rgba[..., :3].astype(np.uint32), rgba[..., 3:].astype(np.uint32)
     return ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
 

@@ -24,8 +24,11 @@ ORIENTATION, BITS_PER_SAMPLE, MAX_SAMPLE = 0x0112, 258, 281
 
 
 def rgb_from_pil(image: Image.Image, where: str, bits: int | None = None) -> tuple[RGB, Frame]:
-    """First frame, upright, RGB, and how it lies in its file. `bits` of 16 are significant, where
-    the file does not say. Raises `ImageError`, or whatever Pillow raises on broken data."""
+    """Convert the first frame to upright RGB, and return its frame.
+
+    `bits` of 16 are significant if the file does not say otherwise. Raises `ImageError`, or what
+    Pillow raises for broken data.
+    """
     if image.getbands() and getattr(image, "n_frames", 1) > 1:
         image.seek(0)
     turns_itself = image.format == "TIFF"  # while it loads, and then forgets its tag
@@ -40,7 +43,7 @@ def rgb_from_pil(image: Image.Image, where: str, bits: int | None = None) -> tup
 
 
 def frame_of(image: Image.Image) -> Frame:
-    """How a picture that Pillow has opened lies in its file."""
+    """Frame of a picture that Pillow has opened."""
     try:
         orientation = int(image.getexif().get(ORIENTATION, 1))
     except Exception:  # broken EXIF is common and no reason not to show the picture
@@ -68,7 +71,7 @@ def _declared_bits(image: Image.Image) -> int | None:
 
 
 def _is_wide_colour(image: Image.Image) -> bool:
-    """Has the file 16 bits a channel, of which Pillow keeps the upper eight?"""
+    """Whether the file has 16 bits per channel, of which Pillow keeps the upper eight."""
     tiles = getattr(image, "tile", ())
     return not image.mode.startswith("I") and any(";16" in str(tile[3]) for tile in tiles)
 

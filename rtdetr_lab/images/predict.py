@@ -27,7 +27,7 @@ Look = Preprocess | KeepAspect
 
 
 def look_of(model: nn.Module, size: Size | None = None, edges: Edges | None = None) -> Look:
-    """What the caller says before what the model says; without either, what the papers say.
+    """How a model wants its pictures: the caller's choice, else the model's, else the papers'.
 
     Raises `ConfigError` for edges if the model takes pictures of one size.
     """
@@ -55,11 +55,11 @@ def predict(
     fractions: Fractions | None = None,
     with_masks: bool = False,
 ) -> list[Found]:
-    """What scores above `threshold` in every picture, in pixels of its size in `sizes`.
+    """Return what scores above `threshold` in every picture, in pixels of its size in `sizes`.
 
-    `to` is a device, or a tensor whose device and type the model wants. `fractions` are the
-    checkpoint's unless given. `with_masks`, if the model draws any. Raises `ImageError` for
-    pictures of several sizes if the model takes one.
+    `to` is a device, or a tensor with the device and type that the model wants. `fractions` are the
+    checkpoint's unless given. `with_masks` adds masks if the model draws any. Raises `ImageError`
+    for pictures of several sizes if the model takes one size.
     """
     prediction, padding = see(model, images, to)
     found_in = postprocess_of(model, fractions)

@@ -68,7 +68,8 @@ class Tiling:
         return [(start, start + self.tile) for start in starts]
 
     def merge(self, found: Sequence[Found], windows: Sequence[Window], size: Size) -> Found:
-        """What was found in each window, in that window's pixels → once each, in the picture's."""
+        """Merge detections of all windows, in window pixels, into one list in pixels of the
+        picture."""
         moved = [_moved(f, w) for f, w in zip(found, windows, strict=True)]
         cut = torch.cat([self._cut(m, w, size) for m, w in zip(moved, windows, strict=True)])
         window = torch.cat([torch.full_like(f.labels, i) for i, f in enumerate(found)])

@@ -106,7 +106,7 @@ def front(
     latencies: Mapping[str, Mapping[str, float | int]],
     ax: Axes | None = None,
 ) -> Axes:
-    """AP against milliseconds; a line joins those that nobody beats in both."""
+    """Plot AP against milliseconds; a line joins the rows that no other row beats in both."""
     known = {n: 100 * np.asarray(v, float) for n, v in scores.items() if len(v) and n in latencies}
     require(known, "latencies", "are of other variants", "measure those that have scores")
     ax, page = new_plot(ax, 3.6)
@@ -140,7 +140,7 @@ def score_iou(
 
 
 def _unbeaten(places: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Those (ms, score) that no other is both faster and better than."""
+    """Keep the (ms, score) pairs that no other pair beats in both."""
     return [
         (ms, score)
         for ms, score in places

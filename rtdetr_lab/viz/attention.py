@@ -51,7 +51,7 @@ def attention_of_pixel(
     head: int | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Where the cell under a pixel looks: one head, or the mean of all."""
+    """Draw where the cell under a pixel attends: one head, or the mean of all heads."""
     ax, size = picture_axes(ax, image, quiet=0.8, extra=0.6, across=6.1)
     rows, title = one_head(weights, head)
     cell = cells_at(torch.tensor(pixel), 0, [shape], size)
@@ -69,7 +69,7 @@ def attention_per_head(
     pixel: Pixel,
     axes: Sequence[Axes] | None = None,
 ) -> list[Axes]:
-    """The same, one panel per head and one common scale."""
+    """Draw where the cell under a pixel attends: one panel per head, with a common scale."""
     heads = len(weights)
     axes, size = picture_grid(axes, image, heads, 4 if heads % 3 else 3, quiet=0.8, extra=0.25)
     cell = cells_at(torch.tensor(pixel), 0, [shape], size)

@@ -34,12 +34,12 @@ PAD_POINTS = 1.5
 
 
 def printable(text: str) -> str:
-    """A name on one line: whatever cannot be printed becomes its escape (`\\n`, `\\x1b`)."""
+    r"""Put a name on one line: characters that cannot be printed become escapes (`\n`, `\x1b`)."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def shorten(text: str, width: float | int, measure: Any) -> str:
-    """As much of it as `measure` says fits into `width`; the end (a score) stays readable."""
+    """Shorten a text to `width` as `measure` counts it; the end (a score) stays readable."""
     if measure(text) <= width:
         return text
     head, tail = text[:-5], text[-5:]
@@ -117,7 +117,7 @@ def save_annotated(
     texts: Sequence[str],
     colors: Sequence[str],
 ) -> Path:
-    """Write `annotate(…)` to a file; its ending says in which format."""
+    """Write `annotate(…)` to a file; the ending of its name chooses the format."""
     picture = Image.fromarray(annotate(image, boxes_xyxy, texts, colors))
     # 4:4:4 and a high quality: thin coloured lines are what JPEG's defaults smear.
     options: dict[str, Any] = {"quality": 92, "subsampling": 0}

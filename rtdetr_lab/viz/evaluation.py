@@ -60,7 +60,7 @@ def draw_precision_recall(
 def draw_confusion(
     counts: Int[np.ndarray, "K K"], names: Sequence[str], ax: Axes | None = None
 ) -> Axes:
-    """What was there (rows) and what the model said (columns), shaded by the part of the row."""
+    """Draw true classes (rows) against predicted ones (columns), shaded by the share of the row."""
     side, few = min(12.0, 2.4 + 0.45 * len(counts)), len(counts) <= 30
     ax, page = new_plot(ax, side, side + 1)
     part = counts / np.maximum(counts.sum(1, keepdims=True), 1)

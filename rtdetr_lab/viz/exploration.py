@@ -49,7 +49,8 @@ LONGEST_SIDE = 900
 
 @dataclass(frozen=True, eq=False)
 class Exploration:
-    """What the page holds. K queries are explored, of Q; S steps are the proposal and L layers."""
+    """Contents of the explorer page: K of Q queries are explored; S steps are the proposal and L
+    layers."""
 
     arrays: Mapping[str, np.ndarray] = field(repr=False)
     meta: Mapping[str, Any] = field(repr=False)
@@ -61,7 +62,8 @@ class Exploration:
 
     @property
     def payload(self) -> tuple[dict[str, Any], bytes]:
-        """(JSON-able description, bytes): `layout` says where each array lies in the bytes."""
+        """Return (description for JSON, bytes); `layout` gives the place of every array in the
+        bytes."""
         layout, data = {}, b""
         for name, array in self.arrays.items():
             kind = "f4" if array.dtype.kind == "f" else "i4"

@@ -58,7 +58,7 @@ def feature_stages(
     shared: bool = False,
     axes: Sequence[Axes] | None = None,
 ) -> list[Axes]:
-    """One row per stage, one column per level."""
+    """Draw feature maps: one row per stage, one column per level."""
     height, width = as_rgb(image).shape[:2]
     columns = len(next(iter(stages.values())))
     axes = new_grid(axes, columns * len(stages), columns, height / width, extra=0.3)

@@ -50,7 +50,7 @@ class QueryLife:
 
     @property
     def num_tokens(self) -> int:
-        """How many the token was chosen from."""
+        """Number of tokens that the query was selected from."""
         return num_tokens(self.shapes)
 
     @property
@@ -65,12 +65,12 @@ class QueryLife:
 
     @property
     def score(self) -> float:
-        """That of the detection."""
+        """Score of the detection."""
         return float(self.scores[-1])
 
     @property
     def label(self) -> int:
-        """That of the detection."""
+        """Label of the detection."""
         return int(self.labels[-1])
 
 

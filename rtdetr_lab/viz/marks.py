@@ -96,7 +96,7 @@ def line_key(label: str, color: str, dash: str = "-") -> Any:
 
 
 def mark_key(label: str, color: str, marker: str, points: float = 7.0) -> Any:
-    """A legend entry for a mark so many points across."""
+    """Make a legend entry for a mark of the given size in points."""
     from matplotlib.lines import Line2D
 
     edge = {"markeredgecolor": RIM, "markeredgewidth": 0.6}

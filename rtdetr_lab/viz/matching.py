@@ -24,7 +24,7 @@ from rtdetr_lab.viz.palette import ORANGE, SKY
 
 
 def rows_to_show(cost: Float[Tensor, "Q T"], queries: Int[Tensor, "A"], count: int) -> list[int]:
-    """The matched queries, then the cheapest others, in order of index: nobody reads 300 rows."""
+    """Indices of the matched queries and the cheapest others, in order; 300 rows are unreadable."""
     matched = queries.tolist()
     cheapest = [q for q in cost.amin(1).argsort().tolist() if q not in matched]
     return sorted([*matched, *cheapest[: max(0, count - len(matched))]])
@@ -67,7 +67,7 @@ def matched_boxes(
     image: Picture,
     ax: Axes | None = None,
 ) -> Axes:
-    """Every object, the box of the query that answers for it, and a line between their centres."""
+    """Draw every object, the box of its query, and a line between their centres."""
     ax, size = picture_axes(ax, image, quiet=0.6)
     for box in targets:
         marks.frame_box(ax, box, size, SKY, width=2.2).set_gid("object")
@@ -119,7 +119,7 @@ def _titles(names: Sequence[str], count: int) -> list[str]:
 
 
 def matches_of(queries: Sequence[Int[Tensor, "_"]], objects: Sequence[Int[Tensor, "_"]]) -> Tensor:
-    """One picture's assignments at S steps as `S T`: the query of every object, −1 if none."""
+    """Collect the assignments of one picture at S steps: `S T`, the query of every object or −1."""
     count = 1 + max((int(o.max()) for o in objects if len(o)), default=-1)
     table = torch.full((len(queries), count), -1)
     for row, query, target in zip(table, queries, objects, strict=True):

@@ -64,7 +64,7 @@ def selected_tokens(
     image: Picture,
     axes: Sequence[Axes] | None = None,
 ) -> list[Axes]:
-    """One panel per level: the cells of the chosen tokens, coloured by rank."""
+    """Draw one panel per level: the cells of the selected tokens, coloured by rank."""
     axes, size = picture_grid(axes, image, len(shapes), 3, quiet=0.75, extra=0.3)
     tokens = tokens.cpu()
     cells, ranks = cells_of_tokens(tokens, shapes), torch.arange(len(tokens))

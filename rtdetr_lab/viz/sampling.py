@@ -44,8 +44,11 @@ LIGHT = "#FFFFFF"
 
 @dataclass(frozen=True, eq=False)
 class QuerySampling:
-    """What one query reads in one decoder layer. Locations are (x, y) in [0, 1]; `points` per head
-    on each level sum to P; `box` is the reference, cxcywh; `reads` as in the header."""
+    """Sampling of one query in one decoder layer.
+
+    Locations are (x, y) in [0, 1]; `points` per head on each level sum to P; `box` is the
+    reference, cxcywh; `reads` as in the header.
+    """
 
     locations: Float[Tensor, "M P 2"]
     weights: Float[Tensor, "M P"]
@@ -62,7 +65,10 @@ class QuerySampling:
 def sampling_of_query(
     seen: Mapping[str, Tensor], layer: int, query: int, points: Sequence[int], picture: int = 0
 ) -> QuerySampling:
-    """From the taps of a recorded model. `query` counts from the last end if negative."""
+    """Collect the sampling of a query from the taps of a recorded model.
+
+    A negative `query` counts from the end.
+    """
     where = f"decoder.layers.{layer}.cross_attn"
     return QuerySampling(
         seen[f"{where}.locations"][picture, query],
@@ -107,7 +113,7 @@ def sampling_points(
     view: View | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """All points of a query over the picture (or a `close_up`), or those of one head."""
+    """Draw the points of a query over the picture (or a `close_up`): all heads, or one."""
     ax, size = picture_axes(ax, image, quiet=0.75)
     key_below(ax, _draw_points(ax, sampling, size, head, view))
     return ax
@@ -136,7 +142,7 @@ def sampling_heads(
     view: View | None = None,
     axes: Sequence[Axes] | None = None,
 ) -> list[Axes]:
-    """One panel per head: each has its own direction to look in."""
+    """Draw one panel per head: every head looks in its own direction."""
     heads = len(sampling.weights)
     axes, size = picture_grid(axes, image, heads, 4 if heads % 3 else 3, quiet=0.75, extra=0.35)
     for head, ax in enumerate(axes):
@@ -149,8 +155,10 @@ def sampling_heads(
 def _draw_points(
     ax: Axes, sampling: QuerySampling, size: Size, head: int | None, view: View | None
 ) -> list[Any]:
-    """One collection of marks per level; returns the legend's entries, levels by colour and shape,
-    weights by area."""
+    """Draw one collection of marks per level; return the entries of the legend.
+
+    Colour and shape mean the level, area means the weight.
+    """
     from matplotlib.collections import LineCollection
 
     heads = slice(None) if head is None else slice(head, head + 1)

@@ -72,7 +72,7 @@ class Frames:
 
 
 def slider(draw: Callable[[Any], Any], alt: str, dpi: int = 80, **values: Iterable[Any]) -> Frames:
-    """Draw a figure for every value of the one keyword; `alt` says what they show.
+    """Draw a figure for every value of the one keyword; `alt` describes the figures.
 
     Raises `ConfigError` unless there is exactly one keyword, with at least one value.
     """

@@ -79,8 +79,11 @@ def roofline(
     bytes: float,
     ax: Axes | None = None,
 ) -> Axes:
-    """Every part (seconds, FLOPs, bytes moved) below the ceilings: FLOP/s of matrix products,
-    bytes/s of copies. A thin line leads from each to its limit."""
+    """Plot every part (seconds, FLOPs, bytes moved) below the ceilings of the machine.
+
+    The ceilings are FLOP/s of matrix products and bytes/s of copies. A thin line connects every
+    part with its limit.
+    """
     require(parts, "parts", "are empty", "give at least one")
     ax, page = new_plot(ax, 3.6)
     ridge = flops / bytes
