@@ -66,18 +66,8 @@ class Detections(Found):
     @classmethod
     def of(cls, found: Found, photo: Photo, classes: Classes) -> "Detections":
         """From what `postprocess` returns for a picture."""
-        f = found.to("cpu")
-        return cls(
-            f.boxes_xyxy,
-            f.scores,
-            f.labels,
-            f.queries,
-            f.masks,
-            frame=photo.frame,
-            classes=classes,
-            source=photo.source,
-            image=photo.rgb,
-        )
+        columns, source, image = found.to("cpu").columns(), photo.source, photo.rgb
+        return cls(**columns, frame=photo.frame, classes=classes, source=source, image=image)
 
     @property
     def size(self) -> Size:

@@ -26,7 +26,7 @@ of the model, and nothing calls it unless asked.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -87,15 +87,16 @@ class Found:
 
     def at(self: F, index: Tensor | slice) -> F:
         """Return the detections at `index` (a mask, positions or a slice), in its order."""
-        return replace(self, **{name: values[index] for name, values in self._columns()})
+        return replace(self, **{name: values[index] for name, values in self.columns().items()})
 
     def to(self: F, device: torch.device | str) -> F:
         """Move to another device."""
-        return replace(self, **{name: values.to(device) for name, values in self._columns()})
+        return replace(self, **{name: one.to(device) for name, one in self.columns().items()})
 
-    def _columns(self) -> list[tuple[str, Tensor]]:
-        values = ((f.name, getattr(self, f.name)) for f in fields(self))
-        return [(name, value) for name, value in values if isinstance(value, Tensor)]
+    def columns(self) -> dict[str, Any]:
+        """Return the tensors by name; each has one row per detection."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 
 
 def ranked_table(
@@ -161,7 +162,7 @@ def postprocess(
 def postprocess_of(
     model: nn.Module, fractions: Fractions | None = None
 ) -> Callable[..., list[Found]]:
-    """`postprocess`, as the model says that its answer is to be read."""
+    """Apply `postprocess` with the settings that the model declares."""
     says = declared(model)
     known = of_the_canvas if says.metadata.canvas_boxes else of_the_picture
     return partial(postprocess, rank=says.rank, fractions=fractions or known)
