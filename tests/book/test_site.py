@@ -83,7 +83,7 @@ def test_prose_stands_beside_the_code_it_is_about(hooks):
 
     page = chapter_page(ROOT / "rtdetr_lab" / "query_selection.py")
     (row,) = [r for r in page.split('<div class="chapter-row"') if "### `TopScore`" in r]
-    assert "Keep the best-scored tokens." in row
+    assert "Keep the tokens with the highest score." in row
     assert "class TopScore:" in row
     assert "class QuerySelection(nn.Module)" not in row
 
