@@ -5,9 +5,9 @@
 # Eq. 5; boxes: DETR §A.2 · **Chapters** `rtdetr_lab/losses.py`, `rtdetr_lab/criterion.py` ·
 # **Before this** [03 matching](03_matching.ipynb)
 #
-# The matching has said who answers for what. Two questions are left: is the box right, and is the
-# score right? Afterwards you can say what makes RT-DETR's score *aware of the IoU*, and what it
-# would mean if it were not.
+# The matching has decided which query answers for which object. Two questions are left: is the box
+# right, and is the score right? After this notebook you can explain what makes RT-DETR's score
+# *aware of the IoU*, and what a score means without that.
 
 # %%
 import matplotlib.pyplot as plt
@@ -31,13 +31,13 @@ images, targets = shapes(*range(8))
 # %% [markdown]
 # ## The end, first
 #
-# The class loss of a query that has been matched, over its score. The three curves belong to three
-# *boxes*: one that overlaps its object by 0.3, one by 0.6, one by 0.9. Each has its minimum where
-# the score says how good the box is.
+# The figure shows the class loss of a matched query for every score. The three curves belong to
+# three *boxes*: their IoU with the object is 0.3, 0.6 and 0.9. Each curve has its minimum where the
+# score equals the IoU.
 
 # %%
-# alt: Three curves of loss over score with minima marked at 0.3, 0.6 and 0.9. The better the box,
-#   the higher the curve at small scores.
+# alt: Three curves of loss against score, with their minima marked at 0.3, 0.6 and 0.9. The better
+#   the box, the higher the curve at small scores.
 scores = torch.linspace(0.01, 0.99, 99)
 yes = torch.ones(1, 1, 1, dtype=torch.bool)
 fig, ax = plt.subplots(figsize=(6, 2.8), layout="compressed")
@@ -52,33 +52,41 @@ ax.legend(frameon=False)
 # %% [markdown]
 # ## The question
 #
-# What should a classifier say about a query? The plain answer is 1 at the object's class and 0
-# elsewhere, by **cross-entropy**. Of 100 queries × 10 classes nearly all are "elsewhere", so
-# **focal** loss turns down what is already right, with $p_t$ the score of the right answer:
+# What should the class head predict for a query? The plain answer is 1 at the object's class and 0
+# elsewhere. This is **cross-entropy**. But of 100 queries × 10 classes nearly all are "elsewhere".
+# So **focal** loss gives little weight to predictions that are already right:
 #
 # $$ \mathcal L_{\text{focal}} = -\alpha_t\, (1 - p_t)^\gamma \log p_t \tag{04.2} $$
 #
-# Both say *whether* there is an object. But scores are used to **rank**, by the top-k before the
-# decoder and by whoever reads the detections, and the best ranked should be the best boxed.
-# **Varifocal** loss asks the score to be the IoU $q$ of the query's *own* box:
+# $p_t$ is the probability that the query gives to the right answer. $\alpha_t$ is $\alpha$ at the
+# object's class and $1 - \alpha$ elsewhere.
+#
+# Both losses teach *whether* there is an object. But scores are used to **rank**: the query
+# selection ranks tokens, and the user ranks detections. The highest score should belong to the best
+# box. **Varifocal** loss has a different target: $q$, the IoU of the query's *own* box:
 #
 # $$ \mathcal L_{\text{varifocal}} = \begin{cases}
 #    -q \bigl(q \log p + (1-q) \log (1-p)\bigr) & \text{matched, at its class} \\
 #    -\alpha\, p^\gamma \log(1-p) & \text{everywhere else} \end{cases} \tag{04.1} $$
 #
-# The box itself is judged by distance and by overlap,
+# Two losses judge the box itself, by distance and by overlap:
 #
 # $$ \mathcal L_{L1} = \|b - \hat b\|_1, \qquad
 #    \mathcal L_{\text{giou}} = 1 - \mathrm{GIoU}(b, \hat b) \tag{04.3} $$
 #
-# and everything is added up, over all layers and terms, per object of the batch:
+# The total is a sum over all layers, divided by the number of objects in the batch:
 #
-# $$ \mathcal L = \frac{1}{\text{objects}} \sum_{\text{layers}} \mathcal L_{\text{varifocal}}
-#    + 5\, \mathcal L_{L1} + 2\, \mathcal L_{\text{giou}} \tag{04.4} $$
+# $$ \mathcal L = \frac{1}{\text{objects}} \sum_{\text{layers}} \Bigl(
+#    w_{\text{class}} \mathcal L_{\text{class}} + w_{L1} \sum_t \|b_t - \hat b_t\|_1
+#    + w_{\text{giou}} \sum_t \bigl(1 - \mathrm{GIoU}(b_t, \hat b_t)\bigr) \Bigr) \tag{04.4} $$
+#
+# $t$ counts the matched boxes of a layer. In RT-DETR the class loss is varifocal, summed over all
+# scores, and the weights $w$ are 1, 5 and 2.
 #
 # ## By hand, on 3 × 3 scores
 #
-# Three queries, three classes. Query 0 answers for an object of class 1, with an IoU of 0.6.
+# Three queries, three classes. Query 0 is matched with an object of class 1, and its box has IoU
+# 0.6.
 
 # %%
 p = torch.tensor([[0.1, 0.5, 0.2], [0.1, 0.1, 0.8], [0.1, 0.1, 0.1]])
@@ -94,13 +102,13 @@ print(f"sum {by_hand.sum():.4f}, module {Varifocal()(p.logit()[None], is_class, 
 assert torch.allclose(by_hand.sum(), Varifocal()(p.logit()[None], is_class, iou, 1.0))
 
 # %% [markdown]
-# One false claim, the 0.8 of query 1, weighs more than all the rest. The six scores of 0.1 and 0.2
-# are hardly heard: that is the factor $p^\gamma$.
+# One wrong score, the 0.8 of query 1, costs more than all the others together. The seven scores of
+# 0.1 and 0.2 cost almost nothing, because of the factor $p^\gamma$.
 #
-# DETR's own is a softmax over the classes *and* "nothing", in which "nothing" counts a tenth:
+# DETR itself uses a softmax over the classes *and* "no object". "No object" has the weight 0.1:
 
 # %%
-logits = torch.randn(1, 3, 4)  # three classes and, last, "nothing"
+logits = torch.randn(1, 3, 4)  # three classes; the last column is "no object"
 matched = torch.zeros(1, 3, 4, dtype=torch.bool)
 matched[0, 0, 1] = True
 log_p = logits[0].log_softmax(-1)
@@ -118,18 +126,19 @@ source(Varifocal)
 source(Criterion._terms)
 
 # %% [markdown]
-# *This* makes the score IoU-aware: `iou[matched]`, the target of the class loss, is measured on
-# the boxes of this very step, detached. As a box gets better, its score is asked to rise with it.
+# *This line* makes the score IoU-aware: `iou[matched]`, the target of the class loss, is computed
+# from the detached boxes of the same step. When a box gets better, the target of its score rises.
 #
 # ## Look inside
 #
-# **Boxes that miss.** Four boxes move towards their object, a square of side 0.1 at $x = 0.8$. The
-# first three do not touch it. What does each loss say about the direction?
+# **Boxes that miss.** The object is a square of side 0.1 at $x = 0.8$. We put a box of the same
+# size at four positions. The first three do not touch the object. Does the gradient of each loss
+# show the direction to it?
 
 
 # %%
 def slope(loss, x):
-    """Value and slope along x for a box at x."""
+    """Return the value of a loss, and its slope along x, for a box at x."""
     box = torch.tensor([[x, 0.5, 0.1, 0.1]], requires_grad=True)
     value = loss(box, torch.tensor([[0.8, 0.5, 0.1, 0.1]]))
     value.backward()
@@ -150,10 +159,10 @@ for name, loss in box_losses.items():
     print(f"{name:5}", "   ".join(f"x = {x}: {slope(loss, x)}" for x in (0.2, 0.45, 0.6, 0.75)))
 
 # %% [markdown]
-# Where nothing overlaps, 1 - IoU is 1 and flat: no direction. L1 always pulls with the same force.
-# GIoU pulls from everywhere, weakly from afar (0.4) and strongly when it matters (8.9).
+# Without an overlap, 1 - IoU is always 1, so its gradient is zero. The slope of L1 is the same
+# everywhere. GIoU has a slope everywhere: small from afar (0.4), large close to the object (8.9).
 #
-# Why not L1 alone? Two boxes, a large and a small one, each shifted by a quarter of its width:
+# Why not L1 alone? We shift a large and a small box, each by a quarter of its width:
 
 # %%
 for side in (0.4, 0.04):
@@ -164,15 +173,17 @@ for side in (0.4, 0.04):
     )
 
 # %% [markdown]
-# The same mistake; L1 forgives it in the small object to nine tenths, GIoU does not see the size.
+# The mistake is the same. For the small object, L1 is ten times smaller. GIoU does not depend on
+# the size.
 #
-# **All terms.** nano in training mode, with its denoising queries (notebook 12), on eight pictures.
-# Every decoder layer is a detector and is judged as one, and so are the proposals.
+# **All terms.** We run `nano` in training mode on eight pictures, with its denoising queries
+# (notebook 12). Every decoder layer makes a full prediction, so every layer has its own loss. The
+# encoder's proposals have one too.
 
 # %%
 # alt: Stacked bars of class, L1 and GIoU loss for the proposals, three layers and three denoising
-#   layers. The proposals pay most; from layer to layer it gets less.
-model.training = True  # not its parts: the norms keep their statistics
+#   layers. The proposals have the highest loss; it falls from layer to layer.
+model.training = True  # only this flag: the norms inside stay in eval mode
 with torch.no_grad():
     prediction = model(images, targets)
 model.training = False
@@ -190,13 +201,13 @@ assert judged[0] > judged[1] > judged[2] > judged[3]
 assert judged[4] > judged[5] > judged[6]
 
 # %% [markdown]
-# **Who is heard?** 62 scores of 8,000 have an object. We add up the gradients that they get, and
-# those of the other 7,938, for three class losses at nano's answers.
+# **Where does the gradient go?** Of 8,000 scores, 62 belong to an object. We add up the absolute
+# gradients of these 62 and of the other 7,938, for three class losses of nano's prediction.
 
 
 # %%
 def matching_of(layer):
-    """Where the matched scores are, and the IoU of every query's box."""
+    """Return a mask of the matched scores, and the IoU of every query's box."""
     pairs = criterion.matcher(layer, targets)
     pair = layer.boxes[pairs.flat], pairs.gather(targets.boxes)
     iou = torch.zeros(layer.logits.shape[:2])
@@ -214,11 +225,12 @@ for loss in (BinaryCrossEntropy(), Focal(), Varifocal()):
     print(f"{type(loss).__name__:18} objects {objects:.2f}, background {others:.2f}")
 
 # %% [markdown]
-# By plain cross-entropy the background of a *trained* model still shouts the objects down, 14 to
-# one. With focal loss it is six to one; with varifocal the objects lead.
+# With plain cross-entropy the background gets 14 times the gradient of the objects, even in a
+# *trained* model. With focal loss the factor is about six. With varifocal the objects get more than
+# the background.
 #
-# **Per object.** Picture 5 holds one shape, picture 0 fourteen. The batch of both divides by 15, so
-# every object counts the same, in whatever company it is.
+# **Per object.** Picture 5 has one shape, picture 0 has fourteen. A batch of both divides by 15. So
+# every object counts the same, whichever picture it is in.
 
 
 # %%
@@ -234,63 +246,64 @@ print(f"one {one:.3f}, fourteen {fourteen:.3f}; both {both:.3f}, mean {(one + fo
 assert abs(both - (1 * one + 14 * fourteen) / 15) < 1e-3
 
 # %% [markdown]
-# The mean of the two pictures' losses is another number: there the single shape would count as much
-# as fourteen together.
+# The mean of the two pictures' losses is a different number: in it, the single shape counts as much
+# as the fourteen together.
 #
 # ## Predict, then break it
 #
-# Take the IoU out of the target: `iou_target=False`, and everything else as it was. To see what a
-# score then *means*, think of queries that look exactly alike to the network, so that they must get
-# one score, although their fates differ:
+# We take the IoU out of the target with `iou_target=False`, and change nothing else. What does a
+# score *mean* then? Imagine queries that look exactly alike to the network. They must all get the
+# same score, although their outcomes differ:
 #
-# | kind      | fates                                              |
-# |-----------|----------------------------------------------------|
-# | good      | always matched, IoU 0.9                            |
-# | poor      | always matched, IoU 0.5                            |
-# | mixed     | matched, half of them with IoU 0.3, half with 0.9  |
-# | half      | half of them matched with IoU 0.9, half not at all |
-# | rare      | one in ten matched with IoU 0.9                    |
+# | kind      | outcomes                                                  |
+# |-----------|-----------------------------------------------------------|
+# | good      | all matched with IoU 0.9                                  |
+# | poor      | all matched with IoU 0.5                                  |
+# | mixed     | all matched, half of them with IoU 0.3, half with IoU 0.9 |
+# | half      | half of them matched with IoU 0.9, the others unmatched   |
+# | rare      | one in ten matched with IoU 0.9, the others unmatched     |
 #
-# **Predict** the score at which learning comes to rest, for all five: with the IoU target, and
-# without. For "mixed" and "half", is it the mean?
+# **Predict** the score at which training settles, for all five kinds: with the IoU target, and
+# without it. For "mixed" and "half", is it the mean?
 
 
 # %%
 def rest(loss, ious):
-    """The score at which the gradients of all fates cancel; an IoU of None is no match."""
+    """Return the score at which the gradients of all outcomes cancel; IoU None means unmatched."""
     logits = torch.linspace(0.001, 0.999, 999).logit().requires_grad_()
     is_class = torch.tensor([q is not None for q in ious])
     iou = torch.tensor([q or 0.0 for q in ious])
     shape = len(ious), 999
-    answers = logits.expand(shape)[..., None]
+    predicted = logits.expand(shape)[..., None]
     loss(
-        answers, is_class[:, None].expand(shape)[..., None], iou[:, None].expand(shape), 1.0
+        predicted, is_class[:, None].expand(shape)[..., None], iou[:, None].expand(shape), 1.0
     ).backward()
     rising = (logits.grad >= 0).nonzero()
     return round(logits[rising[0, 0] if len(rising) else -1].sigmoid().item(), 2)
 
 
-fates = {"good": [0.9], "poor": [0.5], "mixed": [0.3, 0.9], "half": [0.9, None]}
-fates["rare"] = [0.9] + 9 * [None]
+outcomes = {"good": [0.9], "poor": [0.5], "mixed": [0.3, 0.9], "half": [0.9, None]}
+outcomes["rare"] = [0.9] + 9 * [None]
 
 # %%
 losses = {"varifocal": Varifocal(), "varifocal, no IoU": Varifocal(iou_target=False)}
 losses |= {"focal": Focal(), "cross-entropy": BinaryCrossEntropy()}
 resting = {}
 for name, loss in losses.items():
-    resting[name] = {kind: rest(loss, ious) for kind, ious in fates.items()}
+    resting[name] = {kind: rest(loss, ious) for kind, ious in outcomes.items()}
     print(f"{name:18}", resting[name])
 
 # %% [markdown]
-# Without the IoU in the target, good, poor and mixed are the same: 1 (the end of our scale). Such a
-# score answers "will I be matched?", and cross-entropy gives exactly the share that is. It cannot
-# put 0.9 before 0.5; worse, a poor box that is always matched ranks *before* a good one that is
-# matched half of the time. With the IoU the order is turned round: half (0.66) before poor (0.5).
+# Without the IoU in the target, good, poor and mixed get the same score: 1 (the end of our scale).
+# Such a score tells how often a query is matched (with cross-entropy it is exactly that fraction).
+# It cannot rank IoU 0.9 above 0.5. Worse, a poor box that is always matched ranks *above* a good
+# box that is matched half of the time. With the IoU target the order is reversed: half (0.66) ranks
+# above poor (0.5).
 #
-# The varifocal score is no plain mean, though. "Mixed" rests at 0.75 and not at 0.6, since a good
-# fate weighs more than a poor one: $E[q^2] / E[q]$. And "rare" at 0.4 and not at 0.09: the
-# background's $\alpha p^\gamma$ is too soft to hold it down. Varifocal scores are good for ranking;
-# they are no probabilities.
+# But the varifocal score is not a plain mean. "Mixed" settles at 0.75 and not at 0.6, because the
+# weight $q$ makes a good outcome count more: the score is $E[q^2] / E[q]$. "Rare" settles at 0.4
+# and not at 0.09, because the background's weight $\alpha p^\gamma$ is too small to pull it down
+# further. Varifocal scores are good for ranking, but they are not probabilities.
 
 # %%
 assert resting["varifocal"]["half"] > resting["varifocal"]["poor"]
@@ -299,8 +312,8 @@ for name in ("varifocal, no IoU", "focal", "cross-entropy"):
 assert abs(resting["varifocal"]["mixed"] - (0.3**2 + 0.9**2) / (0.3 + 0.9)) < 0.01
 
 # %% [markdown]
-# And the real model? nano has a score and a box for each of 62 matched queries. **Predict**: how
-# many of these scores does the loss push *down*, with the IoU as target, and without?
+# And a real model? `nano` predicts a score and a box for each of the 62 matched queries.
+# **Predict**: how many of these scores does the loss push *down*, with the IoU target and without?
 
 # %%
 pushed_down = {}
@@ -320,12 +333,13 @@ assert pushed_down["varifocal"] == int((score > overlap).sum()) > 0
 assert pushed_down["varifocal, no IoU"] == 0
 
 # %% [markdown]
-# Only the IoU target ever tells a matched query that it is *too* sure.
+# Only with the IoU target can the loss lower the score of a matched query that is *too* sure.
 #
 # ## What it costs
 #
-# Nothing at inference: no loss has a parameter, and none is computed there. One training step of
-# nano judges four sets of matched answers and three of denoising queries. Against the model:
+# Losses cost nothing at inference: they have no parameters, and are not computed there. A training
+# step of `nano` computes the losses of four matched predictions (proposals and three layers) and of
+# three denoising predictions. For comparison, the cost of the model:
 
 # %%
 cost(model, images[:1])
@@ -333,12 +347,12 @@ cost(model, images[:1])
 # %% tags=["varies"]
 forward = milliseconds(lambda: model(images[:1]), repeat=3)
 judge = milliseconds(lambda: criterion(prediction, targets), repeat=3)
-print(f"one picture through the model {forward:.0f} ms; judging eight of them {judge:.0f} ms")
+print(f"model, one picture: {forward:.0f} ms; losses, eight pictures: {judge:.0f} ms")
 
 # %% [markdown]
 # ## Exercises
 #
-# **1.** A matched query has the score 0.5 and a box of IoU 0.7. What is the gradient of its
+# **1.** A matched query has the score 0.5, and its box has IoU 0.7. What is the gradient of its
 # varifocal loss with respect to its *logit*?
 
 # %%
@@ -347,10 +361,10 @@ answer = ...
 # %% tags=["solution"]
 logit = torch.zeros(1, 1, 1, requires_grad=True)
 Varifocal()(logit, yes, torch.tensor([[0.7]]), 1.0).backward()
-check(answer, logit.grad.item(), hint="For cross-entropy towards q it is p - q; here times q.")
+check(answer, logit.grad.item(), hint="Cross-entropy with target q gives p - q; here times q.")
 
 # %% [markdown]
-# **2.** A matched query has a box that misses its object altogether. What is that gradient then?
+# **2.** The box of a matched query does not overlap its object at all. What is this gradient now?
 
 # %%
 answer = ...
@@ -358,18 +372,18 @@ answer = ...
 # %% tags=["solution"]
 logit = torch.zeros(1, 1, 1, requires_grad=True)
 Varifocal()(logit, yes, torch.tensor([[0.0]]), 1.0).backward()
-check(answer, logit.grad.item(), hint="Put q = 0 into Eq. 04.1.")
+check(answer, logit.grad.item(), hint="Set q = 0 in Eq. 04.1.")
 
 # %% [markdown]
-# **3.** Two squares of one size lie side by side and touch along an edge. What is their GIoU loss?
+# **3.** Two squares of the same size lie side by side and share an edge. What is their GIoU loss?
 
 # %%
 answer = ...
 
 # %% tags=["solution"]
 left, right = torch.tensor([[0.4, 0.5, 0.2, 0.2]]), torch.tensor([[0.6, 0.5, 0.2, 0.2]])
-check(answer, giou_loss(left, right, 1.0).item(), hint="The box around both is full: GIoU = IoU.")
+check(answer, giou_loss(left, right, 1.0).item(), hint="They fill the box around both: GIoU = IoU.")
 
 # %% [markdown]
-# **Next**: [05 · Backbone](05_backbone.ipynb). We know what is asked of the network. Now to the
-# network: how does it see?
+# **Next**: [05 · Backbone](05_backbone.ipynb). We know what the network must predict. Now we
+# look at the network itself: how does it read a picture?

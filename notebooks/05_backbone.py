@@ -4,9 +4,9 @@
 # **Paper** RT-DETR §4.1; ResNet (He et al. 2016); variant D: "Bag of Tricks" §4.2 · **Chapter**
 # `rtdetr_lab/backbone.py` · **Before this** [04 losses](04_losses.ipynb)
 #
-# Everything after the backbone works on three small maps and never sees the picture again.
-# Afterwards you can say what each map knows, how far it sees, and why a norm that is frozen may be
-# the best or the worst choice.
+# All later parts of the model read three small maps, and never the picture itself. After this
+# notebook you can explain what each map contains, how many pixels one cell reads, and when a frozen
+# norm is a good choice or a bad one.
 
 # %%
 from collections import OrderedDict
@@ -33,9 +33,10 @@ images, targets = shapes(*range(8))  # 320 × 320 pixels
 # %% [markdown]
 # ## The end, first
 #
-# A cat, and what `nano` makes of it: 32 × 32, 16 × 16 and 8 × 8 cells. Bright is where much is
-# said. `nano` has only ever seen painted shapes, yet its maps answer to the cat: eyes,
-# nose and the stripes of the forehead on S3, patches on S5.
+# The figure shows a cat and the three maps that `nano` makes of it: 32 × 32, 16 × 16 and 8 × 8
+# cells. A bright cell has large features (root mean square over the channels). `nano` was trained
+# on painted shapes only, but its maps respond to the cat. On S3 we see eyes, nose and the stripes
+# of the forehead; on S5 only patches.
 
 # %%
 # alt: A photograph of a cat and three heat maps of it, of 32, 16 and 8 cells a side. The finest
@@ -54,26 +55,27 @@ assert seen["backbone.S5"].shape[-1] == 256 // 32
 # %% [markdown]
 # ## The question
 #
-# A detector needs *what* and *where*. A network that halves its map again and again trades one for
-# the other: cells get fewer, channels more. RT-DETR keeps three maps on the way, with strides 8,
-# 16 and 32. At 640 × 640 they have 80² + 40² + 20² = 8,400 cells.
+# A detector needs to know *what* and *where*. A network that halves its map again and again trades
+# one for the other: it has fewer and fewer cells, but more and more channels. RT-DETR uses three of
+# these maps, with strides 8, 16 and 32. At 640 × 640 they have 80² + 40² + 20² = 8,400 cells.
 #
-# The halving is done by residual blocks: a branch $F$ of convolutions, beside a shortcut $G$,
+# The maps are halved by residual blocks. A block adds a branch $F$ of convolutions and a shortcut
+# $G$:
 #
 # $$ y = \mathrm{act}\bigl(F(x) + G(x)\bigr), \qquad
 #    G = \begin{cases} x & \text{same shape} \\
 #        \mathrm{norm}(W\,\mathrm{pool}(x)) & \text{first block of a stage} \end{cases}
 #    \tag{05.1} $$
 #
-# In two places the first ResNet is careless with its pixels: its stem is a single coarse
-# convolution, and its $G$ with stride 2 reads one cell in four. Variant D, known as ResNet-vd,
-# repairs both.
+# The first ResNet skips pixels in two places. Its stem is one large convolution with stride 2. Its
+# shortcut $G$ with stride 2 reads only one cell in four. Variant D, also called ResNet-vd, changes
+# both.
 
 # %% [markdown]
 # ## By hand, on 3 × 3 cells
 #
-# The shortcut with stride 2 on nine cells: the plain one, and the mean of 2 × 2. At the rim the
-# last window is cut, and its mean is over the cells that exist.
+# We apply both shortcuts with stride 2 to nine cells: the plain one, and the mean of 2 × 2. At the
+# border a window is incomplete; its mean is over the cells inside the map.
 
 # %%
 x = torch.arange(1.0, 10.0).view(1, 1, 3, 3)
@@ -87,19 +89,19 @@ nn.init.ones_(shortcut.conv.weight)
 with torch.no_grad():
     assert torch.allclose(shortcut(x)[0, 0], by_hand, atol=1e-3)
 print(
-    "cells a plain shortcut never reads:",
+    "cells that a plain shortcut never reads:",
     sorted(set(range(1, 10)) - set(plain.int().flatten().tolist())),
 )
 
 # %% [markdown]
-# The stem: one 7 × 7 against three 3 × 3, the first with stride 2. A layer with kernel $k$ widens
-# the square that one value sees by $k - 1$ steps, and a step is as many pixels as the strides
-# before it multiply to.
+# Now the stem: one 7 × 7 against three 3 × 3, the first of them with stride 2. Which square of
+# pixels does one value depend on? A layer with kernel size $k$ widens this square by $k - 1$ steps.
+# The length of a step, in pixels, is the product of all strides before that layer.
 
 
 # %%
 def reach(layers):
-    """Side of the square that one value sees; `layers` are (kernel, stride), in order."""
+    """Return the side of the square that one value reads; `layers` are (kernel, stride)."""
     side, step = 1, 1
     for kernel, stride in layers:
         side, step = side + (kernel - 1) * step, step * stride
@@ -107,11 +109,11 @@ def reach(layers):
 
 
 small = [(3, 2), (3, 1), (3, 1)]
-print("one 7 × 7 sees", reach([(7, 2)]), "pixels; three 3 × 3 see", reach(small))
+print("side of the square: one 7 × 7", reach([(7, 2)]), "pixels, three 3 × 3", reach(small))
 assert reach(small) == 3 + 2 * 2 + 2 * 2
 
 # %% [markdown]
-# More is seen, and with an activation after each of three steps instead of one.
+# The three small convolutions read a larger square, and there are three activations instead of one.
 #
 # ## The real module
 
@@ -124,7 +126,8 @@ source(ResNetD.forward)
 # %% [markdown]
 # ## Look inside: how far does a cell see?
 #
-# Put the whole backbone through `reach`. A cell of S5 has a stride of 32 pixels, and sees far more.
+# We apply `reach` to the whole backbone. The cells of S5 are 32 pixels apart, but each cell reads a
+# much larger square.
 
 
 # %%
@@ -139,15 +142,15 @@ def reach_of(backbone, num_stages):
 
 
 sides = [reach_of(model.backbone, stages) for stages in (2, 3, 4)]
-print("nano's S3, S4, S5 see squares of", sides, "pixels")
+print("side of the square that a cell of nano's S3, S4, S5 reads:", sides, "pixels")
 
 # %% [markdown]
-# That is what *can* matter. What does? We ask the gradient: how much would the middle cell of each
-# map change with each pixel?
+# These are the pixels that *can* matter. Which of them do? The gradient shows how much the middle
+# cell of each map changes with each pixel.
 
 # %%
-# alt: The same picture three times, with a glow around its middle: small for S3, wider for S4 and
-#   S5, and always brightest in the centre of its square.
+# alt: The same picture three times, with a bright area around its middle: small for S3, wider for
+#   S4 and S5, and always brightest in the centre of its square.
 picture = images[3:4].clone().requires_grad_()
 energy = []
 for m in model.backbone(picture):
@@ -166,26 +169,29 @@ for level, side, e in zip(levels, sides, energy, strict=True):
     first, last = int(rows.min()), int(rows.max())
     low, high = first + side // 4, last + 1 - side // 4
     share = (e[low:high, low:high].sum() / e.sum()).item()
-    print(f"{level}: {last - first + 1} pixels wide, {share:.0%} of it in the middle quarter")
-    assert last - first + 1 == side
+    width = last - first + 1
+    print(f"{level}: gradient {width} pixels wide, {share:.0%} of it in the middle quarter")
+    assert width == side
     assert share > 0.8
 
 # %% [markdown]
-# The gradient ends exactly where `reach` says, and nearly all of it lies in a square of half the
-# side. That is known as the *effective* receptive field (Luo et al. 2016): many paths lead from
-# the centre to the cell, one from the corner.
+# The gradient ends exactly where `reach` says. Nearly all of it (squared and summed) lies in a
+# square of half the side. This is the *effective* receptive field (Luo et al. 2016): many paths
+# lead from the centre to the cell, but only one from each corner.
 #
 # ## Predict, then break it
 #
-# **First, the norm.** A backbone that brings ImageNet's weights brings ImageNet's statistics too,
-# and is trained with both frozen: detectors see few pictures at once, too few to measure anything.
-# Per channel that norm is a fixed straight line,
+# **First, the norm.** A backbone with weights from ImageNet also brings the statistics (mean and
+# variance) of ImageNet. Its norms usually stay frozen while the detector is trained: a batch has
+# few pictures, and the statistics of few pictures are noisy. For each channel a frozen norm is a
+# fixed straight line:
 #
 # $$ \mathrm{norm}(x) = \gamma\,\frac{x - \mu}{\sqrt{v + \varepsilon}} + \beta \tag{05.2} $$
 #
-# and a new one starts with $\mu = 0, v = 1, \gamma = 1, \beta = 0$. Now train from scratch, with
-# it frozen. **Predict**: features are in good health when their spread (standard deviation) is
-# about 1, and He's rule for drawing filters was made for that. What is it on S5 of r18? Of r101?
+# A new norm starts with $\mu = 0, v = 1, \gamma = 1, \beta = 0$. What happens if we start from
+# random weights and freeze it like this? Training works well if the features have a spread
+# (standard deviation) of about 1; He's initialisation of the filters was made for that.
+# **Predict**: what is the spread on S5 of r18? And of r101?
 
 # %%
 views = torch.cat([chelsea((64, 64)), chelsea((64, 64)).flip(-1)])
@@ -204,9 +210,10 @@ assert spread["rtdetr_r101"][0] > 1000 > 10 > spread["rtdetr_r18"][0]
 assert all(0.5 < live < 2 for _, live in spread.values())
 
 # %% [markdown]
-# Every residual block *adds* its branch to what came before, and nothing ever scales it back: 8
-# blocks are harmless, 33 multiply by thousands. Live norms end at 1, whatever the depth. The
-# sharpest way to say that the frozen one normalises nothing: make the picture ten times darker.
+# Every residual block *adds* its branch to its input, and with frozen norms nothing scales the sum
+# down. 8 blocks are harmless; 33 blocks give a spread of thousands. With live norms the spread is
+# about 1 at every depth. The frozen norm here normalises nothing. The clearest test: make the
+# picture ten times darker.
 
 # %%
 dark = {}
@@ -220,12 +227,13 @@ assert abs(dark["frozen"] - 10) < 1e-3
 assert abs(dark["live"] - 1) < 0.1
 
 # %% [markdown]
-# Frozen from scratch the whole network is a ReLU network without bias, so a tenth goes in and
-# exactly a tenth comes out. That is why `nano`, which was trained from nothing, has live norms.
+# With new frozen norms the whole network is a ReLU network without biases. So if the input is a
+# tenth, the output is exactly a tenth. That is why `nano`, which started from random weights, has
+# live norms.
 #
-# **Second, the maps.** We blank one map at a time in the trained `nano`, and count good boxes
-# (score above 0.5, IoU above 0.75) on eight pictures. **Predict**: which one is missed most, which
-# least? The shapes are 17 to 174 pixels wide.
+# **Second, the maps.** We set one map at a time to zero in the trained `nano`, and count the good
+# boxes (score above 0.5, IoU above 0.75) on eight pictures. **Predict**: without which map do we
+# lose the most boxes, and without which the fewest? The shapes are 17 to 174 pixels wide.
 
 
 # %%
@@ -235,7 +243,7 @@ def good_boxes(model):
 
 
 def without(level):
-    """Empties one map on its way out. (An edit of the tap `backbone.S4` would reach S5 as well.)"""
+    """Set one output map to zero. (An edit of the tap `backbone.S4` would change S5 as well.)"""
 
     def hook(backbone, inputs, maps):
         return [m * (name != level) for name, m in zip(levels, maps, strict=True)]
@@ -252,18 +260,18 @@ for level in levels:
 print(f"of {targets.num_boxes} shapes:", counts)
 
 # %% [markdown]
-# Not one box survives without S3, and one is lost without S5. This world is small: what a shape is
-# can be read off its outline, and nothing far away says more. On photographs it is otherwise, as
-# the paper's ablation shows (notebook 08). Keep the number in mind, the next three notebooks will
-# meet it again.
+# Without S3 no good box is left; without S5 only one is lost. The world of `nano` is simple: the
+# outline of a shape shows its class, and nothing far away adds to it. On photographs context does
+# help, as the paper's ablation shows (notebook 08). Remember these numbers: we need them in the
+# next three notebooks.
 
 # %%
 assert counts["no S3"] < counts["no S4"] < counts["no S5"]
 assert counts["no S5"] >= counts["untouched"] - 3
 
 # %% [markdown]
-# **Third, variant D.** Give the trained `nano` plain shortcuts, which read one cell in four. And,
-# beside it, forget the statistics that its norms have gathered.
+# **Third, variant D.** We give the trained `nano` plain shortcuts, which read one cell in four. In
+# a second copy we reset the statistics of the norms.
 
 
 # %%
@@ -272,18 +280,18 @@ class OneInFour(nn.Module):
         return x[..., ::2, ::2]
 
 
-plain, forgetful = deepcopy(model), deepcopy(model)
+plain, reset = deepcopy(model), deepcopy(model)
 for stage in plain.backbone.stages[1:]:
     stage[0].shortcut.pool = OneInFour()
-for m in forgetful.backbone.modules():
+for m in reset.backbone.modules():
     if isinstance(m, nn.BatchNorm2d):
         m.reset_running_stats()
-counts |= {"plain shortcuts": good_boxes(plain), "no statistics": good_boxes(forgetful)}
+counts |= {"plain shortcuts": good_boxes(plain), "no statistics": good_boxes(reset)}
 counts
 
 # %% [markdown]
-# Seven boxes for a shortcut that the weights were not trained for: neighbouring cells resemble each
-# other. The statistics are another matter; a trained filter is worth nothing without them.
+# The plain shortcut costs only seven boxes, although the weights were not trained for it:
+# neighbouring cells are similar. But without the statistics, the trained filters find nothing.
 
 # %%
 assert counts["untouched"] > counts["plain shortcuts"] > 0 == counts["no statistics"]
@@ -291,8 +299,8 @@ assert counts["untouched"] > counts["plain shortcuts"] > 0 == counts["no statist
 # %% [markdown]
 # ## What it costs
 #
-# ResNet-50-D at 640 × 640, stage by stage. (`meta` tensors have shapes and no values, so counting
-# takes no time.)
+# We count ResNet-50-D at 640 × 640, stage by stage. (`meta` tensors have shapes but no values, so
+# this takes no time.)
 
 # %%
 with torch.device("meta"):
@@ -311,12 +319,13 @@ assert params["S5"] > 0.6 * total.params
 assert flops["S5"] < 0.2 * total.flops
 
 # %% [markdown]
-# Parameters sit at the coarse end, because channels double; work is spread, because cells get
-# fewer at the same time. All of RT-DETR-R50 does 138 GFLOPs, so the backbone is half of it.
+# Most parameters are in the coarse stages, because the channels double from stage to stage. The
+# work is spread more evenly, because the number of cells falls at the same time. RT-DETR-R50 as a
+# whole does 138 GFLOPs, so the backbone is half of it.
 #
 # ## Exercises
 #
-# **1.** RT-DETR leaves S2 (stride 4) alone. At 640 × 640, how many times as many cells does it have
+# **1.** RT-DETR does not use S2 (stride 4). At 640 × 640, how many times as many cells does S2 have
 # as S3, S4 and S5 together?
 
 # %%
@@ -326,8 +335,8 @@ answer = ...
 check(answer, 160**2 / (80**2 + 40**2 + 20**2), hint="640 / 4 = 160 cells a side.", tolerance=0.02)
 
 # %% [markdown]
-# **2.** How many pixels wide is the square that a cell of ResNet-18-D's S5 sees? Is a picture of
-# 640 pixels covered by one?
+# **2.** How many pixels wide is the square that a cell of ResNet-18-D's S5 reads? Does one such
+# square cover a picture of 640 pixels?
 
 # %%
 answer = ...
@@ -337,8 +346,8 @@ with torch.device("meta"):
     check(answer, reach_of(rtdetr_r18().backbone.build(), 4), hint="`reach_of`, with 4 stages.")
 
 # %% [markdown]
-# **3.** A picture of 333 × 500 pixels, none of which may be dropped. What is the shape (height,
-# width) of S5?
+# **3.** A picture has 333 × 500 pixels (height × width), and the backbone drops none of them. What
+# is the shape (height, width) of S5?
 
 # %%
 answer = ...
@@ -346,12 +355,12 @@ answer = ...
 # %% tags=["solution"]
 with torch.no_grad():
     coarsest = model.backbone(torch.zeros(1, 3, 333, 500))[-1]
-check(answer, tuple(coarsest.shape[-2:]), hint="One cell for every stride that has begun.")
+check(answer, tuple(coarsest.shape[-2:]), hint="Divide by 32 and round up.")
 
 # %% [markdown]
 # ## With real weights, if there is a network
 #
-# ResNet-18-D has learned ImageNet, and then COCO. It knows cats.
+# This ResNet-18-D was trained on ImageNet and then on COCO. Both contain cats.
 
 # %% tags=["varies"]
 if online():
@@ -361,5 +370,5 @@ if online():
     plt.show()
 
 # %% [markdown]
-# **Next**: [06 · AIFI](06_aifi.ipynb). The cells of S5 see up to the rim of their square, and each
-# only its own. What if they could ask each other?
+# **Next**: [06 · AIFI](06_aifi.ipynb). A cell of S5 reads only its own square of the picture. What
+# if all cells of S5 could attend to each other?

@@ -4,8 +4,8 @@
 # **Paper** RT-DETR §4.2, Fig. 3 and 4, Table 3, Eq. 1 · **Chapter**
 # `rtdetr_lab/hybrid_encoder.py` · **Before this** [07 CCFF](07_ccff.ipynb)
 #
-# Both halves of the encoder are known. Afterwards you can say by which steps the paper came to put
-# them together so, what each half does in `nano`, and what the decoder is handed in the end.
+# We know both halves of the encoder, AIFI and CCFF. After this notebook you can explain which steps
+# led the paper to this design, what each half does in `nano`, and what the decoder receives.
 
 # %%
 import matplotlib.pyplot as plt
@@ -27,12 +27,13 @@ images, targets = shapes(*range(8))  # 320 × 320 pixels
 # %% [markdown]
 # ## The end, first
 #
-# Six encoders under one decoder: the paper's Table 3 (ResNet-50, 12 epochs on COCO, milliseconds on
-# a T4). These are the paper's numbers, we have not measured them.
+# The paper's Table 3 compares six encoders with the same decoder (ResNet-50, 12 epochs on COCO,
+# milliseconds on a T4). These are the paper's numbers; we have not measured them.
 
 # %%
-# alt: Average precision over milliseconds, a path from A lower left over B and C to the right,
-#   back over D to D on S5, and up to E, which is highest and left of B, C and D.
+# alt: Average precision against milliseconds. A line starts at A in the lower left, goes right
+#   through B to C, back left through D to D on S5, and ends at E. E is the highest point, and it is
+#   to the left of B, C and D.
 table = {"A": (43.0, 7.2), "B": (44.9, 11.1), "C": (45.6, 13.3), "D": (46.4, 12.2)}
 table |= {"D on S5": (46.8, 7.9), "E": (47.9, 9.3)}
 fig, ax = plt.subplots(figsize=(4.6, 2.8), layout="compressed")
@@ -46,17 +47,17 @@ ax.grid(alpha=0.3)
 # %% [markdown]
 # | variant | within a scale | across scales | M parameters |
 # |---|---|---|---:|
-# | A | nobody | nobody | 31 |
-# | B | attention, one layer for all three maps | nobody | 32 |
+# | A | nothing | nothing | 31 |
+# | B | attention in each map, one shared layer | nothing | 32 |
 # | C | attention over all tokens at once | the same attention | 32 |
-# | D | as B | convolutions, PANet's | 35 |
+# | D | as B | convolutions, as in PANet | 35 |
 # | D on S5 | attention on S5 only | as D | 35 |
 # | E | attention on S5 only (AIFI) | CCFF | 42 |
 #
-# C is what transformer detectors did, with deformable attention to make it bearable. It mixes two
-# things, and D takes them apart: better, and faster. Then comes the step worth remembering. *Leave
-# attention out where it costs most, on S3 and S4*, and the detector is faster by a third **and**
-# 0.4 AP better. E spends some of the time that was saved on a stronger fusion.
+# Transformer detectors used C, with deformable attention to make it affordable. C does two jobs at
+# once. D separates them, and is better and faster. Remember the next step: D on S5 *leaves out the
+# attention on S3 and S4, where it costs most*. It takes a third less time, **and** it is 0.4 AP
+# better. E spends some of the saved time on a stronger fusion.
 
 # %%
 gain = table["D on S5"][0] - table["D"][0], 1 - table["D on S5"][1] / table["D"][1]
@@ -66,17 +67,18 @@ assert max(table, key=lambda name: table[name][0]) == "E"
 # %% [markdown]
 # ## The question
 #
-# So the encoder is two sentences, one for within and one for across:
+# So the encoder has two steps, one within a scale and one across scales:
 #
 # $$ F_5 = \mathrm{AIFI}(S_5), \qquad O = \mathrm{CCFF}(\{S_3, S_4, F_5\}) \tag{08.1} $$
 #
-# Before them every map is brought to one width, since AIFI adds and CCFF concatenates. Why is it
-# enough to let only the smallest map look around?
+# (The paper's Eq. 1 writes AIFI with Q = K = V = flat(S5), without positions; Eq. 06.1 in notebook
+# 06 has them, as in the authors' code.) Before both steps every map is projected to one width,
+# because AIFI adds and CCFF concatenates. Why is attention on the smallest map enough?
 #
 # ## By hand, on 3 × 3 cells
 #
-# Let S5 have 3 × 3 cells; S4 then has 6 × 6 and S3 12 × 12. How many pairs does each kind of
-# encoder weigh, and how far is it from one corner of the picture to the other?
+# Let S5 have 3 × 3 cells. Then S4 has 6 × 6 and S3 has 12 × 12. How many pairs does each encoder
+# compare, and how many steps does it take from one corner of the picture to the opposite one?
 
 # %%
 n = {"S3": 12 * 12, "S4": 6 * 6, "S5": 3 * 3}
@@ -92,9 +94,10 @@ pairs
 assert pairs["C, all at once"] == (144 + 36 + 9) ** 2 == 441 * pairs["E, S5 only"]
 
 # %% [markdown]
-# A 3 × 3 convolution reaches one cell further. From corner to corner it takes 11 of them on S3, and
-# one look on S5. In E a cell of S3 asks downstairs: its news goes down to its cell of S5, once
-# around by attention, and comes back with CCFF.
+# A 3 × 3 convolution reaches one cell further. From corner to corner it takes 11 convolutions on
+# S3, but a single attention step on S5. In E attention runs first: AIFI reads S5 only, and every
+# cell of F5 depends on all cells of S5. Then CCFF's top-down path carries F5 to the finer levels.
+# So a cell of O3 depends on the whole of S5, although no cell of S3 takes part in attention.
 #
 # ## The real module
 
@@ -110,56 +113,57 @@ with torch.no_grad(), lab.record(model) as seen:
 assert all(torch.equal(a, b) for a, b in zip(out, whole, strict=True))
 
 # %% [markdown]
-# `aifi=None` in the configuration leaves the first half out, and whatever has a
-# `build(dim, num_levels)` can take the place of the second.
+# `aifi=None` in the configuration leaves the first half out (Table 3 has no such row). Any object
+# with a method `build(dim, num_levels)` can replace the second half.
 #
 # ## Look inside: who hears whom?
 #
-# We take the middle cell of P3 and ask the gradient which cells of S5 could change it, with AIFI
-# and without.
+# We take the middle cell of O3. Its gradient shows which cells of S5 can change it, with AIFI and
+# without.
 
 
 # %%
 def reach():
-    """How strongly the middle cell of P3 depends on each cell of S5 of picture 3."""
+    """Measure how strongly the middle cell of O3 depends on each cell of S5 (picture 3)."""
     maps = [seen[f"backbone.S{i}"][3:4].clone().requires_grad_() for i in (3, 4, 5)]
     middle = encoder(maps)[0][0, :, 20, 20].square().sum()
     return torch.autograd.grad(middle, maps[2])[0][0].square().sum(0).sqrt()
 
 
-heard = {"with AIFI": reach()}
+strengths = {"with AIFI": reach()}
 aifi, encoder.aifi = encoder.aifi, nn.Identity()
-heard["without"] = reach()
+strengths["without"] = reach()
 encoder.aifi = aifi
 
 # %%
 # alt: The same scene twice under a grid of 10 by 10 cells. With AIFI cells all over the picture
-#   glow; without it a few in the middle, and the rest stay dark.
+#   are bright; without it only a few in the middle, and all others are dark.
 fig, axes = plt.subplots(1, 2, figsize=(6, 3), layout="compressed")
-for ax, (name, strength) in zip(axes, heard.items(), strict=True):
+for ax, (name, strength) in zip(axes, strengths.items(), strict=True):
     show_picture(ax, images[3], quiet=0.8)
     heat(ax, strength, (320, 320))
     ax.set_title(name, fontsize=9)
 
 # %%
-near = heard["without"] > 0
-for name, strength in heard.items():
+near = strengths["without"] > 0
+for name, strength in strengths.items():
     far = (strength[~near].sum() / strength.sum()).item()
-    print(f"{name}: hears {(strength > 0).float().mean():.0%} of S5, {far:.1%} of it from afar")
-assert (heard["with AIFI"] > 0).all()
+    share = (strength > 0).float().mean()
+    print(f"{name}: depends on {share:.0%} of S5; {far:.1%} of the strength is far away")
+assert (strengths["with AIFI"] > 0).all()
 assert near.float().mean() < 0.5
-assert heard["with AIFI"][~near].sum() > heard["with AIFI"][near].sum()
+assert strengths["with AIFI"][~near].sum() > strengths["with AIFI"][near].sum()
 
 # %% [markdown]
-# So the way is open to the end of the picture, and it is not quiet: more than half of what this
-# cell hears of S5 comes from beyond the reach of CCFF. Does the detector care?
+# With AIFI the cell depends on the whole of S5. More than half of this dependence is on cells that
+# CCFF alone does not reach ("far away" in the output). Does the detector use it?
 #
 # ## Predict, then break it
 #
-# Good boxes again (score above 0.5, IoU above 0.75), eight pictures. Notebook 06 has shown that
-# `nano` does not miss $F_5$ when it is blank. **Predict** what happens when it is (a) the $F_5$ of
-# *another picture*, (b) noise of the same size, (c) itself, ten times as strong. And (d): what if
-# CCFF is left out, so that the decoder gets S3, S4 and F5 as they are?
+# We count the good boxes again (score above 0.5, IoU above 0.75) on eight pictures. Notebook 06 has
+# shown that `nano` loses almost nothing if $F_5$ is all zeros ("blank"). **Predict** what happens
+# if we replace $F_5$ by (a) the $F_5$ of *another picture*, (b) noise of the same size, (c) ten
+# times itself. And (d): what if we leave CCFF out, and the decoder reads S3, S4 and F5 directly?
 
 
 # %%
@@ -186,15 +190,16 @@ encoder.ccff = ccff
 counts
 
 # %% [markdown]
-# What $F_5$ says does not matter to `nano`: another picture's will do, and noise too. Its *length*
-# does. AIFI ends in a layer norm, so the fusion has only ever met cells of length one, and noise of
-# that length looks like any other day; ten times as long it drowns S3 and S4 in the concatenation.
-# An input that is not read can still do harm.
+# The content of $F_5$ does not matter to `nano`: the $F_5$ of another picture works, and so does
+# noise. But the *length* of its cells matters. AIFI ends in a layer norm, so in training the fusion
+# has only met cells of length $\sqrt D$ (nearly: a learned scale and shift follow). Our noise has
+# about the same length. Cells that are ten times as long dominate S3 and S4 in the concatenation.
+# So an input that the model does not use can still do harm.
 #
-# CCFF is another matter: without it there is no detector. That does not mean CCFF is the more
-# important half *in general*. Everything behind it was trained on what it puts out, and leaving
-# a part out of a trained model asks what the model *relies on*. What a part is *good for* is asked
-# by training with and without it, as the paper did above.
+# CCFF is different: without it no good box is left. This does not mean that CCFF is the more
+# important half *in general*. The decoder was trained on the output of CCFF. If we remove a part
+# from a trained model, we learn what this model *relies on*. To learn what a part is *good for*, we
+# must train with it and without it, as the paper did above.
 
 # %%
 least = counts["untouched"] - 3
@@ -202,9 +207,9 @@ assert min(counts["F5 blank"], counts["(a) of another picture"], counts["(b) noi
 assert 0 == counts["(d) no CCFF"] < counts["(c) ten times"] < 0.5 * counts["untouched"]
 
 # %% [markdown]
-# Which of the maps that come out are used, then? **Predict**, with notebook 05 in mind: there the
-# loss of S3, S4 and S5 left 0, 8 and 52 good boxes. (We empty a map on its way out. An edit of the
-# tap `bottom_up.0` would reach P4 and P5 as well.)
+# Which of the output maps does the decoder use? **Predict**. In notebook 05, no good box was left
+# without S3, 8 without S4, and 52 without S5. (We set a map to zero after CCFF has computed all
+# three. An edit of the tap `bottom_up.0` would change O4 and O5 as well.)
 
 
 # %%
@@ -219,22 +224,22 @@ def without(level):
     return count
 
 
-left = {f"no P{i + 3}": without(i) for i in range(3)}
+left = {f"no O{i + 3}": without(i) for i in range(3)}
 left
 
 # %% [markdown]
-# The order is the same, the losses are smaller. P3 can be done without to a degree that S3 could
-# not, for the way up has already carried to P4 what S3 knew.
+# The order is the same. But without O3 some good boxes are left, while without S3 there were none:
+# the bottom-up path has already carried the content of S3 to O4.
 
 # %%
-assert 0 < left["no P3"] < left["no P4"] < left["no P5"]
+assert 0 < left["no O3"] < left["no O4"] < left["no O5"]
 
 # %% [markdown]
 # ## What the decoder is handed
 #
-# One projection more, to the decoder's width. In r101 the encoder works with 384 channels and the
-# decoder with 256. A decoder that wants more levels than there are maps gets them here, each half
-# as large as the one before.
+# One more projection changes the maps to the decoder's width. In r101 the encoder has 384 channels
+# and the decoder 256. If the decoder is configured for more levels than there are maps, the
+# projection adds them. Each added level has half the side of the one before.
 
 # %%
 source(MemoryProjection.forward)
@@ -247,12 +252,12 @@ print([tuple(m.shape[1:]) for m in memory])
 assert memory[-1].shape[-1] == 10
 
 # %% [markdown]
-# Laid end to end, the cells of these maps are the *tokens* of the following notebooks: 8,400 of
-# them at 640 × 640, without the fourth level.
+# The cells of these maps, laid end to end, are the *tokens* of the next notebooks. Without the
+# fourth level there are 8,400 tokens at 640 × 640.
 #
 # ## What it costs
 #
-# First attention, if one layer of it were used on one map, on each, or on all of them at once:
+# First we count one attention layer: on S5, on each of the three maps, and on all maps at once.
 
 # %%
 with torch.device("meta"):
@@ -264,7 +269,7 @@ print(f"S5 {work[400]:.1f}, each {each:.1f}, all {work[8400]:.1f} GFLOPs")
 assert work[8400] > each > 50 * work[400]
 
 # %% [markdown]
-# Then the encoders of three models, at 640 × 640:
+# Then we count the encoders of three models, at 640 × 640:
 
 # %%
 for preset in (rtdetr_r18, rtdetr_r50, rtdetr_r101):
@@ -277,23 +282,23 @@ for preset in (rtdetr_r18, rtdetr_r50, rtdetr_r101):
     assert parts["aifi"] < 0.05 * parts["all"]
 
 # %% [markdown]
-# (What is missing to `all` are the projections.) Attention is under one twentieth of the encoder,
-# everywhere. That is what "real-time" has done to the transformer here: a single layer, on the
-# smallest map.
+# (The rest of `all` is the projections.) In each of the three models AIFI is less than a twentieth
+# of the encoder's work. This is what the transformer encoder has become in a real-time detector: a
+# single layer, on the smallest map.
 #
 # ## Exercises
 #
-# **1.** At 640 × 640, how many times as many pairs does C weigh as B?
+# **1.** At 640 × 640, how many times as many pairs does C compare as B?
 
 # %%
 answer = ...
 
 # %% tags=["solution"]
 sides = (80, 40, 20)
-check(answer, sum(s**2 for s in sides) ** 2 / sum(s**4 for s in sides), hint="8,400² over a sum.")
+check(answer, sum(s**2 for s in sides) ** 2 / sum(s**4 for s in sides), hint="B: 6,400² + …")
 
 # %% [markdown]
-# **2.** How many parameters does r50's encoder lose with `aifi=None`, in per cent?
+# **2.** What percentage of its parameters does r50's encoder lose with `aifi=None`?
 
 # %%
 answer = ...
@@ -305,10 +310,10 @@ with torch.device("meta"):
         for cfg in (HybridEncoderConfig(), HybridEncoderConfig(aifi=None))
     ]
 full, without = (sum(p.numel() for p in encoder.parameters()) for encoder in built)
-check(answer, 100 * (1 - without / full), hint="Notebook 06 printed AIFI's.", tolerance=0.02)
+check(answer, 100 * (1 - without / full), hint="Notebook 06 counts AIFI.", tolerance=0.02)
 
 # %% [markdown]
-# **3.** A picture of 320 × 320, and a decoder with four levels. How many tokens?
+# **3.** A picture has 320 × 320 pixels, and the decoder has four levels. How many tokens are there?
 
 # %%
 answer = ...
@@ -321,7 +326,7 @@ check(answer, sum(m[0, 0].numel() for m in levels), hint="40² + 20² + 10² + �
 # %% [markdown]
 # ## With real weights, if there is a network
 #
-# RT-DETR-R18 has learned COCO. Does *it* read its $F_5$?
+# RT-DETR-R18 was trained on COCO. Does it use its $F_5$?
 
 # %% tags=["varies"]
 if online():
@@ -333,5 +338,5 @@ if online():
     print(f"best score on the cat: {whole:.2f}, with F5 blank {blank:.2f}")
 
 # %% [markdown]
-# **Next**: [09 · Query selection](09_query_selection.ipynb). The encoder hands over thousands of
-# tokens, and the decoder can afford a few hundred.
+# **Next**: [09 · Query selection](09_query_selection.ipynb). The encoder returns thousands of
+# tokens, but the decoder can afford only a few hundred queries.
