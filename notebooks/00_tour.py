@@ -2,11 +2,11 @@
 # # 00 · Tour: five minutes from a picture to the inside of a detector
 #
 # **Paper** RT-DETR, Fig. 4 · **Code** `rtdetr_lab/detector.py`, `rtdetr_lab/rtdetr.py` ·
-# **You need** PyTorch, and no more
+# **You need** PyTorch, nothing else
 #
-# A real-time detection transformer finds objects with a few hundred **queries**: slots that each
-# end as one box, one class, one score. This notebook shows what goes in, what comes out, and how
-# to look at everything between. The other notebooks take the parts one by one.
+# A real-time detection transformer finds objects with a few hundred **queries**. A query is a slot
+# that returns one box, one class and one score. This notebook shows what goes in, what comes out,
+# and how to look at every step between. The other notebooks explain the parts one by one.
 
 # %%
 import matplotlib.pyplot as plt
@@ -24,11 +24,12 @@ generator = seeded()
 # %% [markdown]
 # ## Detect
 #
-# `nano` lies inside the package: 1.6 million parameters, trained on a world of painted shapes that
-# needs no download. It knows ten shapes and nothing else, and it makes mistakes, as you will see.
+# `nano` is part of the package. It has 1.6 million parameters and was trained on painted shapes, so
+# it needs no download. It knows ten shapes and nothing else, and it makes mistakes, as you will
+# see.
 
 # %%
-# alt: A painted scene with shapes; each shape nano found has a box with its name and score.
+# alt: A painted scene with shapes. Each shape that nano found has a box with its name and score.
 painted, targets = shapes(3)
 picture = (painted[0] * 255).byte()
 detector = lab.Detector.from_pretrained("nano", "cpu")
@@ -46,9 +47,9 @@ print("found:       ", ", ".join(sorted(found.names)))
 assert len(found) >= len(truth) - 1
 
 # %% [markdown]
-# A row is a box in pixels, a score and a name. No step afterwards removes duplicates: the queries
-# have agreed among themselves who answers for what. How they learned to is the subject of notebooks
-# 03 (matching) and 11 (decoder).
+# Each row is a box in pixels, a score and a name. No later step removes duplicates. Instead, the
+# queries agree on which query takes which object. Notebooks 03 (matching) and 11 (decoder) explain
+# how they learn it.
 #
 # ## One picture, six parts
 #
@@ -57,7 +58,8 @@ assert len(found) >= len(truth) - 1
 #           (05)                  (06–08)            (09)                   (10, 11)
 # ```
 #
-# The numbers are those of the notebooks. This is what the parts weigh, and what one picture costs:
+# The numbers in brackets are notebooks. The next cell counts the parameters of each part, and its
+# operations for one picture:
 
 # %%
 model = detector.model
@@ -72,8 +74,8 @@ assert [name for name, *_ in total.rows][:2] == ["backbone", "encoder"]
 # %% [markdown]
 # ## Look inside
 #
-# Any named quantity can be recorded while the model runs, without a change to the model. Here are a
-# few of them, with their shapes (B pictures, Q queries, M heads, P points, …):
+# We can record any named quantity while the model runs, without changing the model. Here are a few
+# of them with their shapes (B pictures, Q queries, M heads, P sampling points):
 
 # %%
 with torch.no_grad(), lab.record(model) as seen:
@@ -84,13 +86,13 @@ for name in list(seen)[:3] + [n for n in seen if "layers.2.cross" in n or "selec
 # %% [markdown]
 # ### The life of a query
 #
-# Follow the query behind the best detection. It began as one cell of one feature map, whose class
-# score ranked sixth among 1,344 tokens. The cell proposed a box, and took the triangle for a
-# diamond. Each of three decoder layers moved the box and judged it anew.
+# We follow the query behind the best detection. It began as one cell of one feature map, and the
+# class score of this cell was sixth among 1,344 tokens. The cell proposed a box, but classified the
+# triangle as a diamond. Each of the three decoder layers moved the box and scored it again.
 
 # %%
-# alt: Left, the picture with the token's cell, the reference box and the box after each layer,
-#   closing in on a shape. Right, the class score after each step.
+# alt: Left, the picture with the token's cell, the reference box and the box after each layer; the
+#   boxes get closer to a shape. Right, the class score after each step.
 maps = [(32, 32), (16, 16), (8, 8)]  # strides 8, 16, 32
 best = int(found.queries[0])
 life = life_of_query(prediction, seen, maps, best)
@@ -100,17 +102,17 @@ axes = draw_life(life, images[0], detector.classes.names)
 level, row, column = life.cell
 print(f"token {life.token}: {level_name(maps[level], (256, 256))}, row {row}, column {column}")
 print("score after each step:", [round(s, 2) for s in life.scores.tolist()])
-assert abs(life.score - found.scores[0].item()) < 1e-5, "the last judgement is the detection"
+assert abs(life.score - found.scores[0].item()) < 1e-5, "the last layer gives the detection"
 
 # %% [markdown]
 # ### Where it looks
 #
 # A query never reads the whole picture. In each layer it reads a few points around its box: 6
-# heads, 3 levels, 4 points. Larger marks count more.
+# heads, 3 levels, 4 points each. A larger mark means a larger weight.
 
 # %%
 # alt: Three close-ups of the picture, one per decoder layer. Marks around the reference box show
-#   the sampling points of the query; their size is the attention weight, their colour the level.
+#   the sampling points of the query. Their size is the attention weight, their colour the level.
 looks = {f"layer {i}": sampling_of_query(seen, i, best, points=(4, 4, 4)) for i in range(3)}
 view = close_up(list(looks.values()), (256, 256))
 axes = sampling_panels(looks, images[0], view=view)
@@ -123,8 +125,8 @@ assert torch.allclose(weights.sum(-1), torch.ones(6), atol=1e-5)
 # %% [markdown]
 # ### Look for yourself
 #
-# In a running notebook: click an object, or focus the picture and use the arrow keys. All that you
-# select comes from the one run above; `rtdetr-lab explore IMAGE` writes the same as a page.
+# In a running notebook, click an object, or focus the picture and use the arrow keys. Everything
+# you see comes from the one run above. `rtdetr-lab explore IMAGE` writes the same view as a page.
 
 # %%
 explored = lab.explore(detector, picture, most=30)
@@ -133,9 +135,9 @@ explored
 # %% [markdown]
 # ## Predict, then break it
 #
-# Recording has a twin: *editing*. We cut the decoder short and read the boxes of the layers before
-# the last. **Predict**: does the first layer find the same objects, only with looser boxes? Or
-# other objects?
+# We can also *edit* what we record. But first we read the boxes of the layers before the last.
+# **Predict**: does layer 0 find the same objects, only with looser boxes? Or does it find other
+# objects?
 
 # %%
 for number, layer in enumerate(prediction.layers):
@@ -144,19 +146,19 @@ for number, layer in enumerate(prediction.layers):
     print(f"layer {number}: {len(names):2} above 0.5:", ", ".join(sorted(names)))
 
 # %% [markdown]
-# Every layer has heads and a loss of its own, so every layer is already a detector; later ones are
-# surer and tidier. That is why RT-DETR can be run with fewer layers than it was trained with.
+# Every layer has its own heads and its own loss, so every layer is already a detector. Later layers
+# are more precise. Therefore RT-DETR can run with fewer layers than it was trained with.
 #
-# Now break it. Queries talk to each other through self-attention. We forbid it in all layers, by
-# letting every query listen to itself alone, and count on eight pictures.
+# Now we break it. Queries exchange information through self-attention. We prevent it in all layers:
+# every query may attend to itself only. Then we count on eight pictures.
 #
-# **Predict**: what goes wrong when queries cannot hear each other? Are shapes missed, or is
-# something else the matter?
+# **Predict**: what goes wrong when queries cannot attend to each other? Does the model miss shapes,
+# or does something else happen?
 
 
 # %%
 def found_and_repeated(prediction, targets):
-    """Shapes with a sure box (score, IoU above 0.5), and further sure boxes on the same shape."""
+    """Count shapes with a good box (score and IoU above 0.5), and extra good boxes on them."""
     hits = count_hits(prediction, targets)
     return int((hits > 0).sum()), int((hits - 1).clamp(min=0).sum())
 
@@ -168,25 +170,26 @@ def only_itself(weights):
 
 many, truths = shapes(*range(8))
 many = torch.nn.functional.interpolate(many, (256, 256), mode="bilinear", antialias=True)
-deaf = {f"decoder.layers.{i}.self_attn.weights": only_itself for i in range(3)}
+edit = {f"decoder.layers.{i}.self_attn.weights": only_itself for i in range(3)}
 with torch.no_grad():
-    talking = found_and_repeated(model(many), truths)
-    with lab.record(model, edit=deaf):
-        silent = found_and_repeated(model(many), truths)
-print(f"{truths.num_boxes} shapes; (found, repeated): {talking} talking, {silent} silent")
+    together = found_and_repeated(model(many), truths)
+    with lab.record(model, edit=edit):
+        alone = found_and_repeated(model(many), truths)
+print(f"{truths.num_boxes} shapes; (found, repeated): {together} together, {alone} alone")
 
 # %% [markdown]
-# Both. Above all, shapes are found twice and three times: self-attention is where queries agree who
-# answers for what, and the reason why nothing has to suppress duplicates afterwards.
+# Both happen. The model misses some shapes, but above all it finds shapes two or three times.
+# Through self-attention the queries agree on which query takes which object. Therefore no later
+# step has to remove duplicates.
 
 # %%
-assert silent[1] > 5 * talking[1]
-assert silent[0] < talking[0]
+assert alone[1] > 5 * together[1]
+assert alone[0] < together[0]
 
 # %% [markdown]
 # ## Exercises
 #
-# **1.** How many of the 1,344 tokens lie on the coarsest level (8 × 8)? In per cent.
+# **1.** What percentage of the 1,344 tokens lies on the coarsest level (8 × 8)?
 
 # %%
 answer = ...
@@ -195,8 +198,8 @@ answer = ...
 check(answer, 100 * 8 * 8 / 1344, hint="1,344 = 32 × 32 + 16 × 16 + 8 × 8.")
 
 # %% [markdown]
-# **2.** How many values does one query read from the feature maps in all three layers together?
-# Count points, for all heads and levels.
+# **2.** How many points does one query read from the feature maps in all three layers together?
+# Count the points of all heads and levels.
 
 # %%
 answer = ...
@@ -208,7 +211,7 @@ check(
 )
 
 # %% [markdown]
-# **3.** `found` holds detections above 0.5. With the threshold at 0.3, how many more are there?
+# **3.** `found` has the detections above 0.5. How many more are there with the threshold at 0.3?
 
 # %%
 answer = ...
@@ -219,7 +222,7 @@ check(answer, len(detector(picture, threshold=0.3)) - len(found), hint="Call the
 # %% [markdown]
 # ## With real weights, if there is a network
 #
-# The same view with RT-DETR-R18, which has learned COCO's 80 classes, on a photograph.
+# Here RT-DETR-R18, which was trained on COCO's 80 classes, detects objects in a photograph.
 
 # %% tags=["varies"]
 if online():
@@ -227,5 +230,5 @@ if online():
     print(real((chelsea((480, 640))[0] * 255).byte()))
 
 # %% [markdown]
-# **Next**: [01 · Boxes](01_boxes.ipynb), if you want it from the ground up; or
-# [09 · Query selection](09_query_selection.ipynb), if you know DETR and want what is new.
+# **Next**: [01 · Boxes](01_boxes.ipynb) starts from the basics. If you know DETR already, go on
+# with [09 · Query selection](09_query_selection.ipynb), the first new idea of RT-DETR.

@@ -4,9 +4,10 @@
 # **Paper** DETR (arXiv 2005.12872) §3 and §A.4 · **Chapter** `rtdetr_lab/detr/model.py`,
 # `detr/transformer.py`, `detr/positions.py` · **Before this** [01 boxes](01_boxes.ipynb)
 #
-# A hundred learned vectors ask a picture "what is yours?" and answer all at once: no windows, no
-# duplicates to delete. Afterwards you can say what an object query is, what keeps padding out of
-# the answers, and which parts of DETR made it slow to learn. RT-DETR replaces exactly those.
+# DETR attends to a picture with a hundred learned vectors and predicts all boxes at once. It has no
+# sliding windows and no duplicates to remove. After this notebook you can explain what an object
+# query is, how padding is kept out of the predictions, and which parts of DETR make it slow to
+# train. RT-DETR replaces exactly these parts.
 
 # %%
 import matplotlib.pyplot as plt
@@ -30,10 +31,11 @@ images, targets = shapes(3)  # 320 × 320 pixels, seven shapes
 # %% [markdown]
 # ## The end, first
 #
-# DETR needs 500 epochs of COCO. We have seconds: a DETR of 77 thousand parameters, with twelve
-# queries, learns **one picture** by heart. That is no detector, and what it does wrong will show
-# what a real one needs so long for. (Rounding differs from processor to processor, and 160 steps of
-# training make much of it: your figures will look a little different. What we say of them holds.)
+# DETR trains for 500 epochs on COCO. We have only seconds. So a DETR with 77 thousand parameters
+# and twelve queries learns **one picture** by heart. This is not a detector, but its mistakes show
+# why a real one needs such a long training. (Rounding differs between processors, and 160 training
+# steps amplify the difference. Your figures will look a little different, but our statements still
+# hold.)
 
 # %%
 cfg = DETRConfig(
@@ -68,8 +70,8 @@ for _ in range(160):
     optimizer.step()
 
 # %%
-# alt: A painted picture. Seven shapes are framed, each with a dashed box of the query that answers
-#   for it and the number of that query.
+# alt: A painted picture. Each of the seven shapes has a frame, and beside it the dashed box and the
+#   number of the query that is matched with it.
 prediction, seen = look(model, images)
 queries, objects = next(iter(matcher(prediction, targets)))
 boxes = prediction.boxes[0], targets.boxes[0]
@@ -78,31 +80,37 @@ ax = matching.matched_boxes(*boxes, queries, objects, images[0])
 # %% [markdown]
 # ## The question
 #
-# A backbone makes 10 × 10 cells of the picture, the encoder lets every cell $m_n$ listen to every
-# other. A query $q$ is nothing but a learned vector $p_q$; its content $c_q$ starts at **zero**. In
-# every decoder layer the queries listen to each other, then to *all* cells:
+# A backbone turns the picture into 10 × 10 cells, and in the encoder every cell attends to every
+# cell. $m_n$ is cell $n$ after the encoder. A query $q$ is just a learned vector $p_q$, and its
+# content $c_q$ starts at **zero**. In every decoder layer the queries attend to each other, and
+# then to *all* cells:
 #
-# $$ w_{q,n} = \operatorname{softmax}_n \frac{(c_q + p_q)^\top W_q^\top W_k (m_n + P_n)}{\sqrt d}
-#    \tag{02.1} $$
+# $$ \mathrm{weights}_{q,n} = \mathrm{softmax}_n\bigl((c_q + p_q)^\top W_q^\top W_k
+#    (m_n + P_n) / \sqrt d\bigr) \tag{02.1} $$
 #
-# $P_n$ says where a cell is, as a fraction of the picture, padding not counted:
+# $P_n$ is the position of cell $n$ (in later notebooks $P$ counts sampling points), and $d$ is the
+# width of a head. A position is a fraction of the picture, and padding is not counted:
 #
-# $$ y_r = 2\pi\, \frac{\#\{\text{cells above and here}\}}{\#\{\text{cells of the column}\}}, \qquad
-#    P = [\sin y\omega_k, \cos y\omega_k]_k \oplus [\sin x\omega_k, \cos x\omega_k]_k
+# $$ y_r = s \cdot \frac{\#\{\text{cells above and here}\}}{\#\{\text{cells of the column}\}},
+#    \qquad P = \bigl[\sin(y\, \omega_k), \cos(y\, \omega_k)\bigr]_k \oplus
+#    \bigl[\sin(x\, \omega_k), \cos(x\, \omega_k)\bigr]_k, \qquad \omega_k = \tau^{-4k/D}
 #    \tag{02.2} $$
 #
-# Two heads read each query's content: a box, and one of $C + 1$ classes, the last being "no
-# object". The cheapest one-to-one matching (notebook 03) says who answers for which object.
-# Everyone else, the large majority, must say "no object", $\varnothing$; so that they do not drown
-# the rest, they weigh a tenth:
+# with $s = 2\pi$ and the temperature $\tau = 10{,}000$. Two heads read the content of each query.
+# One predicts a box. The other predicts one of $C + 1$ classes; the last class is "no object",
+# $\varnothing$. The cheapest one-to-one matching (notebook 03) decides which query takes which
+# object. All other queries, the large majority, must predict "no object". They get a tenth of the
+# weight, so that they do not dominate the loss:
 #
 # $$ L_{\text{class}} = \frac{-\sum_q w_q \log \hat p_q(t_q)}{\sum_q w_q}, \qquad
 #    w_q = 0.1 \text{ where } t_q = \varnothing \text{, else } 1 \tag{02.3} $$
 #
+# Here $t_q$ is the target class of query $q$, and $\hat p_q$ are its predicted probabilities.
+#
 # ## By hand
 #
-# **Positions**: a row of three cells, the last one padding. The picture is two cells wide, so the
-# columns are at $\pi$ and $2\pi$, whatever the canvas.
+# **Positions.** Take a row of three cells; the last one is padding. The picture is two cells wide,
+# so its columns are at $\pi$ and $2\pi$. The width of the canvas does not matter.
 
 # %%
 padding = torch.tensor([[[False, False, True]]])
@@ -111,7 +119,8 @@ print(P[:2])
 assert torch.allclose(P[:2], torch.tensor([[0.0, 1, 0, -1], [0, 1, 0, 1]]), atol=1e-4)
 
 # %% [markdown]
-# **Attention**: one query, three cells, and the third is blocked. Its score would have won.
+# **Attention.** Take one query and three cells. The third cell is blocked. Without the mask it
+# would have the highest score.
 
 # %%
 query, cells = torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 0.0], [0.0, 1.0], [9.0, 9.0]])
@@ -126,8 +135,8 @@ print("by hand:", by_hand, " module:", inside["weights"][0, 0, 0])
 assert torch.allclose(inside["weights"][0, 0, 0], by_hand)
 
 # %% [markdown]
-# **The loss**: three queries, two classes and "nothing". Query 0 answers for an object of class 1;
-# queries 1 and 2 should say nothing, and query 2 does not.
+# **The loss.** Take three queries, two classes and "no object". Query 0 is matched with an object
+# of class 1. Queries 1 and 2 should predict "no object", but query 2 does not.
 
 # %%
 p = torch.tensor([[0.2, 0.7, 0.1], [0.1, 0.1, 0.8], [0.6, 0.2, 0.2]])
@@ -142,7 +151,8 @@ assert torch.isclose(module, by_hand)
 # %% [markdown]
 # ## The real module
 #
-# A decoder layer. `query_positions` is $p$, the learned vectors, added anew in every layer.
+# This is a decoder layer. `query_positions` is $p$, the learned vectors. Every layer adds them
+# again.
 
 # %%
 source(DETRDecoderLayer.forward)
@@ -150,8 +160,9 @@ source(DETRDecoderLayer.forward)
 # %% [markdown]
 # ## Look inside
 #
-# On how many cells does an attention effectively look? $\exp$ of its entropy says so: 100 if it is
-# even over all cells, 1 if it sees a single one. Before and after our 160 steps:
+# To how many cells does a query effectively attend? $\exp$ of the entropy of its weights tells us:
+# it is 100 if the weights are equal on all cells, and 1 if one cell has all the weight. We compare
+# it before and after our 160 steps:
 
 
 # %%
@@ -164,9 +175,9 @@ names = {"encoder": "encoder.layers.0.self_attn.weights"}
 names |= {f"decoder {i}": f"decoder.layers.{i}.cross_attn.weights" for i in range(2)}
 
 # %%
-# alt: Two bars each, before and after, for the encoder and two decoder layers, of up to 100
-#   cells. Before, all are nearly 100; after, the encoder's is a little shorter, those of the
-#   decoder clearly so.
+# alt: Two bars each, before and after, for the encoder and two decoder layers, of up to 100 cells.
+#   Before, all are nearly 100. After, the bar of the encoder is a little shorter, and the bars of
+#   the decoder are clearly shorter.
 cells = {part: [cells_seen(record, n) for record in (at_first, seen)] for part, n in names.items()}
 fig, ax = plt.subplots(figsize=(5, 1.8), layout="compressed")
 for row, pair in enumerate(cells.values()):
@@ -178,13 +189,14 @@ assert 30 < min(after for _, after in cells.values())
 assert max(cells["decoder 0"][1], cells["decoder 1"][1]) < 80 < cells["encoder"][1]
 
 # %% [markdown]
-# At first every query looks everywhere alike: an answer mixed from the whole picture, with a
-# gradient to match. It has to *find* its place among all cells, and 160 steps do not bring it far.
-# Deformable attention (notebook 10) reads a few points beside a reference box instead.
+# At first every query attends to all cells almost equally. So its result is an average of the whole
+# picture, and the gradient is spread over the whole picture, too. The query has to *find* its place
+# among all cells, and 160 steps are far too few. Deformable attention (notebook 10) instead reads a
+# few points around a reference box.
 
 # %%
-# alt: Two panels: the picture with the attention of one query over its 10 by 10 cells, even before
-#   learning, uneven afterwards.
+# alt: Two panels with the picture and the attention of one query over its 10 by 10 cells. The
+#   attention is even before training and uneven after it.
 largest = targets.boxes[0][:, 2:].prod(1).argmax()
 query = int(queries[objects == largest])
 axes = canvas.new_grid(None, 2, 2, 1.0)
@@ -196,36 +208,38 @@ for ax, record, title in zip(axes, (at_first, seen), ("before", "after"), strict
 canvas.scale_bar(drawn, axes, "attention weight")
 
 # %% [markdown]
-# This query answers for the large triangle. It need not look at its object: it *knows* this
-# picture. Remember that below.
+# This query is matched with the large triangle. It does not need to attend to its object, because
+# it *remembers* this picture. Keep this in mind for the next experiments.
 #
-# And the encoder: where does the cell in the middle of the picture look?
+# To which cells does the middle cell of the picture attend in the encoder?
 
 # %%
-# alt: The picture with the encoder's attention of the middle cell laid over it, spread over nearly
+# alt: The picture, covered by the encoder's attention of the middle cell. It is spread over nearly
 #   all cells.
 ax = attention.attention_of_pixel(
     seen[names["encoder"]][0], images[0], (10, 10), (165, 165), ax=canvas.new_axes(None, 4, 4.6)
 )
 
 # %% [markdown]
-# **Who answers?** The matching is made anew in every step. While it changes its mind, a query is
-# pulled to one object now and to another then; denoising (notebook 12) goes around that.
+# **Which query takes which object?** The matching is computed again in every step. While it
+# changes, a query is pulled towards one object now and another one later. Denoising (notebook 12)
+# avoids this problem.
 
 # %%
-# alt: A curve over 160 steps: the share of the seven objects that change hands in a step, falling
-#   from one or two in ten to nearly none.
+# alt: A curve over 160 steps. It is the share of the seven objects whose query changes in a step.
+#   It falls from one or two in ten to nearly none.
 changes = (torch.stack(who).diff(dim=0) != 0).float().mean(1)
 fig, ax = plt.subplots(figsize=(5, 2), layout="compressed")
 ax.plot(changes.unfold(0, 20, 1).mean(-1))
-ax.set(xlabel="step", ylabel="share that changes hands", ylim=(0, None))
+ax.set(xlabel="step", ylabel="share whose query changes", ylim=(0, None))
 assert changes[:40].mean() > 2 * changes[120:].mean()
 
 # %% [markdown]
 # ## Padding that truly masks
 #
-# A batch is one canvas; smaller pictures end early. We put ours on a canvas of 384 × 448 pixels,
-# fill the rest with noise, and say where the picture ends. Then we take other noise.
+# The pictures of a batch share one canvas, and a smaller picture does not fill it. We put ours on a
+# canvas of 384 × 448 pixels, fill the rest with noise, and pass a mask of the padding. Then we
+# repeat this with other noise.
 
 
 # %%
@@ -247,13 +261,15 @@ assert 1e-4 < (exposed[0] - exposed[1]).abs().max()
 assert 1e-5 < (masked[0] - prediction.boxes).abs().max() < 0.05
 
 # %% [markdown]
-# What is under the mask changes **not one bit**. That there is a canvas does change a little: the
-# backbone's convolutions see an edge of zeros elsewhere than before.
+# What lies under the mask changes **not one bit**. But the canvas itself changes the result a
+# little: the zeros that the backbone's convolutions add at the edge now lie further away from the
+# picture.
 #
 # ## Predict, then break it
 #
-# **Predict.** We give all twelve queries the *same* learned vector, that of the query whose answer
-# is best. Do they spread over the seven shapes, listening to each other? All say the same? Nothing?
+# **Predict.** We give all twelve queries the *same* learned vector, that of the query for the large
+# triangle. Do they spread over the seven shapes, because they attend to each other? Do they all
+# predict the same? Or nothing?
 
 # %%
 learned = model.decoder.query_positions.data.clone()
@@ -264,11 +280,11 @@ print(f"spread of the twelve boxes: {equal.boxes.std(1).max():.4f}")
 assert torch.allclose(equal.boxes, equal.boxes[:, :1], atol=1e-5)
 
 # %% [markdown]
-# Twelve times one answer. Content starts at zero, so that $p_q$ is *all* that tells queries apart:
-# self-attention among equals changes nothing. The vector is the query.
+# All twelve queries predict the same box. Content starts at zero, so $p_q$ is the *only* difference
+# between queries. Self-attention between equal queries changes nothing. So the vector is the query.
 #
-# **Predict** again: the model sees another picture, with a single shape. How far do the boxes of
-# the twelve queries move, on average, from those of the picture it knows?
+# **Predict** again: we give the model another picture, with a single shape. How far do the boxes of
+# the twelve queries move, on average, from their boxes in the known picture?
 
 # %%
 other, one_shape = shapes(5)
@@ -276,15 +292,15 @@ elsewhere, _ = look(model, other)
 moved = (elsewhere.boxes - prediction.boxes).abs().mean().item()
 apart = (prediction.boxes[0, :, None] - prediction.boxes[0]).abs().mean().item()
 error = cardinality_error(elsewhere, one_shape).item()
-print("they move less than half as far as two of them are apart:", moved < apart / 2)
-print(f"queries that speak: too many by {error:.0f}")  # may differ: too many by ± 2 of 9
+print("they move less than half the distance between two boxes:", moved < apart / 2)
+print(f"queries that name a shape: too many by {error:.0f}")  # may differ: too many by ± 2 of 9
 assert moved < apart / 2
 
 # %% [markdown]
-# They hardly move, and nearly all of them still name a shape: $p_q$ remembers *where* the object
-# was, without looking. That is what a query of DETR is: a place (and size) it is used to, the same
-# for every picture. Only thousands of pictures teach it to look. RT-DETR takes its queries from the
-# picture's own tokens (notebook 09).
+# They hardly move, and nearly all of them still predict a shape: $p_q$ remembers *where* the object
+# was and does not need the picture. So a query of DETR is a usual place and size, the same for
+# every picture. Only thousands of training pictures teach it to attend to the picture. RT-DETR
+# instead takes its queries from the tokens of the picture (notebook 09).
 #
 # ## What it costs
 
@@ -292,8 +308,8 @@ assert moved < apart / 2
 cost(model, images)
 
 # %% [markdown]
-# At 100 cells the transformer is nearly free. But the encoder compares all with all. For a picture
-# of 800 × 1066:
+# At 100 cells the transformer costs almost nothing. But in the encoder every cell attends to every
+# cell. This is the number of weights for a picture of 800 × 1066:
 
 # %%
 for name, stride in (("S5", 32), ("S5, dilated (DC5)", 16), ("S3", 8)):
@@ -301,25 +317,26 @@ for name, stride in (("S5", 32), ("S5, dilated (DC5)", 16), ("S3", 8)):
     print(f"{name}: {count:,} cells, {count**2 / 1e6:,.1f} million weights per head and layer")
 
 # %% [markdown]
-# S3, which small objects need, is out of reach: so DETR has **one** coarse map, and RT-DETR three,
-# with dense attention on the coarsest only (notebooks 06 and 07). Together with the two lessons
-# above, dense looks and a matching that wavers, that is why DETR is slow.
+# S3, which small objects need, is too expensive. Therefore DETR has **one** coarse map. RT-DETR has
+# three, and uses dense attention on the coarsest only (notebooks 06 and 07). We have now seen three
+# reasons why DETR is slow: dense attention in the encoder, dense attention of the queries, and a
+# matching that keeps changing.
 #
 # ## Exercises
 #
-# **1.** A hundred queries, seven objects, and every query has the same cross-entropy. Which share
-# of $L_{\text{class}}$ (Eq. 02.3) comes from "no object"?
+# **1.** There are a hundred queries and seven objects, and every query has the same cross-entropy.
+# What share of $L_{\text{class}}$ (Eq. 02.3) comes from "no object"?
 
 # %%
 answer = ...
 
 # %% tags=["solution"]
 weights = torch.tensor([1.0] * 7 + [0.1] * 93)
-check(answer, (weights[7:].sum() / weights.sum()).item(), hint="93 queries weigh 0.1 each.")
+check(answer, (weights[7:].sum() / weights.sum()).item(), hint="93 queries have a weight of 0.1.")
 
 # %% [markdown]
-# **2.** Somebody reverses the order of the learned vectors. Does the loss change by more than
-# rounding? Answer `True` or `False`.
+# **2.** We reverse the order of the learned vectors. Does the loss change by more than rounding?
+# Answer `True` or `False`.
 
 # %%
 answer = ...
@@ -329,11 +346,11 @@ model.decoder.query_positions.data[:] = learned.flip(0)
 flipped, _ = look(model, images)
 model.decoder.query_positions.data[:] = learned
 before, after = (sum(criterion(p, targets).values()).item() for p in (prediction, flipped))
-check(answer, abs(after - before) > 1e-3, hint="It is a set: who answers is found by matching.")
+check(answer, abs(after - before) > 1e-3, hint="The matching does not depend on their order.")
 
 # %% [markdown]
-# **3.** At which column angle (in units of $2\pi$) lies the third cell of a row of five, if the
-# fifth is padding?
+# **3.** A row has five cells, and the fifth is padding. What is the column angle of the third cell,
+# in units of $2\pi$?
 
 # %%
 answer = ...
@@ -344,6 +361,7 @@ angle = (~row).cumsum(2)[0, 0, 2] / (~row).sum()
 check(answer, angle.item(), hint="Count cells of the picture, not of the canvas.")
 
 # %% [markdown]
-# How long DETR takes beside RT-DETR, on equal pictures: `docs/results/ablations/detr-vs-rtdetr.md`.
+# `docs/results/ablations/detr-vs-rtdetr.md` compares DETR and RT-DETR after training on the same
+# pictures.
 #
-# **Next**: [03 · Matching](03_matching.ipynb). Which query answers for which object?
+# **Next**: [03 · Matching](03_matching.ipynb). Which query is matched with which object?

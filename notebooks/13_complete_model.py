@@ -1,12 +1,13 @@
 # %% [markdown]
-# # 13 · The complete model, on whatever device there is
+# # 13 · The complete model, on any device
 #
 # **Paper** RT-DETR, Fig. 4, Table 2 · **Chapter** `rtdetr_lab/rtdetr.py` ·
 # **Before this** [12 denoising](12_denoising.ipynb)
 #
-# The end of the core path. Every part has had a notebook; here they are put together, first by hand
-# and then by `build()`, run on a GPU in bfloat16 if there is one, priced part by part, and taught
-# for one step. Afterwards you can say what happens between a picture and a loss, in order.
+# This notebook ends the core path. Each part had its own notebook. Here we put the parts together,
+# first by hand and then with `build()`. We run the model (on a GPU in bfloat16, if there is one),
+# count the cost of each part, and train one step. After this notebook you can explain, in order,
+# what happens between a picture and a loss.
 
 # %%
 from functools import partial
@@ -36,9 +37,9 @@ images, targets = images.to(device), targets.to(device)
 # %% [markdown]
 # ## The end, first
 #
-# Two pictures go in together. Nothing is suppressed, sorted out or joined afterwards: what is drawn
-# are the queries whose best class scores above 0.5. (They are not perfect: the large triangle is
-# found twice, and the thin lines not at all.)
+# The model gets two pictures at once. No step afterwards removes or merges boxes. We draw the
+# queries whose best class has a score above 0.5. (They are not perfect: the model finds the large
+# triangle twice, and misses the thin lines.)
 
 # %%
 # alt: Two painted scenes. Every shape that was found has a frame, its name and its score.
@@ -59,18 +60,18 @@ for i, ax in enumerate(axes):
 # %% [markdown]
 # ## The question
 #
-# One sentence holds the model: *the backbone sees, the hybrid encoder relates, every token
-# proposes, the best become queries, the decoder refines them, and no one suppresses anything.* As
-# functions,
+# One sentence describes the model: *the backbone makes maps, the hybrid encoder relates them, every
+# token proposes a box, the best proposals become queries, the decoder refines them, and no box is
+# suppressed afterwards.* Written as functions:
 #
 # $$ \text{prediction} = \mathrm{decoder}\bigl(\mathrm{select}(\mathrm{propose}(m)),\, m\bigr),
 #    \qquad m = \mathrm{encoder}(\mathrm{backbone}(\text{images})) $$
 #
-# Is that all? We write it down and compare.
+# Is this the complete model? We write it down and compare.
 #
 # ## By hand: six lines
 #
-# First a count. A picture of 320 × 320 pixels has maps at strides 8, 16 and 32:
+# First we count the tokens. A picture of 320 × 320 pixels has maps with strides 8, 16 and 32:
 
 # %%
 sides = [320 // stride for stride in model.backbone.strides]
@@ -95,26 +96,27 @@ for name, tensor in {
     print(f"{name:8} {tuple(tensor.shape)}")
 
 # %% [markdown]
-# To the last bit. What the real module has beyond that is training:
+# The boxes are equal to the last bit. The real module adds only what training needs:
 
 # %%
 source(rtdetr.RTDETR.forward)
 
 # %% [markdown]
-# Denoising queries are put *in front of* the matching ones and share the decoder with them; the
-# mask `blocked` keeps the answer from them. Without targets, or in eval mode, that half does not
-# exist.
+# Denoising queries come *before* the matching queries and pass through the same decoder. The mask
+# `blocked` keeps the matching queries from reading the answers from them. Without targets, or in
+# eval mode, there are no denoising queries.
 #
 # ## Look inside: five presets are one class
 #
-# A preset is a value, and two can be subtracted. The middle size differs from r50 in two numbers:
+# A preset is a value, so we can compare two of them. The medium size differs from r50 in two
+# settings:
 
 # %%
 diff(rtdetr.rtdetr_r50(), rtdetr.rtdetr_r50_m())
 
 # %% [markdown]
-# Parameters and operations can be counted without memory or weights, on torch's `meta` device. The
-# papers' numbers at 640 × 640, and ours:
+# On torch's `meta` device we can count parameters and operations without memory or weights. Here
+# are our numbers and those of the papers, at 640 × 640:
 
 # %%
 paper = {"r18": (60.7, 46.5), "r34": (92.7, 48.9), "r50_m": (100.1, 51.3)}
@@ -134,8 +136,8 @@ for name, (gflops, _) in paper.items():
 # %% [markdown]
 # ## What it costs, part by part
 #
-# **Predict**, for r50: which takes more operations, the decoder with its six layers, or the encoder
-# with its single layer of attention and its fusion?
+# **Predict**, for r50: which needs more operations, the decoder with its six layers, or the encoder
+# with one layer of attention and its fusion?
 
 # %%
 counted["r50"]
@@ -146,23 +148,24 @@ assert flops["encoder"] > 4 * flops["decoder"]
 assert flops["backbone"] + flops["encoder"] > 0.85 * flops["all"]
 
 # %% [markdown]
-# The encoder, more than four times over. The decoder is 8 % of the work, since it handles 300
-# queries where all others handle pixels or 8,400 tokens. What makes a *smaller* RT-DETR is
-# therefore the backbone and the expansion of the fusion; leaving out decoder layers saves little
-# work (but they run one after the other, so on a GPU they cost more time than their operations
-# suggest).
+# The encoder needs more than four times as many. The decoder does 8 % of the work, because it
+# processes 300 queries, while the other parts process pixels or 8,400 tokens. So a *smaller*
+# RT-DETR has a smaller backbone and a smaller expansion in the fusion. Leaving out decoder layers
+# saves few operations. (But the layers run one after the other, so on a GPU they take more time
+# than their operations suggest.)
 #
-# Our count is about 1 % above the papers': what counts as an operation is never quite agreed on.
+# Our count is about 1 % above the papers' numbers. There is no common rule about what counts as an
+# operation.
 #
 # ## Predict, then break it
 #
-# A complete model has a contract: RGB, in [0, 1], nothing subtracted. A violation raises no error
-# that a shape check could raise. Five of them, on eight pictures; we count the shapes that are
-# found (score and IoU above 0.5).
+# A complete model expects a certain input: RGB, values in [0, 1], nothing subtracted. No check of
+# shapes can find a wrong input. We try five of them on eight pictures, and count the shapes that
+# are found (score and IoU above 0.5).
 #
-# **Predict** the order, from harmless to fatal: (a) BGR instead of RGB; (b) mean and standard
-# deviation of ImageNet, as DETR wants it; (c) values in 0 … 255; (d) the picture squeezed to half
-# its height; (e) one and a half times as large.
+# **Predict** the order, from harmless to fatal: (a) BGR instead of RGB; (b) normalised with the
+# mean and standard deviation of ImageNet, as for DETR; (c) values in 0 … 255; (d) the picture
+# squeezed to half its height; (e) the picture one and a half times as large.
 
 
 # %%
@@ -188,12 +191,12 @@ print(f"of {many.num_boxes} shapes")
 counts
 
 # %% [markdown]
-# Swapped colours do no harm here, since a shape may have any colour; on photographs you would have
-# to measure. Wrong numbers are worse than wrong colours, and 0 … 255 is fatal without a word. But
-# look at (d) and (e): the *same* pictures in another size. Nano was trained at 256 px only, and
-# even 320 is a stretch; at 480 hardly anything is left. RT-DETR resizes to exactly 640 × 640,
-# trains on 480 to 800 px, and had better be used as it was trained. `Detector` and a checkpoint's
-# `preprocess` exist so that nobody has to remember.
+# Swapped colours do no harm here, because a shape may have any colour. On photographs you would
+# have to measure it. A wrong range of values is worse, and 0 … 255 is fatal without any error. But
+# look at (d) and (e): these are the *same* pictures in another size. Nano was trained at 256 px
+# only. The 320 px of this notebook are already unusual for it, and at 480 it finds hardly anything.
+# RT-DETR trains on 480 to 800 px and runs at exactly 640 × 640; use it in the same way. `Detector`
+# and the `preprocess` of a checkpoint do this for you.
 
 # %%
 assert counts["(c) 0 … 255"] == 0
@@ -202,9 +205,9 @@ assert counts["(e) 480 × 480"] < counts["(d) half as high"] < counts["(b) mean 
 # %% [markdown]
 # ## One training step
 #
-# A fresh nano, with random weights. On a GPU the model runs in bfloat16 under autocast; matching
-# and losses always compute in float32. Every layer is judged, so are the proposals and, layer by
-# layer, the denoising queries: with three layers, seven times three terms.
+# We build a new nano with random weights. On a GPU the model runs in bfloat16 under autocast, while
+# matching and losses always run in float32. The proposals, every layer, and the denoising queries
+# of every layer have a loss. With three layers this gives seven times three terms.
 
 # %%
 torch.manual_seed(0)
@@ -225,8 +228,8 @@ assert len(terms) == 3 * (3 + 1 + 3)
 
 # %%
 # alt: Stacked bars of class, l1 and giou loss for proposals, three layers and three denoising
-#   layers. The four matched bars are nearly equal; the denoising bars are a
-#   little lower, with more class loss and less box loss.
+#   layers. The four matched bars are nearly equal. The denoising bars are a little lower, with more
+#   class loss and less box loss.
 where = ["proposals", "layer0", "layer1", "", "denoising0", "denoising1", "denoising2"]
 suffixes = [f".{w}" if w else "" for w in where]
 stacks = {t: [terms[t + s].item() for s in suffixes] for t in ("class", "l1", "giou")}
@@ -234,31 +237,32 @@ labels = ["proposals", "layer 0", "layer 1", "layer 2", "noised 0", "noised 1", 
 ax = layer_losses(stacks, labels)
 
 # %% [markdown]
-# Before training every layer keeps the box it is given, so the four that are matched pay almost the
-# same, and mostly for boxes: tokens propose squares of one size. Denoising queries start from boxes
-# that are nearly right and pay less for them; but 0.01, the score of every class at the start, is
-# wrong for the half of them that are objects, and so they pay most of the class loss.
+# Before training every layer keeps the box it gets. So the proposals and the three layers have
+# almost the same loss. Most of it is box loss, because all tokens propose squares of one size.
+# Denoising queries start from boxes that are nearly right, so their box loss is smaller. But at the
+# start every class has a score of 0.01. This is wrong for the half of them that are objects, so
+# they have most of the class loss.
 
 # %%
 optimizer = adamw(parameter_groups(fresh, lr=1e-3, backbone_lr=1e-3, weight_decay=1e-4))
 loss.backward()
-silent = [name for name, p in fresh.named_parameters() if p.grad is None]
+unreached = [name for name, p in fresh.named_parameters() if p.grad is None]
 norm = torch.nn.utils.clip_grad_norm_(fresh.parameters(), 1.0)
 optimizer.step()
 with torch.no_grad():
     after = torch.stack(list(terms_of(fresh).values())).sum()
-print(f"without gradient: {silent}")
+print(f"without gradient: {unreached}")
 print(f"loss {loss.item():.1f} → {after.item():.1f}")  # may differ: → ± 0.2 of 0.9
-assert silent == []
+assert unreached == []
 assert after < loss
 
 # %% [markdown]
-# Every parameter has a gradient, and one step on two pictures lowers their loss. Some 3,000 such
-# steps on other pictures each time made the nano of the other notebooks (15).
+# Every parameter has a gradient, and one step on two pictures lowers their loss. The nano of the
+# other notebooks was made by some 3,000 such steps, each on other pictures (notebook 15).
 #
 # ## Exercises
 #
-# **1.** How many tokens has a picture of 480 × 640 pixels?
+# **1.** How many tokens does a picture of 480 × 640 pixels have?
 
 # %%
 answer = ...
@@ -267,18 +271,18 @@ answer = ...
 check(answer, sum((480 // s) * (640 // s) for s in (8, 16, 32)), hint="Cells at strides 8, 16, 32.")
 
 # %% [markdown]
-# **2.** How many loss terms has one training step of r50, with its six layers?
+# **2.** How many loss terms does one training step of r50 have, with its six layers?
 
 # %%
 answer = ...
 
 # %% tags=["solution"]
 deep = replace_at(fresh.cfg, "decoder.num_layers", 6).build().to(device).train()
-check(answer, len(criterion(deep(images, targets), targets)), hint="Six, one, and six once more.")
+check(answer, len(criterion(deep(images, targets), targets)), hint="Six, one, and again six.")
 
 # %% [markdown]
-# **3.** Pictures of half the side, 160 instead of 320: what part of its operations does nano still
-# need? Is it more or less than a quarter? Answer with a number.
+# **3.** We halve the side of the pictures, from 320 to 160. What part of its operations does nano
+# still need? Is it more or less than a quarter? Answer with a number.
 
 # %%
 answer = ...
@@ -289,4 +293,4 @@ check(answer, half / whole, hint="Not everything grows with the picture.", toler
 
 # %% [markdown]
 # **Next**: the core path ends here. [14 · RT-DETRv2](14_rtdetrv2.ipynb) shows what the next version
-# changed, [15 · Training](15_training.ipynb) what it takes from one step to a detector.
+# changed. [15 · Training](15_training.ipynb) shows how one step becomes a trained detector.

@@ -4,8 +4,9 @@
 # **Paper** RT-DETRv2 §2, Tables 3 and 4 · **Chapters** `rtdetr_lab/rtdetrv2.py`,
 # `rtdetr_lab/samplers.py` · **Before this** [13 the complete model](13_complete_model.ipynb)
 #
-# A second version with more AP at the same speed, and yet the same network. Afterwards you can say
-# where the gain comes from, what the two new freedoms are, and what each of them costs.
+# The second version has more AP at the same speed, and yet it is the same network. After this
+# notebook you can explain where the gain comes from, what the two new options are, and what each of
+# them costs.
 
 # %%
 import matplotlib.pyplot as plt
@@ -29,12 +30,13 @@ images, targets = shapes(*range(12))
 # %% [markdown]
 # ## The end, first
 #
-# Two runs of 72 epochs, as they see the size of their pictures and whether these are distorted,
-# cropped and zoomed out of. It is the difference that you would notice least in the code.
+# We compare the training of v1 and v2: 72 epochs each. The curves show the size of the pictures.
+# The shading shows where the pictures are plain, that is without distorted colours, crop and
+# zoom-out. In the code this difference is easy to miss.
 
 # %%
-# alt: Size of the batch over the epochs 66 to 72 for v1 and v2. Both jump between 480 and 800;
-#   v1 does so to the end, v2 stays at 640 in the last two epochs.
+# alt: Size of the batch over the epochs 66 to 72 for v1 and v2. Both jump between 480 and 800. v1
+#   does so to the end; v2 stays at 640 in the last two epochs.
 recipes = {"v1": paper_augmentation(), "v2": v2_augmentation()}
 epochs = np.arange(66, 72, 0.02)
 fig, axes = plt.subplots(2, 1, figsize=(7, 2.8), sharex=True, layout="compressed")
@@ -52,22 +54,23 @@ assert set(sides[-100:]) == {640}
 # %% [markdown]
 # ## The question
 #
-# v2-S has 47.9 AP where RT-DETR-R18 has 46.5, at the same speed. What was changed in the network?
+# v2-S has 47.9 AP, RT-DETR-R18 has 46.5, at the same speed. What is different in the network?
 
 # %%
 print(diff(rtdetr.rtdetr_r18(), rtdetrv2.rtdetrv2_r18()))
 
 # %% [markdown]
-# Nothing. The paper calls its changes a bag of freebies: a **training scheme** (§2.2), and two
-# freedoms of the decoder's reading (§2.1). A head may have another number $K_l$ of points on every
-# level $l$, so that the point $k$ of Eq. 10.1 lies at $c + \frac{o_{lk}}{K_l} \cdot \frac{(w,h)}2$;
-# and a point may be read by taking one whole cell.
+# Nothing. The paper calls its changes a bag of freebies. They are a better **training scheme**
+# (§2.2) and two options for how the decoder reads (§2.1). First, a head may have a different number
+# $K_l$ of points on each level $l$. Eq. 10.1 already divides by it, so point $k$ of head $m$ lies
+# at $p_{mk} = c + \frac{o_{mk}}{K_l} \cdot \frac{(w, h)}{2}$. Second, a point may read one whole
+# cell instead of a mixture of four.
 #
 # ## By hand, on 3 × 3 cells
 #
-# Nine cells with the values 0 … 8. Cell $i$ of three covers $i/3$ to $(i+1)/3$. The point (0.6,
-# 0.45) is in column $\lfloor 0.6 \cdot 3 \rfloor = 1$ and row $\lfloor 0.45 \cdot 3 \rfloor = 1$:
-# cell 4.
+# Take nine cells with the values 0 … 8. Cell $i$ of three covers the range from $i/3$ to $(i+1)/3$.
+# The point (0.6, 0.45) is in column $\lfloor 0.6 \cdot 3 \rfloor = 1$ and row
+# $\lfloor 0.45 \cdot 3 \rfloor = 1$. This is cell 4.
 
 # %%
 value = torch.arange(9.0).reshape(1, 9, 1, 1)
@@ -80,9 +83,11 @@ by_hand = int(0.45 * 3) * 3 + int(0.6 * 3)
 assert by_hand == Discrete().cells(point, [(3, 3)], [1]).item() == 4
 
 # %% [markdown]
-# Bilinear reads 4 + 0.3 to the right and − 0.15 · 3 up. Both references add ½ before they cut, and
-# so read the cell *after* the one that contains the point, unless it lies in its first half: here
-# column 2. Their checkpoints were fine-tuned so, and get `shift=0.5`; ours reads where it looks.
+# Bilinear sampling starts from cell 4, adds 0.3 for the way to the right and subtracts 0.15 · 3 for
+# the way up. Both reference implementations add ½ before they round down. So they read the cell
+# *after* the one that contains the point, except for points in the first half of their cell. Here
+# they read column 2. Their checkpoints were fine-tuned in this way, and need `shift=0.5`. Ours
+# reads the cell that contains the point.
 #
 # ## The real module
 
@@ -98,7 +103,7 @@ source(Discrete.cells)
 # %% [markdown]
 # ## Look inside: v2 is v1
 #
-# A v2 model with four points on each level, given the weights of v1:
+# We build a v2 model with four points on each level, and load the weights of v1:
 
 # %%
 twin = with_points(v1.cfg, (4, 4, 4)).build().eval()
@@ -113,8 +118,9 @@ assert torch.equal(one.boxes, two.boxes)
 assert torch.equal(one.logits, two.logits)
 
 # %% [markdown]
-# Not close: equal to the last bit. So every difference in AP is a difference in *training*. What it
-# is made of, for 72 epochs of COCO's 118,287 pictures:
+# The outputs are equal to the last bit. So with equal points and bilinear sampling, a difference in
+# AP comes from *training*. Here are the differences between the recipes, for 72 epochs of COCO's
+# 118,287 pictures:
 
 # %%
 differences = {}
@@ -127,16 +133,18 @@ print("and:", sorted(differences["r18"]))
 assert set(differences["r50"]) == {"augment.until"}
 
 # %% [markdown]
-# The smaller a backbone, the faster it may still learn. That, and two epochs of plain pictures at
-# the end, is the scheme. With it R18 has 1.4 AP more than in v1, R50 0.3, R101 none.
+# A smaller backbone gets a higher learning rate. This, and two epochs of plain pictures at the end,
+# is the training scheme. With it R18 has 1.4 AP more than in v1, R50 has 0.3 more, and R101 has no
+# more.
 #
 # ## Predict, then break it: fewer points
 #
-# Table 3 of the paper trains v2-S with 4, 3, 2 and 1 point per level: 47.9, 47.8, 47.7, 47.3 AP. So
-# points hardly matter? Take a *trained* nano and keep only the first points of every level.
+# In Table 3 the paper trains v2-S with 4, 3, 2 and 1 points per level: 47.9, 47.8, 47.7, 47.3 AP.
+# So do points hardly matter? We take a *trained* nano and keep only the first points of each level.
 #
-# **Predict**: with (4, 2, 1) points and with (1, 2, 4), seven either way, how many of 95 shapes are
-# still found? And with one point per level?
+# **Predict**: how many of 95 shapes does it still find with `(4, 2, 1)` points, and how many with
+# `(1, 2, 4)`? Both are seven points. And with one point per level? (*Found* needs an IoU above 0.5,
+# *tight* one above 0.9.)
 
 
 # %%
@@ -146,7 +154,7 @@ def tally(answer):
 
 
 def first_points(tensor, points, width):
-    """Rows of a 6-head, 3 × 4-point projection: the first `points[l]` of level l."""
+    """Keep the first `points[l]` rows of each level l of a 6-head, 3 × 4-point projection."""
     rows = [4 * level + k for level, count in enumerate(points) for k in range(count)]
     scale = torch.cat([torch.full((n,), n / 4 if width == 2 else 1.0) for n in points])
     kept = tensor.unflatten(0, (6, 12, width))[:, rows]
@@ -154,7 +162,8 @@ def first_points(tensor, points, width):
 
 
 # %% [markdown]
-# The factor $K_l / 4$ keeps every kept point where it was, since Eq. 10.1 divides by $K_l$.
+# Eq. 10.1 divides by $K_l$. The factor $K_l / 4$ cancels the change, so every point that we keep
+# stays where it was.
 
 
 # %%
@@ -176,11 +185,12 @@ for points, counts in kept.items():
     print(points, f"{sum(points) * 6 * 3 * 100:6,} points a picture:", counts)
 
 # %% [markdown]
-# Thinning a trained model is not training a thin one: the paper's four rows learned to live with
-# what they have, ours lost points they counted on. But the pattern is worth a look. Three points
-# per level still find all, one hardly any; and *which* level loses its points is worth more than
-# how many are lost: these shapes are small and live on S3. That is the use of one number per level,
-# which v1 cannot say.
+# A trained model that loses points is not the same as a model that is trained with few points. The
+# four models of the paper learned to work with their points; ours lost points that it relied on.
+# But the pattern is informative. With three points per level nano still finds as many shapes as
+# before, with one point only a third of them. *Which* level loses its points matters more than how
+# many are lost: these shapes are small, and nano finds them on S3. This is the use of one number
+# per level. v1 does not have this option.
 
 # %%
 assert kept[4, 4, 4] == tally(one)
@@ -189,8 +199,9 @@ assert kept[4, 2, 1]["found"] > 2 * kept[1, 2, 4]["found"]
 # %% [markdown]
 # ## Predict, then break it: one cell instead of four
 #
-# Discrete sampling, on weights that were trained bilinear. **Predict**: does it cost shapes, or
-# tightness? And does half a cell, the `shift` of the references, matter?
+# We use discrete sampling with weights that were trained with bilinear sampling. **Predict**: does
+# the model lose shapes, or do the boxes become less tight? Does the `shift` of the references, half
+# a cell, matter?
 
 # %%
 gathered = {"bilinear": tally(one)}
@@ -203,20 +214,22 @@ for name, counts in gathered.items():
     print(f"{name:18}", counts)
 
 # %% [markdown]
-# Shapes are found, ten fewer; tight boxes go from 64 to 36. A cell of S5 is 32 pixels wide, so
-# reading its whole instead of a mixture misplaces the reading by up to 16. The shift costs all
-# tightness: now every reading comes from half a cell further right and down, and every box follows.
-# A checkpoint that was fine-tuned *with* the shift has learned to expect it, and is as badly off
-# without: so the config says which it is.
+# The model finds ten shapes fewer, but the number of tight boxes falls from 64 to 36. A cell of S5
+# is 32 pixels wide. So reading one whole cell instead of a mixture of four is wrong by up to 16
+# pixels. With the shift nearly all boxes stop being tight: every point now reads half a cell
+# further to the right and down, and every box follows. A checkpoint that was fine-tuned *with* the
+# shift is used to it, and is just as wrong without it. Therefore the configuration states the
+# shift.
 
 # %%
 assert gathered["discrete"]["tight"] < 0.7 * gathered["bilinear"]["tight"]
 assert gathered["discrete, shifted"]["tight"] <= 2
 
 # %% [markdown]
-# The paper therefore fine-tunes a bilinear model with discrete sampling: 47.9 becomes 47.4 (Table
-# 4), and no `grid_sample` is needed, which many accelerators lack. A gather has no derivative by
-# its index, so the offsets cannot learn; they are frozen, or weight decay would pull at them.
+# The paper therefore fine-tunes a bilinear model with discrete sampling. AP falls from 47.9 to 47.4
+# (Table 4), but the model no longer needs `grid_sample`, which many accelerators lack. A gather has
+# no derivative with respect to its index, so the offsets cannot learn. We freeze them, because
+# otherwise weight decay would shrink them.
 
 # %%
 frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
@@ -226,7 +239,8 @@ assert all("sampling_offsets" in name for name in frozen)
 # %% [markdown]
 # ## What it costs
 #
-# The projections to offsets and weights shrink with the points. That is next to nothing:
+# With fewer points, the projections to offsets and weights become smaller. This saves almost
+# nothing:
 
 # %%
 content, boxes = torch.randn(1, 300, 256), torch.rand(1, 300, 4)
@@ -239,13 +253,13 @@ for points in [(4, 4, 4), (4, 2, 1), (1, 1, 1)]:
 assert flops[1, 1, 1] > 0.9 * flops[4, 4, 4]
 
 # %% [markdown]
-# Reading itself is not counted here, and is what the freedom is for: on devices where scattered
-# reads are slow, time goes with the number of points.
+# These numbers do not count the reading itself. But the reading is what fewer points save: on
+# devices with slow scattered reads, the time depends on the number of points.
 #
 # ## Exercises
 #
-# **1.** v2-S: 300 queries, 8 heads, 3 layers. How many points are read for one picture with (4, 2,
-# 1) points per level?
+# **1.** v2-S has 300 queries, 8 heads and 3 layers. How many points does it read for one picture
+# with `(4, 2, 1)` points per level?
 
 # %%
 answer = ...
@@ -254,8 +268,8 @@ answer = ...
 check(answer, 300 * 8 * 3 * (4 + 2 + 1), hint="Table 3 has 86,400 for (4, 4, 4).")
 
 # %% [markdown]
-# **2.** A map of 2 rows and 6 columns, a point at (0.9, 0.5). Which cell does discrete sampling
-# read, counted row by row from 0?
+# **2.** A map has 2 rows and 6 columns. Which cell does discrete sampling read at the point
+# `(0.9, 0.5)`? Count the cells row by row from 0.
 
 # %%
 answer = ...
@@ -265,9 +279,8 @@ where = torch.tensor([0.9, 0.5]).reshape(1, 1, 1, 1, 2)
 check(answer, Discrete().cells(where, [(2, 6)], [1]).item(), hint="Row 1, column 5.")
 
 # %% [markdown]
-# **3.** Somebody keeps v1's weights, but the first two of four points on each level, and forgets
-# the factor $K_l / 4$. Where do the points go: "closer" to the centre of the box, or "farther"
-# away?
+# **3.** We keep v1's weights for the first two of four points on each level, but forget the factor
+# $K_l / 4$. Do the points move "closer" to the centre of the box, or "farther" away?
 
 # %%
 answer = ...
@@ -277,5 +290,5 @@ offset, right, wrong = 1.0, 1.0 / 4, 1.0 / 2
 check(answer, "farther" if wrong > right else "closer", hint="The offset is divided by K.")
 
 # %% [markdown]
-# **Next**: [15 · Training](15_training.ipynb). If the difference is in the training, what happens
+# **Next**: [15 · Training](15_training.ipynb). The difference is in the training. So what happens
 # there?

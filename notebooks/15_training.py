@@ -4,9 +4,9 @@
 # **Paper** RT-DETR §5.1, Table A · **Code** `rtdetr_lab/training/` ·
 # **Before this** [14 RT-DETRv2](14_rtdetrv2.ipynb)
 #
-# A detector is taught on the CPU, in seconds: a very small one, on four pictures. Afterwards you
-# can say what a step does, which layers learn first, what the average of the weights is for, and
-# why a run that was interrupted is no other run.
+# We train a detector on the CPU in seconds: a very small one, on four pictures. After this notebook
+# you can explain what a step does, which parts learn fast, why we average the weights, and why an
+# interrupted run that resumes is the same run.
 
 # %%
 import json
@@ -44,7 +44,7 @@ batch = collate([world[i] for i in range(4)])
 images, targets = batch.images, batch.targets
 
 # %% [markdown]
-# A smaller nano, for plain pictures of 96 × 96:
+# We use a smaller nano, for plain pictures of 96 × 96 pixels:
 
 # %%
 cfg = lab.rtdetr_nano(num_classes=10)
@@ -61,8 +61,8 @@ print(f"{num_parameters(cfg.build()):,} parameters; objects: {targets.counts}")
 # %% [markdown]
 # ## The end, first: sixty steps on four pictures
 #
-# The first test of any training code is whether it can learn one batch by heart. Three **averages**
-# of the weights go along; we come to them.
+# First we test whether the training code can overfit: can the model learn one batch by heart? We
+# also keep three **averages** of the weights, and look at them later.
 
 # %%
 torch.manual_seed(0)
@@ -81,8 +81,8 @@ for step in range(recipe.num_steps):
         average.update(step + 1)
 
 # %%
-# alt: Curves over sixty steps: box loss of proposals and three layers falls together from about 6.5
-#   to below 1; that of noised queries stays around 3.
+# alt: Curves over sixty steps. The box loss of proposals and three layers falls together from about
+#   6.5 to below 1. The box loss of noised queries stays around 3.
 layers = {"proposals": ".proposals", "layer 0": ".layer0", "layer 1": ".layer1", "layer 2": ""}
 layers["noised, layer 2"] = ".denoising2"
 curves = {n: [r["l1" + s] + r["giou" + s] for r in log] for n, s in layers.items()}
@@ -99,28 +99,30 @@ assert end["proposals"] < 1.25 * end["layer 2"]
 assert end["noised, layer 2"] > 2
 
 # %% [markdown]
-# The four that are matched fall together, from 6.5 to less than one, and the layers are not ahead
-# of the proposals they start from: to learn four pictures by heart, a token needs no second look.
-# (Your digits may differ from ours: sixty steps make much of how a processor rounds.) Noised
-# queries do not get far: their start is drawn anew in every step, so there is nothing to learn by
-# heart, and reading the edge of a shape takes more than sixty steps.
+# The losses of the proposals and the three layers fall together, from 6.5 to less than one. The
+# layers are not better than the proposals they start from: to learn four pictures by heart, a token
+# does not need the decoder. (Your digits may differ from ours, because sixty steps amplify
+# rounding.) The loss of noised queries falls less. Their boxes are drawn again in every step, so
+# they cannot be learned by heart, and sixty steps are not enough to learn where the edge of a shape
+# is.
 #
 # ## The question
 #
-# What is between a gradient and a detector? A rate $\eta_t$ that begins small, for $W$ steps, and
-# then follows a schedule $s$ over the $T$ steps of the run:
+# What lies between a gradient and a detector? First, a learning rate $\eta_t$. It grows during $W$
+# warm-up steps, and then follows a schedule $s$ over the $T$ steps of the run. (Elsewhere $W$ is a
+# width, and $T$ a number of objects.)
 #
 # $$ \eta_t = \eta\,\min\!\bigl(1, \tfrac{t + 1}{W}\bigr)\; s\bigl(t / T\bigr) \tag{15.1} $$
 #
-# And an average $\bar\theta$ of the weights, which is what is evaluated and shipped, with a decay
-# that has to grow:
+# Second, an average $\bar\theta$ of the weights. We evaluate and publish this average. Its decay
+# $d_t$ grows, with a warm-up $W$ of its own:
 #
 # $$ \bar\theta \leftarrow d_t\,\bar\theta + (1 - d_t)\,\theta, \qquad
 #    d_t = d\,(1 - e^{-t/W}) \tag{15.2} $$
 #
 # ## By hand
 #
-# One weight walks 0, 1, 2, 3. With $d_t = \frac12$ always, its average is
+# One weight takes the values 0, 1, 2, 3. With a constant $d_t = \frac12$, its average is
 
 # %%
 by_hand = 0.0
@@ -150,10 +152,10 @@ print("decay at steps 1, 500, 2000, 20000:", [round(d, 4) for d in decays])
 source(Trainer.learn)
 
 # %% [markdown]
-# ## Look inside: who learns how fast
+# ## Look inside: how fast each part learns
 #
-# Norms and biases are not pulled to zero; a pretrained backbone has a rate of its own, a tenth of
-# the others' in the paper. (From scratch it has the same.)
+# Norms and biases have no weight decay. A pretrained backbone has its own learning rate; in the
+# paper it is a tenth of the others. (When we train from scratch, the rates are the same.)
 
 # %%
 for group in parameter_groups(cfg.build(), lr=1e-4, backbone_lr=1e-5, weight_decay=1e-4):
@@ -164,9 +166,9 @@ for group in parameter_groups(cfg.build(), lr=1e-4, backbone_lr=1e-5, weight_dec
 # %% [markdown]
 # ## Predict, then break it: the average
 #
-# The paper's decay is 0.9999. After our sixty steps, how many of the eight shapes are found by the
-# weights themselves, by an average of 0.9 with a short warm-up, by 0.9999 without warm-up, and by
-# 0.9999 with the paper's warm-up of 2,000 steps?
+# The paper's decay is 0.9999. **Predict**, after our sixty steps: how many of the eight shapes does
+# the model find with the weights themselves? With an average of 0.9 and a short warm-up? With
+# 0.9999 without warm-up? With 0.9999 and the paper's warm-up of 2,000 steps?
 
 
 # %%
@@ -187,10 +189,11 @@ for name, count in counts.items():
     print(f"{name:21} found {count} of {targets.num_boxes}; start left: {start:.3f}")
 
 # %% [markdown]
-# The decay of the paper without its warm-up is the *start* at 99.4 %: a random network that finds
-# nothing, while the weights know the shapes by heart. With the warm-up of 2,000 steps the average
-# is, for now, hardly an average: at step 60 its decay is only 0.03. The other trap lies between: a
-# long decay in a short run. `fine_tune` therefore measures both in parts of the run.
+# With the paper's decay and no warm-up, the average still consists of 99.4 % *start*. So it is a
+# random network and finds nothing, while the weights know the shapes by heart. With the warm-up of
+# 2,000 steps the average is still close to the weights themselves: at step 60 its decay is only
+# 0.03. Between the two lies another trap, a long decay in a short run. Therefore `fine_tune` sets
+# both as fractions of the run.
 
 # %%
 assert counts["0.9999, none"] == 0
@@ -200,10 +203,10 @@ assert left["0.9999, none"] > 0.99
 # %% [markdown]
 # ## Predict, then break it: an interruption
 #
-# Four steps in one go; two steps, an end, and two steps by a second call that finds nothing but the
-# folder; and two steps, the *weights* kept, and two more with a new optimizer. Dropout aside,
-# random numbers decide on pictures and on noise. **Predict**: which of the three end at the same
-# weights, and how same is the same?
+# We compare three runs. The first takes four steps at once. The second takes two steps and stops; a
+# second call, which gets only the folder, takes two more. The third takes two steps, keeps only the
+# *weights*, and takes two more with a new optimizer. Apart from dropout, random numbers choose the
+# pictures and the noise. **Predict**: which runs end with the same weights, and how exactly?
 
 # %%
 four = from_scratch(16, batch_size=4, warmup_steps=2)
@@ -227,16 +230,16 @@ print("weights only, the same:", furthest == 0)
 assert furthest > 1e-4
 
 # %% [markdown]
-# The first two are the same to the last bit. The folder holds weights, average, both moments of the
-# optimizer, the random numbers, and the *number* of the step, from which the pictures follow. The
-# third is another run: `model` is the average and not the weights, the moments are gone, the
-# warm-up begins again and so does the order of the pictures. It would still have learned, and
-# nobody would have been told.
+# The first two are the same to the last bit. The folder holds the weights, the average, both
+# moments of the optimizer, the random numbers, and the *number* of the step, which determines the
+# next pictures. The third run is different: its `model` is the average and not the weights, the
+# moments are lost, and the warm-up and the order of the pictures start again. It would still learn,
+# and no error would warn you.
 #
 # ## What it costs
 #
-# A step is a forward pass with denoising queries, and about twice as much again for the gradients.
-# Nano, as it lies in the package, was trained for 3,250 steps of 16 pictures:
+# A step is a forward pass with denoising queries. The gradients cost about twice as much again. The
+# nano of the package was trained for 3,250 steps with 16 pictures each:
 
 # %%
 record = json.loads((Path(lab.__file__).parent / "assets" / "nano.json").read_text())
@@ -248,29 +251,29 @@ print(f"about 3 × {per_picture / 1e9:.1f} GFLOPs each, {total / 1e15:.1f} PFLOP
 assert total < 1e15
 
 # %%
-# alt: Training loss of nano over 52,000 pictures: from 24 it falls steeply to about 13, then slowly
+# alt: Training loss of nano over 52,000 pictures. It falls steeply from 24 to about 13, then slowly
 #   to 7.5.
 fig, ax = plt.subplots(figsize=(6.5, 2.4), layout="compressed")
 ax.plot(record["curves"]["pictures"], record["curves"]["loss"], color="#0072B2")
 ax.set(xlabel="pictures seen", ylabel="loss, all terms", ylim=(0, None))
 # %% [markdown]
-# Its averaged weights had AP 0.395 after 12,000 pictures and 0.777 after all 52,000
-# (`docs/results/nano.md`). RT-DETR's 72 epochs are 8.5 million pictures of 640 × 640.
+# Its averaged weights had 0.395 AP after 12,000 pictures and 0.777 AP after all 52,000
+# (`docs/results/nano.md`). The 72 epochs of RT-DETR are 8.5 million pictures of 640 × 640 pixels.
 #
 # ## Exercises
 #
-# **1.** What part of the start is left in an average with decay 0.9999 and *no* warm-up after
-# 10,000 steps?
+# **1.** An average has decay 0.9999 and *no* warm-up. What part of the start is left after 10,000
+# steps?
 
 # %%
 answer = ...
 
 # %% tags=["solution"]
-check(answer, 0.9999**10_000, hint="Every step keeps 0.9999 of what was there.", tolerance=0.01)
+check(answer, 0.9999**10_000, hint="Every step keeps 0.9999 of what is left.", tolerance=0.01)
 
 # %% [markdown]
-# **2.** Warm-up 2,000 steps, rate 1e-4, constant schedule. What is the rate of step 499, if the
-# first is step 0?
+# **2.** The warm-up has 2,000 steps, the rate is 1e-4, and the schedule is constant. What is the
+# rate of step 499? The first step is step 0.
 
 # %%
 answer = ...
@@ -280,8 +283,8 @@ rate = 1e-4 * lr_factor(499, 10_000, 2000, Constant())
 check(answer, rate, hint="Eq. 15.1.", tolerance=1e-7)
 
 # %% [markdown]
-# **3.** Sixty steps on four pictures, and their shapes are found. Is this a detector? Count the
-# shapes that `averages["0.9, warm-up 5"].model` finds in the pictures 4 … 7 of the world.
+# **3.** After sixty steps on four pictures the model finds their shapes. Is this a detector? Count
+# the shapes that `averages["0.9, warm-up 5"].model` finds in pictures 4 … 7 of the world.
 
 # %%
 answer = ...
@@ -289,9 +292,9 @@ answer = ...
 # %% tags=["solution"]
 batch = collate([world[i] for i in range(4, 8)])
 images, targets = batch.images, batch.targets
-learnt_by_heart = found(averages["0.9, warm-up 5"].model)
-check(answer, learnt_by_heart, hint="It has never seen them.")
+memorised = found(averages["0.9, warm-up 5"].model)
+check(answer, memorised, hint="The model was not trained on these pictures.")
 
 # %% [markdown]
-# **Next**: [16 · Ablations](16_ablations.ipynb): a part taken out and trained again, and what that
-# proves. What may go wrong without a word is in the [trap museum](19_trap_museum.ipynb).
+# **Next**: [16 · Ablations](16_ablations.ipynb) removes one part, trains again, and asks what this
+# proves. The [trap museum](19_trap_museum.ipynb) shows mistakes that raise no error.

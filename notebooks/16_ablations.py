@@ -4,9 +4,9 @@
 # **Paper** RT-DETR §5.4, Tables 3 to 5; RT-DETRv2 Table 3 · **Code** `rtdetr_lab/ablations/` ·
 # **Before this** [15 training](15_training.ipynb)
 #
-# "This part helps" is an opinion. Taking it out and training again is an experiment, and doing so
-# with three seeds is one you can believe. Afterwards you can turn one changed line into a table
-# with intervals, and say what the table does *not* show.
+# "This part helps" is an opinion. To remove the part and train again is an experiment. With three
+# seeds the experiment is more reliable. After this notebook you can turn one changed line into a
+# table with intervals, and explain what the table does *not* show.
 
 # %%
 from pathlib import Path
@@ -30,8 +30,8 @@ generator = seeded()
 # %% [markdown]
 # ## The end, first
 #
-# A study that was run for this page: denoising, three seeds a row. Dots are seeds, bars their mean.
-# Would you say that the rows differ?
+# This is one of our studies of denoising, with three seeds per row. Each dot is a seed, each bar is
+# the mean. Would you say that the rows differ?
 
 # %%
 # alt: Horizontal bars of average precision for three numbers of denoising queries, with a dot for
@@ -43,13 +43,13 @@ axes = score_bars(scores, report.plan["reference"])
 # %% [markdown]
 # ## The question
 #
-# Two things vary that are not the part you changed: the **seed** (weights, order of pictures) and
-# the **pictures** you judge on. The same seed in both rows is a *pair*. With $d_s$ the difference
-# within pair $s$ of $n$, the lab's interval is
+# Two things vary besides the part that we change: the **seed** (initial weights, order of pictures)
+# and the **pictures** on which we evaluate. Two runs with the same seed, one of each row, are a
+# *pair*. There are $n$ pairs, and $d_s$ is the difference within pair $s$. Then our interval is
 #
 # $$ \bar d \pm t_\nu \sqrt{\operatorname{Var}(d_s) / n + \operatorname{Var}_{\text{pictures}}} $$
 #
-# How wide does three seeds make it?
+# How wide is the interval with three seeds?
 #
 # ## By hand, on three numbers
 
@@ -61,31 +61,31 @@ half = t * (d.var() / 3) ** 0.5
 print(f"mean {d.mean():.3f}, interval ± {half:.3f}")
 
 # %% [markdown]
-# **Predict.** Three of three seeds are better with the part. Is that a clear result?
+# **Predict.** With all three seeds the model with the part is better. Is this a clear result?
 
 # %%
-none = np.zeros((3, 2))  # as if the pictures added nothing
+none = np.zeros((3, 2))  # as if the choice of pictures added no variance
 by_lab = paired_difference(with_part, without, none, none, num_pictures=200)
 print(verdict(by_lab))
 
 # %%
 assert abs(by_lab.half_width - half.item()) < 1e-4
 assert by_lab.agreeing == 3, "all three seeds agree"
-assert not by_lab.is_clear, "which three coins do one time in four"
+assert not by_lab.is_clear, "three coins show the same side one time in four"
 
 # %% [markdown]
-# Three coins fall alike one time in four. That is why a verdict has an interval, and why "no
-# difference at this budget" is a sentence about the budget.
+# No. Three coins show the same side one time in four. Therefore a verdict has an interval, and "no
+# difference at this budget" is a statement about the budget.
 #
 # ## The real thing: a variant of your own
 #
-# A variant is a function from configuration to configuration. Its docstring is the hypothesis, and
-# a function without one is refused.
+# A variant is a function that takes a configuration and returns another. Its docstring states the
+# hypothesis. A function without a docstring is refused.
 
 
 # %%
 def without_positions(cfg: RTDETRConfig) -> RTDETRConfig:
-    """AIFI must know where its cells are: without positions boxes get worse."""
+    """AIFI needs the positions of its cells: without them boxes get worse."""
     return replace_at(cfg, "encoder.aifi.positions", None)
 
 
@@ -93,8 +93,9 @@ base = miniature()
 diff(base.cfg, without_positions(base.cfg))
 
 # %% [markdown]
-# The base is nano in small, on pictures of 128 pixels, with a backbone that sees. A handful of
-# pictures, two seeds: long enough to read a report, far too short to learn anything.
+# The base is a smaller nano, on pictures of 128 pixels. It starts with nano's trained backbone. We
+# use few pictures and two seeds. This is enough to read a report, but far too little to learn
+# anything.
 
 # %%
 train, val = small_world(num_pictures=64)
@@ -114,8 +115,8 @@ study = Study(
 study.run()
 
 # %% [markdown]
-# Every (variant, seed) is a run folder, every finished run a line of the journal. Call `run` again:
-# nothing is left to do. Had the machine lost power in between, the same call would go on.
+# Every pair of variant and seed has a run folder. Every finished run adds a line to the journal. If
+# we call `run` again, nothing is left to do. After a power failure the same call would continue.
 
 # %%
 journal = study.home / "journal.jsonl"
@@ -127,7 +128,7 @@ assert {e.name: len(e.rows) for e in again.entries} == {"base": 2, "without posi
 # %% [markdown]
 # ## Look inside
 #
-# The verdict is not a formatted guess: this is all that stands behind it.
+# This function computes the interval behind every verdict:
 
 # %%
 source(paired_difference)
@@ -135,19 +136,20 @@ source(paired_difference)
 # %% [markdown]
 # ## The shipped studies
 #
-# Intervals of the denoising study. Filled marks exclude zero.
+# Here are the intervals of the denoising study. A filled mark means that the interval excludes
+# zero.
 
 # %%
-# alt: Two horizontal intervals of the difference in average precision to the reference; the one
-#   for no denoising lies right of zero and is filled.
+# alt: Two horizontal intervals of the difference in average precision to the reference. The
+#   interval for no denoising lies right of zero and is filled.
 found = {e.name: e.difference for e in report.entries if e.difference}
 axes = differences(
     {name: Interval(d.mean, d.low, d.high) for name, d in found.items()}, report.plan["reference"]
 )
 
 # %% [markdown]
-# **Predict**, before you run the next cell: DN-DETR and DINO found that denoising helps. These runs
-# saw 3,200 pictures. Which way does the difference go here?
+# **Predict**, before you run the next cell: DN-DETR and DINO found that denoising helps. Our runs
+# trained on 3,200 pictures. Is the model better with or without denoising here?
 
 # %%
 for entry in report.entries:
@@ -158,15 +160,15 @@ assert found["0 positives"].is_clear
 assert found["0 positives"].mean > 0
 
 # %% [markdown]
-# The other way round, and clearly so. In four hundred steps the extra queries cost more than the
-# steadier matching gives; the papers train for a thousand times as many pictures. A miniature can
-# contradict a paper without either being wrong: the budget is part of the result.
+# It is clearly better *without* denoising. In four hundred steps the extra queries cost more than
+# the more stable matching gains. The papers train on about a thousand times as many pictures. A
+# small experiment can contradict a paper, and both can be right: the budget is part of the result.
 #
-# Depth is read from trained models, without training again:
+# To compare numbers of layers, we evaluate models after each layer. They need no second training:
 
 # %%
 # alt: Horizontal bars of average precision after one, two and three decoder layers, for models
-#   trained with two and three layers; the first layer alone is far lower.
+#   trained with two and three layers. After one layer alone it is far lower.
 depth = shipped("decoder-depth")
 axes = score_bars({e.name: e.values("AP") for e in depth.entries}, depth.plan["reference"])
 
@@ -180,11 +182,11 @@ for name in ("denoising", "encoder", "decoder-depth", "sampling-points", "select
 
 # %% [markdown]
 # Runs that two studies share are trained once. `rtdetr-lab ablate encoder --dry-run` prints the
-# plan and its price before you pay it.
+# plan and its cost before you start it.
 #
 # ## Exercises
 #
-# **1.** With $n$ seeds whose differences scatter with standard deviation 1, the interval is
+# **1.** There are $n$ seeds, and their differences have standard deviation 1. Then the interval is
 # $\pm t_{n-1} / \sqrt n$. By what factor is it narrower with 6 seeds than with 3? ($t_2 = 4.303$,
 # $t_5 = 2.571$.)
 
@@ -192,13 +194,11 @@ for name in ("denoising", "encoder", "decoder-depth", "sampling-points", "select
 answer = ...
 
 # %% tags=["solution"]
-check(
-    answer, (4.303 / 3**0.5) / (2.571 / 6**0.5), hint="Twice the seeds, more than twice narrower."
-)
+check(answer, (4.303 / 3**0.5) / (2.571 / 6**0.5), hint="t gets smaller, the root larger.")
 
 # %% [markdown]
-# **2.** How small a difference (in points of AP) could the denoising study have shown for
-# "24 positives"? Give half the width of its interval.
+# **2.** How small a difference, in points of AP, could the denoising study still show for "24
+# positives"? Give half the width of its interval.
 
 # %%
 answer = ...
@@ -207,7 +207,7 @@ answer = ...
 check(answer, 100 * found["24 positives"].half_width, hint="`Difference.half_width`, times 100.")
 
 # %% [markdown]
-# **3.** In how many of three seeds was "0 positives" the better one?
+# **3.** In how many of three seeds was "0 positives" better?
 
 # %%
 answer = ...
@@ -216,4 +216,5 @@ answer = ...
 check(answer, found["0 positives"].agreeing, hint="`Difference.agreeing` counts them.")
 
 # %% [markdown]
-# **Next**: [17 · Speed](17_speed.ipynb). Good, and how sure, is one half of it. How soon?
+# **Next**: [17 · Speed](17_speed.ipynb). We know how to measure how good a model is. How fast is
+# it?

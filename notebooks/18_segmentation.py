@@ -5,9 +5,10 @@
 # `rtdetr_lab/detr/segmentation.py`, `detr/mask_head.py`, `images/panoptic.py` · **Before this**
 # [02 DETR](02_detr.ipynb)
 #
-# A DETR that draws is a DETR with a small head on top. What is hard comes after it: masks overlap,
-# and a pixel belongs to one. Afterwards you can say how a query gets a mask, who gets a pixel under
-# the two rules in use, and why a segment that is half right counts as wrong twice.
+# To predict masks, DETR needs only a small head on top. The difficult part comes after it: masks
+# overlap, but a pixel belongs to one segment. After this notebook you can explain how a query gets
+# a mask, which query gets a pixel under the two common rules, and why a segment that is half right
+# counts as two mistakes.
 
 # %%
 import torch
@@ -32,13 +33,13 @@ generator = seeded()
 # %% [markdown]
 # ## The end, first
 #
-# No network yet: we put the *true* masks of a picture in the place of what queries draw, each with
-# a score of 0.95, and let the last step decide who gets which pixel.
+# We use no network yet. We take the *true* masks of a picture as the masks of the queries, each
+# with a score of 0.95, and let the last step assign the pixels.
 
 
 # %%
 def drawn(masks, labels, scores, num_classes):
-    """A prediction that says so: mask probabilities, a label and its score per query."""
+    """Make a prediction from mask probabilities and one label and score per query."""
     p = torch.full((len(labels), num_classes + 1), 1e-6)
     for q, (label, score) in enumerate(zip(labels, scores, strict=True)):
         p[q, label], p[q, -1] = score, 1 - score
@@ -58,33 +59,37 @@ ax = show_segments(as_rgb(sample.image), found, SHAPE_NAMES)
 assert (found.ids > 0).all(), "every pixel has an owner"
 
 # %% [markdown]
-# Seven shapes, as they should be, and yet every pixel of the background belongs to a triangle.
-# Nobody claims it: all masks say 0.0001 there. But the *highest* wins, however low it is. A
-# panoptic model must have been taught stuff as well, a query for the sky and one for the grass;
-# without, the background is somebody's by accident.
+# The seven shapes are right, but every pixel of the background belongs to a triangle. No query
+# claims the background: all masks are 0.0001 there. But the *highest* value wins, however low it
+# is. So a panoptic model must also be trained on stuff, that is on regions such as sky and grass,
+# with a query for each. Otherwise the background goes to some query by accident.
 
 # %% [markdown]
 # ## The question
 #
-# A query of DETR knows *what* it found; the encoder's cells know what belongs together. For every
-# head $m$, multiply the query's content $c_q$ with every cell $m_x$:
+# The content of a query describes its object. The cells of the encoder describe what belongs
+# together. For every head $m$, we multiply the content $c_q$ of a query with every cell $m_x$:
 #
 # $$ A_{q,m,x} = \operatorname{softmax}_{m,x} \frac{(W_q c_q)_m \cdot (W_k m_x)_m}{\sqrt{D/M}}
 #    \tag{18.1} $$
 #
-# These $M$ coarse maps are laid over the picture's features, and a small pyramid of convolutions
-# (FPN) enlarges them threefold, with a finer map of the backbone at each step: a mask at stride 4.
+# These $M$ coarse maps are stacked on the features of the picture. A small pyramid of convolutions
+# (FPN) enlarges them three times, and each time adds a finer map of the backbone. The result is a
+# mask with stride 4.
 #
-# And how good is an answer in which every pixel has one owner? A found segment matches a true one
-# of its category if their IoU **exceeds** 0.5. Per category,
+# How do we measure a result in which every pixel belongs to one segment? A predicted segment
+# matches a true segment of the same category if their IoU is **greater than** 0.5. Matched segments
+# are true positives ($TP$), other predicted ones false positives ($FP$), other true ones false
+# negatives ($FN$). The panoptic quality of a category is
 #
 # $$ \mathrm{PQ} = \frac{\sum_{TP} \mathrm{IoU}}{|TP|} \cdot
 #    \frac{|TP|}{|TP| + \frac12 |FP| + \frac12 |FN|} \tag{18.2} $$
 #
 # ## By hand, on 3 × 3 pixels
 #
-# A cat at the left (class 0), a dog at the right (1), grass below (2, "stuff"). The dog's mask, at
-# 0.8, reaches over half of the cat, whose own says 0.9 there.
+# There are a cat on the left (class 0), a dog on the right (class 1), and grass below (class 2,
+# "stuff"). The dog's mask, with the value 0.8, also covers half of the cat. The cat's own mask is
+# 0.9 there.
 
 # %%
 masks = torch.full((3, 3, 3), 0.1)
@@ -98,9 +103,9 @@ print("semantic       :", semantic(prediction, [(3, 3)])[0].tolist())
 assert torch.equal(owner, semantic(prediction, [(3, 3)])[0])
 
 # %% [markdown]
-# **Predict.** `ByOverlap()`, the rule of transformers, gives every pixel to the highest score ×
-# mask, as above, and keeps a segment only if it retains *more than 0.8* of its own mask. The dog
-# won two pixels of the four it claimed. Who gets these two?
+# **Predict.** `ByOverlap()`, the rule of transformers, gives every pixel to the highest product of
+# score and mask, as above. Then it keeps a segment only if *more than 0.8* of its own mask is left.
+# The dog gets two of the four pixels of its mask. Which segment gets these two pixels?
 
 # %%
 (by_overlap,) = panoptic(prediction, [(3, 3)], stuff={2}, rule=ByOverlap())
@@ -108,11 +113,12 @@ print(by_overlap.ids.tolist(), [(s.id, s.label) for s in by_overlap.segments])
 assert by_overlap.ids[0, 2] == 0
 
 # %% [markdown]
-# Nobody: the dog is thrown out, and its pixels are not given to the next. `ByArea()`, the authors'
-# rule, takes queries that score above 0.85, gives **every** pixel to one of them by mask alone, and
-# throws out who has 4 pixels or fewer; then it begins again with those that are left.
+# No segment gets them. The rule removes the dog, but does not give its pixels to another segment.
+# `ByArea()`, the authors' rule, takes the queries with a score above 0.85, and gives **every**
+# pixel to one of them, by the mask alone. It removes all segments with 4 pixels or fewer, and
+# starts again with the remaining queries.
 #
-# **Predict.** How many of our three segments survive?
+# **Predict.** How many of our three segments remain?
 
 # %%
 for max_small in (0, 2, 3, 4):
@@ -121,28 +127,30 @@ for max_small in (0, 2, 3, 4):
 assert not by_area.segments
 
 # %% [markdown]
-# With the authors' 4, none: cat, dog and grass have 4, 2 and 3. A limit in *pixels* is meant for
-# pictures of hundreds of them; on a thumbnail it silently empties the answer.
+# With the authors' limit of 4, none remains: cat, dog and grass have 4, 2 and 3 pixels. A limit in
+# *pixels* is meant for pictures with a width of hundreds of pixels. On a thumbnail it leaves an
+# empty result, without any error.
 #
-# **Quality.** Now an answer that takes one pixel of the dog for cat:
+# **Quality.** Now we evaluate a result that gives one pixel of the dog to the cat:
 
 # %%
 things = (TrueSegment(1, 0), TrueSegment(2, 1), TrueSegment(3, 2))
 true = SegmentMap(torch.tensor([[1, 1, 2], [1, 1, 2], [3, 3, 3]]), things)
-said = SegmentMap(torch.tensor([[1, 1, 1], [1, 1, 2], [3, 3, 3]]), things)
+predicted = SegmentMap(torch.tensor([[1, 1, 1], [1, 1, 2], [3, 3, 3]]), things)
 iou = {"cat": 4 / 5, "dog": 1 / 2, "grass": 3 / 3}
 by_hand = (0.8 * 1 + 0 + 1.0 * 1) / 3  # the dog does not match: 1/2 does not exceed 0.5
 
 quality = PanopticQuality(stuff_ids={2})
-quality.add(true, said)
+quality.add(true, predicted)
 print({name: round(value, 3) for name, value in quality.scores().items()})
 print("dog:", quality.counts[1])
 assert abs(quality.scores()["PQ"] - by_hand) < 1e-12
 
 # %% [markdown]
-# One pixel of nine costs 0.4: the cat a fifth, the dog everything. It is missed (FN) *and* what was
-# found in its place is wrong (FP). Above one half no two segments can claim the same truth, which
-# is why Eq. 18.2 needs no matching algorithm.
+# One wrong pixel of nine costs 0.4 of the quality. The cat loses a fifth, the dog everything. The
+# dog is missed (FN), *and* the segment found in its place is wrong (FP). Two predicted segments
+# cannot both have an IoU above 0.5 with the same true segment. Therefore Eq. 18.2 needs no matching
+# algorithm.
 #
 # ## The real module
 
@@ -152,8 +160,8 @@ source(MaskAttention.forward)
 # %% [markdown]
 # ## Look inside
 #
-# `flatten(2)` before the softmax: heads and cells *together* sum to one. Two heads over three
-# cells, one of which is padding; head 1 has the larger scores.
+# `flatten(2)` comes before the softmax, so heads and cells *together* sum to one. Take two heads
+# and three cells, one of them padding. Head 1 has the larger scores.
 
 # %%
 attend = MaskAttention(2, num_heads=2)
@@ -168,8 +176,8 @@ print(weights)
 assert torch.allclose(weights, by_hand / by_hand.sum())
 
 # %% [markdown]
-# In an ordinary attention every head would have a sum of 1. Here the heads of a query compete, and
-# head 0 keeps a fifth.
+# In ordinary attention the weights of each head sum to 1. Here the heads of a query compete, and
+# head 0 gets only a fifth.
 
 # %%
 print("share of the heads:", weights.sum(1))
@@ -178,7 +186,7 @@ assert weights[0].sum() < 0.21
 # %% [markdown]
 # ## What it costs
 #
-# A small DETR with twelve queries, untrained (costs do not depend on what it has learnt).
+# We count a small, untrained DETR with twelve queries (training does not change the cost).
 
 # %%
 cfg = SegmentationConfig(
@@ -209,13 +217,14 @@ assert answer.masks.shape[-2:] == (80, 80)
 assert torch.allclose(seen["mask_attention.weights"].flatten(2).sum(-1), torch.ones(1, 12))
 
 # %% [markdown]
-# The head draws *every* query, also the many that found nothing, each through its own pyramid: its
-# cost grows with the number of queries. So the paper trains it last, on a frozen detector.
+# The head predicts a mask for *every* query, also for the many without an object. Each mask passes
+# through its own pyramid, so the cost grows with the number of queries. Therefore the paper trains
+# the head last, on a frozen detector.
 #
 # ## Exercises
 #
-# **1.** An answer leaves one of the three grass pixels to nobody (id 0); all else is right. What is
-# the PQ?
+# **1.** A result assigns one of the three grass pixels to no segment (id 0). All other pixels are
+# right. What is the PQ?
 
 # %%
 answer = ...
@@ -227,7 +236,7 @@ quality.add(true, SegmentMap(ids, things))
 check(answer, quality.scores()["PQ"], hint="Cat 1, dog 1, grass 2/3.")
 
 # %% [markdown]
-# **2.** How many segments does `ByOverlap(min_kept=0.4)` find among the three of above?
+# **2.** How many of our three segments does `ByOverlap(min_kept=0.4)` keep?
 
 # %%
 answer = ...
@@ -237,7 +246,8 @@ answer = ...
 check(answer, len(kept.segments), hint="The dog keeps 2 of 4 pixels.")
 
 # %% [markdown]
-# **3.** Eight heads, 10 × 10 cells, all scores equal: what is one weight of Eq. 18.1?
+# **3.** There are eight heads and 10 × 10 cells, and all scores are equal. What is one weight of
+# Eq. 18.1?
 
 # %%
 answer = ...
@@ -248,4 +258,4 @@ check(answer, flat[0].item(), hint="One softmax over heads and cells together.",
 
 # %% [markdown]
 # **Next**: [00 · The tour](00_tour.ipynb), or your own pictures: `rtdetr_lab.detr.segmentation` and
-# `rtdetr_lab.data.coco_panoptic` train and judge a model that draws.
+# `rtdetr_lab.data.coco_panoptic` train and evaluate a model that predicts masks.

@@ -4,9 +4,9 @@
 # **Paper** RT-DETR, RT-DETRv2, DETR: what they leave open · **Code** `docs/differences.md` lists
 # all of them · **Before this** [13 the complete model](13_complete_model.ipynb)
 #
-# Two public implementations load the same weights and still disagree, mostly where nobody looks:
-# rectangles, empty batches, several processes. None of the exhibits raises an error. Each is set up
-# the right way and the wrong way, and has a label: *how you would have noticed*.
+# Two public implementations load the same weights and still disagree. They disagree mostly in cases
+# that are rarely tested: rectangles, empty batches, several processes. No exhibit raises an error.
+# We show each one done right and done wrong, with a label: *how you would have noticed*.
 
 # %%
 import matplotlib.pyplot as plt
@@ -48,13 +48,14 @@ def rebuilt(path, value):
 # %% [markdown]
 # ## The end, first: exhibit 1, positions on a rectangle
 #
-# How alike is the position embedding of one cell to those of all others? It should be most like its
-# neighbours. Left in the order of the tokens, row by row; right as the authors' code lays it out,
-# column by column, and handed to the same tokens.
+# How similar is the position embedding of one cell to the embeddings of all others? It should be
+# most similar to its neighbours. On the left, positions are in the order of the tokens, row by row.
+# On the right, they are in the order of the authors' code, column by column, but for the same
+# tokens.
 
 # %%
-# alt: Two maps of 6 rows and 10 columns. Left a bright spot around the marked cell; right
-#   bright cells are scattered over the map in a slanted pattern.
+# alt: Two maps of 6 rows and 10 columns. Left, a bright spot around the marked cell. Right, bright
+#   cells are scattered over the map in a slanted pattern.
 fig, axes = plt.subplots(1, 2, figsize=(6, 2.1), layout="compressed")
 for ax, order in zip(axes, (sine_2d, sine_2d_authors), strict=True):
     own = order(6, 10, 96)[0]
@@ -64,8 +65,8 @@ for ax, order in zip(axes, (sine_2d, sine_2d_authors), strict=True):
     ax.set(title=order.__name__, xticks=[], yticks=[])
 
 # %% [markdown]
-# **Predict**: what does the wrong order cost a trained model on square pictures, and what on
-# pictures of 192 × 320?
+# **Predict**: how many shapes does a trained model lose with the wrong order, on square pictures
+# and on pictures of 192 × 320?
 
 # %%
 authors = rebuilt("encoder.aifi.positions", sine_2d_authors)
@@ -78,25 +79,26 @@ assert torch.equal(sine_2d(10, 10, 96), sine_2d_authors(10, 10, 96))
 assert square[0] == square[1]
 
 # %% [markdown]
-# On squares nothing, as both orders are then the same. On rectangles the *count* is the same too,
-# 40 and 40: fewer than on squares, but not because of the order. Look at the logits instead: some
-# move by more than five. A score that is a count over eight pictures does not see it; equality
-# does.
+# On squares it loses none, because there both orders are the same. On rectangles the *count* does
+# not change either: 40 and 40. This is less than on squares, but not because of the order. Look at
+# the logits instead: some change by more than five. A count over eight pictures does not show this.
+# A test for equality does.
 #
 # *How you would have noticed*: not at all at 640 × 640. Test every layout on a map whose height and
 # width differ.
 #
 # ## The question
 #
-# Why are there such traps at all? Because a loss goes down anyway. A network with a misplaced
-# position, a halved gradient, a loss divided by the wrong number still learns, only less. What
-# catches them is a property: equal on a permuted input, equal on two processes, finite, of the
-# right sign. So at every exhibit, ask which property is broken.
+# Why do such traps exist at all? Because the loss falls anyway. A network with a wrong position, a
+# halved gradient, or a loss divided by the wrong number still learns, only worse. To find such a
+# mistake we test a property: the result is equal on a permuted input, equal on two processes,
+# finite, or of the right sign. So at every exhibit, find the property that is broken.
 #
 # ## By hand: exhibit 2, divided by the wrong number
 #
-# Losses are divided by the number of objects. Two processes hold a picture with 1 and one with 9
-# objects, and every box is wrong by the same 0.1. Then gradients are averaged over processes.
+# Losses are divided by the number of objects. One process has a picture with 1 object, another has
+# a picture with 9 objects, and every box is wrong by the same 0.1. Afterwards the gradients are
+# averaged over the processes.
 
 # %%
 wrong_by = torch.full((10, 4), 0.1, requires_grad=True)
@@ -106,24 +108,24 @@ for name, counts in {"own objects": (1, 9), "mean of both": (5, 5)}.items():
     parts = l1_loss(wrong_by[:1], truth[:1], counts[0]), l1_loss(wrong_by[1:], truth[1:], counts[1])
     (gradient,) = torch.autograd.grad(sum(parts) / 2, wrong_by)
     alone[name] = (gradient[0, 0] / gradient[1, 0]).item()
-    print(f"divided by {name:12}: the lonely object pulls {alone[name]:.0f} × as hard as others")
+    print(f"divided by {name:12}: gradient of the single object, {alone[name]:.0f} × the others'")
 assert round(alone["own objects"]) == 9
 assert round(alone["mean of both"]) == 1
 
 # %% [markdown]
-# *How you would have noticed*: compare the gradient of two processes with that of one big batch.
-# (In transformers RT-DETR divides by a process's own number.)
+# *How you would have noticed*: compare the gradient of two processes with the gradient of one large
+# batch. (In transformers, each process of RT-DETR divides by its own number of objects.)
 #
-# ## The real module: exhibit 3, a clamp that only squares survive
+# ## The real module: exhibit 3, a clamp that is right only on squares
 #
-# Discrete sampling turns a location into a row and a column and keeps both on the map:
+# Discrete sampling turns a location into a row and a column, and clamps both to the map:
 
 # %%
 source(Discrete.cells)
 
 # %% [markdown]
-# The authors' code clamps *both* by the height minus one. **Predict**: on a map of 20 rows and 40
-# columns, for which part of all points does that read another cell?
+# The authors' code clamps *both* to the height minus one. **Predict**: on a map of 20 rows and 40
+# columns, what share of all points then reads another cell?
 
 # %%
 where = torch.rand(1, 1, 1, 10_000, 2, generator=generator)
@@ -135,13 +137,14 @@ print(f"misread: {share:.1%} of the points; on 40 × 40 none")
 assert abs(share - 0.5) < 0.02
 
 # %% [markdown]
-# The right half of the picture is read from its middle column, and nothing is out of range.
-# *How you would have noticed*: mirror a picture, and ask for the mirrored answer.
+# All points in the right half of the picture read its middle column, and no index is out of range.
+# *How you would have noticed*: mirror a picture, and compare the result with the mirrored boxes.
 #
 # ## Look inside: exhibit 4, boxes of padded pictures
 #
-# DETR pads pictures to a common canvas. Is a box a fraction of the picture, or of the canvas? The
-# authors say picture; whoever fine-tuned with transformers' image processor has learned canvas.
+# DETR pads pictures to a common canvas. Is a box a fraction of the picture, or of the canvas? In
+# the authors' code it is a fraction of the picture. A model that was fine-tuned with transformers'
+# image processor has learned fractions of the canvas.
 
 # %%
 box = torch.tensor([[[0.4, 0.5, 0.4, 0.3]]])
@@ -149,17 +152,17 @@ filled = torch.tensor([[1.0, 0.6]])  # the picture fills 60 % of the canvas in w
 as_picture, as_canvas = (f(box, filled)[0] for f in (of_the_picture, of_the_canvas))
 print("as a fraction of the picture:", as_picture[0], " of the canvas:", as_canvas[0])
 agreement = paired_iou(xyxy_from_cxcywh(as_picture), xyxy_from_cxcywh(as_canvas)).item()
-print(f"IoU of the two readings: {agreement:.2f}")
+print(f"IoU of the two boxes: {agreement:.2f}")
 assert agreement < 0.5
 
 # %% [markdown]
-# *How you would have noticed*: evaluate with batch size 1, where nothing is padded. If AP rises, it
-# is this.
+# *How you would have noticed*: evaluate with batch size 1, where no picture is padded. If AP rises,
+# you have found this mistake.
 #
 # ## Exhibit 5: (w, h) or (h, w)
 #
-# The authors' RT-DETR takes the sizes of pictures as (width, height), their DETR as (height,
-# width).
+# The authors' RT-DETR takes the sizes of pictures as (width, height). Their DETR takes them as
+# (height, width).
 
 # %%
 with torch.no_grad():
@@ -171,13 +174,13 @@ assert torch.equal(good.scores, bad.scores)
 assert kept < 0.5
 
 # %% [markdown]
-# Scores and labels are perfect; COCO's AP is close to nothing, or, on nearly square pictures, only
+# Scores and labels are perfect, but COCO's AP is almost zero. On nearly square pictures AP is only
 # a little low. *How you would have noticed*: draw one box on one picture that is not square.
 #
 # ## Exhibit 6: infinite anchors
 #
-# An anchor that nearly touches the edge is invalid: its logit is set to infinity and its token to
-# zero, but it *stays in the top-k*. An improvement suggests itself: multiply by the mask.
+# An anchor that nearly touches the edge is invalid. Its logit is set to infinity and its token to
+# zero, but it *stays in the top-k*. It may seem better to multiply the logits by the mask:
 
 # %%
 logits, valid = anchors(((80, 80), (40, 40), (20, 20)))
@@ -188,10 +191,10 @@ assert masked.isnan().any()
 assert logits.sigmoid().isfinite().all()
 
 # %% [markdown]
-# Infinity times zero is not a number, and one NaN in a top-k or a loss spreads everywhere. Kept
-# infinite, the sigmoid makes finite numbers of it, a box around the lower right corner. *How you
-# would have noticed*: pictures of 320 px have no invalid anchor, those of 640 have 316. Test at the
-# size you ship.
+# Infinity times zero is not a number (NaN), and one NaN in a top-k or a loss spreads everywhere.
+# But the sigmoid of infinity is finite: the result is a box around the lower right corner. *How you
+# would have noticed*: pictures of 320 px have no invalid anchor, pictures of 640 px have 316. Test
+# at the size that you use.
 
 # %%
 maps = {n: tuple((n // s, n // s) for s in (8, 16, 32)) for n in (320, 640, 1280)}
@@ -202,9 +205,9 @@ assert invalid == {320: 0, 640: 316, 1280: 1580}
 # %% [markdown]
 # ## Predict, then break it: exhibit 7, no positions in eval mode
 #
-# Authors cache the position embedding of the size given in advance; transformers, given that size,
-# leaves the embedding out in eval mode. **Predict**: how many shapes does nano lose without
-# positions in its AIFI layer?
+# The authors' code caches the position embedding for a size given in advance. If transformers gets
+# this size, it leaves the embedding out in eval mode. **Predict**: how many shapes does nano lose
+# without positions in its AIFI layer?
 
 # %%
 blind = rebuilt("encoder.aifi.positions", None)
@@ -214,17 +217,17 @@ print(f"with positions {square[0]}, without {found(blind)}; a logit moves by up 
 assert moved > 1
 
 # %% [markdown]
-# None! The logits change, some by a lot, and the count does not. Convolutions before and after AIFI
-# know where they are without being told, and shapes can be named without asking where they lie. So
-# such a mistake may live for years; a large model on real pictures need not be as forgiving.
+# None! The logits change, some by a lot, but the count does not. The convolutions before and after
+# AIFI can find positions without an embedding, and the class of a shape does not depend on its
+# place. So such a mistake can stay for years. A large model on real pictures may be less robust.
 #
-# *How you would have noticed*: run the same picture in training and in eval mode (norms frozen,
-# dropout 0); the answers have to be equal.
+# *How you would have noticed*: run the same picture in training mode and in eval mode (with frozen
+# norms and dropout 0). The outputs must be equal.
 #
-# ## Exhibit 8: who learns from a bad box
+# ## Exhibit 8: which head learns from a bad box
 #
-# transformers detaches the box between layers for the loss too; the authors do not (notebook 11).
-# The forward pass is the same to the last bit. The gradients of the box heads:
+# transformers detaches the box between layers for the loss, too. The authors do not (notebook 11).
+# The forward pass is the same to the last bit, but the gradients of the box heads differ:
 
 # %%
 some = Targets(targets.labels[:2], targets.boxes[:2])
@@ -241,12 +244,12 @@ assert norms["twice"][0] > 1.3 * norms["once"][0]
 
 # %% [markdown]
 # *How you would have noticed*: compare gradients with the reference, not only outputs. A parity
-# test of the forward pass cannot see it.
+# test of the forward pass cannot find it.
 #
 # ## Exhibit 9: a batch without any object
 #
-# Then there is nothing to denoise. Leave it out, and the label embedding gets no gradient, and in
-# distributed training the other processes wait for it for ever.
+# Such a batch has nothing to denoise. If we leave denoising out, the label embedding gets no
+# gradient. In distributed training the other processes then wait for this gradient forever.
 
 # %%
 nothing = Targets((torch.empty(0).long(),) * 2, (torch.empty(0, 4),) * 2)
@@ -262,13 +265,13 @@ for name, hint in {"with a padded group": nothing, "left out": None}.items():
 assert embedding == {"with a padded group": 0.0, "left out": None}
 
 # %% [markdown]
-# *How you would have noticed*: after any `backward()`, no parameter's gradient is `None`.
+# *How you would have noticed*: after any `backward()`, no parameter may have a gradient of `None`.
 #
 # ## Exhibit 10: normalised twice
 #
-# DETR's decoder ends in a layer norm. With `auxiliary_loss=True` transformers normalises what is
-# handed from layer to layer, and after the last layer once more: inference changes with a switch
-# that is about training. On fresh weights, a test finds nothing:
+# DETR's decoder ends in a layer norm. With `auxiliary_loss=True` transformers also normalises the
+# content that passes from layer to layer. The output of the last layer is then normalised twice. So
+# a switch for training changes the result of inference. With fresh weights, a test finds nothing:
 
 # %%
 x = torch.randn(5, 8, generator=generator)
@@ -282,20 +285,22 @@ for name in ("fresh", "trained"):
 assert changes["fresh"] < 1e-4 < changes["trained"]
 
 # %% [markdown]
-# *How you would have noticed*: test with weights that were shaken. A fresh norm is the identity on
-# what is normalised, a fresh bias is zero, a fresh box head keeps its box: they hide mistakes.
+# *How you would have noticed*: test with weights that were changed at random. With fresh weights, a
+# second norm changes nothing, biases are zero, and a box head keeps its box. All of these hide
+# mistakes.
 #
 # ## In the cellar: numbers that are not what they seem
 #
-# - The frames per second of the papers are TensorRT's in FP16 on a T4; PyTorch gives about a third.
+# - The papers measure frames per second with TensorRT in FP16 on a T4. PyTorch reaches about a
+#   third.
 # - The model card of r18 shows the detections of r50.
-# - "Logits of `num_classes` + 1" in the documentation of RT-DETR are `num_classes`.
-# - The last of transformers' `_aux_` losses is not a decoder layer's, it is the encoder's.
+# - The documentation of RT-DETR says "logits of `num_classes` + 1". In fact they are `num_classes`.
+# - The last of transformers' `_aux_` losses belongs to the encoder, not to a decoder layer.
 #
 # ## What it costs
 #
-# Nothing, and that is the trouble: right and wrong have the same parameters and operations, so no
-# table shows the difference.
+# It costs nothing, and this is the problem: right and wrong have the same parameters and
+# operations, so no table shows the difference.
 
 # %%
 right, wrong = cost(model, images[:1]), cost(authors.eval(), images[:1])
@@ -305,8 +310,8 @@ assert right.rows == wrong.rows
 # %% [markdown]
 # ## Exercises
 #
-# **1.** On a map of 20 rows and 40 columns the clamp misreads half of the points. How large is the
-# part on 30 rows and 40 columns?
+# **1.** On a map of 20 rows and 40 columns, half of the points read a wrong cell because of the
+# clamp. How large is this share on 30 rows and 40 columns?
 
 # %%
 answer = ...
@@ -315,7 +320,7 @@ answer = ...
 check(answer, (40 - 30) / 40, hint="Columns 30 … 39 are read as column 29.")
 
 # %% [markdown]
-# **2.** Four processes hold 1, 3, 5 and 7 objects. By which number does each have to divide?
+# **2.** Four processes have 1, 3, 5 and 7 objects. By which number must each process divide?
 
 # %%
 answer = ...
@@ -324,15 +329,15 @@ answer = ...
 check(answer, sum((1, 3, 5, 7)) / 4, hint="Gradients are averaged over processes afterwards.")
 
 # %% [markdown]
-# **3.** Of how many cells of a 6 × 10 map does the authors' order get the position right?
+# **3.** For how many cells of a 6 × 10 map does the authors' order give the right position?
 
 # %%
 answer = ...
 
 # %% tags=["solution"]
 same = (sine_2d(6, 10, 96) == sine_2d_authors(6, 10, 96)).all(-1)
-check(answer, int(same.sum()), hint="The n-th cell by rows and by columns: when is it the same?")
+check(answer, int(same.sum()), hint="Which cell n is the same by rows and by columns?")
 
 # %% [markdown]
-# **Next**: you have seen everything that is here. [The tour](00_tour.ipynb) looks different now; or
-# put a trap of your own into `docs/differences.md`.
+# **Next**: you have read all notebooks. Read [the tour](00_tour.ipynb) again with what you know
+# now, or add a trap of your own to `docs/differences.md`.
