@@ -5,15 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 from rtdetr_lab.checkpoints.presets import PRESETS, preset_of
 from rtdetr_lab.commands.base import model_of, resized_for, say
+from rtdetr_lab.commands.train_options import Asked
 from rtdetr_lab.config import require
-from rtdetr_lab.errors import ConfigError
 
 if TYPE_CHECKING:
-    from rtdetr_lab.commands.train import Train
     from rtdetr_lab.model import DetectionModel
 
 
-def starting_point(asked: "Train", classes: Sequence[str]) -> tuple[Any, "DetectionModel"]:
+def starting_point(asked: Asked, classes: Sequence[str]) -> tuple[Any, "DetectionModel"]:
     """What `train` is given for these classes, and a model of that kind, which says what it is."""
     from rtdetr_lab.model import declared
     from rtdetr_lab.training.finetune import prepare
@@ -32,7 +31,7 @@ def starting_point(asked: "Train", classes: Sequence[str]) -> tuple[Any, "Detect
 
 
 def _from_preset(
-    asked: "Train", num_classes: int, freeze: Sequence[str]
+    asked: Asked, num_classes: int, freeze: Sequence[str]
 ) -> tuple[Any, "DetectionModel"]:
     """A new model, or one whose backbone is pretrained; only then can parts of it be frozen."""
     import torch
@@ -48,9 +47,8 @@ def _from_preset(
     if asked.queries is not None:
         cfg = with_queries(cfg, asked.queries)
     if not asked.backbone_weights:
-        if freeze:
-            what, remedy = "would freeze weights that were never trained", "give --model"
-            raise ConfigError("--freeze", what, f"{remedy}, or --backbone-weights")
+        what = "would freeze weights that were never trained"
+        require(not freeze, "--freeze", what, "give --model, or --backbone-weights")
         # Frozen statistics are those of a pretrained backbone; new weights need their own.
         cfg = replace_at(cfg, "backbone.norm", nn.BatchNorm2d)
         if "frozen_stages" in vars(cfg.backbone):

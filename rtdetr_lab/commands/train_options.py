@@ -4,16 +4,17 @@ None means "as the recipe says" (`training/recipe.py`), so that `--model` and `-
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from rtdetr_lab.commands.base import Command, Reading
 from rtdetr_lab.config import require
 
 if TYPE_CHECKING:
-    from rtdetr_lab.commands.train import Train
     from rtdetr_lab.data.augment import Augmentation
     from rtdetr_lab.data.augment_detr import AspectAugmentation
     from rtdetr_lab.model import DetectionModel, Metadata
@@ -108,6 +109,37 @@ class Running:
         return True if self.amp else False if self.fp32 else None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Asked(Command):
+    """All that can be asked of a training."""
+
+    data: str = "shapes"
+    """`shapes` (drawn while training), or a folder with train and val: COCO JSON, YOLO or VOC."""
+    model: Annotated[str | None, _by("a new one")] = None
+    """Begin with this model: a short name, a hub id, a folder, also that of a run, or a file. Class
+    heads are new where the data has other classes."""
+    preset: Annotated[str | None, _by("nano")] = None
+    """Begin with new weights of: nano, r18, r34, r50_m, r50, r101, v2_r18 … v2_r101, detr_nano,
+    detr_r50, detr_r101, detr_r50_dc5, detr_r101_dc5."""
+    backbone_weights: Annotated[str | None, _by("new weights")] = None
+    """Pretrained ResNet-D weights for a preset's backbone: a hub id, a folder or a file."""
+    freeze: Annotated[str, _by("nothing")] = ""
+    """Modules that do not learn: backbone, or backbone,encoder …"""
+    queries: Annotated[int | None, _by("the model's")] = None
+    """The most objects it can find in a picture. A DETR's are learned: new ones begin at random."""
+    out: Path = Path("runs/train")
+    """Run folder: state, metrics.jsonl, curves.png, and the model in model/."""
+    size: Annotated[str | None, _by("the model's; new: 256 nano, 640")] = None
+    """What the model sees: one number, or HxW; of a DETR, which keeps the shape, one number is the
+    shortest side."""
+    names: Annotated[str | None, _by("it says so")] = None
+    """What the classes of --model are called, with commas, if its file does not say."""
+    learning: Annotated[Learning, tyro.conf.OmitArgPrefixes] = field(default_factory=Learning)
+    judging: Annotated[Judging, tyro.conf.OmitArgPrefixes] = field(default_factory=Judging)
+    running: Annotated[Running, tyro.conf.OmitArgPrefixes] = field(default_factory=Running)
+    reading: Annotated[Reading, tyro.conf.OmitArgPrefixes] = field(default_factory=Reading)
+
+
 ROUNDS = {"fine-tune": 50, "paper": 72, "v2": 72}
 """Default budget: how often each picture is seen."""
 
@@ -115,13 +147,13 @@ BY_HEART = 400
 """The same for `--overfit`; a healthy run ends long before."""
 
 
-def recipe_name(asked: "Train") -> str:
+def recipe_name(asked: Asked) -> str:
     """The recipe that was asked for, or that follows from what the model begins with."""
     from_preset = "paper" if asked.backbone_weights else "scratch"
     return asked.learning.recipe or ("fine-tune" if asked.model else from_preset)
 
 
-def recipe_of(asked: "Train", model: "DetectionModel", count: int) -> "TrainConfig":
+def recipe_of(asked: Asked, model: "DetectionModel", count: int) -> "TrainConfig":
     """The recipe for a model and so many pictures on disk."""
     from rtdetr_lab.training import fine_tune, from_scratch, paper, v2
     from rtdetr_lab.training.recipe import by_heart
@@ -154,7 +186,7 @@ def recipe_of(asked: "Train", model: "DetectionModel", count: int) -> "TrainConf
     return by_heart(made) if judging.overfit else made
 
 
-def _eval_every(asked: "Train") -> "Steps":
+def _eval_every(asked: Asked) -> "Steps":
     from rtdetr_lab.training.recipe import ShareOfRun
 
     if asked.judging.eval_every is not None:
@@ -163,7 +195,7 @@ def _eval_every(asked: "Train") -> "Steps":
     return ShareOfRun(0.1) if often else 0
 
 
-def _budget(asked: "Train", count: int) -> int:
+def _budget(asked: Asked, count: int) -> int:
     from rtdetr_lab.commands.sets import is_world
 
     rounds = ROUNDS.get(recipe_name(asked))
@@ -175,7 +207,7 @@ def _budget(asked: "Train", count: int) -> int:
 
 
 def augmentation_of(
-    asked: "Train", metadata: "Metadata"
+    asked: Asked, metadata: "Metadata"
 ) -> "Augmentation | AspectAugmentation | None":
     """What `--augment`, or the recipe, does to pictures beside mirroring them."""
     from rtdetr_lab.commands.sets import is_world

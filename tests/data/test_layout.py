@@ -353,28 +353,6 @@ def test_check_train_and_python_refuse_a_hopeless_set_in_the_same_words(
     assert not (tmp_path / "run").exists()
 
 
-def test_check_train_and_eval_read_pictures_of_fewer_bits_when_they_are_told(tmp_path, capsys):
-    data, run = tmp_path / "data", tmp_path / "run"
-    write_yolo(data, ["images/train", "images/val"])
-    for i, path in enumerate(sorted(data.glob("images/*/*.png"))):
-        values = np.random.default_rng(i).integers(0, 1024, SIZE).astype(np.uint16)
-        Image.fromarray(values).save(path)
-    for words in (
-        ["data", "check", str(data)],
-        ["train", "--data", str(data), "--out", str(run), *SHORT],
-        ["eval", str(run), "--data", str(data), "--device", "cpu"],
-    ):
-        if words[0] != "eval":  # without a run there is nothing to judge
-            assert main(words) == 1
-            said = capsys.readouterr()
-            assert "--bits 10" in said.out + said.err
-        assert main([*words, "--bits", "10"]) == 0
-    before = (run / "last.pt").read_bytes()
-    assert main(["train", "--data", str(data), "--out", str(run), *SHORT, "--bits", "11"]) == 1
-    assert "CocoDataset.bits was 10, is 11" in capsys.readouterr().err
-    assert (run / "last.pt").read_bytes() == before
-
-
 def test_splits_that_mean_other_things_by_their_labels_are_refused(tmp_path, capsys):
     train = write_json(tmp_path / "train.json", ("a.png", "b.png"))
     for i, name in enumerate(("a.png", "b.png")):
