@@ -59,9 +59,8 @@ def train(
 
     `out` is the run folder; without one nothing is kept. `validate` maps the averaged model to
     scores; the best `AP` is kept. `backbone_weights` (hub id or file) fill a new model's backbone.
-    `stop_after` pauses after so many steps or a time ("50m"); `callbacks` may end the run. Raises
-    `TrainingError` if the folder holds another run or is in use, and `DataError` for a data set
-    that teaches nothing (`data/findings.py`).
+    `stop_after` pauses after steps or a time ("50m"); `callbacks` may end the run. Raises
+    `DataError` for hopeless data, `TrainingError` for a folder with another run, or in use.
     """
     look_at(data)
     folder, where = Path(out) if out else None, choose_device(device)
@@ -71,7 +70,6 @@ def train(
             held.enter_context(keep.lock(folder))
         stop = held.enter_context(Stop(stop_after))
         saved = saved_state(folder)
-        keep.seed_everything(config.seed)
         model, data = _fit(cfg, data, config, None if saved else backbone_weights)
         trainer = Trainer(model, config, where)
         known = enter(folder, trainer, data, saved) if folder and world.writes else {}
@@ -89,7 +87,8 @@ def train(
 def _fit(
     cfg: Any, data: Dataset, config: TrainConfig, backbone_weights: str | Path | None
 ) -> tuple[Any, Dataset]:
-    """The model, which knows its classes and size, and the data in that size."""
+    """The model, built from the seed, which knows its classes and size, and data in that size."""
+    keep.seed_everything(config.seed)
     model = declared(cfg if isinstance(cfg, nn.Module) else build(cfg))
     check_classes(model, data.names)
     if backbone_weights is not None:
