@@ -51,10 +51,10 @@ FUNCTIONS = {
 }
 """The functions and module classes a config may name, resolved when first needed."""
 
-_OF_DETR = ("transformer", "positions", "resnet", "mask_head", "mask_losses", "segmentation")
-MOVED = {f"{PACKAGE}.{name}": f"{PACKAGE}.detr.{name}" for name in _OF_DETR[2:]}
-MOVED |= {f"{PACKAGE}.detr_{name}": f"{PACKAGE}.detr.{name}" for name in _OF_DETR[:2]}
-MOVED[f"{PACKAGE}.detr"] = f"{PACKAGE}.detr.model"
+_DETR = {"detr": "model", "detr_transformer": "transformer", "detr_positions": "positions"}
+_DETR |= {name: name for name in ("resnet", "mask_head", "mask_losses", "segmentation")}
+MOVED = {f"{PACKAGE}.{before}": f"{PACKAGE}.detr.{now}" for before, now in _DETR.items()}
+MOVED[f"{PACKAGE}.data.augment_detr"] = f"{PACKAGE}.data.augment"
 """Modules by the path that files written before 0.2 name them with, and where they lie today."""
 
 
@@ -116,10 +116,13 @@ def _decode(tree: Any, path: str, own: dict[str, Any]) -> Any:
         return _finite(tree, path)
     if not isinstance(tree, dict):
         return tree
-    if set(tree) == {"function"}:
-        return _find_function(tree["function"], path, own)
-    require("class" in tree, path or "config", 'has no "class"', "write it with to_json")
-    return _construct(_find_class(tree["class"], path, own), tree, path, own)
+    kind = "function" if set(tree) == {"function"} else "class"
+    require(kind in tree, path or "config", 'has no "class"', "write it with to_json")
+    name = tree[kind]
+    found = own.get(name) if isinstance(name, str) else None
+    if kind == "function":
+        return found or _find_function(name, path)
+    return _construct(found or _find_class(name, path), tree, path, own)
 
 
 def _construct(cls: Any, tree: dict[str, Any], path: str, own: dict[str, Any]) -> Any:
@@ -141,10 +144,8 @@ def _construct(cls: Any, tree: dict[str, Any], path: str, own: dict[str, Any]) -
         raise ConfigError(path or "config", what, "correct its values") from error
 
 
-def _find_class(name: Any, path: str, own: dict[str, Any]) -> Any:
+def _find_class(name: Any, path: str) -> Any:
     where = join(path, "class")
-    if isinstance(name, str) and name in own:
-        return own[name]
     remedy = "pass your own class as classes=[…]"
     inside = isinstance(name, str) and re.fullmatch(rf"{PACKAGE}(\.[a-z]\w*)*:[A-Z]\w*", name)
     require(inside, where, f"{name!r} is not a class of {PACKAGE}", remedy)
@@ -159,9 +160,7 @@ def _find_class(name: Any, path: str, own: dict[str, Any]) -> Any:
     return found
 
 
-def _find_function(name: Any, path: str, own: dict[str, Any]) -> Any:
-    if isinstance(name, str) and name in own:
-        return own[name]
+def _find_function(name: Any, path: str) -> Any:
     known = isinstance(name, str) and name in FUNCTIONS
     remedy = f"one of {', '.join(FUNCTIONS)}; pass your own function as classes=[…]"
     require(known, path or "config", f"no function is called {name!r}", remedy)

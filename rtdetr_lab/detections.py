@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool
 from torch import Tensor
 
 from rtdetr_lab.boxes import xywh_from_xyxy
@@ -32,7 +32,7 @@ from rtdetr_lab.images.classes import Classes as Classes
 from rtdetr_lab.images.classes import classes_of as classes_of
 from rtdetr_lab.images.decode import Photo
 from rtdetr_lab.images.frames import Frame
-from rtdetr_lab.images.panoptic import Segment, Segments
+from rtdetr_lab.images.panoptic import Segments
 from rtdetr_lab.images.postprocess import Found
 from rtdetr_lab.notation import Size
 from rtdetr_lab.viz.boxes import printable, save_annotated, shorten, show_boxes
@@ -54,26 +54,20 @@ class Detection:
     query: int
 
 
-@dataclass(frozen=True, eq=False)
-class Detections:
-    """What was found in one picture, best first."""
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
+class Detections(Found):
+    """What was found in one picture, best first, and what it means."""
 
-    boxes_xyxy: Float[Tensor, "n 4"]
-    scores: Float[Tensor, " n"]
-    labels: Int[Tensor, " n"]
-    queries: Int[Tensor, " n"]
     frame: Frame
     classes: Classes
     source: str = ""
-    image: RGB | None = field(default=None, repr=False)
-    masks: Bool[Tensor, "n H W"] | None = field(default=None, repr=False)
+    image: RGB | None = None
 
     @classmethod
     def of(cls, found: Found, photo: Photo, classes: Classes) -> "Detections":
         """From what `postprocess` returns for a picture."""
-        f = found.to("cpu")
-        rows = (f.boxes_xyxy, f.scores, f.labels, f.queries)
-        return cls(*rows, photo.frame, classes, photo.source, photo.rgb, f.masks)
+        columns, source, image = found.to("cpu").columns(), photo.source, photo.rgb
+        return cls(**columns, frame=photo.frame, classes=classes, source=source, image=image)
 
     @property
     def size(self) -> Size:
@@ -85,9 +79,6 @@ class Detections:
         """What every detection is called."""
         return tuple(self.classes.names[i] for i in self.labels.tolist())
 
-    def __len__(self) -> int:
-        return len(self.scores)
-
     def __iter__(self) -> Iterator[Detection]:
         rows = (self.scores, self.labels, self.queries)
         columns = zip(self.boxes_xyxy.tolist(), *(r.tolist() for r in rows), strict=True)
@@ -96,9 +87,9 @@ class Detections:
 
     def __getitem__(self, index: Tensor | slice | Sequence[int]) -> "Detections":
         """Those that a mask, positions or a slice picks, in that order."""
-        at = index if isinstance(index, Tensor | slice) else torch.as_tensor(index).long()
-        rows = {n: getattr(self, n)[at] for n in ("boxes_xyxy", "scores", "labels", "queries")}
-        return replace(self, **rows, masks=None if self.masks is None else self.masks[at])
+        if isinstance(index, Tensor | slice):
+            return self.at(index)
+        return self.at(torch.as_tensor(index).long())
 
     def above(self, threshold: float) -> "Detections":
         """Those that score strictly above `threshold`."""
@@ -197,12 +188,10 @@ class Detections:
 
 
 @dataclass(frozen=True, eq=False)
-class SegmentedPicture:
+class SegmentedPicture(Segments):
     """The owner of every upright pixel: a segment's number, 0 for none, and what the numbers mean.
     `frame.pixels_as_stored` turns `ids` to how the picture lies in its file."""
 
-    ids: Int[Tensor, "H W"]
-    segments: tuple[Segment, ...]
     classes: Classes
     frame: Frame
     image: RGB = field(repr=False)
@@ -222,5 +211,4 @@ class SegmentedPicture:
         """The picture with its segments painted and named, on `ax` or a new figure."""
         from rtdetr_lab.viz.panoptic import show_segments
 
-        found = Segments(self.ids, self.segments)
-        return show_segments(self.image, found, self.classes.names, ax)
+        return show_segments(self.image, self, self.classes.names, ax)

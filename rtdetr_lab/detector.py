@@ -7,9 +7,9 @@ r"""# Detector: the front door
 `decode → Preprocess → model → postprocess`, with the names of the classes; every step can be used
 alone. A detector keeps no state between calls and may be shared by threads. A picture's detections
 do not depend on what it was batched with (up to the last bits of floating point). A DETR's do, a
-little: pictures keep their shape and share a canvas (`images/edges.py`), and its borders are seen.
-A model that draws (`detr/segmentation.py`) gives `Detections` with masks, one per box; for one
-owner per pixel, and for stuff, there is `panoptic`.
+little: pictures keep their shape and share a canvas (`images/preprocess.py`), and its borders are
+seen. A model that draws (`detr/segmentation.py`) gives `Detections` with masks, one per box; for
+one owner per pixel, and for stuff, there is `panoptic`.
 
 One picture that cannot be read raises `ImageError`. Where ten thousand are on their way that is not
 what one wants: `each` yields, in order, a `Detections` or the `ImageError` for every source.
@@ -28,11 +28,10 @@ from rtdetr_lab.detections import Detections, SegmentedPicture, classes_of
 from rtdetr_lab.errors import ConfigError, ImageError
 from rtdetr_lab.images.arrays import RGBs
 from rtdetr_lab.images.decode import DEFAULT_LIMITS, Limits, Photo, photo_or_error, read_photo
-from rtdetr_lab.images.edges import PAPER_EDGES, KeepAspect
 from rtdetr_lab.images.panoptic import Rule
 from rtdetr_lab.images.postprocess import Found, Fractions, suppress
 from rtdetr_lab.images.predict import look_of, predict, predict_segments
-from rtdetr_lab.images.preprocess import Preprocess
+from rtdetr_lab.images.preprocess import PAPER_EDGES, KeepAspect, Preprocess
 from rtdetr_lab.images.tiling import Tiling
 from rtdetr_lab.model import declared
 from rtdetr_lab.notation import Edges, Size

@@ -73,7 +73,7 @@ def sharing_tensors(module: Module) -> Module:
 
 
 class FrozenBatchNorm2d(nn.Module):
-    """Batch norm with constant statistics and affine part, kept as buffers: Eq. 05.2."""
+    """Batch norm with constant statistics and affine part, as buffers (Eq. 05.2, notebook 05)."""
 
     weight: Tensor
     bias: Tensor
@@ -215,7 +215,7 @@ def sine_2d(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Float[Tensor, "1 N D"]:
-    r"""Sine and cosine of row and column at D/4 frequencies (Eq. 06.2), cell by cell, row by row.
+    r"""Sine and cosine of row and column at D/4 frequencies (Eq. 06.2, notebook 06), row by row.
 
     The row owns the first half of the channels, the column the second; trained checkpoints rely on
     that order. Angles are computed in float64, on the CPU where the device has none.

@@ -65,8 +65,8 @@ class Metadata:
     `image_size` is the (height, width) it was trained at; None: not trained yet, it takes pictures
     as they come. A DETR keeps the shape of a picture: `edges` are its shortest and longest side,
     and `image_size` is then only what fixed-size uses (export) take. `canvas_boxes` says what its
-    boxes are fractions of where pictures are padded (`images/edges.py`). `sha256` is the digest of
-    the tensors as read.
+    boxes are fractions of where pictures are padded (`images/preprocess.py`). `sha256` is the
+    digest of the tensors as read.
     """
 
     names: tuple[str, ...] = ()

@@ -12,10 +12,10 @@ there is one.
 import os
 import socket
 import textwrap
+import timeit
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
-from time import perf_counter
 from typing import Any
 from urllib.parse import urlparse
 
@@ -237,9 +237,4 @@ def num_parameters(module: nn.Module) -> int:
 def milliseconds(call: Callable[[], Any], repeat: int = 5) -> float:
     """Median time of a call, after one that does not count. Put it in a cell tagged `varies`."""
     call()
-    times = []
-    for _ in range(repeat):
-        began = perf_counter()
-        call()
-        times.append(1000 * (perf_counter() - began))
-    return median(times)
+    return 1000 * median(timeit.repeat(call, number=1, repeat=repeat))

@@ -301,7 +301,7 @@ OLD_PATHS = {
 @pytest.mark.parametrize("path", OLD_PATHS)
 def test_a_class_is_found_by_the_path_that_older_files_hold(path):
     name = path.partition(":")[2]
-    found = config_json._find_class(path, "", {})
+    found = config_json._find_class(path, "")
     assert (found.__module__, found.__name__) == (OLD_PATHS[path], name)
 
 

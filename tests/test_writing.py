@@ -26,7 +26,7 @@ def weights(path):
 
 
 def annotations(path):
-    write_annotations(path, ("cat",), [], [])
+    write_annotations(path, ("cat",), [])
 
 
 WRITERS = {

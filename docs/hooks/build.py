@@ -12,6 +12,7 @@ from pathlib import Path
 import nbformat
 from chapters import chapter_page
 from diagrams import diagram
+from equations import with_equation_links
 from mathml import with_mathml
 from mkdocs.structure.files import File
 from reading import ROOT, notebooks, reading_order, reading_table
@@ -25,7 +26,7 @@ EXPLORER = "explorer/nano.html"
 FRAME = (
     f'<iframe class="explorer" src="{EXPLORER}" title="Explorer: click an object, or use '
     'the arrow keys, to see which points its query read" loading="lazy"></iframe>\n\n'
-    f"[The explorer on a page of its own]({EXPLORER})"
+    f"[Open the explorer on its own page]({EXPLORER})"
 )
 
 
@@ -74,7 +75,7 @@ def on_page_markdown(markdown, page, config, files):
 
 def on_page_content(html, page, config, files):
     try:
-        return with_mathml(html)
+        return with_equation_links(with_mathml(html), page.url)
     except ValueError as error:
         raise ValueError(f"{page.file.src_uri}: {error}") from error
 

@@ -37,7 +37,7 @@ def chapter_page(path: Path) -> str:
         row.last = following.first - 1
     body = "\n".join(_shown(row, lines) for row in rows)
     head = "---\nhide: [navigation, toc]\n---\n"
-    return f"{head}{intro}\n\n*The whole of `{path.relative_to(ROOT).as_posix()}`:*\n\n{body}\n"
+    return f"{head}{intro}\n\n*All of `{path.relative_to(ROOT).as_posix()}`:*\n\n{body}\n"
 
 
 def _rows(tree: ast.Module, lines: list[str]) -> Iterator[Row]:

@@ -93,7 +93,7 @@ def _row(part: Part, number: int, total: int) -> str:
     middle, wide, share = WIDTH / 2, WIDTH - 2 * PAD, part.parameters / total
     dash = "" if part.returned else ' stroke-dasharray="5 4"'
     arrow = f'<path class="arrow" d="M{middle} {y - GAP + 6}v{GAP - 10}m-4 -5l4 5l4 -5"/>'
-    inner = " · ".join(part.inner) or "one piece"
+    inner = " · ".join(part.inner) or "no parts"
     inner = inner if len(inner) < 70 else inner[:67] + "…"
     gives = f"→ {part.returned}" if part.returned else "in training only"
     text = [

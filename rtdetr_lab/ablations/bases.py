@@ -14,13 +14,12 @@ Beginning with a backbone that sees is what the papers do. Ours learned the same
 with the encoder of row E): known to all variants alike, but learned in the company of one.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from rtdetr_lab.ablations.pictures import Kept
 from rtdetr_lab.ablations.variant import Setup
 from rtdetr_lab.checkpoints.infer import PRESETS
 from rtdetr_lab.config import require
-from rtdetr_lab.data.batch import Augmented, Dataset, Mapped
+from rtdetr_lab.data.batch import Augmented, Dataset, Mapped, Sample, Wrapped
 from rtdetr_lab.data.coco import CocoDataset
 from rtdetr_lab.data.findings import raise_first_error
 from rtdetr_lab.data.shapes import SHAPE_NAMES, TRAIN, VAL, ShapesConfig, ShapesDataset
@@ -86,6 +85,21 @@ def world(size: int = 128) -> ShapesConfig:
         noise=0.03,
         distractors=2,
     )
+
+
+@dataclass(frozen=True)
+class Kept(Wrapped):
+    """A data set whose samples are kept in memory once made: 18 runs over one drawn world should
+    draw it once. Worth it while it fits: 50 kB for a picture of 128 × 128."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_samples", {})  # no field: it is no part of what the data *is*
+
+    def __getitem__(self, index: int) -> Sample:
+        samples: dict[int, Sample] = vars(self)["_samples"]
+        if index not in samples:
+            samples[index] = self.dataset[index]
+        return samples[index]
 
 
 def small_world(size: int = 128, num_pictures: int = 6400) -> tuple[Dataset, Dataset]:

@@ -42,13 +42,8 @@ class Submitit:
             started(job)
         while waiting:
             for errand in [e for e, submitted in waiting.items() if submitted.done()]:
-                yield errand.outcome(_complaint(waiting.pop(errand)))
+                yield errand.outcome(str(waiting.pop(errand).exception() or ""))
             time.sleep(self.poll_seconds if waiting else 0)
-
-
-def _complaint(submitted: Any) -> str:
-    failure = submitted.exception()
-    return "" if failure is None else str(failure)
 
 
 def _submitit() -> Any:

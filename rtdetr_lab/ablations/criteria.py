@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
-from rtdetr_lab.criterion import Criterion, CriterionConfig
+from rtdetr_lab.criterion import Criterion, CriterionConfig, Pairs
 from rtdetr_lab.losses import ClassLoss, Varifocal
-from rtdetr_lab.structures import Assignment, LayerPrediction, Targets
+from rtdetr_lab.structures import Prediction, Targets
 
 
 @dataclass(frozen=True)
@@ -27,20 +27,18 @@ class ProposalCriterion(CriterionConfig):
 
 
 class SplitCriterion(Criterion):
-    """All layers by one class loss, the proposals by another."""
+    """Use one class loss for the decoder layers and another for the proposals."""
 
     def __init__(self, cfg: ProposalCriterion) -> None:
         super().__init__(cfg)
         self.of_proposals = Criterion(replace(cfg, classification=cfg.of_proposals))
 
-    def _terms(
-        self,
-        name: str,
-        layer: LayerPrediction,
-        targets: Targets,
-        pairs: Assignment,
-        num_boxes: float,
+    def terms(
+        self, prediction: Prediction, targets: Targets, pairs: Pairs, num_boxes: float
     ) -> dict[str, Tensor]:
-        if name != ".proposals":
-            return super()._terms(name, layer, targets, pairs, num_boxes)
-        return Criterion._terms(self.of_proposals, name, layer, targets, pairs, num_boxes)
+        """Compute all terms, those of the proposals by the criterion of their own."""
+        terms = super().terms(prediction, targets, pairs, num_boxes)
+        if prediction.proposals is None:
+            return terms
+        where, layer = ".proposals", prediction.proposals.layer
+        return terms | self.of_proposals._terms(where, layer, targets, pairs[where], num_boxes)

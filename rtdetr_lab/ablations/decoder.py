@@ -27,7 +27,7 @@ from rtdetr_lab.rtdetr import RTDETRConfig
 
 @dataclass(frozen=True)
 class EveryDepth:
-    """One trained model read after each of its decoder layers."""
+    """Read one trained model after each of its decoder layers."""
 
     def __call__(self, model: Any) -> dict[str, Any]:
         """Name → model. The whole model is "", the others `run 1`, `run 2`, …"""

@@ -30,15 +30,14 @@ def positives(cfg: RTDETRConfig) -> tuple[Variant, ...]:
     """None, half, as many and twice as many as the base: 0, 50, 100 and 200 for the presets."""
     base = cfg.denoising or DenoisingConfig()
     counts = (base.num_queries // 2, base.num_queries, base.num_queries * 2)
-    some = [Put("denoising", replace(base, num_queries=n)) for n in counts]
+    some = {n: Put("denoising", replace(base, num_queries=n)) for n in counts}
     none = Variant("0 positives", Put("denoising", None), WITHOUT)
-    found = zip(counts, some, strict=True)
-    return (none, *(Variant(f"{n} positives", change, MORE) for n, change in found))
+    return (none, *(Variant(f"{n} positives", change, MORE) for n, change in some.items()))
 
 
 @dataclass(frozen=True)
 class MatchingStability:
-    """How often an object is answered by another query after the next layer, in percent."""
+    """Share of objects, in percent, that the next layer matches with another query."""
 
     def __call__(self, model: nn.Module, batches: list[list[Sample]]) -> dict[str, Any]:
         """`unstable`: over validation pictures, layers and objects."""

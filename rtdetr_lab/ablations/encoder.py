@@ -37,29 +37,25 @@ from rtdetr_lab.rtdetr import RTDETRConfig
 
 @dataclass(frozen=True)
 class EachScale:
-    """One transformer layer, the same weights on every scale."""
+    """One transformer layer, applied with the same weights to every scale."""
 
     layer: AIFIConfig = field(default_factory=AIFIConfig)
 
     def build(self, dim: int, num_levels: int) -> nn.Module:
-        return _EachScale(self.layer.build(dim))
+        return _Attend(self.layer.build(dim), first=0)
 
 
 @dataclass(frozen=True)
-class CoarsestScale:
+class CoarsestScale(EachScale):
     """A transformer layer on the coarsest map, the others pass: AIFI."""
 
-    layer: AIFIConfig = field(default_factory=AIFIConfig)
-
     def build(self, dim: int, num_levels: int) -> nn.Module:
-        return _CoarsestScale(self.layer.build(dim))
+        return _Attend(self.layer.build(dim), first=-1)
 
 
 @dataclass(frozen=True)
-class AllScales:
+class AllScales(EachScale):
     """A transformer layer over the tokens of all scales in one sequence."""
-
-    layer: AIFIConfig = field(default_factory=AIFIConfig)
 
     def build(self, dim: int, num_levels: int) -> nn.Module:
         return _AllScales(self.layer, dim, num_levels)
@@ -106,22 +102,19 @@ class Staged(nn.Module):
         return seen
 
 
-class _EachScale(nn.Module):
-    def __init__(self, attend: nn.Module) -> None:
+class _Attend(nn.Module):
+    """Attention inside each map from the `first` on; the finer ones pass."""
+
+    def __init__(self, attend: nn.Module, first: int) -> None:
         super().__init__()
-        self.attend = attend
+        self.attend, self.first = attend, first
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
-        return [self.attend(m) for m in maps]
-
-
-class _CoarsestScale(_EachScale):
-    def forward(self, maps: list[Tensor]) -> list[Tensor]:
-        return [*maps[:-1], self.attend(maps[-1])]
+        return [*maps[: self.first], *(self.attend(m) for m in maps[self.first :])]
 
 
 class _AllScales(nn.Module):
-    """Position says where a token lies in its map; a learned vector says in which map."""
+    """One transformer layer over all scales; a learned vector per map tells the maps apart."""
 
     def __init__(self, cfg: AIFIConfig, dim: int, num_levels: int) -> None:
         super().__init__()

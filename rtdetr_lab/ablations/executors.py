@@ -23,9 +23,10 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from rtdetr_lab.ablations.job import Job, Row, execute, fingerprint
+from rtdetr_lab.ablations.journal import Line
 from rtdetr_lab.ablations.variant import Setup
 from rtdetr_lab.config import require
 from rtdetr_lab.config_json import from_json, to_json
@@ -46,30 +47,37 @@ class Outcome:
     row: Row | None = None
     error: str | None = None
 
+    @property
+    def line(self) -> Line:
+        """Entry of the journal for this outcome."""
+        if self.row is not None:
+            return {"kind": "row", **self.row}
+        return {"kind": "failed", **self.job.names, "traceback": self.error}
 
-@runtime_checkable
-class Executor(Protocol):
-    """Runs jobs; `folder` is the study's, runs of all studies lie in `runs`."""
 
-    def __call__(
-        self, jobs: Sequence[Job], folder: Path, runs: Path, started: Started
-    ) -> Iterator[Outcome]:
-        """Yield an outcome per job. A failing job is an outcome, not an exception."""
+def attempt(job: Job, runs: Path) -> Outcome:
+    """Run a job in this process."""
+    try:
+        return Outcome(job, execute(job, runs))
+    except Exception:  # whatever it is: the others go on
+        return Outcome(job, error=traceback.format_exc())
+
+
+Executor = Callable[[Sequence[Job], Path, Path, Started], Iterator[Outcome]]
+"""Runs jobs; of the two folders the first is the study's, and runs of all studies lie in the other.
+It yields an outcome per job: a failing job is an outcome, not an exception."""
 
 
 @dataclass(frozen=True)
 class InProcess:
-    """One after the other, here."""
+    """Run jobs one after the other, in this process."""
 
     def __call__(
         self, jobs: Sequence[Job], folder: Path, runs: Path, started: Started
     ) -> Iterator[Outcome]:
         for job in jobs:
             started(job)
-            try:
-                yield Outcome(job, execute(job, runs))
-            except Exception:  # whatever it is: the others go on
-                yield Outcome(job, error=traceback.format_exc())
+            yield attempt(job, runs)
 
 
 @dataclass(frozen=True)
@@ -99,17 +107,17 @@ class Errand:
 
     @property
     def log(self) -> Path:
-        """Where a process writes what it says."""
+        """File for the output of a process."""
         return self.path.with_suffix(".log")
 
     @property
     def answer(self) -> Path:
-        """Where the worker leaves its row."""
+        """File in which the worker leaves its row."""
         return self.path.with_suffix(".row.json")
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        """What the worker is called with."""
+        """Arguments of the worker's command line."""
         return (WORKER, str(self.path), str(self.answer), str(self.runs))
 
     @property
@@ -121,7 +129,7 @@ class Errand:
         return {fingerprint(setup, self.job.task.train) for setup in setups}
 
     def outcome(self, complaint: str) -> Outcome:
-        """What the worker left, or the complaint where it left nothing."""
+        """Read what the worker left, or a complaint if it left nothing."""
         try:
             answer = json.loads(self.answer.read_text(encoding="utf8"))
         except (OSError, ValueError):
@@ -168,7 +176,7 @@ class LocalProcesses:
     def _ready(
         self, waiting: list[Errand], running: dict[Any, tuple[Errand, Any]], free: int
     ) -> list[Errand]:
-        """Those that may start now: a place for each, and no run folder held twice."""
+        """Jobs that may start now: a place is free, and no other job holds their run folder."""
         held = set().union(*(errand.needs for errand, _ in running.values()))
         chosen: list[Errand] = []
         for errand in waiting:

@@ -23,7 +23,7 @@ SHOWN = ("AP", "AP50", "APs", "APm", "APl")
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """One row of the table: a variant as it was trained, or a view of it."""
+    """One row of the table: a trained variant, or a view of it."""
 
     name: str
     variant: Line
@@ -51,7 +51,7 @@ class Entry:
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """What a study found; `csv` and `json` are all of it. `Report` says it in pages and figures."""
+    """Results of a study; `csv` and `json` hold all of them, `Report` makes pages and figures."""
 
     plan: Line
     lines: tuple[Line, ...]
@@ -108,7 +108,7 @@ class Findings:
 
     @property
     def csv(self) -> str:
-        """One line per row and seed; nothing in it depends on the clock."""
+        """One line per row and seed; independent of the clock."""
         out = io.StringIO()
         names = [n for e in self.entries for row in e.rows for n in row["scores"][e.view]]
         scores = [n for n in dict.fromkeys(names) if n != "resampled"]
@@ -170,23 +170,18 @@ def _brief(commit: str | None) -> str:
 
 
 def _as_data(entry: Entry, measures: list[str]) -> Line:
-    d = entry.difference
-    spread = {n: [_mean(entry.values(n)), _sd(entry.values(n))] for n in SHOWN}
-    spoken = [n for n in measures if entry.measured(n)]
+    d, spoken = entry.difference, [n for n in measures if entry.measured(n)]
     return {
         "name": entry.name,
         "seeds": [row["seed"] for row in entry.rows],
-        "mean_sd": spread,
-        "measures": {n: [_mean(entry.measured(n)), _sd(entry.measured(n))] for n in spoken},
+        "mean_sd": {n: _mean_sd(entry.values(n)) for n in SHOWN},
+        "measures": {n: _mean_sd(entry.measured(n)) for n in spoken},
         "difference": None if d is None else vars(d),
         "verdict": entry.verdict,
         "failures": [f["traceback"] for f in entry.failures],
     }
 
 
-def _mean(values: list[float]) -> float | None:
-    return round(float(np.mean(values)), 6) if values else None
-
-
-def _sd(values: list[float]) -> float | None:
-    return round(float(np.std(values, ddof=1)), 6) if len(values) > 1 else None
+def _mean_sd(values: list[float]) -> list[float | None]:
+    mean = round(float(np.mean(values)), 6) if values else None
+    return [mean, round(float(np.std(values, ddof=1)), 6) if len(values) > 1 else None]

@@ -29,8 +29,11 @@ from rtdetr_lab.ablations.variant import Setup
 from rtdetr_lab.config import require
 from rtdetr_lab.config_json import to_dict
 from rtdetr_lab.data.batch import Dataset, First, in_order
+from rtdetr_lab.structures.environment import environment
 
 CURVE_PICTURES = 100
+MACHINE = ("date", "platform", "torch", "threads", "gpu", "commit")
+"""What a row keeps of the environment it was made in."""
 
 Row = dict[str, Any]
 Views = Callable[[Any], Mapping[str, Any]]
@@ -47,8 +50,7 @@ class AsTrained:
 
 @dataclass(frozen=True)
 class Task:
-    """What all runs of a study share: pictures to learn from and to be judged by, how a trained
-    model is read, and what is measured besides AP."""
+    """What all runs of a study share: training and validation pictures, views, and measures."""
 
     train: Dataset
     val: Dataset
@@ -68,17 +70,22 @@ class Job:
 
     @property
     def key(self) -> str:
-        """What the journal calls it."""
+        """Name of this job in the journal."""
         return f"{self.variant} #{self.seed}"
 
     @property
+    def names(self) -> Row:
+        """Common beginning of all lines about this job in the journal."""
+        return {"variant": self.variant, "seed": self.seed, "run": self.fingerprint}
+
+    @property
     def fingerprint(self) -> str:
-        """Names the run: the same whatever the study, the variant's name and the views."""
+        """Identify the run, independent of the study, the variant's name and the views."""
         return fingerprint(self.setup, self.task.train)
 
 
 def fingerprint(setup: Setup, train: Dataset) -> str:
-    """Sixteen hex digits of everything that decides what a run learns."""
+    """Identify the run, independent of the study, the variant's name and the views."""
     from rtdetr_lab.training.fingerprint import fingerprint as of_data
 
     # A reader's own class counts with its code: edited in a notebook, it is another run.
@@ -110,19 +117,18 @@ def execute(job: Job, runs: Path) -> Row:
         raise KeyboardInterrupt  # `train` has saved its state and says so by returning early
     seconds = max((r["seconds"] for r in run.history), default=0.0)
     scores, measures = judged(run.model, job.task)
+    machine = environment()
     for name in ("previous.pt", "best.pt"):  # what only a resume would need
         (runs / job.fingerprint / name).unlink(missing_ok=True)
-    whole = time.monotonic() - began
+    cost = {"train_s": round(seconds, 2), "whole_s": round(time.monotonic() - began, 2)}
     return {
-        "variant": job.variant,
-        "seed": job.seed,
-        "run": job.fingerprint,
+        **job.names,
         "pictures": run.step * job.setup.recipe.batch_size,
         "parameters": sum(p.numel() for p in run.model.parameters()),
         "scores": scores,
         "measures": measures,
         "curve": [[r["pictures"], r["AP"]] for r in run.history if "AP" in r],
-        "cost": {"train_s": round(seconds, 2), "whole_s": round(whole, 2), **_machine()},
+        "cost": cost | {name: machine[name] for name in MACHINE},
     }
 
 
@@ -182,10 +188,3 @@ def judged(model: nn.Module, task: Task) -> tuple[dict[str, Any], dict[str, Any]
         for measure in task.measures:
             measures |= measure(model, batches)
     return scores, measures
-
-
-def _machine() -> dict[str, Any]:
-    from rtdetr_lab.structures.environment import environment
-
-    about = environment()
-    return {k: about[k] for k in ("date", "platform", "torch", "threads", "gpu", "commit")}

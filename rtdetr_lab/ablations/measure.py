@@ -35,7 +35,7 @@ def profile(cfg: Any, size: tuple[int, int]) -> dict[str, Any]:
 
 
 def seconds_per_picture(setup: Setup, task: Task) -> float:
-    """Of training, from a few steps on the study's own pictures."""
+    """Measure training time per picture from a few steps on the study's own pictures."""
     from rtdetr_lab.training.stream import Steps
     from rtdetr_lab.training.trainer import Trainer
 

@@ -68,7 +68,7 @@ def order_sentence(report: Findings) -> str:
 
 
 def power_sentence(report: Findings) -> str:
-    """How small a difference the study could have shown."""
+    """State how small a difference the study could have shown."""
     widths = [100 * e.difference.half_width for e in report.entries if e.difference]
     clear = [e for e in report.entries if e.difference and e.difference.is_clear]
     if not widths:
@@ -132,7 +132,7 @@ def _failures(report: Findings) -> list[str]:
 
 
 def html_of(report: Findings, images: Mapping[str, bytes]) -> str:
-    """The same page with nothing loaded from elsewhere. `images` are PNG by title."""
+    """Render the page as HTML that loads nothing; `images` are PNG by title."""
     from markdown_it import MarkdownIt
 
     coded = {title: base64.b64encode(png).decode() for title, png in images.items()}
@@ -152,7 +152,7 @@ def _mean_sd(values: list[float], digits: int) -> str:
 
 
 def catalogue() -> str:
-    """Every study with its rows and hypotheses, as `docs/ablations.md` holds them."""
+    """List every study with its rows and hypotheses, as in `docs/ablations.md`."""
     from rtdetr_lab.ablations.bases import full_size
 
     base, lines = full_size("r50"), []

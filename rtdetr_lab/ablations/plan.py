@@ -23,12 +23,15 @@ RESERVE = 0.8
 """Part of a time budget that is given to training steps; the rest is for judging."""
 
 
-def pictures_for(
-    budget: str, setups: Mapping[str, Setup], task: Task, num_seeds: int
+def pictures_and_speed(
+    budget: int | str, setups: Mapping[str, Setup], task: Task, num_seeds: int
 ) -> tuple[int, dict[str, float]]:
-    """(pictures per run, seconds per picture of every variant) for a time like "20m"."""
+    """(pictures per run, seconds per picture of every variant) for a time like "20m", or for a
+    number of pictures."""
     began = time.monotonic()
     speed = {name: seconds_per_picture(setup, task) for name, setup in setups.items()}
+    if isinstance(budget, int):
+        return budget, speed
     free = RESERVE * seconds_of(budget) - (time.monotonic() - began)
     size = next(iter(setups.values())).recipe.batch_size
     count = int(free / (sum(speed.values()) * num_seeds)) // size * size
@@ -50,11 +53,9 @@ def plan_line(
         "kind": "plan",
         "reference": reference,
         "variants": [
-            {
-                **v.describe(base),
-                "s_per_picture": round(speed[v.name], 5),
-                **profile(setups[v.name].cfg, (height, width)),
-            }
+            v.describe(base)
+            | {"s_per_picture": round(speed[v.name], 5)}
+            | profile(setups[v.name].cfg, (height, width))
             for v in variants
         ],
         "runs": {

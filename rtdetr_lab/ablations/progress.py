@@ -62,7 +62,7 @@ class ProgressBars(Progress, Watch):
         self.update(self.whole, description=words)
 
     def get_renderable(self) -> RenderableType:
-        """The bars, moved to what the records say."""
+        """Return the bars, moved to the state of the records."""
         if self.tasks:  # else it is being made
             seen = self.gone * self.pictures
             for job, task in list(self.running.values()):

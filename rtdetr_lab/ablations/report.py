@@ -85,7 +85,7 @@ class Report(Findings):
 
 
 def report_of(journal: Journal) -> Report:
-    """Of the journal's last plan. Raises `ConfigError` where nothing was begun."""
+    """Make the report of the journal's last plan; raise `ConfigError` if there is none."""
     require(journal.plan, str(journal.path), "holds no study", "run it first, or give its folder")
     return Report(journal.plan, tuple(journal.lines))
 

@@ -31,7 +31,7 @@ MOST = 100
 
 
 def picture_weights(num_pictures: int, replicates: int) -> Int[np.ndarray, "R I"]:
-    """How often each picture is drawn in each replicate; always the same for these numbers."""
+    """How often each picture is drawn in each replicate; deterministic."""
     rng = np.random.default_rng([num_pictures, replicates])
     even = np.full(num_pictures, 1 / max(num_pictures, 1))
     return rng.multinomial(num_pictures, even, size=replicates)
@@ -51,8 +51,7 @@ class Ranked:
 def ranked_by_class(
     truths: Sequence[Truth], founds: Sequence[Found], num_classes: int
 ) -> list[Ranked]:
-    """One entry per class. Detections that find nothing but lie in a crowd do not count, as COCO
-    has it."""
+    """One entry per class. As in COCO, false detections inside a crowd do not count."""
     return [_ranked(truths, founds, label) for label in range(num_classes)]
 
 
@@ -76,8 +75,7 @@ def _ranked(truths: Sequence[Truth], founds: Sequence[Found], label: int) -> Ran
 
 
 def _hits(overlap: Float[np.ndarray, "n m"]) -> Bool[np.ndarray, "T n"]:
-    """Whether each detection, by falling score, finds an object that nobody before it found; at
-    every threshold."""
+    """Whether each detection, by falling score, finds a free object, for every threshold."""
     hit = np.zeros((len(THRESHOLDS), len(overlap)), dtype=bool)
     for t, threshold in enumerate(THRESHOLDS):
         free = np.ones(overlap.shape[1], dtype=bool)

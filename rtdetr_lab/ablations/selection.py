@@ -60,7 +60,7 @@ SELECTIONS: tuple[Variant, ...] = (
 
 @dataclass(frozen=True)
 class ProposalQuality:
-    """What the selected tokens are worth, over validation pictures."""
+    """Quality of the selected tokens over validation pictures."""
 
     threshold: float = 0.5
 
@@ -71,11 +71,9 @@ class ProposalQuality:
             proposals = model(torch.stack([as_float(s.image) for s in samples])).proposals
             if proposals is None:
                 return {}  # DETR proposes nothing
-            for logits, boxes, sample in zip(
-                proposals.logits, proposals.boxes, samples, strict=True
-            ):
-                scores.append(logits.sigmoid().amax(-1))
-                overlaps.append(best_iou(boxes, sample.boxes))
+            scores.append(proposals.logits.sigmoid().amax(-1).flatten())
+            pairs = zip(proposals.boxes, samples, strict=True)
+            overlaps += [best_iou(boxes, sample.boxes) for boxes, sample in pairs]
         score, overlap = torch.cat(scores), torch.cat(overlaps)
         sure = score > self.threshold
         both = sure & (overlap > self.threshold)

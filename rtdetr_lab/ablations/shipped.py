@@ -22,5 +22,5 @@ def shipped(name: str) -> Report:
 
 
 def names() -> tuple[str, ...]:
-    """Of the shipped studies."""
+    """Names of the shipped studies."""
     return tuple(sorted(path.stem for path in FOLDER.glob("*.jsonl")))

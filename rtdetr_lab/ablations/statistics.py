@@ -46,11 +46,6 @@ class Difference(Interval):
         return (self.high - self.low) / 2
 
     @property
-    def is_clear(self) -> bool:
-        """Whether the interval excludes zero."""
-        return self.low > 0 or self.high < 0
-
-    @property
     def agreeing(self) -> int:
         """Seeds whose difference has the sign of the mean."""
         return sum(d * self.mean > 0 for d in self.per_seed)
@@ -64,7 +59,7 @@ def paired_difference(
     num_pictures: int,
     level: float = 0.95,
 ) -> Difference:
-    """Of `one` minus `other`, seed by seed; the resampled are AP per seed and replicate."""
+    """Difference of `one` minus `other`, seed by seed, with resampled AP per seed and replicate."""
     from scipy.stats import t
 
     require(len(one) == len(other) > 0, "seeds", f"{len(one)} and {len(other)}", "pair them")

@@ -24,8 +24,8 @@ from rtdetr_lab.ablations.bases import short_recipe, small_world
 from rtdetr_lab.ablations.executors import Executor, InProcess, Outcome
 from rtdetr_lab.ablations.job import AsTrained, Job, Measure, Task, Views
 from rtdetr_lab.ablations.journal import Journal, Line
-from rtdetr_lab.ablations.measure import latencies, seconds_per_picture
-from rtdetr_lab.ablations.plan import pictures_for, plan_line
+from rtdetr_lab.ablations.measure import latencies
+from rtdetr_lab.ablations.plan import pictures_and_speed, plan_line
 from rtdetr_lab.ablations.report import Report, report_of
 from rtdetr_lab.ablations.variant import Change, Setup, Variant, variant, with_seed
 from rtdetr_lab.config import require
@@ -91,7 +91,7 @@ class Study:
 
     @cached_property
     def task(self) -> Task:
-        """What all runs share."""
+        """What all runs of this study share."""
         train, val = self.data
         return Task(train, val, self.views, self.measures, self.device)
 
@@ -102,11 +102,11 @@ class Study:
 
     @property
     def journal(self) -> Journal:
-        """What is known so far."""
+        """The journal of finished runs."""
         return Journal(self.home / "journal.jsonl")
 
     def setups(self, num_pictures: int) -> dict[str, Setup]:
-        """Variant → setup, at so many pictures a run."""
+        """Map every variant to its setup, for the given number of pictures per run."""
         steps = -(-num_pictures // self._setup.recipe.batch_size)
         every = max(1, steps // self.curve_points) if self.curve_points else 0
         recipe = replace(self._setup.recipe, num_pictures=num_pictures, eval_every=every)
@@ -114,7 +114,7 @@ class Study:
         return {row.name: row(base) for row in self._rows}
 
     def jobs(self, num_pictures: int) -> list[Job]:
-        """All runs, seed by seed: a study that is stopped has whole pairs."""
+        """All runs, seed by seed, so that a stopped study has complete pairs."""
         setups = self.setups(num_pictures)
         return [
             Job(name, seed, with_seed(setup, seed), self.task)
@@ -123,13 +123,9 @@ class Study:
         ]
 
     def plan(self) -> Line:
-        """What would be done, measured where it must be: the line a journal begins with."""
+        """Measure and describe what would be done: the first line of a journal."""
         first = self.setups(self.budget if isinstance(self.budget, int) else 1)
-        if isinstance(self.budget, str):
-            count, speed = pictures_for(self.budget, first, self.task, len(self.seeds))
-        else:
-            count = self.budget
-            speed = {name: seconds_per_picture(s, self.task) for name, s in first.items()}
+        count, speed = pictures_and_speed(self.budget, first, self.task, len(self.seeds))
         setups = self.setups(count)
         line = plan_line(self._rows, setups, self.reference, self.task, self.seeds, speed)
         return {**line, "name": self.name, "budget": self.budget}
@@ -139,7 +135,7 @@ class Study:
         executor: Executor | None = None,
         watch: Callable[[Line, Journal], AbstractContextManager[Watch]] | None = None,
     ) -> Report:
-        """Do what is still to be done, and return the report. Failed runs are tried again."""
+        """Run everything that is missing, and return the report. Failed runs are tried again."""
         with lock(self.home):
             journal = self.journal
             plan = self._plan_for(journal)
@@ -152,7 +148,7 @@ class Study:
         return self.report()
 
     def report(self) -> Report:
-        """Everything the journal says, without training anything."""
+        """Make the report from the journal, without training."""
         return report_of(self.journal)
 
     def _plan_for(self, journal: Journal) -> Line:
@@ -181,7 +177,7 @@ class Study:
         missing = [j for j in jobs if (j.variant, j.seed, j.fingerprint) not in done]
         runs = Path(self.folder) / "runs"
         for outcome in executor(missing, self.home, runs, watch.started):
-            journal.append(_line(outcome))
+            journal.append(outcome.line)
             watch.ended(outcome)
 
 
@@ -194,16 +190,3 @@ def _measured(journal: Journal, plan: Line) -> bool:
     wanted = {v["name"] for v in plan["variants"]}
     found = journal.of_kind("latency")
     return bool(found) and set(found[-1]["milliseconds"]) == wanted
-
-
-def _line(outcome: Outcome) -> Line:
-    if outcome.row is not None:
-        return {"kind": "row", **outcome.row}
-    job = outcome.job
-    return {
-        "kind": "failed",
-        "variant": job.variant,
-        "seed": job.seed,
-        "run": job.fingerprint,
-        "traceback": outcome.error,
-    }

@@ -53,7 +53,8 @@ class Variant:
 
     def __call__(self, base: Setup) -> Setup:
         """The setup of this variant. The base stays what it was."""
-        changes = _argument(self.change)
+        argument, *_ = inspect.signature(self.change, eval_str=True).parameters.values()
+        changes = argument.annotation
         if changes is Setup:
             return self.change(base)
         if changes is TrainConfig:
@@ -97,12 +98,6 @@ def with_seed(setup: Setup, seed: int) -> Setup:
     """The setup, and what it starts from, with this seed."""
     start = None if setup.start is None else with_seed(setup.start, seed)
     return replace(setup, recipe=replace(setup.recipe, seed=seed), start=start)
-
-
-def _argument(change: Change) -> Any:
-    """What the annotation of the only argument says."""
-    first = next(iter(inspect.signature(change, eval_str=True).parameters.values()))
-    return first.annotation
 
 
 def _short(value: Any) -> str:

@@ -11,11 +11,9 @@ import os
 import sys
 import threading
 import time
-import traceback
 from pathlib import Path
-from typing import Any
 
-from rtdetr_lab.ablations.job import execute
+from rtdetr_lab.ablations.executors import attempt
 from rtdetr_lab.config_json import from_json
 from rtdetr_lab.errors import TrainingError
 from rtdetr_lab.writing import write_text
@@ -26,16 +24,14 @@ def main(job: str, answer: str, runs: str) -> int:
     parent = os.environ.get("RTDETR_LAB_PARENT")
     if parent and os.name != "nt":  # there, asking whether a process lives would interrupt it
         threading.Thread(target=_end_with, args=(int(parent),), daemon=True).start()
-    said: dict[str, Any]
     try:
-        said = {"row": execute(from_json(Path(job).read_text(encoding="utf8")), Path(runs))}
+        outcome = attempt(from_json(Path(job).read_text(encoding="utf8")), Path(runs))
     except KeyboardInterrupt:
         return 130  # paused: the next start goes on
-    except Exception:
-        said = {"error": traceback.format_exc()}
     if os.environ.get("RANK", "0") == "0":
+        said = {"row": outcome.row, "error": outcome.error}
         write_text(Path(answer), json.dumps(said), TrainingError)
-    return 0 if "row" in said else 1
+    return 1 if outcome.error else 0
 
 
 def _end_with(parent: int) -> None:

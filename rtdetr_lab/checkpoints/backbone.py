@@ -17,9 +17,10 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from rtdetr_lab.checkpoints.files import read_weights
-from rtdetr_lab.checkpoints.rename import import_tensors, table_of
+from rtdetr_lab.checkpoints.rename import under_our_names
 from rtdetr_lab.checkpoints.source import locate
 from rtdetr_lab.checkpoints.strict import fit
+from rtdetr_lab.config import require
 from rtdetr_lab.errors import CheckpointError
 
 BARE = {
@@ -42,16 +43,12 @@ def load_backbone(
     under a known name, with the right shape and finite.
     """
     weights = read_weights(locate(source, revision).weights)
-    tensors = _of_a_detector(weights.tensors)
-    table = table_of(tensors)
-    ours = import_tensors(table, tensors, weights.where) if table else tensors
+    ours = under_our_names(_of_a_detector(weights.tensors), weights.where)
     found = {n.removeprefix("backbone."): t for n, t in ours.items() if n.startswith("backbone.")}
-    if not found:
-        what = f"holds no ResNet-D: its names begin like {next(iter(weights.tensors), 'nothing')!r}"
-        remedy = "give a detector, transformers' RTDetrResNetBackbone or the authors' ResNet-vd"
-        raise CheckpointError(weights.where, what, remedy)
-    backbone = getattr(model, "backbone", model)
-    fit(backbone, found, weights.where, reheaded=False)
+    what = f"holds no ResNet-D: its names begin like {next(iter(weights.tensors), 'nothing')!r}"
+    remedy = "give a detector, transformers' RTDetrResNetBackbone or the authors' ResNet-vd"
+    require(found, weights.where, what, remedy, CheckpointError)
+    fit(getattr(model, "backbone", model), found, weights.where, reheaded=False)
     return model
 
 

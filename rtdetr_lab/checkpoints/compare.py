@@ -41,7 +41,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All rows, and where the difference begins: our module, theirs, and tensors that differ."""
+    """All rows, and where the difference begins: our module, theirs, and differing tensors."""
 
     stages: tuple[Stage, ...]
     module: str | None
@@ -50,7 +50,7 @@ class Comparison:
 
     @property
     def agrees(self) -> bool:
-        """Is everything the same?"""
+        """Whether all stages agree."""
         return self.module is None and not self.tensors and all(s.agrees for s in self.stages)
 
 

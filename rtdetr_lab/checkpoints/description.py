@@ -93,7 +93,7 @@ def _from_json(
 def _from_a_save_cut_short(
     source: Source, weights: WeightsFile, before: Metadata, classes: Sequence[Any]
 ) -> tuple[Any, Metadata]:
-    """Weights that were written over those the config.json still describes say what they are."""
+    """Read the configuration from weights that are newer than the config.json beside them."""
     if HEADER in weights.header and weights.header.get(REPLACES) == before.sha256:
         cfg, metadata = _from_ours(_header(weights), weights.where, classes)
         if metadata.sha256 == weights.sha256:

@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ class WeightsFile:
     where: str
     header: dict[str, str] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """Digest of the tensors, as written in the header or computed."""
         return self.header.get(DIGEST) or digest(self.tensors)
@@ -83,7 +84,7 @@ def _digests(tensors: Mapping[str, Tensor]) -> dict[str, str]:
 
 
 def _which_differ(tensors: Mapping[str, Tensor], written: str | None) -> str:
-    """Which of them, as far as the header says what each was; files of old do not."""
+    """Name the tensors that differ from the header's digests; old files have no digests."""
     try:
         wanted, found = dict(json.loads(written or "{}")), _digests(tensors)
     except (ValueError, TypeError):
@@ -170,7 +171,7 @@ def _check_header(header: Mapping[str, str], path: Path) -> None:
 
 
 def text_digest(tree: Mapping[str, Any]) -> str:
-    """sha256 of values that JSON can hold, whatever order they are in."""
+    """sha256 of values that JSON can hold, independent of their order."""
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
 

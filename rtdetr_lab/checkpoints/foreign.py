@@ -99,7 +99,7 @@ def check_kind(path: Path) -> None:
 
 
 def is_safetensors(path: Path) -> bool:
-    """Whether a file begins as one, whatever it is called: a number, which may be any, and JSON."""
+    """Whether a file begins like a safetensors file (a length, then JSON), whatever its name."""
     with open(path, "rb") as file:
         return file.read(9)[8:] == b"{"
 
@@ -115,7 +115,7 @@ def _of_bytes(path: Path, start: bytes) -> Kind | None:
 
 
 def _inside(path: Path) -> Kind | None:
-    """What a zip holds: torch's own is one, too."""
+    """Describe the contents of a zip; torch's own format is a zip, too."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()

@@ -44,7 +44,7 @@ DETR's are the authors', under timm's names."""
 
 @dataclass(frozen=True)
 class Pin:
-    """What somebody has verified of a published checkpoint; `rtdetr-lab verify NAME` prints it."""
+    """Verified commit and digest of a published checkpoint; `verify NAME` prints them."""
 
     revision: str
     sha256: str
@@ -145,7 +145,7 @@ def _download_if_there(repo: str, name: str, revision: str | None, how: dict[str
 
 
 def _is_absent(error: BaseException | None) -> bool:
-    """The hub has no such file; or nobody can be asked, and the cache is all there is."""
+    """Whether the hub has no such file, or is out of reach and the cache has none."""
     e = _errors()
     refused = isinstance(getattr(error, "__cause__", None), e.HfHubHTTPError)
     return isinstance(error, e.EntryNotFoundError) and not refused
@@ -154,7 +154,10 @@ def _is_absent(error: BaseException | None) -> bool:
 def download(
     repo: str, name: str, revision: str | None, attempts: int = ATTEMPTS, **how: Any
 ) -> Path:
-    """One file, from the cache or the hub; `how` goes to the hub's client. Raises `HubError`."""
+    """Return one file from the cache or the hub; `how` goes to the hub's client.
+
+    Raises `HubError`.
+    """
     from huggingface_hub import hf_hub_download
 
     try:
@@ -181,7 +184,7 @@ def _errors() -> Any:
 
 
 def explained(error: BaseException) -> tuple[str, str]:
-    """What happened and what to do; the most special error first, some are both."""
+    """Describe an error of the hub and what to do, the most specific kind first."""
     e = _errors()
     if isinstance(error, e.LocalEntryNotFoundError) and isinstance(
         error.__cause__, e.HfHubHTTPError
@@ -211,7 +214,7 @@ def explained(error: BaseException) -> tuple[str, str]:
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says first, or what it is."""
+    """First line of an error's message, or its type."""
     return (str(error).splitlines() or [type(error).__name__])[0][:160]
 
 

@@ -30,28 +30,22 @@ import torch
 from torch import Tensor
 
 from rtdetr_lab.backbone import Bottleneck
+from rtdetr_lab.checkpoints.files import few
+from rtdetr_lab.checkpoints.presets import SIZES, function_of
 from rtdetr_lab.checkpoints.strict import num_classes_of
 from rtdetr_lab.config import replace_at, require
-from rtdetr_lab.detr.model import DETRConfig, detr_nano, detr_r50, detr_r101
+from rtdetr_lab.detr.model import DETRConfig
 from rtdetr_lab.detr.positions import LearnedPositions
 from rtdetr_lab.detr.segmentation import SegmentationConfig, segmentation_criterion
 from rtdetr_lab.errors import CheckpointError
-from rtdetr_lab.rtdetr import (
-    RTDETRConfig,
-    rtdetr_nano,
-    rtdetr_r18,
-    rtdetr_r34,
-    rtdetr_r50,
-    rtdetr_r50_m,
-    rtdetr_r101,
-)
+from rtdetr_lab.rtdetr import RTDETRConfig
 
 log = logging.getLogger("rtdetr_lab")
 
-PRESETS = (rtdetr_r18, rtdetr_r34, rtdetr_r50_m, rtdetr_r50, rtdetr_r101, rtdetr_nano)
+PRESETS = tuple(function_of(name) for name in (*SIZES, "nano"))
 """What a file is compared with. v2's presets have the same shapes."""
 
-DETR_PRESETS = (detr_r50, detr_r101, detr_nano)
+DETR_PRESETS = tuple(function_of(name) for name in ("detr_r50", "detr_r101", "detr_nano"))
 
 WIDTHS = ("encoder.project.0.conv.weight", "encoder.ccff.top_down.0.conv1.conv.weight")
 DETR_WIDTHS = ("project.weight", "decoder.layers.0.ffn.fc1.bias")
@@ -73,14 +67,14 @@ def infer_config(
     num_classes, found = num_classes_of(tensors), signature(tensors)
     complete = num_classes is not None and found["depths"] and found["decoder_layers"]
     complete = complete and found["width"] and found["hidden"]
-    what = f"holds no RT-DETR: it has {_sample(tensors)}"
+    what = f"holds no RT-DETR: it has {few(tensors)}"
     remedy = "give weights of RT-DETR: ours, transformers' or the authors'"
     require(complete, where, what, remedy, CheckpointError)
     return _with_points(_published(PRESETS, num_classes, found, where), tensors, scale)
 
 
 def is_detr(tensors: Mapping[str, Tensor]) -> bool:
-    """Are these, under our names, a DETR's?"""
+    """Whether these tensors, under our names, are a DETR's."""
     return "decoder.query_positions" in tensors and "class_head.weight" in tensors
 
 
@@ -101,7 +95,7 @@ def infer_detr(tensors: Mapping[str, Tensor], where: str) -> DETRConfig:
 
 
 def with_masks(cfg: DETRConfig) -> SegmentationConfig:
-    """The same detector with a mask head, and the losses that teach it."""
+    """Add a mask head to a detector's configuration, and the losses that train it."""
     values = {f.name: getattr(cfg, f.name) for f in fields(DETRConfig)}
     values |= {"criterion": segmentation_criterion()}
     values |= {"backbone": replace_at(cfg.backbone, "outputs", (1, 2, 3, 4))}
@@ -170,7 +164,3 @@ def _with_points(
     if rest or not per_level or per_level == cfg.decoder.num_points:
         return cfg  # an uneven split cannot be told from its sum: strict.py asks for config=
     return replace_at(cfg, "decoder.num_points", per_level)
-
-
-def _sample(tensors: Mapping[str, Tensor]) -> str:
-    return ", ".join(list(tensors)[:3]) + (" …" if len(tensors) > 3 else "")

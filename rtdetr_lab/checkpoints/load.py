@@ -15,16 +15,16 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from rtdetr_lab.checkpoints.building import no_larger_than
 from rtdetr_lab.checkpoints.description import described
 from rtdetr_lab.checkpoints.files import WeightsFile, read_weights
 from rtdetr_lab.checkpoints.metadata import Metadata, check_names, metadata_for
-from rtdetr_lab.checkpoints.rename import import_tensors, table_of
+from rtdetr_lab.checkpoints.rename import under_our_names
 from rtdetr_lab.checkpoints.source import Source, locate
 from rtdetr_lab.checkpoints.strict import fit, is_class_head, num_classes_of
-from rtdetr_lab.config import replace_at
+from rtdetr_lab.config import replace_at, require
 from rtdetr_lab.errors import CheckpointError, ConfigError, LabError
 
 log = logging.getLogger("rtdetr_lab")
@@ -46,8 +46,8 @@ def load_pretrained(
     `CheckpointError`; nothing is ever left out or left at its initial value in silence.
     """
     source = locate(id_or_path, revision)
-    weights = _as_pinned(source, read_weights(source.weights))
-    tensors = _under_our_names(weights)
+    weights = _read(source)
+    tensors = under_our_names(weights.tensors, weights.where)
     cfg, metadata = described(source, weights, tensors, config, classes)
 
     trained_for = num_classes_of(tensors)
@@ -72,14 +72,15 @@ def load_pretrained(
     return model.eval()
 
 
-def _as_pinned(source: Source, weights: WeightsFile) -> WeightsFile:
-    """What somebody has verified is what was fetched, or it is refused."""
-    if source.sha256 in (None, weights.sha256):
-        return weights
+def _read(source: Source) -> WeightsFile:
+    """Read the weights, and compare them with the verified digest if there is one."""
+    weights = read_weights(source.weights)
     where = f"{source.name}@{source.revision}/{source.weights.name}"
     what = f"its tensors have sha256 {weights.sha256}, those that were verified {source.sha256}"
     remedy = "remove it from the cache and load it again; if it stays so, do not use it"
-    raise CheckpointError(where, what, remedy)
+    same = source.sha256 in (None, weights.sha256)
+    require(same, where, what, remedy, CheckpointError)
+    return weights
 
 
 def _built(cfg: Any, where: str) -> Any:
@@ -90,11 +91,6 @@ def _built(cfg: Any, where: str) -> Any:
     except Exception as error:  # whatever torch says of sizes nobody can build
         what = f"no model can be built from its configuration ({type(error).__name__}: {error})"
         raise ConfigError(where, what.splitlines()[0], "correct its sizes") from error
-
-
-def _under_our_names(weights: WeightsFile) -> dict[str, Tensor]:
-    table = table_of(weights.tensors)
-    return import_tensors(table, weights.tensors, weights.where) if table else weights.tensors
 
 
 def _completed(metadata: Metadata, source: Source, weights: WeightsFile) -> Metadata:

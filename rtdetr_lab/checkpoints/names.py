@@ -36,7 +36,7 @@ HUB_ID = r"[\w-][\w.-]*/[\w.-]+"
 
 @dataclass(frozen=True)
 class Model:
-    """What a name stands for: a path, or a repository of the hub and what was pinned of it."""
+    """Meaning of a model's name: a path, or a repository of the hub and its pin."""
 
     path: Path | None = None
     repo: str = ""
@@ -44,7 +44,7 @@ class Model:
     embedded: bool = False
 
     def revision(self, asked: str | None) -> str | None:
-        """The one that was asked for, else the one that was pinned."""
+        """The requested revision, else the pinned one."""
         return asked or (self.pin.revision if self.pin else None)
 
 
@@ -68,9 +68,9 @@ def note_of(word: str, meant: str) -> str:
 
 
 def model_of(word: str | os.PathLike[str]) -> Model:
-    """What a word for a model stands for.
+    """Resolve a word for a model.
 
-    Raises `CheckpointError` for a path where nothing is, and `UnknownModelError`.
+    Raises `CheckpointError` for a path that does not exist, and `UnknownModelError`.
     """
     path = path_of(word)
     if path is None:

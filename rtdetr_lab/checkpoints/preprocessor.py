@@ -22,12 +22,12 @@ from rtdetr_lab.checkpoints.metadata import PUBLISHED_NAMES, Metadata, metadata_
 from rtdetr_lab.config import require
 from rtdetr_lab.detr.model import IMAGENET_MEAN, IMAGENET_STD, RGB
 from rtdetr_lab.errors import CheckpointError
-from rtdetr_lab.images.edges import PAPER_EDGES, Edges
+from rtdetr_lab.images.preprocess import PAPER_EDGES, Edges
 from rtdetr_lab.notation import Size
 
 
 def image_size_of(path: Path) -> Size:
-    """(height, width) in their `preprocessor_config.json`, 640² where there is none.
+    """Read (height, width) from their `preprocessor_config.json`; 640² without one.
 
     Raises `CheckpointError` if it asks for normalised pixels: ours are RGB in [0, 1].
     """
@@ -56,7 +56,7 @@ def _sides(size: Any, first: str, second: str) -> Size | None:
 
 @dataclass(frozen=True)
 class Pixels:
-    """What a DETR is shown: its edges, or a fixed size; and how colours are normalised."""
+    """Input of a DETR: its edges or a fixed size, and how colours are normalised."""
 
     edges: Edges | None = PAPER_EDGES
     image_size: Size = (800, 800)
@@ -65,7 +65,7 @@ class Pixels:
 
 
 def pixels_of(path: Path) -> Pixels:
-    """What their `preprocessor_config.json` says for a DETR; without one, what the paper says."""
+    """Read their `preprocessor_config.json` for a DETR; without one, use the paper's values."""
     tree = read_json(path) if path.is_file() else {}
     alone = "prepare pictures yourself and call the model"
     whole = tree.get("do_rescale", True) and tree.get("do_resize", True) and _is_fraction(tree)

@@ -1,10 +1,11 @@
 """# Presets: the architectures that have a name on the command line"""
 
+from collections.abc import Callable
 from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
-from rtdetr_lab.errors import ConfigError
+from rtdetr_lab.config import require
 
 SIZES = ("r18", "r34", "r50_m", "r50", "r101")
 DETR_SIZES = ("r50", "r101", "r50_dc5", "r101_dc5")
@@ -18,12 +19,17 @@ PRESETS = {
 """Name → where its function is, and the size its model is made for."""
 
 
-def preset_of(name: str, num_classes: int = 80, option: str = "--preset") -> Any:
-    """The configuration a name stands for; raises `ConfigError`, which blames `option`."""
-    if name not in PRESETS:
-        near = get_close_matches(name, PRESETS, n=2, cutoff=0.6)
-        nearest = f"did you mean {' or '.join(near)}? " if near else ""
-        what = f"{name!r} is no preset"
-        raise ConfigError(option, what, f"{nearest}use one of {', '.join(PRESETS)}")
+def function_of(name: str, option: str = "--preset") -> Callable[..., Any]:
+    """The preset a name stands for; raises `ConfigError`, which blames `option`."""
+    near = get_close_matches(name, PRESETS, n=2, cutoff=0.6)
+    nearest = f"did you mean {' or '.join(near)}? " if near else ""
+    remedy = f"{nearest}use one of {', '.join(PRESETS)}"
+    require(name in PRESETS, option, f"{name!r} is no preset", remedy)
     module, _, function = PRESETS[name][0].partition(":")
-    return getattr(import_module(f"rtdetr_lab.{module}"), function)(num_classes=num_classes)
+    found: Callable[..., Any] = getattr(import_module(f"rtdetr_lab.{module}"), function)
+    return found
+
+
+def preset_of(name: str, num_classes: int = 80, option: str = "--preset") -> Any:
+    """Its configuration."""
+    return function_of(name, option)(num_classes=num_classes)

@@ -27,7 +27,9 @@ THIRDS = ("q_proj", "k_proj", "v_proj")
 
 def to_ours(table: Table, name: str) -> str | None:
     """Our name of their tensor (`in_proj` where it has to be split), `None` if there is none."""
-    return _translate(_rules(table.title)[1], _canonical(table, name))
+    for pattern, replacement in table.aliases:
+        name = re.sub(pattern, replacement, name)
+    return _translate(_rules(table.title)[1], name)
 
 
 def to_theirs(table: Table, name: str) -> str | None:
@@ -39,15 +41,23 @@ def table_of(names: Iterable[str]) -> Table | None:
     """The table a file's names are written in, `None` for ours or a foreign file."""
     names = list(names)
     found = [t for t in ALL_TABLES if any(n.startswith(t.probes) for n in names)]
-    if len(found) <= 1:
-        return found[0] if found else None
+
+    def count(table: Table) -> int:
+        return sum(to_ours(table, name) is not None for name in names)
+
     # Two papers' files may begin alike: the table that can name most of the tensors is the one.
-    return max(found, key=lambda table: sum(to_ours(table, name) is not None for name in names))
+    return max(found, key=count, default=None)
 
 
 def is_derived(table: Table, name: str) -> bool:
-    """Does the tensor follow from the configuration, so that it need not be read?"""
+    """Whether the tensor follows from the configuration, so that it need not be read."""
     return any(re.search(pattern, name) for pattern in table.derived)
+
+
+def under_our_names(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
+    """Tensors of any file: as they are, or imported by the table they are named in."""
+    table = table_of(tensors)
+    return import_tensors(table, tensors, where) if table else dict(tensors)
 
 
 def import_tensors(table: Table, tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
@@ -78,12 +88,6 @@ def export_tensors(table: Table, tensors: Mapping[str, Tensor], where: str) -> d
             raise CheckpointError(f"{where}[{name}]", what, remedy)
         theirs[new] = tensor
     return theirs
-
-
-def _canonical(table: Table, name: str) -> str:
-    for pattern, replacement in table.aliases:
-        name = re.sub(pattern, replacement, name)
-    return name
 
 
 def _split(name: str, tensor: Tensor) -> dict[str, Tensor]:

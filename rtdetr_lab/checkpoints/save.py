@@ -119,7 +119,7 @@ def write_theirs(
 def _their_tensors(
     cfg: Any, tensors: Mapping[str, Tensor], folder: Path, tree: Mapping[str, Any]
 ) -> dict[str, Tensor]:
-    """As transformers names them for a `config.json` like `tree`."""
+    """Tensors under transformers' names, for a `config.json` like `tree`."""
     if tree["model_type"] == "detr":
         own, timm = (DETR_MASKS, DETR_MASKS_TIMM) if draws(cfg) else (DETR, DETR_TIMM)
         # Their batch norms are always frozen, and do not count.
@@ -130,7 +130,7 @@ def _their_tensors(
 
 
 def write_card(folder: Path, licence: str | None) -> None:
-    """A model card that states the licence and nothing else, unless there is one that says more."""
+    """Write a model card with the licence, unless there is a card already."""
     card = folder / "README.md"
     told = card.read_text(encoding="utf8", errors="replace") if card.is_file() else ""
     if told and not re.fullmatch(r"---\nlicense: [^\n]+\n---\n", told):
@@ -143,7 +143,7 @@ def write_card(folder: Path, licence: str | None) -> None:
 
 
 def _scales(cfg: Any) -> dict[str, Tensor]:
-    """What transformers' v2 stores of its configuration: 1/K of every point."""
+    """Compute 1/K of every point, which transformers' v2 stores as a tensor."""
     points = points_per_level(cfg.decoder.num_points, cfg.decoder.num_levels)
     scale = torch.tensor([1 / k for k in points for _ in range(k)], dtype=torch.float32)
     name = "model.decoder.layers.{}.encoder_attn.n_points_scale"

@@ -59,7 +59,7 @@ def locate(id_or_path: str | os.PathLike[str], revision: str | None = None) -> S
 
 
 def _on_the_hub(named: Model, asked: str | None) -> Source:
-    """A repository: at the commit that was pinned, unless another revision is asked for."""
+    """Locate a repository at its pinned commit, unless another revision is requested."""
     found = fetch(named.repo, named.revision(asked))
     source = _folder(found.folder)
     pinned = named.pin is not None and named.pin.revision == named.revision(asked)

@@ -14,7 +14,7 @@ makes of the picture. transformers applies DETR's heads to the last layer only; 
 with the same heads here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -57,13 +57,13 @@ def paired_stages(ours: Any, theirs: Any, images: Float[Tensor, "B 3 H W"]) -> t
     if is_detr:
         layers = (f"encoder.layers.{i}" for i in range(len(ours.encoder.layers)))
         parts = DETR_PARTS | {f"encoder {i}": (name, name) for i, name in enumerate(layers)}
-    parts = {stage: pair for stage, pair in parts.items() if pair[1] in other}
     here = {stage: mine[name] for stage, (name, _) in parts.items()}
     there = {stage: other[name] for stage, (_, name) in parts.items()}
     decoder = {f"decoder {i}": layer for i, layer in enumerate(whole.model.decoder.layers)}
     with outputs_of(here) as seen, outputs_of(there | decoder) as seen_there:
         found = ours(images)
         out = theirs(ours.normalise(images, None) if is_detr else images)
+    ran = [stage for stage in parts if stage in seen_there]  # an AIFI without layers never does
     layers_here = [(layer.logits, layer.boxes) for layer in found.layers]
     if is_detr:
         layers_there = _read_by_heads(whole, [seen_there[name] for name in decoder])
@@ -75,8 +75,8 @@ def paired_stages(ours: Any, theirs: Any, images: Float[Tensor, "B 3 H W"]) -> t
     layers_there[-1] = (out.logits, out.pred_boxes)
     first, masks = 0 if is_detr else -1, getattr(out, "pred_masks", None)
     return (
-        _rows(_named(parts, seen), layers_here, first, ours.rank, found.masks),
-        _rows(_named(parts, seen_there), layers_there, first, ours.rank, masks),
+        _rows(_named(ran, seen), layers_here, first, ours.rank, found.masks),
+        _rows(_named(ran, seen_there), layers_there, first, ours.rank, masks),
     )
 
 
@@ -89,8 +89,8 @@ def _first(output: Any) -> Any:
     return output[0] if isinstance(output, tuple) else output
 
 
-def _named(parts: Mapping[str, Any], seen: Mapping[str, Any]) -> Rows:
-    """What every part returned, ours and theirs in one shape: a row each, or one per map."""
+def _named(parts: Sequence[str], seen: Mapping[str, Any]) -> Rows:
+    """Outputs of all parts, ours and theirs in one shape: one row each, or one per map."""
     rows: Rows = {}
     for stage in parts:
         output = seen[stage]

@@ -40,12 +40,12 @@ and what is computed from it overflows."""
 
 
 def is_class_head(name: str) -> bool:
-    """Does the shape of this tensor depend on the number of classes?"""
+    """Whether the shape of this tensor depends on the number of classes."""
     return any(re.fullmatch(pattern, name) for pattern in CLASS_HEADS)
 
 
 def num_classes_of(tensors: Mapping[str, Tensor]) -> int | None:
-    """How many classes the weights were trained for, `None` if they have no class head."""
+    """Number of classes the weights were trained for, or `None` without a class head."""
     heads = ("decoder.class_heads.0.weight", "proposal_head.class_head.weight", "class_head.weight")
     for name in heads:
         if name in tensors and tensors[name].ndim:

@@ -20,7 +20,7 @@ Pairs = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True)
 class Table:
-    """One way of naming: rows, the words in them, and what else such files hold."""
+    """One naming of tensors: rows, the words in them, and what else such files hold."""
 
     title: str
     rows: Pairs
@@ -55,6 +55,7 @@ AUTHORS_LAYER: Pairs = (
     ("ffn.fc1", "linear1"),
     ("ffn.fc2", "linear2"),
     ("norm2", "norm2"),
+    ("norm3", "norm3"),
 )
 
 TRANSFORMERS_WORDS: dict[str, Pairs] = {
@@ -70,6 +71,7 @@ TRANSFORMERS_WORDS: dict[str, Pairs] = {
     "deep": (
         ("self_attn", "self_attn"),
         ("norm1", "self_attn_layer_norm"),
+        ("cross_attn", "encoder_attn"),
         ("norm2", "encoder_attn_layer_norm"),
         ("ffn.fc1", "fc1"),
         ("ffn.fc2", "fc2"),
@@ -107,7 +109,6 @@ TRANSFORMERS = Table(
         ("denoising.label_embedding.weight", "model.denoising_class_embed.weight"),
         ("decoder.query_position.<p>", "model.decoder.query_pos_head.<p>"),
         ("decoder.<head>.<i>.<p>", "model.decoder.<head>.<i>.<p>"),
-        ("decoder.layers.<i>.cross_attn.<p>", "model.decoder.layers.<i>.encoder_attn.<p>"),
         ("decoder.layers.<i>.<deep>.<p>", "model.decoder.layers.<i>.<deep>.<p>"),
     ),
     words={
@@ -143,7 +144,6 @@ AUTHORS = Table(
         ("decoder.query_position.<p>", "decoder.query_pos_head.<p>"),
         ("decoder.<head>.<i>.<p>", "decoder.<head>.<i>.<p>"),
         ("decoder.layers.<i>.cross_attn.<p>", "decoder.decoder.layers.<i>.cross_attn.<p>"),
-        ("decoder.layers.<i>.norm3.<p>", "decoder.decoder.layers.<i>.norm3.<p>"),
         ("decoder.layers.<i>.<layer>.<p>", "decoder.decoder.layers.<i>.<layer>.<p>"),
         ("decoder.layers.<i>.<in>_proj.<p>", "decoder.decoder.layers.<i>.<in>_proj_<p>"),
     ),

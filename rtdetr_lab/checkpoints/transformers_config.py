@@ -53,7 +53,7 @@ HARMLESS = (
 
 
 def draws(cfg: Any) -> bool:
-    """Does it have a mask head?"""
+    """Whether this config has a mask head."""
     return isinstance(cfg, SegmentationConfig)
 
 
@@ -121,7 +121,7 @@ def placed(where: str) -> Iterator[None]:
 
 
 def to_transformers(cfg: Any, names: tuple[str, ...]) -> dict[str, Any]:
-    """Their `config.json` of our config; `ConfigError` for what theirs cannot say."""
+    """Convert our config to their `config.json`; `ConfigError` for what theirs cannot express."""
     names = names or tuple(f"LABEL_{i}" for i in range(cfg.num_classes))  # their word for unnamed
     known = isinstance(cfg, RTDETRConfig | DETRConfig)
     require(known, "transformers", "is no RT-DETR or DETR", KEEP)
@@ -176,7 +176,7 @@ def _detr_tree(cfg: DETRConfig) -> dict[str, Any]:
 
 
 def _said_twice(cfg: RTDETRConfig) -> dict[str, list[int]]:
-    """What their config repeats: it follows from other values."""
+    """Values that their config repeats: they follow from other values."""
     outputs = cfg.backbone.outputs
     return {
         "encoder_in_channels": [cfg.backbone.widths[i - 1] for i in outputs],

@@ -26,7 +26,7 @@ def at(default: Any, *paths: str) -> Any:
 
 
 def only(value: Any) -> Any:
-    """A field of which no other value exists here, in a file either."""
+    """A field with a single possible value here, in files too."""
     return field(default=value, metadata={"only": True, "in_files": True})
 
 

@@ -64,7 +64,7 @@ def resnet_values(tree: Mapping[str, Any], where: str, base: DETRConfig) -> dict
 
 
 def speaks_timm(tree: Mapping[str, Any]) -> bool:
-    """Are the tensors of this DETR's backbone named as timm names them?"""
+    """Whether the tensors of this DETR's backbone have timm's names."""
     inner = tree.get("backbone_config") or {"model_type": "timm_backbone"}
     return bool(inner.get("model_type") == "timm_backbone")
 
@@ -88,7 +88,7 @@ def _timm_values(
 
 
 def _outputs(inner: Mapping[str, Any]) -> Any:
-    """The stages it returns, by number or by name; nothing where it does not say."""
+    """Stages that the backbone returns, by number or name; empty if the config gives none."""
     numbers = {f"stage{i}": i for i in range(1, 9)}
     named = [numbers.get(name, 0) for name in inner.get("out_features") or ()]
     return inner.get("out_indices") or named

@@ -46,7 +46,7 @@ PREFIXES = {"rt_detr": "RTDetr", "rt_detr_v2": "RTDetrV2", "detr": "Detr"}
 
 @dataclass(frozen=True)
 class Verification:
-    """What `verify` found; printing it shows a table."""
+    """Result of `verify`; printing it shows a table."""
 
     name: str
     metadata: Metadata
@@ -58,7 +58,7 @@ class Verification:
 
     @property
     def ok(self) -> bool:
-        """Did the weights load, run, and agree with whatever they were compared with?"""
+        """Whether the weights loaded, ran, and agreed with everything they were compared with."""
         return self.comparison is None or self.comparison.agrees
 
     def __str__(self) -> str:
@@ -157,7 +157,7 @@ def _in_transformers(
 
 
 def _is_readable_there(tree: Mapping[str, Any]) -> bool:
-    """Is it a config of transformers', and is what it needs installed?"""
+    """Whether transformers is installed and can read this config."""
     if tree.get("model_type") != "detr":
         return "model_type" in tree
     return not speaks_timm(tree) or find_spec("timm") is not None

@@ -121,7 +121,7 @@ def resized_for(metadata: "Metadata", size: str | None, takes_padding: bool) -> 
     number is the shortest side; height and width together are always exact."""
     if size is None:
         return metadata
-    from rtdetr_lab.images.edges import PAPER_EDGES
+    from rtdetr_lab.images.preprocess import PAPER_EDGES
 
     height, width = size_of(size)
     longest = height * PAPER_EDGES[1] // PAPER_EDGES[0]

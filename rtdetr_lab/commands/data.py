@@ -28,7 +28,7 @@ class Shapes:
     def run(self) -> int:
         """Draw and write."""
         from rtdetr_lab.commands.sets import world
-        from rtdetr_lab.data.shapes_export import export_coco
+        from rtdetr_lab.data.convert import export_coco
 
         size = world(square_of(self.size))
         for path in export_coco(self.folder, self.count, self.val_count, size, bar()):

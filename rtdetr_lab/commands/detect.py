@@ -1,9 +1,7 @@
 """# Detect: pictures in, annotated pictures and JSON out"""
 
 import json
-import sys
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,6 +18,7 @@ from rtdetr_lab.commands.base import (
     model_of,
     say,
 )
+from rtdetr_lab.commands.data import bar
 from rtdetr_lab.commands.pictures import ResultNames, gather, listed
 from rtdetr_lab.config import require
 from rtdetr_lab.errors import ImageError
@@ -80,8 +79,11 @@ class Detect(Command):
         with writing(self.out):
             self.out.mkdir(parents=True, exist_ok=True)
         report = Report(ResultNames(self.out))
+        results = detector.each(paths, batch_size=self.batch_size)
+        if len(paths) > self.batch_size:
+            results = bar()(results, total=len(paths))
         try:
-            for path, one, result in zip(paths, known, self._each(detector, paths), strict=True):
+            for path, one, result in zip(paths, known, results, strict=True):
                 self._take(report, path, one, result)
         finally:  # after Ctrl-C, too: what is done is done
             self._write(report, detector)
@@ -103,15 +105,6 @@ class Detect(Command):
         introduce(self.model, detector, aside=self.json)
         return detector
 
-    def _each(self, detector: "Detector", paths: list[Path]) -> Iterator["Detections | ImageError"]:
-        from tqdm import tqdm
-
-        long = len(paths) > self.batch_size and sys.stderr.isatty()
-        with tqdm(total=len(paths), unit="picture", disable=not long, file=sys.stderr) as bar:
-            for result in detector.each(paths, batch_size=self.batch_size):
-                yield result
-                bar.update()
-
     def _take(
         self, report: "Report", path: Path, listed: "Listed", result: "Detections | ImageError"
     ) -> None:
@@ -122,17 +115,13 @@ class Detect(Command):
         except ImageError as error:
             complain(error)
             report.unread.append({"image": str(path), "problem": str(error)})
-        else:
-            self._keep(report, path, result)
-            report.coco += rows
-
-    def _keep(self, report: "Report", path: Path, found: "Detections") -> None:
-        row = found.to_json()
-        line = f"{path}: {summary(found)}"
+            return
+        report.coco += rows
+        row, line = result.to_json(), f"{path}: {summary(result)}"
         if self.pictures:
             target = report.names(path)
             with writing(target):
-                found.save(target)
+                result.save(target)
             row["annotated"] = str(target)
             line += f" → {target}"
         report.images.append(row)

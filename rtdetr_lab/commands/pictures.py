@@ -59,15 +59,12 @@ class ResultNames:
     """Names for annotated pictures: `cat.png` → `cat_detected.jpg`, never the same one twice."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self._taken = folder, set[str]()
+        self.folder, self._counts = folder, Counter[str]()
 
     def __call__(self, source: Path) -> Path:
-        name, count = f"{source.stem}_detected", 1
-        while name in self._taken:
-            count += 1
-            name = f"{source.stem}_detected-{count}"
-        self._taken.add(name)
-        return self.folder / f"{name}.jpg"
+        self._counts[source.stem] += 1
+        count = self._counts[source.stem]
+        return self.folder / f"{source.stem}_detected{f'-{count}' if count > 1 else ''}.jpg"
 
 
 def listed(paths: Sequence[Path], annotations: Path | None) -> "list[Listed]":

@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 from rtdetr_lab.checkpoints.presets import PRESETS, preset_of
 from rtdetr_lab.commands.base import model_of, resized_for, say
-from rtdetr_lab.commands.train_options import Asked
+from rtdetr_lab.commands.train_options import TrainOptions
 from rtdetr_lab.config import require
 
 if TYPE_CHECKING:
     from rtdetr_lab.model import DetectionModel
 
 
-def starting_point(asked: Asked, classes: Sequence[str]) -> tuple[Any, "DetectionModel"]:
+def starting_point(asked: TrainOptions, classes: Sequence[str]) -> tuple[Any, "DetectionModel"]:
     """What `train` is given for these classes, and a model of that kind, which says what it is."""
     from rtdetr_lab.model import declared
     from rtdetr_lab.training.finetune import prepare
@@ -31,7 +31,7 @@ def starting_point(asked: Asked, classes: Sequence[str]) -> tuple[Any, "Detectio
 
 
 def _from_preset(
-    asked: Asked, num_classes: int, freeze: Sequence[str]
+    asked: TrainOptions, num_classes: int, freeze: Sequence[str]
 ) -> tuple[Any, "DetectionModel"]:
     """A new model, or one whose backbone is pretrained; only then can parts of it be frozen."""
     import torch

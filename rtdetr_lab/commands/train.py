@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from rtdetr_lab.commands.base import DONE, FAILED, say, shown_size
 from rtdetr_lab.commands.starting_points import starting_point
 from rtdetr_lab.commands.train_options import (
-    Asked,
+    TrainOptions,
     augmentation_of,
     recipe_name,
     recipe_of,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Train(Asked):
+class Train(TrainOptions):
     """Train a detector, new or from another one, on your data or on drawn shapes. The same command
     continues a stopped run; Ctrl-C saves and stops. To fine-tune, --model and --data are enough."""
 

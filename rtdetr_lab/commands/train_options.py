@@ -15,8 +15,7 @@ from rtdetr_lab.commands.base import Command, Reading
 from rtdetr_lab.config import require
 
 if TYPE_CHECKING:
-    from rtdetr_lab.data.augment import Augmentation
-    from rtdetr_lab.data.augment_detr import AspectAugmentation
+    from rtdetr_lab.data.augment import AspectAugmentation, Augmentation
     from rtdetr_lab.model import DetectionModel, Metadata
     from rtdetr_lab.training import TrainConfig
     from rtdetr_lab.training.recipe import Steps
@@ -110,8 +109,8 @@ class Running:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked(Command):
-    """All that can be asked of a training."""
+class TrainOptions(Command):
+    """What `train` may be asked for."""
 
     data: str = "shapes"
     """`shapes` (drawn while training), or a folder with train and val: COCO JSON, YOLO or VOC."""
@@ -147,13 +146,13 @@ BY_HEART = 400
 """The same for `--overfit`; a healthy run ends long before."""
 
 
-def recipe_name(asked: Asked) -> str:
+def recipe_name(asked: TrainOptions) -> str:
     """The recipe that was asked for, or that follows from what the model begins with."""
     from_preset = "paper" if asked.backbone_weights else "scratch"
     return asked.learning.recipe or ("fine-tune" if asked.model else from_preset)
 
 
-def recipe_of(asked: Asked, model: "DetectionModel", count: int) -> "TrainConfig":
+def recipe_of(asked: TrainOptions, model: "DetectionModel", count: int) -> "TrainConfig":
     """The recipe for a model and so many pictures on disk."""
     from rtdetr_lab.training import fine_tune, from_scratch, paper, v2
     from rtdetr_lab.training.recipe import by_heart
@@ -186,7 +185,7 @@ def recipe_of(asked: Asked, model: "DetectionModel", count: int) -> "TrainConfig
     return by_heart(made) if judging.overfit else made
 
 
-def _eval_every(asked: Asked) -> "Steps":
+def _eval_every(asked: TrainOptions) -> "Steps":
     from rtdetr_lab.training.recipe import ShareOfRun
 
     if asked.judging.eval_every is not None:
@@ -195,7 +194,7 @@ def _eval_every(asked: Asked) -> "Steps":
     return ShareOfRun(0.1) if often else 0
 
 
-def _budget(asked: Asked, count: int) -> int:
+def _budget(asked: TrainOptions, count: int) -> int:
     from rtdetr_lab.commands.sets import is_world
 
     rounds = ROUNDS.get(recipe_name(asked))
@@ -207,12 +206,11 @@ def _budget(asked: Asked, count: int) -> int:
 
 
 def augmentation_of(
-    asked: Asked, metadata: "Metadata"
+    asked: TrainOptions, metadata: "Metadata"
 ) -> "Augmentation | AspectAugmentation | None":
     """What `--augment`, or the recipe, does to pictures beside mirroring them."""
     from rtdetr_lab.commands.sets import is_world
-    from rtdetr_lab.data.augment import paper_augmentation, v2_augmentation
-    from rtdetr_lab.data.augment_detr import detr_augmentation
+    from rtdetr_lab.data.augment import detr_augmentation, paper_augmentation, v2_augmentation
 
     size, edges = metadata.fixed_size, metadata.edges
     recipe = asked.learning.recipe

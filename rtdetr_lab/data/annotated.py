@@ -4,15 +4,21 @@ COCO's JSON, YOLO's text and VOC's XML end in the same records, so that checking
 and converting need not know where a box comes from.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rtdetr_lab.data import findings as rules
 from rtdetr_lab.data.findings import Finding, Rule
+from rtdetr_lab.errors import LabError
 from rtdetr_lab.notation import Size
+
+T = TypeVar("T")
+
+Progress = Callable[..., Iterable[Any]]
+"""What a caller may put around pictures while they are read or written: a bar."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +28,7 @@ class Annotated:
     id: int
     label: int
     box_xywh: tuple[float, float, float, float]
-    area: float
+    area: int | float
     is_crowd: bool
     segmentation: Any = None
 
@@ -52,9 +58,9 @@ class Picture:
     path: Path | None = None
 
     @property
-    def num_objects(self) -> int:
-        """How many objects training sees."""
-        return sum(not a.is_crowd for a in self.annotations)
+    def objects(self) -> tuple[Annotated, ...]:
+        """The annotations that training sees."""
+        return tuple(a for a in self.annotations if not a.is_crowd)
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,20 +80,28 @@ class Annotations:
     @property
     def most_objects(self) -> int:
         """How many objects the fullest picture has."""
-        return max((picture.num_objects for picture in self.pictures), default=0)
+        return max((len(picture.objects) for picture in self.pictures), default=0)
 
 
 class Reading:
     """Collects pictures' annotations while files are read, and what is wrong with them."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.findings = path, list[Finding]()
+        self.path, self.findings, self.files = path, list[Finding](), list[Path]()
         self.kept: dict[int, list[Annotated]] = {}
         self._ids = count(1)
 
     def new_id(self) -> int:
         """1, 2, 3 …, for annotations that have no id."""
         return next(self._ids)
+
+    def attempt(self, read: Callable[[Path], T], path: Path, rule: Rule) -> T | None:
+        """What `read` gives for a file; None if it refuses, and why becomes a finding."""
+        try:
+            return read(path)
+        except LabError as error:
+            self.find(rule, error.what, advice=error.remedy, file=path)
+            return None
 
     def find(
         self,
@@ -111,16 +125,11 @@ class Reading:
         if rule in (None, rules.CROWD):
             self.kept.setdefault(picture, []).append(one)
 
-    def annotations(
-        self,
-        names: Mapping[int, str],
-        pictures: Sequence[Picture],
-        files: Sequence[Path],
-    ) -> Annotations:
+    def annotations(self, names: Mapping[int, str], pictures: Iterable[Picture]) -> Annotations:
         """What was read; `names` are those of the category ids, in the order of labels."""
-        ids, by_label = tuple(names), tuple(names.values())
-        found = tuple(self.findings)
-        return Annotations(self.path, by_label, ids, tuple(pictures), found, tuple(files))
+        ids, by_label, all_pictures = tuple(names), tuple(names.values()), tuple(pictures)
+        findings, files = tuple(self.findings), tuple(self.files)
+        return Annotations(self.path, by_label, ids, all_pictures, findings, files)
 
 
 def reason_to_drop(box_xywh: tuple[float, ...], is_crowd: bool, size: Size) -> Rule | None:

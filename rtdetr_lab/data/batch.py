@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
+from rtdetr_lab.boxes import cxcywh_from_xyxy
 from rtdetr_lab.data.workers import load, name_errors
 from rtdetr_lab.errors import DataError
 from rtdetr_lab.notation import Size
@@ -45,6 +46,14 @@ class Sample:
     truth: Truth
     masks: Bool[Tensor, "T H W"] | None = None
 
+    @classmethod
+    def of(cls, image: Tensor, truth: Truth, masks: Tensor | None = None) -> "Sample":
+        """What training sees of a picture as stored: its objects, cut off at its borders. `masks`
+        are theirs."""
+        objects = ~truth.is_crowd
+        boxes = cxcywh_from_xyxy(clip(truth.boxes_xyxy[objects], truth.size))
+        return cls(image, truth.labels[objects], boxes / _edge(boxes, truth.size), truth, masks)
+
     @property
     def image_id(self) -> int:
         """The id the annotation gave the picture."""
@@ -63,6 +72,16 @@ class Sample:
     def name(self) -> str:
         """Name of the picture in errors: its file, or its id where it comes from none."""
         return self.truth.file_name or f"picture {self.image_id}"
+
+
+def clip(boxes_xyxy: Float[Tensor, "A 4"], size: Size) -> Float[Tensor, "A 4"]:
+    """Boxes cut off at the borders of a picture of (height, width)."""
+    return boxes_xyxy.clamp(min=0).minimum(_edge(boxes_xyxy, size))
+
+
+def _edge(like: Tensor, size: Size) -> Float[Tensor, "4"]:
+    height, width = size
+    return like.new_tensor([width, height, width, height])
 
 
 @runtime_checkable

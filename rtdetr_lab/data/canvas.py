@@ -1,7 +1,7 @@
 r"""# Canvas: pictures that keep their shape, side by side
 
-RT-DETR stretches, DETR does not (`images/edges.py`). Here the same for training: a transform to
-the paper's size, one to a size drawn at random, and batches in which every picture lies in the
+RT-DETR stretches, DETR does not (`images/preprocess.py`). Here the same for training: a transform
+to the paper's size, one to a size drawn at random, and batches in which every picture lies in the
 upper left corner of one canvas, its masks with it.
 
 Boxes stay fractions of their *picture*, as in the authors' code. A model that was fine-tuned
@@ -16,18 +16,10 @@ import numpy as np
 import torch
 
 from rtdetr_lab.config import require
-from rtdetr_lab.data.batch import (
-    Augmented,
-    Dataset,
-    Mapped,
-    Sample,
-    Wrapped,
-    check_samples,
-    collate,
-)
+from rtdetr_lab.data.batch import Dataset, Mapped, Sample, Wrapped, check_samples, collate
 from rtdetr_lab.data.transforms import Resize
 from rtdetr_lab.data.windows import Window, paste
-from rtdetr_lab.images.edges import PAPER_EDGES, Edges, KeepAspect, resized
+from rtdetr_lab.images.preprocess import PAPER_EDGES, Edges, KeepAspect, resized
 from rtdetr_lab.model import Metadata
 from rtdetr_lab.structures import Batch
 
@@ -61,6 +53,11 @@ class RandomEdges:
         good = bool(self.shortest) and 1 <= min(self.shortest) <= max(self.shortest) <= self.longest
         require(good, "shortest", what, remedy)
 
+    @property
+    def edges(self) -> Edges:
+        """The largest it makes."""
+        return max(self.shortest), self.longest
+
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         side = self.shortest[int(rng.integers(len(self.shortest)))]
         return ResizeEdges((side, self.longest))(sample)
@@ -92,10 +89,8 @@ def fitted(data: Dataset, metadata: Metadata) -> Dataset:
 def edges_of(data: Dataset) -> Edges | None:
     """The edges its pictures are resized to, `None` if they come in one size."""
     while isinstance(data, Wrapped):
-        transform = data.transform if isinstance(data, Mapped | Augmented) else None
-        if isinstance(transform, ResizeEdges):
+        transform = getattr(data, "transform", None)
+        if isinstance(transform, ResizeEdges | RandomEdges):
             return transform.edges
-        if isinstance(transform, RandomEdges):
-            return (max(transform.shortest), transform.longest)
         data = data.dataset
     return None

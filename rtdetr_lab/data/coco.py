@@ -14,8 +14,9 @@ labels 0 … C - 1, so categories are sorted by id, and the place in that order 
 What is wrong or dropped follows from the rules of `findings.py`, which `preflight.py` applies to a
 whole data set before training.
 
-Boxes refer to the raster as stored. A photo whose EXIF says that a viewer should turn it is
-therefore *not* turned here.
+Boxes refer to the raster as stored, so a photo is *not* turned here when its EXIF says that a
+viewer should. One exception: if the annotations give the (height, width) of the turned photo, their
+boxes are those of the turned photo, and so are the pixels (`images/frames.py` decides).
 """
 
 from dataclasses import dataclass
@@ -24,19 +25,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
 from torch import Tensor
 
-from rtdetr_lab.boxes import cxcywh_from_xyxy, xyxy_from_xywh
-from rtdetr_lab.data.annotated import Annotations
+from rtdetr_lab.boxes import xyxy_from_xywh
+from rtdetr_lab.data import findings as rules
+from rtdetr_lab.data.annotated import Annotations, Picture
 from rtdetr_lab.data.batch import Sample, Truth
-from rtdetr_lab.data.coco_files import open_picture
-from rtdetr_lab.data.findings import count_dropped, raise_first_error
+from rtdetr_lab.data.findings import Finding, Rule, count_dropped, raise_first_error
 from rtdetr_lab.data.layout import find_layout
 from rtdetr_lab.data.places import Places
 from rtdetr_lab.data.rle import decode_mask
 from rtdetr_lab.data.transforms import image_of
-from rtdetr_lab.errors import DataError
-from rtdetr_lab.images.decode import DEFAULT_LIMITS, Limits
+from rtdetr_lab.errors import DataError, ImageError
+from rtdetr_lab.images.decode import DEFAULT_LIMITS, Limits, read_photo
+from rtdetr_lab.images.frames import Frame
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,48 +96,63 @@ class CocoDataset:
         opened = open_picture(picture, self.places, self.limits)
         raise_first_error(opened.findings)
         assert opened.raster is not None
-        truth = self._truth(index)
-        objects = ~truth.is_crowd
-        boxes_xyxy = clip(truth.boxes_xyxy[objects], picture.size)
-        height, width = picture.size
-        return Sample(
-            image=image_of(opened.raster),
-            labels=truth.labels[objects],
-            boxes=cxcywh_from_xyxy(boxes_xyxy) / torch.tensor([width, height, width, height]),
-            truth=truth,
-            masks=self._masks(index) if self.with_masks else None,
-        )
+        masks = self._masks(picture) if self.with_masks else None
+        return Sample.of(image_of(opened.raster), _truth_of(picture), masks)
 
-    def _truth(self, index: int) -> Truth:
-        picture = self.annotations.pictures[index]
-        annotated = picture.annotations
-        boxes = torch.tensor([a.box_xywh for a in annotated], dtype=torch.float32).reshape(-1, 4)
-        return Truth(
-            image_id=picture.id,
-            size=picture.size,
-            labels=torch.tensor([a.label for a in annotated], dtype=torch.int64),
-            boxes_xyxy=xyxy_from_xywh(boxes),
-            areas=torch.tensor([a.area for a in annotated], dtype=torch.float32),
-            is_crowd=torch.tensor([a.is_crowd for a in annotated], dtype=torch.bool),
-            file_name=picture.file_name,
-        )
-
-    def _masks(self, index: int) -> Tensor:
-        picture = self.annotations.pictures[index]
-        masks = np.zeros((0, *picture.size), dtype=bool)
-        for a in picture.annotations:
-            if a.is_crowd:
-                continue
+    def _masks(self, picture: Picture) -> Tensor:
+        masks = []
+        for a in picture.objects:
             where = f"{self.annotations.path}: annotation {a.id}"
             if not a.segmentation:
                 raise DataError(where, "has no segmentation", "load without with_masks=True")
-            mask = decode_mask(a.segmentation, picture.size, where)
-            masks = np.concatenate([masks, mask[None]])
-        return torch.from_numpy(masks)
+            masks.append(decode_mask(a.segmentation, picture.size, where))
+        return torch.from_numpy(np.array(masks, dtype=bool).reshape(-1, *picture.size))
 
 
-def clip(boxes_xyxy: Tensor, size: tuple[int, int]) -> Tensor:
-    """Boxes cut off at the borders of a picture of (height, width)."""
-    height, width = size
-    edge = boxes_xyxy.new_tensor([width, height, width, height])
-    return boxes_xyxy.clamp(min=0).minimum(edge)
+def _truth_of(picture: Picture) -> Truth:
+    annotated = picture.annotations
+    boxes = torch.tensor([a.box_xywh for a in annotated], dtype=torch.float32).reshape(-1, 4)
+    return Truth(
+        image_id=picture.id,
+        size=picture.size,
+        labels=torch.tensor([a.label for a in annotated], dtype=torch.int64),
+        boxes_xyxy=xyxy_from_xywh(boxes),
+        areas=torch.tensor([a.area for a in annotated], dtype=torch.float32),
+        is_crowd=torch.tensor([a.is_crowd for a in annotated], dtype=torch.bool),
+        file_name=picture.file_name,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """A picture's pixels in the frame of its boxes, if they can be had, and what is wrong with
+    it."""
+
+    path: Path | None = None
+    raster: UInt8[np.ndarray, "H W 3"] | None = None
+    findings: tuple[Finding, ...] = ()
+
+
+def open_picture(picture: Picture, places: Places, limits: Limits = DEFAULT_LIMITS) -> Opened:
+    """Find and decode a picture, and compare it with what the annotations say."""
+    path = places.find(picture)
+    if isinstance(path, Finding):
+        return Opened(findings=(path,))
+
+    def found(rule: Rule, what: str, advice: str = "") -> tuple[Finding]:
+        return (Finding(rule, str(path), what, "picture", picture.id, advice),)
+
+    try:
+        photo = read_photo(path, limits)
+    except ImageError as error:
+        return Opened(path, None, found(rules.UNDECODABLE, error.what, error.remedy))
+    stored = Frame(photo.frame.upright) if picture.upright else photo.frame
+    try:
+        frame = stored.of_annotations(picture.size, str(path))
+    except ImageError:
+        (height, width), (h, w) = stored.stored, picture.size
+        what = f"is {width}×{height}, {places.annotations} says {w}×{h}"
+        return Opened(path, photo.raster, found(rules.WRONG_SIZE, what))
+    what = f"has the EXIF orientation {frame.orientation}: a viewer turns it, its boxes are not"
+    turned = found(rules.TURNED, what) if frame.orientation != 1 else ()
+    return Opened(path, frame.pixels_as_stored(photo.rgb), turned)

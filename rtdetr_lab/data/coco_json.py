@@ -26,66 +26,61 @@ CROWDS = {0: False, 1: True, "0": False, "1": True, None: False}
 
 def inspect_annotations(path: Path) -> Annotations:
     """What can be read of a file, with everything that is wrong in its `findings`."""
-    reader = _Reader(path)
+    reader = CocoReader(path)
     tree = reader.parse()
-    if not all(reader.has_list(tree, key) for key in KINDS):
-        return reader.annotations({}, (), [path])
+    if not all(reader.has_list(tree, key) for key in KINDS) or reader.is_panoptic(tree):
+        return reader.annotations({}, ())
     categories = sorted(reader.by_id(tree, "categories").items())
     names = {i: str(category.get("name", "")) for i, category in categories}
     pictures = reader.pictures(tree, {category: label for label, category in enumerate(names)})
     reader.tell_points()
-    return reader.annotations(names, pictures, [path])
+    return reader.annotations(names, pictures)
 
 
 def listed_pictures(path: Path) -> list[Listed]:
     """The pictures of a file, which needs no annotations for this; raises `DataError`."""
-    reader = _Reader(path)
+    reader = CocoReader(path)
     tree = reader.parse()
     if not reader.has_list(tree, "images"):
         what = f"is no COCO annotation file ({reader.findings[0].what})"
         raise DataError(str(path), what, "give the COCO JSON that lists these pictures")
     images = reader.by_id(tree, "images")
     raise_first_error(reader.findings)
-    sizes = {
-        i: (whole(image.get("height")), whole(image.get("width"))) for i, image in images.items()
-    }
     return [
-        Listed(i, str(image.get("file_name", "")), (h, w) if h and w else None)
-        for i, image in images.items()
-        for h, w in (sizes[i],)
+        Listed(number, str(image.get("file_name", "")), reader.size(image, number))
+        for number, image in images.items()
     ]
 
 
-class _Reader(Reading):
+class CocoReader(Reading):
     """Goes through one file."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
+        self.files.append(path)
         self.points: list[float] = []
 
     def parse(self) -> Mapping[str, Any]:
-        try:
-            tree = json_of(self.path)
-        except DataError as error:
-            self.find(rules.NOT_COCO, error.what, advice=error.remedy)
-            return {}
-        if isinstance(tree, dict):
-            return tree
-        self.find(rules.NOT_COCO, "is not COCO's format")
-        return {}
+        tree = self.attempt(json_of, self.path, rules.NOT_COCO)
+        if not isinstance(tree, dict) and not self.findings:
+            self.find(rules.NOT_COCO, "is not COCO's format")
+        return tree if isinstance(tree, dict) else {}
 
     def has_list(self, tree: Mapping[str, Any], key: str) -> bool:
         entries = tree.get(key)
         well = isinstance(entries, list) and all(isinstance(e, dict) for e in entries)
-        if well and any("segments_info" in e for e in tree[key]):
-            advice = "read it with rtdetr_lab.data.coco_panoptic.PanopticDataset"
-            what = "is COCO's panoptic format, not its detection format"
-            self.find(rules.NOT_COCO, what, advice=advice)
-            return False
         if not well and not self.findings:  # one missing list, or a file that is none, is enough
             advice = "write images, annotations and categories, each a list of objects"
             self.find(rules.NOT_COCO, f"has no list of {key}", advice=advice)
         return well
+
+    def is_panoptic(self, tree: Mapping[str, Any]) -> bool:
+        panoptic = any("segments_info" in entry for entry in tree["annotations"])
+        if panoptic:
+            advice = "read it with rtdetr_lab.data.coco_panoptic.PanopticDataset"
+            what = "is COCO's panoptic format, not its detection format"
+            self.find(rules.NOT_COCO, what, advice=advice)
+        return panoptic
 
     def number(self, value: object) -> int | None:
         """A whole number; what was written with a point is remembered."""

@@ -22,30 +22,17 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
-from rtdetr_lab.boxes import cxcywh_from_xyxy
 from rtdetr_lab.data.batch import Sample, Truth
+from rtdetr_lab.data.coco_json import KINDS, CocoReader
+from rtdetr_lab.data.findings import raise_first_error
 from rtdetr_lab.data.places import inside, slashed
-from rtdetr_lab.data.segment_map import (
-    SegmentMap,
-    TrueSegment,
-    boxes_of,
-    check_listed,
-    rgb_to_id,
-)
-from rtdetr_lab.data.text import json_of
+from rtdetr_lab.data.segment_map import SegmentMap, TrueSegment, boxes_of, check_listed, rgb_to_id
 from rtdetr_lab.data.transforms import image_of
 from rtdetr_lab.errors import DataError
 from rtdetr_lab.images.decode import read_photo
-from rtdetr_lab.notation import Size
 
-LAYOUTS = (
-    "annotations/panoptic_{}2017",
-    "panoptic_{}2017",
-    "annotations/panoptic_{}",
-    "panoptic_{}",
-)
-"""Where the JSON of a split, and its folder of PNGs, may lie."""
 PICTURES = ("{}2017", "{}", "images/{}2017", "images/{}", "images", "")
+"""Where the pictures of a split may lie."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +51,8 @@ class PanopticDataset:
     def from_folder(cls, folder: str | Path, split: str = "val") -> "PanopticDataset":
         """A split in one of the usual places; raises `DataError` if it is in none."""
         root = Path(folder)
-        stems = [root / layout.format(split) for layout in LAYOUTS]
+        years, places = ("2017", ""), ("annotations", "")
+        stems = [root / place / f"panoptic_{split}{year}" for year in years for place in places]
         found = next((s for s in stems if s.with_suffix(".json").is_file()), None)
         if found is None:
             what = f"has no panoptic annotations for {split!r}"
@@ -77,12 +65,11 @@ class PanopticDataset:
     ) -> "PanopticDataset":
         """An annotation file, the folder of its PNGs, and that of its pictures."""
         path = Path(annotations)
-        tree = json_of(path)
-        tree = tree if isinstance(tree, dict) else {}
-        lists = {key: tree.get(key) for key in ("images", "annotations", "categories")}
-        for key, value in lists.items():
-            if not isinstance(value, list) or not all(isinstance(e, dict) for e in value):
-                raise DataError(str(path), f"has no list of {key}", "give COCO's panoptic format")
+        reader = CocoReader(path)
+        tree = reader.parse()
+        for key in KINDS:
+            reader.has_list(tree, key)
+        raise_first_error(reader.findings)
         if any("bbox" in one and "segments_info" not in one for one in tree["annotations"]):
             what = "is COCO's detection format, not its panoptic format"
             raise DataError(str(path), what, "read it with rtdetr_lab.data.coco.CocoDataset")
@@ -102,18 +89,14 @@ class PanopticDataset:
 
     def picture(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
         """The pixels as stored."""
-        entry = self.entries[index]
-        raster = read_photo(_inside(self.picture_folder, entry["picture"], self.path)).raster
-        _check_size(raster, entry, f"{self.path}: picture {entry['image_id']}")
-        return raster
+        return self._raster(self.picture_folder, "picture", self.entries[index])
 
     def truth(self, index: int) -> SegmentMap:
-        """Whose every pixel is. Raises `DataError` where map and list contradict each other."""
+        """The owner of every pixel. Raises `DataError` where map and list contradict each other."""
         entry = self.entries[index]
         where = f"{self.path}: picture {entry['image_id']}"
-        raster = read_photo(_inside(self.png_folder, entry["png"], self.path)).raster
-        _check_size(raster, entry, where)
-        ids, segments = rgb_to_id(raster), entry["segments"]
+        ids = rgb_to_id(self._raster(self.png_folder, "png", entry))
+        segments = entry["segments"]
         remedy = f"correct {entry['png']} or its segments_info"
         check_listed(ids, {s.id for s in segments}, where, remedy)
         for s in segments:
@@ -123,30 +106,31 @@ class PanopticDataset:
         return SegmentMap(torch.from_numpy(ids), segments)
 
     def __getitem__(self, index: int) -> Sample:
-        entry, found = self.entries[index], self.truth(index)
-        masks = (
-            torch.stack([found.ids == s.id for s in found.segments])
-            if found.segments
-            else (torch.zeros((0, *found.ids.shape), dtype=torch.bool))
-        )
-        label_of = {category: label for label, category in enumerate(self.category_ids)}
+        entry, found, ids = self.entries[index], self.truth(index), self.category_ids
+        masks = found.ids == torch.tensor([s.id for s in found.segments]).long()[:, None, None]
         truth = Truth(
             image_id=entry["image_id"],
             size=entry["size"],
-            labels=torch.tensor([label_of[s.category_id] for s in found.segments]).long(),
+            labels=torch.tensor([ids.index(s.category_id) for s in found.segments]).long(),
             boxes_xyxy=boxes_of(masks),
             areas=masks.flatten(1).sum(1).float(),
             is_crowd=torch.tensor([s.is_crowd for s in found.segments], dtype=torch.bool),
         )
-        keep, (height, width) = ~truth.is_crowd, entry["size"]
-        boxes = cxcywh_from_xyxy(truth.boxes_xyxy[keep])
-        return Sample(
-            image=image_of(self.picture(index)),
-            labels=truth.labels[keep],
-            boxes=boxes / torch.tensor([width, height, width, height]),
-            truth=truth,
-            masks=masks[keep],
-        )
+        return Sample.of(image_of(self.picture(index)), truth, masks[~truth.is_crowd])
+
+    def _raster(self, folder: Path, key: str, entry: Mapping[str, Any]) -> np.ndarray:
+        """The pixels of a file as stored, which have to have the size that the JSON says."""
+        path = inside(folder, folder / slashed(entry[key]))
+        if path is None:
+            what = f"the file_name {entry[key]!r} leaves the folder"
+            raise DataError(str(self.path), what, "distrust it")
+        raster, (height, width) = read_photo(path).raster, entry["size"]
+        if raster.shape[:2] != (height, width):
+            found = f"{raster.shape[0]}×{raster.shape[1]}"
+            what = f"is {found} on disk, the annotations say {height}×{width} (height × width)"
+            where = f"{self.path}: picture {entry['image_id']}"
+            raise DataError(where, what, "export the data set again")
+        return raster
 
 
 def _pictures_of(root: Path, split: str) -> Path:
@@ -173,18 +157,3 @@ def _entries(tree: Mapping[str, Any], path: Path) -> tuple[Mapping[str, Any], ..
         }
         for a in tree["annotations"]
     )
-
-
-def _inside(folder: Path, name: str, path: Path) -> Path:
-    found = inside(folder, folder / slashed(name))
-    if found is None:
-        raise DataError(str(path), f"the file_name {name!r} leaves the folder", "distrust it")
-    return found
-
-
-def _check_size(raster: np.ndarray, entry: Mapping[str, Any], where: str) -> None:
-    size: Size = entry["size"]
-    if raster.shape[:2] != size:
-        found = f"{raster.shape[0]}×{raster.shape[1]}"
-        what = f"is {found} on disk, the annotations say {size[0]}×{size[1]} (height × width)"
-        raise DataError(where, what, "export the data set again")

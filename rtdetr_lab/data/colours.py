@@ -30,9 +30,9 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from rtdetr_lab.config import require
+from rtdetr_lab.config import require, require_between
 from rtdetr_lab.data.batch import Sample
-from rtdetr_lab.data.transforms import image_of, pixels_of, require_probability
+from rtdetr_lab.data.transforms import image_of, pixels_of
 
 Range = tuple[float, float]
 Vector = Float[np.ndarray, "3"]
@@ -105,7 +105,7 @@ class PhotometricDistort:
     hue: Range = (-0.05, 0.05)
 
     def __post_init__(self) -> None:
-        require_probability(self.p)
+        require_between(0, 1, "", p=self.p)
         for name in ("brightness", "contrast", "saturation", "hue"):
             low, high = getattr(self, name)
             ordered = low <= high and (name == "hue" or low >= 0)

@@ -1,6 +1,7 @@
-r"""# Convert: YOLO and Pascal VOC folders, once, into COCO JSON
+r"""# Convert: YOLO and Pascal VOC folders, and the shapes world, into COCO JSON
 
     convert("their_data", "my_data")   →   my_data/train.json  my_data/val.json  my_data/images/…
+    export_coco("shapes", 1000)        →   the same, and shapes/shapes.json, its configuration
 
 Training reads all three formats as they are; this writes one of them for other tools. `layout.py`
 finds and reads, here is written. What training would leave out is left out.
@@ -8,24 +9,32 @@ finds and reads, here is written. What training would leave out is left out.
 **Turned photos.** COCO's boxes refer to the raster as stored, YOLO's to the picture as a viewer
 shows it, and VOC's to whichever has the size in the XML. A photo whose boxes refer to what a viewer
 shows is written upright (as PNG: nothing is compressed twice); all others are copied.
+
+**Shapes** are PNG because JPEG would blur the edges their boxes are exact about; their masks are
+run lengths.
 """
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from PIL import Image
 
-from rtdetr_lab.data.annotated import Annotated, Annotations, Picture
+from rtdetr_lab.boxes import xywh_from_xyxy
+from rtdetr_lab.config_json import to_json
+from rtdetr_lab.data.annotated import Annotated, Annotations, Picture, Progress
 from rtdetr_lab.data.findings import raise_first_error
 from rtdetr_lab.data.layout import COCO, find_layout
+from rtdetr_lab.data.rle import encode_mask
+from rtdetr_lab.data.shapes import DEFAULT, SHAPE_NAMES, TRAIN, VAL, ShapesConfig, draw
 from rtdetr_lab.errors import DataError
 from rtdetr_lab.images.decode import decode, frame_in
 from rtdetr_lab.writing import write_text
-
-Progress = Callable[..., Iterable[Any]]
 
 
 def convert(
@@ -55,7 +64,11 @@ def write_coco(
 ) -> list[Path]:
     """Copy pictures and write a JSON per split; raises `DataError` if the folder is not empty."""
     folder = new_folder(folder)
-    return [_write_split(folder, split, found, progress) for split, found in splits.items()]
+    written = []
+    for split, found in splits.items():
+        pictures = _copy_pictures(folder, split, found, progress)
+        written.append(write_annotations(folder / f"{split}.json", found.names, pictures))
+    return written
 
 
 def new_folder(folder: str | Path) -> Path:
@@ -67,43 +80,37 @@ def new_folder(folder: str | Path) -> Path:
     return folder
 
 
-def write_annotations(
-    path: Path,
-    names: Sequence[str],
-    images: Sequence[dict[str, Any]],
-    annotations: Sequence[dict[str, Any]],
-) -> Path:
+def write_annotations(path: Path, names: Sequence[str], pictures: Iterable[Picture]) -> Path:
     """COCO's JSON; category ids are labels + 1, as COCO counts."""
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for picture in pictures:
+        number, name, (height, width) = picture.id, picture.file_name, picture.size
+        images.append({"id": number, "file_name": name, "width": width, "height": height})
+        for i, one in enumerate(picture.annotations, len(annotations) + 1):
+            annotations.append({"id": i, "image_id": number, **_row_of(one)})
     categories = [{"id": i, "name": name} for i, name in enumerate(names, 1)]
     tree = {"images": images, "annotations": annotations, "categories": categories}
     write_text(path, json.dumps(tree, ensure_ascii=False))
     return path
 
 
-def _write_split(folder: Path, split: str, found: Annotations, progress: Progress) -> Path:
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
+def _row_of(one: Annotated) -> dict[str, Any]:
+    box, drawn = [round(n, 4) for n in one.box_xywh], one.segmentation
+    if isinstance(drawn, list):
+        drawn = [[round(n, 4) for n in polygon] for polygon in drawn]
+    row = {"category_id": one.label + 1, "bbox": box, "area": round(one.area, 4), "iscrowd": 0}
+    return row | ({"segmentation": drawn} if drawn else {})
+
+
+def _copy_pictures(
+    folder: Path, split: str, found: Annotations, progress: Progress
+) -> Iterator[Picture]:
+    """Copy the pictures of a split, one by one, and give each its new number and name."""
     taken: set[str] = set()
     for number, picture in enumerate(progress(found.pictures), 1):
-        name = f"images/{split}/{_write_picture(picture, folder / 'images' / split, number, taken)}"
-        height, width = picture.size
-        images.append({"id": number, "file_name": name, "width": width, "height": height})
-        annotations += [
-            {"id": len(annotations) + i, "image_id": number, **_row(one)}
-            for i, one in enumerate(picture.annotations, 1)
-        ]
-    return write_annotations(folder / f"{split}.json", found.names, images, annotations)
-
-
-def _row(one: Annotated) -> dict[str, Any]:
-    row = {
-        "category_id": one.label + 1,
-        "bbox": [round(n, 4) for n in one.box_xywh],
-        "area": round(one.area, 4),
-        "iscrowd": 0,
-    }
-    polygons = [[round(n, 4) for n in polygon] for polygon in one.segmentation or ()]
-    return row | ({"segmentation": polygons} if polygons else {})
+        name = _write_picture(picture, folder / "images" / split, number, taken)
+        yield replace(picture, id=number, file_name=f"images/{split}/{name}")
 
 
 def _write_picture(picture: Picture, folder: Path, number: int, taken: set[str]) -> str:
@@ -119,3 +126,44 @@ def _write_picture(picture: Picture, folder: Path, number: int, taken: set[str])
     else:
         shutil.copyfile(picture.path, folder / name)
     return name
+
+
+def export_coco(
+    folder: str | Path,
+    count: int,
+    val_count: int | None = None,
+    config: ShapesConfig = DEFAULT,
+    progress: Progress = iter,
+) -> list[Path]:
+    """Write `count` training pictures and `val_count` (default: a fifth of it) others for
+    validation; returns the annotation files.
+
+    Raises `DataError` where `folder` already holds something else.
+    """
+    if count < 1:
+        raise DataError("count", f"is {count}", "give at least 1")
+    folder = new_folder(folder)
+    (folder / "shapes.json").write_text(to_json(config) + "\n", encoding="utf8")
+    written = []
+    counts = {"train": count, "val": max(1, count // 5) if val_count is None else val_count}
+    for (split, number), seed in zip(counts.items(), (TRAIN, VAL), strict=True):
+        drawn = _draw_pictures(folder, f"images/{split}", config, seed, progress(range(number)))
+        written.append(write_annotations(folder / f"{split}.json", SHAPE_NAMES, drawn))
+    return written
+
+
+def _draw_pictures(
+    folder: Path, start: str, config: ShapesConfig, seed: int, numbers: Iterable[int]
+) -> Iterator[Picture]:
+    """Draw and write pictures, one by one."""
+    for index in numbers:
+        drawn, name = draw(config, seed, index), f"{start}_{index:06d}.png"
+        pixels = np.ascontiguousarray(drawn.image)
+        Image.fromarray(pixels).save(folder / name, compress_level=1)
+        labels, areas = drawn.labels.tolist(), drawn.areas.astype(int).tolist()
+        boxes = xywh_from_xyxy(torch.from_numpy(drawn.boxes_xyxy)).tolist()
+        annotated = tuple(
+            Annotated(i, labels[i], tuple(boxes[i]), areas[i], False, encode_mask(mask))
+            for i, mask in enumerate(drawn.masks)
+        )
+        yield Picture(index, name, (config.size, config.size), annotated)

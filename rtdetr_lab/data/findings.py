@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from typing import Any
 
 from rtdetr_lab.errors import DataError
@@ -33,8 +34,8 @@ class Severity(Enum):
 class Rule:
     """A fault by its name, and what one does about it."""
 
-    name: str
     severity: Severity
+    name: str
     remedy: str
 
 
@@ -85,69 +86,63 @@ def count_dropped(findings: Iterable[Finding]) -> dict[str, int]:
     return dict(Counter(dropped))
 
 
-_E, _D, _W, _N = Severity.ERROR, Severity.DROPPED, Severity.WARNING, Severity.NOTE
+_error, _dropped, _warning, _note = (partial(Rule, severity) for severity in Severity)
 
-NOT_COCO = Rule("not COCO's format", _E, "write images, annotations and categories")
-UNREADABLE = Rule("annotation that cannot be understood", _E, "correct it, or remove it")
-BAD_ID = Rule("id that is no number", _E, "ids are whole numbers, without quotes")
-DUPLICATE_ID = Rule("duplicate id", _E, "use every id once")
-BAD_SIZE = Rule("picture without a size", _E, "write the size of the stored raster")
-UNLISTED_PICTURE = Rule("annotation on an unlisted picture", _E, "list the picture, or remove it")
-UNKNOWN_CATEGORY = Rule(
-    "unknown category", _E, "list it under categories, or remove the annotation"
-)
-BAD_BOX = Rule("box that is not four numbers", _E, "give [left, top, width, height] in pixels")
-BAD_CROWD = Rule("iscrowd that is neither 0 nor 1", _E, "write 0 for an object, 1 for a crowd")
-NO_PICTURES = Rule("no pictures", _E, "list at least one")
-NOTHING = Rule("nothing to learn", _E, "annotate objects with boxes")
-FRACTIONS = Rule("most boxes smaller than a pixel", _E, "give pixels of the stored raster")
-MISREAD = Rule("boxes of another meaning", _E, "write them in the order of their format")
-MISFIT = Rule(
+NOT_COCO = _error("not COCO's format", "write images, annotations and categories")
+UNREADABLE = _error("annotation that cannot be understood", "correct it, or remove it")
+BAD_ID = _error("id that is no number", "ids are whole numbers, without quotes")
+DUPLICATE_ID = _error("duplicate id", "use every id once")
+BAD_SIZE = _error("picture without a size", "write the size of the stored raster")
+UNLISTED_PICTURE = _error("annotation on an unlisted picture", "list the picture, or remove it")
+UNKNOWN_CATEGORY = _error("unknown category", "list it under categories, or remove the annotation")
+BAD_BOX = _error("box that is not four numbers", "give [left, top, width, height] in pixels")
+BAD_CROWD = _error("iscrowd that is neither 0 nor 1", "write 0 for an object, 1 for a crowd")
+NO_PICTURES = _error("no pictures", "list at least one")
+NOTHING = _error("nothing to learn", "annotate objects with boxes")
+FRACTIONS = _error("most boxes smaller than a pixel", "give pixels of the stored raster")
+MISREAD = _error("boxes of another meaning", "write them in the order of their format")
+MISFIT = _error(
     "most boxes do not fit their pictures",
-    _E,
     "check their scale, their order (left, top, width, height), and which picture they belong to",
 )
-OTHER_CLASSES = Rule("splits of other classes", _E, "give both the same categories")
-LEAVES_FOLDER = Rule("path that leaves the folder", _E, "give paths below the folder of the data")
-MISSING = Rule("missing picture", _E, "fetch the picture, or remove it and its annotations")
-SAME_FILE = Rule("two pictures of one file", _E, "write file names with their folders")
-UNDECODABLE = Rule("picture that cannot be decoded", _E, "fetch it again, or remove it")
-WRONG_SIZE = Rule("wrong size", _E, "correct width and height, or the file")
-TURNED_SIZE = Rule(
-    "size of the turned picture", _E, "store the picture upright, without an EXIF orientation"
-)
+OTHER_CLASSES = _error("splits of other classes", "give both the same categories")
+LEAVES_FOLDER = _error("path that leaves the folder", "give paths below the folder of the data")
+MISSING = _error("missing picture", "fetch the picture, or remove it and its annotations")
+SAME_FILE = _error("two pictures of one file", "write file names with their folders")
+UNDECODABLE = _error("picture that cannot be decoded", "fetch it again, or remove it")
+WRONG_SIZE = _error("wrong size", "correct width and height, or the file")
 
-NO_AREA = Rule("box without area", _D, "draw it again, or remove it")
-NEGATIVE = Rule("box with a negative side", _D, "give [left, top, width, height], not corners")
-OUTSIDE = Rule("box outside the picture", _D, "check which picture it belongs to, and its scale")
-CROWD = Rule("crowd region", _D, "nothing: evaluation counts no detection there as wrong")
+NO_AREA = _dropped("box without area", "draw it again, or remove it")
+NEGATIVE = _dropped("box with a negative side", "give [left, top, width, height], not corners")
+OUTSIDE = _dropped("box outside the picture", "check which picture it belongs to, and its scale")
+CROWD = _dropped("crowd region", "nothing: evaluation counts no detection there as wrong")
 
-TOO_MANY = Rule("more objects than queries", _W, "train with --queries N, or cut into tiles")
-OVER_EDGE = Rule("box over the edge", _W, "nothing: training cuts it off; check that corners are")
-TINY = Rule("box smaller than a pixel", _W, "remove it, or check its scale")
-SAME_BOX = Rule("same box twice in a picture", _W, "remove one: a model answers once per object")
-ONE_BOX = Rule("same box in every picture", _W, "look whether the tool wrote what was drawn")
-ONE_CORNER = Rule("all boxes in one corner", _W, "check their scale: percents, a smaller copy?")
-ONE_CLASS = Rule("one class for all boxes", _W, "look whether the tool kept the classes")
-MOSTLY_EMPTY = Rule("most pictures without objects", _W, "look whether annotations are missing")
-FLAT = Rule(
-    "picture almost without contrast", _W, "stretch its values: 10 or 12 bits in 16 look black"
+TOO_MANY = _warning("more objects than queries", "train with --queries N, or cut into tiles")
+OVER_EDGE = _warning("box over the edge", "nothing: training cuts it off; check that corners are")
+TINY = _warning("box smaller than a pixel", "remove it, or check its scale")
+SAME_BOX = _warning("same box twice in a picture", "remove one: a model answers once per object")
+ONE_BOX = _warning("same box in every picture", "look whether the tool wrote what was drawn")
+ONE_CORNER = _warning("all boxes in one corner", "check their scale: percents, a smaller copy?")
+ONE_CLASS = _warning("one class for all boxes", "look whether the tool kept the classes")
+MOSTLY_EMPTY = _warning("most pictures without objects", "look whether annotations are missing")
+FLAT = _warning(
+    "picture almost without contrast", "stretch its values: 10 or 12 bits in 16 look black"
 )
-TURNED = Rule(
-    "picture that EXIF turns", _W, "look whether its boxes fit the raster as stored, unturned"
+TURNED = _warning(
+    "picture that EXIF turns", "look whether its boxes fit the raster as stored, unturned"
 )
-SAME_PICTURE = Rule("same picture twice", _W, "keep one, and none in two splits")
-ZERO_ANNOTATION = Rule(
-    "annotation id 0", _W, "count from 1: pycocotools takes a match with id 0 for none"
+SAME_PICTURE = _warning("same picture twice", "keep one, and none in two splits")
+ZERO_ANNOTATION = _warning(
+    "annotation id 0", "count from 1: pycocotools takes a match with id 0 for none"
 )
-POINTS = Rule("number with a decimal point", _W, "write 1, not 1.0: other tools may refuse it")
-NO_BOXES = Rule("class without boxes", _W, "remove the class, or find pictures of it")
-SAME_NAME = Rule("two classes of one name", _W, "join them, or tell them apart")
+POINTS = _warning("number with a decimal point", "write 1, not 1.0: other tools may refuse it")
+NO_BOXES = _warning("class without boxes", "remove the class, or find pictures of it")
+SAME_NAME = _warning("two classes of one name", "join them, or tell them apart")
 
-ZERO_CATEGORY = Rule("category id 0", _N, "nothing here; some tools keep 0 for the background")
-GAPS = Rule("gaps in the category ids", _N, "nothing: labels are places in their order")
-NO_OBJECTS = Rule("picture without objects", _N, "nothing: it teaches what is background")
-UNANNOTATED = Rule("test split without boxes", _N, "nothing: no model can be judged by it")
+ZERO_CATEGORY = _note("category id 0", "nothing here; some tools keep 0 for the background")
+GAPS = _note("gaps in the category ids", "nothing: labels are places in their order")
+NO_OBJECTS = _note("picture without objects", "nothing: it teaches what is background")
+UNANNOTATED = _note("test split without boxes", "nothing: no model can be judged by it")
 
 RULES = tuple(value for value in list(globals().values()) if isinstance(value, Rule))
 """All of them, in this order."""

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from rtdetr_lab.data.annotated import Annotations, Listed
+from rtdetr_lab.data.annotated import Annotations, Listed, Reading
 from rtdetr_lab.data.coco_json import inspect_annotations, listed_pictures
 from rtdetr_lab.data.findings import raise_first_error
 from rtdetr_lab.data.places import NAMES, Places, match_pictures, split_of
@@ -33,8 +33,8 @@ from rtdetr_lab.data.whole_set import judged
 from rtdetr_lab.data.yolo import Yolo, find_yolo
 from rtdetr_lab.errors import DataError
 
-COCO, YOLO, VOC = "COCO JSON", "YOLO", "Pascal VOC"
-"""The formats, as they are called in messages."""
+COCO = "COCO JSON"
+"""What the format is called in messages."""
 
 OTHER_TASKS = ("captions_", "person_keypoints_", "panoptic_", "stuff_", "image_info_")
 """COCO's JSON that is not about boxes."""
@@ -82,10 +82,6 @@ class Layout:
         what, remedy = f"has no annotations for {name!r}", f"there is {', '.join(there)}"
         raise DataError(str(self.folder), what, remedy)
 
-    def places(self, annotations: Annotations) -> Places:
-        """Where the pictures of a split lie."""
-        return Places(self.folder, annotations.path)
-
     def _called(self, split: Split) -> str:
         inside = split.path != self.folder and split.path.is_relative_to(self.folder)
         return str(split.path.relative_to(self.folder) if inside else split.path)
@@ -104,13 +100,14 @@ def find_layout(source: str | Path, voc_origin: int = 1) -> Layout:
     found = _coco(source)
     if found and set(found.splits) & set(NAMES):
         return found
-    others = [one for one in (_yolo(source), _voc(source, voc_origin)) if one]
+    others = [one for one in (find_yolo(source), find_voc(source, voc_origin)) if one]
     if len(others) > 1:
         what = f"is a {others[0].format} and a {others[1].format} folder"
         raise DataError(str(source), what, "move the annotations of one of them away")
-    if others or found:
-        return others[0] if others else found  # type: ignore[return-value]
-    raise _nothing(source)
+    layout = _of_lists(others[0]) if others else found
+    if layout is None:
+        raise _nothing(source)
+    return layout
 
 
 def find_pictures(paths: Sequence[Path], annotations: Path) -> list[Listed]:
@@ -124,10 +121,10 @@ def find_pictures(paths: Sequence[Path], annotations: Path) -> list[Listed]:
 
 def _of_file(path: Path) -> Layout:
     if path.suffix.lower() in (".yaml", ".yml"):
-        found = _yolo(path.parent, path)
+        found = find_yolo(path.parent, path)
         if found is None:
             raise DataError(str(path), "has no names", "list class names: names: [cat, dog]")
-        return found
+        return _of_lists(found)
     if path.suffix.lower() != ".json":
         remedy = "give its folder, a COCO JSON or a data.yaml"
         raise DataError(str(path), "is not a file of a data set", remedy)
@@ -147,9 +144,8 @@ def _coco(folder: Path) -> Layout | None:
     named: dict[str, list[Path]] = defaultdict(list)
     for place in (folder, *sorted(p for p in folder.iterdir() if p.is_dir())):
         own = split_of(place.name) if place != folder else None
-        if place != folder and place.name != "annotations" and not own:
-            continue
-        for path in sorted(place.glob("*.json")):
+        ours = own or place == folder or place.name == "annotations"
+        for path in sorted(place.glob("*.json")) if ours else ():
             if not path.name.startswith(OTHER_TASKS):
                 named[own or split_of(path.stem) or path.stem].append(path)
     splits = {split: _likely(split, paths) for split, paths in named.items()}
@@ -174,26 +170,21 @@ def _looks_like_coco(path: Path) -> bool:
     return all(f'"{key}"' in text for key in ("images", "annotations", "categories"))
 
 
-def _yolo(folder: Path, description: Path | None = None) -> Layout | None:
-    found = find_yolo(folder, description)
-    if found and not found.splits:
-        remedy = "put them into images/train and images/val"
-        raise DataError(str(folder), "holds no pictures", remedy)
-    return _of_lists(YOLO, found) if found else None
-
-
-def _voc(folder: Path, origin: int) -> Layout | None:
-    found = find_voc(folder, origin)
-    return _of_lists(VOC, found) if found else None
-
-
-def _of_lists(name: str, found: Yolo | Voc) -> Layout:
+def _of_lists(found: Yolo | Voc) -> Layout:
     """A layout of splits that are lists of files; a split is called by where its files lie."""
     splits = {}
     for split, paths in found.splits.items():
         path = Path(os.path.commonpath([path.parent for path in paths]))
-        splits[split] = (Split(path, partial(found.inspect, path, paths)),)
-    return Layout(found.folder, name, splits)
+        splits[split] = (Split(path, partial(_read, found, path, paths)),)
+    return Layout(found.folder, found.format, splits)
+
+
+def _read(found: Yolo | Voc, path: Path, files: Sequence[Path]) -> Annotations:
+    """What a list of files says, with everything that is wrong."""
+    reading = Reading(path)
+    read = [found.read(file, number, reading) for number, file in enumerate(files, 1)]
+    pictures = (picture for picture in read if picture is not None)
+    return reading.annotations(dict(enumerate(found.names, 1)), pictures)
 
 
 def _nothing(folder: Path) -> DataError:
@@ -214,6 +205,6 @@ def _nothing(folder: Path) -> DataError:
 
 def _is_data(folder: Path) -> bool:
     try:
-        return bool(_coco(folder) or _yolo(folder) or _voc(folder, 1))
+        return bool(_coco(folder) or find_yolo(folder) or find_voc(folder))
     except DataError:
         return False

@@ -14,18 +14,17 @@ learning by heart.
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from rtdetr_lab.data import findings as rules
-from rtdetr_lab.data.annotated import Annotations, Picture
+from rtdetr_lab.data.annotated import Annotations, Picture, Progress
 from rtdetr_lab.data.batch import Dataset, innermost
-from rtdetr_lab.data.coco import CocoDataset
-from rtdetr_lab.data.coco_files import Opened, open_picture
+from rtdetr_lab.data.coco import CocoDataset, Opened, open_picture
 from rtdetr_lab.data.findings import Finding, Severity, raise_first_error
 from rtdetr_lab.data.layout import find_layout
 from rtdetr_lab.data.places import Places
@@ -39,8 +38,6 @@ QUERIES = 300
 
 CONTRAST = 16
 """Grey values between the darkest and the brightest pixel of a picture that shows something."""
-
-Progress = Callable[..., Iterable[Any]]
 
 
 def check_folder(
@@ -58,17 +55,20 @@ def check_folder(
     layout = find_layout(source, voc_origin)
     found = {split: layout[split].inspect() for split in splits or layout.splits}
     folder = Path(images or layout.folder)
-    reports = [check(known, folder, progress, num_queries, limits) for known in found.values()]
     others = list(other_classes(found))
-    for i, (split, report) in enumerate(zip(found, reports, strict=True)):
-        findings = [*report.findings, *(f for f in others if f.file == report.file)]
+    seen: dict[str, str] = {}
+    reports = []
+    for split, known in found.items():
+        report = check(known, folder, progress, num_queries, limits)
+        file, digests = report.file, report.digests
+        again = [_same(file, n, seen[digest]) for digest, n in digests.items() if digest in seen]
+        findings = [*report.findings, *(f for f in others if f.file == file), *again]
         if split == "test":  # COCO's own has no annotations
-            findings = [
-                replace(f, rule=rules.UNANNOTATED) if f.rule is rules.NOTHING else f
-                for f in findings
-            ]
-        reports[i] = replace(report, findings=tuple(findings))
-    return _across(reports)
+            findings = list(map(_excuse, findings))
+        reports.append(replace(report, findings=tuple(findings)))
+        name = Path(file).name
+        seen = {digest: f"picture {n} of {name}" for digest, n in digests.items()} | seen
+    return reports
 
 
 def check(
@@ -80,7 +80,7 @@ def check(
 ) -> Report:
     """Read every picture, and say what training would meet."""
     pictures, file = annotations.pictures, str(annotations.path)
-    seen = [a for p in pictures for a in p.annotations if not a.is_crowd]
+    seen = [a for p in pictures for a in p.objects]
     per_class = Counter(a.label for a in seen)
     classes = tuple((name, per_class[label]) for label, name in enumerate(annotations.names))
     places = Places(folder, annotations.path)
@@ -137,14 +137,11 @@ def usable(data: CocoDataset, progress: Progress = iter) -> CocoDataset:
 
 def _read(picture: Picture, places: Places, limits: Limits) -> tuple[tuple[Finding, ...], str]:
     opened = open_picture(picture, places, limits)
-    findings = _look(opened, picture)
-    if opened.path is None:
-        return findings, ""
-    try:
-        with open(opened.path, "rb") as file:
-            return findings, hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:  # `open_picture` has said so
-        return findings, ""
+    findings, digest = _look(opened, picture), ""
+    if opened.path is not None:
+        with suppress(OSError), open(opened.path, "rb") as file:  # `open_picture` has said so
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return findings, digest
 
 
 def _look(opened: Opened, picture: Picture) -> tuple[Finding, ...]:
@@ -159,17 +156,5 @@ def _same(file: str, number: int, other: str) -> Finding:
     return Finding(rules.SAME_PICTURE, file, f"has the same file as {other}", "picture", number)
 
 
-def _across(reports: list[Report]) -> list[Report]:
-    """The reports, with what one split shares with those before it."""
-    seen: dict[str, str] = {}
-    told = []
-    for report in reports:
-        shared = [
-            _same(report.file, number, seen[digest])
-            for digest, number in report.digests.items()
-            if digest in seen
-        ]
-        told.append(replace(report, findings=(*report.findings, *shared)))
-        for digest, number in report.digests.items():
-            seen.setdefault(digest, f"picture {number} of {Path(report.file).name}")
-    return told
+def _excuse(finding: Finding) -> Finding:
+    return replace(finding, rule=rules.UNANNOTATED) if finding.rule is rules.NOTHING else finding

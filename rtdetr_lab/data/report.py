@@ -1,11 +1,12 @@
 """# The report of a preflight: numbers, findings, a table of them, and a picture"""
 
-import bisect
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from rtdetr_lab.data.findings import RULES, Finding, Rule, Severity, count_dropped
 from rtdetr_lab.errors import DataError
@@ -70,11 +71,12 @@ class Report:
     def __str__(self) -> str:
         head = f"{self.file}: {self.num_pictures} pictures, {self.num_boxes} boxes"
         most = f"at most {self.most_objects} objects in a picture"
-        lines = [f"{head}, {len(self.classes)} classes, {most}", *_table(self.classes)]
-        lines.append("  sides in px: " + ", ".join(map(" ".join, _bars(self.sides))))
-        for severity in Severity:
-            for rule in (r for r in RULES if r.severity is severity and self.of(r)):
-                lines += self._lines(rule)
+        lines = [f"{head}, {len(self.classes)} classes, {most}"]
+        lines += [f"  {count:>8}  {name}" for name, count in _rank_classes(self.classes, 12)]
+        bars = zip([*(f"≤ {edge}" for edge in EDGES), f"> {EDGES[-1]}"], self.sides, strict=True)
+        lines.append("  sides in px: " + ", ".join(f"{name}: {count}" for name, count in bars))
+        for rule in filter(self.of, RULES):  # from errors to notes
+            lines += self._lines(rule)
         return "\n".join([*lines, "  " + self._verdict()])
 
     def _lines(self, rule: Rule) -> list[str]:
@@ -101,23 +103,17 @@ class Report:
 
 def histogram_of_sides(boxes_xywh: Iterable[Sequence[float]]) -> tuple[int, ...]:
     """How many boxes have √(w·h) up to 8, 16, … and above the last of `EDGES`."""
-    counts = [0] * (len(EDGES) + 1)
-    for _, _, w, h in boxes_xywh:
-        counts[bisect.bisect_left(EDGES, math.sqrt(w * h))] += 1
-    return tuple(counts)
+    sides = [math.sqrt(w * h) for _, _, w, h in boxes_xywh]
+    counts = np.bincount(np.searchsorted(EDGES, sides), minlength=len(EDGES) + 1)
+    return tuple(counts.tolist())
 
 
-def _table(classes: Sequence[tuple[str, int]], most: int = 12) -> list[str]:
-    """The classes with the most boxes."""
+def _rank_classes(classes: Sequence[tuple[str, int]], most: int) -> list[tuple[str, int]]:
+    """The classes with the most boxes, and all others as one."""
     ranked = sorted(classes, key=lambda c: -c[1])
     rest = ranked[most:]
-    more = [f"  {sum(n for _, n in rest):>8}  {len(rest)} more classes"] if rest else []
-    return [f"  {count:>8}  {name}" for name, count in ranked[:most]] + more
-
-
-def _bars(sides: Sequence[int]) -> list[tuple[str, str]]:
-    names = [f"≤ {edge}:" for edge in EDGES] + [f"> {EDGES[-1]}:"]
-    return [(name, str(count)) for name, count in zip(names, sides, strict=True)]
+    more = [(f"{len(rest)} more classes", sum(count for _, count in rest))] if rest else []
+    return ranked[:most] + more
 
 
 def draw_reports(reports: Sequence[Report], path: Path) -> None:
@@ -126,10 +122,8 @@ def draw_reports(reports: Sequence[Report], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     if path.suffix.lower() not in (".png", ".svg", ".pdf", ".jpg"):
-        raise DataError(
-            str(path), "is no picture we can draw", "end its name in .png, .svg or .pdf"
-        )
-
+        what, remedy = "is no picture we can draw", "end its name in .png, .svg or .pdf"
+        raise DataError(str(path), what, remedy)
     rows = len(reports)
     tallest = max(min(len(r.classes), MOST_BARS) for r in reports)
     height = rows * max(2.6, 0.6 + 0.17 * tallest)
@@ -146,34 +140,27 @@ BLUE, GREY = "#0072B2", "#808080"
 
 
 def _draw_classes(ax: Any, report: Report) -> None:
-    ranked = sorted(report.classes, key=lambda c: -c[1])
-    rest = ranked[MOST_BARS - 1 :] if len(ranked) > MOST_BARS else []
-    shown = ranked[: len(ranked) - len(rest)]
-    names = [n for n, _ in shown] + ([f"{len(rest)} more"] if rest else [])
-    counts = [c for _, c in shown] + ([sum(c for _, c in rest)] if rest else [])
-    bars = ax.barh(range(len(names)), counts, color=[BLUE] * len(shown) + [GREY] * bool(rest))
-    ax.bar_label(bars, padding=2, fontsize=7)
+    ranked = _rank_classes(report.classes, MOST_BARS - (len(report.classes) > MOST_BARS))
+    names, counts = [name for name, _ in ranked], [count for _, count in ranked]
+    colours = [BLUE if row in report.classes else GREY for row in ranked]
     ax.set_yticks(range(len(names)), names, fontsize=7)
     ax.invert_yaxis()
-    title = f"{Path(report.file).name}: {report.num_pictures} pictures, {report.num_boxes} boxes"
-    ax.set_title(title, fontsize=9, loc="left")
-    _bare(ax)
     ax.set_xticks([])
+    title = f"{Path(report.file).name}: {report.num_pictures} pictures, {report.num_boxes} boxes"
+    _finish(ax, ax.barh(range(len(names)), counts, color=colours), title)
 
 
 def _draw_sides(ax: Any, report: Report) -> None:
     bars = ax.bar(range(len(report.sides)), report.sides, width=0.95, color=BLUE)
-    ax.bar_label(bars, padding=1, fontsize=7)
     ax.set_xticks([i + 0.5 for i in range(len(EDGES))], [str(e) for e in EDGES], fontsize=7)
+    ax.set_yticks([])
     for edge in (32, 96):
         ax.axvline(EDGES.index(edge) + 0.5, color=GREY, linewidth=0.8, linestyle="--")
-    ax.set_yticks([])
-    ax.set_title(
-        "√(w · h) of the boxes, px; dashed: COCO's small and large", fontsize=9, loc="left"
-    )
-    _bare(ax)
+    _finish(ax, bars, "√(w · h) of the boxes, px; dashed: COCO's small and large")
 
 
-def _bare(ax: Any) -> None:
+def _finish(ax: Any, bars: Any, title: str) -> None:
+    ax.bar_label(bars, padding=2, fontsize=7)
+    ax.set_title(title, fontsize=9, loc="left")
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.margins(x=0.12)

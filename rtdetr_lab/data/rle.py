@@ -10,22 +10,15 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
-from rtdetr_lab.errors import DataError, MissingExtraError
+from rtdetr_lab.errors import DataError, import_extra
 from rtdetr_lab.notation import Size
-
-
-def _library() -> Any:
-    try:
-        from faster_coco_eval import mask
-    except ImportError as error:
-        what = "masks in COCO's JSON need faster-coco-eval"
-        raise MissingExtraError("masks", what, "pip install 'rtdetr_lab[eval]'") from error
-    return mask
 
 
 def encode_mask(mask: Bool[np.ndarray, "H W"]) -> dict[str, Any]:
     """Compressed run lengths, ready for JSON."""
-    code = _library().encode(np.asfortranarray(mask.astype(np.uint8)))
+    code = import_extra("faster_coco_eval", "eval").mask.encode(
+        np.asfortranarray(mask.astype(np.uint8))
+    )
     counts = code["counts"]
     text = counts.decode("ascii") if isinstance(counts, bytes) else str(counts)
     return {"size": [int(n) for n in code["size"]], "counts": text}
@@ -41,7 +34,7 @@ def run_lengths(mask: Bool[np.ndarray, "H W"]) -> dict[str, Any]:
 
 def decode_mask(segmentation: Any, size: Size, where: str) -> Bool[np.ndarray, "H W"]:
     """The mask of polygons or run lengths; raises `DataError` naming `where`."""
-    library = _library()
+    library = import_extra("faster_coco_eval", "eval").mask
     try:
         code = library.frPyObjects(segmentation, *size) if _is_raw(segmentation) else segmentation
         if isinstance(code, list):

@@ -64,6 +64,5 @@ def boxes_of(masks: Bool[Tensor, "T H W"]) -> Float[Tensor, "T 4"]:
     for i, mask in enumerate(masks):
         ys, xs = mask.nonzero(as_tuple=True)
         if len(ys):
-            edges = (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)
-            boxes[i] = torch.stack(edges).float()
+            boxes[i] = torch.stack((xs.min(), ys.min(), xs.max() + 1, ys.max() + 1))
     return boxes

@@ -22,12 +22,12 @@ textures and areas that say nothing about the class.
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float32, Int16, Int64, UInt8
 
-from rtdetr_lab.boxes import cxcywh_from_xyxy
 from rtdetr_lab.data.batch import Sample, Truth
 from rtdetr_lab.data.shapes_outlines import CLASSES
 from rtdetr_lab.data.shapes_paint import CLUTTER, background, develop
@@ -101,16 +101,10 @@ class ShapesDataset:
     seed: int = TRAIN
     count: int = 100_000
     with_masks: bool = False
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Class names by label."""
-        return SHAPE_NAMES
-
-    @property
-    def category_ids(self) -> tuple[int, ...]:
-        """The ids an export writes: COCO's start at 1."""
-        return tuple(range(1, len(SHAPE_NAMES) + 1))
+    names: ClassVar[tuple[str, ...]] = SHAPE_NAMES
+    """Class names by label."""
+    category_ids: ClassVar[tuple[int, ...]] = tuple(range(1, len(SHAPE_NAMES) + 1))
+    """The ids an export writes: COCO's start at 1."""
 
     def __len__(self) -> int:
         return self.count
@@ -119,19 +113,14 @@ class ShapesDataset:
         if not 0 <= index < self.count:
             raise IndexError(index)
         picture = draw(self.config, self.seed, index)
-        labels, boxes_xyxy = torch.from_numpy(picture.labels), torch.from_numpy(picture.boxes_xyxy)
         truth = Truth(
             image_id=index,
             size=(self.config.size, self.config.size),
-            labels=labels,
-            boxes_xyxy=boxes_xyxy,
+            labels=torch.from_numpy(picture.labels),
+            boxes_xyxy=torch.from_numpy(picture.boxes_xyxy),
             areas=torch.from_numpy(picture.areas),
-            is_crowd=torch.zeros(len(labels), dtype=torch.bool),
+            is_crowd=torch.zeros(len(picture.labels), dtype=torch.bool),
         )
-        return Sample(
-            image=torch.from_numpy(np.ascontiguousarray(picture.image.transpose(2, 0, 1))),
-            labels=labels,
-            boxes=cxcywh_from_xyxy(boxes_xyxy) / self.config.size,
-            truth=truth,
-            masks=torch.from_numpy(picture.masks) if self.with_masks else None,
-        )
+        image = torch.from_numpy(np.ascontiguousarray(picture.image.transpose(2, 0, 1)))
+        masks = torch.from_numpy(picture.masks) if self.with_masks else None
+        return Sample.of(image, truth, masks)

@@ -7,7 +7,7 @@ come first, so that they lie behind small ones more often than in front of them.
 import math
 from dataclasses import dataclass
 
-from rtdetr_lab.config import require
+from rtdetr_lab.config import require, require_between
 from rtdetr_lab.data.shapes_outlines import CLASSES, DISTRACTORS, STROKE, Outline
 from rtdetr_lab.data.shapes_paint import Rng
 
@@ -48,9 +48,8 @@ class ShapesConfig:
         sides = 4 <= self.min_side <= self.max_side <= self.size
         require(sides, "min_side", f"is {self.min_side}", "4 ≤ min_side ≤ max_side ≤ size")
         shares = ("small_share", "crowding", "texture", "light", "noise", "contrast")
-        for name in ("crowd_size", "distractors", *shares):
-            value, most = getattr(self, name), 1 if name in shares else 1000
-            require(0 <= value <= most, name, f"is {value}", f"give 0 … {most}")
+        require_between(0, 1, "", **{name: getattr(self, name) for name in shares})
+        require_between(0, 1000, "", crowd_size=self.crowd_size, distractors=self.distractors)
         seen = 0 < self.min_visible <= 1
         require(seen, "min_visible", f"is {self.min_visible}", "give a share above 0, up to 1")
 

@@ -4,7 +4,6 @@ Editors on Windows put a byte order mark in front, old tools write Latin-1, and 
 the id 7 into 7.0. None of this changes what is meant.
 """
 
-import codecs
 import json
 import math
 from pathlib import Path
@@ -12,14 +11,8 @@ from typing import Any
 
 from rtdetr_lab.errors import DataError
 
-MARKS = {
-    codecs.BOM_UTF8: "utf-8-sig",
-    codecs.BOM_UTF32_LE: "utf-32",
-    codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-}
-"""Byte order marks; those of UTF-32 come first because one of them begins like one of UTF-16."""
+MARKED = ("utf-8-sig", "utf-16", "utf-32")
+"""What `json` calls text with a byte order mark."""
 
 
 def text_of(path: Path) -> str:
@@ -29,7 +22,8 @@ def text_of(path: Path) -> str:
     except (OSError, ValueError) as error:  # ValueError: a name no file can have
         reason = getattr(error, "strerror", None) or error
         raise DataError(str(path), f"cannot be read ({reason})", "check the path") from error
-    marked = next((name for mark, name in MARKS.items() if content.startswith(mark)), None)
+    encoding = json.detect_encoding(content)
+    marked = encoding if encoding in MARKED else None
     try:
         text = content.decode(marked or "utf8")
     except UnicodeDecodeError as error:
@@ -50,11 +44,10 @@ def lines_of(path: Path) -> list[tuple[int, str]]:
 
 def json_of(path: Path) -> Any:
     """What a JSON file holds. Raises `DataError`."""
+    text = text_of(path)
     try:
-        return json.loads(text_of(path))
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
-        if isinstance(error, DataError):
-            raise
         raise DataError(str(path), f"is not JSON ({error})", "write it again") from error
 
 

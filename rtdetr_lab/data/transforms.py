@@ -20,11 +20,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from PIL import Image
 from torch import Tensor
 
-from rtdetr_lab.config import require
+from rtdetr_lab.config import require, require_at_least, require_between
 from rtdetr_lab.data.batch import Sample
+from rtdetr_lab.images.preprocess import stretch
 from rtdetr_lab.notation import Size
 
 
@@ -36,11 +36,6 @@ def pixels_of(image: UInt8[Tensor, "3 H W"]) -> UInt8[np.ndarray, "H W 3"]:
 def image_of(pixels: UInt8[np.ndarray, "H W 3"]) -> UInt8[Tensor, "3 H W"]:
     """A picture as a model has it: a view."""
     return torch.from_numpy(pixels).permute(2, 0, 1)
-
-
-def require_probability(p: float) -> None:
-    """Raise `ConfigError` for what is no probability."""
-    require(0 <= p <= 1, "p", f"is {p}", "give a probability from 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -63,9 +58,7 @@ class Resize:
                 sample.image[None], self.size, mode="bilinear", antialias=True
             )[0]
         else:
-            height, width = self.size
-            stored = Image.fromarray(pixels_of(sample.image))
-            image = image_of(np.array(stored.resize((width, height), Image.Resampling.BILINEAR)))
+            image = image_of(stretch(pixels_of(sample.image), self.size))
         return replace(sample, image=image, masks=sample.masks_after(self._resize))
 
     def _resize(self, masks: Tensor) -> Tensor:
@@ -93,7 +86,7 @@ class RandomFlip:
     p: float = 0.5
 
     def __post_init__(self) -> None:
-        require_probability(self.p)
+        require_between(0, 1, "", p=self.p)
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         return flip(sample) if rng.random() < self.p else sample
@@ -107,7 +100,7 @@ class SanitizeBoxes:
     min_size: float = 1.0
 
     def __post_init__(self) -> None:
-        require(self.min_size >= 0, "min_size", f"is {self.min_size}", "give 0 pixels or more")
+        require_at_least(0, "", min_size=self.min_size)
 
     def __call__(self, sample: Sample) -> Sample:
         height, width = sample.image.shape[-2:]

@@ -19,14 +19,15 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from rtdetr_lab.data import findings as rules
-from rtdetr_lab.data.annotated import Annotated, Annotations, Picture, Reading
+from rtdetr_lab.data.annotated import Annotated, Picture, Reading
 from rtdetr_lab.data.places import pictures_in, slashed, split_of
 from rtdetr_lab.data.text import lines_of, text_of
-from rtdetr_lab.errors import DataError, ImageError
+from rtdetr_lab.errors import DataError
 from rtdetr_lab.images.decode import frame_in
 from rtdetr_lab.notation import Size
 
 Element = ElementTree.Element
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
 def find_voc(folder: Path, origin: int = 1) -> "Voc | None":
@@ -53,6 +54,7 @@ class Voc:
     folder: Path
     origin: int
     splits: dict[str, list[Path]]
+    format: str = "Pascal VOC"
 
     @cached_property
     def names(self) -> list[str]:
@@ -74,27 +76,18 @@ class Voc:
             by_stem[path.stem].append(path)
         return by_stem
 
-    def inspect(self, path: Path, labels: Sequence[Path]) -> Annotations:
-        """What the XML files of a split say, with everything that is wrong."""
-        reading = Reading(path)
-        read = [self._picture(xml, number, reading) for number, xml in enumerate(labels, 1)]
-        pictures = [picture for picture in read if picture is not None]
-        return reading.annotations(dict(enumerate(self.names, 1)), pictures, labels)
-
-    def _picture(self, xml: Path, number: int, reading: Reading) -> Picture | None:
-        try:
-            tree = parse(xml)
-        except DataError as error:
-            reading.find(rules.UNREADABLE, error.what, advice=error.remedy, file=xml)
+    def read(self, xml: Path, number: int, reading: Reading) -> Picture | None:
+        """What an XML file says of its picture."""
+        reading.files.append(xml)
+        tree = reading.attempt(parse, xml, rules.UNREADABLE)
+        if tree is None:
             return None
         place = self._place(xml, tree)
         if isinstance(place, str):
             reading.find(rules.MISSING, place, advice="fetch it, or remove the XML", file=xml)
             return None
-        try:
-            frame = frame_in(place)
-        except ImageError as error:
-            reading.find(rules.UNDECODABLE, error.what, advice=error.remedy, file=place)
+        frame = reading.attempt(frame_in, place, rules.UNDECODABLE)
+        if frame is None:
             return None
         claimed, (height, width) = _size(tree), frame.stored
         if claimed not in (None, frame.stored, frame.upright):
@@ -125,27 +118,23 @@ class Voc:
     def _objects(self, tree: Element, xml: Path, reading: Reading) -> Iterator[Annotated]:
         for entry in tree.iter("object"):
             name = _text(entry, "name")
-            x0, y0, x1, y1 = (
-                _number(entry, f"bndbox/{s}") for s in ("xmin", "ymin", "xmax", "ymax")
-            )
+            x0, y0, x1, y1 = (_number(entry, f"bndbox/{corner}") for corner in CORNERS)
+            what = advice = ""
             if not name:
-                reading.find(rules.UNREADABLE, "an object has no name", file=xml)
+                what = "an object has no name"
             elif not all(map(math.isfinite, (x0, y0, x1, y1))):
-                advice = "write xmin, ymin, xmax and ymax"
-                reading.find(
-                    rules.UNREADABLE,
-                    f"an object {name!r} has no whole bndbox",
-                    advice=advice,
-                    file=xml,
-                )
+                what = f"an object {name!r} has no whole bndbox"
+                advice = f"write {', '.join(CORNERS[:3])} and {CORNERS[3]}"
             elif min(x0, y0) < self.origin:
-                what = f"an object {name!r} begins at {min(x0, y0):g}, columns count from "
+                start = f"an object {name!r} begins at {min(x0, y0):g}"
+                what = f"{start}, columns count from {self.origin}"
                 advice = "give --voc-origin 0, or correct it"
-                reading.find(rules.UNREADABLE, f"{what}{self.origin}", advice=advice, file=xml)
-            else:
-                w, h = x1 - x0 + 1, y1 - y0 + 1
-                box = (x0 - self.origin, y0 - self.origin, w, h)
-                yield Annotated(reading.new_id(), self.names.index(name), box, w * h, False)
+            if what:
+                reading.find(rules.UNREADABLE, what, advice=advice, file=xml)
+                continue
+            w, h = x1 - x0 + 1, y1 - y0 + 1
+            box = (x0 - self.origin, y0 - self.origin, w, h)
+            yield Annotated(reading.new_id(), self.names.index(name), box, w * h, False)
 
 
 def parse(path: Path) -> Element:

@@ -3,19 +3,42 @@
 Every annotation can be well formed and the set still teach nothing: all boxes crowds, fractions
 where pixels belong, corners where sizes belong. Such a set can be read, but neither trained on nor
 judged by: `data check`, `train` and `eval` refuse it with these findings.
+
+Whether four numbers are what the format says is judged by all boxes of a split:
+
+| boxes are written as        | and so, read as left, top, width, height …                         |
+|-----------------------------|--------------------------------------------------------------------|
+| fractions of the picture    | most are smaller than a pixel                                      |
+| corners, or corners swapped | some reach over the edge; read as corners, all lie in the picture  |
+| centre and size             | some reach over the edge; read as centres, all lie in the picture  |
+| another picture's pixels    | most reach over the edge, or lie outside                           |
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from itertools import islice, pairwise
 
 import numpy as np
+from jaxtyping import Float
 
 from rtdetr_lab.data import findings as rules
-from rtdetr_lab.data.annotated import Annotated, Annotations, Picture
+from rtdetr_lab.data.annotated import Annotated, Annotations, Picture, Reading
 from rtdetr_lab.data.findings import Finding, Rule, Severity
-from rtdetr_lab.data.meaning import ENOUGH, MOST, SLACK, Boxes, other_meaning
+
+Boxes = Float[np.ndarray, "A _"]
+
+SLACK = 1.0
+"""Pixels a box may reach over the edge before we mention it: COCO's own do, by rounding."""
+
+ENOUGH, PLENTY = 4, 10
+"""From so many boxes on we say what they have in common, and that they fit nothing."""
+
+FAR, MOST, SOME, NEARLY_ALL = 0.02, 0.5, 0.1, 0.99
+"""How far over the edge is no rounding (a part of the side), and how many boxes make a rule."""
+
+SMALL_PART = 0.5
+"""Of width and height, that no box leaves: percents, or pixels of a smaller copy."""
 
 
 def judged(annotations: Annotations) -> Annotations:
@@ -23,8 +46,11 @@ def judged(annotations: Annotations) -> Annotations:
     found = annotations.findings
     if any(f.rule.severity is Severity.ERROR for f in found) and not annotations.pictures:
         return annotations  # what cannot be read has no boxes either
-    more = (*_about_categories(annotations), *_about_boxes(annotations), *_about_set(annotations))
-    return replace(annotations, findings=(*found, *more))
+    reading = Reading(annotations.path)
+    _look_at_categories(annotations, reading)
+    _look_at_boxes(annotations, reading)
+    _look_at_set(annotations, reading)
+    return replace(annotations, findings=(*found, *reading.findings))
 
 
 def other_classes(splits: Mapping[str, Annotations]) -> Iterator[Finding]:
@@ -39,53 +65,49 @@ def other_classes(splits: Mapping[str, Annotations]) -> Iterator[Finding]:
 
 def too_many_objects(annotations: Annotations, num_queries: int) -> Iterator[Finding]:
     """Whether a picture holds more objects than a model with so many queries can find."""
-    over = [p for p in annotations.pictures if p.num_objects > num_queries]
+    over = [p for p in annotations.pictures if len(p.objects) > num_queries]
     if over:
-        most = max(over, key=lambda p: p.num_objects)
-        what = f"has {most.num_objects} objects, a model of {num_queries} queries finds at most "
+        most = max(over, key=lambda p: len(p.objects))
+        what = f"has {len(most.objects)} objects, a model of {num_queries} queries finds at most "
         what += f"{num_queries} (so in {len(over)} pictures)"
         yield Finding(rules.TOO_MANY, str(annotations.path), what, "picture", most.id)
 
 
-def _about_categories(annotations: Annotations) -> Iterator[Finding]:
-    file, ids, names = str(annotations.path), annotations.category_ids, annotations.names
+def _look_at_categories(annotations: Annotations, reading: Reading) -> None:
+    ids, names = annotations.category_ids, annotations.names
     if ids[:1] == (0,):
-        yield Finding(rules.ZERO_CATEGORY, file, f"{names[0]!r} has it", "category", 0)
+        reading.find(rules.ZERO_CATEGORY, f"{names[0]!r} has it", "category", 0)
     gaps = (n for one, following in pairwise(ids) for n in range(one + 1, following))
     some = list(islice(gaps, 12))
     if some:
         missing = ids[-1] - ids[0] + 1 - len(ids)
         listed = ", ".join(map(str, some)) + (" …" if missing > len(some) else "")
         what = f"from {ids[0]} to {ids[-1]}, {missing} numbers are not used: {listed}"
-        yield Finding(rules.GAPS, file, what)
-    seen = (a.label for p in annotations.pictures for a in p.annotations if not a.is_crowd)
-    counts = Counter(seen)
+        reading.find(rules.GAPS, what)
+    counts = Counter(a.label for p in annotations.pictures for a in p.objects)
     for label, name in enumerate(names):
         if not counts[label]:
-            yield Finding(rules.NO_BOXES, file, f"{name!r} has no boxes", "category", ids[label])
+            reading.find(rules.NO_BOXES, f"{name!r} has no boxes", "category", ids[label])
     for name, count in Counter(names).items():
         if count > 1:
             same = [i for i, n in zip(ids, names, strict=True) if n == name]
-            yield Finding(
-                rules.SAME_NAME, file, f"ids {same} are called {name!r}", "category", same[1]
-            )
+            reading.find(rules.SAME_NAME, f"ids {same} are called {name!r}", "category", same[1])
     if len(counts) == 1 and len(names) > 1 and counts.total() >= ENOUGH:
         (label,) = counts
         what = f"all {counts.total()} boxes are {names[label]!r}, one of {len(names)} classes"
-        yield Finding(rules.ONE_CLASS, file, what)
+        reading.find(rules.ONE_CLASS, what)
 
 
-def _about_boxes(annotations: Annotations) -> Iterator[Finding]:
+def _look_at_boxes(annotations: Annotations, reading: Reading) -> None:
     """Single pictures and boxes that are worth a look."""
-    file = str(annotations.path)
     for picture in annotations.pictures:
         if not picture.annotations:
-            yield Finding(rules.NO_OBJECTS, file, "has no objects", "picture", picture.id)
+            reading.find(rules.NO_OBJECTS, "has no objects", "picture", picture.id)
         seen: dict[tuple[object, ...], int] = {}
         for a in picture.annotations:
             twin = seen.setdefault((a.label, a.box_xywh, a.is_crowd), a.id)
             for rule, what in _about_box(a, picture, twin):
-                yield Finding(rule, file, what, "annotation", a.id)
+                reading.find(rule, what, "annotation", a.id)
 
 
 def _about_box(a: Annotated, picture: Picture, twin: int) -> Iterator[tuple[Rule, str]]:
@@ -103,33 +125,85 @@ def _about_box(a: Annotated, picture: Picture, twin: int) -> Iterator[tuple[Rule
         yield rules.SAME_BOX, f"has the class and the bbox {box} of annotation {twin} on {on}"
 
 
-def _about_set(annotations: Annotations) -> Iterator[Finding]:
+def _look_at_set(annotations: Annotations, reading: Reading) -> None:
     """What makes a set hopeless, or odd."""
-    file, pictures = str(annotations.path), annotations.pictures
+    pictures = annotations.pictures
     if not pictures:
-        yield Finding(rules.NO_PICTURES, file, "has no picture that can be used")
+        reading.find(rules.NO_PICTURES, "has no picture that can be used")
         return
-    boxes, edges = _arrays(annotations)
+    seen = [(a.box_xywh, p.size[::-1]) for p in pictures for a in p.objects]
     dropped = Counter(f.rule for f in annotations.findings if f.rule.severity is Severity.DROPPED)
-    if not len(boxes):
+    if not seen:
         why = ", ".join(f"{rule.name}: {count}" for rule, count in dropped.items())
         said = f"has {len(pictures)} pictures and no box that training sees"
         advice = "" if annotations.files else "put a text file per picture into labels/ (YOLO)"
-        yield Finding(rules.NOTHING, file, f"{said} ({why})" if why else said, advice=advice)
+        reading.find(rules.NOTHING, f"{said} ({why})" if why else said, advice=advice)
         return
+    boxes, edges = (np.array(column, dtype=np.float64) for column in zip(*seen, strict=True))
     unusable = sum(dropped[rule] for rule in (rules.NO_AREA, rules.NEGATIVE, rules.OUTSIDE))
     for rule, what, advice in other_meaning(boxes, edges, unusable):
-        yield Finding(rule, file, what, advice=advice)
+        reading.find(rule, what, advice=advice)
     empty = sum(not p.annotations for p in pictures)
     if empty > MOST * len(pictures):
         what = f"has {len(pictures)} pictures, {empty} of them without objects"
-        yield Finding(rules.MOSTLY_EMPTY, file, what)
+        reading.find(rules.MOSTLY_EMPTY, what)
     if len(boxes) >= ENOUGH and len(pictures) - empty >= ENOUGH and (boxes == boxes[0]).all():
-        yield Finding(rules.ONE_BOX, file, f"all {len(boxes)} boxes are {boxes[0].tolist()}")
+        reading.find(rules.ONE_BOX, f"all {len(boxes)} boxes are {boxes[0].tolist()}")
 
 
-def _arrays(annotations: Annotations) -> tuple[Boxes, Boxes]:
-    """The boxes that training sees, and (width, height) of the picture of each."""
-    seen = [(a, p) for p in annotations.pictures for a in p.annotations if not a.is_crowd]
-    boxes = np.array([a.box_xywh for a, _ in seen], dtype=np.float64).reshape(-1, 4)
-    return boxes, np.array([p.size[::-1] for _, p in seen], dtype=np.float64).reshape(-1, 2)
+def other_meaning(boxes: Boxes, edges: Boxes, unusable: int) -> Iterator[tuple[Rule, str, str]]:
+    """Rule, what was seen, and what to do; nothing if the boxes are left, top, width, height.
+
+    `edges` are (width, height) of the picture of each box; `unusable` boxes were dropped before.
+    """
+    num, small = len(boxes), int((boxes[:, 2:].min(1) < 1).sum())
+    if small > MOST * num:
+        what = f"{small} of {num} boxes are smaller than a pixel, such as {boxes[0].tolist()}"
+        fractions = (boxes[:, :2] + boxes[:, 2:]).max() <= 1 + FAR
+        advice = "multiply x and width by the picture's width, y and height by its height"
+        yield rules.FRACTIONS, what, advice if fractions else ""
+        return
+    far = SLACK + FAR * edges.max(1)
+    num_over = int((_reach(_corners(boxes), edges) > far).sum())
+    what = f"{num_over} of {num} boxes reach far over the edge"
+    if num >= ENOUGH and num_over > max(1, SOME * num):
+        for meaning, corners in MEANINGS.items():
+            if (_reach(corners(boxes), edges) <= SLACK).mean() >= NEARLY_ALL:
+                yield rules.MISREAD, f"{what}; read as {meaning}, all are inside", ""
+                return
+    if num + unusable >= PLENTY and num_over + unusable > MOST * (num + unusable):
+        more = f", {unusable} more lie outside or have no area" if unusable else ""
+        yield rules.MISFIT, what + more, ""
+    farthest = ((boxes[:, :2] + boxes[:, 2:]) / edges).max()
+    if num >= PLENTY and farthest < SMALL_PART:
+        seen = f"all {num} boxes lie in the upper left {farthest:.0%} of their pictures"
+        yield rules.ONE_CORNER, seen, ""
+
+
+def _corners(boxes: Boxes) -> Boxes:
+    """Left, top, right, bottom of left, top, width, height."""
+    return np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]])
+
+
+def _moved(boxes: Boxes, by: float) -> Boxes:
+    """Boxes moved by a part of their width and height."""
+    return np.hstack([boxes[:, :2] + by * boxes[:, 2:], boxes[:, 2:]])
+
+
+MEANINGS: dict[str, Callable[[Boxes], Boxes]] = {
+    "left, top, right, bottom": lambda boxes: boxes,
+    "right, bottom, left, top": lambda boxes: boxes[:, [2, 3, 0, 1]],
+    "top, left, bottom, right": lambda boxes: boxes[:, [1, 0, 3, 2]],
+    "top, left, height, width": lambda boxes: _corners(boxes[:, [1, 0, 3, 2]]),
+    "centre, width, height": lambda boxes: _corners(_moved(boxes, -0.5)),
+    # From here on: what stood in YOLO's text in place of a centre, which we moved by half a side.
+    "left, top, width, height": lambda boxes: _corners(_moved(boxes, 0.5)),
+    "left, top, right, bottom in YOLO's text": lambda boxes: _moved(boxes, 0.5),
+}
+"""What else four numbers may mean, and the corners that follow."""
+
+
+def _reach(corners: Boxes, edges: Boxes) -> Float[np.ndarray, "A"]:
+    """By how many pixels boxes reach over the edge of their pictures; infinite without an area."""
+    over = np.maximum(-corners[:, :2], corners[:, 2:] - edges).max(1)
+    return np.where((corners[:, 2:] > corners[:, :2]).all(1), over, np.inf)

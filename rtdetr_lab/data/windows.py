@@ -16,14 +16,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
-from rtdetr_lab.boxes import cxcywh_from_xyxy, xyxy_from_cxcywh
-from rtdetr_lab.config import require
+from rtdetr_lab.boxes import cxcywh_from_xyxy, iou, xyxy_from_cxcywh
+from rtdetr_lab.config import require, require_at_least, require_between
 from rtdetr_lab.data.batch import Sample
-from rtdetr_lab.data.transforms import require_probability, select
+from rtdetr_lab.data.transforms import select
 from rtdetr_lab.notation import Size
 
 
@@ -96,8 +97,8 @@ class ZoomOut:
     largest: float = 4.0
 
     def __post_init__(self) -> None:
-        require_probability(self.p)
-        require(self.largest >= 1, "largest", f"is {self.largest}", "give 1 or more")
+        require_between(0, 1, "", p=self.p)
+        require_at_least(1, "", largest=self.largest)
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         if rng.random() >= self.p:
@@ -127,11 +128,11 @@ class IoUCrop:
     tries: int = 40
 
     def __post_init__(self) -> None:
-        require_probability(self.p)
+        require_between(0, 1, "", p=self.p)
         require(0 < self.smallest <= 1, "smallest", f"is {self.smallest}", "give a part up to 1")
         ends = self.overlaps and max(self.overlaps) >= 1
         require(ends, "overlaps", f"are {self.overlaps}", "end them with 1: the whole picture")
-        require(self.tries >= 1, "tries", f"is {self.tries}", "give at least 1")
+        require_at_least(1, "", tries=self.tries)
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         if rng.random() >= self.p or not len(sample.boxes):
@@ -164,7 +165,5 @@ def holds_an_object(
     window, box = windows[:, None].astype(np.float64), boxes_xyxy[None]
     centre = (box[..., :2] + box[..., 2:]) / 2
     centred = ((centre > window[..., :2]) & (centre < window[..., 2:])).all(-1)
-    both = np.minimum(window[..., 2:], box[..., 2:]) - np.maximum(window[..., :2], box[..., :2])
-    shared = both.clip(min=0).prod(-1)
-    area = (window[..., 2:] - window[..., :2]).prod(-1) + (box[..., 2:] - box[..., :2]).prod(-1)
-    return (centred & (shared >= overlap * (area - shared))).any(1)
+    shared = iou(torch.from_numpy(window[:, 0]), torch.from_numpy(boxes_xyxy)).numpy()
+    return (centred & (shared >= overlap)).any(1)

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rtdetr_lab.config import require
 from rtdetr_lab.data import findings as rules
-from rtdetr_lab.data.annotated import Annotated, Annotations, Picture, Reading
+from rtdetr_lab.data.annotated import Annotated, Picture, Reading
 from rtdetr_lab.data.places import NAMES, ROOT, inside, pictures_in, slashed, split_of, tails
 from rtdetr_lab.data.text import lines_of, text_of
-from rtdetr_lab.errors import DataError, ImageError
+from rtdetr_lab.errors import DataError
 from rtdetr_lab.images.decode import frame_in
 from rtdetr_lab.notation import Size
 
@@ -38,11 +39,14 @@ def find_yolo(folder: Path, description: Path | None = None) -> "Yolo | None":
     splits: dict[str, list[Path]] = {}
     for split, theirs in NAMES.items():
         listed = [tree[name] for name in theirs if tree.get(name)]
-        found = [path for value in listed for path in _listed(value, tree, folder)]
-        splits[split] = list(dict.fromkeys(found)) if listed else _usual(folder, split)
+        paths = [path for value in listed for path in _listed(value, tree, folder)]
+        splits[split] = list(dict.fromkeys(paths)) if listed else _usual(folder, split)
     if not any(splits.values()):
         splits = {"train": pictures_in(folder)}
-    return Yolo(folder, names, {split: paths for split, paths in splits.items() if paths})
+    found = {split: paths for split, paths in splits.items() if paths}
+    remedy = "put them into images/train and images/val"
+    require(found, folder, "holds no pictures", remedy, DataError)
+    return Yolo(folder, names, found)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,23 +56,19 @@ class Yolo:
     folder: Path
     names: tuple[str, ...]
     splits: Mapping[str, Sequence[Path]]
+    format: str = "YOLO"
 
-    def inspect(self, path: Path, pictures: Sequence[Path]) -> Annotations:
-        """What the text files of pictures say, with everything that is wrong."""
-        reading = Reading(path)
-        read = [self._picture(place, number, reading) for number, place in enumerate(pictures, 1)]
-        files = [labels for place in pictures if (labels := label_file(place)).is_file()]
-        kept = [picture for picture in read if picture is not None]
-        return reading.annotations(dict(enumerate(self.names, 1)), kept, files)
-
-    def _picture(self, place: Path, number: int, reading: Reading) -> Picture | None:
-        try:
-            size = frame_in(place).upright
-        except ImageError as error:
-            reading.find(rules.UNDECODABLE, error.what, advice=error.remedy, file=place)
+    def read(self, place: Path, number: int, reading: Reading) -> Picture | None:
+        """What the text file of a picture says."""
+        labels, lines = label_file(place), None
+        if labels.is_file():
+            reading.files.append(labels)
+            lines = reading.attempt(lines_of, labels, rules.UNREADABLE)
+        frame = reading.attempt(frame_in, place, rules.UNDECODABLE)
+        if frame is None:
             return None
-        labels = label_file(place)
-        for line, text in _lines(labels, reading):
+        size = frame.upright
+        for line, text in lines or ():
             one = _annotated(text, reading.new_id(), size, len(self.names))
             if isinstance(one, Annotated):
                 reading.keep(one, number, size, labels)
@@ -82,21 +82,10 @@ class Yolo:
 def label_file(picture: Path) -> Path:
     """Where the objects of a picture are written: `labels` in place of the last `images`, or
     beside it."""
-    parts = list(picture.with_suffix(".txt").parts)
-    if "images" in parts[:-1]:
-        at = len(parts) - 1 - parts[::-1].index("images")
-        mirrored = Path(*parts[:at], "labels", *parts[at + 1 :])
-        if mirrored.is_file():
-            return mirrored
-    return picture.with_suffix(".txt")
-
-
-def _lines(labels: Path, reading: Reading) -> list[tuple[int, str]]:
-    try:
-        return lines_of(labels) if labels.is_file() else []
-    except DataError as error:
-        reading.find(rules.UNREADABLE, error.what, advice=error.remedy, file=labels)
-        return []
+    beside = picture.with_suffix(".txt")
+    images = next((folder for folder in picture.parents if folder.name == "images"), None)
+    mirrored = images and images.with_name("labels") / beside.relative_to(images)
+    return mirrored if mirrored and mirrored.is_file() else beside
 
 
 def _annotated(line: str, number: int, size: Size, num_classes: int) -> Annotated | tuple[str, str]:
@@ -167,14 +156,12 @@ def _listed_names(folder: Path) -> tuple[str, ...]:
 
 def _usual(folder: Path, split: str) -> list[Path]:
     """The pictures of a split nobody describes; raises `DataError` if two places have some."""
-    found = {}
-    places = [*sorted(folder.glob("images/*/")), *sorted(folder.glob("*/"))]
-    for place in places:
+    found: dict[str, list[Path]] = {}
+    for place in [*sorted(folder.glob("images/*/")), *sorted(folder.glob("*/"))]:
         inner = place / "images"
-        if split_of(place.name) == split and (
-            pictures := pictures_in(inner if inner.is_dir() else place)
-        ):
-            found[str(place.relative_to(folder))] = pictures
+        if split_of(place.name) == split:
+            pictures = pictures_in(inner if inner.is_dir() else place)
+            found |= {str(place.relative_to(folder)): pictures} if pictures else {}
     if len(found) > 1:
         what = f"has pictures for {split!r} in {' and in '.join(found)}"
         raise DataError(str(folder), what, "name one of them in data.yaml, or remove one")

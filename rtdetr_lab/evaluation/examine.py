@@ -23,8 +23,8 @@ from rtdetr_lab.data.canvas import fitted
 from rtdetr_lab.evaluation.coco import Metrics, Scored
 from rtdetr_lab.evaluation.evaluate import Answers, Progress, inference
 from rtdetr_lab.evaluation.mistakes import Judgement, judge
-from rtdetr_lab.images.postprocess import Found
-from rtdetr_lab.images.predict import found_by, see
+from rtdetr_lab.images.postprocess import Found, postprocess_of
+from rtdetr_lab.images.predict import see
 from rtdetr_lab.model import declared
 from rtdetr_lab.structures import LayerPrediction, Prediction
 
@@ -93,7 +93,7 @@ def _look(
 
     def keep(way: str, answer: LayerPrediction | Prediction) -> list[Found]:
         one = Prediction(answer.logits, answer.boxes, ())
-        found = found_by(model, one, padding, sizes)
+        found = postprocess_of(model)(one, sizes, -1.0, padding=padding)
         answers.add(way, samples, found)
         return found
 

@@ -6,7 +6,8 @@ A found segment $p$ and a true one $g$ *match* if they are of one category and t
 0.5. Segments do not overlap, so nobody matches twice, and no search is needed. Per category
 
 $$ \mathrm{PQ} = \underbrace{\frac{\sum_{(p,g)\in TP} \mathrm{IoU}(p, g)}{|TP|}}_{\mathrm{SQ}}
-   \cdot \underbrace{\frac{|TP|}{|TP| + \frac12 |FP| + \frac12 |FN|}}_{\mathrm{RQ}} $$
+   \cdot \underbrace{\frac{|TP|}{|TP| + \frac12 |FP| + \frac12 |FN|}}_{\mathrm{RQ}}
+   \tag{18.2} $$
 
 averaged over the categories that occur, all of them, things, or stuff.
 
@@ -29,9 +30,9 @@ from rtdetr_lab.data.coco_panoptic import PanopticDataset
 from rtdetr_lab.data.segment_map import SegmentMap, TrueSegment
 from rtdetr_lab.errors import DataError
 from rtdetr_lab.evaluation.evaluate import inference
-from rtdetr_lab.images.edges import PAPER_EDGES, KeepAspect
 from rtdetr_lab.images.panoptic import Rule
 from rtdetr_lab.images.predict import predict_segments
+from rtdetr_lab.images.preprocess import PAPER_EDGES, KeepAspect
 from rtdetr_lab.model import declared
 
 

@@ -25,7 +25,7 @@ be channels the habit of the library decides: last for numpy, first for torch.
 """
 
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import numpy as np
 from jaxtyping import UInt8
@@ -55,11 +55,11 @@ def rgb_from_array(array: np.ndarray | Tensor, where: str, bits: int | None = No
         values = np.asarray(array)
     if not values.size:
         _refuse(where, f"an array of shape {values.shape} has no pixels", "pass a picture")
-    return _three_channels(_bytes(_channels_last(values, first, where), where, bits))
+    return three_channels(_bytes(_channels_last(values, first, where), where, bits))
 
 
 def over_white(rgba: UInt8[np.ndarray, "H W 4"]) -> RGB:
-    """What a viewer with a white page shows behind transparent pixels."""
+    """Blend transparent pixels with white, as on a white page."""
     colour, alpha = rgba[..., :3].astype(np.uint32), rgba[..., 3:].astype(np.uint32)
     return ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
 
@@ -140,7 +140,10 @@ def _bytes(values: np.ndarray, where: str, bits: int | None) -> np.ndarray:
     return values.astype(np.uint8)
 
 
-def _three_channels(values: Any) -> RGB:
+def three_channels(values: np.ndarray) -> RGB:
+    """Grey, with or without an axis for it, colour, or colour with transparency, as colour."""
+    values = values[..., None] if values.ndim == 2 else values
     if values.shape[-1] == 4:
         return over_white(values)
-    return np.ascontiguousarray(np.broadcast_to(values, (*values.shape[:2], 3)))
+    # Not `broadcast_to`: its result is read-only, and torch warns of such arrays.
+    return np.ascontiguousarray(np.repeat(values, 3, axis=-1) if values.shape[-1] == 1 else values)

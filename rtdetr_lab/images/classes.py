@@ -12,7 +12,7 @@ from rtdetr_lab.model import declared
 
 @dataclass(frozen=True)
 class Classes:
-    """What the labels 0 … C−1 are called, and their ids in the data set they were learned from."""
+    """Names of the labels 0 … C−1, and their ids in the data set they were learned from."""
 
     names: tuple[str, ...]
     category_ids: tuple[int, ...] = ()
@@ -26,7 +26,7 @@ class Classes:
 
     @classmethod
     def unnamed(cls, num_classes: int) -> "Classes":
-        """For a model nobody has told what its classes are."""
+        """Make numbered classes for a model without class names."""
         return cls(tuple(f"class {i}" for i in range(num_classes)))
 
     def __len__(self) -> int:
@@ -40,7 +40,7 @@ class Classes:
 
 
 def classes_of(model: nn.Module, names: Iterable[str] | None = None) -> Classes:
-    """What a model's labels are called: `names`, else what its checkpoint says, else numbers."""
+    """Names of a model's labels: `names`, else those of its checkpoint, else numbers."""
     says = declared(model)
     known, count = says.metadata, says.num_classes
     if names is not None:

@@ -41,8 +41,10 @@ SUFFIXES |= {".jp2", ".j2k", ".jpx"}
 
 @dataclass(frozen=True)
 class Limits:
-    """The largest file and the largest picture that are read; and how many `bits` of 16-bit pixels
-    are used, where their file does not say (`arrays.py`)."""
+    """Limits on files and pictures, and the number of `bits` of 16-bit pixels.
+
+    `bits` is used where the file does not give it (`arrays.py`).
+    """
 
     max_bytes: int = 256 * 2**20
     max_pixels: int = 89_478_485  # also where Pillow starts to warn: 256 MiB of RGB
@@ -58,7 +60,7 @@ DEFAULT_LIMITS = Limits()
 
 @dataclass(frozen=True, eq=False)
 class Photo:
-    """One picture: its pixels upright, how it lies in its file, and where it came from."""
+    """One picture: its upright pixels, the frame it is stored in, and where it came from."""
 
     rgb: RGB
     frame: Frame
@@ -80,7 +82,7 @@ def decode(source: object, limits: Limits = DEFAULT_LIMITS, where: str | None = 
 
 
 def read_photo(source: object, limits: Limits = DEFAULT_LIMITS, where: str | None = None) -> Photo:
-    """As `decode`, with what else is known of the picture."""
+    """Decode a picture, and keep its frame and its name."""
     where, name = where or describe(source), _name_of(source)
     if isinstance(source, np.ndarray | Tensor):
         rgb = rgb_from_array(source, where, limits.bits)
@@ -92,7 +94,10 @@ def read_photo(source: object, limits: Limits = DEFAULT_LIMITS, where: str | Non
 
 
 def photo_or_error(index: int, source: object, limits: Limits) -> Photo | ImageError:
-    """One of many: the picture, or why it cannot be read. `index` names what has no name."""
+    """Read one of many pictures, or return why it cannot be read.
+
+    `index` names a picture that has no name.
+    """
     where = _name_of(source) or f"pictures[{index}] ({describe(source)})"
     try:
         return read_photo(source, limits, where)
@@ -101,7 +106,7 @@ def photo_or_error(index: int, source: object, limits: Limits) -> Photo | ImageE
 
 
 def frame_in(path: Path) -> Frame:
-    """How the picture in a file lies there, by its header; raises `ImageError`."""
+    """Read the frame of the picture in a file from its header; raise `ImageError`."""
     where = str(path)
     with _opened(where, where) as file, _open(file, where) as image:
         return frame_of(image)

@@ -41,7 +41,10 @@ HEIC = (b"hei", b"hev", b"mif1", b"msf1")
 
 
 def recognise(data: bytes, where: str) -> tuple[str, str]:
-    """What a file is that is no picture, and what to do, or "" where converting it helps."""
+    """Name a file that is no picture, and what to do with it.
+
+    The second text is empty where converting the file helps.
+    """
     brand, ending = data[8:12], PurePath(where).suffix.lower()
     boxes = data[4:8] in BOXES and not brand.startswith(b"avi")
     if boxes and brand.startswith(HEIC):

@@ -36,22 +36,13 @@ from rtdetr_lab.notation import Size
 Pixels = Shaped[np.ndarray, "_ _ *c"]
 """A raster or a mask."""
 
-TURNS = {
-    1: (False, False, False),
-    2: (False, False, True),
-    3: (False, True, True),
-    4: (False, True, False),
-    5: (True, False, False),
-    6: (True, False, True),
-    7: (True, True, True),
-    8: (True, True, False),
-}
+TURNS = {n: (n >= 5, n in (3, 4, 7, 8), n in (2, 3, 6, 7)) for n in range(1, 9)}
 """EXIF orientation → whether the raster is transposed, then its rows and its columns flipped."""
 
 
 @dataclass(frozen=True)
 class Frame:
-    """How a picture lies in its file: the (height, width) there, and the EXIF orientation."""
+    """How a picture is stored: the (height, width) in the file, and the EXIF orientation."""
 
     stored: Size
     orientation: int = 1
@@ -96,10 +87,10 @@ class Frame:
         return self.back.boxes_upright(upright_xyxy)
 
     def of_annotations(self, size: Size | None, where: str) -> "Frame":
-        """From the frame of annotations that give this (height, width) to the upright picture.
+        """Frame of annotations that give this (height, width).
 
-        They are about the stored raster, as COCO has it, also where nobody gives a size; unless
-        only the upright picture has theirs. Raises `ImageError` if neither has.
+        They refer to the stored raster, as COCO's do, also without a size. They refer to the
+        upright picture only if that alone has their size. Raises `ImageError` if neither has it.
         """
         if size in (None, self.stored):
             return self

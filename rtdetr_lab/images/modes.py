@@ -15,13 +15,8 @@ import numpy as np
 from PIL import Image
 
 from rtdetr_lab.errors import ImageError
-from rtdetr_lab.images.arrays import (
-    RGB,
-    bytes_from_floats,
-    bytes_from_integers,
-    check_wide_colour,
-    over_white,
-)
+from rtdetr_lab.images import arrays
+from rtdetr_lab.images.arrays import RGB
 from rtdetr_lab.images.frames import TURNS, Frame
 
 ORIENTATION, BITS_PER_SAMPLE, MAX_SAMPLE = 0x0112, 258, 281
@@ -29,8 +24,11 @@ ORIENTATION, BITS_PER_SAMPLE, MAX_SAMPLE = 0x0112, 258, 281
 
 
 def rgb_from_pil(image: Image.Image, where: str, bits: int | None = None) -> tuple[RGB, Frame]:
-    """First frame, upright, RGB, and how it lies in its file. `bits` of 16 are significant, where
-    the file does not say. Raises `ImageError`, or whatever Pillow raises on broken data."""
+    """Convert the first frame to upright RGB, and return its frame.
+
+    `bits` of 16 are significant if the file does not say otherwise. Raises `ImageError`, or what
+    Pillow raises for broken data.
+    """
     if image.getbands() and getattr(image, "n_frames", 1) > 1:
         image.seek(0)
     turns_itself = image.format == "TIFF"  # while it loads, and then forgets its tag
@@ -39,13 +37,13 @@ def rgb_from_pil(image: Image.Image, where: str, bits: int | None = None) -> tup
     image.load()
     rgb = _rgb(image, where, bits)
     if wide_colour and bits != 16:
-        check_wide_colour(rgb, where)
+        arrays.check_wide_colour(rgb, where)
     frame = before or frame_of(image)
     return (rgb if turns_itself else frame.pixels_upright(rgb)), frame
 
 
 def frame_of(image: Image.Image) -> Frame:
-    """How a picture that Pillow has opened lies in its file."""
+    """Frame of a picture that Pillow has opened."""
     try:
         orientation = int(image.getexif().get(ORIENTATION, 1))
     except Exception:  # broken EXIF is common and no reason not to show the picture
@@ -73,27 +71,23 @@ def _declared_bits(image: Image.Image) -> int | None:
 
 
 def _is_wide_colour(image: Image.Image) -> bool:
-    """Has the file 16 bits a channel, of which Pillow keeps the upper eight?"""
+    """Whether the file has 16 bits per channel, of which Pillow keeps the upper eight."""
     tiles = getattr(image, "tile", ())
     return not image.mode.startswith("I") and any(";16" in str(tile[3]) for tile in tiles)
 
 
 def _rgb(image: Image.Image, where: str, bits: int | None) -> RGB:
-    if image.mode.startswith("I"):
-        return _grey(_bytes_from_integers(np.asarray(image), image.mode, where, bits))
-    if image.mode == "F":
-        return _grey(bytes_from_floats(np.asarray(image), where))
     if image.mode in ("CMYK", "LAB"):
         return np.array(_through_profile(image))
-    if image.mode == "La":  # premultiplied grey, which Pillow only converts to its neighbour
-        image = image.convert("LA")
-    if image.has_transparency_data:
-        return over_white(np.array(image.convert("RGBA")))
-    return np.array(image.convert("RGB"))
-
-
-def _grey(values: np.ndarray) -> RGB:
-    return np.repeat(values[..., None], 3, axis=-1)
+    if image.mode.startswith("I"):
+        values = _bytes_from_integers(np.asarray(image), image.mode, where, bits)
+    elif image.mode == "F":
+        values = arrays.bytes_from_floats(np.asarray(image), where)
+    else:
+        if image.mode == "La":  # premultiplied grey, which Pillow only converts to its neighbour
+            image = image.convert("LA")
+        values = np.array(image.convert("RGBA" if image.has_transparency_data else "RGB"))
+    return arrays.three_channels(values)
 
 
 def _bytes_from_integers(values: np.ndarray, mode: str, where: str, bits: int | None) -> np.ndarray:
@@ -101,7 +95,7 @@ def _bytes_from_integers(values: np.ndarray, mode: str, where: str, bits: int | 
     if mode == "I" and (values.min() < 0 or values.max() > 65535):
         what = f"32-bit grey from {values.min()} to {values.max()} has no agreed white"
         raise ImageError(where, what, "scale it to 8 or 16 bits")
-    return bytes_from_integers(values, where, bits)
+    return arrays.bytes_from_integers(values, where, bits)
 
 
 def _through_profile(image: Image.Image) -> Image.Image:

@@ -44,7 +44,7 @@ from rtdetr_lab.structures import Prediction
 
 @dataclass(frozen=True)
 class Segment:
-    """One segment: its number in `Segments.ids`, what it is, how sure, and who said so first."""
+    """One segment: its number in `Segments.ids`, its label, its score, and its first query."""
 
     id: int
     label: int
@@ -54,7 +54,7 @@ class Segment:
 
 @dataclass(frozen=True, eq=False)
 class Segments:
-    """One picture: the number of a segment per pixel, 0 for none, and what the numbers mean."""
+    """Segments of one picture: the number of a segment per pixel (0: none), and their list."""
 
     ids: Int[Tensor, "H W"]
     segments: tuple[Segment, ...]
@@ -62,7 +62,7 @@ class Segments:
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """Queries of one picture that say anything at all: mask logits, scores, labels."""
+    """Queries of one picture with an answer: mask logits, scores, labels."""
 
     masks: Float[Tensor, "n h w"]
     scores: Float[Tensor, " n"]
@@ -70,7 +70,7 @@ class Candidates:
     queries: Int[Tensor, " n"]
 
     def at(self, index: Tensor) -> "Candidates":
-        """Those that `index` picks."""
+        """Return the candidates at `index`."""
         parts = (self.masks, self.scores, self.labels, self.queries)
         return Candidates(*(part[index] for part in parts))
 
@@ -182,7 +182,7 @@ def instance(
     *,
     padding: Bool[Tensor, "B H W"] | None = None,
 ) -> list[Segments]:
-    """As `panoptic`, every object for itself."""
+    """Like `panoptic`, but every object keeps its own mask."""
     return panoptic(prediction, sizes, (), rule, padding=padding)
 
 

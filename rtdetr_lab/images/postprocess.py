@@ -25,19 +25,22 @@ of the model, and nothing calls it unless asked.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from rtdetr_lab.boxes import iou, xyxy_from_cxcywh
 from rtdetr_lab.errors import ImageError
 from rtdetr_lab.images.masks import masks_of
-from rtdetr_lab.model import Rank, by_sigmoid
+from rtdetr_lab.model import Rank, by_sigmoid, declared
 from rtdetr_lab.notation import Size
 from rtdetr_lab.structures import Prediction
 
 Fractions = Callable[[Tensor, Tensor], Tensor]
+F = TypeVar("F", bound="Found")
 
 
 def of_the_picture(
@@ -56,7 +59,7 @@ def of_the_canvas(
 
 
 def filled_part(padding: Bool[Tensor, "B H W"], dtype: torch.dtype) -> Float[Tensor, "B 2"]:
-    """How much of the canvas a picture fills, in (height, width)."""
+    """Fraction of the canvas that a picture fills, as (height, width)."""
     pictures = (~padding).to(dtype)
     return torch.stack([pictures[:, :, 0].mean(1), pictures[:, 0].mean(1)], dim=1)
 
@@ -67,8 +70,11 @@ class NotFinite(ImageError):
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """What was found in one picture, best first: corners in pixels, scores, labels, which query
-    said so, and its pixels where the model draws (`masks.py`)."""
+    """Detections of one picture, best first.
+
+    Corners are in pixels; `queries` are the queries that answered; masks are there if the model
+    draws them (`masks.py`).
+    """
 
     boxes_xyxy: Float[Tensor, "n 4"]
     scores: Float[Tensor, " n"]
@@ -79,17 +85,18 @@ class Found:
     def __len__(self) -> int:
         return len(self.scores)
 
-    def at(self, index: Tensor | slice) -> "Found":
-        """Those that `index` (a mask, positions or a slice) picks, in its order."""
-        return replace(self, **{name: values[index] for name, values in self._columns()})
+    def at(self: F, index: Tensor | slice) -> F:
+        """Return the detections at `index` (a mask, positions or a slice), in its order."""
+        return replace(self, **{name: values[index] for name, values in self.columns().items()})
 
-    def to(self, device: torch.device | str) -> "Found":
-        """The same on another device."""
-        return replace(self, **{name: values.to(device) for name, values in self._columns()})
+    def to(self: F, device: torch.device | str) -> F:
+        """Move to another device."""
+        return replace(self, **{name: one.to(device) for name, one in self.columns().items()})
 
-    def _columns(self) -> list[tuple[str, Tensor]]:
-        values = ((f.name, getattr(self, f.name)) for f in fields(self))
-        return [(name, value) for name, value in values if value is not None]
+    def columns(self) -> dict[str, Any]:
+        """Return the tensors by name; each has one row per detection."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 
 
 def ranked_table(
@@ -152,6 +159,15 @@ def postprocess(
     return drawn
 
 
+def postprocess_of(
+    model: nn.Module, fractions: Fractions | None = None
+) -> Callable[..., list[Found]]:
+    """Apply `postprocess` with the settings that the model declares."""
+    says = declared(model)
+    known = of_the_canvas if says.metadata.canvas_boxes else of_the_picture
+    return partial(postprocess, rank=says.rank, fractions=fractions or known)
+
+
 def check_sizes(sizes: Sequence[Size], prediction: Prediction) -> None:
     """Raise `ImageError` unless every picture has a size."""
     if len(sizes) != len(prediction.logits):
@@ -179,20 +195,21 @@ def rows_at(table: Float[Tensor, "B N D"], index: Int[Tensor, "B Q"]) -> Float[T
 
 
 def at_least_single(values: Tensor) -> Tensor:
-    """Half precision has no room for pixels: bfloat16 knows 512 and 516, and nothing between."""
+    """Convert half precision to single: bfloat16 has no number between 512 and 516."""
     return values if values.dtype == torch.float64 else values.float()
 
 
 def suppress(found: Found, max_iou: float = 0.7) -> Found:
-    """Class-agnostic duplicate removal: whoever overlaps a better-scored box by more than `max_iou`
-    goes."""
+    """Remove duplicates of any class: a box that overlaps a better one by more than `max_iou`."""
     found = found.at(found.scores.argsort(descending=True, stable=True))
     return found.at(survivors(iou(found.boxes_xyxy, found.boxes_xyxy) > max_iou))
 
 
 def survivors(beaten_by: Bool[Tensor, "n n"]) -> Bool[Tensor, " n"]:
-    """Walk down the list: row i goes if a *survivor* j before it has `beaten_by[i, j]`. Greedy, so
-    that one who is gone removes nobody."""
+    """Walk down the list and remove row i if a remaining j before it has `beaten_by[i, j]`.
+
+    The walk is greedy: a removed row removes no others.
+    """
     kept: list[int] = []
     for i, row in enumerate(beaten_by.tolist()):
         if not any(row[j] for j in kept):

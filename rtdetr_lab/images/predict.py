@@ -2,7 +2,7 @@
 
 What detector, evaluation and the doctor of training share, so that a picture is seen in one way
 whoever asks. Pictures of one size are stacked. Pictures of several sizes share a canvas, the rest
-of it hidden, if the model says that it takes padding (`images/edges.py`).
+of it hidden, if the model says that it takes padding (`images/preprocess.py`).
 """
 
 from collections.abc import Collection, Sequence
@@ -15,16 +15,9 @@ from torch import Tensor, nn
 from rtdetr_lab.config import require
 from rtdetr_lab.errors import ImageError
 from rtdetr_lab.images.arrays import RGBs
-from rtdetr_lab.images.edges import KeepAspect, padded
 from rtdetr_lab.images.panoptic import Rule, Segments, panoptic
-from rtdetr_lab.images.postprocess import (
-    Found,
-    Fractions,
-    of_the_canvas,
-    of_the_picture,
-    postprocess,
-)
-from rtdetr_lab.images.preprocess import Preprocess
+from rtdetr_lab.images.postprocess import Found, Fractions, postprocess_of
+from rtdetr_lab.images.preprocess import KeepAspect, Preprocess, padded
 from rtdetr_lab.model import declared
 from rtdetr_lab.notation import Edges, Size
 from rtdetr_lab.structures import Prediction
@@ -34,7 +27,7 @@ Look = Preprocess | KeepAspect
 
 
 def look_of(model: nn.Module, size: Size | None = None, edges: Edges | None = None) -> Look:
-    """What the caller says before what the model says; without either, what the papers say.
+    """How a model wants its pictures: the caller's choice, else the model's, else the papers'.
 
     Raises `ConfigError` for edges if the model takes pictures of one size.
     """
@@ -62,16 +55,15 @@ def predict(
     fractions: Fractions | None = None,
     with_masks: bool = False,
 ) -> list[Found]:
-    """What scores above `threshold` in every picture, in pixels of its size in `sizes`.
+    """Return what scores above `threshold` in every picture, in pixels of its size in `sizes`.
 
-    `to` is a device, or a tensor whose device and type the model wants. `fractions` are the
-    checkpoint's unless given. `with_masks`, if the model draws any. Raises `ImageError` for
-    pictures of several sizes if the model takes one.
+    `to` is a device, or a tensor with the device and type that the model wants. `fractions` are the
+    checkpoint's unless given. `with_masks` adds masks if the model draws any. Raises `ImageError`
+    for pictures of several sizes if the model takes one size.
     """
     prediction, padding = see(model, images, to)
-    return found_by(
-        model, prediction, padding, sizes, threshold, fractions=fractions, with_masks=with_masks
-    )
+    found_in = postprocess_of(model, fractions)
+    return found_in(prediction, sizes, threshold, padding=padding, with_masks=with_masks)
 
 
 def see(
@@ -87,30 +79,6 @@ def see(
     canvas = canvas.to(to)
     padding = padding.to(canvas.device)
     return model(canvas, padding=padding), padding
-
-
-def found_by(
-    model: nn.Module,
-    prediction: Prediction,
-    padding: Bool[Tensor, "B H W"] | None,
-    sizes: Sequence[Size],
-    threshold: float = -1.0,
-    *,
-    fractions: Fractions | None = None,
-    with_masks: bool = False,
-) -> list[Found]:
-    """`postprocess`, as the model says that its answer is to be read."""
-    says = declared(model)
-    known = of_the_canvas if says.metadata.canvas_boxes else of_the_picture
-    return postprocess(
-        prediction,
-        sizes,
-        threshold,
-        rank=says.rank,
-        padding=padding,
-        fractions=fractions or known,
-        with_masks=with_masks,
-    )
 
 
 @torch.inference_mode()

@@ -68,7 +68,8 @@ class Tiling:
         return [(start, start + self.tile) for start in starts]
 
     def merge(self, found: Sequence[Found], windows: Sequence[Window], size: Size) -> Found:
-        """What was found in each window, in that window's pixels → once each, in the picture's."""
+        """Merge detections of all windows, in window pixels, into one list in pixels of the
+        picture."""
         moved = [_moved(f, w) for f, w in zip(found, windows, strict=True)]
         cut = torch.cat([self._cut(m, w, size) for m, w in zip(moved, windows, strict=True)])
         window = torch.cat([torch.full_like(f.labels, i) for i, f in enumerate(found)])
@@ -90,14 +91,11 @@ class Tiling:
 
     def _cut(self, found: Found, window: Window, size: Size) -> Bool[Tensor, " n"]:
         top, left, bottom, right = window
-        near = self.touch * self.tile
-        x0, y0, x1, y1 = found.boxes_xyxy.unbind(-1)
-        return (
-            ((x0 < left + near) & (left > 0))
-            | ((y0 < top + near) & (top > 0))
-            | ((x1 > right - near) & (right < size[1]))
-            | ((y1 > bottom - near) & (bottom < size[0]))
-        )
+        boxes, near = found.boxes_xyxy, self.touch * self.tile
+        corners = ((left, top), (right, bottom), size[::-1])
+        low, high, edge = (boxes.new_tensor(corner) for corner in corners)
+        cut = (boxes[:, :2] < low + near) & (low > 0) | (boxes[:, 2:] > high - near) & (high < edge)
+        return cut.any(1)
 
 
 def _moved(found: Found, window: Window) -> Found:

@@ -96,7 +96,7 @@ def to_embedding_bag(sampler: Sampler) -> Sampler:
 
 
 class GatherFirst(DeformableAttention):
-    """The same module, projecting what was read instead of everything that could be: Eq. 17.3."""
+    """Deformable attention that reads first and projects the sums (Eq. 17.3, notebook 17)."""
 
     value_weight: Tensor
     value_bias: Tensor

@@ -77,7 +77,7 @@ def fused(block: nn.Module) -> nn.Module:
 
 
 def fold(conv: nn.Conv2d, norm: nn.Module) -> nn.Conv2d | None:
-    """One convolution for both (Eq. 17.2), or None where the norm is not constant and affine."""
+    """Merge both into one convolution (Eq. 17.2, notebook 17); None if the norm is not constant."""
     if not isinstance(norm, ChannelNorm) or not isinstance(norm.weight, Tensor):
         return None
     factor = _exact(norm.weight) / (_exact(norm.running_var) + norm.eps).sqrt()
@@ -86,7 +86,7 @@ def fold(conv: nn.Conv2d, norm: nn.Module) -> nn.Conv2d | None:
 
 
 def side_by_side(dense: nn.Conv2d, pointwise: nn.Conv2d) -> nn.Conv2d:
-    """One 3×3 for a 3×3 and a 1×1 whose results are added (Eq. 07.2)."""
+    """Merge a 3×3 and a 1×1 whose results are added into one 3×3 (Eq. 07.2, notebook 07)."""
     weight = _exact(dense.weight) + F.pad(_exact(pointwise.weight), (1, 1, 1, 1))
     return _with(dense, weight, _bias(dense) + _bias(pointwise))
 

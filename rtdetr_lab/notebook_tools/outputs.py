@@ -10,6 +10,7 @@ import io
 import re
 from typing import Any
 
+from rtdetr_lab.config import require
 from rtdetr_lab.errors import ConfigError
 
 VIEW = "application/vnd.jupyter.widget-view+json"
@@ -51,7 +52,10 @@ def _outputs(cell: Any, place: str) -> list[Any]:
         kept = [o for o in kept if o in figures or not _is_artist(o)]
     _describe(figures, cell.metadata.get("alt", []), place)
     for output in kept:
-        _refuse_addresses(output, place)
+        text = output.get("text", "") or output.get("data", {}).get("text/plain", "")
+        what = f"prints an address: {text.strip()[:80]}"
+        remedy = "assign the value, or print what matters of it"
+        require(not ADDRESS.search(text), place, what, remedy)
     return kept
 
 
@@ -81,9 +85,9 @@ def _is_artist(output: Any) -> bool:
 
 
 def _describe(figures: list[Any], alts: list[str], place: str) -> None:
-    if len(figures) != len(alts):
-        what = f"{len(figures)} figures and {len(alts)} alternative texts"
-        raise ConfigError(place, what, "begin the cell with one `# alt: …` line per figure")
+    what = f"{len(figures)} figures and {len(alts)} alternative texts"
+    remedy = "begin the cell with one `# alt: …` line per figure"
+    require(len(figures) == len(alts), place, what, remedy)
     for output, alt in zip(figures, alts, strict=True):
         kind = _picture_of(output) or ""
         coded = output.data[kind]
@@ -123,10 +127,3 @@ def _saved(picture: Any, kind: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, kind, **options)
     return buffer.getvalue()
-
-
-def _refuse_addresses(output: Any, place: str) -> None:
-    text = output.get("text", "") or output.get("data", {}).get("text/plain", "")
-    if ADDRESS.search(text):
-        what = f"prints an address: {text.strip()[:80]}"
-        raise ConfigError(place, what, "assign the value, or print what matters of it")

@@ -42,7 +42,10 @@ def page(notebook: Any, stem: str, pages: Collection[str] = ()) -> Page:
         for place, output in enumerate(cell.outputs):
             parts.append(_shown(output, f"{stem}_{number}_{place}", files, cell))
         shown = "\n\n".join(filter(None, parts))
-        blocks.append(_folded(shown) if "solution" in tags else shown)
+        if "solution" in tags:
+            summary = "<summary>One way to find it</summary>"
+            shown = f"<details markdown>\n{summary}\n\n{shown}\n\n</details>"
+        blocks.append(shown)
     return Page("\n\n".join(blocks) + "\n", files)
 
 
@@ -57,7 +60,7 @@ def linked(text: str, pages: Collection[str]) -> str:
 
 
 def fenced(text: str, language: str) -> str:
-    """A code block, however many backticks the text holds."""
+    """Fence a code block with more backticks than its text contains."""
     longest = max((len(run) for run in re.findall(r"`{3,}", text)), default=2)
     fence = "`" * (longest + 1)
     return f"{fence}{language}\n{text.rstrip()}\n{fence}"
@@ -93,7 +96,3 @@ def _shown(output: Any, name: str, files: dict[str, bytes], cell: Any) -> str:
 def _text(text: str) -> str:
     text = ANSI.sub("", text).strip("\n")
     return f'<div class="nb-output" markdown>\n\n{fenced(text, "text")}\n\n</div>' if text else ""
-
-
-def _folded(text: str) -> str:
-    return f"<details markdown>\n<summary>One way to find it</summary>\n\n{text}\n\n</details>"

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from rtdetr_lab.errors import ConfigError
+from rtdetr_lab.config import require
 
 REPOSITORY = ""
 """owner/name on GitHub. Empty until the project has a public home: the badge then leads to Colab's
@@ -43,16 +43,18 @@ ADDED = "added"
 def read(path: Path) -> Any:
     """The notebook of a `.py`: fixed ids, alternative texts in the metadata, nothing executed."""
     import jupytext
+    import nbformat
 
     notebook = jupytext.reads(path.read_text(encoding="utf8"), fmt="py:percent")
     cells = [_cell(c) for c in notebook.cells]
-    if not cells or cells[0].cell_type != "markdown" or not cells[0].source.startswith("# "):
-        raise ConfigError(
-            str(path), "does not begin with a title", "first cell: `# %% [markdown]`, `# # NN · …`"
-        )
+    titled = cells and cells[0].cell_type == "markdown" and cells[0].source.startswith("# ")
+    remedy = "first cell: `# %% [markdown]`, `# # NN · …`"
+    require(titled, path, "does not begin with a title", remedy)
     title, *rest = cells[0].source.split("\n")
     cells[0].source = "\n".join([title, "", badge(path.stem), *rest])
-    notebook.cells = [cells[0], _install_cell(), *cells[1:]]
+    folded = {"tags": [ADDED], "jupyter": {"source_hidden": True}}
+    install = nbformat.v4.new_code_cell(INSTALL, metadata=folded)
+    notebook.cells = [cells[0], install, *cells[1:]]
     _give_ids(notebook.cells)
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -73,13 +75,6 @@ def badge(stem: str) -> str:
 def without_badge(source: str) -> str:
     """Markdown as it was written in the `.py`."""
     return re.sub(r'<a href="https://colab\.[^\n]*</a>\n*', "", source)
-
-
-def _install_cell() -> Any:
-    import nbformat
-
-    folded = {"tags": [ADDED], "jupyter": {"source_hidden": True}}
-    return nbformat.v4.new_code_cell(INSTALL, metadata=folded)
 
 
 def _cell(cell: Any) -> Any:
@@ -106,7 +101,7 @@ def split_alts(source: str) -> tuple[list[str], str]:
 
 
 def _give_ids(cells: list[Any]) -> None:
-    """An id depends on what a cell says, and on its place only among cells that say the same."""
+    """Derive the id of a cell from its text, and from its position among equal cells."""
     taken: set[str] = set()
     for cell in cells:
         text, again = f"{cell.cell_type}\n{cell.source}", 0
@@ -122,7 +117,7 @@ def digest(text: str) -> str:
 
 
 def contents(notebook: Any) -> list[tuple[str, str, str, tuple[str, ...]]]:
-    """What a `.py` and its notebook must agree on: id, kind, source and alternative texts."""
+    """What a `.py` file and its notebook must agree on: id, kind, source, alternative texts."""
     return [(c.id, c.cell_type, c.source, tuple(c.metadata.get("alt", ()))) for c in notebook.cells]
 
 

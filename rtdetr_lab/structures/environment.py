@@ -31,8 +31,7 @@ def environment() -> dict[str, Any]:
 
 
 def num_cores() -> int:
-    """Cores this process may use, or where the system does not say (Windows, macOS) all there
-    are."""
+    """Number of cores this process may use; all cores where the system gives no limit."""
     allowed = getattr(os, "sched_getaffinity", None)
     return len(allowed(0)) if allowed else os.cpu_count() or 1
 

@@ -133,6 +133,6 @@ class Batch:
         return Batch(images, self.targets.to(**how), padding)
 
     def pin_memory(self) -> "Batch":
-        """Copy to memory that a GPU reads while the processor goes on; `DataLoader` asks for it."""
+        """Copy to memory that a GPU can read in the background; `DataLoader` calls it."""
         padding = None if self.padding is None else self.padding.pin_memory()
         return Batch(self.images.pin_memory(), self.targets.pin_memory(), padding)

@@ -1,6 +1,7 @@
 r"""# EMA: the average of where the weights have been
 
-$$ \bar\theta \leftarrow d_t\,\bar\theta + (1 - d_t)\,\theta, \qquad d_t = d\,(1 - e^{-t/W}) $$
+$$ \bar\theta \leftarrow d_t\,\bar\theta + (1 - d_t)\,\theta, \qquad
+   d_t = d\,(1 - e^{-t/W}) \tag{15.2} $$
 
 The average is what we evaluate and ship: the weights circle around a minimum, their mean lies
 nearer to it. The warm-up $W$ keeps the random start from lingering: with $d = 0.9999$ alone, a

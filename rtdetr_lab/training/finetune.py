@@ -26,8 +26,7 @@ from torch import Tensor, nn
 
 from rtdetr_lab.checkpoints.strict import is_class_head
 from rtdetr_lab.config import replace_at, require
-from rtdetr_lab.data.augment import Augmentation
-from rtdetr_lab.data.augment_detr import AspectAugmentation
+from rtdetr_lab.data.augment import AspectAugmentation, Augmentation
 from rtdetr_lab.data.batch import Dataset
 from rtdetr_lab.data.canvas import edges_of
 from rtdetr_lab.errors import ConfigError, TrainingError

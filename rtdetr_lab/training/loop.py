@@ -57,10 +57,9 @@ def train(
 ) -> Run:
     """Train what `cfg` describes, or a model that is already built, on `data`.
 
-    `out` is the run folder; without one nothing is kept. `validate` maps the averaged model to
-    scores; the best `AP` is kept. `backbone_weights` (hub id or file) fill a new model's backbone.
-    `stop_after` pauses after steps or a time ("50m"); `callbacks` may end the run. Raises
-    `DataError` for hopeless data, `TrainingError` for a folder with another run, or in use.
+    `out` is the run folder; without one nothing is saved. `validate` scores the averaged model, the
+    best `AP` is kept. `backbone_weights`: a hub id or file. `stop_after`: steps, or a time ("50m").
+    Raises `TrainingError` for a folder of another run or in use, `DataError` for hopeless data.
     """
     look_at(data)
     folder, where = Path(out) if out else None, choose_device(device)

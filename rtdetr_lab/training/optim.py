@@ -1,6 +1,6 @@
 r"""# Optimizer: who learns how fast, and who is not pulled to zero
 
-$$ \eta_t = \eta\,\min\!\bigl(1, \tfrac{t + 1}{W}\bigr)\; s\bigl(t / T\bigr) $$
+$$ \eta_t = \eta\,\min\!\bigl(1, \tfrac{t + 1}{W}\bigr)\; s\bigl(t / T\bigr) \tag{15.1} $$
 
 Step $t$ of $T$ has the group's rate $\eta$, times a linear warm-up of $W$ steps, times a schedule
 $s$: any callable from the part of the run that is done, in [0, 1], to a factor. `Constant()` is the

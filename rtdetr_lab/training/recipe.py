@@ -17,8 +17,12 @@ from typing import Any
 
 from rtdetr_lab.backbone import Bottleneck, ResNetDConfig
 from rtdetr_lab.config import require
-from rtdetr_lab.data.augment import Augmentation, paper_augmentation, v2_augmentation
-from rtdetr_lab.data.augment_detr import AspectAugmentation
+from rtdetr_lab.data.augment import (
+    AspectAugmentation,
+    Augmentation,
+    paper_augmentation,
+    v2_augmentation,
+)
 from rtdetr_lab.detr.resnet import ResNetConfig
 from rtdetr_lab.training.optim import Constant, Cosine, Schedule
 

@@ -17,8 +17,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from rtdetr_lab.config import require
-from rtdetr_lab.data.augment import Augmentation, Place
-from rtdetr_lab.data.augment_detr import AspectAugmentation
+from rtdetr_lab.data.augment import AspectAugmentation, Augmentation, Place
 from rtdetr_lab.data.batch import Dataset, Sample, collate
 from rtdetr_lab.data.workers import load, name_errors
 from rtdetr_lab.errors import DataError

@@ -10,8 +10,10 @@ rules, in its order, so that the numbers agree. Panoptic annotations are in
 | `coco_panoptic`  | `{"image_id", "file_name", "segments_info": [{"id", "category_id"}]}` |
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,7 @@ from PIL import Image
 
 from rtdetr_lab.boxes import cxcywh_from_xyxy, xyxy_from_xywh
 from rtdetr_lab.config import require
-from rtdetr_lab.data.coco import clip
+from rtdetr_lab.data.batch import clip
 from rtdetr_lab.data.rle import decode_mask
 from rtdetr_lab.errors import DataError
 from rtdetr_lab.notation import Size
@@ -32,8 +34,11 @@ NEEDED = ("bbox", "category_id", "area")
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which format, with masks or without (None: only panoptic ones), where PNGs lie, and whether
-    this very call asks for masks."""
+    """Requested annotation format.
+
+    It gives the format, whether masks are wanted (None: only of panoptic ones), the folder of the
+    PNGs, and whether this very call asks for masks.
+    """
 
     format: str
     masks: bool | None
@@ -42,7 +47,10 @@ class Wanted:
 
 
 def prepared(annotations: Any, pictures: Sequence[np.ndarray], wanted: Wanted) -> list[Annotated]:
-    """One label per picture, all None without annotations. Raises `DataError` or `ConfigError`."""
+    """Convert annotations to one label per picture, all None without annotations.
+
+    Raises `DataError` or `ConfigError`.
+    """
     if annotations is None:
         what, remedy = "is set without annotations", "give annotations too, or leave it out"
         require(not wanted.asks_for_masks, "return_segmentation_masks", what, remedy)
@@ -95,15 +103,16 @@ def _check_object(one: Mapping[str, Any], where: str) -> None:
     whole_number(one["category_id"], f"{where}[category_id]")
     box = one["bbox"]
     listed = isinstance(box, list | tuple | np.ndarray) and len(box) == 4
-    usable = listed and all(map(_is_finite, box))
+    usable = listed and all(map(is_number, box))
     remedy = "give left, top, width and height in pixels"
     require(usable, f"{where}[bbox]", f"is {box!r}", remedy, DataError)
-    usable, what = _is_finite(one["area"]), f"is {one['area']!r}"
+    usable, what = is_number(one["area"]), f"is {one['area']!r}"
     require(usable, f"{where}[area]", what, "give a number of pixels", DataError)
 
 
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float | np.number) and bool(np.isfinite(value))
+def is_number(value: Any) -> bool:
+    """A number that is finite."""
+    return isinstance(value, Real) and math.isfinite(value)
 
 
 def whole_number(value: Any, where: str) -> None:

@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from rtdetr_lab.errors import ConfigError, ImageError, TargetError
+from rtdetr_lab.config import require
+from rtdetr_lab.errors import ImageError, TargetError
 from rtdetr_lab.structures import Prediction, Targets
 from rtdetr_lab.transformers_api.pretrained import Pretrained
 
@@ -23,7 +24,7 @@ INSTEAD = "pass pixel_values; the parts are modules of .lab and can be called on
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """What a model was called with."""
+    """Arguments of one call of a model."""
 
     pixel_values: Tensor | None
     pixel_mask: Tensor | None
@@ -37,43 +38,37 @@ def refuse_parts(
     names = ("encoder_outputs", "inputs_embeds", "decoder_inputs_embeds")
     given = (encoder_outputs, inputs_embeds, decoder_inputs_embeds)
     for name, value in zip(names, given, strict=True):
-        if value is not None:
-            raise ConfigError(name, "would leave out a part of the model", INSTEAD)
+        require(value is None, name, "would leave out a part of the model", INSTEAD)
 
 
 def targets_of(labels: Any, device: torch.device, masks: bool = False) -> Targets:
-    """Our `Targets` of their `labels`: `class_labels`, `boxes` (cxcywh, fractions) and, if asked
-    for, `masks` of every picture. Raises `TargetError` for what is not even that; what they hold is
-    judged by `Targets` and the model."""
-    if isinstance(labels, Mapping) or not isinstance(labels, Sequence):
-        what = f"is a {type(labels).__name__}"
-        raise TargetError("labels", what, "give a list with one dictionary per picture")
+    """Convert their `labels` to our `Targets`.
+
+    A label has `class_labels`, `boxes` (cxcywh, fractions) and, if requested, `masks`. Raises
+    `TargetError` for other types; `Targets` and the model check the values.
+    """
+    known = isinstance(labels, Sequence) and not isinstance(labels, Mapping)
+    what, remedy = f"is a {type(labels).__name__}", "give a list with one dictionary per picture"
+    require(known, "labels", what, remedy, TargetError)
     pictures = []
     needed = (*NAMES, "masks") if masks else NAMES
     for i, one in enumerate(labels):
         missing = [n for n in needed if n not in one] if isinstance(one, Mapping) else needed
-        if missing:
-            what = f"has no {', '.join(missing)}"
-            raise TargetError(f"labels[{i}]", what, "give the dictionaries the processor makes")
+        what, remedy = f"has no {', '.join(missing)}", "give the dictionaries the processor makes"
+        require(not missing, f"labels[{i}]", what, remedy, TargetError)
         named = {"labels": one["class_labels"], "boxes": one["boxes"]}
         pictures.append(named | ({"masks": one["masks"]} if masks else {}))
     return Targets.of(pictures).to(device)
 
 
 class DetectorModel(Pretrained):
-    """What the detectors share: how they are called, and how they answer."""
+    """Shared by the detectors: how they are called, and what they return."""
 
     config: Any
-    masks: ClassVar[bool] = False
     output_class: ClassVar[Any]
     judge: ClassVar[Any]
     """From criterion, prediction, targets, and whether every layer is meant, to the loss and its
     documented terms."""
-
-    @classmethod
-    def lab_config(cls, config: Any) -> Any:
-        """Our configuration of it: with masks if this class draws."""
-        return config.to_lab(cls.masks)
 
     def answer(
         self,
@@ -83,7 +78,7 @@ class DetectorModel(Pretrained):
         output_hidden_states: bool | None,
         return_dict: bool | None,
     ) -> Any:
-        """What one call returns: the documented output, or its tuple with `return_dict=False`."""
+        """Result of one call: the documented output, or a tuple with `return_dict=False`."""
         asked = self._asked(
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
@@ -100,7 +95,7 @@ class DetectorModel(Pretrained):
     def run(
         self, images: Tensor, call: Call, targets: Any, asked: Mapping[str, bool]
     ) -> tuple[Prediction, dict[str, Any]]:
-        """One forward pass, and the documented fields of what was seen of it."""
+        """Run the forward pass, and fill the documented fields."""
         raise NotImplementedError
 
     def output(self, prediction: Prediction, targets: Any, found: dict[str, Any]) -> Any:

@@ -48,7 +48,7 @@ class RTDetrResNetConfig(ResNetFields, Options):
         self._align()
         super().__post_init__()
 
-    def to_lab(self) -> ResNetDConfig:
+    def to_lab(self, masks: bool = False) -> ResNetDConfig:
         """Our `ResNetDConfig`."""
         inner, where = {**self.to_dict(), "model_type": "rt_detr_resnet"}, type(self).__name__
         with placed(where):
@@ -104,7 +104,7 @@ class RTDetrConfig(RTDetrFields, DetectorOptions):
 
 @dataclass(kw_only=True)
 class RTDetrV2ResNetConfig(RTDetrResNetConfig):
-    """The same backbone."""
+    """The backbone's configuration under v2's name."""
 
 
 @dataclass(kw_only=True)
@@ -115,7 +115,7 @@ class RTDetrV2Config(RTDetrV2Fields, RTDetrConfig):
     special_cases: ClassVar[tuple[str, ...]] = ("rt_detr",)
 
     def check(self) -> None:
-        """As v1, and the two numbers of levels must agree."""
+        """Check like v1; the two numbers of levels must also agree."""
         what = f"is {self.decoder_n_levels}, num_feature_levels is {self.num_feature_levels}"
         agree = self.decoder_n_levels == self.num_feature_levels
         require(agree, self._at("decoder_n_levels"), what, "let them agree")

@@ -40,13 +40,13 @@ from rtdetr_lab.transformers_api.outputs import (
     DetrObjectDetectionOutput,
     DetrSegmentationOutput,
 )
-from rtdetr_lab.transformers_api.refit import refitted
+from rtdetr_lab.transformers_api.pretrained import refitted
 
 ZERO, ONE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
 
 def as_normalised(lab: Any) -> nn.Module:
-    """The model, for pixels that somebody else has normalised; `.pixels` says how."""
+    """Let a model take pixels that are normalised already; `.pixels` stores how."""
     if getattr(lab, "pixels", None) is None:
         cfg, known = lab.cfg, lab.metadata
         pixels = Pixels(mean=cfg.mean, std=cfg.std)
@@ -58,7 +58,7 @@ def as_normalised(lab: Any) -> nn.Module:
 
 
 class DetrPreTrainedModel(DetectorModel):
-    """What all three share."""
+    """Shared by the three documented DETR classes."""
 
     config_class = DetrConfig
     config: DetrConfig
@@ -73,25 +73,25 @@ class DetrPreTrainedModel(DetectorModel):
 
     @classmethod
     def around(cls, config: Any, lab: Any) -> Any:
-        """This class, over a model that exists: with a mask head if it draws, else without."""
+        """Wrap a model that exists, with a mask head if it has one."""
         if draws(lab.cfg) != cls.masks:
             lab = refitted(lab, cls.lab_config(config))
         return super().around(config, as_normalised(lab))
 
     @property
     def pixels(self) -> Pixels:
-        """How the processor of this checkpoint makes them."""
+        """How the processor of this checkpoint prepares pixels."""
         found: Pixels = self.lab.pixels
         return found
 
     def preprocessor(self, known: Metadata) -> dict[str, Any]:
-        """What the checkpoint said of its pixels."""
+        """Settings of the pixels in the checkpoint."""
         return detr_preprocessor_config(self.pixels)
 
     def run(
         self, images: Tensor, call: Call, targets: Any, asked: Mapping[str, bool]
     ) -> tuple[Prediction, dict[str, Any]]:
-        """One forward pass, and the documented fields of what was seen of it."""
+        """Run the forward pass, and fill the documented fields."""
         lab = self.lab
         padding = padding_of(call.pixel_mask, images)
         edit = edits(call.query_mask, (len(images), lab.num_queries))

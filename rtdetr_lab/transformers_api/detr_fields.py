@@ -28,9 +28,9 @@ TERMS = {
 
 
 def padding_of(pixel_mask: Tensor | None, images: Tensor) -> Bool[Tensor, "B H W"] | None:
-    """Where a mask that is 1 at the picture shows nothing; None if it shows something everywhere.
+    """Convert a pixel mask (1 inside the picture) to padding; None if there is no padding.
 
-    Raises `ImageError` for a mask that is not that of these pictures.
+    Raises `ImageError` for a mask of another shape.
     """
     if pixel_mask is None:
         return None
@@ -43,8 +43,10 @@ def padding_of(pixel_mask: Tensor | None, images: Tensor) -> Bool[Tensor, "B H W
 
 
 def edits(query_mask: Tensor | None, wanted: tuple[int, int]) -> dict[str, Edit] | None:
-    """How `decoder_attention_mask` (1 for queries that may be listened to) is obeyed: the weights
-    of the others are taken away, and those that stay add up to 1 again."""
+    """Edits that apply `decoder_attention_mask` (1 for queries that may be attended to).
+
+    The weights of masked queries become zero, and the others are scaled to a sum of 1.
+    """
     if query_mask is None:
         return None
     allowed = query_mask.bool()

@@ -38,7 +38,7 @@ def fields_of(
     started: Mapping[str, tuple[Any, ...]],
     asked: Mapping[str, bool],
 ) -> dict[str, Any]:
-    """Every field of `RTDetrModelOutput`; `started` is what decoder and AIFI were given."""
+    """Every field of `RTDetrModelOutput`; `started` are the inputs of decoder and AIFI."""
     start, reference_logits = started["decoder"][:2]
     count, levels = len(prediction.layers), len(lab.encoder.channels)
     content = [seen[f"decoder.content.{i}"] for i in range(count)]

@@ -28,8 +28,11 @@ FILE = "preprocessor_config.json"
 def file_of(
     name: str | os.PathLike[str], file: str, revision: str | None = None, **how: Any
 ) -> Path:
-    """One file of a folder or hub id. `how` goes to the hub's client: `cache_dir`, `token`,
-    `local_files_only`. Raises `CheckpointError` or `HubError`."""
+    """Find one file of a folder or hub id.
+
+    `how` goes to the hub's client: `cache_dir`, `token`, `local_files_only`. Raises
+    `CheckpointError` or `HubError`.
+    """
     named = model_of(name)
     if named.repo:
         return download(named.repo, file, named.revision(revision), **how)
@@ -71,7 +74,7 @@ def pushed(saved: Any, folder: str | os.PathLike[str], wanted: bool, told: dict[
 
 
 class Pushable:
-    """What can be saved into a repository of the hub."""
+    """Base of everything that can be saved into a repository of the hub."""
 
     called: ClassVar[str]
     kept: ClassVar[tuple[str, ...]] = ("README.md",)
@@ -116,7 +119,7 @@ class Pushable:
 
 
 class OneFile(Pushable):
-    """What is one small file on disk, and goes to the hub as such."""
+    """Base of classes that are stored in one small file."""
 
     filename: ClassVar[str]
 
@@ -136,7 +139,7 @@ class OneFile(Pushable):
         local_files_only: bool = False,
         **changes: Any,
     ) -> Any:
-        """What the file of a hub id or folder says, with `changes`."""
+        """Read the file of a hub id or folder, and apply `changes`."""
         how = {"cache_dir": cache_dir, "token": token, "local_files_only": local_files_only}
         return cls.from_dict(read_json(file_of(name, cls.filename, revision, **how)), **changes)
 
@@ -151,7 +154,7 @@ class OneFile(Pushable):
     def save_pretrained(
         self, folder: str | os.PathLike[str], push_to_hub: bool = False, **told: Any
     ) -> None:
-        """Write the file into a folder, and push it if asked to."""
+        """Write the file into a folder, and push it if requested."""
         Path(folder).mkdir(parents=True, exist_ok=True)
         write_text(Path(folder) / self.filename, self.to_json_string())
         pushed(self, folder, push_to_hub, told)

@@ -20,7 +20,6 @@ rest is refused by name.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from numbers import Real
 from typing import Any, ClassVar
 
 import numpy as np
@@ -31,6 +30,7 @@ from rtdetr_lab.transformers_api.annotations import (
     Annotated,
     Wanted,
     as_fractions,
+    is_number,
     prepared,
     resized_annotation,
 )
@@ -144,15 +144,15 @@ class ImageProcessor(OneFile):
         if self.do_resize:
             rgb = resized_picture(rgb, self.size, self.resample)
             label = resized_annotation(label, before, rgb.shape[:2])
-        values = rgb.transpose(2, 0, 1)
+        values: Any = rgb
         if self.do_rescale or fraction:  # floats from 0 to 1 became bytes on the way
             factor = self.rescale_factor if self.do_rescale else 1 / 255
             values = (values.astype(np.float64) * factor).astype(np.float32)
         if self.do_normalize:
             values = values.astype(np.float32) if values.dtype == np.uint8 else values
-            mean = np.broadcast_to(np.asarray(self.image_mean, values.dtype), 3)[:, None, None]
-            std = np.broadcast_to(np.asarray(self.image_std, values.dtype), 3)[:, None, None]
-            values = (values - mean) / std
+            values = values - np.asarray(self.image_mean, values.dtype)
+            values = values / np.asarray(self.image_std, values.dtype)
+        values = values.transpose(2, 0, 1)
         convert = self.do_convert_annotations is not False
         return values, as_fractions(label, rgb.shape[:2]) if convert else label
 
@@ -169,7 +169,7 @@ class ImageProcessor(OneFile):
         return cls(**{**told, **changes})
 
     def to_dict(self) -> dict[str, Any]:
-        """As their `preprocessor_config.json` has it."""
+        """Return the values of their `preprocessor_config.json`."""
         tree = {f.name: getattr(self, f.name) for f in fields(self)}
         plain = {k: list(v) if isinstance(v, tuple) else v for k, v in tree.items()}
         if plain["return_segmentation_masks"] is None:
@@ -178,7 +178,7 @@ class ImageProcessor(OneFile):
 
 
 def _without_fast(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that say something, without those for torchvision."""
+    """Drop the options that exist only for torchvision."""
     told = {name: v for name, v in options.items() if v is not None and name != "disable_grouping"}
     for name, value in ONLY.items():
         found = told.pop(name, value)
@@ -196,12 +196,12 @@ def _check_numbers(processor: ImageProcessor) -> None:
     broadcast two means over three colours, or divide by zero."""
     at = f"{type(processor).__name__}[{{}}]".format
     factor = processor.rescale_factor
-    positive = _number(factor) and factor > 0
+    positive = is_number(factor) and factor > 0
     require(positive, at("rescale_factor"), f"is {factor!r}", "give a number, as 1 / 255")
     for name, least in (("image_mean", -math.inf), ("image_std", 0.0)):
         values = getattr(processor, name)
         listed = values if isinstance(values, list | tuple) else (values,)
-        fits = len(listed) in (1, 3) and all(_number(v) and v > least for v in listed)
+        fits = len(listed) in (1, 3) and all(is_number(v) and v > least for v in listed)
         remedy = "give one number, or one for each of three colours; a spread is positive"
         require(fits, at(name), f"is {values!r}", remedy)
     room = processor.pad_size
@@ -209,7 +209,3 @@ def _check_numbers(processor: ImageProcessor) -> None:
     require(sides, at("pad_size"), f"is {room!r}", 'give {"height": …, "width": …}')
     known = isinstance(processor.size, Mapping | int)
     require(known, at("size"), f"is {processor.size!r}", "give a mapping, or one number")
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, Real) and math.isfinite(value)

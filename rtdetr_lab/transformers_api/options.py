@@ -26,7 +26,7 @@ GONE = ("backbone", "use_pretrained_backbone", "use_timm_backbone", "backbone_kw
 
 @dataclass(kw_only=True)
 class Options(OneFile):
-    """What all of them share: names of the classes, and what a call returns by default."""
+    """Shared by all configurations: class names, and what a call returns by default."""
 
     num_labels: int | None = None
     id2label: dict[Any, str] | None = None
@@ -57,9 +57,9 @@ class Options(OneFile):
             require(fits, self._at(known.name), what, "leave it out")
         self.to_lab()
 
-    def to_lab(self) -> Any:
-        """Our configuration of the same model."""
-        raise NotImplementedError
+    def to_lab(self, masks: bool = False) -> Any:
+        """Our configuration of the same model: of a DETR with a mask head, or without."""
+        return from_transformers(self.to_dict(), type(self).__name__, masks)[0]
 
     @classmethod
     def from_dict(cls, tree: Mapping[str, Any], **changes: Any) -> Any:
@@ -87,10 +87,13 @@ class Options(OneFile):
         return cls.from_dict(read_json(Path(path)))
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it, as their `config.json` has it."""
+        """Return the values of their `config.json`."""
         kept = [f.name for f in fields(self) if f.name not in (*GONE, "extra", "num_labels")]
         tree = {"model_type": self.model_type, **self.extra}
-        tree |= {name: _plain(getattr(self, name)) for name in kept}
+        for name in kept:
+            value = getattr(self, name)
+            value = value.to_dict() if isinstance(value, Options) else value
+            tree[name] = list(value) if isinstance(value, tuple) else value
         tree["id2label"] = {str(i): name for i, name in (self.id2label or {}).items()}
         return tree
 
@@ -115,24 +118,14 @@ class Options(OneFile):
 
 
 class DetectorOptions(Options):
-    """What the documentation calls by another name, too."""
+    """Options that the documentation also calls by another name."""
 
     @classmethod
     def from_backbone_configs(cls: Any, backbone_config: Any, **options: Any) -> Any:
         """A configuration around this backbone."""
         return cls(backbone_config=backbone_config, **options)
 
-    def to_lab(self, masks: bool = False) -> Any:
-        """Our configuration of the same model: of a DETR with a mask head, or without."""
-        return from_transformers(self.to_dict(), type(self).__name__, masks)[0]
-
     hidden_size = property(attrgetter("d_model"), doc="Another name of `d_model`.")
     num_attention_heads = property(
         attrgetter("encoder_attention_heads"), doc="Another name of `encoder_attention_heads`."
     )
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Options):
-        return value.to_dict()
-    return list(value) if isinstance(value, tuple) else value

@@ -17,7 +17,7 @@ class Output(Mapping[str, Any]):
     """Access by attribute, key and place."""
 
     def to_tuple(self) -> tuple[Any, ...]:
-        """What is there, in order."""
+        """Return the fields that are there, in order."""
         return tuple(self.values())
 
     def __getitem__(self, key: Any) -> Any:
@@ -36,7 +36,7 @@ class Output(Mapping[str, Any]):
 
 @dataclass
 class BackboneOutput(Output):
-    """Maps of the stages asked for."""
+    """Maps of the requested stages."""
 
     feature_maps: Tensors = None
     hidden_states: Tensors = None
@@ -86,7 +86,7 @@ class RTDetrObjectDetectionOutput(RTDetrModelOutput, Answer):
 
 @dataclass
 class DetrInner(Output):
-    """What DETR went through on the way to its answer."""
+    """Inner tensors of a DETR."""
 
     last_hidden_state: Tensor | None = None
     decoder_hidden_states: Tensors = None

@@ -12,8 +12,8 @@ from rtdetr_lab.config import require
 from rtdetr_lab.errors import ImageError
 from rtdetr_lab.images.arrays import SLACK
 from rtdetr_lab.images.decode import decode
-from rtdetr_lab.images.edges import resized
 from rtdetr_lab.images.postprocess import Found
+from rtdetr_lab.images.preprocess import resized
 from rtdetr_lab.notation import Size
 
 FIRST, LAST = "channels_first", "channels_last"
@@ -105,7 +105,7 @@ def target_size(before: Size, size: Any) -> Size:
 
 
 def resized_picture(rgb: np.ndarray, size: Any, resample: int) -> np.ndarray:
-    """Through Pillow, with the filter asked for."""
+    """Resize with Pillow and the requested filter."""
     before = (rgb.shape[0], rgb.shape[1])
     height, width = target_size(before, size)
     filters = {int(f) for f in Image.Resampling}
@@ -117,7 +117,7 @@ def resized_picture(rgb: np.ndarray, size: Any, resample: int) -> np.ndarray:
 def on_canvas(
     arrays: Sequence[np.ndarray], labels: Sequence[Any], pad_size: Any, fractions: bool
 ) -> tuple[list[np.ndarray], list[np.ndarray], list[Any]]:
-    """Pictures in the upper left of one canvas, where it shows them, and boxes that know it."""
+    """Put pictures in the upper left of one canvas; return its mask, and boxes in its fractions."""
     room = max(a.shape[-2] for a in arrays), max(a.shape[-1] for a in arrays)
     if pad_size is not None:
         given = int(pad_size["height"]), int(pad_size["width"])
@@ -161,7 +161,7 @@ def formatted(array: np.ndarray, data_format: str) -> np.ndarray:
 
 
 def batched(values: Any, return_tensors: str | None) -> Any:
-    """As asked: a list, one numpy array or one tensor."""
+    """Return a list, one numpy array or one tensor, as requested."""
     known = return_tensors in (None, "pt", "np")
     require(known, "return_tensors", f"is {return_tensors!r}", "use 'pt', 'np' or None")
     if return_tensors is None:

@@ -2,8 +2,13 @@ r"""# Pretrained: a model of ours behind a documented class
 
 `.lab` is the model, `.config` the documented configuration; loading and saving is
 `load_pretrained` and the writers of transformers' layout.
+
+`from_pretrained(name, dropout=0.3)` asks for the file's weights in a model that the file does not
+describe (`refitted`). They must fit to the last tensor; only a mask head may be missing, or be too
+many.
 """
 
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -17,12 +22,15 @@ from rtdetr_lab.checkpoints.files import FORMAT, read_json
 from rtdetr_lab.checkpoints.load import load_pretrained
 from rtdetr_lab.checkpoints.save import write_theirs
 from rtdetr_lab.checkpoints.transformers_config import to_transformers
+from rtdetr_lab.config import require
+from rtdetr_lab.detr.model import DETRConfig
 from rtdetr_lab.errors import CheckpointError, ConfigError
 from rtdetr_lab.model import Metadata
 from rtdetr_lab.transformers_api.hub import FILE, Pushable, folder_of, pushed
 from rtdetr_lab.transformers_api.options import Options
-from rtdetr_lab.transformers_api.refit import refitted
 from rtdetr_lab.writing import write_text
+
+log = logging.getLogger("rtdetr_lab")
 
 CARD = """---
 {licence}library_name: rtdetr_lab
@@ -47,40 +55,39 @@ The files are in transformers' layout, and open there, too.
 
 
 class Pretrained(Pushable, nn.Module):
-    """What every documented model can do beside its forward pass."""
+    """Base of every documented model: loading, saving, freezing."""
 
     config_class: ClassVar[type[Options]] = Options
     called: ClassVar[str] = "model"
+    masks: ClassVar[bool] = False
     kept: ClassVar[tuple[str, ...]] = (FILE, "README.md")
 
     def __init__(self, config: Options) -> None:
         super().__init__()
-        if not isinstance(config, self.config_class):
-            what = f"is a {type(config).__name__}"
-            remedy = f"give a {self.config_class.__name__}"
-            raise ConfigError(f"{type(self).__name__}(config)", what, remedy)
+        known, what = isinstance(config, self.config_class), f"is a {type(config).__name__}"
+        remedy = f"give a {self.config_class.__name__}"
+        require(known, f"{type(self).__name__}(config)", what, remedy)
         self.config = config
         self.lab: Any = self.build(config)
         self.eval()
 
-    def build(self, config: Options) -> nn.Module:
+    def build(self, config: Options) -> Any:
         """A new model of ours."""
-        made: nn.Module = self.lab_config(config).build()
-        return made
+        return self.lab_config(config).build()
 
     @classmethod
     def lab_config(cls, config: Any) -> Any:
         """Our configuration of it."""
-        return config.to_lab()
+        return config.to_lab(cls.masks)
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
+        """Device of the parameters."""
         return next(self.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the parameters."""
+        """Type of the parameters."""
         return next(self.parameters()).dtype
 
     @classmethod
@@ -107,42 +114,36 @@ class Pretrained(Pushable, nn.Module):
         how = {"cache_dir": cache_dir, "token": token, "local_files_only": local_files_only}
         folder = folder_of(name, revision, **how)
         tree = read_json(folder / "config.json")
-        ours = tree.get("format") == FORMAT
-        if not ours:
+        if tree.get("format") != FORMAT:
             config = config or cls.config_class.from_dict(tree, **changes)
-            known = len(cls.config_class.from_dict(tree).names)
-            cls._check_classes(str(name), known, len(config.names), ignore_mismatched_sizes)
+            has, wants = len(cls.config_class.from_dict(tree).names), len(config.names)
+            what = f"was trained for {has} classes, {wants} are asked for"
+            remedy = "say ignore_mismatched_sizes=True for new heads"
+            require(has == wants or ignore_mismatched_sizes, name, what, remedy, CheckpointError)
         lab: Any = load_pretrained(folder, num_classes=len(config.names) if config else None)
         if config is None:
             tree = to_transformers(lab.cfg, lab.metadata.names)
             config = cls.config_class.from_dict(tree, **changes)
         if changed:
             lab = refitted(lab, cls.lab_config(config))
-        model = cls.around(config, lab)
-        model = model if dtype is None else model.to(dtype)
-        return model if device_map is None else model.to(_device(device_map))
+        device = None if device_map is None else _device(device_map)
+        return cls.around(config, lab).to(device=device, dtype=dtype)
 
     @classmethod
     def around(cls, config: Options, lab: nn.Module) -> Any:
-        """This class, over a model that exists."""
+        """Wrap a model that exists."""
         model = cls.__new__(cls)
         nn.Module.__init__(model)
         model.config, model.lab = config, lab
         return model.eval()
-
-    @staticmethod
-    def _check_classes(name: str, has: int, wants: int, allowed: bool) -> None:
-        if has != wants and not allowed:
-            what = f"was trained for {has} classes, {wants} are asked for"
-            raise CheckpointError(name, what, "say ignore_mismatched_sizes=True for new heads")
 
     def save_pretrained(
         self, folder: str | os.PathLike[str], push_to_hub: bool = False, **told: Any
     ) -> None:
         """Write config, weights and preprocessor in transformers' layout.
 
-        A `preprocessor_config.json` that is there stays: it is the processor's. `push_to_hub`
-        calls the method of that name, too, with what else is `told`: `repo_id`, `token` …
+        An existing `preprocessor_config.json` is kept: the processor wrote it. `push_to_hub` also
+        calls that method, with the other arguments: `repo_id`, `token` …
         """
         names, lab, at = self.config.names, self.lab, Path(folder)
         to_transformers(lab.cfg, names)  # refuses what it cannot say: `.lab` may have changed
@@ -178,7 +179,7 @@ class Pretrained(Pushable, nn.Module):
         self.lab.backbone.requires_grad_(True)
 
     def _asked(self, **options: bool | None) -> Mapping[str, bool]:
-        """What a call says, and where it says nothing the configuration."""
+        """Options of a call; the configuration fills what the call leaves open."""
         return {n: getattr(self.config, n) if v is None else v for n, v in options.items()}
 
 
@@ -190,3 +191,29 @@ def _device(name: str | int | torch.device) -> torch.device:
     except (RuntimeError, TypeError) as error:
         what, remedy = f"is {name!r}", 'give a device, or "auto": a model is never split here'
         raise ConfigError("device_map", what, remedy) from error
+
+
+def refitted(lab: Any, cfg: Any) -> nn.Module:
+    """Put the same weights into a model of `cfg`; a mask head is dropped, or new and logged.
+
+    Raises `CheckpointError` if anything else does not fit.
+    """
+    if isinstance(cfg, DETRConfig):
+        cfg = replace(cfg, mean=lab.cfg.mean, std=lab.cfg.std)
+    if cfg == lab.cfg:
+        return lab  # type: ignore[no-any-return]
+    model: nn.Module = cfg.build()
+    mine, given = model.state_dict(), lab.state_dict()
+    new = [name for name in mine if name not in given]
+    odd = [n for n in (*new, *(n for n in given if n not in mine)) if not n.startswith("mask_")]
+    odd += [n for n in given if n in mine and mine[n].shape != given[n].shape]
+    what = f"the configuration asks for other tensors than were saved: {', '.join(odd[:3])}"
+    name, remedy = type(lab).__name__, "change nothing that shapes the model"
+    require(not odd, name, what, remedy, CheckpointError)
+    model.load_state_dict({n: t for n, t in given.items() if n in mine}, strict=False)
+    if new:
+        log.warning("no mask head in the file; these start anew: %s", ", ".join(new))
+    model.metadata = lab.metadata
+    if (pixels := getattr(lab, "pixels", None)) is not None:
+        model.pixels = pixels
+    return model.eval()

@@ -10,6 +10,17 @@ annotations may be panoptic. `DetrImageProcessorPil` is another name of the same
 
 Boxes of a padded picture become fractions of the **canvas**, as in transformers, and are read as
 fractions of the picture; `docs/differences.md` says why that matters.
+
+Of what `images/panoptic.py` finds:
+
+| documented          | here                                                     |
+|---------------------|----------------------------------------------------------|
+| `segmentation`      | `Segments.ids`; −1 everywhere if no query is sure enough |
+| `segments_info`     | `Segments.segments`                                      |
+| `target_sizes=None` | the size of the masks                                    |
+
+Numbers of segments are unique: theirs may use one twice after joining stuff
+(`docs/differences.md`).
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -17,12 +28,16 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from rtdetr_lab.config import require
-from rtdetr_lab.images.panoptic import ByOverlap, semantic
-from rtdetr_lab.images.postprocess import postprocess
+from rtdetr_lab.data import rle
+from rtdetr_lab.images.panoptic import ByOverlap, Segments, panoptic, semantic
+from rtdetr_lab.images.postprocess import at_least_single, postprocess
 from rtdetr_lab.model import by_sigmoid, by_softmax
+from rtdetr_lab.notation import Size
 from rtdetr_lab.structures import Prediction
 from rtdetr_lab.transformers_api.image_processor import ImageProcessor
 from rtdetr_lab.transformers_api.pixels import (
@@ -32,7 +47,6 @@ from rtdetr_lab.transformers_api.pixels import (
     on_canvas,
     sizes_of,
 )
-from rtdetr_lab.transformers_api.segments import answer_of, run_lengths, segments
 
 
 @dataclass(kw_only=True)
@@ -97,7 +111,7 @@ class DetrImageProcessor(ImageProcessor):
         return super().from_dict(told, **changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """As their `preprocessor_config.json` has it."""
+        """Return the values of their `preprocessor_config.json`."""
         tree = super().to_dict()
         tree.pop("max_size")
         return tree
@@ -162,3 +176,49 @@ class DetrImageProcessor(ImageProcessor):
 
 
 DetrImageProcessorPil = DetrImageProcessor
+
+
+def segments(
+    outputs: Any, target_sizes: Any, rule: ByOverlap, fuse: Collection[int]
+) -> list[dict[str, Any]]:
+    """Per picture `segmentation` and `segments_info`."""
+    prediction, sizes = answer_of(outputs, target_sizes)
+    found = panoptic(prediction, sizes, fuse, rule)
+    scores, labels = at_least_single(prediction.logits).softmax(-1).max(-1)
+    nothing = prediction.logits.shape[-1] - 1
+    sure = ((scores > rule.threshold) & (labels != nothing)).any(1).tolist()
+    return [_described(one, fuse, any_at_all) for one, any_at_all in zip(found, sure, strict=True)]
+
+
+def _described(found: Segments, fuse: Collection[int], any_at_all: bool) -> dict[str, Any]:
+    ids = found.ids if any_at_all else torch.full_like(found.ids, -1)
+    info = [
+        {
+            "id": s.id,
+            "label_id": s.label,
+            "was_fused": s.label in fuse,
+            "score": round(s.score, 6),
+        }
+        for s in found.segments
+    ]
+    return {"segmentation": ids.to(torch.int32), "segments_info": info}
+
+
+def answer_of(outputs: Any, target_sizes: Any) -> tuple[Prediction, list[Size]]:
+    """What a model answered, and the size of every picture."""
+    masks = getattr(outputs, "pred_masks", None)
+    prediction = Prediction(outputs.logits, outputs.pred_boxes, (), masks=masks)
+    if target_sizes is None and masks is not None:
+        target_sizes = [(masks.shape[-2], masks.shape[-1])] * len(masks)
+    return prediction, sizes_of(target_sizes, len(outputs.logits))
+
+
+def run_lengths(ids: Int[Tensor, "H W"]) -> list[list[int]]:
+    """Per number in the map, 0 among them, where its runs start (from 1, row by row) and how long
+    they are: what transformers calls COCO annotation. `data/rle.py` writes COCO's own."""
+    found = []
+    for number in ids.unique().tolist():
+        counts = rle.run_lengths((ids == number).cpu().numpy().T)["counts"]  # down the columns
+        starts = np.cumsum(counts)[:-1:2] + 1
+        found.append(np.stack([starts, counts[1::2]], axis=1).flatten().tolist())
+    return found

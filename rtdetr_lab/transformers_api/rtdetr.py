@@ -44,7 +44,7 @@ from rtdetr_lab.transformers_api.pretrained import Pretrained
 
 
 class RTDetrPreTrainedModel(DetectorModel):
-    """What both models share."""
+    """Shared by both documented RT-DETR models."""
 
     config_class = RTDetrConfig
     config: RTDetrConfig
@@ -65,7 +65,7 @@ class RTDetrPreTrainedModel(DetectorModel):
     def run(
         self, images: Tensor, call: Call, targets: Any, asked: Mapping[str, bool]
     ) -> tuple[Prediction, dict[str, Any]]:
-        """One forward pass, and the documented fields of what was seen of it."""
+        """Run the forward pass, and fill the documented fields."""
         if call.pixel_mask is not None and not bool(call.pixel_mask.bool().all()):
             what = "hides pixels, and RT-DETR has no way not to look at them"
             raise ImageError("pixel_mask", what, "resize to one size instead of padding")
@@ -129,10 +129,8 @@ class RTDetrResNetBackbone(Pretrained):
     ) -> Any:
         """A `BackboneOutput`. `output_hidden_states`: stem and all stages."""
         asked = self._asked(output_hidden_states=output_hidden_states, return_dict=return_dict)
-        parts = {}
-        if asked["output_hidden_states"]:
-            parts = dict(enumerate([self.lab.pool, *self.lab.stages]))
-        with outputs_of({str(i): part for i, part in parts.items()}) as seen:
+        parts = [self.lab.pool, *self.lab.stages] if asked["output_hidden_states"] else []
+        with outputs_of({str(i): part for i, part in enumerate(parts)}) as seen:
             maps = tuple(self.lab(pixel_values))
         output = BackboneOutput(maps, tuple(seen.values()) or None)
         return output if asked["return_dict"] else output.to_tuple()
@@ -155,6 +153,6 @@ class RTDetrV2ForObjectDetection(RTDetrForObjectDetection):
 
 
 class RTDetrV2ResNetBackbone(RTDetrResNetBackbone):
-    """The same backbone under v2's name."""
+    """The backbone under v2's name."""
 
     config_class = RTDetrV2ResNetConfig

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from rtdetr_lab.config import require
-from rtdetr_lab.viz.canvas import Axes, new_axes, new_grid, page_of
-from rtdetr_lab.viz.marks import key_beside, note, open_frame, series_style
+from rtdetr_lab.viz.canvas import Axes, new_grid, new_plot, page_of
+from rtdetr_lab.viz.marks import key_beside, name_rows, note, series_style
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,11 @@ class Interval:
     low: float
     high: float
 
+    @property
+    def is_clear(self) -> bool:
+        """Whether the interval excludes zero."""
+        return self.low > 0 or self.high < 0
+
 
 def score_bars(
     scores: Mapping[str, Sequence[float]],
@@ -39,8 +44,7 @@ def score_bars(
 ) -> Axes:
     """Horizontal bars: mean over seeds, whiskers of one standard deviation, a dot per seed."""
     require(scores, "scores", "are empty", "give at least one variant")
-    ax = new_axes(ax, 0.7 + 0.34 * len(scores))
-    page = page_of(ax)
+    ax, page = new_plot(ax, 0.7 + 0.34 * len(scores))
     for y, (name, values) in enumerate(scores.items()):
         found = 100 * np.asarray(values, float)
         if not len(found):
@@ -54,7 +58,7 @@ def score_bars(
         edge = max(found.max(), found.mean() + spread)
         text = f"{found.mean():.1f}" + (f" ± {spread:.1f}" if len(found) > 1 else "")
         note(ax, text, (edge, y), (5, -3), page.ink)
-    _names_on_the_left(ax, list(scores))
+    name_rows(ax, list(scores))
     ax.set_xlabel(f"{label} (%), mean ± sd over seeds")
     ax.set_xlim(0, ax.get_xlim()[1] * 1.14)
     return ax
@@ -63,21 +67,18 @@ def score_bars(
 def differences(found: Mapping[str, Interval], reference: str, ax: Axes | None = None) -> Axes:
     """Dots with intervals; those that exclude zero are filled."""
     require(found, "found", "is empty", "give at least one difference")
-    ax = new_axes(ax, 0.8 + 0.34 * len(found))
-    page = page_of(ax)
+    ax, page = new_plot(ax, 0.8 + 0.34 * len(found))
     ax.axvline(0, color=page.muted, linewidth=1)
     for y, (_, d) in enumerate(found.items()):
-        clear = d.low > 0 or d.high < 0
-        color = page.color(0 if d.mean > 0 else 5) if clear else page.muted
+        color = page.color(0 if d.mean > 0 else 5) if d.is_clear else page.muted
         ax.plot([100 * d.low, 100 * d.high], [y, y], color=color, linewidth=2)
-        face = color if clear else page.background
+        face = color if d.is_clear else page.background
         ax.plot(100 * d.mean, y, "o", color=color, markerfacecolor=face, markersize=6)
         note(ax, f"{100 * d.mean:+.1f}", (100 * d.mean, y), (0, 5), page.ink, align="center")
-    _names_on_the_left(ax, list(found))
+    name_rows(ax, list(found))
     ax.set_ylim(len(found) - 0.5, -0.75)
-    ax.set_xlabel(
-        f"difference in AP (points) to “{reference}”, 95 % interval; filled: excludes zero"
-    )
+    units = f"difference in AP (points) to “{reference}”"
+    ax.set_xlabel(f"{units}, 95 % interval; filled: excludes zero")
     return ax
 
 
@@ -86,17 +87,14 @@ def score_curves(
 ) -> Axes:
     """AP over pictures seen: per variant, one curve per seed as (pictures, AP) pairs."""
     require(any(curves.values()), "curves", "are empty", "train with eval_every")
-    ax = new_axes(ax, 3.6)
-    page = page_of(ax)
+    ax, page = new_plot(ax, 3.6)
     for i, (name, seeds) in enumerate(curves.items()):
-        points: dict[float, list[float]] = {}
-        for curve in seeds:
-            for pictures, score in curve:
-                points.setdefault(pictures, []).append(100 * score)
-        x = sorted(points)
-        mean = [float(np.mean(points[at])) for at in x]
-        low, high = [min(points[at]) for at in x], [max(points[at]) for at in x]
+        points = [(pictures, 100 * score) for curve in seeds for pictures, score in curve]
+        x = sorted({pictures for pictures, _ in points})
+        found = [[score for pictures, score in points if pictures == at] for at in x]
+        mean = [float(np.mean(scores)) for scores in found]
         ax.plot(x, mean, label=name, linewidth=1.6, **series_style(page, i))
+        low, high = list(map(min, found)), list(map(max, found))
         ax.fill_between(x, low, high, color=page.color(i), alpha=0.13, linewidth=0)
     ax.set(xlabel="pictures seen", ylabel="AP (%), mean and range of seeds", ylim=(0, None))
     key_beside(ax)
@@ -108,14 +106,12 @@ def front(
     latencies: Mapping[str, Mapping[str, float | int]],
     ax: Axes | None = None,
 ) -> Axes:
-    """AP against milliseconds; a line joins those that nobody beats in both."""
+    """Plot AP against milliseconds; a line joins the rows that no other row beats in both."""
     known = {n: 100 * np.asarray(v, float) for n, v in scores.items() if len(v) and n in latencies}
     require(known, "latencies", "are of other variants", "measure those that have scores")
-    ax = new_axes(ax, 3.6)
-    page = page_of(ax)
-    best = _unbeaten({n: (latencies[n]["median"], float(v.mean())) for n, v in known.items()})
-    steps = sorted((latencies[n]["median"], float(known[n].mean())) for n in best)
-    ax.plot(*zip(*steps, strict=True), color=page.muted, linewidth=1, zorder=0)
+    ax, page = new_plot(ax, 3.6)
+    places = sorted((latencies[n]["median"], float(v.mean())) for n, v in known.items())
+    ax.plot(*zip(*_unbeaten(places), strict=True), color=page.muted, linewidth=1, zorder=0)
     for i, (name, values) in enumerate(known.items()):
         t = latencies[name]
         spread = values.std(ddof=1) if len(values) > 1 else 0.0
@@ -143,16 +139,10 @@ def score_iou(
     return panels
 
 
-def _unbeaten(places: Mapping[str, tuple[float, float]]) -> list[str]:
-    """Names that no other is both faster and better than."""
+def _unbeaten(places: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Keep the (ms, score) pairs that no other pair beats in both."""
     return [
-        name
-        for name, (ms, score) in places.items()
-        if not any((m <= ms and s > score) or (m < ms and s >= score) for m, s in places.values())
+        (ms, score)
+        for ms, score in places
+        if not any((m <= ms and s > score) or (m < ms and s >= score) for m, s in places)
     ]
-
-
-def _names_on_the_left(ax: Axes, names: list[str]) -> None:
-    ax.set_yticks(range(len(names)), names, fontsize=8)
-    ax.invert_yaxis()
-    open_frame(ax)

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from rtdetr_lab.notation import Size
@@ -36,7 +36,7 @@ from rtdetr_lab.viz.canvas import (
     scale_bar,
 )
 from rtdetr_lab.viz.cells import cells_at, centres_of_cells, tokens_of_cells
-from rtdetr_lab.viz.marks import centres_of_boxes, frame_box, key_below, line_key, mark_key
+from rtdetr_lab.viz.marks import centres_of_boxes, frame_box, key_below, line_key, mark_key, matrix
 from rtdetr_lab.viz.palette import HEAT, ORANGE, RIM, SKY
 
 Pixel = tuple[float, float]
@@ -51,10 +51,11 @@ def attention_of_pixel(
     head: int | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Where the cell under a pixel looks: one head, or the mean of all."""
+    """Draw where the cell under a pixel attends: one head, or the mean of all heads."""
     ax, size = picture_axes(ax, image, quiet=0.8, extra=0.6, across=6.1)
     rows, title = one_head(weights, head)
-    drawn = _draw_row(ax, rows, shape, pixel, size)
+    cell = cells_at(torch.tensor(pixel), 0, [shape], size)
+    drawn = _draw_row(ax, rows[tokens_of_cells(cell, [shape])], shape, cell, size)
     ax.set_title(title, fontsize=9)
     scale_bar(drawn, ax, "attention weight (all cells sum to 1)")
     key_below(ax, [mark_key(f"cell of pixel ({pixel[0]:g}, {pixel[1]:g})", SKY, "*", 11.0)])
@@ -68,13 +69,13 @@ def attention_per_head(
     pixel: Pixel,
     axes: Sequence[Axes] | None = None,
 ) -> list[Axes]:
-    """The same, one panel per head and one common scale."""
+    """Draw where the cell under a pixel attends: one panel per head, with a common scale."""
     heads = len(weights)
     axes, size = picture_grid(axes, image, heads, 4 if heads % 3 else 3, quiet=0.8, extra=0.25)
-    at = cells_at(torch.tensor(pixel), 0, [shape], size)
-    high = float(weights[:, tokens_of_cells(at, [shape])].max())
+    cell = cells_at(torch.tensor(pixel), 0, [shape], size)
+    rows = weights[:, tokens_of_cells(cell, [shape])]
     for head, ax in enumerate(axes):
-        drawn = _draw_row(ax, weights[head], shape, pixel, size, vmax=high)
+        drawn = _draw_row(ax, rows[head], shape, cell, size, vmax=float(rows.max()))
         ax.set_title(f"head {head}", fontsize=9)
     scale_bar(drawn, axes, "attention weight")
     return axes
@@ -89,14 +90,12 @@ def one_head(weights: Float[Tensor, "M N N"], head: int | None) -> tuple[Tensor,
 
 def _draw_row(
     ax: Axes,
-    weights: Float[Tensor, "N N"],
+    row: Float[Tensor, "N"],
     shape: Size,
-    pixel: Pixel,
+    cell: Int[Tensor, "3"],
     size: Size,
     vmax: float | None = None,
 ) -> object:
-    cell = cells_at(torch.tensor(pixel), 0, [shape], size)
-    row = weights[tokens_of_cells(cell, [shape])]
     drawn = heat(ax, row.unflatten(0, shape), size, vmax=vmax)
     _mark_cell(ax, *centres_of_cells(cell, [shape], size).tolist())
     return drawn
@@ -116,7 +115,7 @@ def position_similarity(
     token = cell[0] * columns + cell[1]
     unit = F.normalize(positions.detach().double(), dim=-1)
     alike = (unit @ unit[token]).unflatten(0, shape).cpu().numpy()
-    drawn = ax.imshow(alike, cmap=HEAT, vmax=1.0, interpolation="nearest")
+    drawn = matrix(ax, alike, cmap=HEAT, vmax=1.0)
     _mark_cell(ax, float(cell[1]), float(cell[0]))
     ax.set(xlabel="column of S5 (cells)", ylabel="row of S5 (cells)")
     ax.locator_params(integer=True)
@@ -131,7 +130,7 @@ def query_matrix(
     ax = new_axes(ax, 4.4, 5.0)
     rows, title = one_head(weights, head)
     shown = rows.detach().cpu().double().numpy()
-    drawn = ax.imshow(shown, cmap=HEAT, vmin=0, interpolation="nearest")
+    drawn = matrix(ax, shown, cmap=HEAT, vmin=0)
     last = len(shown) - 1
     ax.set(xlabel="is listened to (query, by rank)", ylabel="listens (query, by rank)")
     ax.set(xticks=[0, last // 2, last], yticks=[0, last // 2, last])

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
@@ -33,12 +34,12 @@ PAD_POINTS = 1.5
 
 
 def printable(text: str) -> str:
-    """A name on one line: whatever cannot be printed becomes its escape (`\\n`, `\\x1b`)."""
+    r"""Put a name on one line: characters that cannot be printed become escapes (`\n`, `\x1b`)."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def shorten(text: str, width: float | int, measure: Any) -> str:
-    """As much of it as `measure` says fits into `width`; the end (a score) stays readable."""
+    """Shorten a text to `width` as `measure` counts it; the end (a score) stays readable."""
     if measure(text) <= width:
         return text
     head, tail = text[:-5], text[-5:]
@@ -74,10 +75,8 @@ def _shared(a: Rect, b: Rect) -> float:
 
 
 def _clipped(boxes_xyxy: Float[Tensor, "n 4"], size: Size) -> list[Rect]:
-    height, width = size
-    low = boxes_xyxy.new_tensor([0, 0, 0, 0])
-    high = boxes_xyxy.new_tensor([width - 1, height - 1, width - 1, height - 1])
-    inside = boxes_xyxy.detach().cpu().clamp(low.cpu(), high.cpu()).tolist()
+    last = boxes_xyxy.new_tensor([size[1] - 1, size[0] - 1] * 2)
+    inside = boxes_xyxy.detach().clamp(torch.zeros_like(last), last).tolist()
     return [(min(a, c), min(b, d), max(a, c), max(b, d)) for a, b, c, d in inside]
 
 
@@ -118,7 +117,7 @@ def save_annotated(
     texts: Sequence[str],
     colors: Sequence[str],
 ) -> Path:
-    """Write `annotate(…)` to a file; its ending says in which format."""
+    """Write `annotate(…)` to a file; the ending of its name chooses the format."""
     picture = Image.fromarray(annotate(image, boxes_xyxy, texts, colors))
     # 4:4:4 and a high quality: thin coloured lines are what JPEG's defaults smear.
     options: dict[str, Any] = {"quality": 92, "subsampling": 0}

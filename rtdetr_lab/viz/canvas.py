@@ -60,12 +60,28 @@ def as_rgb(image: Picture) -> RGB:
 
 
 def new_axes(ax: Axes | None, height: float, width: float = WIDTH) -> Axes:
-    """`ax`, or the axes of a new figure of so many inches."""
+    """Return `ax`, or the axes of a new figure of the given inches."""
     if ax is not None:
         return ax
     import matplotlib.pyplot as plt
 
     return plt.subplots(figsize=(width, height), layout="compressed")[1]
+
+
+def new_plot(ax: Axes | None, height: float, width: float = WIDTH) -> tuple[Axes, Palette]:
+    """`new_axes`, and the palette of the page they lie on."""
+    ax = new_axes(ax, height, width)
+    return ax, page_of(ax)
+
+
+def panel_width(ax: Axes) -> float:
+    """Width of these axes in inches.
+
+    It does not depend on the present position, because the layout moves it later.
+    """
+    cell = ax.get_subplotspec()
+    share = 1.0 if cell is None else len(cell.colspan) / cell.get_gridspec().ncols
+    return share * float(ax.figure.get_figwidth())
 
 
 def new_grid(
@@ -151,7 +167,7 @@ def heat(
     vmin: float = 0.0,
     vmax: float | None = None,
 ) -> Any:
-    """One number per cell, stretched over a picture of `size`; what is little lets it through.
+    """Draw one number per cell over a picture of `size`; small values let the picture through.
 
     The returned image holds the values themselves.
     """
@@ -165,7 +181,7 @@ def heat(
 
 
 def scale_bar(drawn: Any, axes: Axes | Sequence[Axes], label: str) -> None:
-    """A thin colour bar that says what the colours of `drawn` mean: beside one panel, or all."""
+    """Draw a thin colour bar for the colours of `drawn`, beside one panel or beside all."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.ticker import MaxNLocator
 

@@ -13,16 +13,15 @@ groups: groups never meet, and matching queries never see what would tell them t
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from rtdetr_lab.config import require
 from rtdetr_lab.structures import CDNBatch
-from rtdetr_lab.viz.canvas import Axes, Picture, new_axes, page_of, picture_axes
-from rtdetr_lab.viz.marks import frame_box, key_below, line_key, mark_key
-from rtdetr_lab.viz.palette import ORANGE, SKY, mix, text_on
+from rtdetr_lab.viz.canvas import Axes, Picture, new_plot, picture_axes
+from rtdetr_lab.viz.marks import frame_box, key_below, line_key, mark_key, matrix
+from rtdetr_lab.viz.palette import ORANGE, SKY, Palette, mix
 
 OBJECT = "#FFFFFF"
 
@@ -61,21 +60,18 @@ def mask_matrix(
     """The mask as it is given to attention: 1 where a row may look at a column."""
     from matplotlib.colors import ListedColormap
 
-    ax = new_axes(ax, 5.2, 5.4)
-    closed, opened = _mask_colors(ax)
+    ax, page = new_plot(ax, 5.2, 5.4)
+    closed, opened = _mask_colors(page)
     shown = (~blocked).detach().cpu().numpy().astype(float)
-    colors = ListedColormap([closed, opened])
-    ax.imshow(shown, cmap=colors, vmin=0, vmax=1, interpolation="nearest")
+    matrix(ax, shown, cmap=ListedColormap([closed, opened]), vmin=0, vmax=1)
     per_group = num_denoising // num_groups
     for group in range(1, num_groups + 1) if num_groups <= 10 else ():
         for line in (ax.axhline, ax.axvline):
-            line(per_group * group - 0.5, color=page_of(ax).ink, lw=0.5)
+            line(per_group * group - 0.5, color=page.ink, lw=0.5)
     total = len(blocked)
     middles = [num_denoising / 2, (num_denoising + total) / 2]
-    names = [
-        f"{num_denoising} denoising\n({num_groups} groups)",
-        f"{total - num_denoising} matching",
-    ]
+    first = f"{num_denoising} denoising\n({num_groups} groups)"
+    names = [first, f"{total - num_denoising} matching"]
     _name_sides(ax, middles, names, rotation=90, va="center")
     ax.xaxis.set_label_position("top")
     key = [mark_key("may look", opened, "s"), mark_key("blocked", closed, "s")]
@@ -109,17 +105,15 @@ def who_sees_whom(
     """The first `show` groups and the matching queries: all, nothing, or a share of the pairs."""
     from matplotlib.colors import ListedColormap
 
-    ax = new_axes(ax, 3.8, 5.2)
+    ax, page = new_plot(ax, 3.8, 5.2)
     shown = min(show, num_groups)
     kept = [*range(shown), num_groups]
     share = sight(blocked, num_denoising, num_groups)[kept][:, kept].numpy()
-    closed, opened = _mask_colors(ax)
+    closed, opened = _mask_colors(page)
     ramp = ListedColormap([mix(closed, opened, i / 100) for i in range(101)])
-    ax.imshow(share, cmap=ramp, vmin=0, vmax=1)
-    for (row, column), value in np.ndenumerate(share):
-        word = {0.0: "–", 1.0: "sees"}.get(float(value), f"{value:.0%}")
-        ink = text_on(mix(closed, opened, float(value)))
-        ax.text(column, row, word, ha="center", va="center", fontsize=9, color=ink)
+    said = {0.0: "–", 1.0: "sees"}
+    words = [[said.get(value, f"{value:.0%}") for value in row] for row in share.tolist()]
+    matrix(ax, share, words, points=9, cmap=ramp, vmin=0, vmax=1)
     names = [*(f"group {g}" for g in range(shown)), "matching"]
     _name_sides(ax, range(len(names)), names)
     return ax
@@ -132,7 +126,6 @@ def _name_sides(ax: Axes, places: Sequence[float | int], names: Sequence[str], *
     ax.tick_params(length=0)
 
 
-def _mask_colors(ax: Axes) -> tuple[Any, Any]:
+def _mask_colors(page: Palette) -> tuple[str, str]:
     """Blocked is nearly the page, open is a blue: lightness alone tells them apart."""
-    page = page_of(ax)
     return mix(page.background, page.muted, 0.25), page.color(0)

@@ -11,8 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from rtdetr_lab.images.arrays import RGB
-from rtdetr_lab.viz.canvas import Axes, new_axes, page_of, picture_axes
-from rtdetr_lab.viz.marks import frame_corners, key_below, line_key
+from rtdetr_lab.viz.canvas import Axes, new_axes, new_plot, picture_axes
+from rtdetr_lab.viz.marks import frame_corners, key_below, line_key, matrix
 from rtdetr_lab.viz.palette import BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILLION, YELLOW
 
 STYLES = {
@@ -33,8 +33,8 @@ def draw_precision_recall(
     precision: Float[np.ndarray, "10 101 K"], names: Sequence[str], ax: Axes | None = None
 ) -> Axes:
     """Precision over recall: the mean over classes at IoU 0.5 and 0.75, and every class at 0.5."""
-    ax = new_axes(ax, 4.2)
-    page, recall = page_of(ax), np.linspace(0, 1, 101)
+    ax, page = new_plot(ax, 4.2)
+    recall = np.linspace(0, 1, 101)
     known = [k for k in range(len(names)) if (precision[0, :, k] > -1).all()]
     for k in known:
         labelled = len(known) <= MANY
@@ -60,22 +60,18 @@ def draw_precision_recall(
 def draw_confusion(
     counts: Int[np.ndarray, "K K"], names: Sequence[str], ax: Axes | None = None
 ) -> Axes:
-    """What was there (rows) and what the model said (columns), shaded by the part of the row."""
-    side = min(12.0, 2.4 + 0.45 * len(counts))
-    ax = new_axes(ax, side, side + 1)
+    """Draw true classes (rows) against predicted ones (columns), shaded by the share of the row."""
+    side, few = min(12.0, 2.4 + 0.45 * len(counts)), len(counts) <= 30
+    ax, page = new_plot(ax, side, side + 1)
     part = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    ax.imshow(part, cmap="Blues", vmin=0, vmax=1)
-    for (row, column), count in np.ndenumerate(counts):
-        if count and len(counts) <= 30:
-            ink = "white" if part[row, column] > 0.55 else "black"
-            ax.text(column, row, str(count), ha="center", va="center", fontsize=8, color=ink)
-    ticks = range(len(counts))
-    size = 8 if len(counts) <= 30 else 4
+    words = np.where(counts > 0, counts.astype(str), "") if few else ()
+    matrix(ax, part, words, cmap="Blues", vmin=0, vmax=1)
+    ticks, size = range(len(counts)), 8 if few else 4
     ax.set_xticks(ticks, [*names, "not found"], rotation=45, ha="right", fontsize=size)
     ax.set_yticks(ticks, [*names, "nothing there"], fontsize=size)
     ax.set(xlabel="the model says", ylabel="there is")
     for line in (ax.axhline, ax.axvline):
-        line(len(counts) - 1.5, color=page_of(ax).muted, lw=0.8)
+        line(len(counts) - 1.5, color=page.muted, lw=0.8)
     return ax
 
 

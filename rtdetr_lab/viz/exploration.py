@@ -49,7 +49,8 @@ LONGEST_SIDE = 900
 
 @dataclass(frozen=True, eq=False)
 class Exploration:
-    """What the page holds. K queries are explored, of Q; S steps are the proposal and L layers."""
+    """Contents of the explorer page: K of Q queries are explored; S steps are the proposal and L
+    layers."""
 
     arrays: Mapping[str, np.ndarray] = field(repr=False)
     meta: Mapping[str, Any] = field(repr=False)
@@ -61,15 +62,14 @@ class Exploration:
 
     @property
     def payload(self) -> tuple[dict[str, Any], bytes]:
-        """(JSON-able description, bytes): `layout` says where each array lies in the bytes."""
-        layout, parts, at = {}, [], 0
+        """Return (description for JSON, bytes); `layout` gives the place of every array in the
+        bytes."""
+        layout, data = {}, b""
         for name, array in self.arrays.items():
             kind = "f4" if array.dtype.kind == "f" else "i4"
-            raw = np.ascontiguousarray(array, dtype="<" + kind).tobytes()
-            layout[name] = {"at": at, "kind": kind, "shape": list(array.shape)}
-            parts.append(raw)
-            at += len(raw)
-        return {**self.meta, "layout": layout}, b"".join(parts)
+            layout[name] = {"at": len(data), "kind": kind, "shape": list(array.shape)}
+            data += np.ascontiguousarray(array, dtype="<" + kind).tobytes()
+        return {**self.meta, "layout": layout}, data
 
     def widget(self) -> "Explorer":
         """The live explorer, for a notebook: click, slide, step with the keyboard."""
@@ -106,12 +106,9 @@ def exploration(
     require(most >= 1, "most", f"{most} queries show nothing", "keep at least one")
     if prediction.proposals is None:
         raise RecordError("exploration", "a model without proposals", "explore an RT-DETR")
-    require(
-        prediction.logits.shape[-1] == len(names),
-        "names",
-        f"{len(names)} names for {prediction.logits.shape[-1]} classes",
-        "give every class one name",
-    )
+    classes = prediction.logits.shape[-1]
+    what = f"{len(names)} names for {classes} classes"
+    require(classes == len(names), "names", what, "give every class one name")
     scores = prediction.logits[0].sigmoid().amax(-1)
     kept = scores.argsort(descending=True, stable=True)[:most]
     for query in kept.tolist():
@@ -119,20 +116,15 @@ def exploration(
     cells = token_grid(shapes)[prediction.proposals.index[0].cpu()]
     arrays = {"kept": kept, "cells": cells, **_steps(prediction)}
     arrays |= _samplings(seen, kept, len(prediction.layers))
-    about = {"title": printable(title), "image": data_uri(image), "size": list(image.shape[:2])}
-    return Exploration(
-        {name: tensor.detach().cpu().numpy() for name, tensor in arrays.items()},
-        {**about, **_classes(names), **_levels(points, shapes)},
-    )
+    meta = {"title": printable(title), "image": data_uri(image), "size": list(image.shape[:2])}
+    meta |= _words(names, points, shapes)
+    return Exploration({k: tensor.detach().cpu().numpy() for k, tensor in arrays.items()}, meta)
 
 
-def _classes(names: Sequence[str]) -> dict[str, Any]:
-    shown = [shorten(printable(name), 40, len) for name in names]
-    return {"names": shown, "colors": [DARK.color(label) for label in range(len(names))]}
-
-
-def _levels(points: Sequence[int], shapes: Sequence[Size]) -> dict[str, Any]:
+def _words(names: Sequence[str], points: Sequence[int], shapes: Sequence[Size]) -> dict[str, Any]:
     return {
+        "names": [shorten(printable(name), 40, len) for name in names],
+        "colors": [DARK.color(label) for label in range(len(names))],
         "levels": list(DECODER_LEVELS[: len(points)]),
         "points": list(points),
         "shapes": [list(shape) for shape in shapes],
@@ -155,22 +147,18 @@ def _steps(prediction: Prediction) -> dict[str, Tensor]:
 
 def _samplings(seen: Mapping[str, Tensor], kept: Tensor, num_layers: int) -> dict[str, Tensor]:
     """Sampling points of the kept queries, and whom they listen to: `L K M …`."""
-    locations, weights, who, much = [], [], [], []
-    for layer in range(num_layers):
-        where = f"decoder.layers.{layer}"
-        locations.append(seen[f"{where}.cross_attn.locations"][0, kept])
-        weights.append(seen[f"{where}.cross_attn.weights"][0, kept])
-        # M K Q; a last head is the mean of all.
-        attention = seen[f"{where}.self_attn.weights"][0][:, kept]
-        attention = torch.cat([attention, attention.mean(0, keepdim=True)]).transpose(0, 1)
-        top = attention.topk(min(LISTENED_TO, attention.shape[-1]), dim=-1)
-        who.append(top.indices)
-        much.append(top.values)
+    layers = [f"decoder.layers.{i}" for i in range(num_layers)]
+    attention = torch.stack([seen[f"{at}.self_attn.weights"][0][:, kept] for at in layers])
+    # L M K Q; a last head is the mean of all.
+    attention = torch.cat([attention, attention.mean(1, keepdim=True)], dim=1)
+    top = attention.transpose(1, 2).topk(min(LISTENED_TO, attention.shape[-1]), dim=-1)
+    locations = torch.stack([seen[f"{at}.cross_attn.locations"][0, kept] for at in layers])
+    weights = torch.stack([seen[f"{at}.cross_attn.weights"][0, kept] for at in layers])
     return {
-        "locations": torch.stack(locations).float(),
-        "weights": torch.stack(weights).float(),
-        "listens": torch.stack(who),
-        "hears": torch.stack(much).float(),
+        "locations": locations.float(),
+        "weights": weights.float(),
+        "listens": top.indices,
+        "hears": top.values.float(),
     }
 
 

@@ -6,6 +6,8 @@
 const LEVEL_COLORS = ["#56B4E9", "#E69F00", "#CC79A7", "#009E73", "#F0E442"];
 const MARGIN = 0.06; // of the picture, around it: points may lie outside
 const OBJECT = 0.5; // the score from which a query counts as a detection
+const KEYS = { ArrowRight: ["query", 1], ArrowLeft: ["query", -1], ArrowUp: ["layer", 1],
+  ArrowDown: ["layer", -1], h: ["head", 1], l: ["level", 1] }; // the last two go round
 
 const STYLE = `
 .xp { display: grid; grid-template-columns: minmax(0, 1fr); gap: 12px; max-width: 1080px;
@@ -33,18 +35,18 @@ const STYLE = `
 
 // --- the numbers --------------------------------------------------------------------------------
 
+const product = (numbers) => numbers.reduce((a, b) => a * b, 1);
+
 function unpack(meta, view) {
   const bytes = new Uint8Array(view.buffer, view.byteOffset, view.byteLength).slice().buffer;
   const arrays = {};
   for (const [name, { at, kind, shape }] of Object.entries(meta.layout)) {
-    const count = shape.reduce((a, b) => a * b, 1);
-    const values = kind === "f4"
-      ? new Float32Array(bytes, at, count)
-      : new Int32Array(bytes, at, count);
-    const strides = shape.map((_, i) => shape.slice(i + 1).reduce((a, b) => a * b, 1));
+    const values = new { f4: Float32Array, i4: Int32Array }[kind](bytes, at, product(shape));
+    const strides = shape.map((_, i) => product(shape.slice(i + 1)));
     const start = (where) => where.reduce((sum, index, i) => sum + index * strides[i], 0);
     arrays[name] = {
       shape,
+      values,
       at: (...where) => values[start(where)],
       row: (...where) => values.subarray(start(where), start(where) + strides[where.length - 1]),
     };
@@ -52,36 +54,24 @@ function unpack(meta, view) {
   return arrays;
 }
 
-function levelsOfPoints(points) {
-  return points.flatMap((count, level) => Array(count).fill(level));
-}
-
 /** What one view shows, in fractions of the picture: the truth that `draw` turns into pixels. */
 function view(meta, arrays, state) {
   const query = arrays.kept.at(state.query);
-  const [, , heads, points] = arrays.weights.shape;
-  const levels = levelsOfPoints(meta.points);
-  const marks = [];
-  for (let head = 0; head < heads; head++) {
-    if (state.head >= 0 && head !== state.head) continue;
-    for (let point = 0; point < points; point++) {
-      if (state.level >= 0 && levels[point] !== state.level) continue;
-      marks.push({
-        x: arrays.locations.at(state.layer, state.query, head, point, 0),
-        y: arrays.locations.at(state.layer, state.query, head, point, 1),
-        weight: arrays.weights.at(state.layer, state.query, head, point),
-        level: levels[point],
-      });
-    }
-  }
+  const heads = arrays.weights.shape[2];
+  const levels = meta.points.flatMap((count, level) => Array(count).fill(level));
+  const wanted = state.head < 0 ? [...Array(heads).keys()] : [state.head];
+  const marks = wanted.flatMap((head) => levels.map((level, point) => {
+    const where = [state.layer, state.query, head, point];
+    const [x, y] = arrays.locations.row(...where);
+    return { x, y, weight: arrays.weights.at(...where), level };
+  })).filter(({ level }) => state.level < 0 || level === state.level);
   const column = state.head < 0 ? heads : state.head; // the last one is the mean of all
   const links = [...arrays.listens.row(state.layer, state.query, column)].map((other, i) => ({
     query: other,
     weight: arrays.hears.at(state.layer, state.query, column, i),
     box: [...arrays.boxes.row(state.layer, other)],
   }));
-  const steps = arrays.boxes.shape[0];
-  const life = Array.from({ length: steps }, (_, step) => ({
+  const life = Array.from({ length: arrays.boxes.shape[0] }, (_, step) => ({
     box: [...arrays.boxes.row(step, query)],
     score: arrays.scores.at(step, query),
     label: arrays.labels.at(step, query),
@@ -97,14 +87,13 @@ function queryAt(arrays, x, y) {
   const last = arrays.boxes.shape[0] - 1;
   let best = 0;
   let bestCost = Infinity;
-  for (let i = 0; i < arrays.kept.shape[0]; i++) {
-    const query = arrays.kept.at(i);
+  arrays.kept.values.forEach((query, i) => {
     const [cx, cy, w, h] = arrays.boxes.row(last, query);
     const inside = Math.abs(x - cx) <= w / 2 && Math.abs(y - cy) <= h / 2;
     const confident = arrays.scores.at(last, query) >= OBJECT;
     const cost = inside && confident ? w * h : 10 + Math.hypot(x - cx, y - cy);
     if (cost < bestCost) [best, bestCost] = [i, cost];
-  }
+  });
   return best;
 }
 
@@ -114,12 +103,12 @@ function mark(pen, shape, x, y, area, color) {
   const r = Math.sqrt(area / Math.PI);
   pen.beginPath();
   if (shape === 0) pen.arc(x, y, r, 0, 7);
-  else if (shape === 1) pen.rect(x - r * 0.89, y - r * 0.89, r * 1.78, r * 1.78);
   else {
-    const corners = { 2: [3, -90], 3: [4, -90], 4: [3, 90] }[shape];
-    for (let i = 0; i < corners[0]; i++) {
-      const angle = ((corners[1] + (360 * i) / corners[0]) * Math.PI) / 180;
-      pen.lineTo(x + 1.3 * r * Math.cos(angle), y + 1.3 * r * Math.sin(angle));
+    const [corners, first] = [null, [4, -135], [3, -90], [4, -90], [3, 90]][shape];
+    const reach = shape === 1 ? 1.26 : 1.3; // so that a square has the area of a circle
+    for (let i = 0; i < corners; i++) {
+      const angle = ((first + (360 * i) / corners) * Math.PI) / 180;
+      pen.lineTo(x + reach * r * Math.cos(angle), y + reach * r * Math.sin(angle));
     }
     pen.closePath();
   }
@@ -173,8 +162,7 @@ function draw(canvas, image, meta, arrays, state, shown, switches) {
   const last = arrays.boxes.shape[0] - 1;
   if (switches.others) {
     pen.globalAlpha = 0.7;
-    for (let i = 0; i < arrays.kept.shape[0]; i++) {
-      const query = arrays.kept.at(i);
+    for (const query of arrays.kept.values) {
       if (arrays.scores.at(last, query) < OBJECT) continue;
       frame(pen, place, arrays.boxes.row(last, query), meta.colors[arrays.labels.at(last, query)], 1);
     }
@@ -231,26 +219,18 @@ function node(kind, parent, attributes = {}, text = "") {
   return made;
 }
 
-function slider(parent, name, low, high, say, onchange) {
+function slider(parent, name, [low, high], say, choose) {
   const line = node("label", parent, { class: "xp-line" });
   node("span", line, {}, name);
   const input = node("input", line, { type: "range", min: low, max: high, step: 1,
     "aria-label": name });
   const output = node("output", line);
-  input.addEventListener("input", () => onchange(Number(input.value)));
+  input.addEventListener("input", () => choose({ [name]: Number(input.value) }));
   return (value) => {
     input.value = value;
     output.textContent = say(value);
     input.setAttribute("aria-valuetext", output.textContent);
   };
-}
-
-function switchBox(parent, name, on, onchange) {
-  const line = node("label", parent);
-  const box = node("input", line, { type: "checkbox", "aria-label": name });
-  box.checked = on;
-  line.append(` ${name}`);
-  box.addEventListener("change", () => onchange(box.checked));
 }
 
 function key(parent, meta) {
@@ -308,16 +288,15 @@ function render({ model, el }) {
   const meta = model.get("meta");
   const arrays = unpack(meta, model.get("data"));
   const [layers, count, heads] = arrays.weights.shape;
-  const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
+  const ranges = { query: [0, count - 1], layer: [0, layers - 1], head: [-1, heads - 1],
+    level: [-1, meta.points.length - 1] };
+  const clamp = (value, [low, high]) => Math.min(high, Math.max(low, value));
   const state = {};
   const switches = { points: true, links: false, trail: false, others: true };
 
   const read = () => {
-    state.query = clamp(model.get("query"), 0, count - 1);
-    const layer = model.get("layer");
-    state.layer = layer < 0 ? layers - 1 : clamp(layer, 0, layers - 1);
-    state.head = clamp(model.get("head"), -1, heads - 1);
-    state.level = clamp(model.get("level"), -1, meta.points.length - 1);
+    for (const [name, range] of Object.entries(ranges)) state[name] = clamp(model.get(name), range);
+    if (model.get("layer") < 0) state.layer = layers - 1;
   };
 
   const root = node("div", el, { class: "xp" });
@@ -354,21 +333,25 @@ function render({ model, el }) {
     update();
   };
 
-  const sliders = {
-    query: slider(right, "query", 0, count - 1, (v) => `${v + 1} of ${count}`,
-      (query) => choose({ query })),
-    layer: slider(right, "layer", 0, layers - 1, (v) => `${v + 1} of ${layers}`,
-      (layer) => choose({ layer })),
-    head: slider(right, "head", -1, heads - 1, (v) => (v < 0 ? "all heads" : `head ${v}`),
-      (head) => choose({ head })),
-    level: slider(right, "level", -1, meta.points.length - 1,
-      (v) => (v < 0 ? "all levels" : meta.levels[v]), (level) => choose({ level })),
+  const say = {
+    query: (v) => `${v + 1} of ${count}`,
+    layer: (v) => `${v + 1} of ${layers}`,
+    head: (v) => (v < 0 ? "all heads" : `head ${v}`),
+    level: (v) => (v < 0 ? "all levels" : meta.levels[v]),
   };
+  const sliders = {};
+  for (const [name, range] of Object.entries(ranges)) {
+    sliders[name] = slider(right, name, range, say[name], choose);
+  }
   const boxes = node("div", right, { class: "xp-switches" });
   const names = { points: "sampling points", links: "queries it listens to",
     trail: "trail of its box", others: "other detections" };
   for (const [name, words] of Object.entries(names)) {
-    switchBox(boxes, words, switches[name], (on) => { switches[name] = on; update(); });
+    const line = node("label", boxes);
+    const box = node("input", line, { type: "checkbox", "aria-label": words });
+    box.checked = switches[name];
+    line.append(` ${words}`);
+    box.addEventListener("change", () => { switches[name] = box.checked; update(); });
   }
   const table = node("table", right, { "aria-label": "life of the query" });
 
@@ -378,21 +361,15 @@ function render({ model, el }) {
     choose({ query: queryAt(arrays, ...place) });
   });
   canvas.addEventListener("keydown", (event) => {
-    const round = (value, from, upTo) => (value >= upTo ? from : value + 1);
-    const moves = {
-      ArrowRight: () => ({ query: clamp(state.query + 1, 0, count - 1) }),
-      ArrowLeft: () => ({ query: clamp(state.query - 1, 0, count - 1) }),
-      ArrowUp: () => ({ layer: clamp(state.layer + 1, 0, layers - 1) }),
-      ArrowDown: () => ({ layer: clamp(state.layer - 1, 0, layers - 1) }),
-      h: () => ({ head: round(state.head, -1, heads - 1) }),
-      l: () => ({ level: round(state.level, -1, meta.points.length - 1) }),
-    };
-    if (event.ctrlKey || event.metaKey || event.altKey || !moves[event.key]) return;
+    const [name, step] = KEYS[event.key] ?? [];
+    if (event.ctrlKey || event.metaKey || event.altKey || !name) return;
     event.preventDefault();
     event.stopPropagation();
-    choose(moves[event.key]());
+    const [low, high] = ranges[name];
+    const next = state[name] + step;
+    choose({ [name]: low < 0 && next > high ? low : clamp(next, ranges[name]) });
   });
-  for (const name of ["query", "layer", "head", "level"]) model.on(`change:${name}`, update);
+  for (const name of Object.keys(ranges)) model.on(`change:${name}`, update);
   image.addEventListener("load", update);
   image.src = meta.image;
   const resized = new ResizeObserver(update);

@@ -57,7 +57,7 @@ PAGE = """<!doctype html>
 
 @runtime_checkable
 class Packed(Protocol):
-    """What a page is made of: an `Exploration`."""
+    """Protocol of an `Exploration`, from which a page is made."""
 
     @property
     def payload(self) -> tuple[dict[str, Any], bytes]:

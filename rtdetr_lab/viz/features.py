@@ -13,10 +13,21 @@ much it is only then.
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rtdetr_lab.viz.canvas import Axes, Picture, as_rgb, bare, heat, new_grid, scale_bar
+from rtdetr_lab.notation import Size
+from rtdetr_lab.viz.canvas import (
+    Axes,
+    Picture,
+    as_rgb,
+    bare,
+    heat,
+    new_grid,
+    scale_bar,
+    show_picture,
+)
 from rtdetr_lab.viz.cells import level_name
 
 
@@ -32,11 +43,10 @@ def feature_maps(
     axes: Sequence[Axes] | None = None,
 ) -> list[Axes]:
     """The picture, then one panel per level: strength, or one channel."""
-    size = as_rgb(image).shape[:2]
-    axes = new_grid(axes, len(maps) + 1, len(maps) + 1, size[0] / size[1])
-    axes[0].imshow(as_rgb(image), extent=(0, size[1], size[0], 0))
+    height, width = as_rgb(image).shape[:2]
+    axes = new_grid(axes, len(maps) + 1, len(maps) + 1, height / width)
+    size = show_picture(axes[0], image)
     axes[0].set_title("picture", fontsize=9)
-    bare(axes[0])
     _level_panels(axes[1:], maps, size, channel, shared=False)
     return axes
 
@@ -48,13 +58,13 @@ def feature_stages(
     shared: bool = False,
     axes: Sequence[Axes] | None = None,
 ) -> list[Axes]:
-    """One row per stage, one column per level."""
-    size = as_rgb(image).shape[:2]
+    """Draw feature maps: one row per stage, one column per level."""
+    height, width = as_rgb(image).shape[:2]
     columns = len(next(iter(stages.values())))
-    axes = new_grid(axes, columns * len(stages), columns, size[0] / size[1], extra=0.3)
+    axes = new_grid(axes, columns * len(stages), columns, height / width, extra=0.3)
     for row, (name, maps) in enumerate(stages.items()):
         own = axes[row * columns : (row + 1) * columns]
-        _level_panels(own, maps, size, channel, shared)
+        _level_panels(own, maps, (height, width), channel, shared)
         own[0].set_ylabel(name, fontsize=9)
     return axes
 
@@ -62,26 +72,21 @@ def feature_stages(
 def _level_panels(
     axes: Sequence[Axes],
     maps: Sequence[Float[Tensor, "_ _ _"]],
-    size: tuple[int, ...],
+    size: Size,
     channel: int | None,
     shared: bool,
 ) -> None:
-    height, width = size
     unit = "RMS over channels" if channel is None else f"channel {channel}"
     shown = [strength(m) if channel is None else m[channel].detach().double() for m in maps]
-    low = 0.0 if channel is None else min(float(s.min()) for s in shown)
-    high = max(float(s.max()) for s in shown)
+    together = torch.cat([values.flatten() for values in shown])
     for ax, values in zip(axes, shown, strict=True):
-        own_low = low if shared or channel is None else float(values.min())
-        own_high = high if shared else float(values.max())
-        drawn = heat(ax, values, (height, width), False, vmin=own_low, vmax=own_high)
+        scale = together if shared else values
+        low = 0.0 if channel is None else float(scale.min())
+        drawn = heat(ax, values, size, over_picture=False, vmin=low, vmax=float(scale.max()))
         rows, columns = values.shape
-        ax.set_title(
-            f"{level_name((rows, columns), (height, width))} · {rows}×{columns}", fontsize=9
-        )
+        ax.set_title(f"{level_name((rows, columns), size)} · {rows}×{columns}", fontsize=9)
         bare(ax)
         if not shared:
-            last = ax is axes[-1]
-            scale_bar(drawn, ax, unit if last else "")
+            scale_bar(drawn, ax, unit if ax is axes[-1] else "")
     if shared:
         scale_bar(drawn, list(axes), unit)

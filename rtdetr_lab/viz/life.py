@@ -50,7 +50,7 @@ class QueryLife:
 
     @property
     def num_tokens(self) -> int:
-        """How many the token was chosen from."""
+        """Number of tokens that the query was selected from."""
         return num_tokens(self.shapes)
 
     @property
@@ -65,12 +65,12 @@ class QueryLife:
 
     @property
     def score(self) -> float:
-        """That of the detection."""
+        """Score of the detection."""
         return float(self.scores[-1])
 
     @property
     def label(self) -> int:
-        """That of the detection."""
+        """Label of the detection."""
         return int(self.labels[-1])
 
 
@@ -89,26 +89,20 @@ def life_of_query(
     if proposals is None or not 0 <= query < prediction.boxes.shape[1]:
         what = f"no query {query} that started as a token"
         raise RecordError("life_of_query", what, "pass a prediction of RT-DETR and one of its Q")
-    token = int(proposals.index[picture, query])
-    logits = [proposals.logits[picture, query], *(p.logits[picture, query] for p in layers)]
-    boxes = [proposals.boxes[picture, query], *(p.boxes[picture, query] for p in layers)]
+    index = proposals.index[picture, query]
+    steps = [proposals.layer, *layers]
+    boxes = torch.stack([step.boxes[picture, query] for step in steps]).detach()
+    logits = torch.stack([step.logits[picture, query] for step in steps]).detach()
     # Denoising queries, if any, come first: ours count from the end.
     place = query - prediction.boxes.shape[1]
-    links = [("selection.index", query, proposals.index[picture, query])]
-    links.append(("proposal_head.logits", token, logits[0]))
+    links = [("selection.index", query, index), ("proposal_head.logits", int(index), logits[0])]
     for i in range(len(layers)):
         links.append((f"decoder.reference.{i}", place, boxes[i]))
         links.append((f"decoder.boxes.{i}", place, boxes[i + 1]))
         links.append((f"decoder.logits.{i}", place, logits[i + 1]))
     for name, where, told in links:
         _check_link(name, seen[name][picture, where], told)
-    return QueryLife(
-        query,
-        token,
-        tuple(shapes),
-        torch.stack(boxes).detach().cpu(),
-        torch.stack(logits).detach().cpu(),
-    )
+    return QueryLife(query, int(index), tuple(shapes), boxes.cpu(), logits.cpu())
 
 
 def _check_link(name: str, recorded: Tensor, told: Tensor) -> None:

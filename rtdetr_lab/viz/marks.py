@@ -1,19 +1,21 @@
 r"""# Marks: what lies on a picture and in its margin, alike in all figures
 
-Lines and texts on a picture have a dark rim, which keeps them readable on whatever they lie on. A
-legend stands where it hides nothing: under the panels, above them, or at their side.
+Lines and texts on a picture have a dark rim, which keeps them readable on whatever they lie on; a
+word on a square of a matrix is black or white, whichever can be read there. A legend stands where
+it hides nothing: under the panels, above them, or at their side.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
 from rtdetr_lab.boxes import scale_boxes, xyxy_from_cxcywh
 from rtdetr_lab.notation import Size
 from rtdetr_lab.viz.canvas import Axes
-from rtdetr_lab.viz.palette import ORANGE, RIM, VERMILLION, YELLOW, Palette, mix
+from rtdetr_lab.viz.palette import ORANGE, RIM, VERMILLION, YELLOW, Palette, mix, text_on
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
 """A second difference beside the colour."""
@@ -32,6 +34,18 @@ def note(
     """A small text beside a point of the data, `shift` points away."""
     place = {"xytext": shift, "textcoords": "offset points"}
     return ax.annotate(text, at, **place, fontsize=8, color=color, ha=align)
+
+
+def matrix(ax: Axes, values: np.ndarray, words: Any = (), points: int = 8, **style: Any) -> Any:
+    """A square per number, with a word on each if there are `words`, as readable as can be."""
+    from matplotlib.colors import to_hex
+
+    drawn = ax.imshow(values, interpolation="nearest", **style)
+    said = np.array(words, dtype=object)
+    for row, column in np.argwhere(said != ""):
+        ink, word = text_on(to_hex(drawn.to_rgba(values[row, column]))), said[row, column]
+        ax.text(column, row, word, ha="center", va="center", fontsize=points, color=ink)
+    return drawn
 
 
 def frame_box(
@@ -82,7 +96,7 @@ def line_key(label: str, color: str, dash: str = "-") -> Any:
 
 
 def mark_key(label: str, color: str, marker: str, points: float = 7.0) -> Any:
-    """A legend entry for a mark so many points across."""
+    """Make a legend entry for a mark of the given size in points."""
     from matplotlib.lines import Line2D
 
     edge = {"markeredgecolor": RIM, "markeredgewidth": 0.6}
@@ -107,10 +121,19 @@ def key_beside(ax: Axes) -> None:
     ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
-def key_above(ax: Axes, columns: int, middle: float = 0.5) -> None:
-    """The legend of what `ax` holds, over it."""
+def key_above(
+    ax: Axes, columns: int, middle: float = 0.5, handles: Sequence[Any] | None = None
+) -> None:
+    """The legend of what `ax` holds, or of these `handles`, over it."""
     place = {"loc": "lower center", "bbox_to_anchor": (middle, 1)}
-    ax.legend(fontsize=8, frameon=False, ncols=columns, **place)
+    ax.legend(handles=handles, fontsize=8, frameon=False, ncols=columns, **place)
+
+
+def name_rows(ax: Axes, names: Sequence[str]) -> None:
+    """Names down the left side, the first on top."""
+    ax.set_yticks(range(len(names)), names, fontsize=8)
+    ax.invert_yaxis()
+    open_frame(ax)
 
 
 def open_frame(ax: Axes) -> None:

@@ -24,6 +24,8 @@ def paint_masks(image: RGB, masks: Bool[Tensor, "n _ _"], colors: Sequence[str])
 
     Raises `ConfigError` for masks of another size.
     """
+    from scipy.ndimage import find_objects
+
     found, size = tuple(masks.shape[1:]), image.shape[:2]
     remedy = "ask for masks in the picture's size"
     require(found == size, "masks", f"of {found} for a picture of {size}", remedy)
@@ -31,15 +33,9 @@ def paint_masks(image: RGB, masks: Bool[Tensor, "n _ _"], colors: Sequence[str])
     line = max(1, round((size[0] * size[1]) ** 0.5 / 400))
     for mask, color in zip(masks.cpu().numpy()[::-1], colors[::-1], strict=True):
         if mask.any():
-            here = _extent(mask)
+            (here,) = find_objects(mask.view(np.uint8))  # a small mask costs little
             _paint(painted[here], mask[here], color, line)
     return painted
-
-
-def _extent(mask: Bool[np.ndarray, "H W"]) -> tuple[slice, slice]:
-    """Rows and columns of the box around it: a small mask on a large picture costs little."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
 
 
 def _paint(pixels: RGB, mask: Bool[np.ndarray, "h w"], color: str, line: int) -> None:

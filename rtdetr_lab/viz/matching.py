@@ -12,29 +12,19 @@ things. The share of jumps is DN-DETR's *instability* (their §3.2).
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from rtdetr_lab.config import require
+from rtdetr_lab.viz import marks
 from rtdetr_lab.viz.boxes import printable
-from rtdetr_lab.viz.canvas import Axes, Picture, new_axes, page_of, picture_axes, scale_bar
-from rtdetr_lab.viz.marks import (
-    MARKERS,
-    centres_of_boxes,
-    frame_box,
-    key_below,
-    key_beside,
-    line_key,
-    note,
-    rim,
-)
-from rtdetr_lab.viz.palette import ORANGE, SKY, text_on
+from rtdetr_lab.viz.canvas import Axes, Picture, new_axes, new_plot, picture_axes, scale_bar
+from rtdetr_lab.viz.palette import ORANGE, SKY
 
 
 def rows_to_show(cost: Float[Tensor, "Q T"], queries: Int[Tensor, "A"], count: int) -> list[int]:
-    """The matched queries, then the cheapest others, in order of index: nobody reads 300 rows."""
+    """Indices of the matched queries and the cheapest others, in order; 300 rows are unreadable."""
     matched = queries.tolist()
     cheapest = [q for q in cost.amin(1).argsort().tolist() if q not in matched]
     return sorted([*matched, *cheapest[: max(0, count - len(matched))]])
@@ -49,22 +39,17 @@ def cost_matrix(
     ax: Axes | None = None,
 ) -> Axes:
     """Rows are queries, columns objects; the assignment is framed, cheap is dark."""
-    from matplotlib.colors import to_hex
     from matplotlib.patches import Rectangle
 
     rows = rows_to_show(cost, queries, count)
     shown = cost[rows].detach().cpu().double().numpy()
     ax = new_axes(ax, 0.28 * len(rows) + 1.1, 5.4)
-    drawn = ax.imshow(shown, cmap="viridis", aspect="auto", interpolation="nearest")
-    for (row, column), value in np.ndenumerate(shown) if shown.size <= 200 else ():
-        ink = text_on(to_hex(drawn.to_rgba(value)))
-        ax.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=7, color=ink)
+    words = [[f"{value:.1f}" for value in row] for row in shown] if shown.size <= 200 else ()
+    drawn = marks.matrix(ax, shown, words, points=7, cmap="viridis", aspect="auto")
     for query, column in zip(queries.tolist(), objects.tolist(), strict=True):
-        corner = (column - 0.5, rows.index(query) - 0.5)
-        ax.add_patch(
-            Rectangle(corner, 1, 1, fill=False, ec=ORANGE, lw=2.6, gid=f"{query}→{column}")
-        )
-    titles = [printable(n) for n in names] or [f"object {t}" for t in range(cost.shape[1])]
+        corner, pair = (column - 0.5, rows.index(query) - 0.5), f"{query}→{column}"
+        ax.add_patch(Rectangle(corner, 1, 1, fill=False, ec=ORANGE, lw=2.6, gid=pair))
+    titles = _titles(names, cost.shape[1])
     ax.set_xticks(range(len(titles)), titles, fontsize=8)
     ax.set_yticks(range(len(rows)), [str(r) for r in rows], fontsize=8)
     ax.set(xlabel="object", ylabel=f"query ({len(rows)} of {len(cost)})")
@@ -82,18 +67,20 @@ def matched_boxes(
     image: Picture,
     ax: Axes | None = None,
 ) -> Axes:
-    """Every object, the box of the query that answers for it, and a line between their centres."""
+    """Draw every object, the box of its query, and a line between their centres."""
     ax, size = picture_axes(ax, image, quiet=0.6)
     for box in targets:
-        frame_box(ax, box, size, SKY, width=2.2).set_gid("object")
+        marks.frame_box(ax, box, size, SKY, width=2.2).set_gid("object")
     for query, target in zip(queries.tolist(), objects.tolist(), strict=True):
-        frame_box(ax, boxes[query], size, ORANGE, "--", 1.4).set_gid(f"query {query}")
-        x, y = centres_of_boxes(torch.stack([boxes[query], targets[target]]), size).unbind(-1)
+        marks.frame_box(ax, boxes[query], size, ORANGE, "--", 1.4).set_gid(f"query {query}")
+        x, y = marks.centres_of_boxes(torch.stack([boxes[query], targets[target]]), size).unbind(-1)
         (line,) = ax.plot(x, y, color=ORANGE, lw=1.4, marker="o", ms=3, gid=f"{query}→{target}")
-        line.set_path_effects(rim(2.8))
-        text = note(ax, f"q{query}", (float(x[0]), float(y[0])), (4, 4), ORANGE)
-        text.set(path_effects=rim(2.0), clip_on=True)
-    key_below(ax, [line_key("object", SKY), line_key("query that answers for it", ORANGE, "--")])
+        line.set_path_effects(marks.rim(2.8))
+        text = marks.note(ax, f"q{query}", (float(x[0]), float(y[0])), (4, 4), ORANGE)
+        text.set(path_effects=marks.rim(2.0), clip_on=True)
+    entries = [marks.line_key("object", SKY)]
+    entries.append(marks.line_key("query that answers for it", ORANGE, "--"))
+    marks.key_below(ax, entries)
     return ax
 
 
@@ -111,28 +98,28 @@ def matches_over_steps(
     ax: Axes | None = None,
 ) -> Axes:
     """Which query answers for object t at step s (a layer, or an epoch): one line per object."""
-    require(
-        not step_names or len(step_names) == len(matches),
-        "step_names",
-        f"{len(step_names)} names for {len(matches)} steps",
-        "give one name per row of matches",
-    )
-    ax = new_axes(ax, 3.6)
-    page, x = page_of(ax), range(len(matches))
-    titles = [printable(n) for n in names] or [f"object {t}" for t in range(matches.shape[1])]
+    what = f"{len(step_names)} names for {len(matches)} steps"
+    fits = not step_names or len(step_names) == len(matches)
+    require(fits, "step_names", what, "give one name per row of matches")
+    ax, page = new_plot(ax, 3.6)
+    x, titles = range(len(matches)), _titles(names, matches.shape[1])
     for t, (title, line) in enumerate(zip(titles, matches.cpu().unbind(1), strict=True)):
-        style = {"marker": MARKERS[t % 5], "ms": 6, "lw": 1.6, "color": page.color(t)}
+        style = {"marker": marks.MARKERS[t % 5], "ms": 6, "lw": 1.6, "color": page.color(t)}
         ax.plot(x, line, label=title, **style)
     ax.set_xticks(x, list(step_names) or [f"layer {i}" for i in x], fontsize=8)
     ax.set_ylabel("query that answers")
     ax.locator_params(axis="y", integer=True)
     ax.set_title(f"{instability(matches):.0%} of the matches change from step to step", fontsize=9)
-    key_beside(ax)
+    marks.key_beside(ax)
     return ax
 
 
+def _titles(names: Sequence[str], count: int) -> list[str]:
+    return [printable(n) for n in names] or [f"object {t}" for t in range(count)]
+
+
 def matches_of(queries: Sequence[Int[Tensor, "_"]], objects: Sequence[Int[Tensor, "_"]]) -> Tensor:
-    """One picture's assignments at S steps as `S T`: the query of every object, −1 if none."""
+    """Collect the assignments of one picture at S steps: `S T`, the query of every object or −1."""
     count = 1 + max((int(o.max()) for o in objects if len(o)), default=-1)
     table = torch.full((len(queries), count), -1)
     for row, query, target in zip(table, queries, objects, strict=True):

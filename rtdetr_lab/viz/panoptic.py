@@ -95,7 +95,7 @@ def visible_centre(mask: Bool[np.ndarray, "H W"]) -> tuple[int, int]:
 
 
 def _borders(place: Int[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
-    """Pixels whose right or lower neighbour belongs to somebody else."""
+    """Pixels whose right or lower neighbour belongs to another segment."""
     borders = np.zeros(place.shape, dtype=bool)
     borders[:, :-1] |= place[:, :-1] != place[:, 1:]
     borders[:-1] |= place[:-1] != place[1:]

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from rtdetr_lab.boxes import iou, xyxy_from_cxcywh
 from rtdetr_lab.notation import Size
-from rtdetr_lab.viz.canvas import Axes, Picture, new_axes, page_of, picture_grid, scale_bar
+from rtdetr_lab.viz.canvas import Axes, Picture, new_plot, panel_width, picture_grid, scale_bar
 from rtdetr_lab.viz.cells import cells_of_tokens, centres_of_cells, level_name
-from rtdetr_lab.viz.marks import MARKERS, mark_key
+from rtdetr_lab.viz.marks import MARKERS, key_above, mark_key
 from rtdetr_lab.viz.palette import DARK, LIGHT, RIM
 
 Cloud = tuple[Float[Tensor, "Q"], Float[Tensor, "Q"]]
@@ -42,24 +42,19 @@ def best_iou(boxes: Float[Tensor, "Q 4"], objects: Float[Tensor, "T 4"]) -> Floa
 
 def proposal_scatter(clouds: Mapping[str, Cloud], ax: Axes | None = None) -> Axes:
     """Score against IoU, one cloud per model; the corner of the good ones is counted."""
-    ax = new_axes(ax, 4.6, 5.0)
-    page, entries = page_of(ax), []
-    for (name, (score, overlap)), label, marker in zip(
-        clouds.items(), GROUP_LABELS[page], MARKERS, strict=False
-    ):
-        x, y = (v.detach().cpu().double().numpy() for v in (score, overlap))
+    ax, page = new_plot(ax, 4.6, 5.0)
+    entries, looks = [], zip(GROUP_LABELS[page], MARKERS, strict=False)
+    for (name, cloud), (label, marker) in zip(clouds.items(), looks, strict=False):
+        x, y = (v.detach().cpu().double().numpy() for v in cloud)
         color = page.color(label)
         ax.scatter(x, y, s=16, color=color, marker=marker, alpha=0.65, linewidths=0, label=name)
-        good = int(((x > GOOD) & (y > GOOD)).sum())
-        entries.append(
-            mark_key(f"{name}: {good} of {len(x)} with both above {GOOD:g}", color, marker)
-        )
+        good = f"{((x > GOOD) & (y > GOOD)).sum()} of {len(x)} with both above {GOOD:g}"
+        entries.append(mark_key(f"{name}: {good}", color, marker))
     for line in (ax.axvline, ax.axhline):
         line(GOOD, color=page.muted, lw=0.8, ls=":", zorder=0)
     ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
     ax.set(xlabel="class score", ylabel="IoU with the best object")
-    ax.legend(handles=entries, loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=8, ncols=1)
-    ax.get_legend().set_frame_on(False)
+    key_above(ax, 1, handles=entries)
     return ax
 
 
@@ -69,28 +64,24 @@ def selected_tokens(
     image: Picture,
     axes: Sequence[Axes] | None = None,
 ) -> list[Axes]:
-    """One panel per level: the cells of the chosen tokens, coloured by rank."""
+    """Draw one panel per level: the cells of the selected tokens, coloured by rank."""
     axes, size = picture_grid(axes, image, len(shapes), 3, quiet=0.75, extra=0.3)
     tokens = tokens.cpu()
     cells, ranks = cells_of_tokens(tokens, shapes), torch.arange(len(tokens))
     for level, (ax, shape) in enumerate(zip(axes, shapes, strict=True)):
         own = cells[:, 0] == level
-        x, y = centres_of_cells(cells[own], shapes, size).unbind(-1)
-        style = {"cmap": "plasma_r", "vmin": 0, "vmax": max(1, len(tokens) - 1), "marker": "s"}
-        area = _cell_area(ax, shape, size)
         # The best on top: a scatter draws in the order it is given.
-        drawn = ax.scatter(
-            x.flip(0), y.flip(0), c=ranks[own].flip(0), s=area, ec=RIM, lw=0.4, **style
-        )
+        x, y = centres_of_cells(cells[own], shapes, size).flip(0).unbind(-1)
+        style = {"cmap": "plasma_r", "vmin": 0, "vmax": max(1, len(tokens) - 1), "marker": "s"}
+        style |= {"s": _cell_area(ax, shape), "ec": RIM, "lw": 0.4}
+        drawn = ax.scatter(x, y, c=ranks[own].flip(0), **style)
         share = f"{int(own.sum())} of {len(tokens)}"
         ax.set_title(f"{level_name(shape, size)} · {shape[0]}×{shape[1]} · {share}", fontsize=9)
     scale_bar(drawn, axes, "rank of the token")
     return axes
 
 
-def _cell_area(ax: Axes, shape: Size, size: Size) -> float:
+def _cell_area(ax: Axes, shape: Size) -> float:
     """Area in points² of a mark about as large as a cell, within what can be seen."""
-    cell = ax.get_subplotspec()
-    columns = 1 if cell is None else cell.get_gridspec().ncols
-    across = 72 * float(ax.figure.get_figwidth()) / columns / shape[1]
+    across = 72 * panel_width(ax) / shape[1]
     return min(90.0, max(9.0, (0.8 * across) ** 2))

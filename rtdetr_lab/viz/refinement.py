@@ -15,30 +15,20 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rtdetr_lab.boxes import paired_iou, xyxy_from_cxcywh
+from rtdetr_lab.viz import marks
 from rtdetr_lab.viz.boxes import printable
 from rtdetr_lab.viz.canvas import (
     Axes,
     Picture,
     as_rgb,
-    new_axes,
     new_grid,
+    new_plot,
     page_of,
     picture_axes,
     show_picture,
 )
 from rtdetr_lab.viz.cells import corners_of_cells, level_name
 from rtdetr_lab.viz.life import QueryLife
-from rtdetr_lab.viz.marks import (
-    centres_of_boxes,
-    frame_box,
-    key_below,
-    line_key,
-    mark_key,
-    note,
-    open_frame,
-    rim,
-    steps,
-)
 from rtdetr_lab.viz.palette import RIM, SKY
 
 
@@ -49,19 +39,19 @@ def draw_life(
     height, width = as_rgb(image).shape[:2]
     axes = _two_axes(height / width) if axes is None else new_grid(axes, 2, 2, 1.0)
     size = show_picture(axes[0], image, quiet=0.45)
-    colors = steps(len(life.boxes))
+    colors = marks.steps(len(life.boxes))
     _mark_token(axes[0], life, size)
     for step, (box, color) in enumerate(zip(life.boxes, colors, strict=True)):
         last = step == len(colors) - 1
-        frame_box(axes[0], box, size, color, "-" if step else "--", 3.0 if last else 1.6)
+        marks.frame_box(axes[0], box, size, color, "-" if step else "--", 3.0 if last else 1.6)
     level, row, column = life.cell
     where = f"{level_name(life.shapes[level], size)} ({row}, {column})"
     axes[0].set_title(f"token {life.token} in {where}, rank {life.rank} of {life.num_tokens}")
     axes[0].title.set_fontsize(9)
     _score_steps(axes[1], life, names, colors)
-    entries = [mark_key("token", SKY, "s"), line_key("reference box", colors[0], "--")]
-    entries += [line_key(f"layer {i}", color) for i, color in enumerate(colors[1:])]
-    key_below(axes, entries)
+    entries = [marks.mark_key("token", SKY, "s"), marks.line_key("reference box", colors[0], "--")]
+    entries += [marks.line_key(f"layer {i}", color) for i, color in enumerate(colors[1:])]
+    marks.key_below(axes, entries)
     return axes
 
 
@@ -90,13 +80,13 @@ def _score_steps(ax: Axes, life: QueryLife, names: Sequence[str], colors: Sequen
         if label != before:  # only where its mind changes
             name = printable(names[label]) if names else f"class {label}"
             below = score > 0.85
-            note(ax, name, (step, score), (0, -14 if below else 8), align="center")
+            marks.note(ax, name, (step, score), (0, -14 if below else 8), align="center")
         before = label
     ax.set(xlim=(-0.6, len(scores) - 0.4), ylim=(0, 1.02), ylabel="score of the best class")
     labels = ["token", *(f"layer {i}" for i in range(len(scores) - 1))]
     ax.set_xticks(range(len(scores)), labels, rotation=45, ha="right", fontsize=8)
     ax.set_title(f"final score {life.score:.2f}", fontsize=9)
-    open_frame(ax)
+    marks.open_frame(ax)
 
 
 def box_trails(
@@ -104,17 +94,19 @@ def box_trails(
 ) -> Axes:
     """Reference box dashed, last box solid, and the way of the centre between them."""
     ax, size = picture_axes(ax, image, quiet=0.6)
-    colors = steps(len(boxes))
-    centres = centres_of_boxes(boxes, size)
+    colors = marks.steps(len(boxes))
+    centres = marks.centres_of_boxes(boxes, size)
     for query in queries:
-        frame_box(ax, boxes[0, query], size, colors[0], "--", 1.0)
-        frame_box(ax, boxes[-1, query], size, colors[-1], "-", 1.8)
+        marks.frame_box(ax, boxes[0, query], size, colors[0], "--", 1.0)
+        marks.frame_box(ax, boxes[-1, query], size, colors[-1], "-", 1.8)
         x, y = centres[:, query].unbind(-1)
         (way,) = ax.plot(x, y, color="#FFFFFF", lw=1.2, zorder=3, gid=f"query {query}")
-        way.set_path_effects(rim(2.6))
+        way.set_path_effects(marks.rim(2.6))
         ax.scatter(x, y, c=colors, s=26, edgecolors=RIM, linewidths=0.6, zorder=4)
-    entries = [line_key("reference box", colors[0], "--"), line_key("last box", colors[-1])]
-    key_below(ax, [*entries, mark_key("centre after each step", colors[len(colors) // 2], "o")])
+    entries = [marks.line_key("reference box", colors[0], "--")]
+    entries.append(marks.line_key("last box", colors[-1]))
+    entries.append(marks.mark_key("centre after each step", colors[len(colors) // 2], "o"))
+    marks.key_below(ax, entries)
     return ax
 
 
@@ -122,9 +114,8 @@ def refinement_curves(
     boxes: Float[Tensor, "S Q 4"], objects: Float[Tensor, "Q 4"], ax: Axes | None = None
 ) -> Axes:
     """IoU of each query's box with its own object after every step, and the mean of all."""
-    ax = new_axes(ax, 3.4)
-    page, own = page_of(ax), xyxy_from_cxcywh(objects)
-    overlap = torch.stack([paired_iou(xyxy_from_cxcywh(b), own) for b in boxes])
+    ax, page = new_plot(ax, 3.4)
+    overlap = paired_iou(xyxy_from_cxcywh(boxes), xyxy_from_cxcywh(objects)[None])
     overlap = overlap.detach().cpu().double()
     for query, curve in enumerate(overlap.unbind(1)):
         ax.plot(range(len(curve)), curve, color=page.muted, lw=0.8, alpha=0.7, gid=f"query {query}")
@@ -133,6 +124,6 @@ def refinement_curves(
     ax.plot([], [], color=page.muted, lw=0.8, label="one query")
     ax.set(ylim=(0, 1.02), ylabel="IoU with its object")
     ax.set_xticks(range(len(mean)), ["reference", *(f"layer {i}" for i in range(len(mean) - 1))])
-    open_frame(ax)
+    marks.open_frame(ax)
     ax.legend(fontsize=8, frameon=False, loc="lower right")
     return ax

@@ -19,12 +19,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from rtdetr_lab.config import require
 from rtdetr_lab.notation import Size
-from rtdetr_lab.viz.canvas import Axes, Picture, picture_axes, picture_grid
+from rtdetr_lab.viz.canvas import Axes, Picture, panel_width, picture_axes, picture_grid
 from rtdetr_lab.viz.cells import DECODER_LEVELS
 from rtdetr_lab.viz.marks import MARKERS, frame_box, key_below, line_key, mark_key
 from rtdetr_lab.viz.palette import FRAME, LEVEL_COLORS, RIM
@@ -44,8 +44,11 @@ LIGHT = "#FFFFFF"
 
 @dataclass(frozen=True, eq=False)
 class QuerySampling:
-    """What one query reads in one decoder layer. Locations are (x, y) in [0, 1]; `points` per head
-    on each level sum to P; `box` is the reference, cxcywh; `reads` as in the header."""
+    """Sampling of one query in one decoder layer.
+
+    Locations are (x, y) in [0, 1]; `points` per head on each level sum to P; `box` is the
+    reference, cxcywh; `reads` as in the header.
+    """
 
     locations: Float[Tensor, "M P 2"]
     weights: Float[Tensor, "M P"]
@@ -58,17 +61,14 @@ class QuerySampling:
         remedy = "pass the points per level of the layer that was recorded"
         require(sum(self.points) == self.weights.shape[1], "sampling.points", what, remedy)
 
-    @property
-    def levels(self) -> Int[Tensor, "P"]:
-        """The level of every point."""
-        counts = torch.tensor(self.points)
-        return torch.arange(len(self.points)).repeat_interleave(counts)
-
 
 def sampling_of_query(
     seen: Mapping[str, Tensor], layer: int, query: int, points: Sequence[int], picture: int = 0
 ) -> QuerySampling:
-    """From the taps of a recorded model. `query` counts from the last end if negative."""
+    """Collect the sampling of a query from the taps of a recorded model.
+
+    A negative `query` counts from the end.
+    """
     where = f"decoder.layers.{layer}.cross_attn"
     return QuerySampling(
         seen[f"{where}.locations"][picture, query],
@@ -103,10 +103,7 @@ def _reach(samplings: Sequence[QuerySampling]) -> tuple[Tensor, Tensor]:
 
 def mark_area(ax: Axes) -> float:
     """Area in points² of weight 1 on these axes: small panels get small marks."""
-    # Not the present position: the layout moves it, and areas must not depend on when one asks.
-    cell = ax.get_subplotspec()
-    share = 1.0 if cell is None else len(cell.colspan) / cell.get_gridspec().ncols
-    return AREA_PER_INCH * share * float(ax.figure.get_figwidth())
+    return AREA_PER_INCH * panel_width(ax)
 
 
 def sampling_points(
@@ -116,7 +113,7 @@ def sampling_points(
     view: View | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """All points of a query over the picture (or a `close_up`), or those of one head."""
+    """Draw the points of a query over the picture (or a `close_up`): all heads, or one."""
     ax, size = picture_axes(ax, image, quiet=0.75)
     key_below(ax, _draw_points(ax, sampling, size, head, view))
     return ax
@@ -145,7 +142,7 @@ def sampling_heads(
     view: View | None = None,
     axes: Sequence[Axes] | None = None,
 ) -> list[Axes]:
-    """One panel per head: each has its own direction to look in."""
+    """Draw one panel per head: every head looks in its own direction."""
     heads = len(sampling.weights)
     axes, size = picture_grid(axes, image, heads, 4 if heads % 3 else 3, quiet=0.75, extra=0.35)
     for head, ax in enumerate(axes):
@@ -158,52 +155,36 @@ def sampling_heads(
 def _draw_points(
     ax: Axes, sampling: QuerySampling, size: Size, head: int | None, view: View | None
 ) -> list[Any]:
-    """One collection of marks per level; returns the legend's entries."""
+    """Draw one collection of marks per level; return the entries of the legend.
+
+    Colour and shape mean the level, area means the weight.
+    """
+    from matplotlib.collections import LineCollection
+
     heads = slice(None) if head is None else slice(head, head + 1)
     to_pixels = torch.tensor([size[1], size[0]], dtype=torch.float64)
     pixels = sampling.locations[heads].detach().cpu().double() * to_pixels
     areas = sampling.weights[heads].detach().cpu().double() * mark_area(ax)
-    if sampling.reads is not None:
-        _lead_to(ax, pixels, sampling.reads[heads].detach().cpu().double() * to_pixels, areas)
+    levels = zip(pixels.split(sampling.points, 1), areas.split(sampling.points, 1), strict=True)
+    entries = []
+    for level, (points, weights) in enumerate(levels):
+        if points.numel():
+            style = {"color": LEVEL_COLORS[level], "marker": MARKERS[level], "alpha": 0.9}
+            style |= {"edgecolors": RIM, "linewidths": 0.5, "zorder": 4, "gid": f"level {level}"}
+            ax.scatter(*points.flatten(0, 1).unbind(-1), s=weights.flatten(), **style)
+            entries.append(mark_key(DECODER_LEVELS[level], LEVEL_COLORS[level], MARKERS[level]))
     if sampling.box is not None:
         frame_box(ax, sampling.box, size, LIGHT, "--", 1.2)
-    for level in sorted(set(sampling.levels.tolist())):
-        own = sampling.levels == level
-        x, y = pixels[:, own].flatten(0, 1).unbind(-1)
-        style = {"color": LEVEL_COLORS[level], "marker": MARKERS[level], "alpha": 0.9}
-        style |= {"edgecolors": RIM, "linewidths": 0.5, "zorder": 4, "gid": f"level {level}"}
-        ax.scatter(x, y, s=areas[:, own].flatten(), **style)
-    left, top, right, bottom = view or around([sampling], size)
-    ax.set(xlim=(left, right), ylim=(bottom, top))
-    return _legend(ax, sampling)
-
-
-def _lead_to(
-    ax: Axes,
-    points: Float[Tensor, "M P 2"],
-    reads: Float[Tensor, "M P 2"],
-    areas: Float[Tensor, "M P"],
-) -> None:
-    from matplotlib.collections import LineCollection
-
-    ends = torch.stack([points.flatten(0, 1), reads.flatten(0, 1)], dim=1)
-    ax.add_collection(LineCollection(ends.numpy(), colors=LIGHT, linewidths=0.7, zorder=3))
-    x, y = reads.flatten(0, 1).unbind(-1)
-    cross = {"marker": "x", "color": LIGHT, "linewidths": 1.0, "zorder": 5, "gid": "reads"}
-    ax.scatter(x, y, s=areas.flatten(), **cross)
-
-
-def _legend(ax: Axes, sampling: QuerySampling) -> list[Any]:
-    """Levels by colour and shape, weights by area."""
-    entries = [
-        mark_key(DECODER_LEVELS[level], LEVEL_COLORS[level], MARKERS[level])
-        for level, count in enumerate(sampling.points)
-        if count
-    ]
-    if sampling.box is not None:
         entries.append(line_key("reference box", LIGHT, "--"))
     if sampling.reads is not None:
+        reads = sampling.reads[heads].detach().cpu().double() * to_pixels
+        ends = torch.stack([pixels, reads], dim=2).flatten(0, 1)
+        ax.add_collection(LineCollection(ends.numpy(), colors=LIGHT, linewidths=0.7, zorder=3))
+        cross = {"marker": "x", "color": LIGHT, "linewidths": 1.0, "zorder": 5, "gid": "reads"}
+        ax.scatter(*reads.flatten(0, 1).unbind(-1), s=areas.flatten(), **cross)
         entries.append(mark_key("cell read", FRAME, "x", 5.0))
+    left, top, right, bottom = view or around([sampling], size)
+    ax.set(xlim=(left, right), ylim=(bottom, top))
     for weight in (0.05, 0.2):
         entries.append(mark_key(f"weight {weight:g}", FRAME, "o", (weight * mark_area(ax)) ** 0.5))
     return entries

@@ -54,19 +54,16 @@ class Frames:
         group = f"frames-{self.name}-{next(_numbers)}"
         inputs, images, rules = [], [], []
         for place, (value, data) in enumerate(zip(self.values, self.pictures, strict=True)):
-            ident, words = f"{group}-{place}", html.escape(f"{self.name} {value}")
+            ident, words = f"{group}-{place}", f"{self.name} {value}"
             checked = " checked" * (place == 0)
             inputs.append(f'<input type="radio" name="{group}" id="{ident}"{checked}>')
-            inputs.append(f'<label for="{ident}">{words}</label>')
-            coded = base64.b64encode(data).decode()
-            alt = html.escape(f"{self.alt} ({self.name} {value})")
+            inputs.append(f'<label for="{ident}">{html.escape(words)}</label>')
+            coded, alt = base64.b64encode(data).decode(), html.escape(f"{self.alt} ({words})")
             images.append(f'<img class="{ident}" alt="{alt}" src="data:image/webp;base64,{coded}">')
             rules.append(f"#{ident}:checked ~ .{ident} {{ display: block; }}")
         style = STYLE.replace("</style>", "\n".join(rules) + "</style>")
-        body = "".join([style, *inputs, *images])
-        return (
-            f'<div class="frames" role="group" aria-label="{html.escape(self.name)}">{body}</div>'
-        )
+        body, name = "".join([style, *inputs, *images]), html.escape(self.name)
+        return f'<div class="frames" role="group" aria-label="{name}">{body}</div>'
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         bundle = self.widget()._repr_mimebundle_(**kwargs)
@@ -75,7 +72,7 @@ class Frames:
 
 
 def slider(draw: Callable[[Any], Any], alt: str, dpi: int = 80, **values: Iterable[Any]) -> Frames:
-    """Draw a figure for every value of the one keyword; `alt` says what they show.
+    """Draw a figure for every value of the one keyword; `alt` describes the figures.
 
     Raises `ConfigError` unless there is exactly one keyword, with at least one value.
     """
@@ -88,13 +85,12 @@ def slider(draw: Callable[[Any], Any], alt: str, dpi: int = 80, **values: Iterab
 
 def _drawn(draw: Callable[[Any], Any], value: Any, dpi: int) -> bytes:
     import matplotlib.pyplot as plt
-    from PIL import Image
 
     before = set(plt.get_fignums())
     draw(value)
     (number,) = set(plt.get_fignums()) - before or {plt.gcf().number}
-    figure, raw, small = plt.figure(number), io.BytesIO(), io.BytesIO()
-    figure.savefig(raw, format="png", dpi=dpi, bbox_inches="tight")
+    figure, picture = plt.figure(number), io.BytesIO()
+    small = {"quality": 60, "method": 6}
+    figure.savefig(picture, format="webp", dpi=dpi, bbox_inches="tight", pil_kwargs=small)
     plt.close(figure)
-    Image.open(raw).convert("RGB").save(small, "WEBP", quality=60, method=6)
-    return small.getvalue()
+    return picture.getvalue()

@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rtdetr_lab.config import require
-from rtdetr_lab.viz.canvas import Axes, new_axes, page_of
-from rtdetr_lab.viz.marks import key_above, key_beside, note, open_frame, series_style
+from rtdetr_lab.viz.canvas import Axes, new_plot
+from rtdetr_lab.viz.marks import key_above, key_beside, name_rows, note, series_style
 from rtdetr_lab.viz.palette import text_on
 
 WIDE = 0.09
@@ -31,8 +31,7 @@ def part_bars(
     kinds = {tuple(parts) for parts in forms.values()}
     require(len(kinds) == 1, "forms", "have different parts", "give every form the same ones")
     (names,) = kinds
-    ax = new_axes(ax, 0.9 + 0.45 * len(forms))
-    page = page_of(ax)
+    ax, page = new_plot(ax, 0.9 + 0.45 * len(forms))
     longest = max(sum(parts.values()) for parts in forms.values())
     for y, parts in enumerate(forms.values()):
         left = 0.0
@@ -46,10 +45,8 @@ def part_bars(
             left += value
         total = note(ax, f"{left:.1f}", (left, y), (5, 0), page.ink)
         total.set(va="center", weight="bold")
-    ax.set_yticks(range(len(forms)), list(forms), fontsize=8)
-    ax.invert_yaxis()
+    name_rows(ax, list(forms))
     ax.set(xlabel=unit, xlim=(0, 1.1 * longest))
-    open_frame(ax)
     key_above(ax, min(len(names), 5), middle=0.45)
     return ax
 
@@ -64,8 +61,7 @@ def time_lines(
     """A line per name over `x`, both axes logarithmic, each named where it ends."""
     wrong = [name for name, values in lines.items() if len(values) != len(x)]
     require(not wrong, "lines", f"{wrong} have not {len(x)} values", "give one per x")
-    ax = new_axes(ax, 3.0)
-    page = page_of(ax)
+    ax, page = new_plot(ax, 3.0)
     for i, (name, values) in enumerate(lines.items()):
         ax.loglog(x, values, label=name, linewidth=1.6, **series_style(page, i))
     ax.set(xlabel=xlabel, ylabel=ylabel)
@@ -83,11 +79,14 @@ def roofline(
     bytes: float,
     ax: Axes | None = None,
 ) -> Axes:
-    """Every part (seconds, FLOPs, bytes moved) below the ceilings: FLOP/s of matrix products,
-    bytes/s of copies. A thin line leads from each to its limit."""
+    """Plot every part (seconds, FLOPs, bytes moved) below the ceilings of the machine.
+
+    The ceilings are FLOP/s of matrix products and bytes/s of copies. A thin line connects every
+    part with its limit.
+    """
     require(parts, "parts", "are empty", "give at least one")
-    ax = new_axes(ax, 3.6)
-    page, ridge = page_of(ax), flops / bytes
+    ax, page = new_plot(ax, 3.6)
+    ridge = flops / bytes
     reach = [work / max(moved, 1) for _, work, moved in parts.values()]
     low, high = min([*reach, ridge]) / 3, max([*reach, ridge]) * 3
     roof = [(x, min(flops, x * bytes) / 1e9) for x in (low, ridge, high)]

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from rtdetr_lab.config import require
-from rtdetr_lab.viz.canvas import Axes, new_axes, page_of
+from rtdetr_lab.viz.canvas import Axes, new_plot
 from rtdetr_lab.viz.marks import key_above, open_frame, series_style
 
 HATCHES = ("", "///", "...", "xxx", "\\\\\\")
@@ -33,17 +33,14 @@ def layer_losses(
     what = f"terms have {sorted(lengths)} values"
     require(len(lengths) == 1, "terms", what, "give every term one value per layer")
     (layers,) = lengths
-    ax = new_axes(ax, 3.4)
-    page, bottom = page_of(ax), np.zeros(layers)
+    ax, page = new_plot(ax, 3.4)
+    bottom = np.zeros(layers)
     for t, (name, values) in enumerate(terms.items()):
         height = np.asarray([float(v) for v in values])
         style = {"color": page.color(t), "edgecolor": page.background, "hatch": HATCHES[t % 5]}
-        ax.bar(range(layers), height, 0.7, bottom=bottom, label=name, linewidth=0.6, **style)
+        bars = ax.bar(range(layers), height, 0.7, bottom, label=name, linewidth=0.6, **style)
         bottom = bottom + height
-    for x, total in enumerate(bottom):
-        ax.annotate(
-            f"{total:.2f}", (x, total), xytext=(0, 3), textcoords="offset points", ha="center"
-        )
+    ax.bar_label(bars, [f"{total:.2f}" for total in bottom], padding=3)
     ax.set_xticks(range(layers), list(layer_names) or [f"layer {i}" for i in range(layers)])
     ax.set(ylabel="loss (weighted)", ylim=(0, 1.12 * max(float(bottom.max()), 1e-12)))
     open_frame(ax)
@@ -59,8 +56,7 @@ def validation_curves(
     `runs` maps a name to the lines of a `metrics.jsonl`. Raises `ConfigError` for a run that was
     never validated.
     """
-    ax = new_axes(ax, 3.4)
-    page = page_of(ax)
+    ax, page = new_plot(ax, 3.4)
     for i, (name, records) in enumerate(runs.items()):
         points = [(r["pictures"], r[score]) for r in records if score in r]
         require(points, name, f"has no line with {score}", "train with --eval-every")

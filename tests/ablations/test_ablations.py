@@ -17,10 +17,9 @@ from paths import PROGRAMS, child_environment
 
 from rtdetr_lab.ablations import LocalProcesses, Setup, Study, Submitit, Variant, variant
 from rtdetr_lab.ablations.decoder import EveryDepth
-from rtdetr_lab.ablations.executors import Errand, Outcome
+from rtdetr_lab.ablations.executors import Errand
 from rtdetr_lab.ablations.job import fingerprint
 from rtdetr_lab.ablations.journal import Journal
-from rtdetr_lab.ablations.progress import show_progress
 from rtdetr_lab.ablations.sampling import FineTune
 from rtdetr_lab.cli import main
 from rtdetr_lab.config import diff, replace_at
@@ -247,30 +246,6 @@ def test_processes_of_their_own_give_the_same_rows(done, tmp_path):
     lines = made.run(LocalProcesses(workers=2)).csv.splitlines()
     assert lines == done.report().csv.splitlines()[:2]
     assert not list((tmp_path / "toy" / "jobs").glob("*.row.json")), "every answer was taken"
-
-
-def test_without_a_terminal_a_line_says_what_begins_what_ends_and_what_fails(tmp_path, capsys):
-    made = study(tmp_path, [], seeds=(0,))
-    made.run(watch=show_progress)
-    begins, ends = capsys.readouterr().err.splitlines()
-    (job,) = made.jobs(16)
-    assert begins == f"base #0 begins ({job.fingerprint})"
-    assert ends.startswith("base #0: AP 0.")
-    with show_progress(made.journal.plan, made.journal) as bars:
-        bars.started(job)
-        bars.ended(Outcome(job, error="Traceback …\nValueError: why\n"))
-    assert capsys.readouterr().err.splitlines()[-1] == "base #0 failed: ValueError: why"
-
-
-def test_the_bars_of_a_study_are_what_its_records_say(done):
-    (job, *_) = done.jobs(16)
-    bars = show_progress(done.journal.plan, done.journal)
-    bars.started(job)
-    bars.get_renderable()
-    assert [(t.description, t.completed) for t in bars.tasks] == [("study", 16), ("base #0", 16)]
-    bars.ended(Outcome(job, error="stopped"))
-    bars.get_renderable()
-    assert [(t.description, t.completed) for t in bars.tasks] == [("study (1 failed)", 16)]
 
 
 @pytest.mark.full

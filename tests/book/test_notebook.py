@@ -19,7 +19,7 @@ def test_source_is_the_code_without_its_docstrings():
         "@dataclass(frozen=True)\nclass TopScore:\n    num_queries: int = 300"
     )
     assert '"""' not in shown.code
-    assert '"""Keep the best' in N.source(TopScore, doc=True).code
+    assert '"""Keep the tokens' in N.source(TopScore, doc=True).code
     assert "rtdetr_lab/query_selection.py, line " in shown.place
     assert "```python\n@dataclass" in shown._repr_markdown_()
 

@@ -137,6 +137,23 @@ def test_every_equation_has_a_function_and_a_test():
     assert without_a_home(tags(), docstrings_of_code(), tests) == []
 
 
+def mentions_without_a_place(source: str) -> list[str]:
+    """Equations that a module mentions, but neither shows nor finds in a notebook or a chapter."""
+    shown = set(TAG.findall(source))
+    found = re.findall(r"Eq\. (\d\d\.\d+)(,? \(?(?:in )?(?:notebook \d\d|`\w+\.py`))?", source)
+    return [tag for tag, place in found if tag not in shown and not place]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "rtdetr_lab").rglob("*.py")), ids=lambda p: p.stem)
+def test_a_module_shows_the_equations_it_mentions_or_says_where_they_are(path):
+    assert mentions_without_a_place(path.read_text(encoding="utf8")) == []
+
+
+def test_a_mention_that_leads_nowhere_is_noticed():
+    shown = "Eq. 97.1 \\tag{97.1} Eq. 97.2, notebook 97; Eq. 97.3 (`aifi.py`)"
+    assert mentions_without_a_place(f"{shown} Eq. 97.4") == ["97.4"]
+
+
 def test_an_equation_nobody_computes_is_noticed():
     names = dict.fromkeys(["98.1", "98.2", "98.3"], "a.py")
     assert without_a_home(names, "Eq. 98.1; Eq. 98.2", "Eq. 98.1; Eq. 98.3") == ["98.2", "98.3"]

@@ -153,3 +153,24 @@ def test_solutions_are_folded_and_html_is_passed_through():
     page = pages.page(notebook(cell), "09_a").markdown
     assert page.startswith("<details markdown>")
     assert '<div class="nb-html"><b>\nx</b></div>' in page
+
+
+EQUATION_LINK = re.compile(r'<a href="([^"#]*)#(eq-\d\d-\d+)">Eq\.')
+CODE_LINK = re.compile(r'<span class="equation-code">(.*?)</span>', re.S)
+
+
+def test_a_mention_of_an_equation_leads_to_it():
+    seen = 0
+    for page in site().rglob("*.html"):
+        for target, address in EQUATION_LINK.findall(page.read_text(encoding="utf8")):
+            found = (page.parent / target) if target else page
+            assert f'id="{address}"' in found.read_text(encoding="utf8"), (page, target, address)
+            seen += 1
+    assert seen > 30
+
+
+def test_an_equation_leads_to_the_code_that_computes_it():
+    beside = CODE_LINK.findall(text("notebooks/07_ccff.html"))
+    assert any('href="../chapters/ccff.html#ccff"' in links for links in beside)
+    target = text("chapters/ccff.html")
+    assert 'id="ccff"' in target

@@ -13,8 +13,7 @@ from PIL import Image
 
 from rtdetr_lab.cli import main
 from rtdetr_lab.config_json import from_json, to_json
-from rtdetr_lab.data.augment import Place, paper_augmentation
-from rtdetr_lab.data.augment_detr import AspectAugmentation, detr_augmentation
+from rtdetr_lab.data.augment import AspectAugmentation, Place, detr_augmentation, paper_augmentation
 from rtdetr_lab.data.canvas import PAPER_SHORTEST, collate_on_canvas
 from rtdetr_lab.data.transforms import RandomFlip, flip
 from rtdetr_lab.data.windows import Window, crop, shows_something
@@ -150,7 +149,7 @@ def test_what_was_learnt_says_at_which_sizes():
     [
         ({"shortest": ()}, "shortest"),
         ({"shortest": (2000,)}, "shortest"),
-        ({"p_crop": 1.5}, "p"),
+        ({"p_crop": 1.5}, "p_crop"),
         ({"before": ()}, "before"),
         ({"sides": (600, 384)}, "sides"),
     ],

@@ -5,14 +5,16 @@ import json
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from rtdetr_lab.boxes import scale_boxes, xyxy_from_cxcywh
+from rtdetr_lab.data import findings as rules
 from rtdetr_lab.data.batch import Mapped, collate
 from rtdetr_lab.data.coco import CocoDataset
+from rtdetr_lab.data.convert import export_coco
+from rtdetr_lab.data.preflight import check_folder
 from rtdetr_lab.data.rle import decode_mask, encode_mask
 from rtdetr_lab.data.shapes import TRAIN, VAL, ShapesConfig, draw
-from rtdetr_lab.data.shapes_export import export_coco
 from rtdetr_lab.data.transforms import Resize
 from rtdetr_lab.errors import DataError
 
@@ -187,6 +189,19 @@ def test_boxes_refer_to_the_raster_as_stored_whatever_the_exif_says(folder, orie
     Image.fromarray(pixels).save(where / "images/b.png", exif=exif)
     image = CocoDataset.from_folder(where)[0].image
     assert np.array_equal(image.permute(1, 2, 0).numpy(), pixels)
+
+
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+def test_boxes_are_of_the_turned_photo_where_the_annotations_give_its_size(folder, orientation):
+    where = folder(damaged(images_0_width=30, images_0_height=40))
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(pixels).save(where / "images/b.png", exif=exif)
+    image = CocoDataset.from_folder(where)[0].image
+    shown = ImageOps.exif_transpose(Image.open(where / "images/b.png"))
+    assert np.array_equal(image.permute(1, 2, 0).numpy(), np.asarray(shown))
+    assert not any(report.of(rules.TURNED) for report in check_folder(where))
 
 
 def test_masks_survive_run_lengths(rng):

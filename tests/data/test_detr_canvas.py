@@ -17,9 +17,9 @@ from rtdetr_lab.data.shapes import ShapesConfig, ShapesDataset
 from rtdetr_lab.detector import Detector
 from rtdetr_lab.detr.model import detr_nano
 from rtdetr_lab.errors import ConfigError, DataError, ImageError
-from rtdetr_lab.images.edges import KeepAspect, padded, resized
 from rtdetr_lab.images.postprocess import of_the_canvas
 from rtdetr_lab.images.predict import predict
+from rtdetr_lab.images.preprocess import KeepAspect, padded, resized
 from rtdetr_lab.model import DetectionModel, by_softmax
 from rtdetr_lab.rtdetr import rtdetr_nano
 from rtdetr_lab.structures import Prediction

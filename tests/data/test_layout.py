@@ -1,53 +1,20 @@
 """Which files make a data set, where its pictures lie, and which picture a file is."""
 
-import json
-import re
 import unicodedata
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from damaged_data import save, sound
+from damaged_data import save
+from data_folders import SIZE, write_json, write_yolo
 from PIL import Image
 
-from rtdetr_lab.cli import main
 from rtdetr_lab.data import findings as rules
 from rtdetr_lab.data.coco import CocoDataset
 from rtdetr_lab.data.layout import find_layout, find_pictures
-from rtdetr_lab.data.preflight import check_folder, first_look
+from rtdetr_lab.data.preflight import check_folder
 from rtdetr_lab.errors import DataError
-from rtdetr_lab.rtdetr import rtdetr_nano
-from rtdetr_lab.training import train
-
-SIZE = (30, 40)
-
-
-def write_json(path, names=("images/a.png", "images/b.png")):
-    """A COCO file of pictures 5, 6, …, each with a box, which need not be there."""
-    images = [{"id": 5 + i, "file_name": n, "height": 30, "width": 40} for i, n in enumerate(names)]
-    boxes = [
-        {"id": 1 + i, "image_id": 5 + i, "category_id": 2 - i % 2, "bbox": [3 + i, 4, 9, 8]}
-        for i in range(len(names))
-    ]
-    categories = [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tree = {"images": images, "annotations": boxes, "categories": categories}
-    path.write_text(json.dumps(tree), encoding="utf8")
-    return path
-
-
-def write_yolo(folder, places, yaml="names: [cat, dog]\n", lines="1 .5 .5 .25 .5\n"):
-    """One picture per place, with its text file; places are folders of pictures."""
-    for i, place in enumerate(places):
-        save(folder / place / f"p{i}.png", SIZE, i)
-        labels = folder / place.replace("images", "labels") / f"p{i}.txt"
-        labels.parent.mkdir(parents=True, exist_ok=True)
-        labels.write_text(lines, encoding="utf8")
-    if yaml:
-        (folder / "data.yaml").write_text(yaml, encoding="utf8")
-    return folder
-
 
 # --- which files, which splits --------------------------------------------------------------------
 
@@ -306,89 +273,3 @@ def test_pictures_may_lie_far_from_the_file_that_lists_them(tmp_path):
     twice = [tmp_path / "disk/a/01.png", tmp_path / "disk/b/01.png"]
     with pytest.raises(DataError, match="lists one picture, and"):
         find_pictures(twice, annotations)
-
-
-# --- the commands ---------------------------------------------------------------------------------
-
-SHORT = ("--size", "96", "--batch-size", "2", "--pictures", "4", "--device", "cpu")
-
-
-def test_a_yolo_folder_is_checked_trained_on_and_judged_as_it_is(tmp_path, capsys):
-    folder = write_yolo(tmp_path / "yolo", ["images/train", "images/train", "images/val"])
-    assert main(["data", "check", str(folder)]) == 0
-    run = tmp_path / "run"
-    assert main(["train", "--data", str(folder), "--out", str(run), *SHORT]) == 0
-    told = capsys.readouterr().err
-    assert "a YOLO folder, read as it is" in told
-    assert "rtdetr-lab data convert" in told
-    data = ["--data", str(folder / "data.yaml")]
-    assert main(["eval", str(run / "model"), *data, "--device", "cpu"]) == 0
-    assert "1 pictures" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"iscrowd": 1}, r"no box that training sees (crowd region: 6)"),
-        ({"bbox": [0.1, 0.2, 0.3, 0.2]}, "6 of 6 boxes are smaller than a pixel"),
-    ],
-)
-def test_check_train_and_python_refuse_a_hopeless_set_in_the_same_words(
-    tmp_path, capsys, changes, said
-):
-    tree = sound()
-    for i, size in enumerate(((30, 40), (20, 50), (40, 40)), 1):
-        save(tmp_path / f"data/{i}.png", size, i)
-    for annotation in tree["annotations"]:
-        annotation |= changes
-    for split in ("train", "val"):
-        (tmp_path / f"data/{split}.json").write_text(json.dumps(tree))
-    data = ["--data", str(tmp_path / "data")]
-    assert main(["data", "check", data[1]]) == 1
-    assert said in capsys.readouterr().out
-    assert main(["train", *data, "--out", str(tmp_path / "run"), *SHORT]) == 1
-    assert said in capsys.readouterr().err
-    with pytest.raises(DataError, match=re.escape(said)):
-        train(rtdetr_nano(2), CocoDataset.from_folder(data[1]), tmp_path / "run", progress=False)
-    assert not (tmp_path / "run").exists()
-
-
-def test_splits_that_mean_other_things_by_their_labels_are_refused(tmp_path, capsys):
-    train = write_json(tmp_path / "train.json", ("a.png", "b.png"))
-    for i, name in enumerate(("a.png", "b.png")):
-        save(tmp_path / name, SIZE, i)
-    tree = json.loads(train.read_text())
-    tree["categories"].reverse()
-    for category, number in zip(tree["categories"], (1, 2), strict=True):
-        category["id"] = number
-    (tmp_path / "val.json").write_text(json.dumps(tree))
-    said = "train has the classes cat, dog, val has dog, cat"
-    assert main(["data", "check", str(tmp_path)]) == 1
-    assert said in capsys.readouterr().out
-    run = ["--out", str(tmp_path / "run"), *SHORT]
-    assert main(["train", "--data", str(tmp_path), *run]) == 1
-    assert said in capsys.readouterr().err
-
-
-def test_a_test_split_may_have_no_boxes(tmp_path):
-    folder = write_yolo(tmp_path, ["images/train", "images/test"])
-    (folder / "labels/test/p1.txt").unlink()
-    train, test = check_folder(folder)
-    assert train.ok
-    assert test.ok
-    assert [f.rule for f in test.findings if f.kind == ""] == [rules.UNANNOTATED]
-    with pytest.raises(DataError, match=r"no box that training sees; put a text file per picture"):
-        first_look(CocoDataset.from_folder(folder, "test"))
-
-
-def test_train_says_in_its_first_seconds_what_is_odd(tmp_path, capsys):
-    folder = write_yolo(tmp_path, ["images/train", "images/val"])
-    lines = "".join(
-        f"1 {x / 12 + 0.04:.3f} {y / 12 + 0.04:.3f} .05 .05\n" for x in range(12) for y in range(12)
-    )
-    (folder / "labels/train/p0.txt").write_text(lines)
-    assert main(["train", "--data", str(folder), "--out", str(tmp_path / "run"), *SHORT]) == 0
-    said = capsys.readouterr().err
-    assert "has 144 objects, a model of 100 queries finds at most 100" in said
-    assert "--queries N" in said
-    assert "one class for all boxes: all 144 boxes are 'dog', one of 2 classes" in said

@@ -20,8 +20,8 @@ from rtdetr_lab.detr.segmentation import SegmentationConfig
 from rtdetr_lab.detr.transformer import DETRDecoderConfig, DETREncoderConfig
 from rtdetr_lab.errors import DataError
 from rtdetr_lab.evaluation.panoptic import evaluate_panoptic
-from rtdetr_lab.images.edges import KeepAspect
 from rtdetr_lab.images.panoptic import ByArea
+from rtdetr_lab.images.preprocess import KeepAspect
 from rtdetr_lab.training import from_scratch, train
 
 HIGH, LOW = 70_000, 3

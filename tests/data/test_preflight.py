@@ -134,7 +134,6 @@ FAULTS = [
     (on_disk(truncate), rules.UNDECODABLE, ("picture", 2), "truncated"),
     (on_disk(lambda p: p.write_text("no picture")), rules.UNDECODABLE, ("picture", 2), ""),
     (put("images", 2, width=51), rules.WRONG_SIZE, ("picture", 2), "is 50×20"),
-    (turned("shown"), rules.TURNED_SIZE, ("picture", 2), "orientation 6"),
     (box(5, 5, 0, 4), rules.NO_AREA, ("annotation", 3), "[5.0, 5.0, 0.0, 4.0]"),
     (box(9, 9, -4, -4), rules.NEGATIVE, ("annotation", 3), "-4.0"),
     (box(60, 3, 8, 9), rules.OUTSIDE, ("annotation", 3), "of 40×30"),

@@ -59,6 +59,13 @@ def test_path_bytes_file_pil_array_and_tensor_are_the_same_picture(tmp_path, pho
         assert np.array_equal(rgb, photo)
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "I;16"])
+def test_what_was_read_may_be_written_into(mode):
+    read = decode(Image.new(mode, (5, 4)), Limits(bits=16))
+    assert read.shape == (4, 5, 3)
+    assert read.flags.writeable, "torch warns of arrays that are not"
+
+
 def test_an_open_file_stays_open_and_is_read_from_where_it_stands(photo):
     file = io.BytesIO(b"header" + encoded(Image.fromarray(photo)))
     file.seek(6)

@@ -199,6 +199,13 @@ def test_verify_finds_that_everything_agrees(version, folders):
     assert "Everything agrees" in text
 
 
+def test_verify_finds_that_a_model_without_attention_on_its_last_map_agrees(tmp_path):
+    save_pretrained(spread_ours(replace_at(TINY, "encoder.aifi.num_layers", 0)), tmp_path)
+    report = verify(tmp_path, size=(96, 128))
+    assert report.ok
+    assert "AIFI" not in str(report)
+
+
 def test_verify_reads_our_own_layout_too(oracle, tmp_path):
     save_pretrained(same_weights(oracle["v1"], TINY), tmp_path)
     assert verify(tmp_path / "model.safetensors", size=(96, 128)).ok

@@ -17,8 +17,8 @@ from training_toy import Toy, ToyData
 from rtdetr_lab.commands.sets import training_set, world
 from rtdetr_lab.data.batch import First
 from rtdetr_lab.data.coco import CocoDataset
+from rtdetr_lab.data.convert import export_coco
 from rtdetr_lab.data.shapes import ShapesDataset
-from rtdetr_lab.data.shapes_export import export_coco
 from rtdetr_lab.errors import CheckpointError, TrainingError
 from rtdetr_lab.model import Metadata
 from rtdetr_lab.structures.environment import commit

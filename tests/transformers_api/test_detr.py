@@ -1,5 +1,6 @@
 """The documented DETR classes: what they refuse, and what they do beyond their documentation."""
 
+import copy
 import json
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 from small_api import SMALL_DETR as SMALL
 
 import rtdetr_lab as lab
+from rtdetr_lab.config import replace_at
 from rtdetr_lab.data.segment_map import id_to_rgb
 from rtdetr_lab.errors import CheckpointError, ConfigError, DataError, ImageError, TargetError
 
@@ -172,6 +174,14 @@ def test_names_of_the_backbone_and_pixels_stay_those_of_the_file(tmp_path, image
     assert torch.equal(again(images).logits, first(images).logits)
     assert again.pixels == first.pixels
     assert again.config.backbone_config == config.backbone_config
+
+
+def test_a_model_changed_into_what_transformers_cannot_say_is_not_saved(tmp_path, model):
+    changed = copy.deepcopy(model)
+    changed.lab.cfg = replace_at(changed.lab.cfg, "encoder.act", torch.nn.functional.gelu)
+    with pytest.raises(ConfigError, match=r"encoder\.act: is .*gelu.* can only say"):
+        changed.save_pretrained(tmp_path / "model")
+    assert not (tmp_path / "model").exists()
 
 
 def test_files_of_other_models_are_refused_by_name(tmp_path):

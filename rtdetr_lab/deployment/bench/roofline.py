@@ -24,7 +24,7 @@ class Ceilings:
     bytes: float
 
     def limit(self, part: Part) -> float:
-        """The least time a part can take, in seconds: Eq. 17.1."""
+        """Least time a part can take, in seconds (Eq. 17.1, notebook 17)."""
         return max(part.flops / self.flops, part.bytes / self.bytes)
 
 

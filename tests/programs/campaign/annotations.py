@@ -17,7 +17,8 @@ import torch
 from PIL import Image
 from tally import Wrong, refusal
 
-from rtdetr_lab.data.coco import CocoDataset, clip
+from rtdetr_lab.data.batch import clip
+from rtdetr_lab.data.coco import CocoDataset
 from rtdetr_lab.data.coco_json import inspect_annotations
 from rtdetr_lab.data.layout import find_layout
 from rtdetr_lab.errors import DataError

@@ -23,7 +23,7 @@ HERE = "tests/programs/campaign"
 HUB = "tests/checkpoints/test_hub.py"
 
 DAMAGE = {
-    "pictures": (10_000, "pictures: every format and mode, turned, several frames; bombs"),
+    "pictures": (10_000, "pictures: every format and mode, rotated, several frames; bombs"),
     "coco": (6_000, "COCO annotations, as bytes and as trees"),
     "voc": (2_000, "VOC annotations"),
     "yolo": (2_000, "YOLO annotations and data.yaml"),
@@ -31,14 +31,14 @@ DAMAGE = {
     "pth": (3_000, "`.pth` of the authors' kind"),
     "config": (2_000, "config.json, ours and transformers'"),
     "foreign": (1_000, "a third party's `.safetensors`, which has no checksum"),
-    "bits": (2_000, "one bit turned in a checkpoint of ours"),
+    "bits": (2_000, "one flipped bit in a checkpoint of ours"),
     "hostile": (350, "pickles, `auto_map`, climbing and absolute paths, links, markup, escapes"),
 }
 
 KILLS = {
-    "runs": (200, "training runs", "ended with the bits of a run nobody touched"),
+    "runs": (200, "training runs", "ended with the bits of a run without a kill"),
     "studies": (100, "ablation studies", "kept every finished row and gave the same table"),
-    "saves": (200, "saves over another model", "left the old model or the new one, whole"),
+    "saves": (200, "saves over another model", "left the old model or the new one, complete"),
 }
 
 SEED = 1
@@ -46,16 +46,16 @@ SEED = 1
 
 HEAD = """# Reliability: damaged, hostile and interrupted
 
-What we measured of "no silent wrong answer". Every row is a program in `tests/`, run by `make
-campaign`; a light cut of each is part of `make test`. {machine}
+This page shows how we measured "no silent wrong answer". Every row is a program in `tests/`. `make
+campaign` runs them all, and `make test` runs a small part of each. {machine}
 """
 
 HOW = """
-## Damage and malice
+## Damaged and malicious files
 
-A case is *refused* with a typed error that names the file, or *read*, and then held against what it
-must be. Anything else (another exception, other weights, 30 s of processor time and more, 500 MB
-more memory, a file touched outside) counts as *wrong*.
+A case is *refused* if a typed error names the file. A case is *read* if the file loads; the result
+is then compared with what it must be. Any other outcome is *wrong*: another exception, other
+weights, 30 s or more of processor time, 500 MB more memory, or a file touched outside its folder.
 
 | what is damaged | cases | refused | read or equal | wrong | slowest | command |
 |---|---|---|---|---|---|---|
@@ -150,9 +150,9 @@ def _foreign() -> str:
         return ""
     silent = sum(n for how, n in tally["outcomes"].items() if how.startswith("other values"))
     return f"""
-Of the third party's files, {silent} of {tally["count"]:,} were read with other values and answered
-with finite numbers: the format has no checksum, so a changed number of the right type is a number
-like any other. Files that we write hold a digest; a name that is pinned is held against one.
+Of the third party's files, {silent} of {tally["count"]:,} were read with other values and gave
+finite outputs. The format has no checksum, so a changed number of the right type is a valid
+number. Files that we write hold a digest, and a pinned name is checked against a digest.
 """
 
 
@@ -161,7 +161,7 @@ def kills() -> str:
     for name, (count, words, good) in KILLS.items():
         seen = read(name)
         number = seen["kills"] if seen else count
-        command = f"`python tests/kill_{name}.py --count {number} --seed {SEED}`"
+        command = f"`python tests/programs/kill_{name}.py --count {number} --seed {SEED}`"
         if seen is None:
             rows.append(line(words, "not run", "", "", "", command))
             continue
@@ -170,10 +170,11 @@ def kills() -> str:
     return """
 ## Kills
 
-Processes killed by SIGKILL: three of four at moments drawn uniformly over the time the work takes,
-one at a point inside a save (half a file written, before and after each flush and rename).
+SIGKILL kills the process. Three of four kills come at a random moment, uniform over the duration
+of the work. One of four comes inside a save (half a file written, before and after each flush and
+rename).
 
-| of what | kills | while it ran | inside a save | what came of them | command |
+| what is killed | kills | while it ran | inside a save | result | command |
 |---|---|---|---|---|---|
 """ + "\n".join([*rows, ""])
 
@@ -186,10 +187,10 @@ def surroundings() -> str:
     return f"""
 ## Surroundings that fail
 
-`python {HERE}/surroundings.py`, each once: an error in one line, an end in time, nothing that was
-there before lost or changed, and a next start that goes on.
+`python {HERE}/surroundings.py` runs each case once. Each must end in time with an error of one
+line. It must not lose or change what was there before, and the next start must continue.
 
-| what | how | what is said | whole case |
+| what | how | message | whole case |
 |---|---|---|---|
 """ + "\n".join([*rows, ""])
 
@@ -206,10 +207,11 @@ def endurance() -> str:
     return f"""
 ## Endurance
 
-`python tests/programs/endurance_runs.py`: of {threads["count"]:,} answers asked for by 64 threads
-at once, for pictures of eight sizes, {threads["differ"]} differ from those of one thread.
-{inferences["count"]:,} inferences add {inferences["growth_mb"]:.2f} MB of resident memory after a
-warm-up, {explorers["count"]:,} explorers {explorers["growth_mb"]:.2f} MB; 1 MB is allowed.
+`python tests/programs/endurance_runs.py`: 64 threads at once requested {threads["count"]:,}
+predictions for pictures of eight sizes; {threads["differ"]} differ from the predictions of one
+thread. After a warm-up, {inferences["count"]:,} inferences add {inferences["growth_mb"]:.2f} MB of
+resident memory, and {explorers["count"]:,} explorers add {explorers["growth_mb"]:.2f} MB; 1 MB is
+allowed.
 """
 
 
@@ -222,11 +224,12 @@ def hub() -> str:
     return f"""
 ## The hub
 
-`pytest {HUB}`: {found}. The real client talks to a server on this machine: a missing
-repository, revision and file; a branch that moves, a commit that vanishes meanwhile; a transfer
-that breaks off or comes short; no network, with and without a cache; 401, 403, 429, 500. What
-passes is tried again; what does not names repository, revision and file; half a file never stays in
-the cache. Pinned names are held against their digest.
+`pytest {HUB}`: {found}. The real client talks to a server on this machine. The cases are: a
+missing repository, revision or file; a branch that moves; a commit that disappears during a
+download; a transfer that breaks off or is too short; no network, with and without a cache; 401,
+403, 429 and 500. The client retries a temporary fault. For any other fault the error names
+repository, revision and file. Half a file never stays in the cache. Pinned names are checked
+against their digest.
 """
 
 
@@ -243,9 +246,9 @@ def bugs() -> str:
     left = len(MUTANTS) - len(seen)
     more = f" {left} were not run." if left else ""
     text = f"""`python {HERE}/bugs.py` writes one plausible bug at a time into a copy of the package
-(`mutants.py` lists them) and runs its tests: {len(caught)} of {len(seen)} were caught, {places[0]}
-by the chapter's own tests, {places[1]} by those of the whole model, {places[2]} only by the
-comparison with transformers.{more}
+(`mutants.py` lists them) and runs its tests. {len(caught)} of {len(seen)} were caught:
+{places[0]} by the tests of the chapter, {places[1]} by those of the whole model, and {places[2]}
+only by the comparison with transformers.{more}
 """
     survivors = [f"- `{b['module']}`: {b['bug']}" for b in seen if not b["caught_by"]]
     return head + text + ("\nNot caught:\n\n" + "\n".join([*survivors, ""]) if survivors else "")

@@ -1,0 +1,24 @@
+"""What a study says while it runs."""
+
+from ablation_toy import study
+
+from rtdetr_lab.ablations.executors import Outcome
+from rtdetr_lab.ablations.progress import show_progress
+
+
+def test_bars_and_lines_are_what_the_records_say(tmp_path, capsys):
+    made = study(tmp_path, [], seeds=(0,))
+    made.run(watch=show_progress)
+    begins, ends = capsys.readouterr().err.splitlines()
+    (job,) = made.jobs(16)
+    assert begins == f"base #0 begins ({job.fingerprint})"
+    assert ends.startswith("base #0: AP 0.")
+
+    bars = show_progress(made.journal.plan, made.journal)
+    bars.started(job)
+    bars.get_renderable()
+    assert [(t.description, t.completed) for t in bars.tasks] == [("study", 16), ("base #0", 16)]
+    bars.ended(Outcome(job, error="Traceback …\nValueError: why\n"))
+    bars.get_renderable()
+    assert [(t.description, t.completed) for t in bars.tasks] == [("study (1 failed)", 16)]
+    assert capsys.readouterr().err.splitlines()[-1] == "base #0 failed: ValueError: why"
