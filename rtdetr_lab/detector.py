@@ -164,9 +164,8 @@ class Detector:
 
     @torch.inference_mode()
     def _forward(self, pictures: RGBs, threshold: float) -> list[Found]:
-        if self.model.training:
-            what = "the model is in training mode: dropout and batch statistics would be at work"
-            raise ConfigError("Detector", what, "call model.eval()")
+        what = "the model is in training mode: dropout and batch statistics would be at work"
+        require(not self.model.training, "Detector", what, "call model.eval()")
         like = next(self.model.parameters(), torch.zeros(()))
         sizes = [(rgb.shape[0], rgb.shape[1]) for rgb in pictures]
         images = [self.preprocess(rgb) for rgb in pictures]

@@ -8,14 +8,14 @@ The same command continues a study that was stopped. The paper's own table is th
 `--preset r50 --data COCO_FOLDER --size 640 --pictures 1400000`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from rtdetr_lab.commands.base import DONE, FAILED, Command, say, size_of, square_of
-from rtdetr_lab.errors import ConfigError
+from rtdetr_lab.config import require
 
 if TYPE_CHECKING:
     from rtdetr_lab.ablations.executors import Executor
@@ -84,18 +84,16 @@ class Ablate(Command):
         report = study.report()
         for path in report.save(self.report or study.home / "report"):
             say(str(path))
-        failed = [e for e in report.entries if e.failures]
         for entry in report.entries:
             say(f"{entry.name}: {entry.verdict}")
-        return FAILED if failed else DONE
+        return FAILED if any(entry.failures for entry in report.entries) else DONE
 
     def _study(self) -> "Study":
         from rtdetr_lab.ablations.studies import TABLES
         from rtdetr_lab.ablations.study import Study
 
-        if self.study not in TABLES:
-            what = f"{self.study!r} is no study"
-            raise ConfigError("ablate", what, f"use one of {', '.join(TABLES)}")
+        known = f"use one of {', '.join(TABLES)}"
+        require(self.study in TABLES, "ablate", f"{self.study!r} is no study", known)
         table, base = TABLES[self.study], self._base()
         return Study(
             base,
@@ -111,15 +109,13 @@ class Ablate(Command):
         )
 
     def _base(self) -> Any:
-        from dataclasses import replace
-
         from rtdetr_lab.ablations.bases import full_size, miniature
         from rtdetr_lab.commands.sets import is_world
 
-        count = None if is_world(self.data) else len(self._pictures()[0].names)
         base = miniature() if self.preset == "nano" else full_size(self.preset)
-        if count is not None:
-            base = replace(base, cfg=replace(base.cfg, num_classes=count))
+        if not is_world(self.data):
+            names = self._pictures()[0].names
+            base = replace(base, cfg=replace(base.cfg, num_classes=len(names)))
         if self.backbone_weights:
             chosen = None if self.backbone_weights == "none" else self.backbone_weights
             base = replace(base, backbone_weights=chosen)
@@ -151,8 +147,8 @@ class Ablate(Command):
 
 def _chosen(rows: Any, only: tuple[str, ...], base: Any) -> Any:
     names = [row.name for row in rows]
-    if unknown := sorted(set(only) - set(names)):
-        raise ConfigError("--only", f"{unknown} are not in this study", f"it has {names}")
+    unknown = sorted(set(only) - set(names))
+    require(not unknown, "--only", f"{unknown} are not in this study", f"it has {names}")
     return [r for r in rows if not only or r.name in only or r(base) == base]
 
 

@@ -30,10 +30,8 @@ class Notebooks(Command):
 
     def run(self) -> int:
         copied, kept = copy_notebooks(home_of_notebooks(), self.folder, self.fresh)
-        say(
-            f"{copied} notebooks copied to {self.folder}"
-            + f", {kept} kept as they were" * bool(kept)
-        )
+        kept_too = f", {kept} kept as they were" if kept else ""
+        say(f"{copied} notebooks copied to {self.folder}{kept_too}")
         if self.copy_only:
             return DONE
         command = [sys.executable, "-m", "jupyterlab", str(self.folder / "00_tour.ipynb")]
@@ -45,9 +43,8 @@ def home_of_notebooks() -> Path:
     for home in HOMES:
         if any(home.glob("*.ipynb")):
             return home
-    raise ConfigError(
-        "notebooks", "this installation brings none", "install a wheel, or use a clone"
-    )
+    remedy = "install a wheel, or use a clone"
+    raise ConfigError("notebooks", "this installation brings none", remedy)
 
 
 def copy_notebooks(home: Path, folder: Path, fresh: bool = False) -> tuple[int, int]:

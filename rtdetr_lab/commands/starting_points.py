@@ -7,7 +7,6 @@ from rtdetr_lab.checkpoints.presets import PRESETS, preset_of
 from rtdetr_lab.commands.base import model_of, resized_for, say
 from rtdetr_lab.commands.train_options import TrainOptions
 from rtdetr_lab.config import require
-from rtdetr_lab.errors import ConfigError
 
 if TYPE_CHECKING:
     from rtdetr_lab.model import DetectionModel
@@ -48,9 +47,8 @@ def _from_preset(
     if asked.queries is not None:
         cfg = with_queries(cfg, asked.queries)
     if not asked.backbone_weights:
-        if freeze:
-            what, remedy = "would freeze weights that were never trained", "give --model"
-            raise ConfigError("--freeze", what, f"{remedy}, or --backbone-weights")
+        what = "would freeze weights that were never trained"
+        require(not freeze, "--freeze", what, "give --model, or --backbone-weights")
         # Frozen statistics are those of a pretrained backbone; new weights need their own.
         cfg = replace_at(cfg, "backbone.norm", nn.BatchNorm2d)
         if "frozen_stages" in vars(cfg.backbone):

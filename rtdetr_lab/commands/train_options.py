@@ -114,30 +114,24 @@ class TrainOptions(Command):
 
     data: str = "shapes"
     """`shapes` (drawn while training), or a folder with train and val: COCO JSON, YOLO or VOC."""
-    model: Annotated[str | None, tyro.conf.arg(help_behavior_hint="(default: a new one)")] = None
+    model: Annotated[str | None, _by("a new one")] = None
     """Begin with this model: a short name, a hub id, a folder, also that of a run, or a file. Class
     heads are new where the data has other classes."""
-    preset: Annotated[str | None, tyro.conf.arg(help_behavior_hint="(default: nano)")] = None
+    preset: Annotated[str | None, _by("nano")] = None
     """Begin with new weights of: nano, r18, r34, r50_m, r50, r101, v2_r18 … v2_r101, detr_nano,
     detr_r50, detr_r101, detr_r50_dc5, detr_r101_dc5."""
-    backbone_weights: Annotated[
-        str | None, tyro.conf.arg(help_behavior_hint="(default: new weights)")
-    ] = None
+    backbone_weights: Annotated[str | None, _by("new weights")] = None
     """Pretrained ResNet-D weights for a preset's backbone: a hub id, a folder or a file."""
-    freeze: Annotated[str, tyro.conf.arg(help_behavior_hint="(default: nothing)")] = ""
+    freeze: Annotated[str, _by("nothing")] = ""
     """Modules that do not learn: backbone, or backbone,encoder …"""
-    queries: Annotated[int | None, tyro.conf.arg(help_behavior_hint="(default: the model's)")] = (
-        None
-    )
+    queries: Annotated[int | None, _by("the model's")] = None
     """The most objects it can find in a picture. A DETR's are learned: new ones begin at random."""
     out: Path = Path("runs/train")
     """Run folder: state, metrics.jsonl, curves.png, and the model in model/."""
-    size: Annotated[
-        str | None, tyro.conf.arg(help_behavior_hint="(default: the model's; new: 256 nano, 640)")
-    ] = None
+    size: Annotated[str | None, _by("the model's; new: 256 nano, 640")] = None
     """What the model sees: one number, or HxW; of a DETR, which keeps the shape, one number is the
     shortest side."""
-    names: Annotated[str | None, tyro.conf.arg(help_behavior_hint="(default: it says so)")] = None
+    names: Annotated[str | None, _by("it says so")] = None
     """What the classes of --model are called, with commas, if its file does not say."""
     learning: Annotated[Learning, tyro.conf.OmitArgPrefixes] = field(default_factory=Learning)
     judging: Annotated[Judging, tyro.conf.OmitArgPrefixes] = field(default_factory=Judging)

@@ -13,7 +13,6 @@ What it swaps in has a room of its own, `kernels/`.
 | `backends.py` | what an engine runs on: `PyTorch()`, `OnnxRuntime()`, `OpenVINO()` |
 | `fastest.py` | which backend is soonest here, measured |
 | `precision.py` | what half precision changes in detections |
-| `graphs.py`  | CUDA graphs, one per batch size |
 | `answers.py`, `pixels.py`, `stream.py` | post-processing, resizing, reading ahead |
 | `onnx_file.py` | ONNX and `.pt2` |
 | `bench/`     | `rtdetr-lab bench` |

@@ -24,8 +24,7 @@ from torch import Tensor, nn
 from rtdetr_lab.ccff import CCFF, CSPRepLayer
 from rtdetr_lab.decoder import Decoder, move
 from rtdetr_lab.images.postprocess import at_least_single, rows_at
-from rtdetr_lab.kernels.folding import ConvAct
-from rtdetr_lab.kernels.split_conv import SplitConv
+from rtdetr_lab.kernels.folding import ConvAct, SplitConv
 from rtdetr_lab.model import DetectionModel
 from rtdetr_lab.notation import Size, tokens_from_maps
 from rtdetr_lab.query_selection import ProposalHead, QuerySelection, anchors

@@ -26,6 +26,7 @@ compares both on random sets.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -80,13 +81,10 @@ def average_recall(
 ) -> float:
     """The part of the objects that is found at all: the mean over classes and thresholds."""
     found = []
-    for category in ground_truth["categories"]:
-        for threshold in THRESHOLDS:
-            args = (category["id"], threshold, area, most)
-            pictures = judge_all(ground_truth, detections, *args)
-            objects = sum(p.num_objects for p in pictures)
-            if objects:
-                found.append(sum(int(p.is_right.sum()) for p in pictures) / objects)
+    for category, threshold in product(ground_truth["categories"], THRESHOLDS):
+        pictures = judge_all(ground_truth, detections, category["id"], threshold, area, most)
+        if objects := sum(p.num_objects for p in pictures):
+            found.append(sum(int(p.is_right.sum()) for p in pictures) / objects)
     return float(np.mean(found)) if found else -1.0
 
 

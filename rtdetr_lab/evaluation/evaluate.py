@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from rtdetr_lab.config import require
 from rtdetr_lab.data.batch import Dataset, Sample, Truth, as_float, in_order
 from rtdetr_lab.data.canvas import fitted
 from rtdetr_lab.errors import DataError
@@ -69,8 +70,7 @@ class Answers:
 
     def scored(self) -> dict[str, Scored]:
         """COCO's numbers of every way. Raises `DataError` for a data set without pictures."""
-        if not self.truths:
-            raise DataError("dataset", "holds no pictures", "give at least one")
+        require(self.truths, "dataset", "holds no pictures", "give at least one", DataError)
         tree = coco_truth(self.truths, self.dataset.names, self.dataset.category_ids)
         return {way: scored(tree, Table.joined(tables)) for way, tables in self.tables.items()}
 

@@ -25,6 +25,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from rtdetr_lab.config import require
 from rtdetr_lab.data.coco_panoptic import PanopticDataset
 from rtdetr_lab.data.segment_map import SegmentMap, TrueSegment
 from rtdetr_lab.errors import DataError
@@ -74,9 +75,9 @@ class PanopticQuality:
 
     def add(self, truth: SegmentMap, found: SegmentMap) -> None:
         """One picture. Raises `DataError` for maps of different sizes."""
-        if truth.ids.shape != found.ids.shape:
-            what = f"the truth is {tuple(truth.ids.shape)}, the answer {tuple(found.ids.shape)}"
-            raise DataError("panoptic map", what, "ask for the answer in the truth's size")
+        true_size, size = tuple(truth.ids.shape), tuple(found.ids.shape)
+        what, remedy = f"the truth is {true_size}, the answer {size}", "ask for the truth's size"
+        require(true_size == size, "panoptic map", what, remedy, DataError)
         overlap = _overlaps(truth, found).double()
         area, shared, void = overlap.sum(0)[1:], overlap[1:, 1:], overlap[0, 1:]
         iou = shared / (overlap.sum(1)[1:, None] + area - shared - void)
@@ -148,9 +149,9 @@ def _places(one: SegmentMap) -> Int[Tensor, "H W"]:
     known, inverse = one.ids.unique(return_inverse=True)
     place = {s.id: i for i, s in enumerate(one.segments, 1)} | {0: 0}
     unknown = [i for i in known.tolist() if i not in place]
-    if unknown:
-        what = f"{len(unknown)} of {len(known)} ids have no segment: {unknown[:3]}"
-        raise DataError("panoptic map", what, "list every segment that has a pixel")
+    what = f"{len(unknown)} of {len(known)} ids have no segment: {unknown[:3]}"
+    remedy = "list every segment that has a pixel"
+    require(not unknown, "panoptic map", what, remedy, DataError)
     return torch.tensor([place[i] for i in known.tolist()])[inverse]
 
 

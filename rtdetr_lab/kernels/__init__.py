@@ -9,5 +9,4 @@ gives the same numbers:
 | `fused_sampler`, `triton_kernels` | deformable attention on CUDA, forward and backward |
 | `folding` | a convolution and its norm as one, a RepVGG block as one convolution |
 | `onednn` | the CPU's convolutions and products, weights prepacked, sums fused |
-| `split_conv` | a 1×1 convolution of two stacked maps as one for each |
 """

@@ -20,8 +20,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from rtdetr_lab.backbone import Shortcut
-from rtdetr_lab.ccff import RepVggBlock
-from rtdetr_lab.layers import ConvNormAct
+from rtdetr_lab.ccff import RepVggBlock, upsample_to
+from rtdetr_lab.layers import Activation, ConvNormAct
 
 
 @runtime_checkable
@@ -45,6 +45,22 @@ class ConvAct(nn.Module):
 
     def forward(self, x: Float[Tensor, "B Ci Hi Wi"]) -> Float[Tensor, "B Co Ho Wo"]:
         return self.act(self.conv(x))
+
+
+class SplitConv(nn.Module):
+    """A 1×1 convolution of two stacked maps, without stacking them, as a sum of one for each.
+
+    It commutes with repeating cells: the coarse map is convolved before it is enlarged.
+    """
+
+    def __init__(self, coarse: nn.Conv2d, fine: nn.Conv2d, act: Activation) -> None:
+        super().__init__()
+        self.coarse, self.fine, self.act = coarse, fine, act
+
+    def forward(
+        self, coarse: Float[Tensor, "B D h w"], fine: Float[Tensor, "B D H W"]
+    ) -> Float[Tensor, "B Do H W"]:
+        return self.act(self.fine(fine) + upsample_to(self.coarse(coarse), fine))
 
 
 def fused(block: nn.Module) -> nn.Module:

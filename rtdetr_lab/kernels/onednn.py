@@ -25,8 +25,7 @@ from torch import Tensor, nn
 from rtdetr_lab.backbone import Residual
 from rtdetr_lab.deformable_attention import DeformableAttention
 from rtdetr_lab.kernels.embedding_bag_samplers import BilinearBag, DiscreteBag, GatherFirst
-from rtdetr_lab.kernels.folding import ConvAct
-from rtdetr_lab.kernels.split_conv import SplitConv
+from rtdetr_lab.kernels.folding import ConvAct, SplitConv
 from rtdetr_lab.layers import MLP, FeedForward, identity
 
 AFTER_A_SUM = (identity, F.relu, F.silu)

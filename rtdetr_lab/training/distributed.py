@@ -29,6 +29,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from rtdetr_lab.config import require
 from rtdetr_lab.errors import TrainingError
 from rtdetr_lab.structures.ranks import max_over_ranks, several
 
@@ -60,9 +61,10 @@ class World:
 
     def check_step(self, step: int, device: torch.device) -> None:
         """Raise `TrainingError` if the processes would not go on from one and the same step."""
-        if max_over_ranks(step, device) != -max_over_ranks(-step, device):
-            what = f"process {self.rank} found step {step} in it, another one did not"
-            raise TrainingError("run folder", what, "put it where all machines can read it")
+        same = max_over_ranks(step, device) == -max_over_ranks(-step, device)
+        what = f"process {self.rank} found step {step} in it, another one did not"
+        remedy = "put it where all machines can read it"
+        require(same, "run folder", what, remedy, TrainingError)
 
 
 ALONE = World()
@@ -76,9 +78,8 @@ def join_processes(device: torch.device, batch_size: int) -> Iterator[World]:
     if size == 1 or several():
         yield World(torch.distributed.get_rank(), size) if several() else ALONE
         return
-    if batch_size < size:
-        what = f"{batch_size} pictures a step for {size} processes"
-        raise TrainingError("batch_size", what, "raise it, or start fewer processes")
+    what, remedy = f"{batch_size} pictures a step for {size} processes", "start fewer, or raise it"
+    require(batch_size >= size, "batch_size", what, remedy, TrainingError)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     backend = "nccl" if device.type == "cuda" else "gloo"

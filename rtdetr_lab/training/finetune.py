@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from rtdetr_lab.checkpoints.strict import is_class_head
-from rtdetr_lab.config import replace_at
+from rtdetr_lab.config import replace_at, require
 from rtdetr_lab.data.augment import AspectAugmentation, Augmentation
 from rtdetr_lab.data.batch import Dataset
 from rtdetr_lab.data.canvas import edges_of
@@ -110,8 +110,7 @@ def prepare(
     """
     says = declared(model)
     known, size = says.metadata.names, says.num_classes
-    new_heads: tuple[NewTensor, ...] = ()
-    grown: tuple[NewTensor, ...] = ()
+    new_heads, grown = tuple[NewTensor, ...](), tuple[NewTensor, ...]()
     if known != tuple(names) and (known or size != len(names)):
         model, new_heads = rehead(model, len(names), seed)
     if queries is not None:
@@ -120,9 +119,8 @@ def prepare(
         freeze_module(model, name)
     counts = [(p.numel(), p.requires_grad) for p in model.parameters()]
     learning = sum(n for n, learns in counts if learns)
-    if not learning:
-        what = f"{', '.join(freeze)} is all there is: nothing would learn"
-        raise ConfigError("freeze", what, "freeze less")
+    what = f"{', '.join(freeze)} is all there is: nothing would learn"
+    require(learning, "freeze", what, "freeze less")
     frozen = sum(n for n, learns in counts if not learns)
     return Prepared(model, tuple(names), known, new_heads, grown, tuple(freeze), frozen, learning)
 
@@ -211,7 +209,6 @@ def metadata_of(
 def check_classes(model: nn.Module, names: Sequence[str]) -> None:
     """Raises `TrainingError` for a model with another number of classes than the data has."""
     has = declared(model).num_classes
-    if has != len(names):
-        what = f"has {has} classes, the data has {len(names)}: {first_few(names, 5)}"
-        remedy = "use training.finetune.prepare(model, data.names), or build it for as many"
-        raise TrainingError("model", what, remedy)
+    what = f"has {has} classes, the data has {len(names)}: {first_few(names, 5)}"
+    remedy = "use training.finetune.prepare(model, data.names), or build it for as many"
+    require(has == len(names), "model", what, remedy, TrainingError)

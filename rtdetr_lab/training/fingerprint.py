@@ -19,6 +19,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from rtdetr_lab.config import require
 from rtdetr_lab.data.batch import Dataset
 from rtdetr_lab.data.coco import CocoDataset
 from rtdetr_lab.errors import TrainingError
@@ -32,13 +33,12 @@ def fingerprint(data: Dataset) -> Fingerprint:
     return dict(_parts(data))
 
 
-def check_same_data(where: str, then: Fingerprint, now: Fingerprint) -> None:
+def check_same_data(where: Path, then: Fingerprint, now: Fingerprint) -> None:
     """Raises `TrainingError` naming every part that changed, as it was and as it is."""
     other = [name for name in {**then, **now} if then.get(name) != now.get(name)]
-    if other:
-        changes = (f"{n} was {then.get(n, 'absent')}, is {now.get(n, 'absent')}" for n in other)
-        what = f"holds a run on other data: {'; '.join(changes)}"
-        raise TrainingError(where, what, "give another folder, or the same data")
+    changes = (f"{n} was {then.get(n, 'absent')}, is {now.get(n, 'absent')}" for n in other)
+    what = f"holds a run on other data: {'; '.join(changes)}"
+    require(not other, where, what, "give another folder, or the same data", TrainingError)
 
 
 def _parts(data: Any) -> Iterator[tuple[str, str]]:

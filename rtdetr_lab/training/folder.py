@@ -20,13 +20,14 @@ from typing import Any
 
 from torch import Tensor
 
+from rtdetr_lab.config import require
 from rtdetr_lab.config_json import to_dict
 from rtdetr_lab.data.batch import Dataset
 from rtdetr_lab.errors import TrainingError
 from rtdetr_lab.model import Metadata, declared
 from rtdetr_lab.structures.environment import environment
 from rtdetr_lab.training import state as keep
-from rtdetr_lab.training.fingerprint import Fingerprint, check_same_data, fingerprint
+from rtdetr_lab.training.fingerprint import check_same_data, fingerprint
 from rtdetr_lab.training.recipe import MAY_CHANGE
 from rtdetr_lab.training.trainer import Trainer
 from rtdetr_lab.writing import remove_left_overs, write_text
@@ -40,7 +41,7 @@ def saved_state(folder: Path | None) -> dict[str, Any] | None:
     state, damaged = keep.load_last(folder)
     for error in damaged:
         print(f"{error} Going on from the save before it.", file=sys.stderr)
-    _, damaged_best = keep.load_best(folder)
+    _, damaged_best = keep.load_or_set_aside(folder / "best.pt", "damaged_best.pt")
     if damaged_best and state:
         print(f"{damaged_best} The next validation counts as the best.", file=sys.stderr)
         state["best"] = float("-inf")
@@ -56,10 +57,10 @@ def enter(
     if saved:
         check_same_run(folder, saved, trainer, known)
     check_room(folder, trainer)
-    step = saved["step"] if saved else 0
     path = folder / "run.json"
-    sessions = _sessions(path) if saved else []
-    tree = description(trainer, known) | {"sessions": [*sessions, session(trainer, step)]}
+    step, sessions = (saved["step"], _sessions(path)) if saved else (0, [])
+    session = {"step": step, "device": str(trainer.device), **environment()}
+    tree = description(trainer, known) | {"sessions": [*sessions, session]}
     write_text(path, json.dumps(tree, indent=2), TrainingError)
     return known
 
@@ -89,11 +90,10 @@ def check_same_run(
             what = f"holds a run with another {', '.join(changes)}"
             raise TrainingError(str(folder), what, "give another folder, or the same settings")
     _check_same_parameters(folder, saved, trainer)
-    if saved["num_data"] != known["num_data"]:
-        what = f"holds a run on {saved['num_data']} pictures, these are {known['num_data']}"
-        raise TrainingError(str(folder), what, "give another folder, or the same data")
-    then_data: Fingerprint = saved.get("fingerprint") or known["fingerprint"]
-    check_same_data(str(folder), then_data, known["fingerprint"])
+    what = f"holds a run on {saved['num_data']} pictures, these are {known['num_data']}"
+    remedy = "give another folder, or the same data"
+    require(saved["num_data"] == known["num_data"], folder, what, remedy, TrainingError)
+    check_same_data(folder, saved.get("fingerprint") or known["fingerprint"], known["fingerprint"])
 
 
 def _spelled(value: Any) -> str:
@@ -125,9 +125,9 @@ def check_room(folder: Path, trainer: Trainer) -> None:
     there = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     needed = SAVES * (2 * model + moments) + 2 * model - there
     free = shutil.disk_usage(folder).free
-    if free < needed:
-        what = f"needs {needed / 1e6:.1f} MB for checkpoints, {free / 1e6:.1f} MB are free"
-        raise TrainingError(str(folder), what, "make room, or give a folder on another disk")
+    what = f"needs {needed / 1e6:.1f} MB for checkpoints, {free / 1e6:.1f} MB are free"
+    remedy = "make room, or give a folder on another disk"
+    require(free >= needed, folder, what, remedy, TrainingError)
 
 
 def _bytes(tensors: Any) -> int:
@@ -145,11 +145,6 @@ def description(trainer: Trainer, known: dict[str, Any]) -> dict[str, Any]:
         "num_parameters": sum(p.numel() for p in trainer.parameters),
         "num_frozen": sum(p.numel() for p in frozen),
     }
-
-
-def session(trainer: Trainer, step: int) -> dict[str, Any]:
-    """One start of a run: when, from where, with what."""
-    return {"step": step, "device": str(trainer.device), **environment()}
 
 
 def _sessions(path: Path) -> list[Any]:

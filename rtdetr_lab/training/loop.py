@@ -69,7 +69,6 @@ def train(
             held.enter_context(keep.lock(folder))
         stop = held.enter_context(Stop(stop_after))
         saved = saved_state(folder)
-        keep.seed_everything(config.seed)
         model, data = _fit(cfg, data, config, None if saved else backbone_weights)
         trainer = Trainer(model, config, where)
         known = enter(folder, trainer, data, saved) if folder and world.writes else {}
@@ -87,7 +86,8 @@ def train(
 def _fit(
     cfg: Any, data: Dataset, config: TrainConfig, backbone_weights: str | Path | None
 ) -> tuple[Any, Dataset]:
-    """The model, which knows its classes and size, and the data in that size."""
+    """The model, built from the seed, which knows its classes and size, and data in that size."""
+    keep.seed_everything(config.seed)
     model = declared(cfg if isinstance(cfg, nn.Module) else build(cfg))
     check_classes(model, data.names)
     if backbone_weights is not None:

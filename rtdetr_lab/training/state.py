@@ -36,16 +36,10 @@ from rtdetr_lab.writing import write_bytes
 def rng_state() -> dict[str, Any]:
     """Where the random numbers of python, numpy and torch stand, as plain values and tensors."""
     version, words, gauss = random.getstate()
-    kind, keys, position, has_gauss, cached = np.random.get_state()
+    kind, keys, *others = np.random.get_state()
     return {
         "python": [version, list(words), gauss],
-        "numpy": [
-            kind,
-            torch.from_numpy(np.asarray(keys).astype(np.int64)),
-            position,
-            has_gauss,
-            cached,
-        ],
+        "numpy": [kind, torch.from_numpy(np.asarray(keys).astype(np.int64)), *others],
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
@@ -91,29 +85,26 @@ def load_last(folder: Path) -> tuple[dict[str, Any] | None, list[TrainingError]]
     """The newest valid state of a run folder, or None where none was saved, and what was wrong
     with newer ones. Raises `TrainingError` if there are checkpoints and none of them is valid."""
     damaged: list[TrainingError] = []
-    for path in (folder / "last.pt", folder / "previous.pt"):
-        if not path.exists():
-            continue
-        try:
-            return load_state(path), damaged
-        except TrainingError as error:
-            damaged.append(error)
-            os.replace(path, folder / "damaged.pt")  # or the next save would take it for good
+    for name in ("last.pt", "previous.pt"):
+        # What is damaged has to move, or the next save would keep it as `previous.pt`.
+        state, error = load_or_set_aside(folder / name, "damaged.pt")
+        if state:
+            return state, damaged
+        damaged += [error] if error else []
     if damaged:
         raise damaged[0]
     return None, damaged
 
 
-def load_best(folder: Path) -> tuple[dict[str, Any] | None, TrainingError | None]:
-    """The state with the highest AP, or None where there is none or it is damaged: then what is
-    wrong, and the file is set aside."""
-    best = folder / "best.pt"
-    if not best.exists():
+def load_or_set_aside(path: Path, aside: str) -> tuple[dict[str, Any] | None, TrainingError | None]:
+    """A state, or None where there is none or it is damaged: then what is wrong, and the file is
+    renamed to `aside`."""
+    if not path.exists():
         return None, None
     try:
-        return load_state(best), None
+        return load_state(path), None
     except TrainingError as error:
-        os.replace(best, folder / "damaged_best.pt")
+        os.replace(path, path.with_name(aside))
         return None, error
 
 

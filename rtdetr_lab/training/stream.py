@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from rtdetr_lab.config import require
 from rtdetr_lab.data.augment import AspectAugmentation, Augmentation, Place
 from rtdetr_lab.data.batch import Dataset, Sample, collate
 from rtdetr_lab.data.workers import load, name_errors
@@ -41,8 +42,7 @@ class Steps:
     world: World = ALONE
 
     def __post_init__(self) -> None:
-        if not len(self.data):
-            raise DataError("data", "holds no pictures", "give at least one")
+        require(len(self.data), "data", "holds no pictures", "give at least one", DataError)
 
     def batches(
         self, first: int = 0, num_workers: int = 0, pin_memory: bool = False

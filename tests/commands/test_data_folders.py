@@ -60,6 +60,15 @@ def test_check_train_and_python_refuse_a_hopeless_set_in_the_same_words(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("verb", [["train"], ["eval"], ["data", "check"]])
+def test_every_verb_that_reads_one_has_the_options(verb, capsys):
+    with pytest.raises(SystemExit):
+        main([*verb, "--help"])
+    said = capsys.readouterr().out
+    assert "--bits" in said
+    assert "--voc-origin" in said
+
+
 def test_check_train_and_eval_read_pictures_of_fewer_bits_when_they_are_told(tmp_path, capsys):
     data, run = tmp_path / "data", tmp_path / "run"
     write_yolo(data, ["images/train", "images/val"])

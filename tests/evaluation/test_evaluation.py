@@ -212,6 +212,13 @@ def test_the_model_is_left_in_the_mode_it_came_in():
         assert model.training is training
 
 
+def test_a_frozen_part_of_a_model_that_learns_stays_in_eval_mode():
+    model = Oracle(SHAPES).train()
+    model.norm = torch.nn.BatchNorm2d(3).eval()
+    evaluate(model, SHAPES)
+    assert (model.training, model.norm.training) == (True, False)
+
+
 def test_labels_the_data_does_not_know_are_refused():
     class Other(Oracle):
         def forward(self, images):
