@@ -4,9 +4,9 @@
 # **Paper** DETR §3.1, Eq. 1 and §A.2; instability: DN-DETR §3.2; the weights: RT-DETR Table A ·
 # **Chapter** `rtdetr_lab/matching.py` · **Before this** [02 DETR](02_detr.ipynb)
 #
-# A detector gives a hundred answers for seven objects. Before anyone can say how wrong they are,
-# somebody has to say which answer is *for* which object. Afterwards you can say why that is one
-# decision and not seven, and what happens while it is made anew in every step.
+# A detector makes a hundred predictions for seven objects. Before we can compute a loss, we must
+# decide which prediction is *for* which object. After this notebook you can explain why this is one
+# decision and not seven, and what happens when training makes it again in every step.
 
 # %%
 from itertools import permutations
@@ -35,40 +35,43 @@ with torch.no_grad():
 # %% [markdown]
 # ## The end, first
 #
-# Seven shapes, and the seven of nano's hundred queries that answer for them. A query is an index;
-# that it is number 7 that answers for the large triangle is this picture's business alone.
+# The picture has seven shapes. Seven of nano's hundred queries answer for them. A query is only an
+# index: query 7 answers for the large triangle in this picture, and for something else in another.
 
 # %%
-# alt: A painted picture. Each of seven shapes has a frame, a dashed box of the query that answers
-#   for it lying almost on top, and the number of that query.
+# alt: A painted picture. Each of seven shapes has a frame. Almost on top of it lies the dashed box
+#   of the query that answers for it, with the number of that query.
 queries, objects = next(pair for i, pair in enumerate(matcher(prediction, targets)) if i == 3)
 ax = figures.matched_boxes(prediction.boxes[3], targets.boxes[3], queries, objects, images[3])
 
 # %% [markdown]
 # ## The question
 #
-# Older detectors let every box near an object answer for it, and delete the duplicates afterwards.
-# A detector that shall not need this must be *taught* to answer once. So each object $t$ is given
-# to exactly one query $\sigma(t)$, no query gets two, and everyone else learns to say "nothing":
+# In older detectors every box near an object answers for it, and duplicates are deleted afterwards.
+# A detector without this step must *learn* to answer once. So each object $t$ is matched with
+# exactly one query $\sigma(t)$, and no query gets two objects. All other queries learn to predict
+# "nothing". The assignment $\hat\sigma$ has the lowest total cost:
 #
-# $$ \hat\sigma = \arg\min_{\sigma \text{ one-to-one}} \sum_t \mathcal C_{\sigma(t), t}
-#    \tag{03.1} $$
+# $$ \hat\sigma = \arg\min_\sigma \sum_t \mathcal C_{\sigma(t), t} \tag{03.1} $$
 #
-# What it costs to let query $q$ answer for object $t$ weighs three things, the class, the distance
-# and the overlap of the boxes:
+# $\mathcal C_{q,t}$ is the cost of matching query $q$ with object $t$. It has three parts: the
+# class, the distance of the boxes $b$ (of the object) and $\hat b$ (of the query), and their
+# overlap:
 #
-# $$ \mathcal C_{q,t} = 2\, \mathcal C^{\text{class}}_{q,t} + 5\, \|b_t - \hat b_q\|_1
-#    - 2\, \mathrm{GIoU}(b_t, \hat b_q) \tag{03.2} $$
+# $$ \mathcal C = 2\, \mathcal C_{\text{class}} + 5\, \|b - \hat b\|_1
+#               - 2\, \mathrm{GIoU}(b, \hat b) \tag{03.2} $$
 #
-# with the class cost as the difference of two focal losses, that of saying "yes" minus that of
-# saying "no", where $p$ is the query's score at the object's class:
+# The class cost is a difference of two focal losses: that of saying "yes" minus that of saying
+# "no". $p$ is the query's score at the object's class. Here $\gamma = 2$ and $\alpha = 0.25$. (The
+# $\alpha$ of the varifocal loss in notebook 04 is another one, 0.75.)
 #
-# $$ \mathcal C^{\text{class}} = -\alpha (1-p)^\gamma \log p + (1-\alpha)\, p^\gamma \log(1-p)
-#    \tag{03.3} $$
+# $$ \mathcal C_{\text{class}} = -\alpha (1-p)^\gamma \log p
+#    + (1-\alpha)\, p^\gamma \log(1-p) \tag{03.3} $$
 #
 # ## By hand, on 3 × 3 costs
 #
-# Three queries (rows), three objects (columns). Query 0 is the best for every object.
+# There are three queries (rows) and three objects (columns). Query 0 is the cheapest for every
+# object.
 
 # %%
 table = torch.tensor([[1.0, 2.0, 3.0], [2.0, 4.0, 6.0], [3.0, 6.0, 9.0]])
@@ -77,9 +80,9 @@ for sigma in permutations(range(3)):
     print(f"objects 0, 1, 2 go to queries {sigma}: {total:g}")
 
 # %% [markdown]
-# The cheapest pair of all is (query 0, object 0), at 1. Whoever takes it first, and then the
-# cheapest of what is left, ends at $1 + 4 + 9 = 14$: the *worst* of the six. The best gives query 0
-# to the object that can least do without it.
+# The cheapest pair is (query 0, object 0), with cost 1. If we take it first, and then the cheapest
+# of the other pairs, the total is $1 + 4 + 9 = 14$: the *worst* of the six. In the best matching
+# query 0 gets object 2, which would cost most with the other queries.
 
 # %%
 queries, objects = cheapest(table)
@@ -87,10 +90,12 @@ print("query → object:", dict(zip(queries.tolist(), objects.tolist(), strict=T
 assert table[queries, objects].sum() == 10
 
 # %% [markdown]
-# Three objects have 6 permutations, seven objects and a hundred queries about $8 \cdot 10^{13}$.
-# Nobody tries them all: the Hungarian algorithm finds the same minimum in polynomial time.
+# For three objects and three queries there are 6 matchings. For seven objects and a hundred queries
+# there are about $8 \cdot 10^{13}$. We cannot try them all. The Hungarian algorithm finds the same
+# minimum in polynomial time.
 #
-# Now the class cost, for a query that is undecided, one that is sure, and one that is sure not:
+# Now we compute the class cost for three scores: an undecided query, one that is sure of the class,
+# and one that is sure of the opposite.
 
 # %%
 p = torch.tensor([0.5, 0.9, 0.1])
@@ -100,8 +105,8 @@ print("by hand:", by_hand, " module:", module)
 assert torch.allclose(by_hand, module, atol=1e-5)
 
 # %% [markdown]
-# A cost may be negative: only differences count. A sure query is a bargain, an undecided one costs
-# next to nothing, and one that is sure of the contrary is dear.
+# A cost can be negative, because only differences count. The cost is lowest for the query that is
+# sure, almost zero for the undecided one, and high for the query that is sure of the opposite.
 #
 # ## The real module
 
@@ -112,12 +117,13 @@ source(HungarianMatcher.cost_matrix)
 source(cheapest)
 
 # %% [markdown]
-# The whole batch is matched picture by picture, under `no_grad`: which query answers is a fact of
-# this step. Only how *well* it answers is differentiated, by the losses of notebook 04.
+# The matching runs picture by picture, without gradients (`no_grad`). It decides which query
+# answers for an object. The losses of notebook 04 measure *how well* it answers, and they have
+# gradients.
 #
 # ## Look inside
 #
-# The costs of the picture above: the matched queries, and the cheapest of the others.
+# Here are the costs of the picture above, for the matched queries and the cheapest of the others.
 
 
 # %%
@@ -127,8 +133,8 @@ def costs_of(layer, picture, matcher=matcher):
 
 
 # %%
-# alt: A matrix of costs, 14 queries by 7 objects. In every column one cell is framed, clearly
-#   cheaper than the rest of the column.
+# alt: A matrix of costs, 14 queries by 7 objects. In every column one cell has a frame. Its cost is
+#   clearly the lowest of the column.
 costs = costs_of(prediction, 3)
 queries, objects = cheapest(costs)
 names = [SHAPE_NAMES[label] for label in targets.labels[3].tolist()]
@@ -136,17 +142,17 @@ ax = figures.cost_matrix(costs, queries, objects, names)
 
 # %%
 runner_up = costs.topk(2, dim=0, largest=False).values.diff(dim=0)[0]
-print("the best of each column is ahead by", [round(gap, 1) for gap in runner_up.tolist()])
+print("gap between the two cheapest queries:", [round(gap, 1) for gap in runner_up.tolist()])
 assert costs.argmin(0).tolist() == queries[objects.argsort()].tolist()
 
 # %% [markdown]
-# In a trained model the columns do not compete: each has a favourite, and no two the same one.
+# In a trained model the objects do not compete: each has its own best query.
 #
-# **From layer to layer.** Every decoder layer is judged, so every layer is matched anew, and so are
-# the encoder's proposals. Does an object keep its query?
+# **From layer to layer.** Every decoder layer has its own loss, so every layer has its own
+# matching. The encoder's proposals have one, too. Does an object keep its query?
 
 # %%
-# alt: One line per object over four steps, proposals and three layers. Six lines are level; one
+# alt: One line per object over four steps, proposals and three layers. Six lines are level. One
 #   jumps by one query after the proposals.
 steps = [prediction.proposals.layer, *prediction.layers]
 pairs = [cheapest(costs_of(step, 3)) for step in steps]
@@ -162,14 +168,14 @@ for picture in range(8):
     pairs = [cheapest(costs_of(step, picture)) for step in steps]
     changes.append(figures.matches_of(*zip(*pairs, strict=True)))
 share = figures.instability(torch.cat(changes, dim=1))
-print(f"of {targets.num_boxes} objects in 8 pictures, {share:.0%} change hands from step to step")
+print(f"of {targets.num_boxes} objects in 8 pictures, {share:.0%} get another query in a step")
 assert share < 0.2
 
 # %% [markdown]
-# **From step to step.** A model that has learned nothing yet is another matter. Here nano learns
-# four small pictures from scratch, and beside it the trained nano goes on training. After every
-# step we look which *token* answers for each object (indices of queries are places in a ranking,
-# and would change with the ranking).
+# **From step to step.** An untrained model is different. We train nano from scratch on four small
+# pictures. For comparison, we also continue to train the trained nano. After every step we note
+# which *token* answers for each object. (The index of a query is a rank, and it changes with the
+# ranking.)
 
 
 # %%
@@ -180,7 +186,7 @@ def answering_tokens(prediction, targets):
 
 # %%
 def watch_training(model, lr, num_steps):
-    """Who answers for each object, step by step."""
+    """Train, and return the token that answers for each object, step by step."""
     torch.manual_seed(0)
     criterion, rows = model.cfg.criterion.build(), []
     model.train().num_queries = 50
@@ -196,12 +202,12 @@ def watch_training(model, lr, num_steps):
 
 
 # %% [markdown]
-# **Predict**: how large is the share of objects that change hands in one step of training, at the
-# beginning?
+# **Predict**: at the beginning of training, what share of the objects gets another token in one
+# step?
 
 # %%
-# alt: Two curves over training steps, the share of objects that get another token than the step
-#   before. From scratch it starts near 0.8 and falls; trained it stays low.
+# alt: Two curves over training steps: the share of objects that get another token than in the step
+#   before. From scratch it starts near 0.8 and falls. In the trained model it stays low.
 chosen = [3, 4, 6, 7]
 few = F.interpolate(images[chosen], (128, 128), mode="bilinear", antialias=True)
 few_targets = Targets(*([kind[i] for i in chosen] for kind in (targets.labels, targets.boxes)))
@@ -212,7 +218,7 @@ moved = {name: (rows[1:] != rows[:-1]).float().mean(1) for name, rows in watched
 fig, ax = plt.subplots(figsize=(6, 2.6), layout="compressed")
 for (name, share), color in zip(moved.items(), (ORANGE, BLUE), strict=True):
     ax.plot(share, color=color, marker=".", label=name)
-ax.set(xlabel="step of training", ylabel="share that changed hands", ylim=(-0.03, 1))
+ax.set(xlabel="step of training", ylabel="share with another token", ylim=(-0.03, 1))
 ax.legend(frameon=False)
 
 # %%
@@ -221,12 +227,13 @@ assert first > 0.4 > 0.2 > moved["trained"].mean()
 assert last < 0.75 * first
 
 # %% [markdown]
-# At first about half of the objects get a new token in every step: what a query learns now is
-# taken from it in the next. This is DN-DETR's *instability*, and why there is denoising
-# (notebook 12), which needs no matching. (No digits here: training multiplies the rounding of a
-# processor, so your curve from scratch will differ from ours, and tell the same.)
+# At first about half of the objects get another token in every step. What a token learns in one
+# step is lost for its object in the next. DN-DETR calls this *instability*. Denoising (notebook 12)
+# was invented against it, because it needs no matching. (We give no digits here: training amplifies
+# the rounding of a processor. So your curve from scratch will differ, but show the same.)
 #
-# **More objects than queries.** Then somebody goes unanswered: the cheapest min(Q, T) pairs.
+# **More objects than queries.** Then only the min(Q, T) cheapest pairs are matched, and some
+# objects get no query.
 
 # %%
 model.num_queries = 5
@@ -235,23 +242,23 @@ with torch.no_grad():
 model.num_queries = 100
 queries, objects = cheapest(costs_of(five, 3))
 unanswered = set(range(7)) - {*objects.tolist()}
-print(f"{len(queries)} pairs for {len(names)} objects; unanswered: {unanswered}")
+print(f"{len(queries)} pairs for {len(names)} objects; without a query: {unanswered}")
 assert len(queries) == 5
 
 # %% [markdown]
-# No error, no warning, and no lesson about the other two. $Q$ has to be larger than any picture
-# is full.
+# There is no error and no warning, but no query learns from the other two objects. So $Q$ must be
+# larger than the number of objects in any picture.
 #
 # ## Predict, then break it
 #
-# **Greedy instead of Hungarian.** The 3 × 3 example was made to be nasty. On eight real pictures,
-# in how many does greedy choose a dearer assignment: for the trained nano, and for an untrained
-# one? And with 10 queries in place of 100?
+# **Greedy instead of Hungarian.** The 3 × 3 example was chosen to make greedy fail. In how many of
+# eight real pictures does greedy find a more expensive matching: for the trained nano, and for an
+# untrained one? And with 10 queries, not 100?
 
 
 # %%
 def greedy(costs):
-    """Total when the cheapest pair that is left is taken, again and again."""
+    """Take the cheapest remaining pair again and again; return the total cost."""
     costs, total = costs.clone(), 0.0
     for _ in range(min(costs.shape)):
         query, target = divmod(int(costs.argmin()), costs.shape[1])
@@ -260,8 +267,8 @@ def greedy(costs):
     return total
 
 
-def dearer(prediction):
-    """Pictures in which greedy is worse than the optimum, and by how much at most."""
+def excess(prediction):
+    """Return in how many pictures greedy costs more than the optimum, and how much at most."""
     all_costs = [costs_of(prediction, i) for i in range(8)]
     gaps = [greedy(c) - c[cheapest(c)].sum().item() for c in all_costs]
     return sum(gap > 1e-3 for gap in gaps), round(max(gaps), 1)
@@ -274,26 +281,26 @@ model.num_queries = 10
 with torch.no_grad():
     raw, ten = untrained(images), model(images)
 model.num_queries = 100
-worse = {"trained": dearer(prediction), "untrained": dearer(raw), "10 queries": dearer(ten)}
+worse = {"trained": excess(prediction), "untrained": excess(raw), "10 queries": excess(ten)}
 worse
 
 # %%
 assert worse["trained"][0] == 0 < worse["10 queries"][0] <= worse["untrained"][0]
 
 # %% [markdown]
-# For the trained model greedy is *never* worse: the objects do not compete, so it does not matter
-# who chooses first. The algorithm earns its keep where they do: at the beginning, and in crowds.
+# For the trained model greedy is *never* worse: the objects do not compete, so the order does not
+# matter. The Hungarian algorithm is needed where they compete: early in training, and in crowds.
 #
-# **Other weights.** Suppose matching is done by boxes alone (the class has its own loss, after
-# all), or by class alone.
+# **Other weights.** We match by boxes only (the class has its own loss, after all), or by class
+# only.
 #
-# **Predict**: are the matched boxes of "only L1" much better than with all three? And do matched
-# queries still say the right class?
+# **Predict**: are the matched boxes of "only L1" much better than with all three costs? And do the
+# matched queries still predict the right class?
 
 
 # %%
 def judged(weights):
-    """Mean IoU and mean score of the matched pairs, and how many pairs are as usual."""
+    """Return mean IoU and mean score of the matched pairs, and how many pairs are as usual."""
     other, overlaps, scores, same = MatcherConfig(*weights).build(), [], [], 0
     for i, (boxes, labels) in enumerate(zip(targets.boxes, targets.labels, strict=True)):
         queries, objects = cheapest(costs_of(prediction, i, other))
@@ -315,12 +322,12 @@ for name, (overlap, score, same) in outcome.items():  # may differ: as usual ± 
     print(f"{name:15} IoU {overlap:.3f}, score {score:.2f}, pairs as usual {same}")
 
 # %% [markdown]
-# By L1 alone the matched boxes get better by one hundredth, and *half of the objects go to another
-# query*: the mean score falls from 0.75 to 0.41. Several queries box every object well; only the
-# class cost sees which of them has learned to speak up. Matched by boxes alone, the next step would
-# teach a silent duplicate to say "yes" and the speaker to be silent. By class alone a third of the
-# objects go to another query, often one that means another shape of the same class. Swapping 2 and
-# 5, in contrast, changes next to nothing.
+# With L1 only, the IoU of the matched boxes rises by one hundredth, but *half of the objects get
+# another query*: the mean score falls from 0.75 to 0.41. Several queries have a good box for each
+# object, and only the class cost knows which of them has learned a high score. If we matched by
+# boxes only, the next step would raise the score of a duplicate with a low score, and lower that of
+# the right query. With class only, a third of the objects get another query, often one that lies on
+# another shape of the same class. If we swap 2 and 5, almost nothing changes.
 
 # %%
 assert outcome["2 and 5 swapped"][2] > 0.9 * targets.num_boxes
@@ -330,15 +337,16 @@ assert outcome["only L1"][1] < 0.7 * outcome["all three"][1]
 # %% [markdown]
 # ## What it costs
 #
-# Nothing at inference: nobody matches there. In training it is done for every layer and for the
-# proposals, on the CPU, while the accelerator waits. A model's cost is this, without it:
+# At inference it costs nothing, because there is no matching. Training matches every layer and the
+# proposals. It does this on the CPU, while the accelerator waits. Without the matching, the model
+# costs this:
 
 # %%
 cost(model, images[:1])
 
 # %% [markdown]
-# The time in milliseconds for 300 queries and 10, 100, 300 objects of random cost (yours will
-# differ):
+# Here is the time for 300 queries and 10, 100 or 300 objects, with random costs. Your times will
+# differ.
 
 # %% tags=["varies"]
 for num_objects in (10, 100, 300):
@@ -346,45 +354,43 @@ for num_objects in (10, 100, 300):
     print(f"{num_objects:3} objects: {milliseconds(lambda some=some: cheapest(some)):.2f} ms")
 
 # %% [markdown]
-# Small, and as often per step as there are layers and pictures. That is why the module moves the
-# costs of all pictures to the CPU in one transfer.
+# The time is small, but each step needs it for every layer and every picture. So the module moves
+# the costs of all pictures to the CPU in one transfer.
 #
 # ## Exercises
 #
-# **1.** Costs: query 0 (1, 3), query 1 (2, 9), query 2 (4, 6), the pairs being objects 0 and 1.
-# Which query answers for object 1?
+# **1.** There are three queries and two objects. The costs for (object 0, object 1) are (1, 3) for
+# query 0, (2, 9) for query 1, and (4, 6) for query 2. Which query answers for object 1?
 
 # %%
 answer = ...
 
 # %% tags=["solution"]
 queries, objects = cheapest(torch.tensor([[1.0, 3.0], [2.0, 9.0], [4.0, 6.0]]))
-check(answer, int(queries[objects == 1]), hint="Six ways to choose; the best costs 5.")
+check(answer, int(queries[objects == 1]), hint="There are six matchings; the best one costs 5.")
 
 # %% [markdown]
-# **2.** A constant is added to all costs of *one object's column* (and there are enough queries).
-# Can the assignment change? Answer `True` or `False`.
+# **2.** We add a constant to all costs in the *column of one object*. There are enough queries. Can
+# the matching change? Answer `True` or `False`.
 
 # %%
 answer = ...
 
 # %% tags=["solution"]
 before, after = cheapest(costs), cheapest(costs + torch.tensor([100.0, 0, 0, 0, 0, 0, 0]))
-check(answer, not torch.equal(before[0], after[0]), hint="Every assignment pays it exactly once.")
+check(answer, not torch.equal(before[0], after[0]), hint="Every matching contains it exactly once.")
 
 # %% [markdown]
-# **3.** And if a constant is added to all costs of the *row* of one matched query, say 100?
+# **3.** And if we add a constant, say 100, to all costs in the *row* of one matched query?
 
 # %%
 answer = ...
 
 # %% tags=["solution"]
-dear = costs.clone()
-dear[before[0][0]] += 100
-check(
-    answer, not torch.equal(before[0], cheapest(dear)[0]), hint="93 queries are waiting for a turn."
-)
+raised = costs.clone()
+raised[before[0][0]] += 100
+check(answer, not torch.equal(before[0], cheapest(raised)[0]), hint="93 other queries are free.")
 
 # %% [markdown]
-# **Next**: [04 · Losses](04_losses.ipynb). Now that everyone knows whom they answer for: how wrong
-# are they?
+# **Next**: [04 · Losses](04_losses.ipynb). We know which query answers for which object. How wrong
+# are its class and its box?

@@ -4,9 +4,9 @@
 # **Paper** RT-DETR §4.3, Eq. 2 and 3 · **Chapter** `rtdetr_lab/query_selection.py` ·
 # **Before this** [08 hybrid encoder](08_hybrid_encoder.ipynb)
 #
-# The encoder hands over thousands of tokens, the decoder can afford a few hundred. Afterwards you
-# can say why there is a choice at all *before* the decoder, and what makes the score it is based
-# on aware of the box.
+# The encoder returns thousands of tokens, but the decoder can afford only a few hundred queries.
+# After this notebook you can explain why tokens are selected *before* the decoder, and why the
+# score that selects them also tells how good the box is.
 
 # %%
 import matplotlib.pyplot as plt
@@ -27,13 +27,14 @@ maps = [(40, 40), (20, 20), (10, 10)]  # a 320 px picture at strides 8, 16, 32
 # %% [markdown]
 # ## The end, first
 #
-# Of 2,100 tokens, 100 become queries. Each square is the cell of a chosen token, yellow for the
-# best: these sit on the seven shapes, small ones on S3, the large triangle on S5 (S3, S4 and S5 are
-# the maps of stride 8, 16 and 32). Violet ones fill the places that are left.
+# 100 of 2,100 tokens become queries. Each square is the cell of a chosen token. The best are
+# yellow. They lie on the seven shapes: on S3 for small shapes, on S5 for the large triangle. (S3,
+# S4 and S5 are the maps of stride 8, 16 and 32.) The violet tokens rank lowest and fill the other
+# slots.
 
 # %%
-# alt: The same picture three times, once per feature level. Squares mark the cells of the
-#   100 chosen tokens; the best ranked lie on the shapes.
+# alt: The same picture three times, once per feature level. Squares mark the cells of the 100
+#   chosen tokens. The tokens with the highest scores lie on the shapes.
 with torch.no_grad(), lab.record(model) as seen:
     prediction = model(images)
 axes = selected_tokens(prediction.proposals.index[0], maps, images[0])
@@ -41,24 +42,28 @@ axes = selected_tokens(prediction.proposals.index[0], maps, images[0])
 # %% [markdown]
 # ## The question
 #
-# DETR starts its decoder from learned queries that are the same for every picture, and needs
-# hundreds of epochs to learn where each should look. RT-DETR lets every token make a **proposal**
-# first, class scores $s_n$ and a box $\hat b_n$, and keeps the best $Q$:
+# DETR starts its decoder from learned queries. They are the same for every picture, and DETR needs
+# hundreds of epochs to learn where each query should look. In RT-DETR every token first makes a
+# **proposal**: class scores $s_n$ and a box $\hat b_n$. The $Q$ best tokens become queries:
 #
 # $$ I = \operatorname{top\text{-}Q}_n \max_c s_{n,c} \tag{09.1} $$
 #
-# A token does not predict its box from nothing. It moves an **anchor** $a_n$, a square at the
-# centre of its own cell, in logit space:
+# A token predicts its box relative to an **anchor** $a_n$, a square around the centre of its cell.
+# The step $\Delta_n$ is added in logit space:
 #
 # $$ \hat b_n = \sigma\bigl(\Delta_n + \sigma^{-1}(a_n)\bigr) \tag{09.2} $$
 #
-# The paper wants to choose tokens for which class and box are *both* right, and calls the gap
-# between them uncertainty (Eq. 2). Look for it in Eq. 09.1: it is not there. Where is it?
+# The paper wants tokens whose class *and* box are good. Its Eq. 2 defines the *uncertainty* of an
+# encoder feature $\hat X$ as $\mathcal U(\hat X) = \|\mathcal P(\hat X) - \mathcal C(\hat X)\|$.
+# Here $\mathcal P$ tells how well the feature localises (from its box), and $\mathcal C$ how sure
+# it is of its class (from its scores). They are not the $P$ and $C$ that count points and classes.
+# Eq. 09.1 does not contain this uncertainty. Where is it?
 
 # %% [markdown]
 # ## By hand, on 3 × 3 cells
 #
-# Nine tokens, two classes. A token's score is that of its best class; the three best are kept.
+# There are nine tokens and two classes. The score of a token is that of its best class. We keep the
+# three best tokens.
 
 # %%
 cat = torch.tensor([[0.1, 0.2, 0.1], [0.3, 0.9, 0.2], [0.1, 0.1, 0.1]])
@@ -71,8 +76,9 @@ print("best score per token:", [round(s, 1) for s in best])
 print("kept:", by_hand)
 
 # %% [markdown]
-# Token 4, in the middle, has two good classes and gets *one* slot: a query is a place to look, not
-# a class. Its anchor is the middle of the picture. On this one level a side is 0.05 of the picture.
+# Token 4, in the middle, has high scores for both classes, but it becomes only *one* query: a query
+# is a place to look, not a class. Its anchor lies in the middle of the picture. The level is the
+# finest one here, so the side of the anchor is 0.05 of the picture.
 
 # %%
 logits, valid = anchors(((3, 3),))
@@ -81,12 +87,13 @@ moved = (torch.tensor([0.4, 0.0, 1.0, 1.0]) + logits[4]).sigmoid()
 print("moved by (0.4, 0, 1, 1):", moved)
 
 # %% [markdown]
-# Adding to a logit can never leave (0, 1): whatever the network says, the centre is in the picture
-# and the box no larger than it. A box at the border may still hang over it.
+# After the sigmoid every number lies in (0, 1). So the centre is in the picture, and the box is not
+# larger than the picture. A box near the border can still reach beyond it. (Exercise 1 is about
+# anchors that are invalid: their logits are infinite.)
 #
 # ## The real module
 #
-# Here is all of it.
+# This is the whole method:
 
 # %%
 source(QuerySelection.forward)
@@ -99,21 +106,21 @@ assert chosen.index[0].tolist() == by_hand
 chosen.index
 
 # %% [markdown]
-# A maximum and a top-k. No IoU. The two `detach` calls say that the decoder's losses do not train
-# the proposals: these have a loss of their own, and it holds the answer. The class loss is
-# **varifocal**, and its target at the right class is not 1 but *the IoU of the box that the same
-# token proposed* (notebook 04). So a token is taught to score high only where it boxes well; only
-# chosen tokens are judged. The selection is a plain top-k (of logits: the sigmoid keeps their
-# order); the idea is in the loss.
+# It is a maximum and a top-k, without any IoU. Because of the two `detach` calls the losses of the
+# decoder do not train the proposals. The proposals have their own loss, and this loss is the
+# answer. The class loss is **varifocal**: its target at the right class is not 1 but *the IoU of
+# the box that the same token proposed* (notebook 04). So a token learns to have a high score only
+# if its box is good. (The loss is computed for the chosen tokens only.) The selection is a plain
+# top-k of logits, which the sigmoid keeps in order. The idea is in the loss.
 #
 # ## Look inside
 #
-# If that works, score and IoU belong together. One dot per token, as in the paper's Figure 6: the
-# 100 chosen ones, and 100 tokens drawn at random.
+# If this works, a high score comes with a high IoU. We draw one dot per token, as in the paper's
+# Figure 6: the 100 chosen tokens, and 100 random tokens.
 
 # %%
-# alt: Scatter of class score against IoU. The chosen tokens reach into the upper right
-#   corner; nearly all random ones score less than 0.2, and most have a small IoU.
+# alt: Scatter of class score against IoU. Some chosen tokens lie in the upper right corner. Nearly
+#   all random tokens have a score below 0.2, and most have a small IoU.
 token_logits = seen["proposal_head.logits"][0]
 token_boxes = seen["proposal_head.box_logits"][0].sigmoid()
 score, overlap = token_logits.sigmoid().amax(-1), best_iou(token_boxes, objects)
@@ -129,19 +136,19 @@ print(f"mean IoU with the best object: {mean_iou}; good slots: {good}, objects: 
 assert mean_iou["chosen"] > 2 * mean_iou["at random"]
 
 # %% [markdown]
-# Read it from the right: nearly every dot with a high score has a good box. Not from the top: many
-# a good box scores low, since an object needs one token only. What the picture cannot show is that
-# the *loss* did it: for that one would have to train without the IoU in the target.
+# Nearly every dot with a high score has a good box. The opposite is not true: many good boxes have
+# a low score, because one object needs only one token. The figure cannot show that the *loss* is
+# the reason. To show this, we would have to train without the IoU in the target.
 #
-# There are 100 slots for seven shapes. Most slots go to tokens with a low score, and their score
-# says so.
+# There are 100 slots for seven shapes. So most slots go to tokens with a low score.
 
 # %% [markdown]
 # ## Predict, then break it
 #
-# The decoder moves every box in each of its layers. So perhaps the choice hardly matters, and it
-# would find the shapes from any start? We replace the score by random numbers, touch nothing else,
-# and count the shapes that are found (IoU above 0.5 with a box that scores above 0.5).
+# The decoder moves every box in each of its layers. So perhaps the selection hardly matters, and
+# the decoder can find the shapes from any start. We replace the score by random numbers and change
+# nothing else. Then we count the shapes that are found: some box has a score above 0.5 and an IoU
+# above 0.5 with the shape.
 #
 # **Predict**: of seven shapes, how many are found from 100 *random* tokens? All, half, nearly none?
 
@@ -157,11 +164,12 @@ best, at_random = (count_found(answer, targets) for answer in (prediction, blind
 print(f"best tokens: {best} of {len(objects)}; random tokens: {at_random}")
 
 # %% [markdown]
-# The decoder *refines*, it does not search. A query looks around its reference box only (notebook
-# 10), and it carries the content of its token. Most random tokens start on empty ground, as the
-# scatter shows; the few on a shape end in no sure box either, and this count does not say why.
+# The decoder *refines* boxes, it does not search. A query reads only around its reference box
+# (notebook 10), and its content is that of its token. Most random tokens start on the background,
+# as the scatter shows. A few start on a shape, but they do not end in a box with a high score
+# either. This count does not tell why.
 #
-# **Predict** once more: the 20 best tokens instead of 100. How many of the seven survive?
+# **Predict** again: we keep the 20 best tokens, not 100. How many of the seven shapes are found?
 
 # %%
 counts = {}
@@ -176,12 +184,12 @@ counts
 assert at_random < best == counts[20], "few good tokens beat many random ones"
 
 # %% [markdown]
-# Twenty good tokens are enough for this picture, and even ten; five cannot hold seven shapes. The
-# rest are spare. The paper keeps 300: COCO's pictures hold up to dozens of objects.
+# Twenty good tokens are enough for this picture, and even ten. Five are not, because each query can
+# find only one of the seven shapes. The paper keeps 300: a COCO picture can have dozens of objects.
 #
 # ## What it costs
 #
-# What does a slot cost? Let all 2,100 tokens into the decoder and compare.
+# What does a slot cost? We give all 2,100 tokens to the decoder and compare.
 
 # %%
 with_100 = cost(model, images)
@@ -193,13 +201,15 @@ print({name: f"{flops / 1e9:.2f} GFLOPs" for name, flops in decoder.items()})
 with_100
 
 # %% [markdown]
-# The choice itself is free, a maximum and a sort; the proposal heads that make it possible are 6 %
-# of the model's work. Without it this decoder does about ten times the work by this count: 21 times
-# the queries, but the memory is projected once for all of them (notebook 10). And the count leaves
-# out the pairs of self-attention, $4 Q^2 D$ per layer: in three layers 0.01 GFLOPs at Q = 100, 5.1
-# at Q = 2,100. In RT-DETR at 640 px there are 8,400 tokens for 300 slots; these pairs would be 784
-# times as many.
-# *That* is why the top-k comes before the decoder.
+# The selection itself is almost free: a maximum and a sort. It needs the proposal heads, and they
+# are 6 % of the model's operations. Without selection the decoder needs about ten times the
+# operations in this table. It has 21 times the queries, but it projects the memory only once for
+# all of them (notebook 10).
+#
+# The table leaves out the pairs of self-attention, $4 Q^2 D$ per layer. In three layers they cost
+# 0.01 GFLOPs with Q = 100 and 5.1 with Q = 2,100. In RT-DETR at 640 px there are 8,400 tokens and
+# 300 slots, so without selection there would be 784 times as many pairs. *This* is why the top-k
+# comes before the decoder.
 
 # %%
 assert decoder["Q = 2100"] > 8 * decoder["Q = 100"]
@@ -208,8 +218,10 @@ assert (8400 / 300) ** 2 == 784
 # %% [markdown]
 # ## Exercises
 #
-# **1.** An anchor with a coordinate outside (0.01, 0.99) is invalid: its token is silenced. How
-# many of the 8,400 anchors of a 640 × 640 picture are invalid? (Levels 80 × 80, 40 × 40, 20 × 20.)
+# **1.** An anchor with a coordinate outside (0.01, 0.99) is invalid. Its token is set to zero
+# before the heads, so all invalid tokens get the same score, and the useless box (1, 1, 1, 1). They
+# still compete: if this score is among the $Q$ highest, they are selected. How many of the 8,400
+# anchors of a 640 × 640 picture are invalid? (The levels have 80 × 80, 40 × 40 and 20 × 20 cells.)
 
 # %%
 answer = ...
@@ -233,8 +245,8 @@ loss = -q * (q * p.log() + (1 - q) * (1 - p).log())
 check(answer, p[loss.argmin()].item(), hint="Set the derivative to zero, or plot it.")
 
 # %% [markdown]
-# **3.** Somebody removes both `detach()` calls. Is the first reference box then trained by the
-# decoder's losses as well? Answer `True` or `False`, and say why the authors might not want that.
+# **3.** We remove both `detach()` calls. Do the losses of the decoder then also train the first
+# reference box? Answer `True` or `False`, and explain why the authors might not want this.
 
 # %%
 answer = ...
@@ -245,13 +257,14 @@ index = scores.amax(-1).topk(3).indices
 reference = box_logits[0, index].sigmoid()  # as in the module, but not detached
 (reference - torch.tensor([0.4, 0.4, 0.1, 0.1])).abs().sum().backward()
 check(answer, bool((box_logits.grad[0, index] != 0).all()), hint="Follow box_logits in `forward`.")
-# They might not: 300 queries and many layers would pull at 300 tokens of 8,400, with several times
-# the weight of the proposals' own loss, and the score would no longer be about the proposed box.
+# A possible reason: the losses of many layers would also train the 300 selected tokens. Together
+# they have several times the weight of the proposals' own loss. The score would then no longer be
+# about the proposed box.
 
 # %% [markdown]
 # ## With real weights, if there is a network
 #
-# RT-DETR-R18 has learned COCO. Which tokens of the cat does it choose?
+# RT-DETR-R18 was trained on COCO. Which tokens does it choose in the picture of a cat?
 
 # %% tags=["varies"]
 if online():
@@ -262,5 +275,5 @@ if online():
     plt.show()
 
 # %% [markdown]
-# **Next**: [10 · Deformable attention](10_deformable_attention.ipynb). A query now knows where to
-# start. What does it look at, and how much of the picture does it read?
+# **Next**: [10 · Deformable attention](10_deformable_attention.ipynb). A query now has a starting
+# box. Where does it read, and how much of the picture?

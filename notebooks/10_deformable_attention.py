@@ -5,8 +5,9 @@
 # `rtdetr_lab/deformable_attention.py`, `rtdetr_lab/samplers.py` ·
 # **Before this** [09 query selection](09_query_selection.ipynb)
 #
-# A query knows where to start. Now it reads the picture. Afterwards you can say how many values one
-# query reads, which tensors decide *where*, and which decide *how much*.
+# A query has a starting box. Now it reads the picture. After this notebook you can explain how many
+# values one query reads, which tensors decide *where* it reads, and which decide *how much* each
+# value counts.
 
 # %%
 from dataclasses import replace
@@ -29,15 +30,16 @@ images, targets = shapes(*range(8))  # 320 × 320 pixels, 2,100 tokens
 # %% [markdown]
 # ## The end, first
 #
-# One query, three decoder layers. A mark is one read: its area is its weight, its colour the level
-# it reads from. The dashed frame is the reference box that the layer starts from.
+# We show one query in three decoder layers. Each mark is a sampling point. Its area shows its
+# weight, and its colour shows the level that it reads. The dashed frame is the reference box of the
+# layer.
 
 # %%
-# alt: Three close-ups of one shape, one per decoder layer. Marks of three colours lie on and
-#   around the reference box; in every layer they take other places and sizes.
+# alt: Three close-ups of one shape, one per decoder layer. Marks of three colours lie on and around
+#   the reference box. In every layer they have other places and sizes.
 with torch.no_grad(), lab.record(model) as seen:
     prediction = model(images)
-query = int(prediction.logits[3].amax(-1).argmax())  # the surest one of picture 3
+query = int(prediction.logits[3].amax(-1).argmax())  # the highest score of picture 3
 looks = {f"layer {i}": sampling_of_query(seen, i, query, (4, 4, 4), picture=3) for i in range(3)}
 view = close_up(list(looks.values()), (320, 320))
 axes = sampling_panels(looks, images[3], view=view)
@@ -45,29 +47,33 @@ axes = sampling_panels(looks, images[3], view=view)
 # %% [markdown]
 # ## The question
 #
-# In DETR a query attends to *every* token: a weight for each of 8,400 of them, nearly all close to
-# zero. Deformable attention asks the query itself. Two linear maps of its content $q$ (in the
-# decoder with the position of notebook 11 added) give, for each of $M$ heads, $P$ offsets $o$ and
-# $P$ weights $A$. The $P$ points of a head are shared out: $K$ on each level, here 4 on each of 3,
-# so $P = 12$. With $c$ and $(w, h)$ the centre and size of the reference box, head $m$ looks at
+# In DETR a query attends to *every* token: it computes 8,400 weights, and nearly all are close to
+# zero. In deformable attention the query chooses where to look. Two linear layers predict $P$
+# offsets $o$ and $P$ weights $A$ for each of $M$ heads. Their input is the content of the query
+# plus its position (notebook 11). Of the $P$ points of a head, $K_l$ lie on level $l$. Here there
+# are 4 on each of 3 levels, so $P = 12$. The reference box has the centre $c$ and the size
+# $(w, h)$. Point $k$ of head $m$ lies at
 #
-# $$ p_{mk} = c + \frac{o_{mk}}{K} \cdot \frac{(w, h)}{2} \tag{10.1} $$
+# $$ p_{mk} = c + \frac{o_{mk}}{K_l} \cdot \frac{(w, h)}{2} \tag{10.1} $$
 #
-# and takes home a mixture of what it finds there, where $x\langle p \rangle$ is the head's share of
-# the projected map of the point's level, read *between* its cells. $k$ runs over all $P$ points,
-# and so does the softmax, all levels together; $W_m$ is head $m$'s part of the output projection:
+# where $l$ is the level of the point. The output is a weighted sum of the values read there:
 #
-# $$ \mathrm{out} = \sum_{m} W_m \sum_{k} A_{mk}\, x\langle p_{mk} \rangle, \qquad
+# $$ \mathrm{out} = \sum_m W_m \sum_{k=1}^{P} A_{mk} \, x\langle p_{mk} \rangle, \qquad
 #    \sum_k A_{mk} = 1 \tag{10.2} $$
 #
-# So the box says around which place and in how large strides; the content says which way.
+# $x\langle p \rangle$ is the value that the head reads at $p$, *between* the cells of the projected
+# map. The softmax runs over all $P$ points, all levels together. $W_m$ is the part of the output
+# projection for head $m$.
+#
+# So the box decides around which centre the points lie, and how far apart. The query decides in
+# which directions.
 
 # %% [markdown]
 # ## By hand, on 3 × 3 cells
 #
-# One level of nine cells with the values 0 … 8, one head, two points. Cell $i$ of three has its
-# centre at $(i + \frac12)/3$. The first point is the middle of the picture: exactly cell 4. The
-# second lies halfway between cells 4 and 5.
+# We take one level of nine cells with the values 0 … 8, one head, and two points. In a row of three
+# cells, cell $i$ has its centre at $(i + \frac12)/3$. The first point lies in the middle of the
+# picture, exactly at the centre of cell 4. The second lies halfway between cells 4 and 5.
 
 # %%
 value = torch.arange(9.0).reshape(1, 9, 1, 1)  # B N M d
@@ -79,9 +85,9 @@ print(f"by hand {by_hand}, module {out.item():.4f}")
 assert abs(out.item() - by_hand) < 1e-6
 
 # %% [markdown]
-# A point that does not sit on a centre reads four cells, weighted by nearness. Move it off the map
-# and the missing cells count as zero. Where the reading changes smoothly with the point, there is a
-# gradient: *that* is how offsets are learned.
+# A point that is not on a centre reads four cells, weighted by nearness. Cells outside the map
+# count as zero. (`samplers.py` works such a point through, for both samplers.) The value changes
+# smoothly with the point, so there is a gradient. *This* is how the offsets are learned.
 
 # %%
 point = torch.tensor([0.6, 0.45], requires_grad=True)
@@ -90,11 +96,12 @@ Bilinear()(value, [(3, 3)], [1], plan).sum().backward()
 print("d value / d (x, y) =", point.grad)
 
 # %% [markdown]
-# One step right is worth 1, a step down 3, and a step is a third of the picture: hence 3 and 9.
+# One cell to the right adds 1, and one cell down adds 3. A cell is a third of the picture, so the
+# gradient is 3 and 9.
 #
 # ## The real module
 #
-# First where and how much. Nothing here has seen the feature maps yet.
+# First the module computes where and how much. This step does not read the feature maps.
 
 # %%
 source(DeformableAttention.plan)
@@ -103,8 +110,8 @@ source(DeformableAttention.plan)
 source(DeformableAttention.forward)
 
 # %% [markdown]
-# The sampler reads; it is a value, so another can take its place. `Naive` is Eq. 10.2 written as
-# three loops, and the check of the fast one.
+# The sampler reads the values. It is an argument, so we can replace it. `Naive` computes the sum of
+# Eq. 10.2 with plain loops. We use it to check the fast one.
 
 # %%
 attention = model.decoder.layers[0].cross_attn
@@ -116,19 +123,19 @@ with torch.no_grad():
     attention.sampler = Naive()
     slow = attention(content, boxes, memory, maps_small)
     attention.sampler = Bilinear()
-print("the same, but for rounding:", torch.allclose(fast, slow, atol=1e-5))
+print("equal up to rounding:", torch.allclose(fast, slow, atol=1e-5))
 assert torch.allclose(fast, slow, atol=1e-5)
 
 # %% [markdown]
 # ## Look inside
 #
-# Six heads, each with a direction of its own. Training began from a star (head $m$ at angle
-# $2\pi m / M$). What was left of it, one head at a time: each has an edge or a corner of its own.
+# There are six heads. Training starts from a star: head $m$ looks at the angle $2\pi m / M$. The
+# slider shows what is left of it, one head at a time. Each head has its own edge or corner.
 
 # %%
 slider(
     lambda head: sampling_points(looks["layer 2"], images[3], head=head, view=view),
-    alt="Sampling points of one head in the last layer; each head looks at its own side",
+    alt="Sampling points of one head in the last layer; each head has its own side",
     head=range(6),
     dpi=56,
 )
@@ -142,19 +149,19 @@ print("share of the weight on S3, S4, S5:", [round(s, 2) for s in shares.tolist(
 assert torch.allclose(weights.sum(-1), torch.ones(()), atol=1e-5)
 
 # %% [markdown]
-# So much for one query in one layer: $6 \cdot 12 = 72$ points, so at most 288 cells with 16
-# channels each, 4,608 numbers; three layers read three times. In RT-DETR it is $8 \cdot 12 = 96$
-# points, and it stays 96 however large the picture is. *Where* is in `locations`, made by
-# `sampling_offsets` and the reference box; *how much* in `weights`, made by `attention_weights`.
+# In one layer a query reads $6 \cdot 12 = 72$ points. These are at most 288 cells with 16 channels
+# each, or 4,608 numbers. Three layers read three times. In RT-DETR a query reads $8 \cdot 12 = 96$
+# points per layer, for pictures of any size. *Where* it reads is in `locations`, computed from
+# `sampling_offsets` and the reference box. *How much* is in `weights`, from `attention_weights`.
 #
 # ## Predict, then break it
 #
-# Five ways to break it, on eight pictures; we count the shapes that end in a good box (score above
-# 0.5, IoU above 0.75).
+# We break the attention in five ways. On eight pictures we count the shapes with a good box (score
+# above 0.5, IoU above 0.75).
 #
-# **Predict** the order, from harmless to fatal: (a) every point counts the same; (b) all points of
-# a head move to their mean; (c) every head takes the points of its neighbour; (d) only level S3 may
-# be read; (e) only S5.
+# **Predict** the order, from harmless to fatal: (a) all points have the same weight; (b) all points
+# of a head move to their mean; (c) every head takes the points of its neighbour; (d) the query
+# reads only level S3; (e) only level S5.
 
 
 # %%
@@ -180,11 +187,11 @@ print(f"of {sum(targets.counts)} shapes")
 counts
 
 # %% [markdown]
-# *How much* matters, *where* is everything. With equal weights nearly half of the good boxes
-# survive; with the points of each head drawn together to one spot, one does. What a box head needs
-# to know is where the edges are, and it learns that by reading at the edges. (c) leaves none: the
-# value each head carries is made for *its* place. (d) and (e) edit weights, but a weight of zero is
-# a point not read. S3 alone does well, these shapes being small; S5 alone is blind.
+# *How much* matters, but *where* matters most. With equal weights nearly half of the good boxes are
+# left. With all points of a head at one place, one is left. A box head needs to know where the
+# edges are, and it learns this from points at the edges. (c) leaves none, because the values of
+# each head are made for *its own* places. (d) and (e) change weights, but a point with weight zero
+# is not read. S3 alone works well, because these shapes are small. S5 alone finds nothing.
 
 # %%
 assert counts["untouched"] > counts["(d) only S3"] > counts["(a) equal weights"]
@@ -193,13 +200,14 @@ assert counts["(a) equal weights"] > 5 * counts["(b) one mean point"]
 # %% [markdown]
 # ## v1, v2, discrete
 #
-# RT-DETRv2 lets every level have its own number of points, and offers a reading that any
-# accelerator can do: take the cell that contains the point, no mixing. The points stay the same;
-# the crosses are the centres of the cells that are really read.
+# In RT-DETRv2 every level can have its own number of points. It also has a sampler that every
+# accelerator can run: it reads the one cell that contains the point. (A point outside the map reads
+# the nearest border cell.) The points stay the same. The crosses mark the centres of the cells that
+# are read.
 
 # %%
 # alt: Two panels. Left, the points as bilinear sampling reads them. Right, a line leads from each
-#   point to the centre of the cell that discrete sampling reads; on coarse levels lines are long.
+#   point to the centre of the cell that discrete sampling reads. On coarse levels lines are long.
 maps, looked = [(40, 40), (20, 20), (10, 10)], looks["layer 2"]
 where = looked.locations[None, None]  # as for one picture and one query
 cells = Discrete().cells(where, maps, (4, 4, 4))[0, 0]
@@ -208,7 +216,7 @@ discrete = replace(looked, reads=reads)
 axes = sampling_panels({"bilinear": looked, "discrete": discrete}, images[3], view=view)
 
 # %% [markdown]
-# Swapping the sampler of a *trained* model costs boxes:
+# A *trained* model loses good boxes if we only replace its sampler:
 
 # %%
 for layer in model.decoder.layers:
@@ -221,8 +229,8 @@ print({name: counts[name] for name in ("untouched", "discrete")})
 assert counts["discrete"] < counts["untouched"]
 
 # %% [markdown]
-# That is why the paper fine-tunes for it, and then loses only 0.5 AP (RT-DETRv2-S, Table 4). A
-# gather has no gradient by its index, so the offsets are frozen meanwhile.
+# So the paper fine-tunes the model with the new sampler, and then loses only 0.5 AP (RT-DETRv2-S,
+# Table 4). A gather has no gradient with respect to its index, so the offsets are frozen.
 #
 # ## What it costs
 
@@ -230,23 +238,23 @@ assert counts["discrete"] < counts["untouched"]
 cost(attention, content, boxes, memory, maps_small)
 
 # %% [markdown]
-# The maps from content to offsets and weights are small. Projecting the *memory* is the largest
-# part, and it grows with the picture; reading, which the table leaves out, does not.
+# The layers for offsets and weights are small. The largest part is the projection of the *memory*,
+# and it grows with the picture. The table leaves out the reading, which does not grow.
 #
 # ## Exercises
 #
-# **1.** RT-DETR-R18: 300 queries, 8 heads, 3 levels with 4 points, 3 layers. How many points are
-# read for one picture?
+# **1.** RT-DETR-R18 has 300 queries, 8 heads, 3 levels with 4 points each, and 3 decoder layers.
+# How many points does it read for one picture?
 
 # %%
 answer = ...
 
 # %% tags=["solution"]
-check(answer, 300 * 8 * 3 * 4 * 3, hint="It stands in RT-DETRv2's Table 3.")
+check(answer, 300 * 8 * 3 * 4 * 3, hint="RT-DETRv2's Table 3 gives this number.")
 
 # %% [markdown]
 # **2.** A reference box has the centre (0.5, 0.5) and the size (0.2, 0.4). One level has 4 points.
-# Where does an offset of (4, 0) lead? Give (x, y).
+# At which location (x, y) is a point with the offset (4, 0)?
 
 # %%
 answer = ...
@@ -256,9 +264,8 @@ centre, size, offset = torch.tensor([0.5, 0.5]), torch.tensor([0.2, 0.4]), torch
 check(answer, centre + offset / 4 * size / 2, hint="Eq. 10.1: the fourth step reaches the edge.")
 
 # %% [markdown]
-# **3.** A query's *content* is replaced by that of another one, its reference box stays. Which
-# changes: the centre the points lie around, their pattern, or both? Answer "centre", "pattern" or
-# "both".
+# **3.** A query gets the *content* of another query, but keeps its reference box. What changes: the
+# centre of its points, their pattern, or both? Answer "centre", "pattern" or "both".
 
 # %%
 answer = ...
@@ -282,5 +289,5 @@ if online():
     plt.show()
 
 # %% [markdown]
-# **Next**: [11 · The decoder](11_decoder.ipynb). Reading happens in every layer, each around the
-# box that the layer before has left. What does every layer add?
+# **Next**: [11 · The decoder](11_decoder.ipynb). Every layer reads around the box that the layer
+# before it predicted. What does every layer add?

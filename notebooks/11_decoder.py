@@ -4,8 +4,9 @@
 # **Paper** RT-DETR §4.1, Table 5; Deformable DETR §A.4; DINO §3.4 · **Chapter**
 # `rtdetr_lab/decoder.py` · **Before this** [10 deformable attention](10_deformable_attention.ipynb)
 #
-# A hundred queries start from the boxes their tokens proposed. Afterwards you can say how a box is
-# moved, what each layer adds, why nothing has to remove duplicates, and which loss teaches whom.
+# A hundred queries start from the boxes that their tokens proposed. After this notebook you can
+# explain how a layer moves a box, what each layer adds, why no step after the decoder removes
+# duplicates, and which loss reaches which step.
 
 # %%
 from dataclasses import replace
@@ -32,13 +33,14 @@ criterion = model.cfg.criterion.build()
 # %% [markdown]
 # ## The end, first
 #
-# The queries that answer for the shapes of one picture. Dashed is the reference box a query starts
-# from, the solid frame what is left after three layers; dots mark the centre after each of them.
-# This notebook is about the decoder alone, so we keep what it is `given`.
+# We show the queries that are matched with the shapes of one picture. A dashed frame is the
+# reference box at the start. A solid frame is the box after three layers. Dots mark the centre at
+# the start and after each layer. This notebook is about the decoder alone, so we keep its input in
+# `given`.
 
 # %%
-# alt: Seven shapes of a painted scene. A dashed box lies loosely around each, a solid one
-#   tightly; a short trail of dots joins their centres.
+# alt: Seven shapes of a painted scene. Each has a loose dashed box and a tight solid box. A short
+#   trail of dots joins the centres of the two boxes.
 given = []
 hook = model.decoder.register_forward_pre_hook(lambda _, inputs: given.extend(inputs))
 with torch.no_grad(), lab.record(model) as seen:
@@ -53,25 +55,25 @@ ax = box_trails(boxes, images[3], pairs.queries[3].tolist(), ax)
 # %% [markdown]
 # ## The question
 #
-# A query is two things: *content* (what) and a *reference box* (where). Every layer asks: who else
-# is looking at this? (self-attention between queries), what is there? (deformable attention around
-# the box), so what is it? (feed-forward). Then a box head moves the box $b$. It does not add to
-# numbers in $(0, 1)$, but to their logits:
+# A query carries *content* (what) and a *reference box* (where). In every layer the queries first
+# exchange information (self-attention). Then each query reads the picture around its box
+# (deformable attention), and computes its new content (feed-forward network). At the end a box head
+# moves the box $b$. It adds a step to the logits of the four numbers, not to the numbers:
 #
 # $$ b^{(i)} = \sigma\bigl(\Delta^{(i)} + \sigma^{-1}(b^{(i-1)})\bigr) \tag{11.1} $$
 #
-# And the next layer is told, in the query's position, where the box is now:
+# The next layer gets the moved box, through the position embedding of the query:
 #
 # $$ \text{position}^{(i)} = \mathrm{MLP}(b^{(i-1)}) \tag{11.2} $$
 #
-# Deformable DETR calls this *iterative refinement*. Three layers here, six in RT-DETR-R50. If the
-# first already sees the object, what are the others for?
+# Deformable DETR calls this *iterative refinement*. There are three layers here, and six in
+# RT-DETR-R50. If the first layer already sees the object, what do the others do?
 
 # %% [markdown]
 # ## By hand, on three boxes
 #
-# The logit of a number is the logarithm of its odds, $p : (1 - p)$. So a step of $\ln 2$ doubles
-# the odds. Three boxes whose width is 0.02, 0.2 and 0.8 take it:
+# The logit of a number $p$ is the logarithm of its odds, $p : (1 - p)$. So a step of $\ln 2$
+# doubles the odds. We apply it to three boxes with the widths 0.02, 0.2 and 0.8:
 
 # %%
 widths = torch.tensor([0.02, 0.2, 0.8])
@@ -82,10 +84,9 @@ print("by hand:", by_hand, " move:", moved)
 assert torch.allclose(by_hand, moved)
 
 # %% [markdown]
-# The small width nearly doubles, the large one grows by a tenth and cannot pass 1. One box head
-# serves objects of all sizes, because a step in logits is *relative* where boxes are small. (For
-# $x$ and $y$ it only keeps the centre in the picture.) Three layers in a row simply add their
-# steps:
+# The small width nearly doubles. The large one grows by a tenth, and it can never pass 1. In logits
+# a step is *relative* for small boxes, so one box head works for objects of all sizes. (For $x$ and
+# $y$ it only keeps the centre in the picture.) The steps of three layers simply add up:
 
 # %%
 deltas = torch.tensor([[0.9, 0.0, 0.7, 0.7], [0.3, 0.1, 0.2, -0.2], [0.1, 0.0, 0.0, 0.1]])
@@ -97,8 +98,8 @@ at_once = (deltas.sum(0) + inverse_sigmoid(torch.tensor([0.9, 0.5, 0.1, 0.1]))).
 assert torch.allclose(box, at_once, atol=1e-6)
 
 # %% [markdown]
-# So what is the point of three steps, when one could take them all? That a layer *looks again* from
-# where the step before has led.
+# One large step would give the same box. Why do we need three? Because each layer *looks again*,
+# around the box of the layer before.
 #
 # ## The real module
 
@@ -109,16 +110,16 @@ source(DecoderLayer.forward)
 source(Decoder.forward)
 
 # %% [markdown]
-# `move` is Eq. 11.1, and the last two lines of the loop send its box round. Three things come out
-# of every turn: a box, class logits, and a new reference. `judged` is the same box with another
-# gradient, see "Who learns from a bad box?". *Every layer has heads of its own and is judged by a
-# loss of its own*; it is a detector, and so is any number of first layers.
+# `move` is Eq. 11.1. The last two lines of the loop pass its box to the next layer. Every layer
+# computes a box, class logits, and a new reference. `judged` has the same numbers as `start`, but
+# perhaps not its gradient: see "Who learns from a bad box?". *Every layer has its own heads and its
+# own loss*. So each layer is a detector, together with the layers before it.
 #
 # ## Look inside
 #
-# We count three things over twelve pictures. **found**: shapes that have a box with a score above
-# 0.5 and an IoU above 0.5. **tight**: the same with an IoU above 0.9. **repeated**: further such
-# boxes on a shape that is found already.
+# We count three things on twelve pictures. **found**: shapes that have a box with a score above 0.5
+# and an IoU above 0.5. **tight**: the same with an IoU above 0.9. **repeated**: the duplicates,
+# that is, all further found boxes of the same shape.
 
 
 # %%
@@ -135,8 +136,8 @@ for name in names:
     print(f"{name:10}", layers[name])
 
 # %%
-# alt: IoU with the own object over the steps reference, layer 0, 1, 2. Grey lines, one per query,
-#   and their mean, which rises steeply in layer 0 and little after it.
+# alt: IoU with the matched object, for the steps reference, layer 0, 1, 2. Each query has a grey
+#   line. Their mean rises steeply in layer 0, and little after it.
 matched = [step.boxes[pairs.flat] for step in steps]
 ax = refinement_curves(torch.stack(matched), pairs.gather(targets.boxes))
 
@@ -147,33 +148,34 @@ assert pixels[0] > 3 * pixels[1] > 3 * pixels[2] / 2
 assert layers["proposals"]["tight"] < layers["layer 0"]["tight"] < layers["layer 2"]["tight"]
 
 # %% [markdown]
-# Layer 0 makes the large move, five pixels per coordinate; later ones do the fine work, and that is
-# what "tight" is made of: none, 29, 52, 64. Layer 0 even finds five shapes fewer than the proposals
-# did. Layer 1 finds 13 more, and pays with duplicates, most of which layer 2 takes back. So layers
-# differ in *what* they do, not only in how well.
+# Layer 0 makes the large move, five pixels per coordinate. The later layers make small moves, and
+# these make boxes tight: none, 29, 52, 64. Layer 0 even finds five shapes fewer than the proposals.
+# Layer 1 finds 13 more, but adds duplicates. Layer 2 removes most of them. So the layers differ in
+# *what* they do, not only in how well they do it.
 #
-# ## Who listens to whom
+# ## Who attends to whom
 #
-# Inside the last layer, the surest query of picture 3 and the twelve it listens to most:
+# We take the last layer of picture 3. Here is the query with the highest score, and the twelve
+# queries to which it attends most:
 
 # %%
-# alt: One box in blue; lines lead from it to twelve other queries, whose boxes are drawn dashed.
+# alt: One box in blue. Lines lead from it to twelve other queries, which have dashed boxes.
 best = int(prediction.logits[3].amax(-1).argmax())
-heard = seen["decoder.layers.2.self_attn.weights"][3]
+attention = seen["decoder.layers.2.self_attn.weights"][3]
 fig, ax = plt.subplots(figsize=(4.2, 4.6), layout="compressed")
-ax = query_links(heard, prediction.boxes[3], images[3], best, ax=ax)
+ax = query_links(attention, prediction.boxes[3], images[3], best, ax=ax)
 
 # %% [markdown]
-# Twelve queries on a handful of places: on the same shape, where it has to be settled who answers;
-# on the two other round ones; on a corner of the triangle.
+# The twelve queries lie in a few places. Some lie on the same shape: only one of them should keep
+# a high score. Others lie on the two other round shapes, and on a corner of the triangle.
 
 # %% [markdown]
 # ## Predict, then break it
 #
-# **Cut self-attention**: every query hears itself alone, in one layer and then in all.
+# **Cut self-attention**: every query attends to itself only, in one layer and then in all.
 #
-# **Predict**: where does deafness produce more duplicates: in the first layer, where queries meet,
-# or in the last, after they have talked twice? And which cut also *loses* most shapes?
+# **Predict**: which cut gives more duplicates: in the first layer, or in the last, after two layers
+# of self-attention? And which cut also *loses* most shapes?
 
 
 # %%
@@ -186,27 +188,27 @@ def edited(edit):
         return tally(model.decoder(*given)[-1])
 
 
-deaf = {"in none": tally(prediction)}
+cut = {"in none": tally(prediction)}
 for name, where in {"in layer 0": "0", "in layer 2": "2", "in all": "*"}.items():
-    deaf[name] = edited({f"layers.{where}.self_attn.weights": only_itself})
-    print(f"deaf {name:11}", deaf[name])
+    cut[name] = edited({f"layers.{where}.self_attn.weights": only_itself})
+    print(f"cut {name:11}", cut[name])
 
 # %% [markdown]
-# Uncut it was 83 found, 64 tight, 14 repeated. The cut in layer 2 is the worst in every count. What
-# layer 0 leaves unsettled is partly repaired by those after it; what the last layer leaves stays.
-# And it loses 19 shapes too: perhaps a query that cannot hear that nobody else takes the object is
-# less sure of itself. Deaf everywhere is no worse than deaf at the end. No step after the decoder
-# removes duplicates; *this* is the step.
+# Without a cut it was 83 found, 64 tight, 14 repeated. The cut in layer 2 is the worst in every
+# count. Later layers partly repair what a cut in layer 0 breaks, but no layer comes after the last.
+# The cut in layer 2 also loses 19 shapes. Perhaps a query is less sure when it cannot see that no
+# other query took the object. A cut in all layers is no worse than a cut in the last one. No step
+# after the decoder removes duplicates; *self-attention* does it.
 
 # %%
-assert min(deaf[n]["repeated"] for n in deaf if n != "in none") > 3 * deaf["in none"]["repeated"]
-assert deaf["in layer 2"]["repeated"] > deaf["in layer 0"]["repeated"]
+assert min(cut[n]["repeated"] for n in cut if n != "in none") > 3 * cut["in none"]["repeated"]
+assert cut["in layer 2"]["repeated"] > cut["in layer 0"]["repeated"]
 
 # %% [markdown]
-# **Never look again**: layers 1 and 2 are given the box that layer 0 was *given*, the proposal,
-# look around *that*, and move *that*. Nothing else changes.
+# **Never look again**: layers 1 and 2 get the box that layer 0 *got*, the proposal. They read
+# around *this* box and move *this* box. Nothing else changes.
 #
-# **Predict** what suffers more, finding or tightness.
+# **Predict**: which count falls more, found or tight?
 
 # %%
 start = seen["decoder.reference.0"]
@@ -217,16 +219,15 @@ for name, counts in again.items():
 assert again["2"]["tight"] < layers["layer 2"]["tight"] / 4 < again["2"]["found"]
 
 # %% [markdown]
-# Tightness: of 64 tight boxes 4 or 5 are left. And with the first reference box in both layers the
-# model finds fewer shapes than its proposals did without any layer (75). Layers 1 and 2 expect a
-# box that nearly fits: they take small steps, they read close to the edges, and from a loose box
-# neither is right. Refinement is not a correction that a layer computes from afar, it is a *second
-# look* from a better place.
+# The tight boxes: of 64, 4 or 5 are left. With the first reference box in both layers, the model
+# finds even fewer shapes than its proposals (75). Layers 1 and 2 expect a box that nearly fits.
+# They take small steps and read close to the edges. With a loose box, neither works. So no layer
+# can correct a box from far away. Refinement is a *second look*, from a better place.
 #
-# **Rearrange the layers.** If layer 2 tightens, should it not tighten more when it runs twice? And
-# if every layer is a detector, does their order matter?
+# **Rearrange the layers.** Layer 2 makes boxes tight. Are they tighter if it runs twice? And if
+# every layer is a detector, does the order matter?
 #
-# **Predict** for 0-1-2-2 (the last twice), 0-2 (the middle left out) and 2-1-0.
+# **Predict** the counts for 0-1-2-2 (the last layer twice), 0-2 (without the middle one) and 2-1-0.
 
 # %%
 own = {name: getattr(model.decoder, name) for name in ("layers", "class_heads", "box_heads")}
@@ -241,11 +242,11 @@ for name, modules in own.items():
     setattr(model.decoder, name, modules)
 
 # %% [markdown]
-# The last layer twice does find more, eight shapes, and tightens five boxes; but duplicates are
-# four times as many. Scores and duplicates were balanced for exactly three layers, each in its
-# place. Without layer 1 the last one finds as many as layer 0 did, a few of them tighter, with six
-# times the duplicates of 0-1-2. Backwards one shape is left: layer 2 has never seen a raw proposal.
-# You may stop early, not rearrange.
+# With the last layer twice, the model finds eight shapes more and has five tight boxes more. But it
+# has four times the duplicates. Training has balanced scores and duplicates for exactly three
+# layers, each in its place. Without layer 1 the model finds as many shapes as after layer 0. A few
+# more boxes are tight, and there are six times the duplicates of 0-1-2. In reverse order one shape
+# is found: layer 2 has never met a proposal in training. You can stop early, but not rearrange.
 
 # %%
 assert orders["0122"]["repeated"] > 2 * orders["012"]["repeated"]
@@ -254,14 +255,16 @@ assert orders["210"]["found"] < 5 < orders["02"]["found"]
 # %% [markdown]
 # ## Who learns from a bad box?
 #
-# Layer 1 starts from the box of layer 0. If it ends badly, who is to blame? The reference is
-# detached, so layer 1 alone? DINO's *look forward twice* lets the loss of a layer also reach the
-# step before it. Below: the gradient that the box loss of each layer (rows) sends to each box head
-# (columns), by either rule.
+# Layer 1 starts from the box of layer 0. If the box of layer 1 is bad, which layer learns from
+# the loss? The
+# reference is detached, so perhaps only layer 1. But with DINO's *look forward twice* the loss of a
+# layer also reaches the step before it. `decoder.py` has a drawing of both rules. (There the steps
+# are $\Delta^{(1)}$ to $\Delta^{(3)}$; layer 0 computes $\Delta^{(1)}$.) We compute the gradient
+# that the box loss of each layer (rows) sends to each box head (columns), with both rules.
 
 
 # %%
-def blame(rule):
+def print_gradients(rule):
     model.decoder.cfg = replace(model.decoder.cfg, box_gradient=rule)
     answers = model.decoder.train()(*given)
     terms = criterion(Prediction(answers[-1].logits, answers[-1].boxes, answers), targets)
@@ -276,7 +279,7 @@ def blame(rule):
 rows, rule = [], model.decoder.cfg.box_gradient
 for name, one in {"look forward twice": rule, "look forward once": look_forward_once}.items():
     print(name)
-    blame(one)
+    print_gradients(one)
 model.decoder.cfg = replace(model.decoder.cfg, box_gradient=rule)
 model = model.eval()
 
@@ -285,14 +288,15 @@ assert rows[:3] == [[True, False, False], [True, True, False], [False, True, Tru
 assert rows[3:] == [[True, False, False], [False, True, False], [False, False, True]]
 
 # %% [markdown]
-# The diagonal is the same by both rules, and so is every number of the forward pass. Looking
-# forward twice adds the entries beside it: here layer 1's loss pulls at box head 0 as hard as layer
-# 0's own does. An early layer is thus taught to leave a box from which the *next* one does well.
-# The authors train so, transformers detaches; weights fit both, training runs do not (notebook 19).
+# The diagonal is the same with both rules, and so is every number of the forward pass. Looking
+# forward twice adds the entries left of the diagonal. Here the loss of layer 1 gives box head 0
+# about as much gradient as the loss of layer 0. So an early layer also learns to predict a box from
+# which the *next* layer can do well. The authors train like this, transformers detaches. The same
+# weights work in both, but training runs differ (notebook 19).
 #
 # ## What it costs
 #
-# Since any number of first layers is a detector, depth can be chosen *after* training:
+# Any number of first layers is a detector, so we can choose the depth *after* training:
 
 # %%
 depth = {k: cost(model.trim(k).eval(), images[:1]).rows for k in (1, 2, 3)}
@@ -304,12 +308,12 @@ for k, parts in depth.items():
 assert depth[3][-2][2] == 3 * depth[1][-2][2]
 
 # %% [markdown]
-# RT-DETR's Table 5 says the same for R50, trained with six layers and run with fewer: 53.1 AP with
-# six at 9.3 ms, 52.4 with three at 7.9 ms, 49.1 with one at 7.0 ms.
+# RT-DETR's Table 5 gives such numbers for R50, trained with six layers and run with fewer: 53.1 AP
+# with six layers at 9.3 ms, 52.4 with three at 7.9 ms, 49.1 with one at 7.0 ms.
 #
 # ## Exercises
 #
-# **1.** A box is 0.5 wide. Which width does a step of $\ln 3$ give it?
+# **1.** A box has the width 0.5. What is its width after a step of $\ln 3$?
 
 # %%
 answer = ...
@@ -318,18 +322,18 @@ answer = ...
 check(answer, move(torch.tensor([[[3.0] * 4]]).log(), torch.full((1, 1, 4), 0.5))[0, 0, 2], "Odds!")
 
 # %% [markdown]
-# **2.** RT-DETR-R50: 300 queries, 8 heads, six layers. How many self-attention weights are there
-# between queries for one picture, in all layers together?
+# **2.** RT-DETR-R50 has 300 queries, 8 heads and six decoder layers. How many self-attention
+# weights does it compute for one picture, in all layers together?
 
 # %%
 answer = ...
 
 # %% tags=["solution"]
-check(answer, 6 * 8 * 300 * 300, hint="Every query listens to every query, in every head.")
+check(answer, 6 * 8 * 300 * 300, hint="Every query attends to every query, in every head.")
 
 # %% [markdown]
-# **3.** A decoder of six layers that looks forward twice. Which box heads does the box loss of
-# layer 4 reach? Answer with a set of numbers, the first layer being 0.
+# **3.** A decoder has six layers and looks forward twice. Which box heads does the box loss of
+# layer 4 reach? Answer with a set of numbers. The first layer is layer 0.
 
 # %%
 answer = ...
@@ -356,5 +360,5 @@ if online():
     plt.show()
 
 # %% [markdown]
-# **Next**: [12 · Denoising](12_denoising.ipynb). Every layer has a loss, and early in training the
-# matching behind it is nearly random. What can be taught without a matching?
+# **Next**: [12 · Denoising](12_denoising.ipynb). Every layer has a loss, and this loss needs a
+# matching. Early in training the matching is nearly random. What can we teach without it?
