@@ -8,7 +8,7 @@
 # that returns one box, one class and one score. This notebook shows what goes in, what comes out,
 # and how to look at every step between. The other notebooks explain the parts one by one.
 
-# %%
+# %% tags=["imports"]
 import matplotlib.pyplot as plt
 import torch
 
@@ -19,6 +19,7 @@ from rtdetr_lab.viz.life import life_of_query
 from rtdetr_lab.viz.refinement import draw_life
 from rtdetr_lab.viz.sampling import close_up, sampling_of_query, sampling_panels
 
+# %%
 generator = seeded()
 
 # %% [markdown]

@@ -8,7 +8,7 @@
 # direction would they overlap more? After this notebook you can explain why IoU is not enough for
 # the second question, and why boxes are moved in logit space.
 
-# %%
+# %% tags=["imports"]
 import matplotlib.pyplot as plt
 import torch
 

@@ -9,7 +9,7 @@
 # query is, how padding is kept out of the predictions, and which parts of DETR make it slow to
 # train. RT-DETR replaces exactly these parts.
 
-# %%
+# %% tags=["imports"]
 import matplotlib.pyplot as plt
 import torch
 
@@ -25,6 +25,7 @@ from rtdetr_lab.losses import CrossEntropy
 from rtdetr_lab.notebook import check, cost, seeded, shapes, source
 from rtdetr_lab.viz import attention, canvas, matching
 
+# %%
 seeded()
 images, targets = shapes(3)  # 320 × 320 pixels, seven shapes
 
@@ -32,7 +33,7 @@ images, targets = shapes(3)  # 320 × 320 pixels, seven shapes
 # ## The end, first
 #
 # DETR trains for 500 epochs on COCO. We have only seconds. So a DETR with 77 thousand parameters
-# and twelve queries learns **one picture** by heart. This is not a detector, but its mistakes show
+# and twelve queries overfits **one picture**. This is not a detector, but its mistakes show
 # why a real one needs such a long training. (Rounding differs between processors, and 160 training
 # steps amplify the difference. Your figures will look a little different, but our statements still
 # hold.)

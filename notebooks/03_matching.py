@@ -8,7 +8,7 @@
 # decide which prediction is *for* which object. After this notebook you can explain why this is one
 # decision and not seven, and what happens when training makes it again in every step.
 
-# %%
+# %% tags=["imports"]
 from itertools import permutations
 
 import matplotlib.pyplot as plt

@@ -9,7 +9,7 @@
 # right, and is the score right? After this notebook you can explain what makes RT-DETR's score
 # *aware of the IoU*, and what a score means without that.
 
-# %%
+# %% tags=["imports"]
 import matplotlib.pyplot as plt
 import torch
 

@@ -8,7 +8,7 @@
 # notebook you can explain what each map contains, how many pixels one cell reads, and when a frozen
 # norm is a good choice or a bad one.
 
-# %%
+# %% tags=["imports"]
 from collections import OrderedDict
 from copy import deepcopy
 from dataclasses import replace

@@ -8,7 +8,7 @@
 # attend to all others. After this notebook you can explain why the paper uses attention on S5 only,
 # how a cell gets its position, and what changes without positions.
 
-# %%
+# %% tags=["imports"]
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
@@ -20,6 +20,7 @@ from rtdetr_lab.layers import sine_2d, sine_2d_authors
 from rtdetr_lab.notebook import check, chelsea, cost, count_good, online, seeded, shapes, source
 from rtdetr_lab.viz.attention import attention_of_pixel, attention_per_head, position_similarity
 
+# %%
 generator = seeded()
 model = lab.load_pretrained("nano")
 aifi = model.encoder.aifi

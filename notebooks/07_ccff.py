@@ -7,7 +7,7 @@
 # CCFF mixes S3, S4 and F5 without any attention. After this notebook you can draw the two paths
 # between the maps, test which of them a detector depends on, and merge two convolutions into one.
 
-# %%
+# %% tags=["imports"]
 from unittest.mock import patch
 
 import torch
@@ -20,6 +20,7 @@ from rtdetr_lab.kernels.folding import fused, side_by_side
 from rtdetr_lab.notebook import check, cost, count_hits, seeded, shapes, source
 from rtdetr_lab.viz.features import feature_stages
 
+# %%
 generator = seeded()
 model = lab.load_pretrained("nano")
 ccff = model.encoder.ccff

@@ -7,7 +7,7 @@
 # We know both halves of the encoder, AIFI and CCFF. After this notebook you can explain which steps
 # led the paper to this design, what each half does in `nano`, and what the decoder receives.
 
-# %%
+# %% tags=["imports"]
 import matplotlib.pyplot as plt
 import torch
 from torch import nn
@@ -19,6 +19,7 @@ from rtdetr_lab.notebook import check, chelsea, cost, count_good, online, seeded
 from rtdetr_lab.rtdetr import rtdetr_r18, rtdetr_r50, rtdetr_r101
 from rtdetr_lab.viz.canvas import heat, show_picture
 
+# %%
 generator = seeded()
 model = lab.load_pretrained("nano")
 encoder = model.encoder

@@ -8,7 +8,7 @@
 # After this notebook you can explain why tokens are selected *before* the decoder, and why the
 # score that selects them also tells how good the box is.
 
-# %%
+# %% tags=["imports"]
 import matplotlib.pyplot as plt
 import torch
 
@@ -18,6 +18,7 @@ from rtdetr_lab.notebook import check, chelsea, cost, count_found, online, seede
 from rtdetr_lab.query_selection import QuerySelection, TopScore, anchors
 from rtdetr_lab.viz.queries import best_iou, proposal_scatter, selected_tokens
 
+# %%
 generator = seeded()
 model = lab.load_pretrained("nano")
 images, targets = shapes(3)

@@ -9,7 +9,7 @@
 # values one query reads, which tensors decide *where* it reads, and which decide *how much* each
 # value counts.
 
-# %%
+# %% tags=["imports"]
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
@@ -23,6 +23,7 @@ from rtdetr_lab.viz.cells import cells_of_tokens, centres_of_cells
 from rtdetr_lab.viz.sampling import close_up, sampling_of_query, sampling_panels, sampling_points
 from rtdetr_lab.viz.slider import slider
 
+# %%
 generator = seeded()
 model = lab.load_pretrained("nano")
 images, targets = shapes(*range(8))  # 320 × 320 pixels, 2,100 tokens

@@ -8,7 +8,7 @@
 # explain how a layer moves a box, what each layer adds, why no step after the decoder removes
 # duplicates, and which loss reaches which step.
 
-# %%
+# %% tags=["imports"]
 from dataclasses import replace
 from itertools import pairwise
 

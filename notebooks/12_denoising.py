@@ -7,7 +7,7 @@
 # In training the decoder gets extra queries: noisy copies of the ground truth. After this notebook
 # you can explain what they are for, which queries may attend to them, and why no query can copy.
 
-# %%
+# %% tags=["imports"]
 import matplotlib.pyplot as plt
 import torch
 
@@ -20,6 +20,7 @@ from rtdetr_lab.structures import Denoised, LayerPrediction, Prediction, Targets
 from rtdetr_lab.viz.denoising import mask_matrix, noised_boxes
 from rtdetr_lab.viz.palette import BLUE, GREEN, ORANGE
 
+# %%
 seeded()
 model = lab.load_pretrained("nano")
 images, targets = shapes(*range(8))

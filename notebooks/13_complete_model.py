@@ -9,7 +9,7 @@
 # count the cost of each part, and train one step. After this notebook you can explain, in order,
 # what happens between a picture and a loss.
 
-# %%
+# %% tags=["imports"]
 from functools import partial
 
 import matplotlib.pyplot as plt

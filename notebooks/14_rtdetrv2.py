@@ -8,7 +8,7 @@
 # notebook you can explain where the gain comes from, what the two new options are, and what each of
 # them costs.
 
-# %%
+# %% tags=["imports"]
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from rtdetr_lab.rtdetrv2 import discrete, with_points
 from rtdetr_lab.samplers import Bilinear, Discrete, SamplingPlan
 from rtdetr_lab.training import paper, v2
 
+# %%
 generator = seeded()
 v1 = lab.load_pretrained("nano")
 images, targets = shapes(*range(12))

@@ -8,7 +8,7 @@
 # you can explain what a step does, which parts learn fast, why we average the weights, and why an
 # interrupted run that resumes is the same run.
 
-# %%
+# %% tags=["imports"]
 import json
 from dataclasses import replace
 from pathlib import Path

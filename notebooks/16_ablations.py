@@ -8,7 +8,7 @@
 # seeds the experiment is more reliable. After this notebook you can turn one changed line into a
 # table with intervals, and explain what the table does *not* show.
 
-# %%
+# %% tags=["imports"]
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -25,6 +25,7 @@ from rtdetr_lab.notebook import check, seeded, source
 from rtdetr_lab.rtdetr import RTDETRConfig
 from rtdetr_lab.viz.ablation import Interval, differences, score_bars
 
+# %%
 generator = seeded()
 
 # %% [markdown]

@@ -7,7 +7,7 @@
 # How fast is a model? After this notebook you can explain what limits the speed of each part, name
 # three ways to compute less for the same result, and show what a model saves without suppression.
 
-# %%
+# %% tags=["imports"]
 from functools import partial
 from time import process_time
 
@@ -19,8 +19,6 @@ from rtdetr_lab.boxes import xyxy_from_cxcywh
 from rtdetr_lab.data.batch import First, collate
 from rtdetr_lab.data.shapes import DEFAULT, VAL, ShapesDataset, draw
 from rtdetr_lab.deployment.backends import PyTorch
-
-# %%
 from rtdetr_lab.deployment.bench.nms import dense_answer, greedy, nms
 from rtdetr_lab.deployment.bench.parts import PARTS, seconds_of, work_of
 from rtdetr_lab.deployment.bench.roofline import ceilings

@@ -10,7 +10,7 @@
 # a mask, which query gets a pixel under the two common rules, and why a segment that is half right
 # counts as two mistakes.
 
-# %%
+# %% tags=["imports"]
 import torch
 
 import rtdetr_lab as lab
@@ -28,6 +28,7 @@ from rtdetr_lab.structures import Prediction
 from rtdetr_lab.viz.canvas import as_rgb
 from rtdetr_lab.viz.panoptic import show_segments
 
+# %%
 generator = seeded()
 
 # %% [markdown]

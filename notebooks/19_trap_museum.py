@@ -8,7 +8,7 @@
 # that are rarely tested: rectangles, empty batches, several processes. No exhibit raises an error.
 # We show each one done right and done wrong, with a label: *how you would have noticed*.
 
-# %%
+# %% tags=["imports"]
 import matplotlib.pyplot as plt
 import torch
 from torch import nn

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rtdetr_lab.errors import ConfigError
-from rtdetr_lab.notebook_tools.percent import ADDED, REPOSITORY, badge, without_badge
+from rtdetr_lab.notebook_tools.percent import ADDED, FOLDED, REPOSITORY, badge, without_badge
 
 ENDINGS = {"image/png": "png", "image/jpeg": "jpg"}
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -42,8 +42,8 @@ def page(notebook: Any, stem: str, pages: Collection[str] = ()) -> Page:
         for place, output in enumerate(cell.outputs):
             parts.append(_shown(output, f"{stem}_{number}_{place}", files, cell))
         shown = "\n\n".join(filter(None, parts))
-        if "solution" in tags:
-            summary = "<summary>One way to find it</summary>"
+        for tag in FOLDED.keys() & tags:
+            summary = f"<summary>{FOLDED[tag]}</summary>"
             shown = f"<details markdown>\n{summary}\n\n{shown}\n\n</details>"
         blocks.append(shown)
     return Page("\n\n".join(blocks) + "\n", files)

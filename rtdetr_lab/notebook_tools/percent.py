@@ -1,13 +1,14 @@
 """# Percent: a notebook as a text file
 
 `notebooks/NN_name.py` is what is edited; the notebook is made from it. Beyond jupytext's
-py:percent format there are three conventions:
+py:percent format there are four conventions:
 
 - `# alt: what one sees` opens a code cell that draws; it becomes the alternative text of its
   figure (one such comment per figure, continued on lines that begin with `#   `).
-- `# %% tags=["solution"]` folds the code of a cell away, `tags=["varies"]` says that its output
-  differs from run to run (a time, a download) and is not compared. `# may differ: found ± 3 of 12`
-  in a cell says how far a number may be off on another processor.
+- `# %% tags=["imports"]` and `tags=["solution"]` fold the code of a cell away.
+- `tags=["varies"]` says that the output of a cell differs from run to run (a time, a download) and
+  is not compared. `# may differ: found ± 3 of 12` says how far a number may be off on another
+  processor.
 - The Colab badge and the install cell are added here and not written twenty times.
 """
 
@@ -35,6 +36,9 @@ import importlib.util
 
 if importlib.util.find_spec("rtdetr_lab") is None:
     %pip install -q rtdetr_lab"""
+
+FOLDED = {"imports": "Imports", "solution": "One way to find it"}
+"""Tags of cells that are folded away, and the line that unfolds each on the site."""
 
 ADDED = "added"
 """Tag of a cell that is not in the `.py`."""
@@ -85,7 +89,7 @@ def _cell(cell: Any) -> Any:
     alts, cell.source = split_alts(cell.source)
     if alts:
         cell.metadata["alt"] = alts
-    if "solution" in tags:
+    if not FOLDED.keys().isdisjoint(tags):
         cell.metadata["jupyter"] = {"source_hidden": True}
     return cell
 

@@ -19,6 +19,9 @@ TEXT = """\
 #
 # Prose.
 
+# %% tags=["imports"]
+import torch
+
 # %%
 # alt: A line
 #   that goes up.
@@ -56,11 +59,12 @@ def test_badge_and_install_cell_are_added_and_can_be_taken_off(source):
     assert percent.without_badge(title.source) == "# 42 · Answers\n\nProse."
 
 
-def test_alternative_texts_leave_the_code_and_solutions_are_folded(source):
-    _, _, drawn, solution, again = percent.read(source).cells
+def test_alternative_texts_leave_the_code_and_what_readers_skip_is_folded(source):
+    _, _, imports, drawn, solution, again = percent.read(source).cells
     assert drawn.source == "x = 1\nx"
     assert drawn.metadata["alt"] == ["A line that goes up.", "A dot."]
-    assert solution.metadata["jupyter"] == {"source_hidden": True}
+    for folded in (imports, solution):
+        assert folded.metadata["jupyter"] == {"source_hidden": True}
     assert again.source == drawn.source
 
 

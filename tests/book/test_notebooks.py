@@ -70,7 +70,10 @@ def test_cells_are_short_and_the_arc_is_kept(path):
     assert re.match(rf"# {path.stem[:2]} · ", cells[0].source)
     assert "colab.research.google.com" in cells[0].source
     assert "%pip install" in cells[1].source
-    long = [c.source for c in code if len(c.source.strip().splitlines()) > 18]
+    _, imports, *shown = code  # after the install cell
+    assert imports.metadata["tags"] == ["imports"]
+    assert not [c.source for c in shown if re.search(r"^(import|from) ", c.source, re.M)]
+    long = [c.source for c in shown if len(c.source.strip().splitlines()) > 18]
     assert long == [], "a cell holds one idea: about 15 lines"
     assert sum("solution" in c.metadata.get("tags", []) for c in code) == 3
     assert sum(c.source.strip() == "answer = ..." for c in code) == 3

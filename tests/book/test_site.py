@@ -10,7 +10,7 @@ from book_site import site
 from paths import ROOT
 
 from rtdetr_lab.errors import ConfigError
-from rtdetr_lab.notebook_tools import pages
+from rtdetr_lab.notebook_tools import pages, percent
 
 HOOKS = ROOT / "docs" / "hooks"
 pytest.importorskip("mkdocs", reason="runs where the docs extra is installed: make .venv/docs")
@@ -146,12 +146,13 @@ def test_a_cell_that_raised_stops_the_build():
         pages.page(notebook(nbformat.v4.new_code_cell("f()", outputs=[out])), "09_a")
 
 
-def test_solutions_are_folded_and_html_is_passed_through():
+@pytest.mark.parametrize(("tag", "line"), percent.FOLDED.items())
+def test_what_readers_skip_is_folded_and_html_is_passed_through(tag, line):
     v4 = nbformat.v4
     out = v4.new_output("display_data", {"text/html": "<b>\n\nx</b>", "text/plain": "x"})
-    cell = v4.new_code_cell("f()", outputs=[out], metadata={"tags": ["solution"]})
+    cell = v4.new_code_cell("f()", outputs=[out], metadata={"tags": [tag]})
     page = pages.page(notebook(cell), "09_a").markdown
-    assert page.startswith("<details markdown>")
+    assert page.startswith(f"<details markdown>\n<summary>{line}</summary>")
     assert '<div class="nb-html"><b>\nx</b></div>' in page
 
 
