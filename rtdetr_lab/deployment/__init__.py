@@ -1,19 +1,19 @@
 """# Deployment: the same answers, sooner
 
-Equipment: it knows the chapters, and no chapter knows it. `lab.deploy(model)` is `form.deploy`; the
-package is not called `deploy` because a function of that name lives on the front door.
+Equipment: it imports the chapters, and no chapter imports it. `lab.deploy(model)` is `form.deploy`.
+The package is not called `deploy`, because `rtdetr_lab.deploy` is that function.
 
-What it swaps in has a room of its own, `kernels/`.
+The faster kernels that it puts into a model are in `kernels/`.
 
-| file | what it holds |
+| file | what it contains |
 |---|---|
-| `form.py`    | `deploy(model)`: norms folded, blocks fused, unused heads gone |
-| `inference_form.py` | what is left of RT-DETR in eval mode, with less to compute |
+| `form.py`    | `deploy(model)`: norms folded, blocks fused, unused heads removed |
+| `inference_form.py` | RT-DETR in eval mode, with less to compute |
 | `engine.py`  | `Engine`: buckets, precision, threads, streams |
-| `backends.py` | what an engine runs on: `PyTorch()`, `OnnxRuntime()`, `OpenVINO()` |
-| `fastest.py` | which backend is soonest here, measured |
+| `backends.py` | what runs the model of an engine: `PyTorch()`, `OnnxRuntime()`, `OpenVINO()` |
+| `fastest.py` | the fastest backend on this machine, by measurement |
 | `precision.py` | what half precision changes in detections |
-| `answers.py`, `pixels.py`, `stream.py` | post-processing, resizing, reading ahead |
+| `pixels.py`, `stream.py` | resizing on the device, reading ahead |
 | `onnx_file.py` | ONNX and `.pt2` |
 | `bench/`     | `rtdetr-lab bench` |
 """

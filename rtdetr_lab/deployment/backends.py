@@ -1,6 +1,6 @@
 r"""# Backends: what runs a deployed model
 
-A backend is a value with a `build()`; an `Engine` takes one:
+A backend is a value with a method `build()`. An `Engine` takes one:
 
 | value | runs on | precision | switches |
 |---|---|---|---|
@@ -8,9 +8,9 @@ A backend is a value with a `build()`; an `Engine` takes one:
 | `OnnxRuntime()` | CPU | single | |
 | `OpenVINO()` | CPU | single, bfloat16 | |
 
-What `build()` returns maps a batch to class logits and boxes, for every batch size it was built
-for, always of the same picture size. The two foreign runtimes get the deployed model through ONNX,
-so that they too have less to compute than with an export of the training form.
+`build()` returns a function from a batch to class logits and boxes. It takes the batch sizes that
+it was built for, and one picture size. onnxruntime and OpenVINO get the deployed model through
+ONNX, so they also have less to compute than with an export of the training form.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,12 +29,12 @@ from rtdetr_lab.kernels.onednn import can_pack, channels_last, pack
 from rtdetr_lab.notation import Size
 
 Run = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""A batch of pictures to class logits and boxes."""
+"""Function from a batch of pictures to class logits and boxes."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What an engine asks a backend for."""
+    """Sizes, precision and device that an engine needs from a backend."""
 
     size: Size
     batches: Sequence[int]
@@ -42,7 +42,7 @@ class Plan:
     device: torch.device
 
     def example(self, batch: int | None = None) -> Tensor:
-        """A batch like those to come."""
+        """Make a batch of zeros with the shape, precision and layout of later batches."""
         shape = (batch or max(self.batches), 3, *self.size)
         images = torch.zeros(shape, dtype=self.dtype, device=self.device)
         return images.contiguous(memory_format=torch.channels_last)
@@ -50,24 +50,27 @@ class Plan:
 
 @runtime_checkable
 class Backend(Protocol):
-    """Makes something that runs a model as planned."""
+    """Builds a function that runs a model as planned."""
 
     def build(self, model: nn.Module, plan: Plan) -> Run:
-        """Raises `ConfigError` for a plan it cannot follow."""
+        """Build the function. Raises `ConfigError` for a plan that it cannot follow."""
 
 
 @dataclass(frozen=True)
 class PyTorch:
-    """Torch itself. `compiled` hands the model to `torch.compile` (needs a C++ compiler on the CPU,
-    minutes at first); `graphed` replays it as one CUDA graph per batch size."""
+    """Torch itself.
+
+    `compiled` passes the model to `torch.compile`: on the CPU this needs a C++ compiler, and the
+    first call takes minutes. `graphed` replays the model as one CUDA graph per batch size.
+    """
 
     compiled: bool = False
     graphed: bool = False
 
     def build(self, model: nn.Module, plan: Plan) -> Run:
         on_cpu = plan.device.type == "cpu"
-        what = f"a CUDA graph cannot be made on {plan.device}"
-        require(not (self.graphed and on_cpu), "graphed", what, "leave it off there")
+        what = f"a CUDA graph cannot be recorded on {plan.device}"
+        require(not (self.graphed and on_cpu), "graphed", what, "pass graphed=False")
         made = deploy(model, fastest_for(plan.device)).to(plan.device)
         if on_cpu and can_pack(plan.dtype) and not self.compiled:
             made = pack(made, plan.example(), plan.dtype)
@@ -91,7 +94,7 @@ class OnnxRuntime:
         return self.load(onnx_bytes(model, plan.size))
 
     def load(self, file: bytes, dtype: torch.dtype = torch.float32) -> Run:
-        """An ONNX file from pictures to two tensors."""
+        """Load an ONNX file that maps pictures to two tensors."""
         onnxruntime = import_extra("onnxruntime", "export")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.threads or torch.get_num_threads()
@@ -107,7 +110,7 @@ class OnnxRuntime:
 
 @dataclass(frozen=True)
 class OpenVINO:
-    """OpenVINO on the CPU; bfloat16 is its own choice of where to round. Needs [export]."""
+    """OpenVINO on the CPU; in bfloat16 it chooses where it rounds. Needs the extra [export]."""
 
     threads: int | None = None
     dtypes: ClassVar = (torch.float32, torch.bfloat16)
@@ -117,7 +120,7 @@ class OpenVINO:
         return self.load(onnx_bytes(model, plan.size), plan.dtype)
 
     def load(self, file: bytes, dtype: torch.dtype = torch.float32) -> Run:
-        """The same in OpenVINO, which rounds where it likes if `dtype` is bfloat16."""
+        """Load an ONNX file; OpenVINO chooses where it rounds if `dtype` is bfloat16."""
         core = import_extra("openvino", "export").Core()
         settings = {
             "INFERENCE_PRECISION_HINT": "bf16" if dtype == torch.bfloat16 else "f32",
@@ -138,12 +141,12 @@ WARM_UP = 3
 
 
 class Graphed:
-    """A model as one recorded sequence of kernels per batch size, sharing their memory.
+    """Model recorded as one sequence of kernels per batch size; the sequences share memory.
 
-    A batch of one keeps a large GPU busy for a millisecond, and Python needs ten to ask for it,
-    kernel by kernel. A CUDA graph is recorded once and replayed with a single call, always on the
-    same memory: pictures are copied into its input, answers read from its output. Nothing is
-    allocated in a replay.
+    A batch of one keeps a large GPU busy for a millisecond, but Python needs ten to start its
+    kernels one by one. A CUDA graph is recorded once and replayed with a single call, always on the
+    same memory: we copy pictures into its input and read the outputs from its output. A replay
+    allocates nothing.
     """
 
     def __init__(
@@ -151,7 +154,7 @@ class Graphed:
     ) -> None:
         self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor, tuple[Tensor, Tensor]]] = {}
         pool = None
-        for batch in sorted(batches, reverse=True):  # the largest first: its memory holds the rest
+        for batch in sorted(batches, reverse=True):  # largest first: the others reuse its memory
             given = example(batch)
             self._warm_up(run, given)
             graph = torch.cuda.CUDAGraph()
@@ -168,7 +171,7 @@ class Graphed:
 
     @staticmethod
     def _warm_up(run: Run, given: Tensor) -> None:
-        """On a stream of its own, as recording demands: lazy libraries load, caches fill."""
+        """Run on a separate stream, as recording demands: libraries load and caches fill."""
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.inference_mode(), torch.cuda.stream(side):
@@ -178,13 +181,15 @@ class Graphed:
 
 
 def _options(on_cpu: bool) -> dict[str, Any]:
-    # Weights are constants of a deployed model: the compiler may lay them out for its kernels.
+    # Weights of a deployed model are constants: the compiler may lay them out for its kernels.
     return {"freezing": True} if on_cpu else {"max_autotune": False, "triton.cudagraphs": False}
 
 
 def _check(runtime: OnnxRuntime | OpenVINO, plan: Plan) -> None:
     name = type(runtime).__name__
-    require(plan.device.type == "cpu", "device", f"{name} runs on the CPU here", "device='cpu'")
+    require(
+        plan.device.type == "cpu", "device", f"{name} runs on the CPU here", "pass device='cpu'"
+    )
     names = " or ".join(str(d).removeprefix("torch.") for d in runtime.dtypes)
     what = f"{name} cannot run in {plan.dtype}"
-    require(plan.dtype in runtime.dtypes, "dtype", what, f"take {names}")
+    require(plan.dtype in runtime.dtypes, "dtype", what, f"use {names}")

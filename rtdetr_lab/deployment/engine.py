@@ -1,23 +1,24 @@
-r"""# Engine: a detector that is always ready
+"""# Engine: a detector that is always ready
 
     engine = Engine(model, size=(640, 640), batch=(1, 8), dtype=torch.bfloat16)
-    found = engine("picture.png")                    # as Detector, with everything prepared
+    found = engine("picture.png")                    # like Detector, with everything prepared
     for found in engine.stream(frames): ...          # decode, copy and compute overlap
 
-`Detector` takes whatever comes. An engine is told what will come, and prepares for it: the model in
-its deploy form, in the layout and precision it will run in, compiled or recorded if asked, run once
-for every **bucket** (a batch size and a picture size) so that no call is the first. A request of
-five pictures runs in the bucket of eight; a picture goes to the size whose shape it distorts least.
+`Detector` accepts any size and batch. An engine is built for sizes and batches that are known in
+advance. It brings the model into its deploy form, and into the layout and precision that it will
+run in. It compiles or records the model if you ask for it. Then it runs the model once for
+every **bucket** (a batch size and a picture size), so that no call is the first. Five pictures run
+in the bucket of eight. A picture goes to the size that distorts its shape least.
 
 | step | where | static |
 |---|---|---|
 | decode, stretch | host threads; on CUDA the bytes are copied and stretched there (`pixels.py`) | |
 | copy | into the bucket's input | yes |
 | model | `backend` (`backends.py`) | weights, graphs |
-| rank | on the device, no waiting (`images/postprocess.py`) | |
+| rank | on the device, without waiting (`images/postprocess.py`) | |
 | cut at the threshold | host, after the one copy back | |
 
-A bucket is used by one thread at a time, and any number of threads may call.
+Any number of threads may call an engine. Each bucket serves one thread at a time.
 """
 
 import threading
@@ -45,12 +46,12 @@ from rtdetr_lab.model import declared
 from rtdetr_lab.notation import Size
 
 Pending = tuple[list[Photo], Tensor]
-"""Pictures, and the table of what was found in them, perhaps still on its way."""
+"""Pictures, and the table of their detections, which the device may still be computing."""
 Chunk = tuple[list[Photo | ImageError], list[Pending]]
 
 
 class Bucket:
-    """One picture size: a runner, and an input per batch size. One thread at a time."""
+    """Picture size with its model, and an input buffer per batch size. One thread at a time."""
 
     def __init__(self, model: nn.Module, plan: Plan, backend: Backend) -> None:
         self.plan, self.rank = plan, declared(model).rank
@@ -64,25 +65,25 @@ class Bucket:
     def __call__(
         self, images: Float[Tensor, "B 3 H W"], sizes: Sequence[Size]
     ) -> Float[Tensor, "B Q 7"]:
-        """The table of `images/postprocess.py`, on the device, of at most the largest batch."""
+        """Return the table of `images/postprocess.py`, on the device; at most the largest batch."""
         count = len(images)
         batch = next(b for b in self.inputs if b >= count)
         with self.lock:
             given = self.inputs[batch]
             given[:count].copy_(images, non_blocking=True)
             logits, boxes = self.run(given)
-            # Made anew: a replayed graph writes its next answer where this one is.
+            # The table is a new tensor, because the next replay of a graph overwrites the outputs.
             logits, boxes = logits[:count], boxes[:count]
             return ranked_table(self.rank, logits, boxes, sizes_beside(boxes, sizes))
 
 
 class Engine:
-    """Pictures in, `Detections` out, as `Detector`, for sizes and batches known beforehand.
+    """Detect objects like `Detector`, for sizes and batches that are known in advance.
 
-    `size` is (height, width) or several of them, by default what the model is made for; `batch` is
-    the largest number of pictures at a time or several. `dtype` is what weights and maps are kept
-    in. Raises `ConfigError` for what the backend or the device cannot do. The model is copied, and
-    may be changed afterwards.
+    `size` is (height, width) or several of them; the default is the size that the model is made
+    for. `batch` is the largest number of pictures at a time, or several numbers. `dtype` is the
+    precision of weights and maps. The model is copied, so you may change it afterwards. Raises
+    `ConfigError` for what the backend or the device cannot do.
     """
 
     def __init__(
@@ -119,7 +120,7 @@ class Engine:
     def __call__(
         self, pictures: Any, threshold: float | None = None
     ) -> Detections | list[Detections]:
-        """One picture → `Detections`; a list or tuple → a list. Raises `ImageError`."""
+        """Detect in one picture, or in a list or tuple of pictures. Raises `ImageError`."""
         many = isinstance(pictures, list | tuple)
         given = pictures if many else [pictures]
         photos = [photo_or_error(i, source, self.limits) for i, source in enumerate(given)]
@@ -132,12 +133,15 @@ class Engine:
     def answer(
         self, images: Float[Tensor, "B 3 H W"], sizes: Sequence[Size] | None = None
     ) -> Float[Tensor, "B Q 7"]:
-        """A batch of one of the sizes, preprocessed, to the table of `images/postprocess.py`.
+        """Predict the table of `images/postprocess.py` for a preprocessed batch of one size.
 
-        `sizes` are those of the pictures in pixels; without them corners are in those of `images`.
+        `sizes` are the sizes of the pictures in pixels; without them, corners are in pixels of
+        `images`.
         """
         size = (images.shape[2], images.shape[3])
-        require(size in self.buckets, "images", f"are {size}", f"the engine has {self.sizes}")
+        require(
+            size in self.buckets, "images", f"are {size}", f"resize: the engine has {self.sizes}"
+        )
         sizes = [size] * len(images) if sizes is None else sizes
         parts = range(0, len(images), self.batches[-1])
         bucket, most = self.buckets[size], self.batches[-1]
@@ -146,9 +150,11 @@ class Engine:
     def stream(
         self, frames: Iterable[Any], threshold: float | None = None, ahead: int = 2
     ) -> Iterator[Detections | ImageError]:
-        """For every frame (a path, PIL picture, array or tensor), in order, what is in it, or why
-        it could not be read. A thread of its own reads up to `ahead` batches before they are
-        needed; while the device computes one batch, the answers of the last are cut."""
+        """Yield the detections of every frame, in order, or the error that prevented reading it.
+
+        A frame is a path, PIL picture, array or tensor. A separate thread reads up to `ahead`
+        batches in advance. While the device computes one batch, the host finishes the one before.
+        """
         before: Chunk | None = None
         for chunk in chunks_ahead(frames, self.batches[-1], self.limits, ahead):
             now = (chunk, self._started(chunk))
@@ -165,7 +171,7 @@ class Engine:
             yield photo if isinstance(photo, ImageError) else next(found)
 
     def _started(self, photos: Sequence[Photo | ImageError]) -> list[Pending]:
-        """Everything that the device can do without being waited for."""
+        """Start everything that the device can do without a wait."""
         readable = [photo for photo in photos if isinstance(photo, Photo)]
         started = []
         for size, run in groupby(readable, key=lambda photo: self.bucket_of(photo.rgb)):
@@ -193,7 +199,7 @@ class Engine:
         return stretch(writable.to(self.device, non_blocking=True), size)
 
     def bucket_of(self, rgb: RGB) -> Size:
-        """The size whose shape is nearest to the picture's; of those alike, the nearest area."""
+        """Return the size with the nearest shape; ties go to the nearest area."""
         height, width = rgb.shape[:2]
 
         def far(size: Size) -> tuple[float, float]:

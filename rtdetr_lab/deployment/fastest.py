@@ -1,15 +1,15 @@
-r"""# Fastest: which backend, on this machine, for this model
+"""# Fastest: which backend, on this machine, for this model
 
     found = fastest(model, size=(640, 640), batch=1)
-    print(found)                        # what was measured, the fastest first
+    print(found)                        # the measured times, the fastest first
     engine = found.engine               # ready to be called
 
-Who is ahead depends on the processor, the picture size, the batch and the model, and the distance
-is often small. So nothing is guessed: every backend that is installed gets an engine, and all run a
-few interleaved rounds on the sizes and the batch that are asked for. A runtime that is not
-installed is named in the table; with the extra [export] there are two more to choose from.
+The fastest backend depends on the processor, the picture size, the batch and the model, and the
+differences are often small. So we measure instead of guessing: every installed backend gets an
+engine, and all engines run a few interleaved rounds on the sizes and the batch that you pass. The
+table also names the runtimes that are not installed; the extra [export] adds two.
 
-Half precision is not exact: `precision.py` says what it changes in detections. Give
+Half precision is not exact: `precision.py` measures what it changes in detections. Pass
 `dtypes=(torch.float32,)` to leave it out.
 """
 
@@ -37,7 +37,7 @@ from rtdetr_lab.notation import Size
 
 @dataclass(frozen=True)
 class Choice:
-    """A backend and a precision, and what they are called."""
+    """Backend and precision, with the name of this pair."""
 
     name: str
     backend: Backend
@@ -46,7 +46,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Fastest:
-    """The engine that won, what it is, and what all of them took; printed as a table."""
+    """The fastest engine, its name, and the times of all engines; prints as a table."""
 
     engine: Engine
     name: str
@@ -63,7 +63,7 @@ class Fastest:
 def offered(
     device: torch.device | str, dtypes: Sequence[torch.dtype] = (torch.float32, torch.bfloat16)
 ) -> list[Choice]:
-    """What can run on a device in these precisions, installed or not."""
+    """List the backends that suit a device and these precisions, installed or not."""
     on_cpu = torch.device(device).type == "cpu"
     found = []
     for dtype in dtypes:
@@ -85,10 +85,9 @@ def fastest(
     choices: Sequence[Choice] | None = None,
     **more: Any,
 ) -> Fastest:
-    """An `Engine` on the backend that answers soonest here; all other arguments are the engine's.
+    """Build an `Engine` on the backend that is fastest here; other arguments go to the engine.
 
-    Measured is one call per size with the largest batch. Raises `ConfigError` where nothing is
-    left to choose from.
+    We time one call per size, with the largest batch. Raises `ConfigError` if no backend can run.
     """
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     engines: dict[str, Engine] = {}
@@ -99,8 +98,8 @@ def fastest(
             engines[choice.name] = Engine(model, size, batch, choice.dtype, device, **given)
         except MissingExtraError as error:
             missing[choice.name] = error.what
-    left = ", ".join(missing) or "nothing"
-    require(engines, "choices", f"{left} can run here", "install a runtime, or name a precision")
+    what = f"not installed: {', '.join(missing)}" if missing else "no backend can run here"
+    require(engines, "choices", what, "install a runtime, or choose another precision")
     times = interleaved({n: _call(e) for n, e in engines.items()}, rounds, clock=CLOCKS["wall"])
     name = min(times, key=lambda n: times[n].median)
     return Fastest(engines[name], name, times, missing)
@@ -120,7 +119,7 @@ NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 
 def _call(engine: Engine) -> Subject:
-    """Noise through every size: what is seen does not change how long it takes."""
+    """Run noise through every size: the time does not depend on the content."""
     generator = torch.Generator().manual_seed(0)
     shapes = [(engine.batches[-1], 3, *size) for size in engine.sizes]
     given = [torch.rand(shape, generator=generator).to(engine.device) for shape in shapes]

@@ -1,24 +1,24 @@
-r"""# The deploy form: the same answers from fewer steps
+"""# The deploy form: the same answers from fewer steps
 
-    fast = lab.deploy(model)          # a new model, in eval mode; `model` is untouched
+    fast = lab.deploy(model)          # a new model, in eval mode; `model` does not change
     Detector(fast)("picture.png")
 
-What happens, in order, and each only where it applies:
+`deploy` takes these steps, each where it applies:
 
-1. constant batch norms fold into the convolutions before them, a RepVGG block becomes one 3×3
-   (`kernels/folding.py`);
-2. RT-DETR's chapters are strung together anew without what only a loss would read
-   (`inference_form.py`), and DETR answers for its last layer only;
-3. deformable attention gets a faster sampler, as a value: a fused Triton kernel on CUDA, weighted
-   bags of rows on the CPU (`kernels/embedding_bag_samplers.py`).
+1. It folds constant batch norms into the convolutions before them, and turns a RepVGG block into
+   one 3×3 convolution (`kernels/folding.py`).
+2. It connects RT-DETR's chapters anew, without the parts that only a loss reads
+   (`inference_form.py`). A DETR predicts for its last layer only.
+3. It gives deformable attention a faster sampler, as a value: a fused Triton kernel on CUDA,
+   weighted bags of rows on the CPU (`kernels/embedding_bag_samplers.py`).
 
-Anchors and position embeddings are constants of a size and stay remembered by it, so a deployed
-model takes pictures of any size. A part that is not the chapter's own (an ablation, a class from a
-notebook) is kept as it is and only fused inside.
+Anchors and position embeddings are constants of a size and are cached by size, so a deployed model
+takes pictures of any size. A part that is not the chapter's own class (an ablation, a class from a
+notebook) stays as it is; only the blocks inside it are fused.
 
-The answer is that of the training form: to 1e-9 in fp64, and in fp32 as close to it as the training
-form itself. `Prediction.layers` holds the last layer alone; `proposals` and `denoising` are gone.
-Taps of what was left out are gone too, and `record` says so.
+The predictions equal those of the training form: to 1e-9 in fp64. In fp32 they are as close to the
+fp64 result as the training form itself. `Prediction.layers` contains only the last layer;
+`proposals` and `denoising` are gone. Taps of removed parts are gone too, and `record` reports it.
 """
 
 import copy
@@ -44,10 +44,10 @@ from rtdetr_lab.samplers import Sampler
 
 @torch.no_grad()
 def deploy(model: nn.Module, sampler: Callable[[Sampler], Sampler] | None = None) -> nn.Module:
-    """A copy of `model` that answers the same and computes less.
+    """Copy `model` into a form that predicts the same and computes less.
 
-    `sampler` maps a chapter's sampler to the one to run; by default the fastest for the device the
-    model is on. Pass `identity` to keep the chapter's (an export wants `grid_sample`).
+    `sampler` maps a chapter's sampler to the one to run; the default is the fastest for the device
+    of the model. Pass `same` to keep the chapter's (an export needs `grid_sample`).
     """
     shorter = fuse_inside(copy.deepcopy(model)).eval().requires_grad_(False)
     choose = sampler or fastest_for(next(iter(shorter.parameters()), torch.zeros(())).device)
@@ -58,7 +58,7 @@ def deploy(model: nn.Module, sampler: Callable[[Sampler], Sampler] | None = None
 
 
 def fuse_inside(module: nn.Module) -> nn.Module:
-    """`module` with every block that can be fused in its fused form; changes it in place."""
+    """Replace every block of `module` that can be fused by its fused form, in place."""
     module = fused(module)
     for name, child in module.named_children():
         setattr(module, name, fuse_inside(child))
@@ -66,10 +66,10 @@ def fuse_inside(module: nn.Module) -> nn.Module:
 
 
 def swap_samplers(model: nn.Module, choose: Callable[[Sampler], Sampler]) -> None:
-    """Give every deformable attention of `model` the sampler that `choose` makes of its own."""
+    """Replace the sampler of every deformable attention by what `choose` returns for it."""
     for module in model.modules():
         if isinstance(module, DeformableAttention):
-            module.sampler = choose(unfused(module.sampler))  # one that has learned on CUDA
+            module.sampler = choose(unfused(module.sampler))  # fused after training on CUDA
 
 
 def same(sampler: Sampler) -> Sampler:
@@ -78,14 +78,14 @@ def same(sampler: Sampler) -> Sampler:
 
 
 def _inference_form(model: Any) -> Any:
-    """Less to compute, part by part: what is not the chapter's own is left alone."""
+    """Replace the chapters' own parts by shorter forms; leave all other parts alone."""
     if type(getattr(model, "decoder", None)) is DETRDecoder:
         model.decoder = LastContent(model.decoder)
     if type(model).forward is not RTDETR.forward:
         return model
     encoder = model.encoder
     if isinstance(encoder, HybridEncoder) and splits(encoder.ccff):
-        # Another class on purpose: type checkers know the chapter's.
+        # Another class on purpose: type checkers expect the chapter's.
         setattr(encoder, "ccff", InferenceCCFF(encoder.ccff))  # noqa: B010
     known = (
         type(model.proposal_head) is ProposalHead
@@ -96,7 +96,7 @@ def _inference_form(model: Any) -> Any:
 
 
 class LastContent(nn.Module):
-    """DETR's decoder, read after its last layer only: its heads answer once."""
+    """DETR's decoder with the output of its last layer only, so that the heads run once."""
 
     def __init__(self, decoder: DETRDecoder) -> None:
         super().__init__()

@@ -1,18 +1,18 @@
-r"""# Inference form: RT-DETR without what only a loss or a reader asks for
+"""# Inference form: RT-DETR without the parts that only a loss or a reader needs
 
-The chapters compute what a reader or a loss may want to see. A deployed model is asked for one
-thing, and some of the way there can be walked shorter. Every row is exact algebra; FLOPs are those
+The chapters compute what a reader or a loss may want to see. A deployed model needs only its last
+prediction, so some steps can be left out or shortened. Every row is exact algebra. FLOPs are those
 of r18 at 640², where the training form needs 61 GFLOP:
 
 | left out, or moved | why it changes nothing | GFLOP |
 |---|---|---|
-| boxes of 8400 tokens | only the Q chosen ones go on; which ones, the scores decide | 2.1 |
+| boxes of 8400 tokens | only the Q selected tokens go on, and the scores select them | 2.1 |
 | 1×1 beside 3×3 (RepVGG), batch norms | sums of linear maps are linear (`folding.py`) | 1.1 |
 | 1×1 after upsampling | a 1×1 convolution and repeating cells commute: convolve first | 0.8 |
-| class heads of all layers but the last | nobody reads them (box heads move the reference) | 0.03 |
+| class heads of all layers but the last | nothing reads them (box heads move the box) | 0.03 |
 
-In half precision the coordinates stay in single: bfloat16 knows 256 steps between ½ and 1, and at
-640 pixels that is a step of a pixel and more.
+In half precision the coordinates stay in single precision. Between ½ and 1, bfloat16 has steps of
+1/256; at 640 pixels such a step is 2.5 pixels.
 """
 
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ from rtdetr_lab.structures import LayerPrediction, Prediction, check_batch
 
 
 class InferenceRTDETR(DetectionModel):
-    """Images in, `Prediction` out, with the last layer only. `model`'s blocks are fused already."""
+    """RT-DETR with the prediction of its last layer only. `model`'s blocks are already fused."""
 
     def __init__(self, model: RTDETR) -> None:
         super().__init__(model.cfg)
@@ -53,7 +53,7 @@ class InferenceRTDETR(DetectionModel):
 
 
 class InferenceProposals(nn.Module):
-    """Proposal head and selection in one: scores for all tokens, boxes for the chosen."""
+    """Proposal head and selection in one: scores for all tokens, boxes for the selected ones."""
 
     def __init__(self, head: ProposalHead, selection: QuerySelection) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class InferenceProposals(nn.Module):
     def forward(
         self, memory: Float[Tensor, "B N D"], shapes: Sequence[Size]
     ) -> tuple[Float[Tensor, "B Q D"], Float[Tensor, "B Q 4"]]:
-        """Content and reference logits of the chosen tokens."""
+        """Return the content and the reference logits of the selected tokens."""
         head, select = self.head, self.selection
         single = at_least_single(memory[:1, :1]).dtype
         anchor_logits, valid = anchors(tuple(shapes), memory.device, single)
@@ -76,7 +76,7 @@ class InferenceProposals(nn.Module):
 
 
 class InferenceDecoder(nn.Module):
-    """The layers that run, all their box heads, and one class head."""
+    """Decoder with the layers that run, all their box heads, and one class head."""
 
     def __init__(self, decoder: Decoder) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ class InferenceDecoder(nn.Module):
 
 
 class InferenceCCFF(nn.Module):
-    """`CCFF`, convolving before it upsamples."""
+    """`CCFF` that convolves before it upsamples."""
 
     def __init__(self, ccff: CCFF) -> None:
         super().__init__()
@@ -125,10 +125,10 @@ class InferenceCCFF(nn.Module):
 
 
 class SplitCSP(nn.Module):
-    """A `CSPRepLayer` of [upsampled coarse map, fine map] that never builds either."""
+    """`CSPRepLayer` on a coarse and a fine map: it neither upsamples its input nor stacks."""
 
     def __init__(self, fuse: nn.Module) -> None:
-        assert isinstance(fuse, CSPRepLayer), "asked for by splits()"
+        assert isinstance(fuse, CSPRepLayer), "checked by splits()"
         super().__init__()
         self.conv1, self.conv2 = (_split(conv) for conv in (fuse.conv1, fuse.conv2))
         self.blocks, self.conv3 = fuse.blocks, fuse.conv3
@@ -140,14 +140,14 @@ class SplitCSP(nn.Module):
 
 
 def splits(ccff: nn.Module) -> bool:
-    """Is this the chapter's CCFF, with every fusion's 1×1 folded?"""
+    """Return True for the chapter's CCFF if the 1×1 of every fusion is folded."""
     if type(ccff) is not CCFF or not all(type(fuse) is CSPRepLayer for fuse in ccff.top_down):
         return False
     return all(isinstance(c, ConvAct) for f in ccff.top_down for c in (f.conv1, f.conv2))
 
 
 def _split(block: nn.Module) -> SplitConv:
-    assert isinstance(block, ConvAct), "asked for by splits()"
+    assert isinstance(block, ConvAct), "checked by splits()"
     conv = block.conv
     made: list[nn.Conv2d] = []
     half = conv.in_channels // 2

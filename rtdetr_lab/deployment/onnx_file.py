@@ -1,20 +1,20 @@
-r"""# ONNX and `.pt2`: the deployed model in a file that needs no Python
+"""# ONNX and `.pt2`: the deployed model in a file that needs no Python
 
     export_onnx(model, "r18.onnx")                             # any batch, 640 × 640
     export_onnx(model, "r18.onnx", size=None)                  # any batch, any multiple of 32
     export_onnx(model, "r18.onnx", postprocessing=True)        # boxes in pixels, scores, labels
     export_pt2(model, "r18.pt2")                               # torch.export.load("r18.pt2")
 
-What is exported is `deploy(model)` with the chapter's samplers, because `grid_sample` is an ONNX
-operator (`GridSample`, opset 16) and a bag of rows is not. `Discrete` becomes a gather, which every
-runtime has. Both files go through `torch.export`: nothing of the example picture is folded in.
+We export `deploy(model)` with the chapter's samplers, because `grid_sample` is an ONNX operator
+(`GridSample`, opset 16) and a bag of rows is not. `Discrete` becomes a gather, which every runtime
+supports. Both files go through `torch.export`: no value of the example picture enters the file.
 
 | | name | shape | |
 |---|---|---|---|
 | in | `images` | `B 3 H W` | RGB in [0, 1], stretched to the size |
 | in, with post-processing | `sizes` | `B 2` | (height, width) of the pictures, in pixels |
 | out | `logits`, `boxes` | `B Q C`, `B Q 4` | before the sigmoid; cxcywh in [0, 1] |
-| out, instead | `boxes`, `scores`, `labels` | `B Q 4`, `B Q`, `B Q` | corners in pixels |
+| out, post-processed | `boxes`, `scores`, `labels` | `B Q 4`, `B Q`, `B Q` | corners in pixels |
 """
 
 import contextlib
@@ -37,12 +37,14 @@ from rtdetr_lab.notation import Size
 
 OPSET = 20
 MULTIPLE = 32
-"""Sides of a dynamic size are multiples of the coarsest stride."""
+"""The sides of a dynamic size must be multiples of this, the coarsest stride."""
 
 
 class Raw(nn.Module):
-    """Pictures to class logits and boxes, the tensors alone: a compiler need not carry records.
-    `boxes` is what the model's answer calls them."""
+    """Model from pictures to class logits and boxes, as plain tensors for a compiler.
+
+    `boxes` is the name of the boxes in the model's output.
+    """
 
     def __init__(self, model: nn.Module, boxes: str = "boxes") -> None:
         super().__init__()
@@ -56,7 +58,7 @@ class Raw(nn.Module):
 
 
 class Ranked(nn.Module):
-    """Pictures and their sizes to corners in pixels, scores and labels, best first."""
+    """Model from pictures and their sizes to corners in pixels, scores and labels, best first."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -77,7 +79,7 @@ def export_onnx(
     *,
     postprocessing: bool = False,
 ) -> Path:
-    """Write `path`; returns it. Raises `MissingExtraError` without onnx."""
+    """Write `path` and return it. Raises `MissingExtraError` without onnx."""
     target = Path(path)
     target.write_bytes(onnx_bytes(model, size, postprocessing=postprocessing))
     return target
@@ -86,7 +88,7 @@ def export_onnx(
 def onnx_bytes(
     model: nn.Module, size: Size | None = (640, 640), *, postprocessing: bool = False
 ) -> bytes:
-    """The ONNX file, weights inside."""
+    """Return the content of the ONNX file, which includes the weights."""
     module, given = _prepared(model, size, postprocessing)
     names = ["boxes", "scores", "labels"] if postprocessing else ["logits", "boxes"]
     with _quiet():
@@ -100,7 +102,7 @@ def written(
     inputs: Sequence[str] = ("images",),
     outputs: Sequence[str] = ("logits", "boxes"),
 ) -> bytes:
-    """The file that torch's exporter makes of a program, or of a module and what it is `given`."""
+    """Export a program, or a module with example inputs `given`, and return the file's bytes."""
     onnx = import_extra("onnx", "export")
     import_extra("onnxscript", "export")  # torch's exporter needs it
     with _quiet(), torch.no_grad():
@@ -121,7 +123,8 @@ def written(
 def export_pt2(model: nn.Module, path: str | Path, size: Size | None = (640, 640)) -> Path:
     """Write the deployed model as a `torch.export` archive; `torch.export.load` reads it."""
     target = Path(path)
-    require(target.suffix == ".pt2", "path", f"{target.name} is no .pt2", "name it so")
+    what = f"{target.name} is not a .pt2 file"
+    require(target.suffix == ".pt2", "path", what, "choose a name that ends in .pt2")
     module, given = _prepared(model, size, postprocessing=False)
     with _quiet():
         torch.export.save(_program(module, given, size), target)
@@ -152,7 +155,7 @@ def _program(module: nn.Module, given: dict[str, Tensor], size: Size | None) -> 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter narrates its progress on stdout and warns about its own future."""
+    """Silence the exporter: it prints its progress and warns about its own future."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         yield

@@ -1,15 +1,16 @@
 r"""# Pixels: Pillow's resize as two matrix products
 
-A detector that runs in a millisecond should not wait ten for the host to shrink a photo. Pillow's
-bilinear filter (the one every score depends on, see `images/preprocess.py`) is separable and
-linear: along each axis every output pixel is a weighted mean of input pixels, with a triangle of
-weights as wide as the scale. So it is two matrix products, which any device does well:
+A detector that runs in a millisecond should not wait ten for the host to shrink a photo. Every
+score depends on Pillow's bilinear filter (see `images/preprocess.py`). That filter is separable
+and linear: along each axis, an output pixel is a weighted mean of input pixels, and the weights
+form a triangle as wide as the scale. So the resize is two matrix products, which every device does
+well:
 
 $$ Y = \mathrm{round}\bigl(A_h \, \mathrm{round}(X A_w^\top)\bigr) $$
 
 Pillow rounds to bytes after each axis, rows first, with weights of 22 bits; so do we. In double
-precision the result is Pillow's, bit for bit; in single precision a value that lies within 1e-5 of
-a half may be rounded to its other neighbour, one part in 255 away.
+precision the result is Pillow's, bit for bit. In single precision, a value within 1e-5 of a half
+may be rounded to its other neighbour, which is one part in 255 away.
 """
 
 import numpy as np
@@ -27,7 +28,7 @@ BITS = 22
 def stretch(
     rgb: UInt8[Tensor, "H W 3"], size: Size, dtype: torch.dtype = torch.float32
 ) -> Float[Tensor, "3 h w"]:
-    """A picture stretched to `size`, channels first, in fractions of white, where `rgb` is."""
+    """Stretch a picture to `size`, on its device: channels first, values in [0, 1]."""
     height, width = size
     x = rgb.permute(2, 0, 1).to(dtype)
     if x.shape[2] != width:
@@ -41,7 +42,7 @@ def stretch(
 def weights(
     length: int, wanted: int, device: torch.device, dtype: torch.dtype
 ) -> Float[Tensor, "n m"]:
-    """Row i: how much of every input pixel output pixel i is made of."""
+    """Compute the matrix in which row i has the weights of all input pixels for output pixel i."""
     scale = length / wanted
     support = max(scale, 1.0)  # a triangle of half-width 1 output pixel, or 1 input pixel
     matrix = np.zeros((wanted, length))

@@ -1,14 +1,16 @@
-r"""# Precision: what rounding changes in what is found
+"""# Precision: what rounding changes in detections
 
     drift(model, pictures, size=(640, 640), dtype=torch.bfloat16)
 
-Logits that differ by a hundredth say little: does a cat become a dog, does a box move, does
-anything come or go? So the same pictures go through an engine in single precision and through one
-in the lower precision, and what they find is matched by box. A pair overlaps by at least half;
-among equals the one with the same label and the nearer score is taken.
+A difference of 0.01 in a logit means little. Does a cat become a dog, does a box move, does a
+detection appear or disappear? To find out, we run the same pictures through an engine in single
+precision and through one in the lower precision, and match their detections by box. The boxes of a
+pair overlap by at least half. Among boxes that overlap equally, we take the one with the same label
+and the nearer score.
 
-Nobody looks below the threshold, but partners are looked for there: a detection that is lost has
-most often not gone away, its score has only sunk from 0.51 to 0.49. `Drift` tells the two apart.
+Only detections above the threshold count, but we also search for partners below it. Most lost
+detections have not disappeared: their score only fell from 0.51 to 0.49. `Drift` counts the two
+cases separately.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,35 +34,35 @@ MIN_IOU = 0.5
 
 @dataclass(frozen=True, eq=False)
 class Drift:
-    """What another precision changes among detections above one threshold, over all pictures."""
+    """Changes that another precision makes to detections above a threshold, over all pictures."""
 
     pictures: int
     threshold: float
     kept: int
-    """In both."""
+    """Detections above the threshold in both outputs."""
     sunk: int
-    """Only in the exact answer: the same box is there in the other, below the threshold."""
+    """Only in the exact output; the other has the same box below the threshold."""
     risen: int
-    """Only in the other answer, and below the threshold in the exact one."""
+    """Only in the other output; the exact one has the same box below the threshold."""
     gone: int
-    """Only in the exact answer, and no box of the other overlaps it enough."""
+    """Only in the exact output; no box of the other overlaps it enough."""
     new: int
-    """Only in the other answer, likewise."""
+    """Only in the other output; no box of the exact one overlaps it enough."""
     relabelled: int
     """Pairs with different labels."""
     shifts: Float[Tensor, " n"]
-    """Pixels by which the edge of a pair that differs most has moved."""
+    """Largest distance between the edges of a pair, in pixels."""
     changes: Float[Tensor, " n"]
-    """By how much the scores of a pair differ."""
+    """Difference between the scores of a pair."""
 
     @property
     def exact(self) -> int:
-        """Detections in single precision."""
+        """Number of detections in single precision."""
         return self.kept + self.sunk + self.gone
 
     @property
     def cells(self) -> list[str]:
-        """What a row of `drift_table` says."""
+        """Texts of a row of `drift_table`."""
         shift, change = (_high(values) for values in (self.shifts, self.changes))
         return [
             f"{self.pictures}",
@@ -79,7 +81,7 @@ HEAD += ["shift px, median / max", "score, median / max"]
 
 
 def drift_table(found: Mapping[str, Drift]) -> str:
-    """Markdown: what each precision changes."""
+    """Format as Markdown what each precision changes."""
     return markdown_table(HEAD, ([name, *one.cells] for name, one in found.items()))
 
 
@@ -93,7 +95,7 @@ def drift(
     backend: Backend | None = None,
     threshold: float = 0.5,
 ) -> Drift:
-    """`pictures` (paths or arrays) through an engine in single precision and one in `dtype`."""
+    """Compare an engine in single precision with one in `dtype` on `pictures` (paths or arrays)."""
     exact = Engine(model, size, 1, torch.float32, device)
     other = Engine(model, size, 1, dtype, device, backend=backend)
     pairs = [(exact(one, 0.0), other(one, 0.0)) for one in pictures]
@@ -101,7 +103,7 @@ def drift(
 
 
 def drift_of(pairs: Sequence[tuple[Detections, Detections]], threshold: float) -> Drift:
-    """Of (exact, other) answers with everything in them, down to score 0."""
+    """Count the changes in pairs of (exact, other) detections, which go down to score 0."""
     kept = sunk = risen = gone = new = relabelled = 0
     shifts, changes = [torch.zeros(0)], [torch.zeros(0)]
     for exact, other in pairs:
@@ -122,13 +124,13 @@ def drift_of(pairs: Sequence[tuple[Detections, Detections]], threshold: float) -
 
 
 def matched(a: Detections, b: Detections) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"]]:
-    """Rows of `a` and their partners in `b`, one to one."""
+    """Match rows of `a` with rows of `b`, one to one, and return both indices."""
     from scipy.optimize import linear_sum_assignment
 
     overlap = iou(a.boxes_xyxy, b.boxes_xyxy)
     same = a.labels[:, None] == b.labels
     nearer = overlap + 0.1 * same - 0.5 * (a.scores[:, None] - b.scores).abs()
-    # What cannot be a pair must not cost another row its partner.
+    # A row that cannot be paired must not take the partner of another row.
     nearer = nearer.where(overlap >= MIN_IOU, -1e3)
     i, j = (torch.from_numpy(v) for v in linear_sum_assignment(-nearer.double().numpy()))
     enough = overlap[i, j] >= MIN_IOU
@@ -136,5 +138,5 @@ def matched(a: Detections, b: Detections) -> tuple[Int[Tensor, " n"], Int[Tensor
 
 
 def _high(values: Tensor) -> tuple[float, float]:
-    """Median and largest."""
+    """Return the median and the largest value."""
     return (values.median().item(), values.max().item()) if len(values) else (0.0, 0.0)

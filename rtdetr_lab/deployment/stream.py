@@ -1,12 +1,12 @@
 """# Stream: reading ahead
 
-Decoding a photo takes longer than detecting in it does on a GPU, and both can happen at once:
-Pillow and torch let go of Python's lock while they work. One thread walks the caller's iterator (a
-video reader, a folder, a camera) and keeps a few batches ready; nobody else touches it. It stops
-when the consumer does.
+On a GPU, decoding a photo takes longer than detecting in it. Both can run at once, because Pillow
+and torch release Python's lock while they work. One thread walks over the caller's iterator (a
+video reader, a folder, a camera) and keeps a few batches ready; no other thread touches it. It
+stops when the consumer stops.
 
-On CUDA the pictures are copied and stretched on a stream of their own (`Aside`), so that those of
-the next batch travel while the last one is computed; the computing stream waits for what it needs.
+On CUDA, the pictures are copied and stretched on a separate stream (`Aside`), so that the next
+batch is copied while the current one is computed. The computing stream waits for its inputs.
 """
 
 from collections import deque
@@ -24,7 +24,7 @@ from rtdetr_lab.images.decode import Limits, Photo, photo_or_error
 
 
 class Aside:
-    """Makes a tensor on a CUDA stream of its own, ready for the current one; elsewhere just so."""
+    """Makes a tensor on a separate CUDA stream, ready for the current one; elsewhere directly."""
 
     def __init__(self, device: torch.device) -> None:
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
@@ -36,16 +36,18 @@ class Aside:
             made = make()
         current = torch.cuda.current_stream(made.device)
         current.wait_stream(self.stream)
-        made.record_stream(current)  # its memory is not given away before that one is done
+        made.record_stream(current)  # keeps its memory until that stream has used it
         return made
 
 
 def chunks_ahead(
     sources: Iterable[Any], batch: int, limits: Limits, ahead: int
 ) -> Iterator[list[Photo | ImageError]]:
-    """Batches of decoded pictures, in order; up to `ahead` of them are read before they are asked
-    for. An error of the iterator itself is raised where it happened."""
-    require(ahead >= 1, "ahead", f"{ahead} batches", "read at least one ahead")
+    """Yield batches of decoded pictures, in order, and read up to `ahead` of them in advance.
+
+    An error of the iterator itself is raised at its place in the order.
+    """
+    require(ahead >= 1, "ahead", f"{ahead} batches", "read at least one batch ahead")
     numbered = enumerate(sources)
 
     def next_chunk() -> list[Photo | ImageError]:

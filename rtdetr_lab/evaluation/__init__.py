@@ -1,5 +1,5 @@
 """Evaluation: how good are the boxes?
 
-`coco.py` turns ground truth and detections into COCO's numbers; `evaluate.py` lets a model make the
-detections.
+`coco.py` computes COCO's numbers from ground truth and detections. `evaluate.py` runs a model to
+get the detections.
 """

@@ -1,26 +1,27 @@
 r"""# Average precision, from scratch
 
-Sort what was found from the most to the least confident and walk down the list. After every step
-there is a *precision* (which part of what was found so far is right) and a *recall* (which part of
-the objects is found). Precision falls as recall grows; average precision is the area under that
-curve. COCO's version of it has seven details, each of which moves the number:
+Sort the detections from the most to the least confident and walk down the list. After every step
+there is a *precision* (the share of the detections so far that are right) and a *recall* (the share
+of the objects that are found so far). Precision falls as recall grows; average precision is the
+area under that curve. COCO's version has seven details, and each of them changes the number:
 
-1. **Greedy matching.** Within a picture and a class the best-scored detection chooses first. It
-   takes the free object that it overlaps most, if the IoU is at least $t$. Whoever comes later to a
-   taken object is a false alarm, however well it fits.
+1. **Greedy matching.** Within a picture and a class, the detection with the best score chooses
+   first. It takes the free object with the largest overlap, if the IoU is at least $t$. A later
+   detection of a taken object is a false alarm, however well it fits.
 2. **Ten thresholds**, $t = 0.5, 0.55 \dots 0.95$; AP is the mean over them and over classes.
-3. **101 points.** With $p(r)$ the best precision at any recall of at least $r$ (the *envelope*,
-   which removes the zigzag), $AP = \frac{1}{101} \sum_{r = 0, 0.01 \dots 1} p(r)$; $p$ is 0 beyond
-   the recall that was reached.
-4. **Ignored objects.** A crowd, and an object whose annotated area is outside the range that is
-   asked about, may be found or not: who matches it counts neither as right nor as wrong. A
-   detection takes one only if no other object fits, and a crowd may be taken many times.
+3. **101 points.** Let $p(r)$ be the best precision at any recall of at least $r$ (the *envelope*,
+   which removes the zigzag). Then $AP = \frac{1}{101} \sum_{r = 0, 0.01 \dots 1} p(r)$. Beyond the
+   recall that was reached, $p$ is 0.
+4. **Ignored objects.** A crowd is ignored, and so is an object with an annotated area outside the
+   range that we evaluate. A detection that takes an ignored object counts neither as right nor as
+   wrong. A detection takes one only if no other object fits. Many detections may take one crowd.
 5. **The overlap with a crowd** is the part of the *detection* that lies in it, not the IoU.
-6. **Unmatched detections** of a size outside the range are ignored, too. Ranges hold both ends.
-7. **At most 1, 10 or 100** detections of a class in a picture are looked at, the best ones. Equal
-   scores keep their order: first by picture id, then as they were given.
+6. **Unmatched detections** of a size outside the range are ignored, too. A range includes both
+   ends.
+7. **At most 1, 10 or 100** detections of a class in a picture count: those with the best scores.
+   Equal scores keep their order: first by picture id, then as they were given.
 
-This file is here to be read. `coco.py` gives the same numbers a hundred times faster; a test
+This file is written to be read. `coco.py` gives the same numbers a hundred times faster; a test
 compares both on random sets.
 """
 
@@ -62,7 +63,7 @@ def average_precision(
     most: int = 100,
     thresholds: Sequence[float] | np.ndarray = THRESHOLDS,
 ) -> float:
-    """The mean over classes and thresholds; -1 where there is nothing to find."""
+    """Compute the mean over classes and thresholds; -1 where there is no object to find."""
     classes = [c["id"] for c in ground_truth["categories"]]
     curves = [
         precision_curve(judge_all(ground_truth, detections, c, t, area, most))
@@ -79,7 +80,7 @@ def average_recall(
     area: Range = AREAS["all"],
     most: int = 100,
 ) -> float:
-    """The part of the objects that is found at all: the mean over classes and thresholds."""
+    """Compute the share of objects that are found at all: the mean over classes and thresholds."""
     found = []
     for category, threshold in product(ground_truth["categories"], THRESHOLDS):
         pictures = judge_all(ground_truth, detections, category["id"], threshold, area, most)
@@ -96,7 +97,7 @@ def judge_all(
     area: Range,
     most: int,
 ) -> list[Judged]:
-    """Every picture, in the order of ids."""
+    """Evaluate every picture, in the order of ids."""
 
     def of(entries: Entries, image_id: int) -> list[Mapping[str, Any]]:
         wanted = (image_id, category_id)
@@ -109,7 +110,7 @@ def judge_all(
 
 
 def judge(objects: Entries, found: Entries, threshold: float, area: Range, most: int) -> Judged:
-    """Who is right, who is wrong, who does not count: details 1, 4, 5, 6 and 7."""
+    """Mark each detection as right, wrong or ignored: details 1, 4, 5, 6 and 7."""
     best = np.argsort([-d["score"] for d in found], kind="stable")[:most]
     found = [found[i] for i in best]
     ignored = [bool(o.get("iscrowd", 0)) or not within(o["area"], area) for o in objects]
@@ -134,7 +135,7 @@ def choose(
     taken: Sequence[bool],
     threshold: float,
 ) -> int | None:
-    """The object that this detection takes: one that counts, if any of those fits."""
+    """Return the index of the object that this detection takes; ignored objects come last."""
     for wanted in (False, True):
         chosen, best = None, min(threshold, 1 - 1e-10)
         for n, candidate in enumerate(objects):
@@ -142,7 +143,7 @@ def choose(
             if ignored[n] is not wanted or not is_free:
                 continue
             shared = overlap(detection["bbox"], candidate)
-            if shared >= best:  # of equal ones the last
+            if shared >= best:  # the last one of equals
                 chosen, best = n, shared
         if chosen is not None:
             return chosen
@@ -150,7 +151,7 @@ def choose(
 
 
 def overlap(box: Sequence[float | int], candidate: Mapping[str, Any]) -> float:
-    """IoU; with a crowd, the part of the box that lies in it."""
+    """Compute the IoU; with a crowd, the part of the box that lies in it."""
     x, y, w, h = box
     left, top, width, height = candidate["bbox"]
     across = min(x + w, left + width) - max(x, left)
@@ -163,12 +164,12 @@ def overlap(box: Sequence[float | int], candidate: Mapping[str, Any]) -> float:
 
 
 def within(area: float, limits: Range) -> bool:
-    """Both ends belong to the range."""
+    """Return True if the area lies in the range; both ends belong to it."""
     return limits[0] <= area <= limits[1]
 
 
 def precision_curve(pictures: Sequence[Judged]) -> Float[np.ndarray, "101"] | None:
-    """Precision at the 101 points of recall; None where there is nothing to find."""
+    """Compute the precision at the 101 points of recall; None if there is no object to find."""
     objects = sum(p.num_objects for p in pictures)
     if not objects:
         return None

@@ -1,8 +1,8 @@
 """# COCO's twelve numbers
 
 Average precision is the area under the precision–recall curve, averaged over ten thresholds of IoU
-from 0.5 to 0.95 and over classes. The definition has a dozen details on which a tenth of a point
-hangs (crowds, ignored sizes, 101 points of recall), so that the numbers come from a library that
+from 0.5 to 0.95 and over classes. The definition has many details (crowds, ignored sizes, 101
+points of recall), and each can change a tenth of a point. So the numbers come from a library that
 agrees with COCO's own to the last digit.
 
 | name                | IoU          | objects                       | detections a picture |
@@ -13,7 +13,7 @@ agrees with COCO's own to the last digit.
 | `AR1`, `AR10`, `AR100` | 0.5 … 0.95 | all; best recall reached     | 1, 10, 100           |
 | `ARs`, `ARm`, `ARl` | 0.5 … 0.95   | as `APs` …                    | 100                  |
 
-A number is -1, as COCO has it, where there is no object to find.
+Where there is no object to find, a number is -1, as in COCO.
 """
 
 from collections import Counter
@@ -34,7 +34,7 @@ NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs
 
 @dataclass(frozen=True)
 class ClassMetrics:
-    """One row of the table per class."""
+    """Row of the table for one class."""
 
     name: str
     AP: float
@@ -46,7 +46,7 @@ class ClassMetrics:
 
 @dataclass(frozen=True)
 class Metrics(Mapping[str, float]):
-    """The twelve numbers as attributes; with `AP_class/NAME` as a mapping; `str()` is a table."""
+    """The twelve numbers as attributes; a mapping that adds `AP_class/NAME`; `str()` is a table."""
 
     AP: float
     AP50: float
@@ -64,13 +64,13 @@ class Metrics(Mapping[str, float]):
 
     @property
     def by_name(self) -> dict[str, float]:
-        """The twelve, and `AP_class/NAME` for every class."""
+        """The twelve numbers, and `AP_class/NAME` for every class."""
         twelve = {name: float(getattr(self, name)) for name in NAMES}
         return twelve | {f"AP_class/{row.name}": row.AP for row in self.classes}
 
     @property
     def num_objects(self) -> int:
-        """What there was to find. If nothing, every number is -1."""
+        """Number of objects to find. If it is 0, every number is -1."""
         return sum(row.num_objects for row in self.classes)
 
     def __getitem__(self, name: str) -> float:
@@ -96,14 +96,14 @@ class Metrics(Mapping[str, float]):
 
 
 def shown(number: float) -> str:
-    """Three digits, or a dash where there was nothing to find."""
+    """Format a number with three digits, or as a dash where there was no object to find."""
     return f"{number:6.3f}" if number >= 0 else "     –"
 
 
 def coco_truth(
     truths: Iterable[Truth], names: Sequence[str], category_ids: Sequence[int]
 ) -> dict[str, Any]:
-    """Pictures, annotations and categories as COCO's JSON has them."""
+    """Convert pictures, annotations and categories to the form of COCO's JSON."""
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for truth in truths:
@@ -129,25 +129,29 @@ def coco_truth(
 def coco_metrics(
     ground_truth: Mapping[str, Any], detections: Sequence[Mapping[str, Any]]
 ) -> Metrics:
-    """The numbers of `detections` (image_id, category_id, bbox as left, top, width, height, score).
+    """Compute the numbers of `detections`: rows with image_id, category_id, bbox and score.
 
-    Raises `MissingExtraError` without faster-coco-eval, `DataError` for detections on pictures or
-    of categories the ground truth does not list, or with boxes and scores that are not finite.
+    A bbox is left, top, width, height. Raises `MissingExtraError` without faster-coco-eval. Raises
+    `DataError` if a picture or category is not in the ground truth, or if a box or score is not
+    finite.
     """
     return scored(ground_truth, Table.of(detections, ground_truth)).metrics
 
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """The numbers, and the curves they are the area of: precision by (threshold, recall, class) for
-    objects of all sizes and 100 detections a picture; -1 where there is nothing to find."""
+    """The numbers, and the precision–recall curves behind them.
+
+    `precision` is by (threshold, recall, class), for objects of all sizes and 100 detections a
+    picture; -1 where there is no object to find.
+    """
 
     metrics: Metrics
     precision: Float[np.ndarray, "10 101 K"]
 
 
 def scored(ground_truth: Mapping[str, Any], table: Table) -> Scored:
-    """The numbers and curves of a table of detections."""
+    """Compute the numbers and curves of a table of detections."""
     precision, recall = accumulated(ground_truth, table)
     last = len(MAX_DETECTIONS) - 1
     ap = {size: _mean(precision[..., i, last]) for i, size in enumerate(SIZES)}
@@ -171,7 +175,7 @@ def scored(ground_truth: Mapping[str, Any], table: Table) -> Scored:
 
 
 IOU_50, IOU_75 = 0, 5
-"""Places of 0.5 and 0.75 among the ten thresholds."""
+"""Indices of 0.5 and 0.75 in the ten thresholds."""
 
 SIZES = ("all", "small", "medium", "large")
 
@@ -199,6 +203,6 @@ def _is_crowd(annotation: Mapping[str, Any]) -> bool:
 
 
 def _mean(values: np.ndarray) -> float:
-    """Over what exists: the library marks classes without objects by -1."""
+    """Average the values that exist: the library marks classes without objects by -1."""
     known = values[values > -1]
     return float(known.mean()) if known.size else -1.0

@@ -1,8 +1,8 @@
-"""# Evaluate: every picture once, every answer kept, COCO's numbers at the end
+"""# Evaluate: every picture once, every detection kept, COCO's numbers at the end
 
-No threshold: average precision needs the hesitant answers too. Pictures are resized to the size the
-model is made for, as a `Detector` does it, and boxes go back to pixels of the picture as stored. To
-judge a model at another size, say so where it remembers its size:
+There is no threshold: average precision needs the detections with low scores too. Pictures are
+resized to the size that the model is made for, like in `Detector`. Boxes go back to pixels of the
+picture as stored. To evaluate a model at another size, change its metadata:
 
     model.metadata = replace(model.metadata, image_size=(320, 320))
 """
@@ -38,12 +38,12 @@ def evaluate(
     device: torch.device | str | None = None,
     progress: Progress = iter,
 ) -> Metrics:
-    """COCO's numbers of `model` on `dataset`, resized to the size the model is made for.
+    """Compute COCO's numbers of `model` on `dataset`, resized to the size of the model.
 
-    Pictures of that size stay untouched, and so do all if the model was not trained yet. They go
-    to `device` (default: where the model's parameters are). The model is in eval mode meanwhile,
-    and afterwards as it was. `progress` may wrap the loop over batches, as tqdm does. Raises
-    `ConfigError` for a model that does not say what it is (`rtdetr_lab.model`).
+    Pictures of that size stay as they are. All pictures stay so if the model was not trained yet.
+    They go to `device` (default: the device of the model's parameters). The model runs in eval mode
+    and then returns to its mode before. `progress` may wrap the loop over batches, as tqdm does.
+    Raises `ConfigError` for a model without a declaration (`rtdetr_lab.model`).
     """
     seen, answers = fitted(dataset, declared(model).metadata), Answers(dataset)
     with inference(model):
@@ -55,21 +55,24 @@ def evaluate(
 
 @dataclass
 class Answers:
-    """What a model says of a data set, in several ways: of each all that COCO will judge, in
-    columns, so that memory stays bounded on any data set."""
+    """Detections of a model on a data set, in several ways, such as after every layer.
+
+    For each way it keeps only what COCO evaluates, in columns, so that memory stays bounded on any
+    data set.
+    """
 
     dataset: Dataset
     truths: list[Truth] = field(default_factory=list)
     tables: dict[str, list[Table]] = field(default_factory=lambda: defaultdict(list))
 
     def add(self, way: str, samples: Sequence[Sample], found: Sequence[Found]) -> None:
-        """Keep what was found in some pictures."""
+        """Keep the detections in some pictures."""
         rows = [(s.image_id, one) for s, one in zip(samples, found, strict=True)]
         table = Table.of_found(rows, self.dataset.category_ids)
         self.tables[way].append(table.best(MAX_DETECTIONS[-1]))
 
     def scored(self) -> dict[str, Scored]:
-        """COCO's numbers of every way. Raises `DataError` for a data set without pictures."""
+        """Compute COCO's numbers for every way. Raises `DataError` if there are no pictures."""
         require(self.truths, "dataset", "holds no pictures", "give at least one", DataError)
         tree = coco_truth(self.truths, self.dataset.names, self.dataset.category_ids)
         return {way: scored(tree, Table.joined(tables)) for way, tables in self.tables.items()}
@@ -80,7 +83,7 @@ def detect(
     samples: list[Sample],
     device: torch.device | str | None = None,
 ) -> list[Found]:
-    """All Q answers for every sample, in pixels of the stored pictures."""
+    """Return all Q detections for every sample, in pixels of the stored pictures."""
     device = device or next((p.device for p in model.parameters()), None)
     images = [as_float(s.image) for s in samples]
     return predict(model, images, [s.size for s in samples], to=device)
@@ -89,7 +92,7 @@ def detect(
 def coco_detections(
     found: Found, image_id: int, category_ids: Sequence[int]
 ) -> list[dict[str, Any]]:
-    """What was found in one picture, as COCO's result format has it."""
+    """Convert the detections in one picture to COCO's result format."""
     keys = ("image_id", "category_id", "bbox", "score")
     rows = Table.of_found([(image_id, found)], category_ids).rows()
     return [{key: row[key] for key in keys} for row in rows]
@@ -97,7 +100,7 @@ def coco_detections(
 
 @contextmanager
 def inference(model: nn.Module) -> Iterator[None]:
-    """No gradients, and eval mode; afterwards every module of the model is as it was."""
+    """Turn off gradients and switch to eval mode; afterwards every module is as it was."""
     modes = {module: module.training for module in model.modules()}
     with torch.inference_mode():
         try:

@@ -1,14 +1,15 @@
-"""# Examine: one evaluation, with everything a reader wants to know about it
+"""# Examine: one evaluation that answers four questions
 
 | question                       | how it is answered                                     |
 |--------------------------------|--------------------------------------------------------|
 | How good is it?                | COCO's numbers of the last layer, by class             |
-| What does a layer add?         | the same of every layer and the proposals, in *one* run |
+| What does a layer add?         | these numbers for every layer and the proposals, in *one* run |
 | How many queries does it need? | the model runs again with fewer                        |
-| What goes wrong?               | answers above a score are judged (`mistakes.py`)       |
+| What goes wrong?               | detections above a score are classified (`mistakes.py`) |
 
-Queries see each other: to cut the list of a hundred down to ten would not show what ten can do.
-A DETR's queries are learned one by one; it has no smaller number of them, and that row is left out.
+Queries attend to each other, so the best ten of a hundred do not show what a model with ten
+queries predicts. A DETR's queries are learned one by one. It cannot run with fewer of them, and
+that row is left out.
 """
 
 from collections.abc import Iterator, Sequence
@@ -33,7 +34,7 @@ QUERIES = (10, 25, 50, 100)
 
 @dataclass(frozen=True, eq=False)
 class Examination:
-    """The answers of a model to a data set, scored and judged."""
+    """Detections of a model on a data set, with their numbers and their mistakes."""
 
     names: tuple[str, ...]
     scored: Scored
@@ -44,7 +45,7 @@ class Examination:
 
     @property
     def worst(self) -> list[int]:
-        """Pictures with mistakes, by their number: most first, then as they came."""
+        """Indices of the pictures with mistakes, most mistakes first; ties keep their order."""
         wrong = [i for i, one in enumerate(self.judgements) if one.num_mistakes]
         return sorted(wrong, key=lambda i: -self.judgements[i].num_mistakes)
 
@@ -59,7 +60,7 @@ def examine(
     queries: Sequence[int] = QUERIES,
     threshold: float = 0.5,
 ) -> Examination:
-    """Run `model` over `dataset`; `queries` are the smaller numbers of queries it is tried with."""
+    """Run `model` over `dataset`, and again with each smaller number of `queries`."""
     says = declared(model)
     few = [n for n in queries if says.takes_fewer_queries and n < says.num_queries]
     seen, answers = fitted(dataset, says.metadata), Answers(dataset)
@@ -87,7 +88,7 @@ def _look(
     device: torch.device | str | None,
     answers: Answers,
 ) -> list[Found]:
-    """Add the answers of every layer, and with fewer queries; returns those of the last layer."""
+    """Add the detections of every layer, and those with fewer queries; return the last layer's."""
     device = device or next((p.device for p in model.parameters()), None)
     images, sizes = [as_float(s.image) for s in samples], [s.size for s in samples]
 

@@ -1,8 +1,8 @@
 """# Library: precision and recall from faster-coco-eval, a few classes at a time
 
-Classes have nothing to do with each other, and the library wants a dictionary per detection. So it
-gets as many classes at a time as have `AT_ONCE` detections together: the numbers are the same, and
-the memory does not grow with the data set.
+Classes do not affect each other, and the library needs a dictionary per detection. So we pass it
+a few classes at a time, with at most `AT_ONCE` detections together, unless one class alone has
+more. The numbers stay the same, and the memory does not grow with the data set.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,9 +20,11 @@ AT_ONCE = 150_000
 def accumulated(
     ground_truth: Mapping[str, Any], table: Table, at_once: int = AT_ONCE
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Precision by (threshold, recall, class, size, count); recall by the same without recall.
+    """Compute precision and recall.
 
-    -1 stands where there is nothing to find. Raises `MissingExtraError` without the library.
+    Precision is by (threshold, recall, class, size, count), recall by (threshold, class, size,
+    count). Values are -1 where there is no object to find. Raises `MissingExtraError` without the
+    library.
     """
     table = table.best(MAX_DETECTIONS[-1])
     groups = _groups(ground_truth, table, at_once)
@@ -47,10 +49,10 @@ def _groups(ground_truth: Mapping[str, Any], table: Table, at_once: int) -> Iter
 def accumulated_of(
     ground_truth: Mapping[str, Any], table: Table, category_ids: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Precision and recall of some classes; `table` may hold others."""
+    """Compute precision and recall of some classes; `table` may contain other classes."""
     library = import_extra("faster_coco_eval", "eval")
     wanted = set(category_ids)
-    # Objects without "iscrowd" or "area" are common in small data sets; the library wants both.
+    # Objects without "iscrowd" or "area" are common in small data sets; the library needs both.
     annotations = [
         {"iscrowd": 0, "area": a["bbox"][2] * a["bbox"][3], **a}
         for a in ground_truth["annotations"]

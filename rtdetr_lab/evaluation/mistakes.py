@@ -1,19 +1,19 @@
-"""# Mistakes: what is wrong with the answers to one picture
+"""# Mistakes: what is wrong with the detections in one picture
 
-AP is one number; to repair a detector one has to see *what* it does. At a threshold of the score
-and an IoU of 0.5 every answer and every object gets one of five names:
+AP is one number; to repair a detector we must see *what* it does. At a threshold of the score and
+an IoU of 0.5, every detection and every object gets one of five names:
 
-| kind         | who            | what                                                            |
-|--------------|----------------|-----------------------------------------------------------------|
-| `RIGHT`      | answer, object | the best-scored free answer of the object's class that fits it  |
-| `CONFUSION`  | answer, object | fits an object nobody has found, but under another class        |
-| `DUPLICATE`  | answer         | fits only objects that are found already                        |
-| `BACKGROUND` | answer         | fits nothing                                                    |
-| `MISS`       | object         | nobody fits it                                                  |
+| kind         | given to          | meaning                                                     |
+|--------------|-------------------|-------------------------------------------------------------|
+| `RIGHT`      | detection, object | the best-scored free one that fits an object of its class   |
+| `CONFUSION`  | detection, object | fits an object that is not found yet, but has another class |
+| `DUPLICATE`  | detection         | fits only objects that are found already                    |
+| `BACKGROUND` | detection         | fits nothing                                                |
+| `MISS`       | object            | no detection fits it                                        |
 
-Right answers choose before confused ones, so that a wrong name does not hide a right one. An answer
-that lies in a crowd and fits nothing else is no mistake. The number of mistakes is that of
-confusions, duplicates, background and misses together.
+Right detections choose before confused ones, so that a wrong class does not hide a right one. A
+detection that lies in a crowd and fits nothing else is no mistake. The number of mistakes is the
+sum of confusions, duplicates, background and misses.
 """
 
 from collections import Counter
@@ -34,7 +34,7 @@ MISTAKES = (MISS, CONFUSION, DUPLICATE, BACKGROUND)
 
 @dataclass(frozen=True, eq=False)
 class Judgement:
-    """One picture: a kind per answer and per object, and (object, answer) pairs."""
+    """The kind of every detection and object in one picture, and (object, detection) pairs."""
 
     truth: Truth
     found: Found
@@ -44,19 +44,19 @@ class Judgement:
 
     @property
     def counts(self) -> Counter[str]:
-        """How many mistakes of every kind."""
+        """Number of mistakes of every kind."""
         return Counter(k for k in (*self.of_found, *self.of_objects) if k in MISTAKES) - Counter(
             {CONFUSION: self.of_objects.count(CONFUSION)}  # one mistake has two sides
         )
 
     @property
     def num_mistakes(self) -> int:
-        """By this the worst pictures are found."""
+        """Number of all mistakes, by which the worst pictures are found."""
         return self.counts.total()
 
 
 def judge(truth: Truth, found: Found, min_iou: float = 0.5) -> Judgement:
-    """What is wrong with what was `found` in a picture, best first."""
+    """Classify what was `found` in a picture, in the order of scores, the best first."""
     found = found.at(found.scores.argsort(descending=True, stable=True))
     overlaps = iou(found.boxes_xyxy.cpu().double(), truth.boxes_xyxy.double())
     same = found.labels.cpu()[:, None] == truth.labels[None]
@@ -84,7 +84,7 @@ def judge(truth: Truth, found: Found, min_iou: float = 0.5) -> Judgement:
 
 
 def _greedy(overlaps: torch.Tensor, may: torch.Tensor, taken: dict[int, int]) -> dict[int, int]:
-    """Object → answer: answers in order, each takes the free object it overlaps most."""
+    """Match detections to objects, in order: each takes the free object that it overlaps most."""
     chosen, busy = dict[int, int](), set(taken.values())
     for answer in range(len(may)):
         free = [n for n in may[answer].nonzero().flatten().tolist() if n not in taken | chosen]
@@ -96,7 +96,7 @@ def _greedy(overlaps: torch.Tensor, may: torch.Tensor, taken: dict[int, int]) ->
 def share_inside(
     boxes: Float[torch.Tensor, "n 4"], crowds: Float[torch.Tensor, "m 4"]
 ) -> Float[torch.Tensor, "n"]:
-    """The largest part of a box that lies in one crowd; corners in pixels."""
+    """Return the largest part of every box that lies in one crowd; corners in pixels."""
     if not len(crowds):
         return boxes.new_zeros(len(boxes))
     low = torch.maximum(boxes[:, None, :2], crowds[None, :, :2])
@@ -107,7 +107,10 @@ def share_inside(
 
 
 def confusion_matrix(judgements: list[Judgement], num_classes: int) -> Int[np.ndarray, "K K"]:
-    """Rows are true classes and "nothing there", columns answers and "not found"."""
+    """Count detections and objects by class.
+
+    Rows are true classes and "nothing there"; columns are predicted classes and "not found".
+    """
     counts = np.zeros((num_classes + 1, num_classes + 1), dtype=np.int64)
     for one in judgements:
         truth, labels = one.truth.labels.tolist(), one.found.labels.tolist()

@@ -2,18 +2,19 @@ r"""# Panoptic quality: how well is every pixel accounted for?
 
 - **Paper**     Kirillov et al. 2019, "Panoptic Segmentation", arXiv 1801.00868, §4
 
-A found segment $p$ and a true one $g$ *match* if they are of one category and their IoU exceeds
-0.5. Segments do not overlap, so nobody matches twice, and no search is needed. Per category
+A found segment $p$ and a true segment $g$ *match* if they have the same category and their IoU
+exceeds 0.5. Segments do not overlap, so no segment matches twice, and no search is needed. Per
+category
 
 $$ \mathrm{PQ} = \underbrace{\frac{\sum_{(p,g)\in TP} \mathrm{IoU}(p, g)}{|TP|}}_{\mathrm{SQ}}
    \cdot \underbrace{\frac{|TP|}{|TP| + \frac12 |FP| + \frac12 |FN|}}_{\mathrm{RQ}}
    \tag{18.2} $$
 
-averaged over the categories that occur, all of them, things, or stuff.
+averaged over the categories that occur: over all of them, over things, or over stuff.
 
-**Void** (§4.3): pixels nobody annotated count in no union, and a found segment that lies on them
-for more than half of its area is not counted as wrong. So it is for a **crowd**, where the
-category is the same: a crowd is never matched and never missed.
+**Void** (§4.3): pixels without an annotation count in no union. A found segment is not counted as
+wrong if more than half of its area lies on such pixels. The same holds for a **crowd** of the same
+category: a crowd is never matched and never missed.
 """
 
 from collections import defaultdict
@@ -38,7 +39,7 @@ from rtdetr_lab.model import declared
 
 @dataclass
 class Count:
-    """Of one category: the IoU of all matches together, and how many there are of each kind."""
+    """Sum of the IoU of all matches of one category, and the numbers of TP, FP and FN."""
 
     iou: float = 0.0
     tp: int = 0
@@ -47,7 +48,7 @@ class Count:
 
     @property
     def occurs(self) -> bool:
-        """Was it there, or said to be?"""
+        """True if the category is in the truth or in the predictions."""
         return self.tp + self.fp + self.fn > 0
 
     @property
@@ -62,22 +63,22 @@ class Count:
 
     @property
     def pq(self) -> float:
-        """Panoptic quality: the product. Eq. 18.2"""
+        """Panoptic quality: the product of both. Eq. 18.2"""
         return self.sq * self.rq
 
 
 @dataclass
 class PanopticQuality:
-    """Adds up pictures. `stuff_ids` are the categories that are stuff."""
+    """Sums over pictures. `stuff_ids` are the categories that are stuff."""
 
     stuff_ids: Collection[int] = ()
     counts: dict[int, Count] = field(default_factory=lambda: defaultdict(Count))
 
     def add(self, truth: SegmentMap, found: SegmentMap) -> None:
-        """One picture. Raises `DataError` for maps of different sizes."""
+        """Add one picture. Raises `DataError` for maps of different sizes."""
         true_size, size = tuple(truth.ids.shape), tuple(found.ids.shape)
-        what, remedy = f"the truth is {true_size}, the answer {size}", "ask for the truth's size"
-        require(true_size == size, "panoptic map", what, remedy, DataError)
+        what = f"the truth has size {true_size}, the prediction {size}"
+        require(true_size == size, "panoptic map", what, "predict at the truth's size", DataError)
         overlap = _overlaps(truth, found).double()
         area, shared, void = overlap.sum(0)[1:], overlap[1:, 1:], overlap[0, 1:]
         iou = shared / (overlap.sum(1)[1:, None] + area - shared - void)
@@ -96,7 +97,7 @@ class PanopticQuality:
             self.counts[one.category_id].fp += is_wrong
 
     def scores(self) -> dict[str, float]:
-        """PQ, SQ and RQ over all categories that occur, things (`_th`) and stuff (`_st`)."""
+        """Compute PQ, SQ and RQ: over all that occurs, over things (`_th`), over stuff (`_st`)."""
         occurring = {c: count for c, count in self.counts.items() if count.occurs}
         stuff = {c: n for c, n in occurring.items() if c in self.stuff_ids}
         things = {c: n for c, n in occurring.items() if c not in self.stuff_ids}
@@ -113,11 +114,11 @@ def evaluate_panoptic(
     look: KeepAspect | None = None,
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> dict[str, float]:
-    """Panoptic quality of a model that draws, in pixels of the stored pictures.
+    """Compute the panoptic quality of a segmentation model, in pixels of the stored pictures.
 
-    `rule` settles who gets a pixel (`images/panoptic.py`); `look` is how pictures are resized, by
-    default as the checkpoint says, else as the paper does. Labels are compared by category id:
-    the model's `metadata` says which they are, else they are the data's.
+    `rule` decides which segment gets a pixel (`images/panoptic.py`). `look` resizes the pictures;
+    the default is that of the checkpoint, else that of the paper. Labels are compared by category
+    id: those in the model's `metadata`, else those of the data.
     """
     metadata = declared(model).metadata
     look = look or KeepAspect(metadata.edges or PAPER_EDGES)
@@ -136,8 +137,10 @@ def evaluate_panoptic(
 
 
 def _overlaps(truth: SegmentMap, found: SegmentMap) -> Int[Tensor, "g p"]:
-    """Pixels that a true segment (row) and a found one (column) share; row and column 0 are
-    nobody's."""
+    """Count the pixels that a true segment (row) and a found segment (column) share.
+
+    Row 0 and column 0 are the pixels without a segment.
+    """
     rows, columns = _places(truth), _places(found)
     width = len(found.segments) + 1
     pairs = (rows * width + columns).flatten()

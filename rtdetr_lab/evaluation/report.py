@@ -3,7 +3,7 @@
     report.md   report.json   precision_recall.png   confusion.png   layers.png   queries.png
     worst/01_….png …
 
-`report.md` shows the tables and the pictures; `report.json` holds the same numbers.
+`report.md` shows the tables and the pictures; `report.json` contains the same numbers.
 """
 
 import json
@@ -28,13 +28,16 @@ from rtdetr_lab.viz.evaluation import (
 from rtdetr_lab.writing import markdown_table, markdown_text
 
 LONGEST = 900
-"""Pixels of the longer side of a drawn picture."""
+"""Length of the longer side of a drawn picture, in pixels."""
 
 
 def write_report(
     folder: str | Path, exam: Examination, dataset: Dataset, worst: int = 20
 ) -> dict[str, Any]:
-    """Write the folder; returns what `report.json` holds. `dataset` is the one examined."""
+    """Write the folder and return the content of `report.json`.
+
+    `dataset` is the one that was examined.
+    """
     folder = Path(folder)
     (folder / "worst").mkdir(parents=True, exist_ok=True)
     counts = confusion_matrix(list(exam.judgements), len(exam.names))
@@ -93,7 +96,7 @@ def _draw_worst(
 
 
 def _frames(one: Judgement, names: tuple[str, ...]) -> tuple[torch.Tensor, list[str], list[str]]:
-    """All answers, and the objects nobody found."""
+    """Return boxes, kinds and texts of all detections, and of the objects that were not found."""
     lost = [n for n, kind in enumerate(one.of_objects) if kind not in ("right", "confusion")]
     boxes = torch.cat([one.found.boxes_xyxy.cpu(), one.truth.boxes_xyxy[lost]])
     true_of = {answer: int(one.truth.labels[n]) for n, answer in one.pairs}
@@ -145,7 +148,7 @@ def _markdown(exam: Examination, record: dict[str, Any]) -> str:
         parts += ["## With fewer queries, run again for each\n\n" + _table("queries", by_count)]
         parts += ["![queries](queries.png)"]
     parts += [
-        f"## Mistakes\n\nAnswers above a score of {exam.threshold}, at an IoU of 0.5.",
+        f"## Mistakes\n\nDetections above a score of {exam.threshold}, at an IoU of 0.5.",
         markdown_table(["kind", "number"], record["mistakes"].items()),
         "![confusion](confusion.png)",
         "## The worst pictures",

@@ -1,8 +1,9 @@
 """# Table: detections of a whole data set, in columns
 
-Five thousand pictures with three hundred answers each are 1.5 million detections. As dictionaries
-they fill a gigabyte, as columns 84 MB. And most are never looked at: COCO judges at most the
-hundred best of a class in a picture, so `best` may drop the others without changing a number.
+Five thousand pictures with three hundred detections each are 1.5 million detections. As
+dictionaries they fill a gigabyte, as columns 84 MB. Most of them never count: COCO evaluates at
+most the hundred best of a class in a picture. So `best` may drop the others without changing a
+number.
 """
 
 import math
@@ -20,7 +21,7 @@ from rtdetr_lab.images.postprocess import Found
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """One row per detection; boxes are left, top, width, height in pixels."""
+    """Detections, one per row; boxes are left, top, width, height in pixels."""
 
     image_ids: Int[np.ndarray, "n"]
     category_ids: Int[np.ndarray, "n"]
@@ -34,7 +35,7 @@ class Table:
     def of(
         cls, detections: Sequence[Mapping[str, Any]], ground_truth: Mapping[str, Any]
     ) -> "Table":
-        """From COCO's result format. Raises `DataError` for what would count for nothing."""
+        """Read COCO's result format. Raises `DataError` for a detection that could not count."""
         _check(detections, ground_truth)
         boxes = np.array([d["bbox"] for d in detections], dtype=np.float64).reshape(-1, 4)
         return cls(
@@ -46,8 +47,10 @@ class Table:
 
     @classmethod
     def of_found(cls, found: Iterable[tuple[int, Found]], category_ids: Sequence[int]) -> "Table":
-        """From (picture id, what was found there). Raises `DataError` for a label without a
-        category, and for numbers that are not finite."""
+        """Build a table from pairs of picture id and detections.
+
+        Raises `DataError` for a label without a category, and for numbers that are not finite.
+        """
         pairs = [(i, f) for i, f in found if len(f)]
         for image_id, one in pairs:
             _check_found(one, image_id, len(category_ids))
@@ -63,20 +66,20 @@ class Table:
 
     @classmethod
     def joined(cls, tables: Sequence["Table"]) -> "Table":
-        """One after the other."""
+        """Join tables, one after the other."""
         return cls(*map(np.concatenate, zip(*(t.columns for t in tables), strict=True)))
 
     @property
     def columns(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """The four, in order."""
+        """The four columns, in order."""
         return self.image_ids, self.category_ids, self.boxes_xywh, self.scores
 
     def at(self, keep: Bool[np.ndarray, "n"] | Int[np.ndarray, "m"]) -> "Table":
-        """These rows."""
+        """Select rows."""
         return Table(*(column[keep] for column in self.columns))
 
     def best(self, most: int) -> "Table":
-        """The best `most` of every class in every picture, in the order they had."""
+        """Keep the best `most` of every class in every picture, in their order."""
         order = np.lexsort((-self.scores, self.category_ids, self.image_ids))
         image, category = self.image_ids[order], self.category_ids[order]
         starts = np.ones(len(order), dtype=bool)
@@ -86,7 +89,7 @@ class Table:
         return self.at(np.sort(order[rank < most]))
 
     def rows(self) -> list[dict[str, Any]]:
-        """As the library wants them; ids start at 1, because 0 would read as "not matched"."""
+        """Convert to the library's dictionaries; ids start at 1, because 0 means "not matched"."""
         listed = zip(*(column.tolist() for column in self.columns), strict=True)
         return [
             {

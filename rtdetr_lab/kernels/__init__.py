@@ -1,7 +1,7 @@
 """# Kernels: other ways to compute what a chapter computes
 
-Equipment that training and deployment both enter. Each file names the chapter it stands in for and
-gives the same numbers:
+Equipment that both training and deployment import. Each file names the chapter that it replaces,
+and gives the same numbers:
 
 | file | what it computes |
 |---|---|

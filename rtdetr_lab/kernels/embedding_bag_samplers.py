@@ -1,19 +1,19 @@
 r"""# Embedding-bag samplers: deformable attention as a weighted sum of table rows
 
-`grid_sample` writes every sampled value down before it is weighted and summed: 8 heads × 300
-queries × 12 points × 32 channels per layer. But a bilinear read *is* a weighted sum of four cells,
-so that a head's whole answer is one weighted sum of 48 rows of a table,
+`grid_sample` writes every sampled value to memory before we weight and sum it: 8 heads × 300
+queries × 12 points × 32 channels per layer. But a bilinear read *is* a weighted sum of four cells.
+So the whole output of a head is one weighted sum of 48 rows of a table:
 
 $$ \sum_k A_{mk}\, x\langle p_{mk} \rangle
    = \sum_k \sum_{c \in \text{4 corners}} A_{mk} \beta_{kc}\, x_{i_{kc}} $$
 
-and that is what language models do with bags of words: `embedding_bag`. Corners outside the map
-get the weight zero, as `grid_sample` with zero padding.
+Language models do the same with bags of words: `embedding_bag`. Corners outside the map get weight
+zero, like `grid_sample` with zero padding.
 
 **Project after reading, not before.** `value_proj` is linear and `x⟨p⟩` is a sum, so they commute:
 `GatherFirst` sums rows of the *memory*, and projects 300 × 8 sums instead of 8400 tokens. On a CPU
-that is a twelfth of the work; on a GPU, where products are nearly free and reading is not, the
-chapter's order wins.
+that is a twelfth of the work. On a GPU, products are nearly free and reads are not, so the
+chapter's order is faster.
 
 | form | table rows | used by |
 |---|---|---|
@@ -36,15 +36,15 @@ from rtdetr_lab.notation import Size, level_starts
 from rtdetr_lab.samplers import Bilinear, Discrete, Points, Sampler, SamplingPlan, Shapes
 
 Rows = tuple[Tensor, Tensor]
-"""Token index and weight of every row a head of a query reads: both `B Q M R`."""
+"""Token index and weight of every row that a head of a query reads: both `B Q M R`."""
 
 
 class BagSampler(Sampler):
-    """A sampler that can also say which rows it reads, and how much of each."""
+    """Sampler that can also return which rows it reads, and their weights."""
 
     @abstractmethod
     def rows(self, shapes: Shapes, points: Points, plan: SamplingPlan) -> Rows:
-        """Token index and weight of every row."""
+        """Return the token index and the weight of every row."""
 
     def read(self, value: Tensor, shapes: Shapes, points: Points, plan: SamplingPlan) -> Tensor:
         return _bag_of_heads(value, *self.rows(shapes, points, plan))
@@ -52,13 +52,13 @@ class BagSampler(Sampler):
 
 @dataclass(frozen=True)
 class BilinearBag(BagSampler):
-    """`Bilinear`, four rows per point."""
+    """`Bilinear`, with four rows per point."""
 
     def rows(self, shapes: Shapes, points: Points, plan: SamplingPlan) -> Rows:
         where, weights = plan.locations, plan.weights
         height, width, start = layout(tuple(shapes), tuple(points), where.device).unbind(1)
         size = torch.stack([width, height], 1).float()
-        # Two cells past the border nothing is read: there a point may be put without being missed.
+        # A point two cells outside the map reads nothing, so we clamp far points to there.
         at = (where * size - 0.5).clamp(min=-2.0).minimum(size + 1.0)
         low = at.floor()
         share = at - low
@@ -77,7 +77,7 @@ class BilinearBag(BagSampler):
 
 @dataclass(frozen=True)
 class DiscreteBag(BagSampler):
-    """`Discrete`, one row per point."""
+    """`Discrete`, with one row per point."""
 
     shift: float = 0.0
     trains_offsets: ClassVar[bool] = False
@@ -87,7 +87,7 @@ class DiscreteBag(BagSampler):
 
 
 def to_embedding_bag(sampler: Sampler) -> Sampler:
-    """The bag that reads as a chapter's sampler does; any other sampler stays as it is."""
+    """Return the bag that reads like a chapter's sampler; any other sampler stays as it is."""
     if type(sampler) is Bilinear:
         return BilinearBag()
     if type(sampler) is Discrete:
@@ -102,7 +102,7 @@ class GatherFirst(DeformableAttention):
     value_bias: Tensor
 
     def __init__(self, attention: DeformableAttention, sampler: BagSampler) -> None:
-        nn.Module.__init__(self)  # the parts are taken over, not made
+        nn.Module.__init__(self)  # we take over the parts and make no new ones
         self.num_heads, self.points = attention.num_heads, attention.points
         self.bag = sampler
         self.sampling_offsets = attention.sampling_offsets
@@ -123,7 +123,7 @@ class GatherFirst(DeformableAttention):
         plan = self.plan(queries, reference_boxes)
         index, weights = self.bag.rows(shapes, self.points, plan)
         read = _bag(memory, index, weights).flatten(0, 1).transpose(0, 1)  # M BQ D
-        # The bias is read wherever a cell is, and not outside.
+        # The bias is added for every cell inside the map, and not outside.
         share = weights.sum(-1).flatten(0, 1).T.unsqueeze(-1)  # M BQ 1
         mixed = torch.baddbmm(self.value_bias * share, read, self.value_weight)
         return self.output_proj(mixed.transpose(0, 1).reshape(queries.shape))
@@ -133,7 +133,7 @@ class GatherFirst(DeformableAttention):
 def layout(
     shapes: tuple[Size, ...], points: tuple[int, ...], device: torch.device
 ) -> Int[Tensor, "P 3"]:
-    """Height, width and first token of the level of every point."""
+    """Return the height, width and first token of every point's level."""
     rows = [(h, w, s) for (h, w), s in zip(shapes, level_starts(shapes), strict=True)]
     table = torch.tensor(rows, dtype=torch.int32, device=device)
     return table.repeat_interleave(torch.tensor(points, device=device), 0).contiguous()
@@ -142,7 +142,7 @@ def layout(
 def _bag(
     table: Float[Tensor, "B N D"], index: Int[Tensor, "B Q M R"], weights: Float[Tensor, "B Q M R"]
 ) -> Float[Tensor, "B Q M D"]:
-    """Per query and head the weighted sum of rows of its own picture."""
+    """Sum weighted rows, for every query and head, from the table of its own picture."""
     batch, num_tokens, _ = table.shape
     first = torch.arange(batch, device=index.device).view(-1, 1, 1, 1) * num_tokens
     return _sum_rows(table.flatten(0, 1), index + first, weights)
@@ -153,7 +153,7 @@ def _bag_of_heads(
     index: Int[Tensor, "B Q M R"],
     weights: Float[Tensor, "B Q M R"],
 ) -> Float[Tensor, "B Q D"]:
-    """The same with a row per token *and* head; every head reads its own."""
+    """Sum weighted rows of a table with a row per token *and* head; a head reads its own rows."""
     batch, num_tokens, heads, _ = value.shape
     first = torch.arange(batch, device=index.device).view(-1, 1, 1, 1) * num_tokens
     head = torch.arange(heads, device=index.device).view(1, 1, -1, 1)

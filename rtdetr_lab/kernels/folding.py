@@ -1,13 +1,13 @@
-r"""# Folding: a batch norm that stands still is part of the convolution before it
+r"""# Folding: a constant batch norm is part of the convolution before it
 
-In eval mode, and always when it is frozen, batch norm multiplies and shifts every channel by
-constants. A convolution does too, so the two are one:
+In eval mode, and always when it is frozen, a batch norm multiplies and shifts every channel by
+constants. A convolution can do that too, so one convolution replaces both:
 
 $$ \mathrm{norm}(W x) = \frac{\gamma}{\sqrt{v + \varepsilon}} (W x - \mu) + \beta = W' x + b' $$
 
-And a 3×3 beside a 1×1 convolution is one 3×3, whose middle tap holds both (RepVGG §3.3). `fused`
-knows the chapters' blocks that are one of the two; what derives from one may compute anything, and
-is left alone. Products are taken in double precision, on the CPU, and rounded once.
+The sum of a 3×3 and a 1×1 convolution is one 3×3, whose middle tap contains both (RepVGG §3.3).
+`fused` handles the chapters' own blocks of these two kinds. A subclass may compute anything, so it
+is left alone. Products are computed in double precision, on the CPU, and rounded once.
 """
 
 import copy
@@ -26,7 +26,7 @@ from rtdetr_lab.layers import Activation, ConvNormAct
 
 @runtime_checkable
 class ChannelNorm(Protocol):
-    """Batch norm, live or frozen: per channel a mean, a variance, a factor and a summand."""
+    """Batch norm, trainable or frozen, with a mean, a variance, a scale and a shift per channel."""
 
     weight: Tensor
     bias: Tensor
@@ -36,7 +36,7 @@ class ChannelNorm(Protocol):
 
 
 class ConvAct(nn.Module):
-    """Convolution with bias, activation: what is left of a `ConvNormAct`."""
+    """Convolution with bias, and activation: what is left of a `ConvNormAct`."""
 
     def __init__(self, conv: nn.Conv2d, act: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -48,9 +48,9 @@ class ConvAct(nn.Module):
 
 
 class SplitConv(nn.Module):
-    """A 1×1 convolution of two stacked maps, without stacking them, as a sum of one for each.
+    """1×1 convolution of two stacked maps, computed as a sum of one convolution for each.
 
-    It commutes with repeating cells: the coarse map is convolved before it is enlarged.
+    It commutes with repeating cells, so the coarse map is convolved before it is enlarged.
     """
 
     def __init__(self, coarse: nn.Conv2d, fine: nn.Conv2d, act: Activation) -> None:
@@ -64,7 +64,7 @@ class SplitConv(nn.Module):
 
 
 def fused(block: nn.Module) -> nn.Module:
-    """The same function with fewer steps, or the block itself where none is known."""
+    """Return the same function with fewer steps, or the block itself if we have no shorter form."""
     if type(block) is ConvNormAct and (conv := fold(block.conv, block.norm)):
         return ConvAct(conv, block.act)
     if type(block) is Shortcut and (conv := fold(block.conv, block.norm)):
@@ -92,7 +92,7 @@ def side_by_side(dense: nn.Conv2d, pointwise: nn.Conv2d) -> nn.Conv2d:
 
 
 def _exact(values: Tensor) -> Tensor:
-    # What has no values (`meta`) can only stay where it is.
+    # A tensor on `meta` has no values that could move to the CPU.
     return (values if values.is_meta else values.cpu()).double()
 
 
@@ -105,7 +105,7 @@ def _bias(conv: nn.Conv2d) -> Float[Tensor, " Co"]:
 def _with(
     conv: nn.Conv2d, weight: Float[Tensor, "Co Ci kh kw"], bias: Float[Tensor, " Co"]
 ) -> nn.Conv2d:
-    """`conv` with other values, the same stride, padding and dilation."""
+    """Copy `conv` with other values, and the same stride, padding and dilation."""
     like = conv.weight
     made = copy.deepcopy(conv).requires_grad_(False)
     made.weight = nn.Parameter(weight.to(like), requires_grad=False)

@@ -1,9 +1,9 @@
 """# The fused sampler: `Bilinear` as one Triton kernel
 
-A value like the chapter's samplers. `deploy` puts it into models on CUDA, and the trainer, through
-`fast_training`, into one that learns there. Without Triton a deployed model uses
-`embedding_bag_samplers.py`, and training uses the chapter's sampler. A model that has learned with
-it may go anywhere: where the kernel cannot run, it reads as `Bilinear` does, and nothing of it is
+It is a value, like the chapter's samplers. `deploy` puts it into models on CUDA, and the trainer
+puts it, through `fast_training`, into a model that trains there. Without Triton, a deployed model
+uses `embedding_bag_samplers.py`, and training uses the chapter's sampler. A model that was trained
+with it runs anywhere: where the kernel cannot run, it reads like `Bilinear`. Nothing of it is
 saved.
 """
 
@@ -23,8 +23,10 @@ from rtdetr_lab.samplers import Bilinear, Points, Sampler, SamplingPlan, Shapes
 
 @dataclass(frozen=True)
 class Fused(Sampler):
-    """`Bilinear`, nothing written down but the answer; forward and backward. Away from CUDA it is
-    `Bilinear` itself."""
+    """`Bilinear` that writes only its output to memory, forward and backward.
+
+    Where the kernel cannot run, it is `Bilinear` itself.
+    """
 
     def read(self, value: Tensor, shapes: Shapes, points: Points, plan: SamplingPlan) -> Tensor:
         if not (value.is_cuda or interpreted()):
@@ -35,23 +37,25 @@ class Fused(Sampler):
 
 
 def fused(sampler: Sampler) -> Sampler:
-    """`Fused` for `Bilinear`; a discrete sampler is a gather already."""
+    """Return `Fused` for `Bilinear`; a discrete sampler is a gather already."""
     return Fused() if type(sampler) is Bilinear else sampler
 
 
 def unfused(sampler: Sampler) -> Sampler:
-    """The chapter's sampler that this one reads like."""
+    """Return the chapter's sampler that reads like this one."""
     return Bilinear() if isinstance(sampler, Fused) else sampler
 
 
 def fastest_for(device: torch.device) -> Any:
-    """The faster form of a sampler on a device: a function from one to the other."""
+    """Return the function from a sampler to its faster form on a device."""
     return fused if device.type == "cuda" and has_triton() else to_embedding_bag
 
 
 def fast_training(model: nn.Module, device: torch.device) -> nn.Module:
-    """`model`, with the fused sampler where the device runs it, in place: the same parameters, the
-    same gradients, the same configuration."""
+    """Give `model` the fused sampler, in place, where the device runs it.
+
+    Parameters, gradients and configuration stay the same.
+    """
     if runs_on(device):
         for module in model.modules():
             if isinstance(module, DeformableAttention):
@@ -60,24 +64,24 @@ def fast_training(model: nn.Module, device: torch.device) -> nn.Module:
 
 
 def runs_on(device: torch.device) -> bool:
-    """Can the kernel run there: on CUDA, or anywhere in the interpreter?"""
+    """Return True where the kernel can run: on CUDA, or anywhere in the interpreter."""
     return has_triton() and (device.type == "cuda" or interpreted())
 
 
 @lru_cache(maxsize=1)
 def has_triton() -> bool:
-    """Is Triton installed?"""
+    """Return True if Triton is installed."""
     return importlib.util.find_spec("triton") is not None
 
 
 def interpreted() -> bool:
-    """Do kernels run in Triton's interpreter, on the CPU?"""
+    """Return True if kernels run in Triton's interpreter, on the CPU."""
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
 @torch.library.custom_op("rtdetr_lab::fused_read", mutates_args=())
 def fused_read(value: Tensor, where: Tensor, weights: Tensor, layout: Tensor) -> Tensor:
-    """`B N M d`, `B Q M P 2`, `B Q M P`, `P 3` → `B Q M d`."""
+    """Run the forward kernel: `B N M d`, `B Q M P 2`, `B Q M P`, `P 3` → `B Q M d`."""
     from rtdetr_lab.kernels.triton_kernels import read_forward
 
     out = value.new_empty((*weights.shape[:3], value.shape[3]))
@@ -95,7 +99,7 @@ def _(value: Tensor, where: Tensor, weights: Tensor, layout: Tensor) -> Tensor:
 def fused_read_backward(
     grad: Tensor, value: Tensor, where: Tensor, weights: Tensor, layout: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of value, where and weights."""
+    """Return the gradients of value, where and weights."""
     from rtdetr_lab.kernels.triton_kernels import read_backward
 
     sums = torch.promote_types(value.dtype, torch.float32)

@@ -1,18 +1,18 @@
-r"""# Packed: the CPU's convolutions in the CPU's own layout
+"""# Packed: the CPU's convolutions in the CPU's own layout
 
-On a CPU a deployed model is convolutions and matrix products from oneDNN for 95 % of its time, and
-those run at the machine's ceiling *if* their weights lie as the kernel wants them and nothing walks
-over the maps between them. `pack(model, images, dtype)` sees to both:
+On a CPU, a deployed model spends 95 % of its time in oneDNN's convolutions and matrix products.
+They run at the machine's ceiling *if* their weights lie as the kernel needs them and no other step
+reads and writes the maps between them. `pack(model, images, dtype)` ensures both:
 
-- channels last throughout, so that a map *is* its tokens and no layout is ever changed;
-- weights are laid out for their kernel once, and not in every call;
-- activation and residual sum happen inside the convolution, on values still in registers;
-- deformable attention reads first and projects later (`GatherFirst`).
+- All maps are channels last, so a map *is* its tokens and no layout ever changes.
+- Weights are laid out for their kernel once, and not in every call.
+- Activation and residual sum happen inside the convolution, on values still in registers.
+- Deformable attention reads first and projects later (`GatherFirst`).
 
-These are the operators torch's own compiler emits for a frozen CPU graph
-(`torch.ops.mkldnn._convolution_pointwise` …), called by name: no compiler, no warm-up. A build of
-torch that lacks them keeps the unpacked layers. The kernels know single precision, and bfloat16 on
-a processor that has it (AVX-512, or AVX2 with NE-CONVERT).
+These are the operators that torch's own compiler emits for a frozen CPU graph
+(`torch.ops.mkldnn._convolution_pointwise` …). We call them by name: no compiler, no warm-up. In a
+build of torch that lacks them, the layers stay unpacked. The kernels support single precision, and
+bfloat16 on a processor that has it (AVX-512, or AVX2 with NE-CONVERT).
 """
 
 from collections.abc import Callable
@@ -35,11 +35,11 @@ KERNEL_NAMES = {
     F.silu: ("swish", ""),
     F.gelu: ("gelu", "none"),
 }
-"""What the kernels call the activations they can apply: name, and kind of approximation."""
+"""Activations that the kernels can apply: their name there, and kind of approximation."""
 
 
 def can_pack(dtype: torch.dtype) -> bool:
-    """Do this build of torch and this processor have the kernels?"""
+    """Return True if this build of torch and this processor have the kernels."""
     ops = torch.ops.mkldnn
     if not torch.backends.mkldnn.is_available() or "_convolution_pointwise" not in dir(ops):
         return False
@@ -48,7 +48,7 @@ def can_pack(dtype: torch.dtype) -> bool:
 
 @torch.inference_mode()
 def pack(model: nn.Module, images: Float[Tensor, "B 3 H W"], dtype: torch.dtype) -> nn.Module:
-    """A deployed `model`, changed in place: packed for pictures like `images`."""
+    """Pack a deployed `model` for pictures like `images`, in place."""
     model = channels_last(model.to(dtype))
     images = images.to(dtype, memory_format=torch.channels_last)
     sizes = _input_sizes(model, images)
@@ -56,7 +56,7 @@ def pack(model: nn.Module, images: Float[Tensor, "B 3 H W"], dtype: torch.dtype)
 
 
 def channels_last(model: nn.Module) -> nn.Module:
-    """`model` with the weights of its convolutions laid out so."""
+    """Convert `model` so that the weights of its convolutions are channels last."""
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
@@ -79,7 +79,7 @@ class PackedConv(nn.Module):
     def added(
         self, x: Float[Tensor, "B Ci Hi Wi"], other: Float[Tensor, "B Co Ho Wo"]
     ) -> Float[Tensor, "B Co Ho Wo"]:
-        """`act(conv(x) + other)`. After a sum the kernel knows ReLU only; SiLU goes in place."""
+        """Compute `act(conv(x) + other)`. After a sum the kernel has only ReLU; SiLU follows."""
         act = "relu" if self.act is F.relu else None
         summed = torch.ops.mkldnn._convolution_pointwise.binary(
             x, other, self.weight, self.bias, *self.where, "add", 1.0, act, [], ""
@@ -102,7 +102,7 @@ class PackedLinear(nn.Module):
 
 
 class PackedResidual(nn.Module):
-    """A residual block whose last convolution adds the shortcut and activates."""
+    """Residual block in which the last convolution adds the shortcut and activates."""
 
     def __init__(self, block: Residual, convs: list[PackedConv]) -> None:
         super().__init__()
@@ -114,7 +114,7 @@ class PackedResidual(nn.Module):
 
 
 class PackedSplit(nn.Module):
-    """A `SplitConv` whose sum is part of the second convolution."""
+    """`SplitConv` in which the second convolution includes the sum."""
 
     def __init__(self, coarse: PackedConv, fine: PackedConv) -> None:
         super().__init__()
@@ -130,7 +130,7 @@ class PackedSplit(nn.Module):
 
 
 def _packed(module: nn.Module, sizes: dict[nn.Module, list[int]]) -> nn.Module:
-    """`module` with everything inside that has a kernel replaced by it, in place."""
+    """Replace everything inside `module` that has a kernel, in place."""
     replaced = _kernel_for(module, sizes)
     if replaced is not None:
         module = replaced
@@ -181,7 +181,7 @@ def _conv(
 def _linear(
     linear: nn.Module, act: Callable[[Tensor], Tensor], sizes: dict[nn.Module, list[int]]
 ) -> nn.Module:
-    # A linear map that never ran as a module (its weight is read directly) stays what it is.
+    # A linear map that never ran as a module (its weight is read directly) stays as it is.
     if linear not in sizes or not isinstance(linear, nn.Linear):
         return linear
     *rows, _ = sizes[linear]
@@ -199,7 +199,7 @@ def _residual(block: Residual, sizes: dict[nn.Module, list[int]]) -> nn.Module |
 
 
 def _input_sizes(model: nn.Module, images: Tensor) -> dict[nn.Module, list[int]]:
-    """What every convolution and linear map is given for such pictures."""
+    """Return the input shape of every convolution and linear map for such pictures."""
     sizes: dict[nn.Module, list[int]] = {}
 
     def note(module: nn.Module, given: tuple[Tensor, ...]) -> None:

@@ -1,22 +1,22 @@
-r"""# Triton kernels: deformable attention without writing the samples down
+r"""# Triton kernels: deformable attention without writing the samples to memory
 
-One program reads everything that one head of one query asks for: it walks over its points, reads
-the four cells around each (d channels at once), weighs them and keeps a running sum in registers.
-`grid_sample` writes and reads $B M Q P d$ samples for the same answer; here only the answer is
-written.
+One program does all reads of one head of one query. It walks over the points, reads the four cells
+around each (d channels at once), weights them, and keeps a running sum in registers. `grid_sample`
+writes and reads $B M Q P d$ samples for the same output; here only the output is written.
 
 $$ \mathrm{out}_{bqm} = \sum_k A_k \sum_{c} \beta_{kc} \, x_{i_{kc}}, \qquad
    \beta = (1 - |u - u_c|)(1 - |v - v_c|) $$
 
-The backward pass walks the same points once more: the gradient of a value is added where the value
-was read (atomically: many queries read one cell), that of a weight is $\langle g, x\langle p
-\rangle\rangle$, and that of a location follows the slope of β, zero-padded as the forward pass.
+The backward pass walks over the same points again. The gradient of a value is added where the value
+was read; it uses atomics, because many queries read one cell. The gradient of a weight is $\langle
+g, x\langle p \rangle\rangle$. The gradient of a location follows the slope of β, with zero padding
+as in the forward pass.
 
 `value` is `B N M d`, `where` `B Q M P 2`, `weights` `B Q M P`, `layout` `P 3` (height, width and
 first token of each point's level), `out` and `grad` `B Q M d`. Sums are kept in single precision
 for half inputs, in double for double. Points, levels and channels are loops over constants, so a
-kernel is compiled per layout. `TRITON_INTERPRET=1` runs the same text on the CPU, which is how the
-tests hold it against the naive loop.
+kernel is compiled per layout. With `TRITON_INTERPRET=1` the same code runs on the CPU; that is how
+the tests compare it with the naive loop.
 """
 
 from typing import Any
@@ -31,7 +31,7 @@ def read_forward(  # type: ignore[no-untyped-def]
     heads: tl.constexpr, points: tl.constexpr, dim: tl.constexpr,
     block: tl.constexpr, sums: tl.constexpr,
 ) -> Any:  # fmt: skip
-    """One program per (picture, query, head). Numbers of a point are blocks of one."""
+    """Run one program per (picture, query, head). The numbers of a point are blocks of one."""
     row = tl.program_id(0).to(tl.int64)
     head, picture = row % heads, row // heads // num_queries
     channel, one = tl.arange(0, block), tl.arange(0, 1)
@@ -45,7 +45,7 @@ def read_forward(  # type: ignore[no-untyped-def]
         u = tl.load(where + (row * points + k) * 2 + one).to(sums) * width - 0.5
         v = tl.load(where + (row * points + k) * 2 + 1 + one).to(sums) * height - 0.5
         weight = tl.load(weights + row * points + k + one).to(sums)
-        # Two cells past the border nothing is read; there a far point is safe to count cells for.
+        # A point two cells outside the map reads nothing. Clamped there, its cell fits an int32.
         u = tl.minimum(tl.maximum(u, -2.0), width + 1.0)
         v = tl.minimum(tl.maximum(v, -2.0), height + 1.0)
         left, top = tl.floor(u).to(tl.int32), tl.floor(v).to(tl.int32)
@@ -65,7 +65,7 @@ def read_backward(  # type: ignore[no-untyped-def]
     num_queries, num_tokens, heads: tl.constexpr, points: tl.constexpr,
     dim: tl.constexpr, block: tl.constexpr, sums: tl.constexpr,
 ) -> Any:  # fmt: skip
-    """One program per (picture, query, head); values of other programs' cells by atomics."""
+    """Run one program per (picture, query, head). Cells are shared, so values need atomics."""
     row = tl.program_id(0).to(tl.int64)
     head, picture = row % heads, row // heads // num_queries
     channel, one = tl.arange(0, block), tl.arange(0, 1)

@@ -1,8 +1,8 @@
-"""# Drifts: what lower precision changes in what is found, for every backend that has one
+"""# Drifts: what lower precision changes in detections, for every backend that supports it
 
-The shapes world, validation pictures. nano was trained on it, and finds. The others have random
-weights whose answers spread (`spread.py`): no trained model is as near to every threshold, so that
-is about as bad as it gets.
+The pictures are validation pictures of the shapes world. nano was trained on that world and finds
+its objects. The other presets get random weights that give varied outputs (`spread.py`). No trained
+model has scores as near to every threshold, so their drift is about as large as it gets.
 """
 
 import copy
@@ -21,7 +21,7 @@ from rtdetr_lab.errors import MissingExtraError
 
 
 def drifts(case: Case, count: int, threshold: float = 0.5) -> dict[str, Drift]:
-    """Per lower precision of the device, what it changes on the first `count` pictures."""
+    """Measure what each lower precision of the device changes on the first `count` pictures."""
     model, pictures = model_that_finds(case), [draw(DEFAULT, VAL, i).image for i in range(count)]
     run = partial(drift, model, pictures, case.size, device=case.device, threshold=threshold)
     half = [torch.bfloat16] if case.device == "cpu" else [torch.bfloat16, torch.float16]
@@ -35,7 +35,7 @@ def drifts(case: Case, count: int, threshold: float = 0.5) -> dict[str, Drift]:
 
 
 def model_that_finds(case: Case) -> nn.Module:
-    """Nano as it was trained, or random weights that spread their answers."""
+    """Return the trained nano, or random weights that give varied outputs."""
     if case.preset == "nano":
         from rtdetr_lab.checkpoints.load import load_pretrained
 
@@ -44,7 +44,7 @@ def model_that_finds(case: Case) -> nn.Module:
 
 
 def plain_drift(found: Drift) -> dict[str, Any]:
-    """For the JSON record."""
+    """Convert a drift for the JSON record."""
     counts = {k: v for k, v in vars(found).items() if isinstance(v, int | float)}
     shift, change = (v.max().item() if len(v) else 0.0 for v in (found.shifts, found.changes))
     return {**counts, "max_shift_px": shift, "max_score_change": change}

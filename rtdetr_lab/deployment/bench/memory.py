@@ -1,10 +1,10 @@
-"""# Memory: the most a process holds while it answers
+"""# Memory: the peak of a process while it predicts
 
     python -m rtdetr_lab.deployment.bench.memory r18 "ours fp32" 640 640 transformers
 
-Each subject gets a process of its own, because a process keeps what it once had. Counted is the
-peak while answering over what the imports alone took, so weights and maps and not Python; what
-building the model took is given back before.
+Each subject runs in its own process, because a process keeps memory that it once used. We measure
+the peak during prediction and subtract the memory after the imports. So the result contains weights
+and feature maps, but not Python. Memory that only building the model needed is released before.
 """
 
 import ctypes
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def peak_of(case: "Case", subject: str, against: str) -> float:
-    """MB, measured in another process."""
+    """Measure the peak in another process and return it in MB."""
     module = "rtdetr_lab.deployment.bench.memory"
     sides = map(str, case.size)
     command = [sys.executable, "-m", module, case.preset, subject, *sides, against]

@@ -1,17 +1,18 @@
-r"""# NMS: what suppression costs (RT-DETR §3.1, Fig. 2 and Table 1, in miniature)
+"""# NMS: what suppression costs (RT-DETR §3.1, Fig. 2 and Table 1, in miniature)
 
-A YOLO answers with thousands of boxes, and how many survive the confidence threshold depends on the
-picture: so does the time of what comes after. A DETR's top-k is the same work for every picture.
+A YOLO predicts thousands of boxes. The number that passes the confidence threshold depends on the
+picture, and so does the time of the suppression. The top-k of a DETR is the same work for every
+picture.
 
-So that the comparison is fair, this is suppression as well as torch does it:
+To be fair, we make the suppression as fast as torch allows:
 
-- pairs of box and class below the confidence threshold go first, then all but the 30,000 best;
-- boxes of different classes are moved apart, and one pass serves all of them;
-- the list is walked in blocks, best first. A block is compared with what stands already, and then
-  with itself: "stays if nobody better that stays overlaps it" is repeated for the whole block until
-  nothing changes. That is the greedy rule, in as many rounds as the longest chain of boxes of which
-  each would remove the next;
-- it stops as soon as `most` boxes stand.
+- It first drops pairs of box and class below the confidence threshold, then keeps the 30,000 best.
+- It moves boxes of different classes apart, so that one pass serves all classes.
+- It walks down the sorted list in blocks. It compares a block with the boxes that are kept already,
+  and then with itself. For the second step it applies one rule to the whole block until nothing
+  changes: a box stays if no better box that stays overlaps it. That is the greedy rule. It takes as
+  many rounds as the longest chain of boxes in which each would remove the next.
+- It stops as soon as `most` boxes are kept.
 """
 
 from functools import partial
@@ -26,7 +27,7 @@ from rtdetr_lab.images.postprocess import ranked_table
 from rtdetr_lab.model import by_sigmoid
 
 BLOCK = 256
-"""Boxes at a time: the fastest of 64 … 1024 for lists of 50 to 4,000."""
+"""Boxes per block: the fastest of 64 … 1024 for lists of 50 to 4,000."""
 
 TOP_K = "our top-k of 300 × 80"
 
@@ -39,7 +40,7 @@ def nms(
     most: int = 300,
     most_pairs: int = 30_000,
 ) -> tuple[Int[Tensor, " k"], Int[Tensor, " k"]]:
-    """Greedy suppression per class: rows and classes of those that stay, best first."""
+    """Suppress greedily per class: return rows and classes of the kept boxes, best first."""
     row, label = (scores > confidence).nonzero().unbind(1)
     order = scores[row, label].argsort(descending=True, stable=True)[:most_pairs]
     row, label = row[order], label[order]
@@ -52,7 +53,7 @@ def nms(
 def greedy(
     boxes_xyxy: Float[Tensor, "n 4"], max_iou: float, most: int, block: int = BLOCK
 ) -> Int[Tensor, " k"]:
-    """Indices of those that stay of a list that is sorted, best first."""
+    """Return the indices of the kept boxes of a list that is sorted, best first."""
     standing, kept = boxes_xyxy[:0], torch.arange(0, device=boxes_xyxy.device)
     for first in range(0, len(boxes_xyxy), block):
         here = boxes_xyxy[first : first + block]
@@ -66,7 +67,7 @@ def greedy(
 
 
 def settled(overlaps: Bool[Tensor, "n n"]) -> Bool[Tensor, " n"]:
-    """Who stays if i, where it stays itself, removes every later j that it overlaps."""
+    """Return which boxes stay: a box that stays removes every later box that it overlaps."""
     removes = overlaps.triu(1)
     stays = removes.new_ones(len(removes))
     while True:
@@ -79,8 +80,10 @@ def settled(overlaps: Bool[Tensor, "n n"]) -> Bool[Tensor, " n"]:
 def dense_answer(
     count: int, num_classes: int = 80, num_objects: int = 20, seed: int = 0
 ) -> tuple[Float[Tensor, "n 4"], Float[Tensor, "n C"]]:
-    """What a dense head might say of a picture of 640²: every box belongs to some object, is a
-    little off, and most say what they say with little conviction."""
+    """Make an output that a dense head might give for a picture of 640².
+
+    Every box belongs to an object and is a little off; most scores are low.
+    """
     generator = torch.Generator().manual_seed(seed)
 
     def rand(*shape: int) -> Tensor:
@@ -104,7 +107,7 @@ def bench_nms(
     rounds: int = 5,
     clock: str = "wall",
 ) -> dict[str, Times]:
-    """Times by "boxes, confidence, IoU", and of the top-k that does without."""
+    """Time suppression by "boxes, confidence, IoU", and the top-k that needs none."""
     subjects: dict[str, Subject] = {}
     for count in counts:
         boxes, scores = dense_answer(count)

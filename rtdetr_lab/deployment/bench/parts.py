@@ -1,8 +1,8 @@
 """# Parts: where a picture's time goes, and what each part has to do
 
-Seconds are taken on the model an engine really runs, by hooks around its parts. FLOPs are torch's
-own count (2 per multiply-add) of the deployed model; bytes are what the layers of a part read and
-write: weights, inputs and outputs, once each, as if nothing stayed in a cache.
+Seconds are measured by hooks around the parts of the model that an engine really runs. FLOPs are
+torch's own count (2 per multiply-add) for the deployed model. Bytes are what the layers of a part
+read and write: weights, inputs and outputs, once each, as if there were no cache.
 """
 
 import io
@@ -32,12 +32,12 @@ from rtdetr_lab.model import by_sigmoid
 
 PARTS = ("backbone", "encoder", "to_memory", "proposals", "decoder")
 TRAINED = {"proposals": ("proposal_head", "selection")}
-"""What a part is called where the training form has it in several."""
+"""Modules of a part that is several modules in the training form."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """Median seconds; work where it is counted."""
+    """Median seconds of a part; FLOPs and bytes where they are counted."""
 
     seconds: float
     flops: int = 0
@@ -45,7 +45,7 @@ class Part:
 
 
 def split(case: Case, dtype: torch.dtype, rounds: int) -> dict[str, Part]:
-    """decode, preprocess, the parts of the model, postprocess."""
+    """Measure decoding, preprocessing, the parts of the model, and postprocessing."""
     images = case.images()
     work = work_of(deploy(model_of(case.preset), same).to(case.device), images)
     model = deploy(model_of(case.preset)).to(case.device)
@@ -78,8 +78,10 @@ def seconds_of(
     rounds: int,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float]:
-    """Seconds of every part of a model, in its training or in its deploy form: the least of all
-    rounds, so that what else the machine does meanwhile does not count."""
+    """Time every part of a model, in its training or its deploy form.
+
+    We return the minimum over all rounds, so that other work on the machine does not count.
+    """
     taken: dict[str, list[float]] = {m: [] for part in PARTS for m in modules_of(model, part)}
     handles = []
     for module, seconds in taken.items():
@@ -93,12 +95,12 @@ def seconds_of(
 
 
 def modules_of(model: nn.Module, part: str) -> tuple[str, ...]:
-    """The submodules that make up a part of RT-DETR."""
+    """Return the names of the submodules that make up a part of RT-DETR."""
     return (part,) if hasattr(model, part) else TRAINED[part]
 
 
 def work_of(model: nn.Module, images: Tensor) -> dict[str, tuple[int, int]]:
-    """FLOPs and bytes moved of every part of a deployed model, before it is packed."""
+    """Count the FLOPs and the bytes moved by every part of a deployed model, before packing."""
     moved: dict[str, int] = defaultdict(int)
     layers = {path: m for path, m in model.named_modules() if not list(m.children())}
 

@@ -1,4 +1,4 @@
-"""# Report: tables for people, JSON for the record"""
+"""# Report: Markdown tables, and a JSON record"""
 
 import importlib.metadata
 import os
@@ -18,7 +18,7 @@ LIBRARIES = ("torch", "transformers", "onnxruntime", "openvino", "triton", "rtde
 
 
 def machine() -> dict[str, Any]:
-    """What the numbers depend on. No host name: it says nothing."""
+    """Describe the machine and the versions that the numbers depend on, without a host name."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf8").splitlines() if info.exists() else []
     name = next((x.split(":")[1].strip() for x in lines if "model name" in x), "")
@@ -32,8 +32,10 @@ def machine() -> dict[str, Any]:
 
 
 def latency_table(times: Mapping[str, Times], batch: int, peaks: Mapping[str, float]) -> str:
-    """Markdown: median, spread, ratio to transformers eager, pictures per second, memory. In bold
-    the fastest of ours in each precision: the backend to take."""
+    """Format Markdown: median, spread, ratio to transformers eager, pictures per second, memory.
+
+    Bold is our fastest backend in each precision: the one to use.
+    """
     base = times[BASE].median if BASE in times else None
     columns = {
         "ratio": lambda name: f"{times[name].median / base:.2f}" if base else "–",
@@ -44,7 +46,7 @@ def latency_table(times: Mapping[str, Times], batch: int, peaks: Mapping[str, fl
 
 
 def best_of_ours(times: Mapping[str, Times]) -> dict[str, str]:
-    """Per precision the fastest subject that is ours; nothing where there is only one."""
+    """Return our fastest subject per precision, for precisions with more than one of ours."""
     ours = [name for name in times if name.startswith("ours")]
     kinds = {name: next((k for k in ("bf16", "fp16") if k in name), "fp32") for name in ours}
     found = {}
@@ -56,7 +58,7 @@ def best_of_ours(times: Mapping[str, Times]) -> dict[str, str]:
 
 
 def parts_table(parts: Mapping[str, Part], top: Ceilings) -> str:
-    """Markdown: where the time goes, and how near each part is to its limit."""
+    """Format Markdown: where the time goes, and how near each part is to its limit."""
     total = sum(p.seconds for p in parts.values())
     rows = []
     for name, part in parts.items():
@@ -71,7 +73,7 @@ def parts_table(parts: Mapping[str, Part], top: Ceilings) -> str:
 
 
 def plain(times: Mapping[str, Times]) -> dict[str, Any]:
-    """For the JSON record."""
+    """Convert times for the JSON record."""
     return {
         n: {"median": t.median, "spread": t.spread, "rounds": t.rounds} for n, t in times.items()
     }

@@ -1,8 +1,8 @@
 r"""# Roofline: what the machine could do, and how much of it we use
 
-Two ceilings, measured beside the model: matrix products (FLOP/s) and copies (bytes/s). A part that
-does $F$ FLOPs and moves $M$ bytes takes at least $\max(F / P, M / B)$ seconds; the ratio of that
-limit to what it takes says how much is left to gain without computing less.
+We measure two ceilings beside the model: matrix products (FLOP/s) and copies (bytes/s). A part that
+does $F$ FLOPs and moves $M$ bytes takes at least $\max(F / P, M / B)$ seconds. The ratio of that
+limit to the measured time shows how much we can still gain without computing less.
 """
 
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ class Ceilings:
 def ceilings(
     device: str, dtype: torch.dtype, side: int = 2048, rounds: int = 5, clock: str = "wall"
 ) -> Ceilings:
-    """Measured here and now."""
+    """Measure both ceilings on this machine."""
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     source = torch.empty(16 * side * side, dtype=torch.uint8, device=device).fill_(1)
     target = torch.empty_like(source)
@@ -42,7 +42,7 @@ def ceilings(
 
 
 def draw(parts: Mapping[str, Part], top: Ceilings, path: Path) -> Path:
-    """The picture: FLOP per byte against FLOP/s, both logarithmic."""
+    """Draw FLOP per byte against FLOP/s, both logarithmic, and save the picture."""
     from matplotlib.figure import Figure
 
     axes = Figure(figsize=(7.0, 3.6), layout="compressed").subplots()

@@ -1,10 +1,13 @@
-"""# Spread: random weights whose answers differ
+"""# Spread: random weights that give varied outputs
 
-Freshly built, a detector says 0.01 about everything and every box is a square: what is compared on
-it is compared about nothing. `spread` gives the same architecture weights with which every part
-matters to the answer: filters without a mean (which is all that would survive many layers), batch
-norms that know what comes to them, offsets that left their star, boxes that move, and scores that
-differ from picture to picture and class to class, few of them high.
+A newly built detector scores everything 0.01, and its boxes are squares: a comparison of such
+outputs shows nothing. `spread` draws new weights for the same architecture, so that every part
+matters to the output:
+
+- Filters have zero mean. Otherwise only their mean would survive many layers.
+- Batch norms are calibrated to their inputs.
+- Sampling offsets differ from their initial star, and boxes move.
+- Scores differ from picture to picture and from class to class; few of them are high.
 """
 
 import torch
@@ -13,13 +16,13 @@ from torch import Tensor, nn
 from rtdetr_lab.layers import FrozenBatchNorm2d
 
 GAINS = {"sampling_offsets": 0.5, "output_proj": 0.7, "box_head": 0.5}
-"""Below 1 where layer after layer would amplify what rounding changes."""
+"""Gains below 1, for layers that would amplify rounding from layer to layer."""
 NORMS = nn.BatchNorm2d | FrozenBatchNorm2d
 
 
 @torch.no_grad()
 def spread(model: nn.Module, seed: int = 0, side: int = 128) -> nn.Module:
-    """`model`, changed in place and in eval mode."""
+    """Draw new weights for `model`, in place, and put it in eval mode."""
     rng = torch.Generator().manual_seed(seed)
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
@@ -42,7 +45,7 @@ def _draw(tensor: Tensor, scale: float, rng: torch.Generator) -> None:
 
 
 def _calibrate(model: nn.Module, picture: Tensor) -> None:
-    """Let every batch norm normalise what this picture brings it, from the first to the last."""
+    """Set every batch norm, from the first to the last, to the statistics of this picture."""
 
     def adopt(norm: nn.Module, given: tuple[Tensor, ...]) -> None:
         assert isinstance(norm, NORMS)

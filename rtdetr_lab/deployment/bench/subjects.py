@@ -1,8 +1,8 @@
-"""# Subjects: who runs
+"""# Subjects: the models that we time
 
-Ours are engines; the peers are transformers' model with our random weights (through its own folder
-layout), as it is, compiled, and exported to the two runtimes. Each is a function from a `Case` to
-something that answers one batch.
+Our subjects are engines. The others run transformers' model with our random weights (saved in its
+own folder layout): as it is, compiled, and exported to the two runtimes. Each entry is a function
+that takes a `Case` and returns a function that runs one batch.
 """
 
 import tempfile
@@ -28,7 +28,7 @@ from rtdetr_lab.rtdetr import RTDETRConfig
 
 @dataclass(frozen=True)
 class Case:
-    """What is asked: a preset with random weights, and a batch of one size."""
+    """Preset with random weights, and a batch of one size."""
 
     preset: str = "r18"
     size: Size = (640, 640)
@@ -36,7 +36,7 @@ class Case:
     device: str = "cpu"
 
     def images(self) -> Tensor:
-        """Noise: a detector's time does not depend on what it sees."""
+        """Make noise: the time of a detector does not depend on the content."""
         generator = torch.Generator().manual_seed(0)
         return torch.rand(self.batch, 3, *self.size, generator=generator).to(self.device)
 
@@ -46,16 +46,17 @@ Build = Callable[[Case], Subject]
 
 @lru_cache(maxsize=1)
 def model_of(preset: str) -> nn.Module:
-    """Our model of a preset, random weights, in eval mode."""
+    """Build our model of a preset, with random weights, in eval mode."""
     cfg = preset_of(preset, option="--model")
-    require(isinstance(cfg, RTDETRConfig), "--model", f"{preset} is no RT-DETR", "leave it out")
+    what = f"{preset} is not an RT-DETR"
+    require(isinstance(cfg, RTDETRConfig), "--model", what, "choose a preset that is")
     torch.manual_seed(0)
     built: nn.Module = cfg.build().eval()
     return built
 
 
 def theirs(case: Case) -> nn.Module:
-    """transformers' model with the same weights."""
+    """Load transformers' model with the same weights."""
     transformers = import_extra("transformers", "dev")
     transformers.utils.logging.disable_progress_bar()
     with tempfile.TemporaryDirectory() as folder:
@@ -65,7 +66,7 @@ def theirs(case: Case) -> nn.Module:
 
 
 def ours(dtype: torch.dtype, backend: Backend) -> Build:
-    """An engine of one size and one batch."""
+    """Return the builder of an engine of one size and one batch."""
 
     def build(case: Case) -> Subject:
         model = model_of(case.preset)
@@ -77,7 +78,7 @@ def ours(dtype: torch.dtype, backend: Backend) -> Build:
 
 
 def eager(channels_last: bool = False, autocast: bool = False, compiled: bool = False) -> Build:
-    """transformers in torch."""
+    """Return the builder of transformers in torch."""
 
     def build(case: Case) -> Subject:
         model: Any = theirs(case)
@@ -99,7 +100,7 @@ def eager(channels_last: bool = False, autocast: bool = False, compiled: bool = 
 
 
 def exported(backend: OnnxRuntime | OpenVINO, dtype: torch.dtype) -> Build:
-    """transformers through ONNX, in the same runtime as ours."""
+    """Return the builder of transformers through ONNX, in the same runtime as ours."""
 
     def build(case: Case) -> Subject:
         run, images = backend.load(onnx_of(case), dtype), case.images()
@@ -110,7 +111,7 @@ def exported(backend: OnnxRuntime | OpenVINO, dtype: torch.dtype) -> Build:
 
 @lru_cache(maxsize=1)
 def onnx_of(case: Case) -> bytes:
-    """Their model as torch's exporter writes it, for this batch and size."""
+    """Export their model with torch's exporter, for this batch and size."""
     return written(Raw(theirs(case), boxes="pred_boxes").eval(), (case.images(),))
 
 
@@ -148,10 +149,12 @@ ON_CUDA: dict[str, Build] = {
 
 
 def chosen(against: str, device: str) -> dict[str, Build]:
-    """Subjects by the names of the command line, with commas; raises `ConfigError` for an unknown
-    one."""
+    """Look up subjects by the names of the command line, separated by commas.
+
+    Raises `ConfigError` for an unknown name.
+    """
     found = dict(OURS)
     for name in filter(None, against.split(",")):
-        require(name in AGAINST, "against", f"no {name!r}", f"one of {', '.join(AGAINST)}")
+        require(name in AGAINST, "against", f"has no {name!r}", f"use one of {', '.join(AGAINST)}")
         found |= AGAINST[name]
     return found | (ON_CUDA if device.startswith("cuda") else {})

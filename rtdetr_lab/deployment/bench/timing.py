@@ -10,7 +10,7 @@ import torch
 from rtdetr_lab.writing import markdown_table
 
 Subject = Callable[[], object]
-"""Does the work once. What it leaves running on the device is waited for."""
+"""Function that does the work once. We wait for what it leaves running on the device."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Times:
 
     @property
     def median(self) -> float:
-        """Half of the rounds took longer."""
+        """Median seconds of a round."""
         return statistics.median(self.rounds)
 
     @property
@@ -36,7 +36,7 @@ class Times:
 def interleaved(
     subjects: Mapping[str, Subject], rounds: int, warm_up: int = 2, *, clock: Callable[[], float]
 ) -> dict[str, Times]:
-    """Every subject once per round; the order rotates, so that nobody is always after the same."""
+    """Run every subject once per round, in rotating order, so that none is always first."""
     for run in subjects.values():
         for _ in range(warm_up):
             run()
@@ -53,7 +53,7 @@ def interleaved(
 
 
 def by_median(times: Mapping[str, Times]) -> dict[str, Times]:
-    """The fastest first."""
+    """Sort by median, the fastest first."""
     return dict(sorted(times.items(), key=lambda item: item[1].median))
 
 
@@ -63,8 +63,10 @@ def times_table(
     bold: Collection[str] = (),
     last: Sequence[Sequence[str]] = (),
 ) -> str:
-    """Markdown: median and spread, and what each of the `columns` says about a name; some names in
-    bold, and rows that come last."""
+    """Format Markdown: median, spread, and the text of each of the `columns` for a name.
+
+    Names in `bold` are bold; the rows of `last` come last.
+    """
     more = columns or {}
     rows = [
         [
@@ -79,10 +81,10 @@ def times_table(
 
 
 def wait() -> None:
-    """Until the device has done everything asked of it."""
+    """Wait until the device has finished all its work."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
-"""`cpu` counts this process's own seconds on all cores: for a machine that is shared."""
+"""`cpu` counts this process's own seconds on all cores, for a shared machine."""

@@ -1,6 +1,7 @@
 """# Training: one step, theirs and ours, from the same weights
 
-Forward with denoising, matching, all losses, backward; no optimiser, which is torch's for both.
+A step is the forward pass with denoising, the matching, all losses, and the backward pass. It has
+no optimiser step, because both use torch's optimiser.
 """
 
 import copy
@@ -16,13 +17,13 @@ from rtdetr_lab.structures import Targets
 
 
 def bench_training(case: Case, rounds: int, clock: str = "wall") -> dict[str, Times]:
-    """Times of a step of either."""
+    """Time their training step and ours."""
     subjects = {BASE: their_step(case), "ours": our_step(case), "ours, bf16": our_step(case, True)}
     return interleaved(subjects, rounds, 1, clock=CLOCKS[clock])
 
 
 def objects(case: Case, each: int = 7) -> list[dict[str, Tensor]]:
-    """As many objects in every picture as COCO has on average."""
+    """Make as many objects in every picture as COCO has on average."""
     generator = torch.Generator().manual_seed(1)
 
     def one() -> dict[str, Tensor]:
@@ -35,7 +36,7 @@ def objects(case: Case, each: int = 7) -> list[dict[str, Tensor]]:
 
 
 def our_step(case: Case, amp: bool = False) -> Subject:
-    """Ours, as `lab.train` takes it: channels last, and in bfloat16 if it is told to."""
+    """Make our step, like `lab.train`: channels last, and in bfloat16 if `amp`."""
     model: Any = copy.deepcopy(model_of(case.preset)).to(case.device).train()
     model = model.to(memory_format=torch.channels_last)
     criterion = model.cfg.criterion.build()
@@ -55,7 +56,7 @@ def our_step(case: Case, amp: bool = False) -> Subject:
 
 
 def their_step(case: Case) -> Subject:
-    """transformers' model and loss."""
+    """Make a step with transformers' model and loss."""
     model, images = theirs(case).train(), case.images()
     labels = [{"class_labels": o["labels"], "boxes": o["boxes"]} for o in objects(case)]
 
