@@ -15,6 +15,7 @@ from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 import rtdetr_lab as lab
@@ -204,8 +205,6 @@ for preset in (rtdetr_r18, rtdetr_r34, rtdetr_r50, rtdetr_r101):
         pair = [float(backbone(views)[-1].std()) for backbone in (frozen, live)]
     spread[preset.__name__] = pair
     print(f"{preset.__name__:12} frozen {pair[0]:8.2f}   live {pair[1]:.2f}")
-
-# %%
 assert spread["rtdetr_r101"][0] > 1000 > 10 > spread["rtdetr_r18"][0]
 assert all(0.5 < live < 2 for _, live in spread.values())
 
@@ -230,6 +229,34 @@ assert abs(dark["live"] - 1) < 0.1
 # With new frozen norms the whole network is a ReLU network without biases. So if the input is a
 # tenth, the output is exactly a tenth. That is why `nano`, which started from random weights, has
 # live norms.
+#
+# And why are ImageNet's norms frozen? In training a live norm takes $\mu$ and $v$ from its batch,
+# so the features of a picture depend on the *other* pictures. We draw the companions of one picture
+# eight times. **Predict**: by how many percent does S5 move with a batch of 2? And of 16?
+
+
+# %%
+def wobble(batch_size):
+    """Return the mean distance of S5 from its mean over eight batches, relative to that mean."""
+    S5 = []
+    for _ in range(8):
+        companions = pictures[1 + torch.randperm(32, generator=generator)[: batch_size - 1]]
+        S5.append(live(torch.cat([pictures[:1], companions]))[-1][0])
+    mean = torch.stack(S5).mean(0)
+    return sum(float((one - mean).norm() / mean.norm()) for one in S5) / 8
+
+
+pictures = F.avg_pool2d(shapes(*range(33))[0], 2)  # 160 × 160 pixels
+live = deepcopy(model.backbone).train()
+with torch.no_grad():
+    wobbles = {batch_size: wobble(batch_size) for batch_size in (2, 4, 8, 16)}
+print({f"batch of {n}": f"{share:.0%}" for n, share in wobbles.items()})  # may differ: ± 3
+assert 1.5 * wobbles[16] < 1.5 * wobbles[8] < wobbles[2]
+
+# %% [markdown]
+# With a batch of 2, features move only because of the picture beside theirs. The detector would
+# have to learn from features that shake. A large detector has few pictures per device, so its norms
+# are frozen, or share their statistics over all devices.
 #
 # **Second, the maps.** We set one map at a time to zero in the trained `nano`, and count the good
 # boxes (score above 0.5, IoU above 0.75) on eight pictures. **Predict**: without which map do we
@@ -258,18 +285,15 @@ for level in levels:
     counts[f"no {level}"] = good_boxes(model)
     handle.remove()
 print(f"of {targets.num_boxes} shapes:", counts)
+assert counts["no S3"] < counts["no S4"] < counts["no S5"]
+assert counts["no S5"] >= counts["untouched"] - 3
 
 # %% [markdown]
 # Without S3 no good box is left; without S5 only one is lost. The world of `nano` is simple: the
 # outline of a shape shows its class, and nothing far away adds to it. On photographs context does
 # help, as the paper's ablation shows (notebook 08). Remember these numbers: we need them in the
 # next three notebooks.
-
-# %%
-assert counts["no S3"] < counts["no S4"] < counts["no S5"]
-assert counts["no S5"] >= counts["untouched"] - 3
-
-# %% [markdown]
+#
 # **Third, variant D.** We give the trained `nano` plain shortcuts, which read one cell in four. In
 # a second copy we reset the statistics of the norms.
 
