@@ -1,5 +1,5 @@
 # %% [markdown]
-# # 07 · CCFF: coarse and fine maps talk, by convolutions
+# # 07 · CCFF: coarse and fine maps exchange features, by convolutions
 #
 # **Paper** RT-DETR §4.2, Fig. 5 ("CCFM" in the preprint); RepVGG (Ding et al. 2021) · **Chapter**
 # `rtdetr_lab/ccff.py` · **Before this** [06 AIFI](06_aifi.ipynb)

@@ -117,7 +117,7 @@ assert all(torch.equal(a, b) for a, b in zip(out, whole, strict=True))
 # `aifi=None` in the configuration leaves the first half out (Table 3 has no such row). Any object
 # with a method `build(dim, num_levels)` can replace the second half.
 #
-# ## Look inside: who hears whom?
+# ## Look inside: which cell attends to which?
 #
 # We take the middle cell of O3. Its gradient shows which cells of S5 can change it, with AIFI and
 # without.
@@ -236,7 +236,7 @@ left
 assert 0 < left["no O3"] < left["no O4"] < left["no O5"]
 
 # %% [markdown]
-# ## What the decoder is handed
+# ## What the decoder gets
 #
 # One more projection changes the maps to the decoder's width. In r101 the encoder has 384 channels
 # and the decoder 256. If the decoder is configured for more levels than there are maps, the

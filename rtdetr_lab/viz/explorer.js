@@ -254,7 +254,7 @@ function lifeTable(parent, meta, shown, current, onstep) {
   const body = node("tbody", parent);
   shown.life.forEach(({ box, score, label }, step) => {
     const row = node("tr", body, { "aria-current": String(step === current + 1) });
-    node("th", row, { scope: "row" }, step ? `layer ${step}` : "selection");
+    node("th", row, { scope: "row" }, step ? `layer ${step - 1}` : "selection");
     node("td", row, {}, meta.names[label]);
     const cell = node("td", row);
     node("span", cell, { class: "xp-bar", style: `width:${Math.round(70 * score)}px` });
@@ -334,8 +334,8 @@ function render({ model, el }) {
   };
 
   const say = {
-    query: (v) => `${v + 1} of ${count}`,
-    layer: (v) => `${v + 1} of ${layers}`,
+    query: (v) => `${v} (0 to ${count - 1})`,
+    layer: (v) => `${v} (0 to ${layers - 1})`,
     head: (v) => (v < 0 ? "all heads" : `head ${v}`),
     level: (v) => (v < 0 ? "all levels" : meta.levels[v]),
   };
@@ -344,7 +344,7 @@ function render({ model, el }) {
     sliders[name] = slider(right, name, range, say[name], choose);
   }
   const boxes = node("div", right, { class: "xp-switches" });
-  const names = { points: "sampling points", links: "queries it listens to",
+  const names = { points: "sampling points", links: "queries it attends to",
     trail: "trail of its box", others: "other detections" };
   for (const [name, words] of Object.entries(names)) {
     const line = node("label", boxes);

@@ -88,10 +88,10 @@ def test_sliders_switches_and_rows_change_the_picture(opened):
         slider.focus()
         slider.press("ArrowLeft" if name == "layer" else "ArrowRight")
         pictures.add(pixels())
-    for name in ("queries it listens to", "trail of its box", "sampling points"):
+    for name in ("queries it attends to", "trail of its box", "sampling points"):
         opened.get_by_role("checkbox", name=name).click()
         pictures.add(pixels())
-    opened.get_by_role("row", name="layer 1").click()
+    opened.get_by_role("row", name="layer 0").click()
     pictures.add(pixels())
     assert len(pictures) == 9
 
