@@ -210,7 +210,7 @@ canvas.scale_bar(drawn, axes, "attention weight")
 
 # %% [markdown]
 # This query is matched with the large triangle. It does not need to attend to its object, because
-# it *remembers* this picture. Keep this in mind for the next experiments.
+# it *remembers* this picture. The next experiments depend on this.
 #
 # To which cells does the middle cell of the picture attend in the encoder?
 

@@ -61,8 +61,8 @@ print(f"{num_parameters(cfg.build()):,} parameters; objects: {targets.counts}")
 # %% [markdown]
 # ## The end, first: sixty steps on four pictures
 #
-# First we test whether the training code can overfit: can the model learn one batch by heart? We
-# also keep three **averages** of the weights, and look at them later.
+# First we test whether the training code can overfit one batch. We also keep three **averages** of
+# the weights, and look at them later.
 
 # %%
 torch.manual_seed(0)
@@ -100,10 +100,10 @@ assert end["noised, layer 2"] > 2
 
 # %% [markdown]
 # The losses of the proposals and the three layers fall together, from 6.5 to less than one. The
-# layers are not better than the proposals they start from: to learn four pictures by heart, a token
-# does not need the decoder. (Your digits may differ from ours, because sixty steps amplify
+# layers are not better than the proposals they start from: to overfit four pictures, a token does
+# not need the decoder. (Your digits may differ from ours, because sixty steps amplify
 # rounding.) The loss of noised queries falls less. Their boxes are drawn again in every step, so
-# they cannot be learned by heart, and sixty steps are not enough to learn where the edge of a shape
+# the model cannot remember them, and sixty steps are not enough to learn where the edge of a shape
 # is.
 #
 # ## The question
@@ -190,7 +190,7 @@ for name, count in counts.items():
 
 # %% [markdown]
 # With the paper's decay and no warm-up, the average still consists of 99.4 % *start*. So it is a
-# random network and finds nothing, while the weights know the shapes by heart. With the warm-up of
+# random network and finds nothing, while the weights have overfitted the four pictures. With the warm-up of
 # 2,000 steps the average is still close to the weights themselves: at step 60 its decay is only
 # 0.03. Between the two lies another trap, a long decay in a short run. Therefore `fine_tune` sets
 # both as fractions of the run.
