@@ -190,7 +190,7 @@ for name, count in counts.items():
 
 # %% [markdown]
 # With the paper's decay and no warm-up, the average still consists of 99.4 % *start*. So it is a
-# random network and finds nothing, while the weights have overfitted the four pictures. With the warm-up of
+# random network and finds nothing, while the weights fit the four pictures. With the warm-up of
 # 2,000 steps the average is still close to the weights themselves: at step 60 its decay is only
 # 0.03. Between the two lies another trap, a long decay in a short run. Therefore `fine_tune` sets
 # both as fractions of the run.
