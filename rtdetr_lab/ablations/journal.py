@@ -38,7 +38,7 @@ class Journal:
             _add(self.path, text.encode())
         except OSError as error:
             what = f"cannot be written: {error.strerror}"
-            remedy = "free some space or use another folder; then the same call resumes"
+            remedy = "make room, or give a folder that can be written; then the same call resumes"
             raise TrainingError(str(self.path), what, remedy) from error
         self.lines.append(json.loads(text))
 

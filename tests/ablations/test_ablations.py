@@ -79,7 +79,7 @@ def test_what_changes_nothing_is_the_reference_under_its_own_name(tmp_path):
 
     assert study(tmp_path).reference == "base"
     assert study(tmp_path, [no_aifi, as_published]).reference == "as published"
-    with pytest.raises(ConfigError, match="there twice"):
+    with pytest.raises(ConfigError, match="occur twice"):
         study(tmp_path, [no_aifi, no_aifi])
 
 
