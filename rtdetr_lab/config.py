@@ -1,8 +1,8 @@
 r"""# Configuration: frozen values, changed by path
 
 Every module has a small frozen dataclass with a `build()` method beside it. The config of a
-composite holds the configs of its parts. A variant is another value in a field. If no existing
-dataclass can express it, write one in a notebook cell. Nothing is registered.
+composite contains the configs of its parts. A variant is another value in a field. If no existing
+dataclass can express it, write one in a notebook cell. There is no registry.
 
     cfg = replace_at(rtdetr_r18(), "encoder.aifi.num_heads", 4)
     diff(rtdetr_r18(), cfg)                 # {"encoder.aifi.num_heads": (8, 4)}
@@ -36,13 +36,13 @@ def require(
 
 
 def require_at_least(least: int, where: str, **values: Number) -> None:
-    """Raise `ConfigError` unless no value is smaller: `require_at_least(1, "decoder", dim=0)`."""
+    """Raise `ConfigError` if a value is smaller: `require_at_least(1, "decoder", dim=0)`."""
     for name, value in values.items():
         require(value >= least, join(where, name), f"is {value}", f"give at least {least}")
 
 
 def require_between(low: Number, high: Number, where: str, **values: Number) -> None:
-    """Raise `ConfigError` unless every value lies from `low` to `high`, both included."""
+    """Raise `ConfigError` unless every value is from `low` to `high`, both included."""
     for name, value in values.items():
         remedy = f"give a number from {low} to {high}"
         require(low <= value <= high, join(where, name), f"is {value}", remedy)
@@ -58,13 +58,13 @@ def require_below_one(where: str, **values: Number) -> None:
 def require_divisible(where: str, width: int, *parts: int) -> None:
     """Raise `ConfigError` unless `width` can be divided by each number of parts."""
     for count in parts:
-        what = f"{width} cannot be shared by {count}"
+        what = f"{width} cannot be divided by {count}"
         require(count >= 1 and width % count == 0, where, what, f"choose a multiple of {count}")
 
 
 def require_weights(where: str, *weights: Number) -> None:
     """Raise `ConfigError` unless the weights of a sum are not negative, and not all zero."""
-    what = f"weights {weights} teach nothing, or the opposite"
+    what = f"weights {weights} are all zero, or one is negative"
     remedy = "give weights that are not negative and not all zero"
     require(min(weights) >= 0 and max(weights) > 0, where, what, remedy)
 
@@ -78,22 +78,22 @@ def replace_at(cfg: Any, path: str, value: Any) -> Any:
 
 
 def replace_all(cfg: Any, values: Mapping[str, Any]) -> Any:
-    """A copy of `cfg` with a value per path changed at once: no check sees half of the change."""
+    """Copy `cfg` with several paths changed at once; checks see only the complete change."""
     return _replace(cfg, values, "")
 
 
 def diff(a: Any, b: Any) -> dict[str, tuple[Any, Any]]:
-    """Map path → (value in `a`, value in `b`) where they differ; parts of another class whole."""
+    """Map path → (value in `a`, value in `b`) where they differ; other classes as a whole."""
     return dict(_differences(a, b, ""))
 
 
 def is_config(value: Any) -> bool:
-    """Whether `value` is a frozen dataclass."""
+    """Return True if `value` is a frozen dataclass."""
     return is_frozen(type(value))
 
 
 def is_frozen(cls: type) -> bool:
-    """Whether `cls` is a frozen dataclass."""
+    """Return True if `cls` is a frozen dataclass."""
     params: Any = getattr(cls, "__dataclass_params__", None)
     return params is not None and params.frozen
 
@@ -115,7 +115,7 @@ def nearest(name: str, among: Sequence[str]) -> str:
 
 
 def _replace(node: Any, values: Mapping[str, Any], above: str) -> Any:
-    """`node`, which lies at the path `above`, with values at the paths that go on from there."""
+    """Copy `node`, which is at the path `above`; the paths in `values` start there."""
     parts: dict[Any, dict[str, Any]] = {}
     for path, value in values.items():
         step, _, rest = path.partition(".")
@@ -130,12 +130,12 @@ def _replace(node: Any, values: Mapping[str, Any], above: str) -> Any:
 
 
 def _key(node: Any, step: str, path: str) -> Any:
-    """The field, or the index, that a step of a path means."""
+    """Return the field, or the index, for a step of a path."""
     if isinstance(node, tuple):
         inside = step.isdecimal() and int(step) < len(node)
-        require(inside, path, f"{step!r} is no index of {node}", f"use 0 … {len(node) - 1}")
+        require(inside, path, f"{step!r} is not an index of {node}", f"use 0 … {len(node) - 1}")
         return int(step)
-    require(is_config(node), path, f"{step!r} is asked of {node!r}", "end the path before it")
+    require(is_config(node), path, f"{node!r} has no {step!r}", "end the path before it")
     known = field_names(node)
     require(step in known, path, f"{type(node).__name__} has no {step!r}", nearest(step, known))
     return step

@@ -1,4 +1,4 @@
-r"""# Configurations as JSON: the form that checkpoints and run folders keep
+r"""# Configurations as JSON: the form in checkpoints and run folders
 
     from_json(to_json(cfg)) == cfg
 
@@ -9,13 +9,13 @@ r"""# Configurations as JSON: the form that checkpoints and run folders keep
 | a function or class  | `{"function": "relu"}`, a name of the table `FUNCTIONS`             |
 | number, text, `None` | itself                                                              |
 
-**Reading JSON runs nothing a stranger chose.** A class path is resolved only inside `rtdetr_lab`
-and only to a frozen dataclass defined there; a function only through the table. A reader's own
-class or function is found among those passed as `classes=[MySelection]`, and nowhere else.
+**Reading JSON never runs code that a file chooses.** A class path is resolved only inside
+`rtdetr_lab`, and only to a frozen dataclass defined there. A function is resolved only through the
+table. A reader's own class or function must be passed as `classes=[MySelection]`.
 
-**A value must fit its field.** JSON knows numbers, text, lists and objects; the annotation that
-documents a field for a reader checks it here. Only plain values are judged: a dataclass or a
-function in a field is a variant, and always welcome.
+**A value must fit its field.** JSON has numbers, text, lists and objects. The annotation of a field
+checks its value. Only plain values are checked: a dataclass or a function in a field is a variant,
+and is always allowed.
 """
 
 import dataclasses
@@ -49,28 +49,28 @@ FUNCTIONS = {
     "look_forward_twice": f"{PACKAGE}.decoder:look_forward_twice",
     "look_forward_once": f"{PACKAGE}.decoder:look_forward_once",
 }
-"""The functions and module classes a config may name, resolved when first needed."""
+"""Functions and module classes that a config may name; they are imported when needed."""
 
 _DETR = {"detr": "model", "detr_transformer": "transformer", "detr_positions": "positions"}
 _DETR |= {name: name for name in ("resnet", "mask_head", "mask_losses", "segmentation")}
 MOVED = {f"{PACKAGE}.{before}": f"{PACKAGE}.detr.{now}" for before, now in _DETR.items()}
 MOVED[f"{PACKAGE}.data.augment_detr"] = f"{PACKAGE}.data.augment"
-"""Modules by the path that files written before 0.2 name them with, and where they lie today."""
+"""Module paths in files from before 0.2 → their paths today."""
 
 
 def to_json(cfg: Any) -> str:
-    """`cfg` as JSON text, the form that checkpoints keep."""
+    """Convert `cfg` to JSON text, the form in checkpoints."""
     return json.dumps(to_dict(cfg), indent=2, allow_nan=False)
 
 
 def to_dict(cfg: Any) -> dict[str, Any]:
-    """`cfg` as plain dictionaries, lists and values."""
+    """Convert `cfg` to plain dictionaries, lists and values."""
     require(is_config(cfg), type(cfg).__name__, "is not a frozen dataclass", "give a config")
     return _encode(cfg, "")
 
 
 def from_json(text: str, classes: Sequence[Any] = ()) -> Any:
-    """The config that `to_json` wrote; `classes` are the reader's own classes and functions."""
+    """Read the config that `to_json` wrote; `classes` are your own classes and functions."""
     try:
         return from_dict(json.loads(text), classes)
     except (json.JSONDecodeError, RecursionError) as error:
@@ -78,8 +78,8 @@ def from_json(text: str, classes: Sequence[Any] = ()) -> Any:
 
 
 def from_dict(tree: Any, classes: Sequence[Any] = ()) -> Any:
-    """The config that `to_dict` wrote."""
-    require(isinstance(tree, dict), "config", "is no JSON object", "write it with to_json")
+    """Read the config that `to_dict` wrote."""
+    require(isinstance(tree, dict), "config", "is not a JSON object", "write it with to_json")
     return _decode(tree, "", {_path_of(c): c for c in classes})
 
 
@@ -99,8 +99,8 @@ def _encode(value: Any, path: str) -> Any:
         return {"function": next(known, _path_of(value))}
     raise ConfigError(
         path or "config",
-        f"{type(value).__name__} cannot be kept",
-        "a config holds numbers, text, tuples, functions and frozen dataclasses",
+        f"{type(value).__name__} cannot be stored",
+        "use numbers, text, tuples, functions and frozen dataclasses",
     )
 
 
@@ -162,8 +162,8 @@ def _find_class(name: Any, path: str) -> Any:
 
 def _find_function(name: Any, path: str) -> Any:
     known = isinstance(name, str) and name in FUNCTIONS
-    remedy = f"one of {', '.join(FUNCTIONS)}; pass your own function as classes=[…]"
-    require(known, path or "config", f"no function is called {name!r}", remedy)
+    remedy = f"use one of {', '.join(FUNCTIONS)}, or pass your own function as classes=[…]"
+    require(known, path or "config", f"there is no function {name!r}", remedy)
     return _resolve(FUNCTIONS[name])
 
 
@@ -177,7 +177,7 @@ def _resolve(path: str) -> Any:
 
 
 def hints_of(cls: type) -> dict[str, Any]:
-    """Field name → annotation of a dataclass; empty where it names what only its cell knows."""
+    """Return field name → annotation; empty if an annotation uses local names of a cell."""
     try:
         return typing.get_type_hints(cls, vars(sys.modules.get(cls.__module__, types)))
     except (NameError, TypeError):
@@ -185,7 +185,7 @@ def hints_of(cls: type) -> dict[str, Any]:
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """May `value` stand in a field annotated with `hint`?"""
+    """Return True if `value` fits a field with the annotation `hint`."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return any(fits(value, a) for a in args)
@@ -195,7 +195,7 @@ def fits(value: Any, hint: Any) -> bool:
         return type(value) is hint
     if hint is tuple or origin is tuple:
         return isinstance(value, tuple) and _tuple_fits(value, args)
-    # What is left asks for a config, a function or a class: a number or a text is none of these.
+    # The other hints mean a config, a function or a class. A number or a text does not fit.
     return hint is Any or dataclasses.is_dataclass(value) or callable(value)
 
 
@@ -208,5 +208,5 @@ def _tuple_fits(value: tuple[Any, ...], args: tuple[Any, ...]) -> bool:
 
 
 def spelled(hint: Any) -> str:
-    """An annotation as a reader would write it."""
+    """Format an annotation as a reader would write it."""
     return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)

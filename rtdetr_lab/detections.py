@@ -1,18 +1,18 @@
-r"""# Detections: the answer for one picture, in its own pixels
+r"""# Detections: the result for one picture, in its own pixels
 
     found = detector("kitchen.jpg")
     found.boxes_xyxy, found.scores, found.labels, found.names
     found.above(0.8).only("cat").plot()
 
-A table with one row per detection, best first. Boxes are corners in pixels of the *upright*
-picture and may reach a little over its edge, as the model predicted them. `frame` knows how that
-lies in its file, and `to_coco` answers in the frame of the annotations (`images/frames.py`).
-`labels` are the model's contiguous classes; `classes` knows what they are called and which category
-of the data set they were (COCO counts 80 classes with ids up to 90).
+`Detections` is a table with one row per detection, best first. Boxes are corners in pixels of the
+*upright* picture. They are not clipped, so they may reach a little over its edge. `frame` describes
+how the file stores the picture, and `to_coco` returns boxes in the frame of the annotations
+(`images/frames.py`). `labels` are the model's contiguous classes. `classes` has their names and
+their category ids in the data set (COCO has 80 classes with ids up to 90).
 
-`masks` are there if the model draws: for every row the pixels its query claims, in the size of the
-picture (`images/masks.py`). They may overlap. It is one byte per pixel and row: filter before you
-keep many. `SegmentedPicture` gives every pixel one owner instead.
+A model with masks fills `masks`: for every row the pixels of its query, in the size of the picture
+(`images/masks.py`). Masks may overlap. They take one byte per pixel and row, so filter before you
+keep many. `SegmentedPicture` gives each pixel to one segment instead.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Detection:
-    """One row: corners in pixels, score, label, what it is called, and the query it came from."""
+    """Row of `Detections`: corners in pixels, score, label, class name, and query."""
 
     box_xyxy: tuple[float, float, float, float]
     score: float
@@ -56,7 +56,7 @@ class Detection:
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class Detections(Found):
-    """What was found in one picture, best first, and what it means."""
+    """Detections of one picture, best first, with frame, class names and pixels."""
 
     frame: Frame
     classes: Classes
@@ -65,7 +65,7 @@ class Detections(Found):
 
     @classmethod
     def of(cls, found: Found, photo: Photo, classes: Classes) -> "Detections":
-        """From what `postprocess` returns for a picture."""
+        """Make detections from the result of `postprocess` for a picture."""
         columns, source, image = found.to("cpu").columns(), photo.source, photo.rgb
         return cls(**columns, frame=photo.frame, classes=classes, source=source, image=image)
 
@@ -76,7 +76,7 @@ class Detections(Found):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What every detection is called."""
+        """Class name of every detection."""
         return tuple(self.classes.names[i] for i in self.labels.tolist())
 
     def __iter__(self) -> Iterator[Detection]:
@@ -86,22 +86,22 @@ class Detections(Found):
             yield Detection(tuple(box), score, label, self.classes.names[label], query)
 
     def __getitem__(self, index: Tensor | slice | Sequence[int]) -> "Detections":
-        """Those that a mask, positions or a slice picks, in that order."""
+        """Select rows by a mask, indices or a slice, in that order."""
         if isinstance(index, Tensor | slice):
             return self.at(index)
         return self.at(torch.as_tensor(index).long())
 
     def above(self, threshold: float) -> "Detections":
-        """Those that score strictly above `threshold`."""
+        """Select the rows with a score strictly above `threshold`."""
         return self[self.scores > threshold]
 
     def only(self, *names: str) -> "Detections":
-        """Those of the named classes; raises `ConfigError` on a name the model does not know."""
+        """Select the rows of the named classes; raise `ConfigError` for an unknown name."""
         labels = torch.tensor([self.classes.label_of(n) for n in names], dtype=torch.long)
         return self[torch.isin(self.labels, labels)]
 
     def without_image(self) -> "Detections":
-        """The same without the pixels: for keeping many, or sending them elsewhere."""
+        """Drop the pixels, to keep many detections in memory, or to send them."""
         return replace(self, image=None)
 
     def __repr__(self) -> str:
@@ -119,23 +119,25 @@ class Detections(Found):
     def _drawable(self) -> tuple[RGB, Tensor, list[str], list[str]]:
         if self.image is None:
             remedy = "draw with rtdetr_lab.viz.boxes.show_boxes(image, …), or keep the image"
-            raise ImageError(self.source or "detections", "the pixels were dropped", remedy)
+            raise ImageError(self.source or "detections", "has no pixels", remedy)
         texts = [f"{d.name} {d.score:.2f}" for d in self]
         colors = [DARK.color(label) for label in self.labels.tolist()]  # bright: photos are dark
         image = self.image if self.masks is None else paint_masks(self.image, self.masks, colors)
         return image, self.boxes_xyxy, texts, colors
 
     def plot(self, ax: "Axes | None" = None) -> "Axes":
-        """The picture with boxes, labels and masks, on `ax` or a new figure; returns the axes."""
+        """Draw picture, boxes, labels and masks on `ax` or a new figure; return the axes."""
         return show_boxes(*self._drawable(), ax=ax)
 
     def save(self, path: str | Path) -> Path:
-        """Write the annotated picture; the ending of `path` chooses the format."""
+        """Write the annotated picture; the suffix of `path` chooses the format."""
         return save_annotated(Path(path), *self._drawable())
 
     def to_json(self) -> dict[str, Any]:
-        """Plain numbers and texts, ready for `json.dumps`; masks as COCO's plain run lengths.
-        `size`, boxes and masks are those of the upright picture."""
+        """Convert to plain numbers and texts for `json.dumps`; masks are COCO's plain run lengths.
+
+        `size`, boxes and masks are those of the upright picture.
+        """
         rows = [
             {"label": d.label, "name": d.name, "score": d.score, "box_xyxy": list(d.box_xyxy)} | m
             for d, m in zip(self, self._drawn(run_lengths), strict=True)
@@ -150,11 +152,12 @@ class Detections(Found):
         category_ids: Sequence[int] | None = None,
         size: Size | None = None,
     ) -> list[Any]:
-        """Rows of a COCO results file: `bbox` is left, top, width, height, and `segmentation`, if
-        the model draws, compressed run lengths (which need the extra [eval]).
+        """Make rows of a COCO results file.
 
-        They are in the frame of the annotations: the stored raster, unless the (height, width)
-        `size` given there is only the upright picture's. Raises `ImageError` if it is neither's.
+        `bbox` is left, top, width, height. With masks, `segmentation` has compressed run lengths,
+        which need the extra [eval]. The rows are in the frame of the annotations: the stored
+        raster, unless `size`, the (height, width) in the annotations, fits only the upright
+        picture. Raises `ImageError` if it fits neither.
         """
         lies = self.frame.of_annotations(size, self.source or "picture")
         ids = self.classes.category_ids if category_ids is None else category_ids
@@ -170,7 +173,7 @@ class Detections(Found):
             yield {} if self.masks is None else {"segmentation": encode(self.masks[i].numpy())}
 
     def to_supervision(self) -> Any:
-        """As `supervision.Detections`; raises `MissingExtraError` where it is not installed."""
+        """Convert to `supervision.Detections`; raise `MissingExtraError` if it is not installed."""
         try:
             import supervision
         except ImportError as error:
@@ -189,8 +192,10 @@ class Detections(Found):
 
 @dataclass(frozen=True, eq=False)
 class SegmentedPicture(Segments):
-    """The owner of every upright pixel: a segment's number, 0 for none, and what the numbers mean.
-    `frame.pixels_as_stored` turns `ids` to how the picture lies in its file."""
+    """Segments of a picture: `ids` has a segment's id per upright pixel, 0 for none.
+
+    `frame.pixels_as_stored` rotates `ids` to the stored picture.
+    """
 
     classes: Classes
     frame: Frame
@@ -198,17 +203,17 @@ class SegmentedPicture(Segments):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What every segment is called."""
+        """Class name of every segment."""
         return tuple(self.classes.names[segment.label] for segment in self.segments)
 
     @property
     def masks(self) -> Bool[Tensor, "n H W"]:
-        """The pixels of every segment."""
+        """Mask of every segment."""
         numbers = torch.tensor([s.id for s in self.segments], dtype=torch.long)
         return self.ids == numbers[:, None, None]
 
     def plot(self, ax: "Axes | None" = None) -> "Axes":
-        """The picture with its segments painted and named, on `ax` or a new figure."""
+        """Draw the picture with painted, named segments on `ax` or a new figure."""
         from rtdetr_lab.viz.panoptic import show_segments
 
         return show_segments(self.image, self, self.classes.names, ax)

@@ -4,15 +4,16 @@ r"""# Detector: the front door
     found = detector("kitchen.jpg", threshold=0.5)
     several = detector(["a.jpg", "b.png", array, tensor])
 
-`decode → Preprocess → model → postprocess`, with the names of the classes; every step can be used
-alone. A detector keeps no state between calls and may be shared by threads. A picture's detections
-do not depend on what it was batched with (up to the last bits of floating point). A DETR's do, a
-little: pictures keep their shape and share a canvas (`images/preprocess.py`), and its borders are
-seen. A model that draws (`detr/segmentation.py`) gives `Detections` with masks, one per box; for
-one owner per pixel, and for stuff, there is `panoptic`.
+The steps are `decode → Preprocess → model → postprocess`, with the names of the classes. You can
+use every step alone. A detector keeps no state between calls, so threads may share it. The
+detections of a picture do not depend on the other pictures of its batch (up to the last bits of
+floating point). With a DETR they depend on them a little: pictures keep their aspect ratio and
+share a canvas (`images/preprocess.py`), and the model sees its borders. A model with masks
+(`detr/segmentation.py`) returns `Detections` with a mask per box. `panoptic` gives each pixel to
+one segment, and finds stuff, too.
 
-One picture that cannot be read raises `ImageError`. Where ten thousand are on their way that is not
-what one wants: `each` yields, in order, a `Detections` or the `ImageError` for every source.
+A picture that cannot be read raises `ImageError`. For ten thousand pictures use `each`: it yields,
+in order, a `Detections` or the `ImageError` for every source.
 """
 
 from collections.abc import Iterable, Iterator
@@ -38,14 +39,14 @@ from rtdetr_lab.notation import Edges, Size
 
 
 class Detector:
-    """Pictures in, `Detections` out.
+    """Detector from pictures to `Detections`.
 
-    `model` is any module in eval mode that answers a batch with a `Prediction`. `names` and `size`
-    default to what the checkpoint says, else to "class 0" … and 640 × 640. `edges` (shortest,
-    longest) keep the shape of pictures instead, which a DETR can; `fractions` says what its boxes
-    are fractions of (`images/postprocess.py`); both default to the checkpoint's. `tiling` looks at
-    large pictures in windows, `max_iou` removes overlapping boxes whatever their class: both are
-    off unless given, and are no part of RT-DETR.
+    `model` is any module in eval mode that returns a `Prediction` for a batch. `names` and `size`
+    default to those of the checkpoint, else to "class 0" … and 640 × 640. For a DETR, `edges`
+    (shortest, longest) keep the aspect ratio of pictures instead, and `fractions` defines what its
+    boxes are fractions of (`images/postprocess.py`). Both default to those of the checkpoint.
+    `tiling` detects in windows of large pictures, `max_iou` removes overlapping boxes of any class.
+    Both are off by default, and are not part of RT-DETR.
     """
 
     def __init__(
@@ -85,10 +86,10 @@ class Detector:
         edges: Edges | None = None,
         limits: Limits = DEFAULT_LIMITS,
     ) -> "Detector":
-        """From a short name ("r18", "nano"), a hub id, a folder or a file of weights.
+        """Load a short name ("r18", "nano"), a hub id, a folder or a file of weights.
 
-        Without `device`, on the GPU where there is one. For what else `load_pretrained` offers,
-        call it and give its model to `Detector`.
+        Without `device` it uses the GPU, if there is one. For other options of `load_pretrained`,
+        call that function and give its model to `Detector`.
         """
         from rtdetr_lab.checkpoints.load import load_pretrained
 
@@ -113,8 +114,10 @@ class Detector:
     def __call__(
         self, pictures: Any, threshold: float | None = None
     ) -> Detections | list[Detections]:
-        """One picture → `Detections`; a list or tuple → a list. Raises `ImageError`, which names
-        the picture's path or its place in the list."""
+        """Detect in one picture, or in each of a list or tuple; a list gives a list.
+
+        Raises `ImageError` with the picture's path or its index in the list.
+        """
         many = isinstance(pictures, list | tuple)
         results = []
         for result in self.each(pictures if many else [pictures], threshold):
@@ -126,9 +129,9 @@ class Detector:
     def each(
         self, sources: Iterable[Any], threshold: float | None = None, batch_size: int = 8
     ) -> Iterator[Detections | ImageError]:
-        """For every source, in order, its detections or why it could not be read.
+        """Yield, in order, the detections of every source, or the error of reading it.
 
-        Reads and detects `batch_size` pictures at a time, so that a stream of any length fits.
+        It reads and detects `batch_size` pictures at a time, so a stream may have any length.
         """
         require(batch_size >= 1, "batch_size", f"{batch_size} pictures", "take at least one")
         threshold = self.threshold if threshold is None else _checked("threshold", threshold)
@@ -144,7 +147,7 @@ class Detector:
                     yield photo
 
     def _detect(self, pictures: RGBs, threshold: float, batch_size: int) -> list[Found]:
-        """Every picture cut into its windows, the windows in batches, the answers put together."""
+        """Cut pictures into windows, detect in batches of windows, and merge the results."""
         sizes = [(rgb.shape[0], rgb.shape[1]) for rgb in pictures]
         windows = [self.tiling.windows(s) if self.tiling else [(0, 0, *s)] for s in sizes]
         crops = (
@@ -164,7 +167,7 @@ class Detector:
 
     @torch.inference_mode()
     def _forward(self, pictures: RGBs, threshold: float) -> list[Found]:
-        what = "the model is in training mode: dropout and batch statistics would be at work"
+        what = "the model is in training mode: dropout and batch statistics would be active"
         require(not self.model.training, "Detector", what, "call model.eval()")
         like = next(self.model.parameters(), torch.zeros(()))
         sizes = [(rgb.shape[0], rgb.shape[1]) for rgb in pictures]
@@ -182,7 +185,7 @@ class Detector:
 def _moved(model: nn.Module, device: torch.device | str) -> nn.Module:
     try:
         return model.to(device)
-    except (RuntimeError, AssertionError) as error:  # torch raises either, by kind of absence
+    except (RuntimeError, AssertionError) as error:  # either, depending on the device
         reason = str(error).splitlines()[0]
         raise ConfigError("device", f"{device} cannot be used: {reason}", 'try "cpu"') from error
 
@@ -201,12 +204,12 @@ def panoptic(
     edges: Edges | None = None,
     names: Iterable[str] | None = None,
 ) -> SegmentedPicture:
-    """The segments of a picture (anything `Detector` takes). Classes in `stuff` occur once each.
+    """Segment a picture (of any kind that `Detector` takes). A class in `stuff` has one segment.
 
-    `rule` says who gets a pixel (`images/panoptic.py`): `ByOverlap()` as in transformers, or the
-    authors' `ByArea()`. `edges` (shortest, longest) default to the checkpoint's, else to the
-    paper's. Raises `ConfigError` for a model that does not draw or is in training mode, or a class
-    it does not know, and `ImageError` for a picture that cannot be read.
+    `rule` decides which query gets a pixel (`images/panoptic.py`): `ByOverlap()` as in
+    transformers, or the authors' `ByArea()`. `edges` (shortest, longest) default to those of the
+    checkpoint, else to the paper's. Raises `ConfigError` for a model without masks or in training
+    mode and for an unknown class, and `ImageError` for a picture that cannot be read.
     """
     require(not model.training, "model", "is in training mode", "call model.eval()")
     classes = classes_of(model, names)

@@ -1,12 +1,11 @@
-"""# Notebook: what every notebook needs, and nothing of the subject
+"""# Notebook: helpers that all notebooks need
 
     from rtdetr_lab.notebook import check, cost, count_found, online, seeded, shapes, source
 
-`source` shows code where it is, so that a notebook never repeats it. `check` compares the answer to
-an exercise with one that was just computed. `cost` counts parameters and floating-point operations,
-`count_found` the objects that an answer finds.
-`shapes`, `chelsea`, `coffee`, `astronaut` are pictures that need no network; `online` says whether
-there is one.
+`source` shows code of the package, so that a notebook never repeats it. `check` compares the answer
+to an exercise with a computed one. `cost` counts parameters and floating-point operations,
+`count_found` counts the objects that a prediction finds. `shapes`, `chelsea`, `coffee` and
+`astronaut` return pictures without a network; `online` returns True if there is one.
 """
 
 import os
@@ -30,7 +29,7 @@ from rtdetr_lab.structures import LayerPrediction, Prediction, Targets
 
 
 def seeded(seed: int = 0) -> torch.Generator:
-    """Seed torch's random numbers, and return a generator of one's own."""
+    """Seed torch's random numbers, and return a separate generator."""
     torch.manual_seed(seed)
     torch.set_printoptions(precision=4, sci_mode=False, linewidth=100)
     return torch.Generator().manual_seed(seed)
@@ -40,7 +39,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 def shapes(*indices: int) -> tuple[Float[Tensor, "B 3 H W"], Targets]:
-    """Validation pictures of the shapes world, and the truth about them."""
+    """Return validation pictures of the shapes world, and their targets."""
     from rtdetr_lab.data.batch import collate
     from rtdetr_lab.data.shapes import VAL, ShapesDataset
 
@@ -50,17 +49,17 @@ def shapes(*indices: int) -> tuple[Float[Tensor, "B 3 H W"], Targets]:
 
 
 def chelsea(size: Size = (256, 256)) -> Float[Tensor, "1 3 h w"]:
-    """scikit-image's cat, resized as the model wants it."""
+    """Return scikit-image's cat, resized for the model."""
     return _photo("chelsea", size)
 
 
 def coffee(size: Size = (256, 256)) -> Float[Tensor, "1 3 h w"]:
-    """A cup, a spoon, a table."""
+    """Return a cup, a spoon and a table."""
     return _photo("coffee", size)
 
 
 def astronaut(size: Size = (256, 256)) -> Float[Tensor, "1 3 h w"]:
-    """Eileen Collins; NASA, public domain."""
+    """Return Eileen Collins; NASA, public domain."""
     return _photo("astronaut", size)
 
 
@@ -71,7 +70,7 @@ def _photo(name: str, size: Size) -> Tensor:
 
 
 def online(seconds: float = 2.0) -> bool:
-    """Whether the model hub can be reached; says so if not. Respects `HF_HUB_OFFLINE`."""
+    """Return True if the hub can be reached, else print a line. Respects `HF_HUB_OFFLINE`."""
     if os.environ.get("HF_HUB_OFFLINE", "0").lower() not in {"1", "true", "yes", "on"}:
         home = urlparse(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
         port = home.port or (443 if home.scheme == "https" else 80)
@@ -80,7 +79,7 @@ def online(seconds: float = 2.0) -> bool:
             return True
         except OSError:
             pass
-    print("Skipped: this cell loads weights from the hub, and there is no way to it from here.")
+    print("Skipped: this cell loads weights from the hub, and the hub cannot be reached.")
     return False
 
 
@@ -89,7 +88,7 @@ def online(seconds: float = 2.0) -> bool:
 
 @dataclass(frozen=True)
 class Source:
-    """Code with its place. A notebook shows it highlighted, a terminal as it is."""
+    """Code with its file and line. A notebook shows it highlighted, a terminal as plain text."""
 
     code: str
     place: str
@@ -102,7 +101,7 @@ class Source:
 
 
 def source(thing: Any, doc: bool = False) -> Source:
-    """The source of a function, method or class, without its docstrings unless `doc`."""
+    """Return the source of a function, method or class; `doc` keeps its docstrings."""
     import inspect
 
     lines, first = inspect.getsourcelines(thing)
@@ -118,7 +117,7 @@ def _without_docstrings(code: str) -> str:
 
     lines, kinds = code.split("\n"), (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
     for node in ast.walk(ast.parse(code)):
-        # A body that is nothing but a docstring has to stay.
+        # If the body is only a docstring, it must stay.
         if isinstance(node, kinds) and ast.get_docstring(node) and len(node.body) > 1:
             first, after = node.body[0], node.body[1]
             start = min([after.lineno] + [d.lineno for d in getattr(after, "decorator_list", [])])
@@ -133,9 +132,9 @@ def _without_docstrings(code: str) -> str:
 
 
 def check(answer: Any, expected: Any, hint: str = "", tolerance: float = 1e-3) -> None:
-    """Say whether an answer is right; `...` means that there is none yet.
+    """Print whether an answer is right; `...` means that there is none yet.
 
-    Numbers and tensors may differ by `tolerance`, relative or absolute; all else must be equal.
+    Numbers and tensors may differ by `tolerance`, relative or absolute; other values must be equal.
     """
     if answer is ...:
         print("No answer yet: replace the `...` above. This cell, unfolded, is one way to find it.")
@@ -193,12 +192,12 @@ class Cost:
 
     @property
     def params(self) -> int:
-        """Of the whole."""
+        """Parameters of the whole module."""
         return self.rows[-1][1]
 
     @property
     def flops(self) -> int:
-        """Of the whole, in one call."""
+        """Floating-point operations of the whole module in one call."""
         return self.rows[-1][2]
 
     def _repr_markdown_(self) -> str:
@@ -230,11 +229,11 @@ def cost(module: nn.Module, *inputs: Any) -> Cost:
 
 
 def num_parameters(module: nn.Module) -> int:
-    """How many numbers there are to learn."""
+    """Count the parameters of a module."""
     return sum(p.numel() for p in module.parameters())
 
 
 def milliseconds(call: Callable[[], Any], repeat: int = 5) -> float:
-    """Median time of a call, after one that does not count. Put it in a cell tagged `varies`."""
+    """Measure the median time of a call, after a warm-up. Its cell needs the tag `varies`."""
     call()
     return 1000 * median(timeit.repeat(call, number=1, repeat=repeat))

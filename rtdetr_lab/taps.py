@@ -1,4 +1,4 @@
-r"""# Taps: look inside, or edit, with the model untouched
+r"""# Taps: look inside a model, or edit values, without changing its code
 
 - **Elsewhere** forward hooks in torch; `HookPoint` in TransformerLens; `self.sow` in flax
 
@@ -6,7 +6,7 @@ A chapter returns what the next stage needs. A value that only an observer needs
 
     weights = tap("weights", weights)
 
-A tap returns its value unchanged and costs one look at a global list, until you record:
+A tap returns its value unchanged and only reads a global list, until you record:
 
     with record(model, keep="decoder.*") as seen:
         model(images)
@@ -24,8 +24,8 @@ end, even after an error.
 | `grad`   | keep tensors attached to their graph; otherwise they are detached                |
 
 A kept tensor is the one that the model continues with: after all edits, detached but **not
-copied**. (So a chapter must never write in place into a tensor it has tapped.) A `record` sees its
-own thread only.
+copied**. (So a chapter must never write in place into a tensor it has tapped.) A `record` sees only
+its own thread.
 
 An edit may read earlier taps from the record:
 
@@ -58,9 +58,9 @@ from torch import Tensor, nn
 from rtdetr_lab.errors import RecordError
 
 Edit = Callable[[Tensor], Tensor]
-"""What an `edit` maps a pattern to: same shape, dtype and device out as in."""
+"""Function of an edit; it must keep shape, dtype and device."""
 
-_open_records: list["Record"] = []  # in the whole process: all that an idle tap looks at
+_open_records: list["Record"] = []  # of the whole process; an idle tap reads only this
 
 
 def tap(name: str, value: Tensor) -> Tensor:
@@ -71,18 +71,19 @@ def tap(name: str, value: Tensor) -> Tensor:
 
 
 def watched(name: str) -> bool:
-    """Whether this tap is kept or edited right now.
+    """Return True if this tap is kept or edited right now.
 
-    Attention asks, because its fused kernel never stores the weights: if they are watched, it uses
-    the explicit softmax. Asking also tells the record that a tap of this name exists.
+    Attention calls it, because its fused kernel never stores the weights: if they are watched, it
+    uses the explicit softmax. The call also tells the record that a tap of this name exists.
     """
     return _asked(Record.wants, name)
 
 
 def edited(name: str) -> bool:
-    """Whether this tap is edited right now.
+    """Return True if this tap is edited right now.
 
-    The decoder asks: in training it continues with a separate copy of the box, unless it is edited.
+    The decoder calls it: in training it continues with a separate copy of the box, unless the box
+    is edited.
     """
     return _asked(Record.edits, name)
 
@@ -100,7 +101,7 @@ class Record(Mapping[str, Tensor]):
     _edit: dict[str, Edit]
     _grad: bool
     _kept: dict[str, list[Tensor]] = field(default_factory=dict)
-    _met: dict[str, None] = field(default_factory=dict)  # every tap met, kept or not, in order
+    _met: dict[str, None] = field(default_factory=dict)  # every tap hit, kept or not, in order
     _matched: set[str] = field(default_factory=set)
     _path: list[str] = field(default_factory=list)
     _ran: bool = False
@@ -117,7 +118,7 @@ class Record(Mapping[str, Tensor]):
         return len(self._kept)
 
     def all(self, name: str) -> list[Tensor]:
-        """All tensors of this tap, in the order it was hit."""
+        """Return all tensors of this tap, in the order in which it was hit."""
         if name not in self._kept:
             keep = f"record(…, keep={name!r}) keeps it"
             remedy = keep if name in self._met else _nearest(name, self._kept)
@@ -125,7 +126,7 @@ class Record(Mapping[str, Tensor]):
         return list(self._kept[name])
 
     def meet(self, name: str) -> str:
-        """Full name of a tap of the running module; empty outside the recorded model."""
+        """Return the full name of a tap of the running module; empty outside the recorded model."""
         if not self._path:
             return ""
         full = f"{self._path[-1]}.{name}" if self._path[-1] else name
@@ -133,17 +134,17 @@ class Record(Mapping[str, Tensor]):
         return full
 
     def wants(self, full: str) -> bool:
-        """Whether a pattern of `keep` or `edit` matches."""
+        """Return True if a pattern of `keep` or `edit` matches."""
         return self.edits(full) or bool(_matching(self._keep, full))
 
     def edits(self, full: str) -> bool:
-        """Whether a pattern of `edit` matches."""
+        """Return True if a pattern of `edit` matches."""
         return bool(_matching(self._edit, full))
 
     def edited(self, full: str, value: Tensor) -> Tensor:
-        """Apply the edits that match; with `grad`, return a graph node of the tap's own.
+        """Apply the edits that match; with `grad`, return a separate graph node for the tap.
 
-        The tensor that reaches a tap may have other readers, and their gradients are not the tap's.
+        Other modules may read the tensor before the tap; their gradients do not belong to the tap.
         """
         for pattern in _matching(self._edit, full):
             self._matched.add(pattern)
@@ -161,11 +162,11 @@ class Record(Mapping[str, Tensor]):
         """Raise `RecordError` if the model never ran, or a pattern matched nothing."""
         if not self._ran:
             what = "the recorded model has not run inside the block"
-            remedy = "call the very object that was given to record(), on the same thread"
+            remedy = "call the same object that you gave to record(), on the same thread"
             raise RecordError(f"record({type(self._model).__name__})", what, remedy)
         for pattern in (*self._keep, *self._edit):
             if pattern not in self._matched:
-                what, remedy = "matches no tap of what has run", _nearest(pattern, self._met)
+                what, remedy = "matches no tap that has run", _nearest(pattern, self._met)
                 raise RecordError(f"record({pattern!r})", what, remedy)
 
     def attach(self, undo: ExitStack) -> None:
@@ -176,7 +177,7 @@ class Record(Mapping[str, Tensor]):
             undo.callback(module.register_forward_hook(self._leave, always_call=True).remove)
 
     def is_of_this_thread(self) -> bool:
-        """Whether the record was opened in this thread: it sees no other."""
+        """Return True if the record was opened in this thread; it sees no other thread."""
         return self._owner == threading.get_ident()
 
     def _enter(self, path: str, module: nn.Module, args: Any) -> None:
@@ -226,7 +227,7 @@ def inventory(model: nn.Module, *inputs: Any) -> list[tuple[str, tuple[int, ...]
 
 def _asked(question: Callable[[Record, str], bool], name: str) -> bool:
     if _open_records and not torch.compiler.is_compiling():
-        # A list: every record must hear of the tap.
+        # A list, not a generator: every record must meet the tap.
         return any([question(r, r.meet(name)) for r in _records()])
     return False
 
@@ -240,7 +241,7 @@ def _records() -> list[Record]:
 
 
 def _observe(name: str, value: Tensor) -> Tensor:
-    # All edits come first, so that every record keeps what the model really goes on with.
+    # All edits come first, so that every record keeps the value that the model continues with.
     met = [(active, active.meet(name)) for active in _records()]
     for active, full in met:
         value = active.edited(full, value)
@@ -251,7 +252,7 @@ def _observe(name: str, value: Tensor) -> Tensor:
 
 def _nearest(name: str, among: Mapping[str, Any]) -> str:
     near = get_close_matches(name, among, n=5, cutoff=0.3) or list(among)[:5]
-    return f"the nearest of {len(among)} are: {', '.join(near)}" if near else "there is none at all"
+    return f"the nearest of {len(among)} are: {', '.join(near)}" if near else "there are none"
 
 
 def _check_edit(name: str, old: Tensor, new: Any) -> Tensor:
@@ -269,7 +270,7 @@ def _kind(value: Tensor) -> str:
 def _refuse_opaque(model: nn.Module) -> None:
     for path, module in model.named_modules():
         if kind := next((k for k, test in _OPAQUE.items() if test(module)), None):
-            what = f"is {kind}: its Python lines do not run, so that taps would see nothing"
+            what = f"is {kind}: its Python code does not run, so taps would record nothing"
             where = f"record({path or type(model).__name__})"
             raise RecordError(where, what, "record the plain model it was made from")
 

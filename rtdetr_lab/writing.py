@@ -1,14 +1,13 @@
 r"""# Writing: a file appears as a whole, or not at all
 
-A process may be killed, and a disk may fill up, in the middle of any write. So nothing is written
-under its own name: a temporary file beside it is filled, brought to the disk and renamed, and then
-the folder is brought to the disk, too. What stood there before stays until the rename.
+A process may be killed in the middle of a write, and a disk may fill up. So we never write directly
+under the final name. We fill a temporary file in the same folder, flush it to the disk and rename
+it; then we flush the folder, too. The old file stays until the rename.
 
-What the system says against it becomes one typed error. The file gets the permissions of any new
-file of its user; a link is replaced and not followed: in the hub's cache it would lead to a file
-that others share.
+An error of the system becomes one typed error. The file gets the permissions of a new file of its
+user. A link is replaced and not followed: in the hub's cache it would lead to a shared file.
 
-`markdown_table` is how a report writes its tables, and `first_few` how a message lists names.
+Reports write their tables with `markdown_table`, and messages list names with `first_few`.
 """
 
 import glob
@@ -28,7 +27,7 @@ MAKE_ROOM = "make room, or give another place"
 
 @contextmanager
 def writing(path: Path, error: type[LabError] = OutputError) -> Iterator[None]:
-    """Raise what the system says against writing `path` as `error`."""
+    """Convert the system's errors about writing `path` to `error`."""
     try:
         yield
     except LabError:
@@ -42,9 +41,9 @@ def writing(path: Path, error: type[LabError] = OutputError) -> Iterator[None]:
 def replacing(
     path: Path, error: type[LabError] = OutputError, keep_old_as: Path | None = None
 ) -> Iterator[Path]:
-    """Give a temporary file to fill; when the block ends it becomes `path`.
+    """Yield a temporary file to fill; when the block ends, it becomes `path`.
 
-    What was there may be kept under another name. Raises `error` where it cannot be written.
+    The old file can be kept under another name. Raises `error` if the file cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     with writing(path, error):
@@ -53,15 +52,15 @@ def replacing(
             with open(temporary, "xb") as file:
                 permissions = os.fstat(file.fileno()).st_mode
             yield temporary
-            os.chmod(temporary, permissions)  # whoever filled it may have put another in its place
+            os.chmod(temporary, permissions)  # the block may have replaced the file
             with open(temporary, "rb+") as file:
                 os.fsync(file.fileno())
             if keep_old_as and path.exists():
-                os.replace(path, keep_old_as)  # killed here, its owner goes on from what was kept
+                os.replace(path, keep_old_as)  # if killed here, the owner resumes from this
             os.replace(temporary, path)
             _sync_folder(path.parent)
         finally:
-            with suppress(OSError):  # the disk may have been taken away
+            with suppress(OSError):  # the disk may be gone
                 temporary.unlink(missing_ok=True)
 
 
@@ -83,7 +82,7 @@ def write_text(path: Path, text: str, error: type[LabError] = OutputError) -> No
 
 
 def markdown_table(head: Iterable[object], rows: Iterable[Iterable[object]]) -> str:
-    """A table in Markdown, every value as `str` shows it; a bar or a new line in one breaks none.
+    """Format a table in Markdown, every value with `str`; bars are escaped, new lines removed.
 
     >>> print(markdown_table(["class", "AP"], [["cat", 0.5]]))
     | class | AP |
@@ -96,32 +95,32 @@ def markdown_table(head: Iterable[object], rows: Iterable[Iterable[object]]) -> 
 
 
 def markdown_text(value: object) -> str:
-    """A value as it can stand in a cell, or in the brackets of a link."""
+    """Format a value for a cell, or for the brackets of a link."""
     return str(value).replace("|", "\\|").replace("\n", " ")
 
 
 def first_few(names: Sequence[str], most: int = 3) -> str:
-    """The first names, and how many more there are."""
+    """List the first names, and the number of the others."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 
 
 def remove_left_overs(folder: Path) -> None:
-    """Delete half-written files of a process that was killed. Call it while nobody writes there."""
+    """Delete half-written files of a killed process. No process may write there meanwhile."""
     for half in folder.glob(".*.tmp"):
         half.unlink(missing_ok=True)
 
 
 def _sweep(path: Path) -> None:
-    """Remove half-written files of processes that were killed; another may be writing just now."""
+    """Remove half-written files of killed processes; young files may belong to a running one."""
     for half in path.parent.glob(f".{glob.escape(path.name)}.*"):
-        with suppress(OSError):  # its process has just given it its name
+        with suppress(OSError):  # its process has just renamed it
             if time.time() - half.stat().st_mtime > HOUR:
                 half.unlink()
 
 
 def _sync_folder(folder: Path) -> None:
-    with suppress(PermissionError):  # Windows opens no folder, and needs no sync of it
+    with suppress(PermissionError):  # Windows cannot open a folder, and needs no sync
         handle = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(handle)

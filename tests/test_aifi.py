@@ -93,5 +93,5 @@ def test_the_result_and_the_weights_are_tapped(s5):
 
 @pytest.mark.parametrize(("dim", "num_heads"), [(16, 3), (18, 2)])
 def test_a_width_that_cannot_be_shared_is_refused(dim, num_heads):
-    with pytest.raises(ConfigError, match="cannot be shared"):
+    with pytest.raises(ConfigError, match="cannot be divided"):
         AIFIConfig(num_heads=num_heads).build(dim)

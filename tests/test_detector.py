@@ -288,7 +288,7 @@ def test_plot_draws_on_the_given_axes_and_returns_them(found):
 
 
 def test_without_pixels_there_is_nothing_to_plot(found):
-    with pytest.raises(ImageError, match="pixels were dropped"):
+    with pytest.raises(ImageError, match="has no pixels"):
         found.without_image().plot()
 
 

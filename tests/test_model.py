@@ -76,7 +76,7 @@ def test_a_class_of_ones_own_is_taken_if_it_declares_the_same():
 
 @pytest.mark.parametrize("use", [Detector, lambda m: evaluate(m, WORLD), deploy])
 def test_one_that_declares_nothing_is_refused_by_the_name_of_what_is_missing(use):
-    with pytest.raises(ConfigError, match="Everywhere: does not say its metadata, num_cl") as told:
+    with pytest.raises(ConfigError, match="Everywhere: has no metadata, num_cl") as told:
         use(Everywhere().eval())
     assert all(example in told.value.remedy for example in TO_DECLARE.values())
 
@@ -89,7 +89,7 @@ def test_each_word_that_is_missing_is_named_alone(name):
     model = Forgetful(rtdetr_nano(4))
     assert declared(model) is model
     short = type("Short", (Everywhere,), {n: getattr(model, n) for n in TO_DECLARE if n != name})
-    with pytest.raises(ConfigError, match=f"Short: does not say its {name};"):
+    with pytest.raises(ConfigError, match=f"Short: has no {name};"):
         declared(short())
 
 

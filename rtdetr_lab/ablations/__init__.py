@@ -1,16 +1,16 @@
-r"""# Ablations: swap a part, train a few seeds, get a table one can believe
+r"""# Ablations: swap a part, train with a few seeds, get a table with intervals
 
 | module         | what it is                                                                  |
 |----------------|-----------------------------------------------------------------------------|
 | `study`        | `Study(base, variants, seeds, budget, data)`: `run`, `report`                 |
 | `variant`      | a change with its hypothesis; differences of configurations                 |
 | `studies`      | the papers' tables by name; rows: `encoder`, `selection`, `decoder`, …      |
-| `bases`        | what a study begins with, in miniature and at full size                     |
+| `bases`        | the start of a study, in miniature and at full size                     |
 | `job`, `judge` | one run, from a value to a row                                              |
-| `executors`, `worker`, `cluster` | here, in local processes, on a cluster                    |
-| `plan`, `journal` | what will be done, and what is known, one line at a time                 |
-| `resample`, `statistics` | other draws of the pictures; intervals                            |
-| `measure`      | parameters, arithmetic, latency in turn                                     |
+| `executors`, `worker`, `cluster` | runs in this process, in local ones, on a cluster         |
+| `plan`, `journal` | the planned runs, and the finished ones, one line each                   |
+| `resample`, `statistics` | redrawn validation sets; intervals                                |
+| `measure`      | parameters, GFLOPs, latency in turn                                         |
 | `findings`, `report`, `page` | tables, files and figures, pages                              |
 """
 

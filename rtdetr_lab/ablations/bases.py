@@ -1,17 +1,18 @@
-r"""# Bases: what a study begins with, in miniature and at full size
+r"""# Bases: the start of a study, in miniature and at full size
 
-**In miniature** a run has a minute, not a day. What makes differences visible in it:
+**In miniature** a run takes a minute, not a day. These choices make differences visible in it:
 
 | choice                | miniature                          | paper                            |
 |-----------------------|------------------------------------|----------------------------------|
 | world                 | shapes, 128 px, small and crowded  | COCO, 640 px                     |
 | model                 | nano with 30 queries, 12 positives | R50 with 300 queries, 100        |
-| backbone begins with  | nano's own weights                 | ImageNet's                       |
-| backbone's rate       | a tenth of the others'             | a tenth                          |
+| backbone starts from  | nano's own weights                 | ImageNet weights                 |
+| learning rate of the backbone | a tenth of the others'     | a tenth                          |
 | pictures seen         | a few thousand                     | 1.4 million (12 epochs)          |
 
-Beginning with a backbone that sees is what the papers do. Ours learned the same shapes (larger, and
-with the encoder of row E): known to all variants alike, but learned in the company of one.
+The papers also start from a trained backbone. Ours learned the same shapes, but larger, and in a
+model with the encoder of row E. All variants start from it, but it was trained with only one of
+them.
 """
 
 from dataclasses import dataclass, replace
@@ -31,23 +32,25 @@ from rtdetr_lab.rtdetr import RTDETRConfig, rtdetr_nano
 from rtdetr_lab.training import TrainConfig, from_scratch
 
 VALIDATION = 200
-"""Pictures a miniature is judged on: always the same."""
+"""Pictures for the evaluation of a miniature: always the same."""
 
 LARGEST_KEPT = 20_000
-"""More pictures than this are drawn anew each time and not kept in memory (1 GB at 128 px)."""
+"""A larger set is not kept in memory (1 GB at 128 px); its pictures are drawn again each time."""
 
 FULL_SIZE = {p.__name__.removeprefix("rtdetr_"): p for p in PRESETS if p is not rtdetr_nano}
 
 
 def miniature_config(num_classes: int = len(SHAPE_NAMES)) -> RTDETRConfig:
-    """Nano with fewer queries and less denoising: twelve objects need no more, and a step takes
-    half as long."""
+    """Return nano with fewer queries and less denoising.
+
+    That is enough for twelve objects, and a step takes half as long.
+    """
     cfg = rtdetr_nano(num_classes)
     return replace(cfg, selection=TopScore(30), denoising=DenoisingConfig(12))
 
 
 def short_recipe(num_pictures: int = 6400) -> TrainConfig:
-    """A few hundred steps of 8; warm-up and average are as short as the run."""
+    """Return a recipe of a few hundred steps of 8, with warm-up and average as short as the run."""
     return from_scratch(
         num_pictures,
         batch_size=8,
@@ -60,20 +63,23 @@ def short_recipe(num_pictures: int = 6400) -> TrainConfig:
 
 
 def miniature() -> Setup:
-    """The base of the shipped studies."""
+    """Return the base of the shipped studies."""
     return Setup(miniature_config(), short_recipe(), backbone_weights="nano")
 
 
 def full_size(preset: str) -> Setup:
-    """A preset with the paper's recipe. Give it `backbone_weights` (ImageNet's), as the paper does:
-    the presets' norms are frozen and expect them."""
+    """Return a preset with the paper's recipe.
+
+    Give it `backbone_weights` of ImageNet, as the paper does: the norms of the presets are frozen
+    and expect them.
+    """
     known = ", ".join(FULL_SIZE)
-    require(preset in FULL_SIZE, "--preset", f"{preset!r} is no preset", f"use nano or {known}")
+    require(preset in FULL_SIZE, "--preset", f"{preset!r} is not a preset", f"use nano or {known}")
     return Setup(FULL_SIZE[preset](), TrainConfig())
 
 
 def world(size: int = 128) -> ShapesConfig:
-    """The shapes world in small: objects of 12 pixels and more, crowds, look-alikes."""
+    """Return a small shapes world: objects of 12 pixels and more, crowds, look-alikes."""
     return ShapesConfig(
         size=size,
         max_objects=6,
@@ -89,11 +95,13 @@ def world(size: int = 128) -> ShapesConfig:
 
 @dataclass(frozen=True)
 class Kept(Wrapped):
-    """A data set whose samples are kept in memory once made: 18 runs over one drawn world should
-    draw it once. Worth it while it fits: 50 kB for a picture of 128 × 128."""
+    """Data set that keeps its samples in memory, so that 18 runs draw them only once.
+
+    A picture of 128 × 128 takes 50 kB.
+    """
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_samples", {})  # no field: it is no part of what the data *is*
+        object.__setattr__(self, "_samples", {})  # not a field: fields describe the data
 
     def __getitem__(self, index: int) -> Sample:
         samples: dict[int, Sample] = vars(self)["_samples"]
@@ -103,15 +111,17 @@ class Kept(Wrapped):
 
 
 def small_world(size: int = 128, num_pictures: int = 6400) -> tuple[Dataset, Dataset]:
-    """(train, val): as many pictures as a run sees, each once."""
+    """Return (train, val); train has as many pictures as a run sees, each once."""
     train = ShapesDataset(world(size), TRAIN, num_pictures)
     val = Kept(ShapesDataset(world(size), VAL, VALIDATION))
     return (Kept(train) if num_pictures <= LARGEST_KEPT else train), val
 
 
 def stored(folder: str, size: Size) -> tuple[Dataset, Dataset]:
-    """(train, val) of a data set on disk, resized; training pictures are mirrored at random.
-    Raises `DataError` for what cannot be learned from."""
+    """Return (train, val) of a data set on disk, resized; training pictures are flipped at random.
+
+    Raises `DataError` for data that cannot be used for training.
+    """
     found = [CocoDataset.from_folder(folder, split) for split in ("train", "val")]
     for data in found:
         raise_first_error(data.annotations.findings)

@@ -1,7 +1,7 @@
 r"""# Cluster: the runs of a study as jobs of a scheduler
 
-submitit knows Slurm, and has a local executor for trying things without one. We write no scheduler:
-every run is a command, submitted, and its row is a file on the shared disk.
+submitit supports Slurm, and has a local executor for tests without it. We write no scheduler: we
+submit every run as a command, and the run writes its row to a file on the shared disk.
 
     gpu = {"timeout_min": 240, "gpus_per_node": 1, "slurm_partition": "gpu"}
     study.run(Submitit(parameters=gpu))
@@ -20,8 +20,11 @@ from rtdetr_lab.errors import MissingExtraError
 
 @dataclass(frozen=True)
 class Submitit:
-    """`cluster=None` takes what is there (Slurm), `"local"` processes on this machine. `parameters`
-    go to submitit's `update_parameters`."""
+    """Run jobs through submitit.
+
+    `cluster=None` uses the scheduler that submitit finds (Slurm), `"local"` uses processes on this
+    machine. `parameters` go to submitit's `update_parameters`.
+    """
 
     cluster: str | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)

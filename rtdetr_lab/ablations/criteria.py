@@ -1,10 +1,10 @@
-r"""# Criteria for ablations: judge the proposals by another loss than the decoder
+r"""# Criteria for ablations: train the proposals with another loss than the decoder
 
 - **Paper**     RT-DETR §4.3, Table 4
 
-Query selection is a top-k by class score (`query_selection.py`). What the paper calls vanilla and
-uncertainty-minimal differ in what that score was *taught*: that there is an object, or how well the
-token's own box fits it. So the vanilla row is a change of the proposals' loss and of nothing else.
+Query selection is a top-k by class score (`query_selection.py`). The paper's *vanilla* and
+*uncertainty-minimal* selection differ in the *target* of that score: 1 where there is an object, or
+the IoU of the token's own box. So the vanilla row changes only the loss of the proposals.
 """
 
 from dataclasses import dataclass, field, replace
@@ -18,7 +18,7 @@ from rtdetr_lab.structures import Prediction, Targets
 
 @dataclass(frozen=True)
 class ProposalCriterion(CriterionConfig):
-    """The criterion as it is, with a class loss of its own for the encoder's proposals."""
+    """The usual criterion, with a separate class loss for the encoder's proposals."""
 
     of_proposals: ClassLoss = field(default_factory=Varifocal)
 
@@ -36,7 +36,7 @@ class SplitCriterion(Criterion):
     def terms(
         self, prediction: Prediction, targets: Targets, pairs: Pairs, num_boxes: float
     ) -> dict[str, Tensor]:
-        """Compute all terms, those of the proposals by the criterion of their own."""
+        """Compute all terms; those of the proposals come from their own criterion."""
         terms = super().terms(prediction, targets, pairs, num_boxes)
         if prediction.proposals is None:
             return terms

@@ -1,6 +1,6 @@
-r"""# Decoder: how deep, how many queries, and who answers for a box?
+r"""# Decoder: how deep, how many queries, and which loss trains a box?
 
-- **Paper**     RT-DETR §5.4, Table 5 (R50, 72 epochs; AP by layers trained and layers run)
+- **Paper**     RT-DETR §5.4, Table 5 (R50, 72 epochs; AP by trained layers and running layers)
 - **Studies**   `rtdetr-lab ablate decoder-depth`, `look-forward-twice`, `queries`
 
 | run \ trained | 4    | 5    | 6    | 7    |
@@ -13,8 +13,8 @@ r"""# Decoder: how deep, how many queries, and who answers for a box?
 | 2             | 51.6 | 51.3 | 51.3 | 50.6 |
 | 1             | 49.6 | 48.8 | 49.1 | 48.3 |
 
-Running fewer layers than were trained costs nothing to try: `EveryDepth` reads one trained model at
-every depth, and each reading becomes a row of its own.
+We can run fewer layers than we trained, without new training. `EveryDepth` evaluates one trained
+model at every depth, and each depth becomes a row of the table.
 """
 
 from dataclasses import dataclass, replace
@@ -27,10 +27,10 @@ from rtdetr_lab.rtdetr import RTDETRConfig
 
 @dataclass(frozen=True)
 class EveryDepth:
-    """Read one trained model after each of its decoder layers."""
+    """Evaluate one trained model after each of its decoder layers."""
 
     def __call__(self, model: Any) -> dict[str, Any]:
-        """Name → model. The whole model is "", the others `run 1`, `run 2`, …"""
+        """Return name → model. The whole model is "", the others `run 1`, `run 2`, …"""
         if not isinstance(getattr(model, "decoder", None), Decoder):
             return {"": model}
         depth = model.decoder.num_running
@@ -38,11 +38,11 @@ class EveryDepth:
 
 
 def depths(cfg: RTDETRConfig) -> tuple[Variant, ...]:
-    """Two fewer, one fewer, as many and one more than the base has: 4, 5, 6 and 7 for r50."""
+    """Vary the number of layers from two fewer than the base to one more: 4, 5, 6, 7 for r50."""
     base = cfg.decoder
     reason = (
-        "Each layer refines the boxes of the one before with a falling gain; the layers before the "
-        "last are trained to answer too, so that running fewer costs little."
+        "Each layer refines the boxes of the layer before, with a falling gain. Every layer has "
+        "its own loss, so running fewer layers costs little."
     )
     counts = range(max(1, base.num_layers - 2), base.num_layers + 2)
     trained = {k: replace(base, num_layers=k, inference_layers=None) for k in counts}
@@ -50,13 +50,13 @@ def depths(cfg: RTDETRConfig) -> tuple[Variant, ...]:
 
 
 def once(cfg: RTDETRConfig) -> RTDETRConfig:
-    """A box head that does not answer for the next layer's box gets half the gradient in the early
-    layers and learns more slowly (DINO §3.5)."""
+    """Without the loss of the next layer, the early box heads get half the gradient and learn more
+    slowly (DINO §3.5)."""
     return replace(cfg, decoder=replace(cfg.decoder, box_gradient=look_forward_once))
 
 
 def twice(cfg: RTDETRConfig) -> RTDETRConfig:
-    """Every box answers for its own step and for the one before."""
+    """The loss of a box reaches its own step and the step before."""
     return cfg
 
 
@@ -64,10 +64,11 @@ LOOKING_FORWARD = (variant(once, "look forward once"), variant(twice, "look forw
 
 
 def queries(cfg: RTDETRConfig) -> tuple[Variant, ...]:
-    """A sixth, a third, two thirds and all of the base's: 50, 100, 200 and 300 for the presets."""
+    """Use a sixth, a third, two thirds and all of the base's queries: 50, 100, 200, 300."""
     full = cfg.selection.num_queries
     reason = (
-        "Fewer queries than a crowded picture needs lose recall; beyond that they only cost time."
+        "With fewer queries than a crowded picture needs, recall falls. More queries than that "
+        "only cost time."
     )
     counts = [max(1, round(full * part / 6)) for part in (1, 2, 4, 6)]
     at = "selection.num_queries"

@@ -1,12 +1,12 @@
-r"""# Denoising: does practising on spoilt boxes help to find real ones?
+r"""# Denoising: does practice on noised boxes help to find real ones?
 
 - **Paper**     DN-DETR §3.1; DINO §3.3; RT-DETR Table A ("200": about 200 queries, 100 positives)
 - **Study**     `rtdetr-lab ablate denoising`
 
-Matching is decided anew in every step, and early in training nearly at random: the same query is
-taught one object now and another one next. Denoising queries know their object beforehand, so the
-decoder learns to refine boxes while the matching is still unsettled. `MatchingStability` measures
-how unsettled: the share of objects that are given to another query after the next decoder layer.
+Every step computes a new matching. Early in training it is nearly random: the same query gets one
+object now and another one in the next step. The object of a denoising query is fixed, so the
+decoder learns to refine boxes while the matching still changes. `MatchingStability` measures these
+changes: the share of objects that the next decoder layer matches with another query.
 """
 
 from dataclasses import dataclass, replace
@@ -22,12 +22,12 @@ from rtdetr_lab.denoising import DenoisingConfig
 from rtdetr_lab.matching import MatcherConfig
 from rtdetr_lab.rtdetr import RTDETRConfig
 
-WITHOUT = "Without denoising the decoder waits for the matching to settle: slower, lower AP."
-MORE = "More spoilt copies per object help with a falling gain, and each costs time in training."
+WITHOUT = "Without denoising the decoder must wait for a stable matching: slower, lower AP."
+MORE = "More noised copies per object help, with a falling gain, and each costs training time."
 
 
 def positives(cfg: RTDETRConfig) -> tuple[Variant, ...]:
-    """None, half, as many and twice as many as the base: 0, 50, 100 and 200 for the presets."""
+    """Use no positives, half the base's, as many and twice as many: 0, 50, 100, 200 (presets)."""
     base = cfg.denoising or DenoisingConfig()
     counts = (base.num_queries // 2, base.num_queries, base.num_queries * 2)
     some = {n: Put("denoising", replace(base, num_queries=n)) for n in counts}
@@ -40,7 +40,7 @@ class MatchingStability:
     """Share of objects, in percent, that the next layer matches with another query."""
 
     def __call__(self, model: nn.Module, batches: list[list[Sample]]) -> dict[str, Any]:
-        """`unstable`: over validation pictures, layers and objects."""
+        """Return `unstable`, measured over validation pictures, layers and objects."""
         matcher, changed, total = MatcherConfig().build(), 0, 0
         for samples in batches:
             batch = collate(samples)
@@ -53,5 +53,5 @@ class MatchingStability:
 
 
 def _answers(assignment: Any) -> list[torch.Tensor]:
-    """Per picture: which query answers for object 0, 1, …"""
+    """Return, per picture, the queries of the objects 0, 1, …"""
     return [query[objects.argsort()] for query, objects in assignment]

@@ -1,22 +1,22 @@
-r"""# Encoder: what should scales do before anyone proposes a box?
+r"""# Encoder: what should happen to the scales before boxes are proposed?
 
 - **Paper**     RT-DETR §4.2, Fig. 3, Table 3 (R50, 12 epochs)
 - **Study**     `rtdetr-lab ablate encoder`
 
-The paper reaches its encoder in five steps. Two questions are mixed in the first transformer
-encoders, and the steps take them apart: who talks *within* a scale, and who *across* scales?
+The paper derives its encoder in five steps. The first transformer encoders mix two tasks, and the
+steps separate them: exchange *within* a scale, and exchange *across* scales.
 
 | variant | within a scale                    | across scales        | AP   | params | ms   |
 |---------|-----------------------------------|----------------------|------|--------|------|
-| A       | nobody                            | nobody               | 43.0 | 31 M   | 7.2  |
-| B       | attention, one layer for all      | nobody               | 44.9 | 32 M   | 11.1 |
-| C       | attention over all tokens at once | the same             | 45.6 | 32 M   | 13.3 |
+| A       | none                              | none                 | 43.0 | 31 M   | 7.2  |
+| B       | attention, one layer for all      | none                 | 44.9 | 32 M   | 11.1 |
+| C       | attention over all tokens at once | the same attention   | 45.6 | 32 M   | 13.3 |
 | D       | attention, one layer for all      | PANet's convolutions | 46.4 | 35 M   | 12.2 |
 | D_S5    | attention on S5 only              | PANet's convolutions | 46.8 | 35 M   | 7.9  |
 | E       | attention on S5 only (AIFI)       | CCFF                 | 47.9 | 42 M   | 9.3  |
 
-`StagedEncoder` is `project`, then `within`, then `across`; each of the two is a config with
-`build()` or None. E is the model's own `HybridEncoderConfig`, not rebuilt here.
+`StagedEncoder` runs `project`, then `within`, then `across`. Each of the last two is a config with
+`build()`, or None. E is the model's own `HybridEncoderConfig`, which we do not rebuild here.
 """
 
 from collections.abc import Sequence
@@ -47,7 +47,7 @@ class EachScale:
 
 @dataclass(frozen=True)
 class CoarsestScale(EachScale):
-    """A transformer layer on the coarsest map, the others pass: AIFI."""
+    """A transformer layer on the coarsest map only, as in AIFI; the other maps pass unchanged."""
 
     def build(self, dim: int, num_levels: int) -> nn.Module:
         return _Attend(self.layer.build(dim), first=-1)
@@ -65,7 +65,8 @@ class AllScales(EachScale):
 class PANet:
     """Top-down, then bottom-up: add the neighbour scale, then a 3×3 convolution (Liu et al. 2018).
 
-    CCFF goes the same ways, but concatenates and fuses with RepVGG blocks."""
+    CCFF takes the same paths, but concatenates and fuses with RepVGG blocks.
+    """
 
     def build(self, dim: int, num_levels: int) -> nn.Module:
         return _PANet(dim, num_levels)
@@ -85,7 +86,7 @@ class StagedEncoder:
 
 
 class Staged(nn.Module):
-    """Maps of a backbone in, as many maps of width D out."""
+    """Convert the maps of a backbone to as many maps of width D."""
 
     def __init__(self, cfg: StagedEncoder, channels: Sequence[int]) -> None:
         super().__init__()
@@ -103,7 +104,7 @@ class Staged(nn.Module):
 
 
 class _Attend(nn.Module):
-    """Attention inside each map from the `first` on; the finer ones pass."""
+    """Attention inside each map from `first` on; the finer maps pass unchanged."""
 
     def __init__(self, attend: nn.Module, first: int) -> None:
         super().__init__()
@@ -114,7 +115,7 @@ class _Attend(nn.Module):
 
 
 class _AllScales(nn.Module):
-    """One transformer layer over all scales; a learned vector per map tells the maps apart."""
+    """One transformer layer over all scales; a learned vector per map distinguishes the maps."""
 
     def __init__(self, cfg: AIFIConfig, dim: int, num_levels: int) -> None:
         super().__init__()
@@ -160,34 +161,34 @@ def _staged(cfg: RTDETRConfig, within: type | None, across: Any) -> RTDETRConfig
 
 
 def a(cfg: RTDETRConfig) -> RTDETRConfig:
-    """Without any encoder the decoder reads the backbone's maps as they are: fastest and worst."""
+    """Without an encoder the decoder reads the backbone's maps directly: fastest and worst."""
     return _staged(cfg, None, None)
 
 
 def b(cfg: RTDETRConfig) -> RTDETRConfig:
-    """Cells that listen to their own scale know more of the whole: better than A, slower."""
+    """Attention within each scale gives every cell more context: better than A, slower."""
     return _staged(cfg, EachScale, None)
 
 
 def c(cfg: RTDETRConfig) -> RTDETRConfig:
-    """Letting all tokens of all scales attend at once adds the cross-scale part: a little better
-    than B, and the slowest of all."""
+    """Attention over all tokens of all scales also fuses the scales: a little better than B, and
+    the slowest of all."""
     return _staged(cfg, AllScales, None)
 
 
 def d(cfg: RTDETRConfig) -> RTDETRConfig:
-    """Taken apart, attention within and convolution across: better than C, and faster."""
+    """Attention within scales, then convolution across scales: better than C, and faster."""
     return _staged(cfg, EachScale, PANet())
 
 
 def d_s5(cfg: RTDETRConfig) -> RTDETRConfig:
-    """Fine maps have nothing to say to their far end: attention on S5 alone loses nothing against D
-    and saves a third of the time."""
+    """Fine maps need no attention between distant cells: attention on S5 alone loses nothing
+    against D and saves a third of the time."""
     return _staged(cfg, CoarsestScale, PANet())
 
 
 def e(cfg: RTDETRConfig) -> RTDETRConfig:
-    """The hybrid encoder: with CCFF in PANet's place the scales are fused best of all."""
+    """The hybrid encoder: CCFF in place of PANet fuses the scales best of all."""
     return cfg
 
 

@@ -1,17 +1,17 @@
 r"""# Executors: where the runs of a study happen
 
-An executor is a function from jobs to outcomes, in whatever order they finish:
+An executor is a function from jobs to outcomes, in the order in which they finish:
 
 | executor           | a run is                | for                                      |
 |--------------------|-------------------------|------------------------------------------|
-| `InProcess()`      | a call                  | notebooks, variants that live in one     |
-| `LocalProcesses()` | a process of its own    | several cores or GPUs                    |
+| `InProcess()`      | a call                  | notebooks, and variants defined in them  |
+| `LocalProcesses()` | a separate process      | several cores or GPUs                    |
 | `Submitit()`       | a job of the cluster    | Slurm, through submitit (`cluster.py`)   |
 
-Processes get their job as a file, `JOB.json`, and leave `JOB.row.json` (or the traceback); so what
-travels is a value, and a study killed while its runs went on finds their rows at the next start.
-`command` puts something before the worker: `("torchrun", "--nproc-per-node=2", "-m")` makes every
-run a distributed one.
+A process reads its job from a file, `JOB.json`, and writes `JOB.row.json` (a row or a traceback).
+So if a study is killed while its runs continue, the next start finds their rows. `command` is the
+start of the worker's command line: `("torchrun", "--nproc-per-node=2", "-m")` makes every run a
+distributed one.
 """
 
 import json
@@ -41,7 +41,7 @@ WORKER = "rtdetr_lab.ablations.worker"
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """A row, or why there is none."""
+    """Row of a job, or the error that prevented it."""
 
     job: Job
     row: Row | None = None
@@ -59,13 +59,14 @@ def attempt(job: Job, runs: Path) -> Outcome:
     """Run a job in this process."""
     try:
         return Outcome(job, execute(job, runs))
-    except Exception:  # whatever it is: the others go on
+    except Exception:  # any error: the other jobs continue
         return Outcome(job, error=traceback.format_exc())
 
 
 Executor = Callable[[Sequence[Job], Path, Path, Started], Iterator[Outcome]]
-"""Runs jobs; of the two folders the first is the study's, and runs of all studies lie in the other.
-It yields an outcome per job: a failing job is an outcome, not an exception."""
+"""Function that runs jobs and yields an outcome per job; a failed job is an outcome too.
+
+The first folder is the study's. The second has the runs of all studies."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class InProcess:
 
 @dataclass(frozen=True)
 class Errand:
-    """A job as files, for a process that is not this one."""
+    """Job as files, for another process."""
 
     job: Job
     path: Path
@@ -90,15 +91,15 @@ class Errand:
 
     @classmethod
     def of(cls, job: Job, folder: Path, runs: Path) -> "Errand":
-        """Write the job down. Raises `ConfigError` for what another process could not read."""
+        """Write the job to a file. Raises `ConfigError` if another process could not read it."""
         text = to_json(job)
         try:
             same = from_json(text) == job
         except ConfigError as error:
-            what = f"cannot travel: {error.where} {error.what}"
-            remedy = "variants that live in a notebook run in-process: use InProcess()"
+            what = f"cannot run in another process: {error.where} {error.what}"
+            remedy = "a variant defined in a notebook needs InProcess()"
             raise ConfigError(job.key, what, remedy) from error
-        require(same, job.key, "is another job once written", "use InProcess()")
+        require(same, job.key, "changes when it is written to JSON", "use InProcess()")
         name = "".join(c if c.isalnum() else "_" for c in job.key)
         path = folder / "jobs" / f"{name}.{job.fingerprint}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -122,25 +123,25 @@ class Errand:
 
     @property
     def needs(self) -> set[str]:
-        """Run folders this job writes: no two jobs may hold one at a time."""
+        """Run folders that this job writes; only one job at a time may use a folder."""
         setups: list[Setup] = [self.job.setup]
         while (start := setups[-1].start) is not None:
             setups.append(start)
         return {fingerprint(setup, self.job.task.train) for setup in setups}
 
     def outcome(self, complaint: str) -> Outcome:
-        """Read what the worker left, or a complaint if it left nothing."""
+        """Read the worker's file; without one, `complaint` is the error."""
         try:
             answer = json.loads(self.answer.read_text(encoding="utf8"))
         except (OSError, ValueError):
-            return Outcome(self.job, error=complaint or "the process ended without a word")
+            return Outcome(self.job, error=complaint or "the process ended without a message")
         self.answer.unlink()
         return Outcome(self.job, answer.get("row"), answer.get("error"))
 
 
 @dataclass(frozen=True)
 class LocalProcesses:
-    """Several at a time: as many as the cores (or GPUs) allow at `threads` each."""
+    """Run several jobs at a time: as many as the cores allow at `threads` each, or one per GPU."""
 
     workers: int | None = None
     threads: int = 1
@@ -176,7 +177,7 @@ class LocalProcesses:
     def _ready(
         self, waiting: list[Errand], running: dict[Any, tuple[Errand, Any]], free: int
     ) -> list[Errand]:
-        """Jobs that may start now: a place is free, and no other job holds their run folder."""
+        """Return jobs that may start now: there is a free place, and their run folders are free."""
         held = set().union(*(errand.needs for errand, _ in running.values()))
         chosen: list[Errand] = []
         for errand in waiting:

@@ -1,8 +1,8 @@
-r"""# Findings: what a journal says, as numbers
+r"""# Findings: the numbers of a journal
 
-Everything here is computed from the journal: no model is built, nothing is trained. A row is a
-variant, or a view of it (`train 3, run 2`); cells are means over seeds ± standard deviation; the
-difference is taken seed by seed to the same view of the reference (`statistics.py`).
+Everything here is computed from the journal, without a model and without training. A row is a
+variant, or a view of it (`train 3, run 2`). A cell is the mean over seeds ± standard deviation. The
+difference to the reference is taken seed by seed (`statistics.py`).
 """
 
 import csv
@@ -33,17 +33,17 @@ class Entry:
     failures: tuple[Line, ...] = ()
 
     def values(self, score: str) -> list[float]:
-        """A score, seed by seed; -1 (no such objects) left out."""
+        """Return a score, seed by seed; values of -1 (no such objects) are left out."""
         found = [row["scores"][self.view][score] for row in self.rows]
         return [v for v in found if v >= 0]
 
     def measured(self, name: str) -> list[float]:
-        """A measure, seed by seed."""
+        """Return a measure, seed by seed."""
         return [row["measures"][name] for row in self.rows if name in row["measures"]]
 
     @property
     def verdict(self) -> str:
-        """In words."""
+        """Result in words."""
         if self.difference is None:
             return "reference" if self.rows else "no result"
         return verdict(self.difference)
@@ -58,12 +58,12 @@ class Findings:
 
     @property
     def name(self) -> str:
-        """The study's."""
+        """Name of the study."""
         return str(self.plan["name"])
 
     @cached_property
     def entries(self) -> tuple[Entry, ...]:
-        """The rows of the table, in the study's order."""
+        """Rows of the table, in the study's order."""
         found = []
         for variant in self.plan["variants"]:
             rows = self._rows(variant["name"])
@@ -87,7 +87,7 @@ class Findings:
     def cost(self) -> dict[str, Any]:
         """Hours of training, share of time that was not training, machine, dates."""
         rows = [row for v in self.plan["variants"] for row in self._rows(v["name"])]
-        runs = {row["run"]: row for row in rows}.values()  # a run two rows share is paid once
+        runs = {row["run"]: row for row in rows}.values()  # count a run that two rows share once
         train = sum(row["cost"]["train_s"] for row in runs)
         last = max((row["cost"]["date"] for row in rows), default="")
         machine = sorted({f"{r['cost']['platform']}, torch {r['cost']['torch']}" for r in rows})
@@ -108,7 +108,7 @@ class Findings:
 
     @property
     def csv(self) -> str:
-        """One line per row and seed; independent of the clock."""
+        """Table as CSV: one line per row and seed, without times."""
         out = io.StringIO()
         names = [n for e in self.entries for row in e.rows for n in row["scores"][e.view]]
         scores = [n for n in dict.fromkeys(names) if n != "resampled"]
@@ -126,7 +126,7 @@ class Findings:
 
     @property
     def json(self) -> str:
-        """The table as data: means, spreads, differences, verdicts, plan and cost."""
+        """Table as JSON: means, spreads, differences, verdicts, plan and cost."""
         tree = {
             "plan": self.plan,
             "cost": self.cost,
@@ -136,7 +136,7 @@ class Findings:
         return json.dumps(tree, indent=1) + "\n"
 
     def _latest(self, kind: str, name: str) -> dict[int, Line]:
-        """Seed → the latest line of a variant that belongs to this plan."""
+        """Return seed → the latest line of a variant, of the runs in this plan."""
         runs = self.plan["runs"][name]
         lines = [line for line in self.lines if line["kind"] == kind and line["variant"] == name]
         return {line["seed"]: line for line in lines if line["run"] in runs}
@@ -164,7 +164,7 @@ class Findings:
 
 
 def _brief(commit: str | None) -> str:
-    """Eight digits, and the `+` of a checkout with changes of its own."""
+    """Return eight digits, and the `+` of a checkout with uncommitted changes."""
     text = str(commit)
     return text[:8] + ("+" if text.endswith("+") else "")
 

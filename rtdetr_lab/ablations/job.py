@@ -1,16 +1,16 @@
 r"""# Job: one run of a study, from a value to a row
 
-A job is a value: it can be written as JSON, run in another process or on another machine, and gives
-the same row there. Its **fingerprint** (configuration, recipe, start, training data) names its
-folder, so that a run two studies have in common is trained once.
+A job is a value: it can be written as JSON, and another process or machine that runs it gets the
+same row. Its **fingerprint** (configuration, recipe, start, training data) is the name of its
+folder, so that two studies share a common run and train it once.
 
 | in a row     | what it is                                                                   |
 |--------------|------------------------------------------------------------------------------|
 | `scores`     | view → COCO's numbers and `resampled`, AP on each bootstrap replicate        |
-| `curve`      | (pictures seen, AP) on the first validation pictures, while it learned       |
-| `measures`   | what the study's own measures said                                           |
-| `parameters` | numbers that learn                                                           |
-| `cost`       | seconds, date, machine: everything that another run would not repeat         |
+| `curve`      | (pictures seen, AP) on the first validation pictures, during training        |
+| `measures`   | results of the study's own measures                                          |
+| `parameters` | number of parameters                                                         |
+| `cost`       | seconds, date, machine: everything that differs in an equal run              |
 """
 
 import hashlib
@@ -33,7 +33,7 @@ from rtdetr_lab.structures.environment import environment
 
 CURVE_PICTURES = 100
 MACHINE = ("date", "platform", "torch", "threads", "gpu", "commit")
-"""What a row keeps of the environment it was made in."""
+"""Facts about the environment that a row stores."""
 
 Row = dict[str, Any]
 Views = Callable[[Any], Mapping[str, Any]]
@@ -42,7 +42,7 @@ Measure = Callable[[nn.Module, list[list[Any]]], Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class AsTrained:
-    """The model as it is, and no other reading of it."""
+    """One view: the whole model as it was trained."""
 
     def __call__(self, model: Any) -> Mapping[str, Any]:
         return {"": model}
@@ -50,7 +50,7 @@ class AsTrained:
 
 @dataclass(frozen=True)
 class Task:
-    """What all runs of a study share: training and validation pictures, views, and measures."""
+    """Common part of all runs of a study: training and validation pictures, views, measures."""
 
     train: Dataset
     val: Dataset
@@ -88,7 +88,7 @@ def fingerprint(setup: Setup, train: Dataset) -> str:
     """Identify the run, independent of the study, the variant's name and the views."""
     from rtdetr_lab.training.fingerprint import fingerprint as of_data
 
-    # A reader's own class counts with its code: edited in a notebook, it is another run.
+    # The code of a reader's own class is part of it: an edit in a notebook makes another run.
     tree = [[to_dict(setup), sorted(_own_code(setup))], of_data(train)]
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -100,7 +100,7 @@ def _own_code(value: Any) -> set[str]:
         try:
             found.add(inspect.getsource(kind))
         except (OSError, TypeError):
-            found.add(repr(kind))  # typed into a prompt: there is no source to look at
+            found.add(repr(kind))  # typed into a prompt: Python has no source of it
     if isinstance(value, tuple):
         return found.union(*map(_own_code, value))
     for name in getattr(type(value), "__dataclass_fields__", {}):
@@ -109,16 +109,18 @@ def _own_code(value: Any) -> set[str]:
 
 
 def execute(job: Job, runs: Path) -> Row:
-    """Train (or go on, or find it done), judge, and return the row. The folder of the run is
-    `runs / fingerprint`."""
+    """Train (or resume, or load a finished run), evaluate, and return the row.
+
+    The folder of the run is `runs / fingerprint`.
+    """
     began = time.monotonic()
     run = trained(job.setup, job.task, runs)
     if not run.finished:
-        raise KeyboardInterrupt  # `train` has saved its state and says so by returning early
+        raise KeyboardInterrupt  # interrupted: `train` saved its state and returned early
     seconds = max((r["seconds"] for r in run.history), default=0.0)
     scores, measures = judged(run.model, job.task)
     machine = environment()
-    for name in ("previous.pt", "best.pt"):  # what only a resume would need
+    for name in ("previous.pt", "best.pt"):  # only a resume needs these
         (runs / job.fingerprint / name).unlink(missing_ok=True)
     cost = {"train_s": round(seconds, 2), "whole_s": round(time.monotonic() - began, 2)}
     return {
@@ -133,7 +135,7 @@ def execute(job: Job, runs: Path) -> Row:
 
 
 def trained(setup: Setup, task: Task, runs: Path) -> Any:
-    """The `Run` of a setup; the one it starts from comes first."""
+    """Return the `Run` of a setup; the run it starts from is trained first."""
     from rtdetr_lab.evaluation.evaluate import evaluate
     from rtdetr_lab.training import train
     from rtdetr_lab.training.state import seed_everything
@@ -164,20 +166,20 @@ def trained(setup: Setup, task: Task, runs: Path) -> Any:
 
 
 def warm(model: nn.Module, weights: str) -> nn.Module:
-    """`model` with the tensors of a checkpoint that have its names and shapes; the rest is new."""
+    """Fill `model` with the tensors of a checkpoint whose names and shapes fit; the rest is new."""
     from rtdetr_lab.checkpoints.load import load_pretrained
 
     known = load_pretrained(weights).state_dict()
     own = model.state_dict()
     fitting = {n: t for n, t in known.items() if n in own and own[n].shape == t.shape}
-    what = "has no tensor of this model's names and shapes"
-    require(fitting, weights, what, "begin with a model of the same family")
+    what = "has no tensor with a name and shape of this model"
+    require(fitting, weights, what, "start from a model of the same family")
     model.load_state_dict(own | fitting)
     return model
 
 
 def judged(model: nn.Module, task: Task) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(view → scores, measures) on the validation pictures."""
+    """Return (view → scores, measures) on the validation pictures."""
     from rtdetr_lab.ablations.judge import judge
 
     with torch.inference_mode():

@@ -1,15 +1,15 @@
-r"""# Journal: what a study remembers, one line at a time
+r"""# Journal: the record of a study, one line at a time
 
-`journal.jsonl` is appended to and never rewritten. A line is one write followed by a flush to disk,
-so a process killed at any moment leaves whole lines and, at most, one torn tail, which the next
-start cuts off: finished rows stay byte for byte what they were.
+We append to `journal.jsonl` and never rewrite it. A line is one write and a flush to disk. So a
+process that is killed at any moment leaves whole lines and at most one incomplete line at the end.
+The next start cuts that off, and finished rows stay the same byte for byte.
 
 | `kind`    | a line for                                                                       |
 |-----------|----------------------------------------------------------------------------------|
-| `plan`    | each start with another plan: variants, hypotheses, differences, seeds, budget   |
+| `plan`    | each start with a new plan: variants, hypotheses, differences, seeds, budget     |
 | `row`     | each finished run (`job.py`)                                                     |
-| `failed`  | each failed one, with its traceback; tried again at the next start               |
-| `latency` | the measurement in turn, at the end                                              |
+| `failed`  | each failed run, with its traceback; tried again at the next start               |
+| `latency` | the measurement of all variants in turn, at the end                              |
 """
 
 import json
@@ -31,24 +31,24 @@ class Journal:
         self.lines = [_parsed(text, path, n) for n, text in enumerate(texts, 1)]
 
     def append(self, line: Line) -> None:
-        """Write a line so that it is on the disk, whole, when this returns, or `TrainingError`."""
+        """Write a whole line to the disk before returning. Raises `TrainingError`."""
         text = json.dumps(line, allow_nan=False) + "\n"
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             _add(self.path, text.encode())
         except OSError as error:
             what = f"cannot be written: {error.strerror}"
-            remedy = "make room, or give a folder that can be written; the same call then goes on"
+            remedy = "make room, or give a folder that can be written; then the same call resumes"
             raise TrainingError(str(self.path), what, remedy) from error
         self.lines.append(json.loads(text))
 
     def of_kind(self, kind: str) -> list[Line]:
-        """All lines of a kind, oldest first."""
+        """Return all lines of a kind, oldest first."""
         return [line for line in self.lines if line["kind"] == kind]
 
     @property
     def plan(self) -> Line:
-        """The plan that was last begun; empty if there is none."""
+        """Latest plan; empty if there is none."""
         return next(reversed(self.of_kind("plan")), {})
 
 
@@ -60,8 +60,8 @@ def _whole_lines(path: Path) -> bytes:
 def _add(path: Path, content: bytes) -> None:
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     try:
-        os.truncate(path, len(_whole_lines(path)))  # a torn tail goes
-        while content:  # a disk that is almost full takes a part
+        os.truncate(path, len(_whole_lines(path)))  # cut off an incomplete line
+        while content:  # on a disk that is almost full, `os.write` may write only a part
             content = content[os.write(file, content) :]
         os.fsync(file)
     finally:
@@ -75,5 +75,5 @@ def _parsed(text: str, path: Path, number: int) -> Line:
             return line
     except json.JSONDecodeError:
         pass
-    remedy = "remove the line: its run is then judged again, without training"
-    raise DataError(f"{path}:{number}", "is no line of a journal", remedy)
+    remedy = "remove the line: its run is then evaluated again, without training"
+    raise DataError(f"{path}:{number}", "is not a line of a journal", remedy)

@@ -1,4 +1,4 @@
-r"""# Judge: COCO's numbers of a trained model, and its AP on other draws of the pictures"""
+r"""# Judge: COCO's numbers of a trained model, and its AP on redrawn pictures"""
 
 from typing import Any
 
@@ -12,11 +12,11 @@ from rtdetr_lab.evaluation.table import Table
 
 REPLICATES = 300
 DIGITS = 6
-"""Kept of every score: more than two machines agree on."""
+"""Digits stored of every score; two machines agree on fewer."""
 
 
 def judge(model: nn.Module, data: Dataset) -> dict[str, Any]:
-    """COCO's twelve numbers, and `resampled`: AP on each of the replicates all runs share."""
+    """Return COCO's twelve numbers, and `resampled`: AP on each replicate, shared by all runs."""
     with inference(model):
         batches = [(samples, detect(model, samples)) for samples in in_order(data, 16)]
     truths = [sample.truth for samples, _ in batches for sample in samples]

@@ -1,10 +1,10 @@
-r"""# Losses: what should a score be taught?
+r"""# Losses: what should a score learn?
 
 - **Paper**     RT-DETR §4.3, Table A; varifocal: Zhang et al. 2021; focal: Lin et al. 2017
 - **Study**     `rtdetr-lab ablate losses`
 
-Two ideas are mixed in varifocal: the IoU as target, and weights that silence the easy background.
-Three losses, each with and without the IoU as target, take them apart.
+The varifocal loss mixes two ideas: the IoU as target, and small weights for easy background. Three
+losses, each with and without the IoU as target, separate the two.
 """
 
 from typing import Any
@@ -15,8 +15,8 @@ from rtdetr_lab.losses import BinaryCrossEntropy, Focal, Varifocal
 _LOSSES: dict[str, Any] = {"varifocal": Varifocal, "focal": Focal, "BCE": BinaryCrossEntropy}
 _REASONS = {
     "varifocal": "Hard background counts, easy background does not, and good boxes count most.",
-    "focal": "Weights that fade on both sides: objects that are found already teach less.",
-    "BCE": "Every class of every query counts the same: the background outvotes the objects.",
+    "focal": "Weights fall on both sides: objects that are already found teach less.",
+    "BCE": "Every class of every query has the same weight: the background dominates the objects.",
 }
 
 LOSSES = tuple(
@@ -24,7 +24,7 @@ LOSSES = tuple(
         f"{name}, target {'IoU' if target else '1'}",
         Put("criterion.classification", loss(iou_target=target)),
         f"{_REASONS[name]} "
-        + ("Scores rank by quality." if target else "Scores only say: it is there."),
+        + ("Scores rank by quality." if target else "Scores only mean that an object is there."),
     )
     for name, loss in _LOSSES.items()
     for target in (True, False)

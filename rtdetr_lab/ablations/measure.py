@@ -1,8 +1,8 @@
 r"""# Measure: how large, how much arithmetic, how fast
 
-**Latency is measured in turn.** A machine is faster in one minute than in the next; measured one
-after the other, variants would differ by that. So every round times each variant once, and what is
-compared are medians over rounds, with the quartiles as spread.
+**Latency is measured in turn.** A machine is faster in one minute than in the next. If we measured
+one variant after the other, this would look like a difference between them. So every round times
+each variant once. We compare medians over rounds, with the quartiles as spread.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,15 +17,17 @@ from rtdetr_lab.ablations.job import Task
 from rtdetr_lab.ablations.variant import Setup
 
 STEPS = 2
-"""Steps that are timed for an estimate, after one that is not."""
+"""Timed steps of an estimate, after one that is not timed."""
 
 
 def profile(cfg: Any, size: tuple[int, int]) -> dict[str, Any]:
-    """`parameters`, and `gflops` of one picture: 2 · multiply-adds of convolutions and matrix
-    products, as published numbers count them."""
+    """Count `parameters`, and `gflops` of one picture.
+
+    As in published numbers, GFLOPs are 2 · multiply-adds of convolutions and matrix products.
+    """
     from torch.utils.flop_counter import FlopCounterMode
 
-    model = cfg.build().eval().requires_grad_(False)  # learned queries confuse the counter else
+    model = cfg.build().eval().requires_grad_(False)  # learned queries would disturb the counter
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         model(torch.zeros(1, 3, *size))
     return {
@@ -51,7 +53,7 @@ def seconds_per_picture(setup: Setup, task: Task) -> float:
 def latencies(
     setups: Mapping[str, Setup], size: Sequence[int], rounds: int
 ) -> dict[str, dict[str, float]]:
-    """Variant → median, quartiles (ms) of one picture through the freshly built model."""
+    """Measure variant → median and quartiles (ms) of one picture in a newly built model."""
     models = {name: setup.cfg.build().eval() for name, setup in setups.items()}
     picture = torch.rand(1, 3, *size)
     times: dict[str, list[float]] = {name: [] for name in models}
@@ -59,7 +61,7 @@ def latencies(
         for _ in range(rounds + 1):
             for name, model in models.items():
                 times[name].append(1000 * timeit(partial(model, picture), number=1))
-    return {name: _summary(found[1:]) for name, found in times.items()}  # the first one warms up
+    return {name: _summary(found[1:]) for name, found in times.items()}  # the first round warms up
 
 
 def _summary(milliseconds: Sequence[float]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-r"""# Page: a report as Markdown, and as one HTML file that needs nothing else"""
+r"""# Page: a report as Markdown, and as one HTML file without links to other files"""
 
 import base64
 import html
@@ -25,7 +25,7 @@ code, pre { background: #f3f3f3; font-size: 13px } pre { padding: .6rem; overflo
 
 
 def results(report: Findings) -> str:
-    """The table of what was reached, at what price, and whether it differs."""
+    """Make the table of scores, costs, and differences to the reference."""
     latency, measures = report.latency, report.measures
     head = ["variant", *SHOWN, *measures, "params (M)", "GFLOPs", "ms", "difference to reference"]
     return markdown_table(head, [_cells(e, measures, latency) for e in report.entries])
@@ -43,7 +43,7 @@ def _cells(entry: Entry, measures: list[str], latency: Mapping[str, Any]) -> lis
 
 
 def changes(report: Findings) -> str:
-    """The table of what each variant changes, and why one would."""
+    """Make the table of changes and hypotheses, one row per variant."""
     rows = []
     for v in report.plan["variants"]:
         found = "; ".join(f"`{path}`: {a} → {b}" for path, a, b in v["differences"])
@@ -52,7 +52,7 @@ def changes(report: Findings) -> str:
 
 
 def order_sentence(report: Findings) -> str:
-    """The miniature's order beside the paper's, and the pairs on which they disagree."""
+    """Compare the order of the miniature with the paper's; list the pairs that differ."""
     published = TABLES[report.name].published if report.name in TABLES else {}
     found = {e.name: float(np.mean(e.values("AP"))) for e in report.entries if e.values("AP")}
     both = [n for n in published if n in found]
@@ -68,7 +68,7 @@ def order_sentence(report: Findings) -> str:
 
 
 def power_sentence(report: Findings) -> str:
-    """State how small a difference the study could have shown."""
+    """State how small a difference the study could detect."""
     widths = [100 * e.difference.half_width for e in report.entries if e.difference]
     clear = [e for e in report.entries if e.difference and e.difference.is_clear]
     if not widths:
@@ -76,12 +76,12 @@ def power_sentence(report: Findings) -> str:
     return (
         f"{len(clear)} of {len(widths)} intervals exclude zero. Half an interval is "
         f"{min(widths):.1f} to {max(widths):.1f} points of AP (median {np.median(widths):.1f}): "
-        "smaller differences than that cannot be told from chance here."
+        "this study cannot distinguish smaller differences from chance."
     )
 
 
 def facts(report: Findings) -> list[str]:
-    """Command, data, budget, machine, date, cost: one sentence each."""
+    """List command, data, budget, machine, date and cost, one sentence each."""
     plan, cost = report.plan, report.cost
     height, width = plan["picture_size"]
     threads = " and ".join(f"{n} thread{'s' if n > 1 else ''}" for n in cost["threads"])
@@ -90,8 +90,8 @@ def facts(report: Findings) -> list[str]:
     return [
         f"Command: {again if command else 'none, called from Python'}.",
         f"Runs: {cost['runs']}, each on {plan['pictures']} pictures of {height}×{width}; seeds "
-        f"{', '.join(map(str, plan['seeds']))}; judged on {plan['val_pictures']} pictures.",
-        f"Begins with: {_beginning(plan.get('base', {}))}.",
+        f"{', '.join(map(str, plan['seeds']))}; evaluated on {plan['val_pictures']} pictures.",
+        f"Starts from: {_beginning(plan.get('base', {}))}.",
         f"Cost: {cost['train_hours']:.2f} h of training, {threads}. "
         f"Date: {cost['date']}. Machine: {'; '.join(cost['machine'])}. "
         f"Commit: {', '.join(cost['commits'])}.",
@@ -100,14 +100,14 @@ def facts(report: Findings) -> list[str]:
 
 def _beginning(base: Mapping[str, Any]) -> str:
     if base.get("weights"):
-        return f"the weights of {base['weights']}, wherever names and shapes fit"
+        return f"the weights of {base['weights']}, where names and shapes fit"
     if base.get("backbone_weights"):
-        return f"the backbone of {base['backbone_weights']}; all else is new"
+        return f"the backbone of {base['backbone_weights']}; everything else is new"
     return "new weights"
 
 
 def markdown_of(report: Findings, images: Mapping[str, str] | None = None) -> str:
-    """`images` maps titles to links; without it there are none."""
+    """Render the page as Markdown; `images` maps titles to links of figures."""
     table = TABLES.get(report.name)
     parts = [
         f"# Ablation: {report.name}",

@@ -1,11 +1,11 @@
 r"""# Plan: what a study will do, as one line of its journal
 
-It holds everything a report needs besides the results: names, hypotheses, differences, sizes, and
-which run folder belongs to which variant and seed. So a report can be made again years later,
-without the notebook its variants were written in.
+The plan has everything that a report needs, except the results: names, hypotheses, differences,
+sizes, and the run folder of each variant and seed. So a report can be made again years later,
+without the notebook that defines the variants.
 
-A budget in time becomes a number of pictures here, once: some steps of every variant are timed, and
-all variants get equally many.
+Here a budget in time becomes a number of pictures: we time some steps of every variant, and give
+all variants the same number.
 """
 
 import sys
@@ -20,14 +20,16 @@ from rtdetr_lab.config_json import to_dict
 from rtdetr_lab.training.stop import seconds_of
 
 RESERVE = 0.8
-"""Part of a time budget that is given to training steps; the rest is for judging."""
+"""Part of a time budget for training steps; the rest is for evaluation."""
 
 
 def pictures_and_speed(
     budget: int | str, setups: Mapping[str, Setup], task: Task, num_seeds: int
 ) -> tuple[int, dict[str, float]]:
-    """(pictures per run, seconds per picture of every variant) for a time like "20m", or for a
-    number of pictures."""
+    """Return (pictures per run, seconds per picture of every variant).
+
+    `budget` is a time like "20m", or a number of pictures.
+    """
     began = time.monotonic()
     speed = {name: seconds_per_picture(setup, task) for name, setup in setups.items()}
     if isinstance(budget, int):
@@ -46,7 +48,7 @@ def plan_line(
     seeds: Sequence[int],
     speed: Mapping[str, float],
 ) -> Line:
-    """The variants and how they are judged; the study adds its name and budget."""
+    """Describe the variants and their evaluation; the study adds its name and budget."""
     height, width = task.val[0].image.shape[-2:]
     base = setups[reference]
     return {
@@ -72,5 +74,5 @@ def plan_line(
 
 
 def _command(argv: Sequence[str]) -> list[str]:
-    """The words after `rtdetr-lab`; none where something else, such as a notebook, called."""
+    """Return the command line, or nothing if Python code, such as a notebook, made the call."""
     return ["rtdetr-lab", *argv[1:]] if list(argv[1:2]) == ["ablate"] else []

@@ -1,8 +1,8 @@
-r"""# Progress: what runs, what is done, what failed, how long it will take
+r"""# Progress: running, finished and failed jobs, and the time left
 
-One line per running job, one for the study. What a run has seen is read from its own record
-(`metrics.jsonl`), wherever it runs; the time left follows from the pictures still to be seen and
-the speed so far.
+There is one line per running job and one for the study. The number of pictures that a run has seen
+comes from its log (`metrics.jsonl`), on any machine. The time left follows from the remaining
+pictures and the speed so far.
 """
 
 import json
@@ -19,11 +19,11 @@ from rtdetr_lab.ablations.journal import Journal, Line
 from rtdetr_lab.ablations.study import Watch
 
 LOOKS_PER_SECOND = 0.5
-"""How often the records are looked at, and the bars are drawn."""
+"""Rate at which the logs are read and the bars are drawn."""
 
 
 class ProgressBars(Progress, Watch):
-    """Shows a study on a terminal; without one, a line when a run begins or ends."""
+    """Bars of a study on a terminal; without one, a line when a run begins or ends."""
 
     def __init__(self, pictures: int, todo: int, runs: Path) -> None:
         console = Console(file=sys.stderr, highlight=False)
@@ -62,8 +62,8 @@ class ProgressBars(Progress, Watch):
         self.update(self.whole, description=words)
 
     def get_renderable(self) -> RenderableType:
-        """Return the bars, moved to the state of the records."""
-        if self.tasks:  # else it is being made
+        """Return the bars, updated from the logs."""
+        if self.tasks:  # empty while `__init__` runs
             seen = self.gone * self.pictures
             for job, task in list(self.running.values()):
                 pictures = _seen(self.runs / job.fingerprint / "metrics.jsonl")
@@ -74,7 +74,7 @@ class ProgressBars(Progress, Watch):
 
 
 def show_progress(plan: Line, journal: Journal) -> ProgressBars:
-    """For `Study.run(watch=show_progress)`: bars on stderr."""
+    """Show bars on stderr; use it as `Study.run(watch=show_progress)`."""
     total = len(plan["variants"]) * len(plan["seeds"])
     done = {(r["variant"], r["seed"]) for r in journal.of_kind("row") if _belongs(r, plan)}
     return ProgressBars(plan["pictures"], total - len(done), journal.path.parent.parent / "runs")
@@ -85,7 +85,7 @@ def _belongs(row: Line, plan: Line) -> bool:
 
 
 def _seen(path: Path) -> int:
-    """Pictures in the last whole line of a record."""
+    """Read the number of pictures from the last whole line of a log."""
     try:
         lines = path.read_text(encoding="utf8").splitlines()
         return int(json.loads(lines[-1])["pictures"]) if lines else 0
@@ -94,11 +94,11 @@ def _seen(path: Path) -> int:
 
 
 def _last(error: str) -> str:
-    return (error.strip() or "no reason given").splitlines()[-1]
+    return (error.strip() or "no error message").splitlines()[-1]
 
 
 def estimate(plan: Line, workers: int = 1) -> str:
-    """Hours and minutes the plan takes, from the measured steps."""
+    """Estimate the hours and minutes of a plan from the measured steps."""
     per_seed = sum(v["s_per_picture"] for v in plan["variants"]) * plan["pictures"]
     seconds = per_seed * len(plan["seeds"]) / workers
     if seconds >= 86400:

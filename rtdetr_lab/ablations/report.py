@@ -1,9 +1,9 @@
-r"""# Report: what a study found, as a page, in files with figures, or in a notebook
+r"""# Report: the results of a study as a page, as files with figures, or in a notebook
 
-| file          | what it is                                                              |
+| file          | content                                                                 |
 |---------------|-------------------------------------------------------------------------|
 | `NAME.md`     | for the site: links to the figures beside it                            |
-| `NAME_page.html` | the same in one file (a site makes its own NAME.html of the .md)     |
+| `NAME_page.html` | the same in one file (a site makes its own NAME.html from the .md)   |
 | `NAME.csv`    | a line per row and seed; two equal studies give two equal files         |
 | `NAME.json`   | everything, for another program                                         |
 | `NAME_*.png`, `.svg` | bars, differences, curves, AP against latency, scatter           |
@@ -27,15 +27,15 @@ from rtdetr_lab.writing import write_bytes
 
 @dataclass(frozen=True, eq=False)
 class Report(Findings):
-    """`markdown`, `csv`, `json`; `save(folder)` writes them with their figures."""
+    """Results as `markdown`, `csv` and `json`; `save(folder)` writes them with their figures."""
 
     @property
     def markdown(self) -> str:
-        """The whole report as a page, without figures."""
+        """Whole report as Markdown, without figures."""
         return markdown_of(self)
 
     def figures(self) -> Mapping[str, object]:
-        """Title → axes, drawn now: for a notebook."""
+        """Draw the figures for a notebook; return title → axes."""
         return {title: draw() for title, _, draw in self._drawings()}
 
     def save(self, folder: str | Path) -> list[Path]:
@@ -60,7 +60,7 @@ class Report(Findings):
         return list(paths)
 
     def _drawings(self) -> Iterator[tuple[str, str, Callable[[], Any]]]:
-        """(title, name, what draws it) for everything the journal has numbers for."""
+        """Yield (title, name, draw function) for all figures that the journal has numbers for."""
         reference = str(self.plan["reference"])
         scores = {e.name: e.values("AP") for e in self.entries}
         yield "AP by variant", "bars", partial(viz.score_bars, scores, reference)
@@ -86,7 +86,7 @@ class Report(Findings):
 
 def report_of(journal: Journal) -> Report:
     """Make the report of the journal's last plan; raise `ConfigError` if there is none."""
-    require(journal.plan, str(journal.path), "holds no study", "run it first, or give its folder")
+    require(journal.plan, str(journal.path), "has no study", "run it first, or give its folder")
     return Report(journal.plan, tuple(journal.lines))
 
 

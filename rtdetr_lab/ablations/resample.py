@@ -1,17 +1,17 @@
 r"""# Resample: what would AP have been on other pictures?
 
-A validation set is a sample. The bootstrap asks how much an AP owes to *these* pictures: draw as
-many again, with repetition, and compute AP anew, some hundred times. Drawing a picture $w$ times is
-the same as counting its objects and detections $w$ times, so pictures are matched once, and every
-replicate is a weighted sum:
+A validation set is a sample. The bootstrap estimates how much an AP depends on *these* pictures:
+draw the same number of pictures with repetition, compute AP again, and repeat this some hundred
+times. To draw a picture $w$ times is to count its objects and detections $w$ times. So we match the
+pictures once, and every replicate is a weighted sum:
 
 $$ \mathrm{precision}_k = \frac{\sum_{i \le k} w_i\,\mathrm{tp}_i}{\sum_{i \le k} w_i}, \qquad
    \mathrm{recall}_k = \frac{\sum_{i \le k} w_i\,\mathrm{tp}_i}{\sum_{\text{objects}} w} $$
 
-over detections $i$ of a class by falling score. The weights depend on the number of pictures alone:
-every run of a study is judged on the same replicates, so that differences between runs are paired.
+over the detections $i$ of a class by falling score. The weights depend only on the number of
+pictures. So all runs of a study have the same replicates, and differences between runs are paired.
 
-With all weights 1 it is COCO's AP to the last digit (`evaluation/coco.py`), which a test checks.
+With all weights 1 it is COCO's AP to the last digit (`evaluation/coco.py`); a test checks this.
 """
 
 from collections.abc import Sequence
@@ -27,11 +27,11 @@ from rtdetr_lab.evaluation.mistakes import share_inside
 from rtdetr_lab.images.postprocess import Found
 
 MOST = 100
-"""Detections per picture that count."""
+"""Maximum number of detections per picture, as in COCO."""
 
 
 def picture_weights(num_pictures: int, replicates: int) -> Int[np.ndarray, "R I"]:
-    """How often each picture is drawn in each replicate; deterministic."""
+    """Draw how often each picture is in each replicate; deterministic."""
     rng = np.random.default_rng([num_pictures, replicates])
     even = np.full(num_pictures, 1 / max(num_pictures, 1))
     return rng.multinomial(num_pictures, even, size=replicates)
@@ -51,7 +51,7 @@ class Ranked:
 def ranked_by_class(
     truths: Sequence[Truth], founds: Sequence[Found], num_classes: int
 ) -> list[Ranked]:
-    """One entry per class. As in COCO, false detections inside a crowd do not count."""
+    """Return one entry per class. As in COCO, false detections inside a crowd do not count."""
     return [_ranked(truths, founds, label) for label in range(num_classes)]
 
 
@@ -75,13 +75,13 @@ def _ranked(truths: Sequence[Truth], founds: Sequence[Found], label: int) -> Ran
 
 
 def _hits(overlap: Float[np.ndarray, "n m"]) -> Bool[np.ndarray, "T n"]:
-    """Whether each detection, by falling score, finds a free object, for every threshold."""
+    """Mark detections that match a free object, by falling score, for every threshold."""
     hit = np.zeros((len(THRESHOLDS), len(overlap)), dtype=bool)
     for t, threshold in enumerate(THRESHOLDS):
         free = np.ones(overlap.shape[1], dtype=bool)
         for n in range(len(overlap)) if overlap.size else ():
             open_ = np.where(free, overlap[n], -1.0)
-            # Of equals COCO takes the last one; a pixel-exact tie decides nothing else.
+            # Among equal overlaps COCO takes the last object. Only exact ties depend on this.
             best = len(open_) - 1 - int(open_[::-1].argmax())
             if open_[best] >= min(threshold, 1 - 1e-10):
                 hit[t, n], free[best] = True, False
@@ -91,7 +91,7 @@ def _hits(overlap: Float[np.ndarray, "n m"]) -> Bool[np.ndarray, "T n"]:
 def average_precision(
     classes: Sequence[Ranked], weights: Int[np.ndarray, "R I"]
 ) -> Float[np.ndarray, "R"]:
-    """AP of every replicate, over the classes that have objects in it."""
+    """Compute AP of every replicate, over the classes that have objects in it."""
     total = np.zeros(len(weights))
     present = np.zeros(len(weights))
     for ranked in classes:
@@ -102,7 +102,7 @@ def average_precision(
 
 
 def _sum_over_thresholds(ranked: Ranked, weights: Int[np.ndarray, "R I"]) -> Float[np.ndarray, "R"]:
-    """The area under precision over recall at ten thresholds, summed."""
+    """Sum the area under precision over recall at ten thresholds."""
     count = weights[:, ranked.picture].astype(np.float64)
     objects = np.maximum(weights @ ranked.objects, 1)[:, None]
     total = np.zeros(len(weights))

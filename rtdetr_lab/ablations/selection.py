@@ -1,4 +1,4 @@
-r"""# Selection: should the score of a token know how good its box is?
+r"""# Selection: should the score of a token reflect the quality of its box?
 
 - **Paper**     RT-DETR §4.3, Table 4 (R50, 12 epochs)
 - **Study**     `rtdetr-lab ablate selection`
@@ -8,9 +8,9 @@ r"""# Selection: should the score of a token know how good its box is?
 | vanilla             | 47.9 | 0.35 %   | 0.30 %    |
 | uncertainty-minimal | 48.7 | 0.82 %   | 0.67 %    |
 
-`Prop_cls` is the share of selected tokens with a class score above 0.5, `Prop_both` that of those
-whose box also overlaps an object by more than half. `ProposalQuality` measures both on validation
-pictures, and keeps (score, IoU) of tokens for the scatter of the paper's Fig. 6.
+`Prop_cls` is the share of selected tokens with a class score above 0.5. `Prop_both` is the share of
+tokens that also have a box with an IoU above 0.5. `ProposalQuality` measures both on validation
+pictures, and stores (score, IoU) of tokens for the scatter plot of the paper's Fig. 6.
 """
 
 from dataclasses import dataclass, replace
@@ -26,26 +26,26 @@ from rtdetr_lab.rtdetr import RTDETRConfig
 from rtdetr_lab.viz.queries import best_iou
 
 POINTS = 400
-"""Tokens kept for the scatter: the best-scored of all pictures."""
+"""Number of tokens in the scatter plot: those with the best scores over all pictures."""
 
 
 def vanilla(cfg: RTDETRConfig) -> RTDETRConfig:
-    """A proposal's score that only says "there is an object" ranks tokens with poor boxes high:
-    fewer good ones are selected, and AP falls (paper: −0.8)."""
+    """If a score only means "there is an object", tokens with poor boxes rank high: fewer good ones
+    are selected, and AP falls (paper: −0.8)."""
     own = {name: getattr(cfg.criterion, name) for name in cfg.criterion.__dataclass_fields__}
     taught = replace(cfg.criterion.classification, iou_target=False)
     return replace(cfg, criterion=ProposalCriterion(**own, of_proposals=taught))
 
 
 def vanilla_everywhere(cfg: RTDETRConfig) -> RTDETRConfig:
-    """If no score knows its IoU, the decoder's final ranking suffers as well: worse than vanilla
+    """If no score reflects the IoU, the decoder's final ranking suffers as well: worse than vanilla
     in the selection alone."""
     loss = replace(cfg.criterion.classification, iou_target=False)
     return replace(cfg, criterion=replace(cfg.criterion, classification=loss))
 
 
 def uncertainty_minimal(cfg: RTDETRConfig) -> RTDETRConfig:
-    """The IoU of its own box as the target of every score: selection by score is selection by
+    """The target of every score is the IoU of its own box: selection by score is selection by
     quality."""
     return cfg
 
@@ -55,7 +55,7 @@ SELECTIONS: tuple[Variant, ...] = (
     variant(vanilla_everywhere),
     variant(uncertainty_minimal, "uncertainty-minimal"),
 )
-"""The rows of Table 4, and one that is ours."""
+"""Rows of Table 4, and one of ours."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +65,12 @@ class ProposalQuality:
     threshold: float = 0.5
 
     def __call__(self, model: nn.Module, batches: list[list[Sample]]) -> dict[str, Any]:
-        """`Prop_cls` and `Prop_both` in percent, and the points of the scatter."""
+        """Return `Prop_cls` and `Prop_both` in percent, and the points of the scatter plot."""
         scores, overlaps = [], []
         for samples in batches:
             proposals = model(torch.stack([as_float(s.image) for s in samples])).proposals
             if proposals is None:
-                return {}  # DETR proposes nothing
+                return {}  # DETR has no proposals
             scores.append(proposals.logits.sigmoid().amax(-1).flatten())
             pairs = zip(proposals.boxes, samples, strict=True)
             overlaps += [best_iou(boxes, sample.boxes) for boxes, sample in pairs]

@@ -1,8 +1,8 @@
-"""# Shipped: the studies that were run for the documentation, as their journals
+"""# Shipped: the journals of the studies in the documentation
 
     shipped("denoising").markdown
 
-Journals lie in the package, so a report is made again anywhere, with nothing trained.
+The package contains the journals, so every installation can make the reports without training.
 """
 
 from pathlib import Path
@@ -15,12 +15,12 @@ FOLDER = Path(__file__).resolve().parents[1] / "assets" / "ablations"
 
 
 def shipped(name: str) -> Report:
-    """The report of a shipped study. Raises `ConfigError` for one that is not."""
+    """Return the report of a shipped study. Raises `ConfigError` for another name."""
     path = FOLDER / f"{name}.jsonl"
-    require(path.exists(), name, "is no shipped study", f"use one of {', '.join(names())}")
+    require(path.exists(), name, "is not a shipped study", f"use one of {', '.join(names())}")
     return report_of(Journal(path))
 
 
 def names() -> tuple[str, ...]:
-    """Names of the shipped studies."""
+    """Return the names of the shipped studies."""
     return tuple(sorted(path.stem for path in FOLDER.glob("*.jsonl")))

@@ -1,25 +1,26 @@
-r"""# Statistics: how sure can three seeds be?
+r"""# Statistics: how certain are three seeds?
 
-A difference between two variants owes something to chance twice: to the **seed** (weights, order)
-and to the **pictures** it is measured on. Each seed gives one paired difference $d_s$, same seed
-against same seed, and the mean over seeds is what we report. Its variance has both parts:
+A difference between two variants depends on chance in two ways: through the **seed** (weights,
+order) and through the **pictures** of the validation set. Each seed gives one paired difference
+$d_s$, same seed against same seed. We report the mean over seeds. Its variance has both parts:
 
 $$ V = \underbrace{s_d^2 / n}_{\text{seeds}} +
        \underbrace{\operatorname{Var}_{\text{bootstrap}}(\bar d)}_{\text{pictures}}, \qquad
    \bar d \pm t_{0.975,\,\nu} \sqrt{V} $$
 
-The first is the spread of the $d_s$. The second is measured: AP of both on hundreds of redrawn
-validation sets, the same for both (`resample.py`), averaged over seeds. Their degrees of freedom
-combine after Welch and Satterthwaite, $\nu = V^2 / (V_s^2/(n-1) + V_p^2/(m-1))$, for $n$ seeds and
-$m$ pictures: where seeds dominate, $\nu$ is near 2 and the interval is as wide as three seeds
-deserve ($t = 4.3$).
+The first part is the spread of the $d_s$. The second is measured: we compute AP of both variants on
+the same hundreds of redrawn validation sets (`resample.py`), averaged over seeds. Their degrees of
+freedom combine after Welch and Satterthwaite, $\nu = V^2 / (V_s^2/(n-1) + V_p^2/(m-1))$, for $n$
+seeds and $m$ pictures. If the seeds dominate, $\nu$ is near 2 and the interval is wide, as three
+seeds require ($t = 4.3$).
 
-**Why not simply resample the seeds?** Three values can be drawn with repetition in ten ways, and
-the percentiles of so few understate the spread: with three seeds the nested bootstrap covers far
-less than the 95 % it claims. A test measures both coverages. What an
-interaction of seed and picture adds is in both parts, so the interval errs on the wide side.
+**Why not simply resample the seeds?** There are only ten ways to draw three values with repetition,
+and their percentiles understate the spread. With three seeds the nested bootstrap covers far less
+than the 95 % it claims. A test measures both coverages. An interaction of seed and picture adds to
+both parts, so our interval is rather too wide than too narrow.
 
-With a single seed nothing is known about seeds: the interval is that of the pictures, and says so.
+A single seed says nothing about the spread of seeds. Then the interval is that of the pictures, and
+the verdict says so.
 """
 
 from collections.abc import Sequence
@@ -36,18 +37,18 @@ Replicates = Float[np.ndarray, "S R"]
 
 @dataclass(frozen=True)
 class Difference(Interval):
-    """A paired difference with its 95 % interval, in the units of what was compared."""
+    """Paired difference with its 95 % interval, in the units of the compared values."""
 
     per_seed: tuple[float, ...]
 
     @property
     def half_width(self) -> float:
-        """Differences smaller than this would not have been seen: the study's resolution."""
+        """Resolution of the study: it cannot detect smaller differences."""
         return (self.high - self.low) / 2
 
     @property
     def agreeing(self) -> int:
-        """Seeds whose difference has the sign of the mean."""
+        """Number of seeds whose difference has the sign of the mean."""
         return sum(d * self.mean > 0 for d in self.per_seed)
 
 
@@ -76,14 +77,14 @@ def paired_difference(
 
 
 def _freedom(*parts: tuple[float, int]) -> float:
-    """Welch and Satterthwaite: degrees of freedom of a sum of estimated variances."""
+    """Degrees of freedom of a sum of estimated variances, after Welch and Satterthwaite."""
     total = sum(variance for variance, _ in parts)
     pieces = sum(variance**2 / max(freedom, 1) for variance, freedom in parts)
     return total**2 / pieces if pieces > 0 else 1.0
 
 
 def verdict(difference: Difference, unit: str = "AP", scale: float = 100.0) -> str:
-    """In words: which is better, by how much, and in how many seeds."""
+    """State in words which one is better, by how much, and in how many seeds."""
     d, n = difference, len(difference.per_seed)
     half, size = scale * d.half_width, scale * abs(d.mean)
     seeds = f"{d.agreeing} of {n} seed{'s' if n > 1 else ''}"

@@ -1,8 +1,8 @@
 r"""# Studies: the papers' tables, each with its rows
 
-A study here is a recipe for one: a function from a base configuration to the variants, views and
-measures of a table, at whatever size the base has. `rtdetr-lab ablate NAME` runs it at nano size on
-the shapes world; with `--preset r50 --data coco` the rows are the paper's own.
+Each entry here describes a study: a function from a base configuration to variants, and the views
+and measures of a table. It works for a base of any size. `rtdetr-lab ablate NAME` runs it at nano
+size on the shapes world. With `--preset r50 --data coco` the rows are the paper's own.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,7 +24,7 @@ Rows = Callable[[RTDETRConfig], tuple[Variant, ...]]
 
 @dataclass(frozen=True)
 class PaperTable:
-    """A table of a paper: where it is, its rows, how it is read, and the AP it gives."""
+    """Table of a paper: its source, rows, views, measures, and published AP."""
 
     source: str
     question: str
@@ -39,18 +39,18 @@ def _always(variants: tuple[Variant, ...]) -> Rows:
 
 
 _RUNNING = (49.1, 51.3, 52.4, 52.7, 53.0)
-"""AP of the model with six layers, by how many of them run: the column of Table 5."""
+"""AP of the model with six layers, by number of running layers: a column of Table 5."""
 
 TABLES = {
     "encoder": PaperTable(
         "RT-DETR §4.2, Table 3 (R50, 12 epochs)",
-        "What should scales do before anyone proposes a box?",
+        "What should happen to the scales before boxes are proposed?",
         _always(ENCODERS),
         published={"A": 43.0, "B": 44.9, "C": 45.6, "D": 46.4, "D_S5": 46.8, "E": 47.9},
     ),
     "selection": PaperTable(
         "RT-DETR §4.3, Table 4 (R50, 12 epochs)",
-        "Should the score of a token know how good its box is?",
+        "Should the score of a token reflect the quality of its box?",
         _always(SELECTIONS),
         measures=(ProposalQuality(),),
         published={"vanilla": 47.9, "uncertainty-minimal": 48.7},
@@ -67,30 +67,30 @@ TABLES = {
     ),
     "sampling-points": PaperTable(
         "RT-DETRv2 §2.1, Table 3 (v2-S)",
-        "How many looks does a query need, and on which level?",
+        "How many points does a query need, and on which level?",
         _always(POINTS),
         published={f"{n} per level": ap for n, ap in {4: 47.9, 3: 47.8, 2: 47.7, 1: 47.3}.items()},
     ),
     "discrete": PaperTable(
         "RT-DETRv2 §2.1, Table 4 (v2-S)",
-        "What does it cost to read whole cells instead of between them?",
+        "What does it cost to read whole cells, without interpolation?",
         _always(DISCRETE),
         published={"bilinear": 47.9, "discrete, fine-tuned": 47.4},
     ),
     "denoising": PaperTable(
         "DN-DETR §3.1, DINO §3.3; no table in RT-DETR",
-        "Does practising on spoilt boxes help to find real ones?",
+        "Does practice on noised boxes help to find real ones?",
         positives,
         measures=(MatchingStability(),),
     ),
     "look-forward-twice": PaperTable(
         "DINO §3.5; no table in RT-DETR",
-        "Should a box answer for the next layer's box as well?",
+        "Should a box head also learn from the loss of the next layer?",
         _always(LOOKING_FORWARD),
     ),
     "losses": PaperTable(
         "RT-DETR §4.3; no table of its own",
-        "What should a score be taught?",
+        "What should a score learn?",
         _always(LOSSES),
         measures=(ProposalQuality(),),
     ),
@@ -101,7 +101,7 @@ TABLES = {
     ),
     "detr-vs-rtdetr": PaperTable(
         "DETR Table 1 against RT-DETR Table 2 (500 against 72 epochs)",
-        "What lies between two papers?",
+        "How much better is RT-DETR than DETR?",
         _always(FAMILY),
         published={"RT-DETR": 53.1, "DETR": 42.0},
     ),

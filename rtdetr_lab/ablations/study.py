@@ -4,13 +4,13 @@ r"""# Study: a base, changes of it, and several seeds
     study.run()                      # in this process; LocalProcesses(), Submitit(…) elsewhere
     print(study.report().markdown)
 
-Every (variant, seed) is one run folder, and the study is a journal (`journal.py`): stopped at any
-moment, the same call goes on; a variant that fails is reported and does not stop the others. All
-runs see equally many pictures, in an order that follows from the seed alone: **the same seed is a
-pair**, and differences are taken within pairs.
+Every (variant, seed) has one run folder, and the study has a journal (`journal.py`). If a study is
+stopped at any moment, the same call resumes it. A variant that fails is reported and does not stop
+the others. All runs see the same number of pictures, in an order that depends only on the seed:
+**runs with the same seed are a pair**, and differences are taken within pairs.
 
-The budget is a number of pictures per run, or a time for the whole study ("20m"), from which the
-number follows by measuring a few steps of every variant.
+The budget is a number of pictures per run, or a time for the whole study ("20m"). For a time, we
+measure a few steps of every variant and compute the number from them.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,7 +35,7 @@ from rtdetr_lab.training.state import lock
 
 
 class Watch:
-    """Told what happens while a study runs. This one does nothing (`progress.py` shows it)."""
+    """Observer of a running study. This one does nothing; `progress.py` shows bars."""
 
     def started(self, job: Job) -> None:
         """A run begins."""
@@ -46,11 +46,12 @@ class Watch:
 
 @dataclass(frozen=True)
 class Study:
-    """`base` is a model's configuration, or a `Setup` for another recipe; `data` is (train, val).
+    """Variants of one base, with several seeds.
 
-    `views` reads a trained model in several ways (each becomes a row), `measures` say more than AP.
-    The variant that changes nothing is what the others are compared with; without one it is added
-    as `base`.
+    `base` is a model's configuration, or a `Setup` for another recipe; `data` is (train, val).
+    `views` evaluates a trained model in several ways, each as a row; `measures` adds columns beside
+    AP. The variant that changes nothing is the reference; if there is none, the study adds it as
+    `base`.
     """
 
     base: Any
@@ -69,9 +70,9 @@ class Study:
     def __post_init__(self) -> None:
         names = [v.name for v in self._rows]
         twice = sorted({n for n in names if names.count(n) > 1})
-        require(not twice, "variants", f"{twice} are there twice", "give each its own name")
-        require(self.seeds, "seeds", "are none", "give at least one; three show a spread")
-        require(len(set(self.seeds)) == len(self.seeds), "seeds", "repeat", "give each once")
+        require(not twice, "variants", f"{twice} occur twice", "give each its own name")
+        require(self.seeds, "seeds", "is empty", "give at least one seed; three show a spread")
+        require(len(set(self.seeds)) == len(self.seeds), "seeds", "repeat", "give each seed once")
 
     @cached_property
     def _setup(self) -> Setup:
@@ -82,27 +83,27 @@ class Study:
         rows = tuple(map(variant, self.variants))
         if any(row(self._setup) == self._setup for row in rows):
             return rows
-        return (Variant("base", _unchanged, "What the variants change."), *rows)
+        return (Variant("base", _unchanged, "The configuration that the variants change."), *rows)
 
     @property
     def reference(self) -> str:
-        """The variant that changes nothing: what the others are compared with."""
+        """Name of the variant that changes nothing; all others are compared with it."""
         return next(row.name for row in self._rows if row(self._setup) == self._setup)
 
     @cached_property
     def task(self) -> Task:
-        """What all runs of this study share."""
+        """Common part of all runs of this study."""
         train, val = self.data
         return Task(train, val, self.views, self.measures, self.device)
 
     @property
     def home(self) -> Path:
-        """The study's folder; run folders lie beside it, in `runs`."""
+        """Folder of the study; run folders are beside it, in `runs`."""
         return Path(self.folder) / self.name
 
     @property
     def journal(self) -> Journal:
-        """The journal of finished runs."""
+        """Journal of the study, read from disk."""
         return Journal(self.home / "journal.jsonl")
 
     def setups(self, num_pictures: int) -> dict[str, Setup]:
@@ -114,7 +115,7 @@ class Study:
         return {row.name: row(base) for row in self._rows}
 
     def jobs(self, num_pictures: int) -> list[Job]:
-        """All runs, seed by seed, so that a stopped study has complete pairs."""
+        """List all runs, seed by seed, so that a stopped study has complete pairs."""
         setups = self.setups(num_pictures)
         return [
             Job(name, seed, with_seed(setup, seed), self.task)
@@ -123,7 +124,7 @@ class Study:
         ]
 
     def plan(self) -> Line:
-        """Measure and describe what would be done: the first line of a journal."""
+        """Time some steps and return the plan, the first line of a journal."""
         first = self.setups(self.budget if isinstance(self.budget, int) else 1)
         count, speed = pictures_and_speed(self.budget, first, self.task, len(self.seeds))
         setups = self.setups(count)
@@ -152,13 +153,13 @@ class Study:
         return report_of(self.journal)
 
     def _plan_for(self, journal: Journal) -> Line:
-        """The plan the journal began with if this is the same study, or a new one."""
+        """Return the journal's plan if it is of this study; otherwise append a new one."""
         if not (journal.plan and self._is(journal.plan)):
             journal.append(self.plan())
         return journal.plan
 
     def _is(self, plan: Line) -> bool:
-        """Whether a journal's plan is what this study would do."""
+        """Return True if a journal's plan is of this study."""
         base = self.setups(plan["pictures"])[self.reference]
         mine = {
             "reference": self.reference,
@@ -186,7 +187,7 @@ def _unchanged(setup: Setup) -> Setup:
 
 
 def _measured(journal: Journal, plan: Line) -> bool:
-    """Whether the last latencies are those of this plan's variants."""
+    """Return True if the last latencies are those of this plan's variants."""
     wanted = {v["name"] for v in plan["variants"]}
     found = journal.of_kind("latency")
     return bool(found) and set(found[-1]["milliseconds"]) == wanted

@@ -6,16 +6,16 @@ A variant is a pure function, and its docstring is the hypothesis:
         '''Attention on S5 is worth its time: without it, AP falls.'''
         return replace_at(cfg, "encoder.aifi", None)
 
-The annotation of its argument says what it changes:
+The annotation of its argument determines what it changes:
 
 | annotation    | changes                                                      |
 |---------------|--------------------------------------------------------------|
 | any other     | the model's configuration                                    |
-| `TrainConfig` | how it learns                                                |
-| `Setup`       | both, or where its weights come from (a fine-tune)           |
+| `TrainConfig` | the training recipe                                          |
+| `Setup`       | both, or the source of its weights (a fine-tune)             |
 
-A function that returns what it was given is the **base** under the name it has in the paper. Every
-difference in a report is a difference to that one.
+A function that returns its argument unchanged is the **reference**, under its name in the paper.
+Every difference in a report is a difference to it.
 """
 
 import inspect
@@ -31,10 +31,13 @@ Change = Callable[[Any], Any]
 
 @dataclass(frozen=True)
 class Setup:
-    """What a run is made of. `backbone_weights` (a model's name, hub id or file) fill the backbone,
-    as the papers begin with ImageNet's; `weights` fill whatever has their names and shapes, for
-    rows that only differ in what a trained model has already. With `start`, that run comes first
-    and all its weights are the beginning of this one."""
+    """Configuration, recipe and initial weights of a run.
+
+    `backbone_weights` (a model's name, hub id or file) fill the backbone, like the ImageNet weights
+    of the papers. `weights` fill every tensor whose name and shape fit, for rows that differ only
+    in parts that a trained model already has. With `start`, that run is trained first, and this one
+    starts from all its weights.
+    """
 
     cfg: Any
     recipe: TrainConfig
@@ -52,7 +55,7 @@ class Variant:
     hypothesis: str
 
     def __call__(self, base: Setup) -> Setup:
-        """The setup of this variant. The base stays what it was."""
+        """Return the setup of this variant. The base is not changed."""
         argument, *_ = inspect.signature(self.change, eval_str=True).parameters.values()
         changes = argument.annotation
         if changes is Setup:
@@ -62,8 +65,11 @@ class Variant:
         return replace(base, cfg=self.change(base.cfg))
 
     def describe(self, base: Setup) -> dict[str, Any]:
-        """Name, hypothesis and differences to the base, as the journal keeps them: (path, before,
-        after) for people, model settings without their `cfg.`, parts by name."""
+        """Return name, hypothesis and differences to the base, as the journal stores them.
+
+        A difference is (path, before, after) for readers: model settings without their `cfg.`,
+        large parts by name.
+        """
         found = diff(base, self(base)).items()
         shown = [[path.removeprefix("cfg."), _short(a), _short(b)] for path, (a, b) in found]
         return {"name": self.name, "hypothesis": self.hypothesis, "differences": shown}
@@ -71,7 +77,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Put:
-    """The change that puts a value at a path of the model's configuration."""
+    """Change that puts a value at a path of the model's configuration."""
 
     path: str
     value: Any
@@ -81,21 +87,21 @@ class Put:
 
 
 def variant(change: "Change | Variant", name: str | None = None) -> Variant:
-    """A `Variant` as it is; a function under a name, or its own, with its docstring as hypothesis.
+    """Make a `Variant` from a function; its docstring is the hypothesis. A `Variant` is returned.
 
-    Raises `ConfigError` for a function without one: a change nobody can say the reason of cannot be
-    judged by its outcome.
+    The name is `name`, or that of the function. Raises `ConfigError` for a function without a
+    docstring: without a hypothesis, the result of a change cannot be interpreted.
     """
     if isinstance(change, Variant):
         return change
     own = getattr(change, "__name__", type(change).__name__)
     reason = " ".join((inspect.getdoc(change) or "").split())
-    require(reason, own, "has no docstring", "write the hypothesis there: what do you expect?")
+    require(reason, own, "has no docstring", "write the hypothesis there: what you expect")
     return Variant(name or own.replace("_", " "), change, reason)
 
 
 def with_seed(setup: Setup, seed: int) -> Setup:
-    """The setup, and what it starts from, with this seed."""
+    """Return the setup, and the one it starts from, with this seed."""
     start = None if setup.start is None else with_seed(setup.start, seed)
     return replace(setup, recipe=replace(setup.recipe, seed=seed), start=start)
 

@@ -1,9 +1,10 @@
-r"""# Worker: one run of a study in a process of its own
+r"""# Worker: one run of a study in a separate process
 
     python -m rtdetr_lab.ablations.worker JOB.json JOB.row.json RUNS
 
-Reads a job, leaves a row or a traceback. Under torchrun every rank trains and rank 0 answers. It
-ends when the study that started it is gone, so that the run's folder is free for the next start.
+It reads a job and writes a row or a traceback. Under torchrun every rank trains, and rank 0 writes.
+It ends when the process that started it has ended, so that the run's folder is free for the next
+start.
 """
 
 import json
@@ -20,14 +21,14 @@ from rtdetr_lab.writing import write_text
 
 
 def main(job: str, answer: str, runs: str) -> int:
-    """Execute the job; 0 if it gave a row."""
+    """Execute the job; return 0 if there is a row, 1 after an error, 130 if paused."""
     parent = os.environ.get("RTDETR_LAB_PARENT")
-    if parent and os.name != "nt":  # there, asking whether a process lives would interrupt it
+    if parent and os.name != "nt":  # on Windows, os.kill(pid, 0) would interrupt it
         threading.Thread(target=_end_with, args=(int(parent),), daemon=True).start()
     try:
         outcome = attempt(from_json(Path(job).read_text(encoding="utf8")), Path(runs))
     except KeyboardInterrupt:
-        return 130  # paused: the next start goes on
+        return 130  # paused: the next start resumes it
     if os.environ.get("RANK", "0") == "0":
         said = {"row": outcome.row, "error": outcome.error}
         write_text(Path(answer), json.dumps(said), TrainingError)

@@ -2,9 +2,9 @@ r"""# The documented transformers classes, over our chapters
 
     from rtdetr_lab import RTDetrForObjectDetection, RTDetrImageProcessor
 
-Code written for transformers' documentation runs with only its import line changed. Nothing is
-implemented twice here: a configuration becomes one of ours (`checkpoints/transformers_config.py`),
-a model holds one of ours as `.lab`, attentions and hidden states are what its taps say.
+Code from transformers' documentation runs if you change only its import line. Nothing is
+implemented twice here: a configuration is converted to ours (`checkpoints/transformers_config.py`),
+a model contains one of ours as `.lab`, and attentions and hidden states come from its taps.
 
-An option that their code accepts and ignores works here, or is refused by name.
+An option that their code accepts and ignores either works here, or raises an error that names it.
 """

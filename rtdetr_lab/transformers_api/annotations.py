@@ -1,7 +1,7 @@
 r"""# Annotations: COCO's dictionaries to labels
 
-Corners are clipped to the picture, crowds and boxes without area are left out: their processor's
-rules, in its order, so that the numbers agree. Panoptic annotations are in
+We clip corners to the picture, and leave out crowds and boxes without area. These are the rules of
+their processor, in its order, so that the numbers agree. Panoptic annotations are in
 `panoptic_annotations.py`.
 
 | format           | one picture's annotation                                              |
@@ -36,8 +36,8 @@ NEEDED = ("bbox", "category_id", "area")
 class Wanted:
     """Requested annotation format.
 
-    It gives the format, whether masks are wanted (None: only of panoptic ones), the folder of the
-    PNGs, and whether this very call asks for masks.
+    It has the format, the option for masks (None: only panoptic annotations get masks), the folder
+    of the PNGs, and a flag that is True if this call itself requests masks.
     """
 
     format: str
@@ -111,12 +111,12 @@ def _check_object(one: Mapping[str, Any], where: str) -> None:
 
 
 def is_number(value: Any) -> bool:
-    """A number that is finite."""
+    """Return True for a finite number."""
     return isinstance(value, Real) and math.isfinite(value)
 
 
 def whole_number(value: Any, where: str) -> None:
-    """Raise `DataError` unless it is one."""
+    """Raise `DataError` unless `value` is a whole number."""
     whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
     require(whole, where, f"is {value!r}", "give a whole number", DataError)
 
@@ -130,14 +130,14 @@ def _objects(tree: Any, masks: bool, where: str) -> list[Mapping[str, Any]]:
     for i, one in enumerate(tree["annotations"]):
         missing, at = [n for n in needed if n not in one], f"{where}[annotations][{i}]"
         what = f"has no {', '.join(missing)}"
-        require(not missing, at, what, "add it, or leave the object out", DataError)
+        require(not missing, at, what, "add it, or remove the object", DataError)
         _check_object(one, at)
     whole_number(tree["image_id"], f"{where}[image_id]")
     return [one for one in tree["annotations"] if not one.get("iscrowd", 0)]
 
 
 def resized_annotation(label: Annotated, before: Sequence[int], after: Sequence[int]) -> Annotated:
-    """Boxes, areas and masks in the pixels of the resized picture."""
+    """Scale boxes, areas and masks to the pixels of the resized picture."""
     if label is None:
         return None
     high, wide = (float(a) / float(b) for a, b in zip(after, before, strict=True))
@@ -156,7 +156,7 @@ def resized_annotation(label: Annotated, before: Sequence[int], after: Sequence[
 
 
 def as_fractions(label: Annotated, size: Sequence[int]) -> Annotated:
-    """Centres and sizes, as fractions of the picture."""
+    """Convert boxes to centres and sizes, as fractions of the picture."""
     if label is None:
         return None
     boxes = cxcywh_from_xyxy(torch.from_numpy(label["boxes"])).numpy()

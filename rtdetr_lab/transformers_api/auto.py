@@ -1,4 +1,4 @@
-r"""# Auto: the class a folder's `model_type` asks for"""
+r"""# Auto: the class for the `model_type` of a folder"""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ MODELS: dict[str, Any] = {
     "detr": DetrForObjectDetection,
 }
 PROCESSORS: dict[str, Any] = {"RTDetr": RTDetrImageProcessor, "Detr": DetrImageProcessor}
-"""How the names of their classes begin."""
+"""First letters of their class names → our class."""
 KEYS = ("revision", "cache_dir", "token", "local_files_only")
 
 
@@ -24,11 +24,11 @@ def _tree(name: Any, file: str, options: dict[str, Any]) -> dict[str, Any]:
 
 
 class AutoModelForObjectDetection:
-    """`from_pretrained` for any of the detectors."""
+    """Loader for all detectors: only `from_pretrained`."""
 
     @classmethod
     def from_pretrained(cls, name: Any, **options: Any) -> Any:
-        """The model of a hub id or folder, in the class its `model_type` names."""
+        """Load the model of a hub id or folder, in the class of its `model_type`."""
         kind = _tree(name, "config.json", options).get("model_type", "")
         known = f"give one of {', '.join(MODELS)}"
         require(kind in MODELS, f"{name}[model_type]", f"is {kind!r}", known)
@@ -36,16 +36,16 @@ class AutoModelForObjectDetection:
 
 
 class AutoImageProcessor:
-    """`from_pretrained` for any of the image processors."""
+    """Loader for all image processors: only `from_pretrained`."""
 
     @classmethod
     def from_pretrained(cls, name: Any, **options: Any) -> Any:
-        """The processor of a hub id or folder, in the class that wrote it."""
-        options.pop("use_fast", None)  # both give Pillow's pixels here
+        """Load the processor of a hub id or folder, in the class that wrote it."""
+        options.pop("use_fast", None)  # here both values resize with Pillow
         tree = _tree(name, "preprocessor_config.json", options)
         kind = str(tree.get("image_processor_type", tree.get("feature_extractor_type")))
         fitting = [one for start, one in PROCESSORS.items() if kind.startswith(start)]
-        remedy = "give an RT-DETR's or a DETR's"
+        remedy = "give the processor of an RT-DETR or a DETR"
         require(fitting, f"{name}[image_processor_type]", f"is {kind!r}", remedy)
         changes = {key: value for key, value in options.items() if key not in KEYS}
         return fitting[0].from_dict(tree, **changes)

@@ -1,8 +1,8 @@
 r"""# Calls: from the arguments of a documented model to its documented output
 
-Every detector is called in the same way: what a call does not say, the configuration does; what
-would skip a part of the model is refused; labels become targets; one forward pass is watched, and
-what was seen of it are the fields of the output.
+All detectors are called in the same way. The configuration gives the options that a call leaves
+out. Arguments that would skip a part of the model raise an error. Labels become targets. One
+forward pass is recorded, and the records become the fields of the output.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from rtdetr_lab.transformers_api.pretrained import Pretrained
 
 NAMES = ("class_labels", "boxes")
 
-INSTEAD = "pass pixel_values; the parts are modules of .lab and can be called one by one"
+INSTEAD = "pass pixel_values; to call the parts one by one, use the modules of .lab"
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,11 +34,11 @@ class Call:
 def refuse_parts(
     encoder_outputs: Any, inputs_embeds: Tensor | None, decoder_inputs_embeds: Tensor | None
 ) -> None:
-    """Raise `ConfigError` for what was computed elsewhere: it would skip a part of the model."""
+    """Raise `ConfigError` for precomputed inputs: they would skip a part of the model."""
     names = ("encoder_outputs", "inputs_embeds", "decoder_inputs_embeds")
     given = (encoder_outputs, inputs_embeds, decoder_inputs_embeds)
     for name, value in zip(names, given, strict=True):
-        require(value is None, name, "would leave out a part of the model", INSTEAD)
+        require(value is None, name, "would skip a part of the model", INSTEAD)
 
 
 def targets_of(labels: Any, device: torch.device, masks: bool = False) -> Targets:
@@ -54,7 +54,7 @@ def targets_of(labels: Any, device: torch.device, masks: bool = False) -> Target
     needed = (*NAMES, "masks") if masks else NAMES
     for i, one in enumerate(labels):
         missing = [n for n in needed if n not in one] if isinstance(one, Mapping) else needed
-        what, remedy = f"has no {', '.join(missing)}", "give the dictionaries the processor makes"
+        what, remedy = f"has no {', '.join(missing)}", "give the processor's dictionaries"
         require(not missing, f"labels[{i}]", what, remedy, TargetError)
         named = {"labels": one["class_labels"], "boxes": one["boxes"]}
         pictures.append(named | ({"masks": one["masks"]} if masks else {}))
@@ -62,13 +62,13 @@ def targets_of(labels: Any, device: torch.device, masks: bool = False) -> Target
 
 
 class DetectorModel(Pretrained):
-    """Shared by the detectors: how they are called, and what they return."""
+    """Base of the detectors: their call, and their output."""
 
     config: Any
     output_class: ClassVar[Any]
     judge: ClassVar[Any]
-    """From criterion, prediction, targets, and whether every layer is meant, to the loss and its
-    documented terms."""
+    """Function of criterion, prediction, targets and a flag "every layer"; it returns the loss and
+    its documented terms."""
 
     def answer(
         self,
@@ -86,7 +86,7 @@ class DetectorModel(Pretrained):
         )
         images = call.pixel_values
         if images is None:
-            raise ImageError("pixel_values", "there are none", "pass what the processor gives")
+            raise ImageError("pixel_values", "is missing", "pass the output of the processor")
         targets = None if labels is None else targets_of(labels, images.device, self.masks)
         prediction, found = self.run(images, call, targets, asked)
         output = self.output(prediction, targets, found)
@@ -99,8 +99,8 @@ class DetectorModel(Pretrained):
         raise NotImplementedError
 
     def output(self, prediction: Prediction, targets: Any, found: dict[str, Any]) -> Any:
-        """The answer and, with targets, its loss."""
-        # DETR's detectors document fewer fields than its model.
+        """Return the output and, with targets, its loss."""
+        # The documented outputs of DETR's detectors have fewer fields than those of its model.
         known = {name: value for name, value in found.items() if hasattr(self.output_class, name)}
         output = self.output_class(
             **known,
@@ -116,7 +116,7 @@ class DetectorModel(Pretrained):
 
 
 def auxiliary(prediction: Prediction) -> list[dict[str, Tensor]]:
-    """The layers before the last, then the proposals."""
+    """Return the layers before the last, then the proposals."""
     before = list(prediction.layers[:-1])
     if prediction.proposals is not None:
         before.append(prediction.proposals.layer)

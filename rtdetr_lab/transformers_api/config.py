@@ -1,14 +1,14 @@
 r"""# RTDetrConfig, DetrConfig and their relatives: the documented configurations
 
-`rtdetr_lab.RTDetrConfig` is transformers' flat configuration; `rtdetr_lab.RTDETRConfig` is ours,
-and `RTDetrConfig(...).to_lab()` is the way from one to the other. The documented parameters stand
-one by one in `checkpoints/transformers_fields.py`, each with its default and what it is here.
+`rtdetr_lab.RTDetrConfig` is transformers' flat configuration, `rtdetr_lab.RTDETRConfig` is ours.
+`RTDetrConfig(...).to_lab()` converts one to the other. `checkpoints/transformers_fields.py` lists
+the documented parameters, each with its default and its meaning here.
 
 | parameter                                | here                                           |
 |------------------------------------------|------------------------------------------------|
 | `learn_initial_query=True`               | works (theirs fails to build)                  |
 | `initializer_bias_prior_prob`            | works, class biases of a new model             |
-| `auxiliary_loss=False`                   | works: only the last layer is judged           |
+| `auxiliary_loss=False`                   | works: only the last layer has a loss          |
 | `with_box_refine=False`, `eval_size`, …  | refused by name                                |
 | v2's `decoder_n_levels`                  | must agree with `num_feature_levels`           |
 | DETR's `…_layerdrop`                     | work (theirs reads neither)                    |
@@ -38,7 +38,7 @@ from rtdetr_lab.transformers_api.options import DetectorOptions, Options
 
 @dataclass(kw_only=True)
 class RTDetrResNetConfig(ResNetFields, Options):
-    """The backbone: a ResNet-D."""
+    """Configuration of the backbone, a ResNet-D."""
 
     model_type: ClassVar[str] = "rt_detr_resnet"
 
@@ -49,7 +49,7 @@ class RTDetrResNetConfig(ResNetFields, Options):
         super().__post_init__()
 
     def to_lab(self, masks: bool = False) -> ResNetDConfig:
-        """Our `ResNetDConfig`."""
+        """Convert to our `ResNetDConfig`."""
         inner, where = {**self.to_dict(), "model_type": "rt_detr_resnet"}, type(self).__name__
         with placed(where):
             found: ResNetDConfig = replace_all(rtdetr_r50(), resnet_d_values(inner, where)).backbone
@@ -57,7 +57,7 @@ class RTDetrResNetConfig(ResNetFields, Options):
 
     @property
     def channels(self) -> list[int]:
-        """Channels of the maps it gives."""
+        """Number of channels of each output map."""
         return [self.hidden_sizes[i - 1] for i in self.out_indices or ()]
 
     def _align(self) -> None:
@@ -67,7 +67,7 @@ class RTDetrResNetConfig(ResNetFields, Options):
         if self.out_indices is None:
             unknown = [name for name in self.out_features or () if name not in names]
             known = f"give some of {', '.join(names)}"
-            require(not unknown, self._at("out_features"), f"names {unknown}", known)
+            require(not unknown, self._at("out_features"), f"contains {unknown}", known)
             self.out_indices = [names.index(name) for name in self.out_features or ()]
         indices = [i + len(names) if i < 0 else i for i in self.out_indices]
         inside = bool(indices) and all(0 < i < len(names) for i in indices)
@@ -104,12 +104,12 @@ class RTDetrConfig(RTDetrFields, DetectorOptions):
 
 @dataclass(kw_only=True)
 class RTDetrV2ResNetConfig(RTDetrResNetConfig):
-    """The backbone's configuration under v2's name."""
+    """Configuration of the backbone, under v2's name."""
 
 
 @dataclass(kw_only=True)
 class RTDetrV2Config(RTDetrV2Fields, RTDetrConfig):
-    """RT-DETRv2: what v1 has, and how the decoder samples."""
+    """RT-DETRv2: the parameters of v1, and those of sampling in the decoder."""
 
     model_type: ClassVar[str] = "rt_detr_v2"
     special_cases: ClassVar[tuple[str, ...]] = ("rt_detr",)
@@ -118,7 +118,7 @@ class RTDetrV2Config(RTDetrV2Fields, RTDetrConfig):
         """Check like v1; the two numbers of levels must also agree."""
         what = f"is {self.decoder_n_levels}, num_feature_levels is {self.num_feature_levels}"
         agree = self.decoder_n_levels == self.num_feature_levels
-        require(agree, self._at("decoder_n_levels"), what, "let them agree")
+        require(agree, self._at("decoder_n_levels"), what, "give both the same value")
         super().check()
 
 
@@ -126,11 +126,11 @@ class RTDetrV2Config(RTDetrV2Fields, RTDetrConfig):
 class DetrConfig(DetrFields, DetectorOptions):
     """DETR, with all documented parameters.
 
-    Without a `backbone_config` the backbone is timm's ResNet-50, under timm's names in a file.
+    Without a `backbone_config` the backbone is timm's ResNet-50, and files use timm's names.
     """
 
     model_type: ClassVar[str] = "detr"
-    num_hidden_layers = property(attrgetter("encoder_layers"), doc="Another name of it.")
+    num_hidden_layers = property(attrgetter("encoder_layers"), doc="Name of `encoder_layers`.")
 
     def __post_init__(self) -> None:
         given = self.backbone_config
@@ -157,7 +157,7 @@ class DetrConfig(DetrFields, DetectorOptions):
         return timm | ({"output_stride": 16} if self.dilation else {})
 
     def check(self) -> None:
-        """Raise `ConfigError` for what cannot be built, or is not done here."""
+        """Raise `ConfigError` for values that cannot be built or are not supported here."""
         for part in ("encoder", "decoder"):
             key, remedy = f"{part}_attention_heads", "give a number that divides d_model"
             heads = getattr(self, key)

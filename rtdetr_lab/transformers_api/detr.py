@@ -1,21 +1,21 @@
 r"""# DetrModel, DetrForObjectDetection and DetrForSegmentation
 
-One forward pass of `detr/model.py` or `detr/segmentation.py`; the documented fields are what was
-seen of it:
+We record one forward pass of `detr/model.py` or `detr/segmentation.py`. The documented fields come
+from the records:
 
 | field                                | here                                                 |
 |--------------------------------------|------------------------------------------------------|
 | `logits`, `pred_boxes`, `pred_masks` | `Prediction.logits`, `.boxes`, `.masks`              |
 | `last_hidden_state`                  | the decoder's output, normalised                     |
-| `intermediate_hidden_states`         | the same of every layer                              |
+| `intermediate_hidden_states`         | the normalised output of every decoder layer         |
 | `encoder_last_hidden_state`          | the encoder's output                                 |
 | `encoder_hidden_states`              | `project`, then taps `encoder.content.*`             |
 | `decoder_hidden_states`              | zeros, taps `decoder.content.*`, the last normalised |
 | attentions                           | taps `weights` of `*.self_attn` and `*.cross_attn`   |
 
-Their pixels come normalised, so `.lab` has mean 0 and spread 1 here; what the checkpoint says of
-mean and spread is in `.pixels`, and is saved again. `pixel_mask` is `~padding`: what it hides is
-set to zero, blocked in every attention, and not counted in positions.
+Their models get normalised pixels, so here `.lab` has mean 0 and standard deviation 1. The mean and
+standard deviation of the checkpoint are in `.pixels`, and are saved again. `pixel_mask` is
+`~padding`: hidden pixels are set to zero, blocked in every attention, and not counted in positions.
 """
 
 from collections.abc import Mapping
@@ -46,7 +46,7 @@ ZERO, ONE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
 
 def as_normalised(lab: Any) -> nn.Module:
-    """Let a model take pixels that are normalised already; `.pixels` stores how."""
+    """Make a model accept normalised pixels; `.pixels` stores mean and standard deviation."""
     if getattr(lab, "pixels", None) is None:
         cfg, known = lab.cfg, lab.metadata
         pixels = Pixels(mean=cfg.mean, std=cfg.std)
@@ -58,34 +58,34 @@ def as_normalised(lab: Any) -> nn.Module:
 
 
 class DetrPreTrainedModel(DetectorModel):
-    """Shared by the three documented DETR classes."""
+    """Base of the three documented DETR classes."""
 
     config_class = DetrConfig
     config: DetrConfig
 
     def build(self, config: Any) -> nn.Module:
-        """A new model; pixels come to it normalised."""
+        """Build a new model for normalised pixels."""
         if config.use_pretrained_backbone:
-            what = "would need weights from elsewhere"
+            what = "would need a download of weights"
             remedy = "leave it out, or load the whole model with from_pretrained"
             raise ConfigError("DetrConfig[use_pretrained_backbone]", what, remedy)
         return as_normalised(super().build(config))
 
     @classmethod
     def around(cls, config: Any, lab: Any) -> Any:
-        """Wrap a model that exists, with a mask head if it has one."""
+        """Wrap an existing model; add or drop a mask head, as this class needs."""
         if draws(lab.cfg) != cls.masks:
             lab = refitted(lab, cls.lab_config(config))
         return super().around(config, as_normalised(lab))
 
     @property
     def pixels(self) -> Pixels:
-        """How the processor of this checkpoint prepares pixels."""
+        """Settings of the checkpoint's processor: mean, standard deviation, sizes."""
         found: Pixels = self.lab.pixels
         return found
 
     def preprocessor(self, known: Metadata) -> dict[str, Any]:
-        """Settings of the pixels in the checkpoint."""
+        """Return the settings of the checkpoint's processor."""
         return detr_preprocessor_config(self.pixels)
 
     def run(
@@ -113,7 +113,7 @@ class DetrPreTrainedModel(DetectorModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> Any:
-        """The documented output, or its tuple with `return_dict=False`."""
+        """Return the documented output, or its tuple with `return_dict=False`."""
         refuse_parts(encoder_outputs, inputs_embeds, decoder_inputs_embeds)
         call = Call(pixel_values, pixel_mask, decoder_attention_mask)
         return self.answer(call, labels, output_attentions, output_hidden_states, return_dict)
@@ -123,8 +123,8 @@ class DetrModel(DetrPreTrainedModel):
     """DETR up to its last decoder layer."""
 
     def output(self, prediction: Prediction, targets: Any, found: dict[str, Any]) -> Any:
-        """Everything but the answer."""
-        what, remedy = "are judged by a detector alone", "give them to DetrForObjectDetection"
+        """Return all fields except `logits` and `pred_boxes`."""
+        what, remedy = "need a detector", "use DetrForObjectDetection with labels"
         require(targets is None, "labels", what, remedy)
         every = (
             found if self.config.auxiliary_loss else {**found, "intermediate_hidden_states": None}
@@ -133,14 +133,14 @@ class DetrModel(DetrPreTrainedModel):
 
 
 class DetrForObjectDetection(DetrPreTrainedModel):
-    """DETR, its boxes and, with labels, its loss."""
+    """DETR that returns logits, boxes and, with labels, the loss."""
 
     output_class = DetrObjectDetectionOutput
     judge = staticmethod(judged)
 
 
 class DetrForSegmentation(DetrForObjectDetection):
-    """DETR, its boxes and masks and, with labels, its loss."""
+    """DETR that returns logits, boxes, masks and, with labels, the loss."""
 
     masks = True
     output_class = DetrSegmentationOutput

@@ -1,7 +1,7 @@
-r"""# DETR's fields: the documented outputs, out of what was seen of a forward pass
+r"""# DETR's fields: the documented outputs, from the records of a forward pass
 
-Loss terms are returned unweighted, and their sum weighted, as documented: the criterion is asked
-with all weights 1, and the weights come to its terms afterwards.
+As documented, we return the loss terms without weights, and their sum with weights. For this the
+criterion runs with all weights 1, and we multiply its terms by the weights afterwards.
 """
 
 from collections.abc import Mapping
@@ -37,7 +37,7 @@ def padding_of(pixel_mask: Tensor | None, images: Tensor) -> Bool[Tensor, "B H W
     wanted = (len(images), *images.shape[-2:])
     if tuple(pixel_mask.shape) != wanted:
         what = f"has shape {tuple(pixel_mask.shape)}, the pictures {tuple(images.shape)}"
-        raise ImageError("pixel_mask", what, f"pass {wanted}, 1 at the picture and 0 beside it")
+        raise ImageError("pixel_mask", what, f"pass {wanted}, 1 inside the picture and 0 outside")
     padding = ~pixel_mask.bool()
     return padding.to(images.device) if bool(padding.any()) else None
 
@@ -52,7 +52,7 @@ def edits(query_mask: Tensor | None, wanted: tuple[int, int]) -> dict[str, Edit]
     allowed = query_mask.bool()
     if tuple(allowed.shape) != wanted or not bool(allowed.any(1).all()):
         what = f"has shape {tuple(allowed.shape)}, or hides all queries of a picture"
-        remedy = f"pass {wanted}, 1 for queries that may be listened to"
+        remedy = f"pass {wanted}, 1 for queries that may be attended to"
         raise ImageError("decoder_attention_mask", what, remedy)
 
     def hide(weights: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ def edits(query_mask: Tensor | None, wanted: tuple[int, int]) -> dict[str, Edit]
 
 
 def kept(lab: Any, asked: Mapping[str, bool]) -> list[str]:
-    """The taps a call needs."""
+    """Return the names of the taps that a call needs."""
     names = ["logits.*"]
     encoder = len(lab.encoder.layers) > 0
     if asked["output_attentions"]:
@@ -76,7 +76,7 @@ def kept(lab: Any, asked: Mapping[str, bool]) -> list[str]:
 def inner_fields(
     lab: Any, seen: Any, passed: Mapping[str, Any], asked: Mapping[str, bool]
 ) -> dict[str, Any]:
-    """Every field of `DetrModelOutput`; `passed` are the outputs of the model's parts."""
+    """Make all fields of `DetrModelOutput`; `passed` are the outputs of the model's parts."""
     content = passed["decoder"]
     encoder, decoder = range(len(lab.encoder.layers)), range(len(lab.decoder.layers))
     found = {
@@ -102,7 +102,7 @@ def inner_fields(
 def judged(
     cfg: Any, prediction: Prediction, targets: Targets, every: bool
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The weighted loss and its unweighted terms; of the last layer only unless `every`."""
+    """Compute the weighted loss and its unweighted terms, of the last layer only unless `every`."""
     layers = prediction.layers if every else prediction.layers[-1:]
     weights = {weight: getattr(cfg, weight, None) for _, weight in TERMS.values()}
     ones = {weight: 1.0 for weight, value in weights.items() if value is not None}

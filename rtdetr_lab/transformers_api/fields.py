@@ -1,6 +1,6 @@
-r"""# Fields: the documented outputs, out of what was recorded
+r"""# Fields: the documented outputs, from the records of a forward pass
 
-Names of loss terms are translated, not computed: `class.layer0` is their `loss_vfl_aux_0`, the
+The loss terms are ours under their names: `class.layer0` is their `loss_vfl_aux_0`, and the
 proposals are their last `_aux_`.
 """
 
@@ -16,7 +16,7 @@ KINDS = {"class": "loss_vfl", "l1": "loss_bbox", "giou": "loss_giou"}
 
 
 def kept(lab: Any, asked: Mapping[str, bool]) -> list[str]:
-    """The taps a call needs."""
+    """Return the names of the taps that a call needs."""
     names = ["decoder.content.*", "proposal_head.*", "encoder.ccff.bottom_up.*"]
     if asked["output_attentions"]:
         names.append("decoder.layers.*.weights")
@@ -38,7 +38,7 @@ def fields_of(
     started: Mapping[str, tuple[Any, ...]],
     asked: Mapping[str, bool],
 ) -> dict[str, Any]:
-    """Every field of `RTDetrModelOutput`; `started` are the inputs of decoder and AIFI."""
+    """Make all fields of `RTDetrModelOutput`; `started` are the inputs of decoder and AIFI."""
     start, reference_logits = started["decoder"][:2]
     count, levels = len(prediction.layers), len(lab.encoder.channels)
     content = [seen[f"decoder.content.{i}"] for i in range(count)]
@@ -69,7 +69,7 @@ def fields_of(
 def _attentions(lab: Any, seen: Any, count: int, by_level: bool) -> dict[str, Any]:
     own = tuple(seen[f"decoder.layers.{i}.self_attn.weights"] for i in range(count))
     cross = [seen[f"decoder.layers.{i}.cross_attn.weights"] for i in range(count)]
-    if by_level:  # v1 tells its levels apart, v2 does not: its levels may have other numbers
+    if by_level:  # v1 has an axis of levels; v2 has not, as its levels may differ in points
         levels = lab.cfg.decoder.num_levels
         cross = [weights.unflatten(-1, (levels, -1)) for weights in cross]
     layers = range(_layers(lab))
@@ -79,7 +79,7 @@ def _attentions(lab: Any, seen: Any, count: int, by_level: bool) -> dict[str, An
 
 
 def _all(prediction: Prediction, name: str) -> Tensor:
-    """Of every layer, denoising queries in front."""
+    """Stack a field of all layers; the denoising queries come first."""
     parts = [getattr(layer, name) for layer in prediction.layers]
     if prediction.denoising is not None:
         before = [getattr(layer, name) for layer in prediction.denoising.layers]
@@ -101,7 +101,7 @@ def _meta(prediction: Prediction) -> dict[str, Any] | None:
 def judged(
     criterion: Any, prediction: Prediction, targets: Targets, every: bool
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss and its terms under their names; of the last layer only unless `every`."""
+    """Compute the loss and its terms under their names, of the last layer only unless `every`."""
     layers = prediction.layers
     if not every:
         prediction = Prediction(prediction.logits, prediction.boxes, layers[-1:])

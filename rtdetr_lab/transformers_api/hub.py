@@ -1,11 +1,11 @@
-r"""# Hub: from_pretrained's four words for where files are, and the way back
+r"""# Hub: the files of `from_pretrained`, and `push_to_hub`
 
-`revision`, `cache_dir`, `token` and `local_files_only` mean what huggingface_hub says; a folder on
-disk is itself. Weights are read from the folder that comes of it, by `load_pretrained`.
+`revision`, `cache_dir`, `token` and `local_files_only` have the meaning of huggingface_hub. A
+folder on disk is used directly. `load_pretrained` reads the weights from the resulting folder.
 
-`push_to_hub` takes what `save_pretrained` writes. A model card that is already there stays: it may
-be somebody's own. `save_pretrained(folder, push_to_hub=True)` does both; without a `repo_id` the
-repository is called as the folder is.
+`push_to_hub` uploads the files of `save_pretrained`. It keeps an existing model card, because it
+may be written by hand. `save_pretrained(folder, push_to_hub=True)` does both; without a `repo_id`
+the repository gets the name of the folder.
 """
 
 import json
@@ -37,16 +37,16 @@ def file_of(
     if named.repo:
         return download(named.repo, file, named.revision(revision), **how)
     if named.path is None:
-        what = "is the model inside this package, which has one file for everything"
+        what = "is the model inside this package, which is a single file"
         raise CheckpointError(os.fspath(name), what, "load it with rtdetr_lab.load_pretrained")
-    for home in (named.path, named.path / "model"):  # that of a training run
+    for home in (named.path, named.path / "model"):  # `model` is the folder of a training run
         if (home / file).is_file():
             return home / file
     raise CheckpointError(str(named.path), f"has no {file}", "give a folder that has it")
 
 
 def folder_of(name: str | os.PathLike[str], revision: str | None = None, **how: Any) -> Path:
-    """The folder with config and weights; from the hub, everything of one commit."""
+    """Find the folder with config and weights; from the hub, all files of one commit."""
     named = model_of(name)
     if not named.repo:
         return file_of(name, "config.json").parent
@@ -54,19 +54,19 @@ def folder_of(name: str | os.PathLike[str], revision: str | None = None, **how: 
 
 
 PUSHED = ("repo_id", "private", "token", "commit_message", "revision")
-"""What `save_pretrained` may be told beside `push_to_hub=True`."""
+"""Options of `save_pretrained` that need `push_to_hub=True`."""
 
 
 def pushed(saved: Any, folder: str | os.PathLike[str], wanted: bool, told: dict[str, Any]) -> None:
-    """The second half of `save_pretrained(folder, push_to_hub=True, …)`, if it is `wanted`.
+    """Push for `save_pretrained(folder, push_to_hub=True, …)`, if `wanted`.
 
-    Raises `ConfigError` for options nothing would come of.
+    Raises `ConfigError` for options that would have no effect.
     """
     at = f"{type(saved).__name__}.save_pretrained"
     unknown = ", ".join(sorted(set(told) - set(PUSHED)))
     require(not unknown, at, f"has no option {unknown}", f"use some of {', '.join(PUSHED)}")
-    what = f"is not asked for, and {', '.join(told)} would do nothing"
-    require(wanted or not told, f"{at}(push_to_hub)", what, "say push_to_hub=True")
+    what = f"is not set, and without it {', '.join(told)} would do nothing"
+    require(wanted or not told, f"{at}(push_to_hub)", what, "set push_to_hub=True")
     if wanted:
         rest = dict(told)
         name = rest.pop("repo_id", None) or Path(folder).expanduser().resolve().name
@@ -78,7 +78,7 @@ class Pushable:
 
     called: ClassVar[str]
     kept: ClassVar[tuple[str, ...]] = ("README.md",)
-    """Files that stay as they are where the repository has them."""
+    """Files that are not overwritten if the repository has them."""
 
     def push_to_hub(
         self,
@@ -89,7 +89,7 @@ class Pushable:
         commit_message: str | None = None,
         revision: str | None = None,
     ) -> str:
-        """Save into a repository of the hub; returns the commit's address. Raises `HubError`."""
+        """Save into a repository of the hub; return the commit's address. Raises `HubError`."""
         from huggingface_hub import HfApi
 
         api = HfApi(token=token)
@@ -107,14 +107,14 @@ class Pushable:
                     revision=revision,
                     ignore_patterns=there,
                 )
-            except Exception as error:  # the client's transport is its own business
+            except Exception as error:  # the client may raise errors of its transport, too
                 what = f"could not be pushed ({first_line(error)})"
-                remedy = "give a token that may write there, or log in with `hf auth login`"
+                remedy = "give a token with write access, or log in with `hf auth login`"
                 raise HubError(place(repo_id, None, revision), what, remedy) from error
         return str(done.commit_url)
 
     def write_upload(self, repo_id: str, folder: Path) -> None:
-        """Write what is pushed into a folder."""
+        """Write the files to upload into a folder."""
         raise NotImplementedError
 
 
@@ -125,7 +125,7 @@ class OneFile(Pushable):
 
     @classmethod
     def from_dict(cls, tree: Mapping[str, Any], **changes: Any) -> Any:
-        """Read the file's content."""
+        """Make an object from the file's content."""
         raise NotImplementedError
 
     @classmethod
@@ -144,11 +144,11 @@ class OneFile(Pushable):
         return cls.from_dict(read_json(file_of(name, cls.filename, revision, **how)), **changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """The file's content."""
+        """Return the file's content."""
         raise NotImplementedError
 
     def to_json_string(self) -> str:
-        """`to_dict` as text."""
+        """Return `to_dict` as JSON text."""
         return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
 
     def save_pretrained(

@@ -1,20 +1,20 @@
-r"""# Image processor: what all documented ones do
+r"""# Image processor: the common part of all documented processors
 
-Bit for bit what transformers' Pillow-based processors give, on pictures `images/decode.py` can
-read (which turns them as their EXIF says, and refuses arrays it would have to guess about). What a
-processor adds, its defaults and what it makes of a model's answer, is in `processor.py`.
+The results are bit for bit those of transformers' Pillow-based processors, for pictures that
+`images/decode.py` can read. It rotates pictures according to EXIF, and refuses ambiguous arrays.
+`processor.py` has the defaults and the postprocessing of each processor.
 
-There is one processor here, and it resizes with Pillow. Of the options that are documented for
-those that resize with torchvision some mean something here too, some would change nothing, and the
-rest is refused by name.
+All our processors resize with Pillow. Some options are documented only for processors that resize
+with torchvision. A few of them have a meaning here too, some would change nothing, and the others
+raise an error that names the option.
 
 | option                                | here                                              |
 |---------------------------------------|---------------------------------------------------|
-| `device`                              | tensors end up there                              |
+| `device`                              | tensors are moved to it                           |
 | `disable_grouping`                    | nothing to do: pictures are prepared one by one   |
 | `do_convert_rgb=True`                 | is always done                                    |
 | `do_center_crop`, `crop_size`         | refused: a crop would move boxes                  |
-| `default_to_square=True`              | refused: say height and width                     |
+| `default_to_square=True`              | refused: give height and width                    |
 """
 
 import math
@@ -51,12 +51,12 @@ ONLY: dict[str, Any] = {
     "crop_size": None,
     "default_to_square": False,
 }
-"""Of the torchvision processors' options the one value that is what happens anyway."""
+"""Options of the torchvision processors → the only value that we support."""
 
 
 @dataclass(kw_only=True)
 class ImageProcessor(OneFile):
-    """Pictures to `pixel_values`, annotations to `labels`."""
+    """Converts pictures to `pixel_values` and annotations to `labels`."""
 
     format: str = "coco_detection"
     do_resize: bool = True
@@ -89,7 +89,7 @@ class ImageProcessor(OneFile):
         _check_numbers(self)
 
     def __call__(self, images: Any, annotations: Any = None, **options: Any) -> BatchFeature:
-        """As `preprocess`."""
+        """Call `preprocess`."""
         return self.preprocess(images, annotations, **options)
 
     def preprocess(
@@ -103,14 +103,14 @@ class ImageProcessor(OneFile):
         input_data_format: str | None = None,
         **options: Any,
     ) -> BatchFeature:
-        """`pixel_values`, with padding `pixel_mask`, with annotations `labels`.
+        """Return `pixel_values`, with padding also `pixel_mask`, with annotations also `labels`.
 
-        Any documented option may be given for this call. Raises `ImageError`, `DataError` or
+        You can set any documented option for this call. Raises `ImageError`, `DataError` or
         `ConfigError`.
         """
         told = _without_fast(options)
-        device, remedy = told.pop("device", None), 'say return_tensors="pt"'
-        what = "is given, and nothing but tensors can be moved"
+        device, remedy = told.pop("device", None), 'set return_tensors="pt"'
+        what = "is given, but only tensors can be moved to a device"
         require(device is None or return_tensors == "pt", "device", what, remedy)
         self._check_names(told)
         for_this: Any = replace(self, **told)
@@ -145,7 +145,7 @@ class ImageProcessor(OneFile):
             rgb = resized_picture(rgb, self.size, self.resample)
             label = resized_annotation(label, before, rgb.shape[:2])
         values: Any = rgb
-        if self.do_rescale or fraction:  # floats from 0 to 1 became bytes on the way
+        if self.do_rescale or fraction:  # `decode` converted floats in [0, 1] to bytes
             factor = self.rescale_factor if self.do_rescale else 1 / 255
             values = (values.astype(np.float64) * factor).astype(np.float32)
         if self.do_normalize:
@@ -182,7 +182,7 @@ def _without_fast(options: Mapping[str, Any]) -> dict[str, Any]:
     told = {name: v for name, v in options.items() if v is not None and name != "disable_grouping"}
     for name, value in ONLY.items():
         found = told.pop(name, value)
-        what = f"is {found!r}, and only {value!r} is done here"
+        what = f"is {found!r}, but only {value!r} is supported here"
         require(found == value, name, what, "leave it out")
     return told
 
@@ -192,20 +192,22 @@ def _spread(values: float | Sequence[float]) -> float | tuple[float, ...]:
 
 
 def _check_numbers(processor: ImageProcessor) -> None:
-    """Raise `ConfigError` for numbers that no picture can be prepared with: afterwards numpy would
-    broadcast two means over three colours, or divide by zero."""
+    """Raise `ConfigError` for numbers that cannot prepare a picture.
+
+    Without this check numpy would broadcast a wrong number of means, or divide by zero.
+    """
     at = f"{type(processor).__name__}[{{}}]".format
     factor = processor.rescale_factor
     positive = is_number(factor) and factor > 0
-    require(positive, at("rescale_factor"), f"is {factor!r}", "give a number, as 1 / 255")
+    require(positive, at("rescale_factor"), f"is {factor!r}", "give a positive number (1 / 255)")
     for name, least in (("image_mean", -math.inf), ("image_std", 0.0)):
         values = getattr(processor, name)
         listed = values if isinstance(values, list | tuple) else (values,)
         fits = len(listed) in (1, 3) and all(is_number(v) and v > least for v in listed)
-        remedy = "give one number, or one for each of three colours; a spread is positive"
+        remedy = "give one number, or one per colour (three); image_std must be positive"
         require(fits, at(name), f"is {values!r}", remedy)
     room = processor.pad_size
     sides = room is None or (isinstance(room, Mapping) and {"height", "width"} <= set(room))
     require(sides, at("pad_size"), f"is {room!r}", 'give {"height": …, "width": …}')
     known = isinstance(processor.size, Mapping | int)
-    require(known, at("size"), f"is {processor.size!r}", "give a mapping, or one number")
+    require(known, at("size"), f"is {processor.size!r}", "give a mapping or one number")

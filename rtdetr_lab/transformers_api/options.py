@@ -1,11 +1,11 @@
-r"""# Options: what every documented configuration can do
+r"""# Options: the common part of all documented configurations
 
-A configuration is a flat dataclass whose fields are the documented parameters. It is checked when
-it is made, by making our configuration of it (`to_lab`): a value that nothing can be built from is
-an error then, and not in the middle of a forward pass.
+A configuration is a flat dataclass; its fields are the documented parameters. When it is made, we
+check it by converting it to our configuration (`to_lab`). So a value that cannot be built is an
+error at once, and not in the middle of a forward pass.
 
-`config.json` is read and written in transformers' form. What other releases of it wrote beside the
-documented fields (`transformers_version`, `dtype` …) is kept in `extra`, and written back.
+`config.json` is read and written in transformers' form. Other keys that their releases wrote
+(`transformers_version`, `dtype` …) are kept in `extra`, and written back.
 """
 
 import os
@@ -21,12 +21,12 @@ from rtdetr_lab.config import require
 from rtdetr_lab.transformers_api.hub import OneFile
 
 GONE = ("backbone", "use_pretrained_backbone", "use_timm_backbone", "backbone_kwargs")
-"""Documented until release 5, which neither writes nor reads them for these models."""
+"""Parameters that were documented until release 5, which no longer reads or writes them."""
 
 
 @dataclass(kw_only=True)
 class Options(OneFile):
-    """Shared by all configurations: class names, and what a call returns by default."""
+    """Base of all configurations: class names, and defaults for the output of a call."""
 
     num_labels: int | None = None
     id2label: dict[Any, str] | None = None
@@ -40,7 +40,7 @@ class Options(OneFile):
     filename: ClassVar[str] = "config.json"
     called: ClassVar[str] = "config"
     model_type: ClassVar[str] = ""
-    special_cases: ClassVar[tuple[str, ...]] = ()  # other types whose models this class can hold
+    special_cases: ClassVar[tuple[str, ...]] = ()  # other model types that this class accepts
 
     use_return_dict = property(attrgetter("return_dict"), doc="Another name of `return_dict`.")
 
@@ -49,31 +49,31 @@ class Options(OneFile):
         self.check()
 
     def check(self) -> None:
-        """Raise `ConfigError` for what cannot be built, or is not done here."""
+        """Raise `ConfigError` for values that cannot be built or are not supported here."""
         for known in fields(self):
             found = getattr(self, known.name)
-            what = f"is {found!r}, and only {known.default!r} does anything here"
+            what = f"is {found!r}, but only {known.default!r} is supported here"
             fits = "only" not in known.metadata or found == known.default
             require(fits, self._at(known.name), what, "leave it out")
         self.to_lab()
 
     def to_lab(self, masks: bool = False) -> Any:
-        """Our configuration of the same model: of a DETR with a mask head, or without."""
+        """Convert to our configuration of the same model; `masks` adds the mask head of a DETR."""
         return from_transformers(self.to_dict(), type(self).__name__, masks)[0]
 
     @classmethod
     def from_dict(cls, tree: Mapping[str, Any], **changes: Any) -> Any:
-        """Read their `config.json`; `ConfigError` if it is that of another model."""
+        """Read their `config.json`. Raises `ConfigError` for the file of another model."""
         kind = tree.get("model_type", cls.model_type)
-        what = f"is {kind!r}, and {cls.__name__} is {cls.model_type!r}"
+        what = f"is {kind!r}, but {cls.__name__} needs {cls.model_type!r}"
         same = kind in (cls.model_type, *cls.special_cases)
-        require(same, f"{cls.__name__}[model_type]", what, "use its own class")
+        require(same, f"{cls.__name__}[model_type]", what, "use the class of that model")
         known = {f.name for f in fields(cls) if f.name != "extra"}
         unknown = ", ".join(sorted(set(changes) - known))
         require(not unknown, cls.__name__, f"has no parameter {unknown}", "correct the name")
         told = {**tree, **changes}
         told.pop("model_type", None)
-        # New classes: what the file says of its own goes.
+        # New classes: drop the class names of the file.
         if {"id2label", "num_labels"} & set(changes):
             for key in {"id2label", "label2id", "num_labels"} - set(changes):
                 told.pop(key, None)
@@ -101,7 +101,7 @@ class Options(OneFile):
         given, where = self.num_labels, type(self).__name__
         with placed(where):
             names = class_names({"num_labels": given, "id2label": self.id2label}, where)
-        what, agree = f"is {given}, id2label names {len(names)}", given in (None, len(names))
+        what, agree = f"is {given}, id2label has {len(names)}", given in (None, len(names))
         require(agree, self._at("num_labels"), what, "leave num_labels out")
         self.num_labels, self.id2label = len(names), dict(enumerate(names))
         self.label2id = self.label2id or {name: i for i, name in enumerate(names)}
@@ -122,7 +122,7 @@ class DetectorOptions(Options):
 
     @classmethod
     def from_backbone_configs(cls: Any, backbone_config: Any, **options: Any) -> Any:
-        """A configuration around this backbone."""
+        """Make a configuration with this backbone."""
         return cls(backbone_config=backbone_config, **options)
 
     hidden_size = property(attrgetter("d_model"), doc="Another name of `d_model`.")

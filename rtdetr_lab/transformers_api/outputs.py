@@ -1,6 +1,6 @@
-r"""# Outputs: the documented fields, by attribute, by key and by place
+r"""# Outputs: the documented fields, by attribute, by key and by index
 
-A field that is None is not there: it has no key and no place. `to_tuple()` are the others in order.
+A field that is None has no key and no index. `to_tuple()` returns the other fields in order.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,10 +14,10 @@ Tensors = tuple[Tensor, ...] | None
 
 @dataclass
 class Output(Mapping[str, Any]):
-    """Access by attribute, key and place."""
+    """Record with access by attribute, key and index."""
 
     def to_tuple(self) -> tuple[Any, ...]:
-        """Return the fields that are there, in order."""
+        """Return the fields that are not None, in order."""
         return tuple(self.values())
 
     def __getitem__(self, key: Any) -> Any:
@@ -45,7 +45,7 @@ class BackboneOutput(Output):
 
 @dataclass
 class RTDetrModelOutput(Output):
-    """Everything but the answer."""
+    """All fields except `loss`, `logits` and `pred_boxes`."""
 
     last_hidden_state: Tensor | None = None
     intermediate_hidden_states: Tensor | None = None
@@ -69,7 +69,7 @@ class RTDetrModelOutput(Output):
 
 @dataclass
 class Answer(Output):
-    """Loss and answer: what comes first in the order of fields."""
+    """Loss, logits, boxes and masks: the first fields in the documented order."""
 
     loss: Tensor | None = None
     loss_dict: dict[str, Tensor] | None = None
@@ -81,7 +81,7 @@ class Answer(Output):
 
 @dataclass
 class RTDetrObjectDetectionOutput(RTDetrModelOutput, Answer):
-    """The answer, its loss where there are labels, and everything else."""
+    """Logits and boxes, with labels their loss, and all other fields."""
 
 
 @dataclass
@@ -99,16 +99,16 @@ class DetrInner(Output):
 
 @dataclass
 class DetrModelOutput(DetrInner):
-    """Everything but the answer; with `auxiliary_loss`, what every decoder layer found."""
+    """Inner tensors; with `auxiliary_loss`, also the outputs of all decoder layers."""
 
     intermediate_hidden_states: Tensor | None = None
 
 
 @dataclass
 class DetrObjectDetectionOutput(DetrInner, Answer):
-    """Boxes, their loss where there are labels, and everything else."""
+    """Logits and boxes, with labels their loss, and the inner tensors."""
 
 
 @dataclass
 class DetrSegmentationOutput(DetrObjectDetectionOutput):
-    """Boxes and masks, their loss where there are labels, and everything else."""
+    """Logits, boxes and masks, with labels their loss, and the inner tensors."""

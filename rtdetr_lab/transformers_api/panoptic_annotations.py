@@ -1,10 +1,10 @@
-r"""# Panoptic annotations: a list of segments and a PNG to labels
+r"""# Panoptic annotations: labels from a list of segments and a PNG
 
-The colour of a pixel is the id of its segment (`data/coco_panoptic.py`). Map and list are two
-tables of the same thing: an id that only one of them knows is refused.
+The colour of a pixel is the id of its segment (`data/coco_panoptic.py`). The PNG and the list must
+contain the same ids; otherwise there is an error.
 
-Boxes reach from the first to the last pixel of a mask, as in transformers and in the authors' code;
-`data/coco_panoptic.py` counts the last pixel's outer edge. Crowds stay, marked `iscrowd`.
+Boxes reach from the first to the last pixel of a mask, as in transformers and in the authors' code.
+`data/coco_panoptic.py` goes to the outer edge of the last pixel. Crowds stay, marked `iscrowd`.
 """
 
 import os
@@ -26,20 +26,20 @@ LAST_PIXEL = np.array([0, 0, 1, 1], dtype=np.float32)
 
 
 def rgb_to_id(color: Any) -> Any:
-    """Colours to segment ids: an array of them (H, W, 3) to an array, one colour to a number."""
+    """Convert colours to segment ids: an array (H, W, 3) to an array, one colour to a number."""
     colours = np.asarray(color)
     whole = colours.dtype.kind in "ui" or (colours.dtype.kind == "f" and (colours % 1 == 0).all())
     fits = whole and colours.shape[-1:] == (3,)
     fits = fits and (not colours.size or 0 <= colours.min() <= colours.max() < 256)
-    what = f"of shape {colours.shape} are no colours"
-    remedy = "give red, green and blue, 0 to 255, in the last place"
+    what = f"has shape {colours.shape} and values that are not colours"
+    remedy = "give red, green and blue, 0 to 255, on the last axis"
     require(fits, "color", what, remedy, DataError)
     ids = ids_of(colours.astype(np.uint8).reshape(-1, 1, 3)).reshape(colours.shape[:-1])
     return ids if ids.ndim else int(ids)
 
 
 def panoptic_label(tree: Any, size: Size, folder: Any, masks: bool, where: str) -> dict[str, Any]:
-    """The label of one picture of `size`. Raises `DataError`, or `ConfigError` for the folder."""
+    """Make the label of one picture. Raises `DataError`, or `ConfigError` for the folder."""
     usable = isinstance(tree, Mapping) and {"file_name", "segments_info"} <= set(tree)
     usable = usable and bool({"image_id", "id"} & set(tree))
     remedy = 'give {"image_id": 1, "file_name": "1.png", "segments_info": [{"id": …, …}]}'
@@ -73,7 +73,7 @@ def _segments(segments: Any, where: str) -> list[Mapping[str, Any]]:
 
 def _ids(folder: Path, name: str, size: Size, where: str) -> Any:
     below, at = not Path(name).is_absolute() and ".." not in Path(name).parts, f"{where}[file_name]"
-    require(below, at, f"{name!r} leaves masks_path", "distrust it", DataError)
+    require(below, at, f"{name!r} is outside masks_path", "give a name inside it", DataError)
     what, remedy = f"there is no {folder / name}", "give the folder of the PNGs as masks_path"
     require((folder / name).is_file(), at, what, remedy, DataError)
     raster = read_photo(folder / name).raster

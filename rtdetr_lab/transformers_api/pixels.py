@@ -20,7 +20,7 @@ FIRST, LAST = "channels_first", "channels_last"
 
 
 class BatchFeature(dict[str, Any]):
-    """A dictionary whose entries are attributes, too, and that moves to a device."""
+    """Dictionary with its entries as attributes; `to` moves them to a device."""
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -30,11 +30,11 @@ class BatchFeature(dict[str, Any]):
 
     @property
     def data(self) -> dict[str, Any]:
-        """The plain dictionary."""
+        """Entries as a plain dictionary."""
         return dict(self)
 
     def to(self, *args: Any, **kwargs: Any) -> "BatchFeature":
-        """Move every tensor; a dtype changes those of floats only."""
+        """Move all tensors; a dtype changes only tensors of floats."""
         return BatchFeature({key: _moved(value, args, kwargs) for key, value in self.items()})
 
 
@@ -52,7 +52,7 @@ def _moved(value: Any, args: Any, kwargs: Any) -> Any:
 
 
 def as_pictures(images: Any, input_data_format: str | None) -> list[np.ndarray]:
-    """RGB bytes of one picture or several."""
+    """Decode one picture or several to RGB bytes."""
     known = input_data_format in (None, FIRST, LAST)
     what = f"is {input_data_format!r}"
     require(known, "input_data_format", what, f"use {FIRST!r} or {LAST!r}")
@@ -61,7 +61,7 @@ def as_pictures(images: Any, input_data_format: str | None) -> list[np.ndarray]:
 
 
 def in_fractions(images: Any) -> list[bool]:
-    """Which pictures came as floats from 0 to 1: those are what `do_rescale=False` is for."""
+    """Mark pictures that are floats in [0, 1]; for them there is `do_rescale=False`."""
     return [_is_fraction(one) for one in _listed(images)]
 
 
@@ -69,7 +69,7 @@ def _listed(images: Any) -> list[Any]:
     batch = isinstance(images, np.ndarray | Tensor) and images.ndim == 4
     several = list(images) if batch or isinstance(images, list | tuple) else [images]
     if not several:
-        raise ImageError("images", "there are none", "give at least one picture")
+        raise ImageError("images", "is empty", "give at least one picture")
     return several
 
 
@@ -86,7 +86,7 @@ def _picture(one: Any, input_data_format: str | None, where: str) -> np.ndarray:
 
 
 def target_size(before: Size, size: Any) -> Size:
-    """(height, width) a picture of `before` gets: any of the documented forms of `size`."""
+    """Compute the new (height, width); `size` may have any of its documented forms."""
     height, width = before
     require(isinstance(size, int | Mapping), "size", f"is {size!r}", "give a mapping or a number")
     if isinstance(size, int):
@@ -122,7 +122,7 @@ def on_canvas(
     if pad_size is not None:
         given = int(pad_size["height"]), int(pad_size["width"])
         fits = given[0] >= room[0] and given[1] >= room[1]
-        what = f"is {given}, a picture is {room}"
+        what = f"is {given}, but the pictures need {room}"
         require(fits, "pad_size", what, "give a canvas at least as large")
         room = given
     canvases, masks, moved = [], [], []
@@ -135,7 +135,7 @@ def on_canvas(
 
 
 def _extended(array: np.ndarray, room: Size) -> np.ndarray:
-    """Zeros below it and to its right."""
+    """Pad with zeros below and to the right."""
     beside = [(0, 0)] * (array.ndim - 2)
     beside += [(0, most - side) for most, side in zip(room, array.shape[-2:], strict=True)]
     return np.pad(array, beside)
@@ -154,7 +154,7 @@ def _moved_label(label: Any, inner: Size, outer: Size, fractions: bool) -> Any:
 
 
 def formatted(array: np.ndarray, data_format: str) -> np.ndarray:
-    """Channels first or last."""
+    """Put the channels first or last."""
     remedy = f"use {FIRST!r} or {LAST!r}"
     require(data_format in (FIRST, LAST), "data_format", f"is {data_format!r}", remedy)
     return array if data_format == FIRST else array.transpose(1, 2, 0)
@@ -175,7 +175,7 @@ def batched(values: Any, return_tensors: str | None) -> Any:
 
 
 def as_dictionaries(founds: Iterable[Found]) -> list[dict[str, Tensor]]:
-    """Per picture `scores`, `labels` and `boxes`, as documented."""
+    """Return `scores`, `labels` and `boxes` per picture, as documented."""
     return [
         {"scores": found.scores, "labels": found.labels, "boxes": found.boxes_xyxy}
         for found in founds
@@ -183,7 +183,7 @@ def as_dictionaries(founds: Iterable[Found]) -> list[dict[str, Tensor]]:
 
 
 def sizes_of(target_sizes: Any, count: int) -> list[Size]:
-    """(height, width) per picture, 1 × 1 where none are given: fractions stay fractions."""
+    """Return (height, width) per picture; without sizes 1 × 1, so that boxes stay fractions."""
     if target_sizes is None:
         return [(1, 1)] * count
     remedy = "give one (height, width) of 1 pixel or more per picture"

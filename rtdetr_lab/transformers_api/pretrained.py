@@ -1,11 +1,10 @@
-r"""# Pretrained: a model of ours behind a documented class
+r"""# Pretrained: a model of ours in a documented class
 
-`.lab` is the model, `.config` the documented configuration; loading and saving is
-`load_pretrained` and the writers of transformers' layout.
+`.lab` is the model, `.config` the documented configuration. We load with `load_pretrained`, and
+save with the writers of transformers' layout.
 
-`from_pretrained(name, dropout=0.3)` asks for the file's weights in a model that the file does not
-describe (`refitted`). They must fit to the last tensor; only a mask head may be missing, or be too
-many.
+`from_pretrained(name, dropout=0.3)` changes the configuration, and loads the file's weights into
+the changed model (`refitted`). All tensors must fit. Only a mask head may be missing or left over.
 """
 
 import logging
@@ -50,7 +49,7 @@ model = AutoModelForObjectDetection.from_pretrained("{name}")
 processor = AutoImageProcessor.from_pretrained("{name}")
 ```
 
-The files are in transformers' layout, and open there, too.
+The files are in transformers' layout, so transformers can load them, too.
 """
 
 
@@ -72,12 +71,12 @@ class Pretrained(Pushable, nn.Module):
         self.eval()
 
     def build(self, config: Options) -> Any:
-        """A new model of ours."""
+        """Build a new model of ours."""
         return self.lab_config(config).build()
 
     @classmethod
     def lab_config(cls, config: Any) -> Any:
-        """Our configuration of it."""
+        """Convert the configuration to ours."""
         return config.to_lab(cls.masks)
 
     @property
@@ -105,10 +104,10 @@ class Pretrained(Pushable, nn.Module):
         device_map: str | int | torch.device | None = None,
         **changes: Any,
     ) -> Any:
-        """The model of a hub id or folder, in eval mode; `changes` are of its configuration.
+        """Load a hub id or folder, in eval mode; `changes` apply to its configuration.
 
-        Another number of classes needs `ignore_mismatched_sizes=True`, and gives new class heads.
-        `device_map` is a device, or "auto": the first GPU where there is one.
+        Another number of classes needs `ignore_mismatched_sizes=True`, and gets new class heads.
+        `device_map` is a device, or "auto": the first GPU, if there is one.
         """
         changed = bool(changes) or config is not None
         how = {"cache_dir": cache_dir, "token": token, "local_files_only": local_files_only}
@@ -117,8 +116,8 @@ class Pretrained(Pushable, nn.Module):
         if tree.get("format") != FORMAT:
             config = config or cls.config_class.from_dict(tree, **changes)
             has, wants = len(cls.config_class.from_dict(tree).names), len(config.names)
-            what = f"was trained for {has} classes, {wants} are asked for"
-            remedy = "say ignore_mismatched_sizes=True for new heads"
+            what = f"was trained for {has} classes, but {wants} are requested"
+            remedy = "set ignore_mismatched_sizes=True for new class heads"
             require(has == wants or ignore_mismatched_sizes, name, what, remedy, CheckpointError)
         lab: Any = load_pretrained(folder, num_classes=len(config.names) if config else None)
         if config is None:
@@ -131,7 +130,7 @@ class Pretrained(Pushable, nn.Module):
 
     @classmethod
     def around(cls, config: Options, lab: nn.Module) -> Any:
-        """Wrap a model that exists."""
+        """Wrap an existing model."""
         model = cls.__new__(cls)
         nn.Module.__init__(model)
         model.config, model.lab = config, lab
@@ -142,11 +141,11 @@ class Pretrained(Pushable, nn.Module):
     ) -> None:
         """Write config, weights and preprocessor in transformers' layout.
 
-        An existing `preprocessor_config.json` is kept: the processor wrote it. `push_to_hub` also
-        calls that method, with the other arguments: `repo_id`, `token` …
+        An existing `preprocessor_config.json` is kept: the processor wrote it. `push_to_hub=True`
+        also pushes, with the other arguments: `repo_id`, `token` …
         """
         names, lab, at = self.config.names, self.lab, Path(folder)
-        to_transformers(lab.cfg, names)  # refuses what it cannot say: `.lab` may have changed
+        to_transformers(lab.cfg, names)  # an error if `.lab` has changed too much
         known = replace(lab.metadata, names=names, category_ids=tuple(range(len(names))))
         config = replace(self.config, architectures=[type(self).__name__]).to_dict()
         preprocessor = None if (at / FILE).is_file() else self.preprocessor(known)
@@ -154,11 +153,11 @@ class Pretrained(Pushable, nn.Module):
         pushed(self, folder, push_to_hub, told)
 
     def preprocessor(self, known: Metadata) -> dict[str, Any]:
-        """The `preprocessor_config.json` of this model."""
+        """Return the `preprocessor_config.json` of this model."""
         raise NotImplementedError
 
     def write_upload(self, repo_id: str, folder: Path) -> None:
-        """Write the model with a card. A card and a processor that are there stay."""
+        """Write the model with a card; the repository keeps its own card and processor."""
         self.save_pretrained(folder)
         classes, licence = self.config.names, self.lab.metadata.licence
         card = CARD.format(
@@ -171,15 +170,15 @@ class Pretrained(Pushable, nn.Module):
         write_text(folder / "README.md", card)
 
     def freeze_backbone(self) -> None:
-        """Let the backbone learn nothing."""
+        """Freeze the backbone."""
         self.lab.backbone.requires_grad_(False)
 
     def unfreeze_backbone(self) -> None:
-        """Let the backbone learn."""
+        """Unfreeze the backbone."""
         self.lab.backbone.requires_grad_(True)
 
     def _asked(self, **options: bool | None) -> Mapping[str, bool]:
-        """Options of a call; the configuration fills what the call leaves open."""
+        """Return the options of a call; the configuration gives those that are None."""
         return {n: getattr(self.config, n) if v is None else v for n, v in options.items()}
 
 
@@ -189,12 +188,12 @@ def _device(name: str | int | torch.device) -> torch.device:
     try:
         return torch.device(name)
     except (RuntimeError, TypeError) as error:
-        what, remedy = f"is {name!r}", 'give a device, or "auto": a model is never split here'
+        what, remedy = f"is {name!r}", 'give one device, or "auto": we do not split models'
         raise ConfigError("device_map", what, remedy) from error
 
 
 def refitted(lab: Any, cfg: Any) -> nn.Module:
-    """Put the same weights into a model of `cfg`; a mask head is dropped, or new and logged.
+    """Put the weights into a model of `cfg`; a mask head is dropped, or new with a warning.
 
     Raises `CheckpointError` if anything else does not fit.
     """
@@ -207,12 +206,12 @@ def refitted(lab: Any, cfg: Any) -> nn.Module:
     new = [name for name in mine if name not in given]
     odd = [n for n in (*new, *(n for n in given if n not in mine)) if not n.startswith("mask_")]
     odd += [n for n in given if n in mine and mine[n].shape != given[n].shape]
-    what = f"the configuration asks for other tensors than were saved: {', '.join(odd[:3])}"
-    name, remedy = type(lab).__name__, "change nothing that shapes the model"
+    what = f"the configuration needs other tensors than the saved ones: {', '.join(odd[:3])}"
+    name, remedy = type(lab).__name__, "do not change options that add or reshape tensors"
     require(not odd, name, what, remedy, CheckpointError)
     model.load_state_dict({n: t for n, t in given.items() if n in mine}, strict=False)
     if new:
-        log.warning("no mask head in the file; these start anew: %s", ", ".join(new))
+        log.warning("no mask head in the file; these tensors are new: %s", ", ".join(new))
     model.metadata = lab.metadata
     if (pixels := getattr(lab, "pixels", None)) is not None:
         model.pixels = pixels

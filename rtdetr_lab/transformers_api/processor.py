@@ -1,26 +1,25 @@
 r"""# Processors: RTDetrImageProcessor and DetrImageProcessor
 
-Beside what `image_processor.py` does for all, **RT-DETR**'s makes pictures of 640 × 640 and boxes
-out of sigmoids. `RTDetrImageProcessorFast` is another name of the same class: theirs resizes with
-torchvision and differs from Pillow in the last bits.
+`image_processor.py` has the common part. The processor of **RT-DETR** resizes pictures to 640 ×
+640, and its scores are sigmoids. `RTDetrImageProcessorFast` is another name of the same class.
+Theirs resizes with torchvision, which differs from Pillow in the last bits.
 
-**DETR**'s has sides of 800 and 1333, a shared canvas and four kinds of answer: pictures keep their
-shape and are padded to the largest of the batch, `pixel_mask` is 1 where a picture is, and
-annotations may be panoptic. `DetrImageProcessorPil` is another name of the same class.
+The processor of **DETR** has sides of 800 and 1333, a shared canvas, and four kinds of output.
+Pictures keep their aspect ratio and are padded to the largest of the batch. `pixel_mask` is 1
+inside a picture. Annotations may be panoptic. `DetrImageProcessorPil` is another name of the class.
 
-Boxes of a padded picture become fractions of the **canvas**, as in transformers, and are read as
-fractions of the picture; `docs/differences.md` says why that matters.
+Boxes of a padded picture become fractions of the **canvas**, as in transformers, but predictions
+are read as fractions of the picture. `docs/differences.md` explains why this matters.
 
-Of what `images/panoptic.py` finds:
+The documented outputs of segmentation come from `images/panoptic.py`:
 
 | documented          | here                                                     |
 |---------------------|----------------------------------------------------------|
-| `segmentation`      | `Segments.ids`; −1 everywhere if no query is sure enough |
+| `segmentation`      | `Segments.ids`; −1 everywhere if no score is high enough |
 | `segments_info`     | `Segments.segments`                                      |
 | `target_sizes=None` | the size of the masks                                    |
 
-Numbers of segments are unique: theirs may use one twice after joining stuff
-(`docs/differences.md`).
+Our segment ids are unique. Theirs may use an id twice after joining stuff (`docs/differences.md`).
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -51,7 +50,7 @@ from rtdetr_lab.transformers_api.pixels import (
 
 @dataclass(kw_only=True)
 class RTDetrImageProcessor(ImageProcessor):
-    """Pictures to `pixel_values`, annotations to `labels`, and outputs to boxes."""
+    """Converts pictures to `pixel_values`, annotations to `labels`, and outputs to boxes."""
 
     do_convert_annotations: bool | None = True
 
@@ -64,7 +63,10 @@ class RTDetrImageProcessor(ImageProcessor):
         target_sizes: Any = None,
         use_focal_loss: bool = True,
     ) -> list[dict[str, Tensor]]:
-        """Per picture `scores`, `labels` and `boxes` (corners; in pixels if sizes are given)."""
+        """Return `scores`, `labels` and `boxes` per picture.
+
+        Boxes are corners, in pixels if sizes are given.
+        """
         prediction = Prediction(outputs.logits, outputs.pred_boxes, ())
         sizes = sizes_of(target_sizes, len(outputs.logits))
         rank = by_sigmoid if use_focal_loss else by_softmax
@@ -77,8 +79,10 @@ RTDetrV2ImageProcessor = RTDetrImageProcessor
 
 @dataclass(kw_only=True)
 class DetrImageProcessor(ImageProcessor):
-    """Pictures to `pixel_values` and `pixel_mask`, annotations to `labels`, outputs to boxes,
-    classes of pixels, objects and panoptic pictures."""
+    """Converts pictures to `pixel_values` and `pixel_mask`, and annotations to `labels`.
+
+    It converts outputs to boxes, semantic maps, instances and panoptic segments.
+    """
 
     do_normalize: bool = True
     do_pad: bool = True
@@ -92,7 +96,7 @@ class DetrImageProcessor(ImageProcessor):
         if isinstance(self.size, int):
             self.size = {"shortest_edge": self.size, "longest_edge": self.max_size or 1333}
         elif self.max_size is not None:
-            what = "is given beside a size that says it all"
+            what = "is given together with a complete size"
             require(self.size is None, "max_size", what, "give longest_edge in size")
             self.size = {**self.default_size, "longest_edge": self.max_size}
         self.max_size = None
@@ -102,7 +106,7 @@ class DetrImageProcessor(ImageProcessor):
 
     @classmethod
     def from_dict(cls, tree: Mapping[str, Any], **changes: Any) -> Any:
-        """Read their `preprocessor_config.json`, that of 2020 too."""
+        """Read their `preprocessor_config.json`, also that of the first release (2020)."""
         told = dict(tree)
         if isinstance(told.get("size"), Mapping):
             told.pop("max_size", None)
@@ -119,7 +123,7 @@ class DetrImageProcessor(ImageProcessor):
     def pad_and_create_pixel_mask(
         self, pixel_values_list: Sequence[Any], return_tensors: str | None = None
     ) -> BatchFeature:
-        """Prepared pictures of any sizes on one canvas, for a `collate_fn`."""
+        """Put prepared pictures of any sizes on one canvas, for a `collate_fn`."""
         arrays = [np.asarray(one) for one in pixel_values_list]
         canvases, masks, _ = on_canvas(arrays, [None] * len(arrays), self.pad_size, True)
         found = {"pixel_values": canvases, "pixel_mask": masks}
@@ -128,8 +132,10 @@ class DetrImageProcessor(ImageProcessor):
     def post_process_object_detection(
         self, outputs: Any, threshold: float = 0.5, target_sizes: Any = None
     ) -> list[dict[str, Tensor]]:
-        """Per picture `scores`, `labels` and `boxes` (corners; in pixels if sizes are given), in
-        the order of the queries."""
+        """Return `scores`, `labels` and `boxes` per picture, in the order of the queries.
+
+        Boxes are corners, in pixels if sizes are given.
+        """
         prediction = Prediction(outputs.logits, outputs.pred_boxes, ())
         sizes = sizes_of(target_sizes, len(outputs.logits))
         found = postprocess(prediction, sizes, threshold, rank=by_softmax)
@@ -138,7 +144,7 @@ class DetrImageProcessor(ImageProcessor):
     def post_process_semantic_segmentation(
         self, outputs: Any, target_sizes: Any = None
     ) -> list[Tensor]:
-        """Per picture the class of every pixel."""
+        """Return the class of every pixel, per picture."""
         return list(semantic(*answer_of(outputs, target_sizes)))
 
     def post_process_instance_segmentation(
@@ -150,7 +156,7 @@ class DetrImageProcessor(ImageProcessor):
         target_sizes: Any = None,
         return_coco_annotation: bool | None = False,
     ) -> list[dict[str, Any]]:
-        """Per picture `segmentation` (the number of an object per pixel) and `segments_info`."""
+        """Return `segmentation` (an object id per pixel) and `segments_info` per picture."""
         rule = ByOverlap(threshold, mask_threshold, overlap_mask_area_threshold)
         found = segments(outputs, target_sizes, rule, ())
         for one in found if return_coco_annotation else ():
@@ -167,7 +173,7 @@ class DetrImageProcessor(ImageProcessor):
         label_ids_to_fuse: Collection[int] | None = None,
         target_sizes: Any = None,
     ) -> list[dict[str, Any]]:
-        """As instances; classes in `label_ids_to_fuse` (stuff) are one segment each."""
+        """Return the fields as for instances; a class in `label_ids_to_fuse` is one segment."""
         rule = ByOverlap(threshold, mask_threshold, overlap_mask_area_threshold)
         fuse = label_ids_to_fuse if label_ids_to_fuse is not None else ()
         what, remedy = f"is {fuse!r}", "give a set of labels"
@@ -181,7 +187,7 @@ DetrImageProcessorPil = DetrImageProcessor
 def segments(
     outputs: Any, target_sizes: Any, rule: ByOverlap, fuse: Collection[int]
 ) -> list[dict[str, Any]]:
-    """Per picture `segmentation` and `segments_info`."""
+    """Return `segmentation` and `segments_info` per picture."""
     prediction, sizes = answer_of(outputs, target_sizes)
     found = panoptic(prediction, sizes, fuse, rule)
     scores, labels = at_least_single(prediction.logits).softmax(-1).max(-1)
@@ -205,7 +211,7 @@ def _described(found: Segments, fuse: Collection[int], any_at_all: bool) -> dict
 
 
 def answer_of(outputs: Any, target_sizes: Any) -> tuple[Prediction, list[Size]]:
-    """What a model answered, and the size of every picture."""
+    """Return the prediction of a model, and the size of every picture."""
     masks = getattr(outputs, "pred_masks", None)
     prediction = Prediction(outputs.logits, outputs.pred_boxes, (), masks=masks)
     if target_sizes is None and masks is not None:
@@ -214,8 +220,10 @@ def answer_of(outputs: Any, target_sizes: Any) -> tuple[Prediction, list[Size]]:
 
 
 def run_lengths(ids: Int[Tensor, "H W"]) -> list[list[int]]:
-    """Per number in the map, 0 among them, where its runs start (from 1, row by row) and how long
-    they are: what transformers calls COCO annotation. `data/rle.py` writes COCO's own."""
+    """Return the runs of every id in the map, also of 0: start (from 1, row by row) and length.
+
+    transformers calls this format COCO annotation. `data/rle.py` writes COCO's own format.
+    """
     found = []
     for number in ids.unique().tolist():
         counts = rle.run_lengths((ids == number).cpu().numpy().T)["counts"]  # down the columns

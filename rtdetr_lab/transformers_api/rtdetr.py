@@ -1,6 +1,6 @@
 r"""# RTDetrModel, RTDetrForObjectDetection, RTDetrResNetBackbone, and v2's
 
-One forward pass of `rtdetr.py` under `record`; the documented fields are what it kept:
+We record one forward pass of `rtdetr.py`. The documented fields come from the records:
 
 | field                                 | here                                        |
 |---------------------------------------|---------------------------------------------|
@@ -12,7 +12,7 @@ One forward pass of `rtdetr.py` under `record`; the documented fields are what i
 | attentions of the decoder             | taps `weights` of `decoder.layers.*`        |
 | attentions of the encoder             | taps `weights` of `encoder.aifi.layers.*`   |
 
-In training their `logits` hold the denoising queries, too; ours are the documented shape.
+In training their `logits` also contain the denoising queries; ours have the documented shape.
 """
 
 import math
@@ -44,13 +44,13 @@ from rtdetr_lab.transformers_api.pretrained import Pretrained
 
 
 class RTDetrPreTrainedModel(DetectorModel):
-    """Shared by both documented RT-DETR models."""
+    """Base of both documented RT-DETR models."""
 
     config_class = RTDetrConfig
     config: RTDetrConfig
 
     def build(self, config: Any) -> nn.Module:
-        """A new model, its class biases where the configuration wants them."""
+        """Build a new model, with the class biases of the configuration."""
         lab: Any = super().build(config)
         if (prior := config.initializer_bias_prior_prob) is not None:
             heads = [lab.proposal_head.class_head, *lab.decoder.class_heads]
@@ -59,7 +59,7 @@ class RTDetrPreTrainedModel(DetectorModel):
         return lab
 
     def preprocessor(self, known: Metadata) -> dict[str, Any]:
-        """The picture size it was trained at."""
+        """Return the settings for the picture size of training."""
         return preprocessor_config(known.fixed_size)
 
     def run(
@@ -67,7 +67,7 @@ class RTDetrPreTrainedModel(DetectorModel):
     ) -> tuple[Prediction, dict[str, Any]]:
         """Run the forward pass, and fill the documented fields."""
         if call.pixel_mask is not None and not bool(call.pixel_mask.bool().all()):
-            what = "hides pixels, and RT-DETR has no way not to look at them"
+            what = "hides pixels, but RT-DETR has no padding mask"
             raise ImageError("pixel_mask", what, "resize to one size instead of padding")
         lab, started = self.lab, {}
         asked = {**asked, "by_level": self.config.model_type == "rt_detr"}
@@ -89,7 +89,7 @@ class RTDetrPreTrainedModel(DetectorModel):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> Any:
-        """The documented output, or its tuple with `return_dict=False`."""
+        """Return the documented output, or its tuple with `return_dict=False`."""
         refuse_parts(encoder_outputs, inputs_embeds, decoder_inputs_embeds)
         call = Call(pixel_values, pixel_mask)
         return self.answer(call, labels, output_attentions, output_hidden_states, return_dict)
@@ -99,26 +99,26 @@ class RTDetrModel(RTDetrPreTrainedModel):
     """RT-DETR up to its last decoder layer."""
 
     def output(self, prediction: Prediction, targets: Any, found: dict[str, Any]) -> Any:
-        """Everything but the answer."""
+        """Return all fields except `logits` and `pred_boxes`."""
         return RTDetrModelOutput(**found)
 
 
 class RTDetrForObjectDetection(RTDetrPreTrainedModel):
-    """RT-DETR, its answer and, with labels, its loss."""
+    """RT-DETR that returns logits, boxes and, with labels, the loss."""
 
     output_class = RTDetrObjectDetectionOutput
     judge = staticmethod(judged)
 
 
 class RTDetrResNetBackbone(Pretrained):
-    """The ResNet-D alone."""
+    """Backbone alone, a ResNet-D."""
 
     config_class = RTDetrResNetConfig
     config: RTDetrResNetConfig
 
     @property
     def channels(self) -> list[int]:
-        """Channels of the maps it gives."""
+        """Number of channels of each output map."""
         return self.config.channels
 
     def forward(
@@ -127,7 +127,7 @@ class RTDetrResNetBackbone(Pretrained):
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
     ) -> Any:
-        """A `BackboneOutput`. `output_hidden_states`: stem and all stages."""
+        """Return a `BackboneOutput`; `output_hidden_states` adds the stem and all stages."""
         asked = self._asked(output_hidden_states=output_hidden_states, return_dict=return_dict)
         parts = [self.lab.pool, *self.lab.stages] if asked["output_hidden_states"] else []
         with outputs_of({str(i): part for i, part in enumerate(parts)}) as seen:
@@ -137,7 +137,7 @@ class RTDetrResNetBackbone(Pretrained):
 
 
 RTDetrResnetBackbone = RTDetrResNetBackbone
-"""One of the documentation's examples spells it so."""
+"""Spelling of one example in the documentation."""
 
 
 class RTDetrV2Model(RTDetrModel):
@@ -147,12 +147,12 @@ class RTDetrV2Model(RTDetrModel):
 
 
 class RTDetrV2ForObjectDetection(RTDetrForObjectDetection):
-    """RT-DETRv2, its answer and, with labels, its loss."""
+    """RT-DETRv2 that returns logits, boxes and, with labels, the loss."""
 
     config_class = RTDetrV2Config
 
 
 class RTDetrV2ResNetBackbone(RTDetrResNetBackbone):
-    """The backbone under v2's name."""
+    """Backbone under v2's name."""
 
     config_class = RTDetrV2ResNetConfig

@@ -79,7 +79,7 @@ def test_what_changes_nothing_is_the_reference_under_its_own_name(tmp_path):
 
     assert study(tmp_path).reference == "base"
     assert study(tmp_path, [no_aifi, as_published]).reference == "as published"
-    with pytest.raises(ConfigError, match="there twice"):
+    with pytest.raises(ConfigError, match="occur twice"):
         study(tmp_path, [no_aifi, no_aifi])
 
 
@@ -286,7 +286,7 @@ def test_submitit_submits_the_worker_as_a_command(tmp_path, monkeypatch):
         )
     )
     assert [c[:4] for c in commands] == [[*command, "rtdetr_lab.ablations.worker"]] * 2
-    assert all(o.error == "the process ended without a word" for o in found)
+    assert all(o.error == "the process ended without a message" for o in found)
 
 
 def test_without_submitit_the_error_names_the_extra(tmp_path, monkeypatch):
@@ -377,7 +377,7 @@ def test_a_study_or_variant_nobody_knows_is_one_line(tmp_path, capsys):
 
 def test_a_report_of_nothing_says_so(tmp_path, capsys):
     assert main(["ablate", "encoder", "--report-only", "--out", str(tmp_path)]) == 1
-    assert "holds no study" in capsys.readouterr().err
+    assert "has no study" in capsys.readouterr().err
 
 
 def test_a_study_with_two_equal_seeds_is_refused(tmp_path):

@@ -88,5 +88,5 @@ def test_a_map_larger_than_what_was_learned_is_refused_by_name():
 
 @pytest.mark.parametrize(("cfg", "dim"), [(SinePositions(), 6), (LearnedPositions(), 5)])
 def test_a_width_that_cannot_be_shared_is_refused(cfg, dim):
-    with pytest.raises(ConfigError, match=f"dim: {dim} cannot be shared"):
+    with pytest.raises(ConfigError, match=f"dim: {dim} cannot be divided"):
         cfg.build(dim)

@@ -243,7 +243,7 @@ def test_a_map_and_a_list_that_disagree_are_refused(drawn):
         panoptic(folder, [{"id": 5}])
     with pytest.raises(DataError, match="there is no"):
         panoptic(folder, segments, file_name="2.png")
-    with pytest.raises(DataError, match="leaves"):
+    with pytest.raises(DataError, match="outside"):
         panoptic(folder, segments, file_name="../1.png")
     picture().resize((8, 8)).save(folder / "small.png")
     with pytest.raises(DataError, match=r"small\.png is 8×8, the picture 20×30"):
@@ -300,7 +300,7 @@ def test_an_answer_without_masks_is_not_drawn(model, images):
 
 def test_colours_that_are_no_whole_numbers_are_refused():
     assert lab.rgb_to_id([[1.0, 2, 3]]).tolist() == [1 + 2 * 256 + 3 * 65536]
-    with pytest.raises(DataError, match="no colours"):
+    with pytest.raises(DataError, match="not colours"):
         lab.rgb_to_id([[1.5, 2, 3]])
 
 

@@ -296,7 +296,7 @@ def test_a_saved_model_and_processor_come_back(model, images, tmp_path):
 def test_new_classes_are_asked_for_in_so_many_words(model, tmp_path):
     model.save_pretrained(tmp_path)
     new = {"id2label": {0: "a", 1: "b"}, "label2id": {"a": 0, "b": 1}}
-    with pytest.raises(CheckpointError, match="3 classes, 2"):
+    with pytest.raises(CheckpointError, match="3 classes, but 2"):
         lab.RTDetrForObjectDetection.from_pretrained(tmp_path, **new)
     found = lab.RTDetrForObjectDetection.from_pretrained(
         tmp_path, **new, ignore_mismatched_sizes=True
