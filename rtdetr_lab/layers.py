@@ -62,7 +62,7 @@ def cached_by_size(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def has_float64(device: torch.device | str) -> bool:
-    """Whether a device supports float64: a Mac's GPU does not."""
+    """Tell whether a device supports float64: a Mac's GPU does not."""
     return torch.device(device).type in ("cpu", "cuda")
 
 

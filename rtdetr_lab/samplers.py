@@ -152,7 +152,7 @@ def _product(*counts: int) -> Iterator[tuple[int, ...]]:
 def _read(
     cells: Float[Tensor, "N d"], shape: Size, x: Float[Tensor, ""], y: Float[Tensor, ""]
 ) -> Float[Tensor, "d"]:
-    """Read one point. Cell i has its centre at (i + ½) / width, hence the half."""
+    """Read one point. Cell i has its centre at (i + ½) / width, so we subtract ½."""
     height, width = shape
     u, v = x * width - 0.5, y * height - 0.5
     left, top = math.floor(u.item()), math.floor(v.item())

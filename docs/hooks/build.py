@@ -1,4 +1,4 @@
-"""What the site needs beyond Markdown: pages made of notebooks, chapters and the models themselves.
+"""Build pages that are not Markdown: from notebooks, from chapters and from the models.
 
 Executed notebooks come from `notebooks/`, or from the folder that RTDETR_LAB_NOTEBOOKS names: a
 copy that was executed a moment ago.

@@ -57,7 +57,7 @@ def shapes() -> RGB:
 
 
 def detections() -> RGB:
-    """The same pictures as the embedded detector sees them."""
+    """Draw the same pictures as the embedded detector sees them."""
     detector = Detector.from_pretrained("nano", device="cpu")
     shown = []
     for found in detector([draw(DEFAULT, VAL, index).image for index in PICTURES]):

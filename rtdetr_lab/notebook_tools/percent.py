@@ -121,7 +121,7 @@ def digest(text: str) -> str:
 
 
 def contents(notebook: Any) -> list[tuple[str, str, str, tuple[str, ...]]]:
-    """What a `.py` file and its notebook must agree on: id, kind, source, alternative texts."""
+    """Return what a `.py` file and its notebook share: id, kind, source, alternative texts."""
     return [(c.id, c.cell_type, c.source, tuple(c.metadata.get("alt", ()))) for c in notebook.cells]
 
 

@@ -1,4 +1,4 @@
-"""# Environment: on what a run was made, for the person who wants to make it again"""
+"""# Environment: the machine and the versions of a run, so that it can be repeated"""
 
 import datetime
 import os
