@@ -189,7 +189,7 @@ def test_a_folder_without_pictures_says_what_is_there(cameras, capsys):
     assert main(["detect", "clips"]) == 1
     assert "clips: holds no picture, but 2 .mp4, 1 .txt" in capsys.readouterr().err
     assert main(["detect", "clips/a.mp4"]) == 1
-    assert "is a video; take its frames first" in capsys.readouterr().err
+    assert "is a video; extract its frames first" in capsys.readouterr().err
 
 
 def test_bits_that_no_file_says_are_said_on_the_command_line(tmp_path, monkeypatch, capsys):
