@@ -8,7 +8,7 @@ from pathlib import PurePath
 _VIDEO = ("a video", "extract its frames first: `ffmpeg -i VIDEO frames/%06d.png`")
 _PAGE = ("a web page, perhaps a failed download", "fetch the picture itself")
 _WEIGHTS = ("weights of a model", "give pictures, and this file after --model")
-_EXPORTED = ("an exported model", "give pictures, and its checkpoint after --model")
+_EXPORTED = ("an exported model", "give pictures, and the original checkpoint after --model")
 
 STARTS = {
     b"%pdf": ("a PDF", ""),
