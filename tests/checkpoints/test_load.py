@@ -224,7 +224,7 @@ def test_an_edited_config_is_refused_until_its_digest_is_removed(folder):
     ("text", "says"),
     [
         ("", "cannot be read"),
-        ("[1]", "holds no JSON object"),
+        ("[1]", "is not a JSON object"),
         ('{"hello": 1}', "neither ours"),
         ('{"format": "rtdetr_lab", "version": 2}', "upgrade"),
         ('{"format": "rtdetr_lab", "version": 1, "model": null}', "JSON object"),
