@@ -62,7 +62,10 @@ def compare(
     images: Float[Tensor, "B 3 H W"],
     tolerance: float = 1e-9,
 ) -> Comparison:
-    """Run both models in float64; `tolerance` is relative to the largest value of a stage or layer."""
+    """Run both models in float64.
+
+    `tolerance` is relative to the largest value of a stage or layer.
+    """
     ours, theirs, images = ours.double().eval(), theirs.double().eval(), images.double()
     mine, state = ours.state_dict(), theirs.state_dict()
     table = table_of(state) or TRANSFORMERS

@@ -1,4 +1,4 @@
-r"""# Hooks: what passes through a model's parts, where no tap shows it"""
+r"""# Hooks: record the outputs of a model's modules where there is no tap"""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -27,7 +27,7 @@ def after_each(
 
 @contextmanager
 def outputs_of(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, Any]]:
-    """Name → what that module returned last."""
+    """Record, by name, the last output of each module that runs inside the block."""
     seen: dict[str, Any] = {}
     with after_each(modules, lambda name, inputs, output: seen.update({name: output})):
         yield seen
