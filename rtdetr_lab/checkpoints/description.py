@@ -97,7 +97,7 @@ def _from_a_save_cut_short(
     if HEADER in weights.header and weights.header.get(REPLACES) == before.sha256:
         cfg, metadata = _from_ours(_header(weights), weights.where, classes)
         if metadata.sha256 == weights.sha256:
-            log.warning("%s: is from the save before; the last save was cut short", source.config)
+            log.warning("%s: is from the save before; a save was cut short", source.config)
             return cfg, metadata
     what = f"describes other weights than {source.weights.name}"
     raise CheckpointError(str(source.config), what, "copy both files from the same save")

@@ -95,7 +95,7 @@ class KeepAspect:
     def __post_init__(self) -> None:
         fine = len(self.edges) == 2 and 1 <= self.edges[0] <= self.edges[1]
         remedy = "give two positive numbers of pixels, e.g. (800, 1333)"
-        require(fine, "edges", f"{self.edges} are not a shortest and a longest side", remedy)
+        require(fine, "edges", f"{self.edges} are not a shortest and longest side", remedy)
 
     def __call__(self, rgb: RGB) -> Float[Tensor, "3 h w"]:
         return Preprocess(resized((rgb.shape[0], rgb.shape[1]), self.edges))(rgb)
