@@ -42,7 +42,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All rows, and the start of the difference: our module, theirs, and tensors that differ."""
+    """Rows of the report, and the start of the difference: our module, theirs, and tensors."""
 
     stages: tuple[Stage, ...]
     module: str | None

@@ -12,7 +12,7 @@ from torch import nn
 def after_each(
     modules: Mapping[str, nn.Module], note: Callable[[str, Any, Any], None]
 ) -> Iterator[None]:
-    """Inside the block, call `note(name, inputs, output)` whenever one of the modules has run."""
+    """Call `note(name, inputs, output)` after every run of one of the modules, inside the block."""
 
     def hook(name: str, module: nn.Module, inputs: Any, output: Any) -> None:
         note(name, inputs, output)

@@ -215,7 +215,7 @@ def explained(error: BaseException) -> tuple[str, str]:
 
 
 def first_line(error: BaseException) -> str:
-    """First line of an error's message, or its type."""
+    """Return the first line of an error's message, or its type."""
     return (str(error).splitlines() or [type(error).__name__])[0][:160]
 
 

@@ -124,7 +124,10 @@ def signature(tensors: Mapping[str, Tensor]) -> Signature:
 
 
 def points_from_scale(scale: Tensor) -> tuple[int, ...]:
-    """Points per level from v2's stored vector: K_l times the value 1/K_l, level by level."""
+    """Return the points per level from v2's stored vector.
+
+    The vector contains K_l times the value 1/K_l, level by level.
+    """
     points, rest = [], [round(1 / float(s)) for s in scale.flatten()]
     while rest:
         points.append(rest[0])
@@ -167,5 +170,5 @@ def _with_points(
     total = len(offsets) // (2 * cfg.decoder.num_heads)  # over all levels, for one head
     per_level, rest = divmod(total, cfg.decoder.num_levels)
     if rest or not per_level or per_level == cfg.decoder.num_points:
-        return cfg  # the sum does not give an uneven split: strict.py asks for config=
+        return cfg  # the sum does not show an uneven split: the error of strict.py names config=
     return replace_at(cfg, "decoder.num_points", per_level)

@@ -7,8 +7,8 @@ every model has. This file reads one from JSON, and derives one if none was writ
 
 COCO numbers 80 kinds of things from 1 to 90, with ten gaps, and 53 kinds of stuff from 92 to 200.
 DETR's published models use COCO's numbers as labels: label 17 *is* category 17. The detection task
-has 91 labels, of which 80 occur; the panoptic task has 250, of which 133 occur. A label that does
-not occur is called `N/A`, as in the authors' lists.
+has 91 labels, and 80 of them occur. The panoptic task has 250, and 133 of them occur. A label that
+does not occur is called `N/A`, as in the authors' lists.
 """
 
 from dataclasses import fields

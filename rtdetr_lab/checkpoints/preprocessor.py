@@ -94,7 +94,7 @@ PAPER_PIXELS = Pixels()
 def detr_metadata(
     num_classes: int, names: tuple[str, ...] = (), pixels: Pixels = PAPER_PIXELS
 ) -> Metadata:
-    """Metadata of a DETR: its labels are COCO's category ids, gaps included."""
+    """Return the metadata of a DETR: its labels are COCO's category ids, gaps included."""
     names = names or PUBLISHED_NAMES.get(num_classes, ())
     known = metadata_for(num_classes, names, edges=pixels.edges, image_size=pixels.image_size)
     return replace(known, category_ids=tuple(range(num_classes))) if len(names) > 80 else known

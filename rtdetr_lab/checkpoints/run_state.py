@@ -40,7 +40,7 @@ def is_state(path: Path) -> bool:
 
 def read_state(path: Path) -> dict[str, Any]:
     """Read a state onto the CPU; raise `CheckpointError` unless it is exactly what was saved."""
-    remedy = "continue from another save, or start anew in another folder"
+    remedy = "continue from another save, or start a new run in another folder"
     try:
         content = path.read_bytes()
     except OSError as error:

@@ -91,7 +91,7 @@ def _first(output: Any) -> Any:
 
 
 def _named(parts: Sequence[str], seen: Mapping[str, Any]) -> Rows:
-    """Outputs of all parts, ours and theirs in one shape: one row each, or one per map."""
+    """Return the outputs of all parts in one form for both models: one row each, or one per map."""
     rows: Rows = {}
     for stage in parts:
         output = seen[stage]

@@ -94,7 +94,7 @@ def _check_shapes(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], whe
         has, model_has = num_classes_of(given), num_classes_of(wanted)
         what = f"was trained for {has} classes, the model has {model_has}"
         remedy = f"pass num_classes={has} to keep its class heads, or num_classes={model_has} "
-        remedy += "to let them start anew and load the rest"
+        remedy += "to get new ones and load the rest"
         raise CheckpointError(where, what, remedy)
     found, needs = tuple(given[other[0]].shape), tuple(wanted[other[0]].shape)
     what = f"has shape {found}, the model needs {needs}"

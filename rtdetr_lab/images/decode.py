@@ -61,7 +61,7 @@ DEFAULT_LIMITS = Limits()
 
 @dataclass(frozen=True, eq=False)
 class Photo:
-    """One picture: its upright pixels, the frame it is stored in, and its source."""
+    """Picture with upright pixels, the frame it is stored in, and its source."""
 
     rgb: RGB
     frame: Frame

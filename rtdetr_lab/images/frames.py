@@ -63,7 +63,7 @@ class Frame:
         return Frame(self.upright, undone)
 
     def pixels_upright(self, stored: Pixels) -> Pixels:
-        """Turn a stored raster or mask to the way a viewer shows it."""
+        """Transpose and flip a stored raster or mask as a viewer does."""
         transposed, rows, columns = TURNS[self.orientation]
         turned = stored.swapaxes(0, 1) if transposed else stored
         turned = turned[:: -1 if rows else 1, :: -1 if columns else 1]
@@ -82,7 +82,7 @@ class Frame:
         return torch.stack([x0, y0, x1, y1], dim=-1)
 
     def pixels_as_stored(self, upright: Pixels) -> Pixels:
-        """Turn an upright picture or mask to the way it is stored."""
+        """Transpose and flip an upright picture or mask back to the stored raster."""
         return self.back.pixels_upright(upright)
 
     def boxes_as_stored(self, upright_xyxy: Float[Tensor, "n 4"]) -> Float[Tensor, "n 4"]:
@@ -98,7 +98,7 @@ class Frame:
         """
         if size in (None, self.stored):
             return self
-        what = f"is stored with height and width {self.stored}, its annotations say {size}"
+        what = f"is stored with height and width {self.stored}, its annotations have {size}"
         if size != self.upright:
             raise ImageError(where, what, "correct the annotations, or give their picture")
         return Frame(self.upright)

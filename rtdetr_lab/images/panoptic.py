@@ -44,7 +44,7 @@ from rtdetr_lab.structures import Prediction
 
 @dataclass(frozen=True)
 class Segment:
-    """One segment: its number in `Segments.ids`, its label, its score, and its first query."""
+    """Segment of a picture: number in `Segments.ids`, label, score, and its first query."""
 
     id: int
     label: int

@@ -65,7 +65,7 @@ def filled_part(padding: Bool[Tensor, "B H W"], dtype: torch.dtype) -> Float[Ten
 
 
 class NotFinite(ImageError):
-    """A prediction with NaN or infinity: the fault of the model, not of the picture."""
+    """Prediction with NaN or infinity: the fault of the model, not of the picture."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -66,7 +66,7 @@ class Preprocess:
         return torch.from_numpy(channels_first.astype(np.float32)) / 255
 
     def batch(self, pictures: RGBs) -> Float[Tensor, "B 3 h w"]:
-        """Stack several pictures, of any sizes, to one batch."""
+        """Stack several pictures, of any sizes, into one batch."""
         return torch.stack([self(rgb) for rgb in pictures])
 
 

@@ -59,7 +59,7 @@ def test_coco_gets_the_box_where_it_lies_in_the_file(detector, tmp_path, orienta
     if orientation > 4:
         (upright,) = found.to_coco(7, size=(60, 90))
         assert upright["bbox"] == pytest.approx(box_of(meadow()), abs=1e-4)
-    with pytest.raises(ImageError, match=r"a\..*stored with.*annotations say \(61, 90\)"):
+    with pytest.raises(ImageError, match=r"a\..*stored with.*annotations have \(61, 90\)"):
         found.to_coco(7, size=(61, 90))
 
 
