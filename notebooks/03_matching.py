@@ -61,8 +61,10 @@ ax = figures.matched_boxes(prediction.boxes[3], targets.boxes[3], queries, objec
 # $$ \mathcal C = 2\, \mathcal C_{\text{class}} + 5\, \|b - \hat b\|_1
 #               - 2\, \mathrm{GIoU}(b, \hat b) \tag{03.2} $$
 #
-# The class cost is a difference of two focal losses: that of saying "yes" minus that of saying
-# "no". $p$ is the query's score at the object's class. Here $\gamma = 2$ and $\alpha = 0.25$. (The
+# GIoU is the IoU minus the empty share of the smallest box around both (notebook 01). The class
+# cost is a difference of two focal losses: that of saying "yes" minus that of saying "no". A focal
+# loss is a cross-entropy times a factor that is small where the score is already right (notebook
+# 04). $p$ is the query's score at the object's class, $\gamma = 2$ and $\alpha = 0.25$. (The
 # $\alpha$ of the varifocal loss in notebook 04 is another one, 0.75.)
 #
 # $$ \mathcal C_{\text{class}} = -\alpha (1-p)^\gamma \log p
@@ -168,14 +170,14 @@ for picture in range(8):
     pairs = [cheapest(costs_of(step, picture)) for step in steps]
     changes.append(figures.matches_of(*zip(*pairs, strict=True)))
 share = figures.instability(torch.cat(changes, dim=1))
-print(f"of {targets.num_boxes} objects in 8 pictures, {share:.0%} get another query in a step")
+print(f"of {targets.num_boxes} objects, {share:.0%} get another query from one layer to the next")
 assert share < 0.2
 
 # %% [markdown]
 # **From step to step.** An untrained model is different. We train nano from scratch on four small
 # pictures. For comparison, we also continue to train the trained nano. After every step we note
-# which *token* answers for each object. (The index of a query is a rank, and it changes with the
-# ranking.)
+# which *token* answers for each object. (A query starts from one cell of the encoder, a token. The
+# index of a query is the rank of its token, and it changes: notebook 09.)
 
 
 # %%
@@ -227,7 +229,7 @@ assert first > 0.4 > 0.2 > moved["trained"].mean()
 assert last < 0.75 * first
 
 # %% [markdown]
-# At first about half of the objects get another token in every step. What a token learns in one
+# At first half of the objects or more get another token in every step. What a token learns in one
 # step is lost for its object in the next. DN-DETR calls this *instability*. Denoising (notebook 12)
 # was invented against it, because it needs no matching. (We give no digits here: training amplifies
 # the rounding of a processor. So your curve from scratch will differ, but show the same.)

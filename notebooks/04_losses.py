@@ -58,12 +58,14 @@ ax.legend(frameon=False)
 #
 # $$ \mathcal L_{\text{focal}} = -\alpha_t\, (1 - p_t)^\gamma \log p_t \tag{04.2} $$
 #
-# $p_t$ is the probability that the query gives to the right answer. $\alpha_t$ is $\alpha$ at the
-# object's class and $1 - \alpha$ elsewhere.
+# $p_t$ is the probability that the query gives to the right answer ($t$ is for *target*: $p$ at the
+# object's class, $1 - p$ elsewhere). $\alpha_t$ is $\alpha$ at the object's class and $1 - \alpha$
+# elsewhere.
 #
 # Both losses teach *whether* there is an object. But scores are used to **rank**: the query
 # selection ranks tokens, and the user ranks detections. The highest score should belong to the best
-# box. **Varifocal** loss has a different target: $q$, the IoU of the query's *own* box:
+# box. **Varifocal** loss has a different target: $q$, the IoU of the query's *own* box
+# (in notebook 03 it was the index of a query):
 #
 # $$ \mathcal L_{\text{varifocal}} = \begin{cases}
 #    -q \bigl(q \log p + (1-q) \log (1-p)\bigr) & \text{matched, at its class} \\
@@ -80,8 +82,8 @@ ax.legend(frameon=False)
 #    w_{\text{class}} \mathcal L_{\text{class}} + w_{L1} \sum_t \|b_t - \hat b_t\|_1
 #    + w_{\text{giou}} \sum_t \bigl(1 - \mathrm{GIoU}(b_t, \hat b_t)\bigr) \Bigr) \tag{04.4} $$
 #
-# $t$ counts the matched boxes of a layer. In RT-DETR the class loss is varifocal, summed over all
-# scores, and the weights $w$ are 1, 5 and 2.
+# Here $t$ counts the matched boxes of a layer. In RT-DETR the class loss is varifocal, summed over
+# all scores, and the weights $w$ are 1, 5 and 2.
 #
 # ## By hand, on 3 × 3 scores
 #

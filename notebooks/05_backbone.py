@@ -60,17 +60,18 @@ assert seen["backbone.S5"].shape[-1] == 256 // 32
 # one for the other: it has fewer and fewer cells, but more and more channels. RT-DETR uses three of
 # these maps, with strides 8, 16 and 32. At 640 × 640 they have 80² + 40² + 20² = 8,400 cells.
 #
-# The maps are halved by residual blocks. A block adds a branch $F$ of convolutions and a shortcut
-# $G$:
+# A stem and a max pool bring stride 4. Then the first block of every later stage halves its map. A
+# residual block adds a branch $F$ of convolutions and a shortcut $G$:
 #
 # $$ y = \mathrm{act}\bigl(F(x) + G(x)\bigr), \qquad
 #    G = \begin{cases} x & \text{same shape} \\
 #        \mathrm{norm}(W\,\mathrm{pool}(x)) & \text{first block of a stage} \end{cases}
 #    \tag{05.1} $$
 #
-# The first ResNet skips pixels in two places. Its stem is one large convolution with stride 2. Its
-# shortcut $G$ with stride 2 reads only one cell in four. Variant D, also called ResNet-vd, changes
-# both.
+# $W$ is a 1 × 1 convolution. The first ResNet skips pixels in two places. Its stem is one large
+# convolution with stride 2, and its $W$ with stride 2 reads only one cell in four, without a pool.
+# Variant D, also called ResNet-vd, has three small convolutions in the stem, and takes the mean of
+# 2 × 2 cells before $W$.
 
 # %% [markdown]
 # ## By hand, on 3 × 3 cells
@@ -185,7 +186,7 @@ for level, side, e in zip(levels, sides, energy, strict=True):
 # **First, the norm.** A backbone with weights from ImageNet also brings the statistics (mean and
 # variance) of ImageNet. Its norms usually stay frozen while the detector is trained: a batch has
 # few pictures, and the statistics of few pictures are noisy. For each channel a frozen norm is a
-# fixed straight line:
+# fixed straight line, with a learned scale $\gamma$ and shift $\beta$:
 #
 # $$ \mathrm{norm}(x) = \gamma\,\frac{x - \mu}{\sqrt{v + \varepsilon}} + \beta \tag{05.2} $$
 #

@@ -64,8 +64,8 @@ assert every**2 == 441 * cells["S5"] ** 2
 
 # %% [markdown]
 # The paper's answer is attention on S5 alone. Cells of S3 show edges and textures, which matter
-# little to distant cells. S5 shows parts and objects, which matter to each other. $S_5$ is laid out
-# as a list of cells, and $P$ is a position embedding of each cell:
+# little to distant cells. S5 shows parts and objects, which matter to each other. $S_5$, projected
+# to the width $D$, is laid out as a list of cells, and $P$ is a position embedding of each cell:
 #
 # $$ F_5 = \mathrm{reshape}(\mathrm{AIFI}(Q = K = \mathrm{flat}(S_5) + P,\;
 #    V = \mathrm{flat}(S_5))) \tag{06.1} $$
@@ -282,10 +282,12 @@ for name, cut in {"square": images, "rectangle": images[:, :, 64:256]}.items():
     assert (change == 0) == (name == "square")
 
 # %% [markdown]
-# Why do they agree on a square? In both orders, entry $n$ first embeds $\lfloor n/k \rfloor$ and
-# then $n \bmod k$. In ours $k$ is the width of the map; in the authors' it is the height. RT-DETR
-# is tested at 640 × 640, so the difference does not show. Our order is the correct one; theirs is
-# an option (`docs/differences.md`).
+# Why do they agree on a square? The authors also swap the two halves of the embedding: theirs
+# begins with the column, ours with the row. On a square the two swaps cancel. In numbers: the first
+# half of entry $n$ embeds $\lfloor n/k \rfloor$ and the second half $n \bmod k$. $k$ is the width
+# in ours and the height in theirs. On 2 × 3 cells, row 1 and column 0 is $n = 3$: we embed (1, 0),
+# they embed (1, 1). RT-DETR is tested at 640 × 640, so this does not show. Our order is the correct
+# one; theirs is an option (`docs/differences.md`).
 #
 # ## What it costs
 #

@@ -186,8 +186,8 @@ assert all(share > 0 for shares in reached.values() for share in shares), "none 
 assert reached["O3"][0] < reached["O4"][0] < reached["O5"][0]
 
 # %% [markdown]
-# Every output depends on every input level. O3 is ready after the top-down path and depends on its
-# neighbourhood only. O5 is computed last and depends on the most cells.
+# Every output depends on every input level (S3, S4 and F5). O3 is ready after the top-down path and
+# depends on its neighbourhood only. O5 is computed last and depends on the most cells.
 #
 # ## Predict, then break it
 #

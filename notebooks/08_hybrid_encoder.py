@@ -117,7 +117,7 @@ assert all(torch.equal(a, b) for a, b in zip(out, whole, strict=True))
 # `aifi=None` in the configuration leaves the first half out (Table 3 has no such row). Any object
 # with a method `build(dim, num_levels)` can replace the second half.
 #
-# ## Look inside: which cell attends to which?
+# ## Look inside: which cell depends on which?
 #
 # We take the middle cell of O3. Its gradient shows which cells of S5 can change it, with AIFI and
 # without.

@@ -55,7 +55,8 @@ axes = selected_tokens(prediction.proposals.index[0], maps, images[0])
 # $$ I = \operatorname{top\text{-}Q}_n \max_c s_{n,c} \tag{09.1} $$
 #
 # A token predicts its box relative to an **anchor** $a_n$, a square around the centre of its cell.
-# The step $\Delta_n$ is added in logit space:
+# The step $\Delta_n$ is added in logit space. $\sigma$ is the sigmoid (in notebook 03 it was an
+# assignment), and $\sigma^{-1}$ the logit, its inverse:
 #
 # $$ \hat b_n = \sigma\bigl(\Delta_n + \sigma^{-1}(a_n)\bigr) \tag{09.2} $$
 #
@@ -63,7 +64,8 @@ axes = selected_tokens(prediction.proposals.index[0], maps, images[0])
 # encoder feature $\hat X$ as $\mathcal U(\hat X) = \|\mathcal P(\hat X) - \mathcal C(\hat X)\|$.
 # Here $\mathcal P$ tells how well the feature localises (from its box), and $\mathcal C$ how sure
 # it is of its class (from its scores). They are not the $P$ and $C$ that count points and classes.
-# Eq. 09.1 does not contain this uncertainty. Where is it?
+# Its Eq. 3 puts $\mathcal U$ into the class loss. But Eq. 09.1 does not contain this uncertainty,
+# and the authors' code never computes it. Where is it?
 
 # %% [markdown]
 # ## By hand, on 3 × 3 cells
@@ -113,7 +115,8 @@ chosen.index
 
 # %% [markdown]
 # It is a maximum and a top-k, without any IoU. Because of the two `detach` calls the losses of the
-# decoder do not train the proposals. The proposals have their own loss, and this loss is the
+# decoder do not train the proposals. (They still train the encoder and the backbone, through the
+# memory that cross-attention reads.) The proposals have their own loss, and this loss is the
 # answer. The class loss is **varifocal**: its target at the right class is not 1 but *the IoU of
 # the box that the same token proposed* (notebook 04). So a token learns to have a high score only
 # if its box is good. (The loss is computed for the chosen tokens only.) The selection is a plain

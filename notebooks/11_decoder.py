@@ -149,7 +149,8 @@ assert layers["proposals"]["tight"] < layers["layer 0"]["tight"] < layers["layer
 
 # %% [markdown]
 # Layer 0 makes the large move, five pixels per coordinate. The later layers make small moves, and
-# these make boxes tight: none, 29, 52, 64. Layer 0 even finds five shapes fewer than the proposals.
+# these make boxes tight: no proposal, but 29, 52 and 64
+# boxes of layer 0, 1 and 2. Layer 0 even finds five shapes fewer than the proposals.
 # Layer 1 finds 13 more, but adds duplicates. Layer 2 removes most of them. So the layers differ in
 # *what* they do, not only in how well they do it.
 #

@@ -52,7 +52,7 @@ ax = noised_boxes(batch, picture.boxes[0], images[3])
 # $$ \text{positive: } |\Delta| < \tfrac12 \lambda\, s, \qquad
 #    \text{negative: } \tfrac12 \lambda\, s \le |\Delta| < \lambda\, s \tag{12.1} $$
 #
-# $s$ is the width (for x) or height (for y) of the box, and $\lambda = 1$. $|\Delta|$ is uniform in
+# $s$ is the side of the box: width for x, height for y. $\lambda = 1$. $|\Delta|$ is uniform in
 # its range. The corners are then clipped to the picture.
 #
 # But a denoising query carries an answer, and a query that attends to it could copy this answer.
@@ -305,7 +305,9 @@ print(f"IoU of a copy {single:.2f}; of the mean of {len(boxes)} copies {mean.ite
 assert mean > 1.8 * single
 
 # %% [markdown]
-# Denoising queries may attend to *matching* queries. These have seen no answer to pass on.
+# Inside a group, a positive and a negative of one object may attend to each other: two copies
+# average little away. Denoising queries may also attend to *matching* queries, which have seen no
+# answer.
 #
 # ## What it costs
 #

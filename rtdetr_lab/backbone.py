@@ -16,12 +16,16 @@ Variant D ("ResNet-vd") changes two places where a plain ResNet skips pixels:
 | stem | one 7×7 convolution, stride 2 | three 3×3 convolutions, the first with stride 2 |
 | stride-2 shortcut | 1×1, stride 2: reads one pixel in four | mean of 2×2, then 1×1: reads all |
 
-Every stage is a chain of residual blocks. A block adds a learned function $F$ to a shortcut $G$:
+The stem and a max pool after it bring stride 4. Then every stage is a chain of residual blocks. A
+block adds a learned function $F$ to a shortcut $G$:
 
 $$ y = \mathrm{act}\bigl(F(x) + G(x)\bigr), \qquad
    G = \begin{cases} x & \text{same shape} \\
        \mathrm{norm}(W\,\mathrm{pool}(x)) & \text{first block of a stage} \end{cases}
    \tag{05.1} $$
+
+$W$ is a 1×1 convolution, and pool is the mean of 2×2 (nothing in the first stage, which keeps the
+stride).
 
 | preset    | block        | depths   | widths              | parameters (frozen norm) |
 |-----------|--------------|----------|---------------------|--------------------------|
@@ -29,6 +33,10 @@ $$ y = \mathrm{act}\bigl(F(x) + G(x)\bigr), \qquad
 | r34       | `BasicBlock` | 3 4 6 3  | 64 128 256 512      | 21.3 M                   |
 | r50       | `Bottleneck` | 3 4 6 3  | 256 512 1024 2048   | 23.5 M                   |
 | r101      | `Bottleneck` | 3 4 23 3 | 256 512 1024 2048   | 42.4 M                   |
+
+The better the pretrained features, the less training should change them. So RT-DETRv2 (§2.2) lowers
+the learning rate of the backbone with its size: 1e-4 (r18), 5e-5 (r34), 1e-5 (r50), 1e-6 (r101),
+with 1e-4 for the rest of the model. The first version uses 1e-5 for all.
 
 **Any** module can be a backbone. It returns its maps from fine to coarse, and declares their
 `strides` and `channels`. The rest of the model asks for nothing else.

@@ -25,8 +25,8 @@ $$ \mathcal L = \frac{1}{\text{objects}} \sum_{\text{layers}} \Bigl(
 over the processes. Then the mean of the processes' gradients equals the gradient of one big batch,
 however the objects are spread over the processes. For example, two processes with 1 and 9 objects
 both divide by 5. The mean of their losses is (sum₁ / 5 + sum₂ / 5) / 2 = (sum₁ + sum₂) / 10, which
-is the loss of the batch of 10. Denoising shows every object once per group, and divides by the
-number of groups as well.
+is the loss of the batch of 10. Denoising trains one positive per
+object and group, and divides by the number of groups as well.
 
 **A batch without objects** is a training signal too: all scores are pulled to 0. Its box and
 denoising terms are exactly zero, but they stay connected to the graph. So every parameter gets a
@@ -141,7 +141,7 @@ class Criterion:
             if targets.num_boxes:
                 terms |= self._terms(name, layer, targets, pairs, num_boxes * times)
             else:
-                # There is only padding here, and padding must not be taught "nothing" either.
+                # A batch of padding only, which the references do not denoise at all: no loss.
                 terms |= dict.fromkeys((f"class{name}", f"l1{name}", f"giou{name}"), _zero(layer))
         return terms
 

@@ -8,7 +8,8 @@ r"""# Decoder: three questions per layer, and a box that moves
 
 A query carries *content* (what) and a *reference box* (where). Every layer asks three questions:
 
-1. *Which other queries look at this object?* Self-attention between the queries. It replaces NMS.
+1. *Which other queries look at this object?* Self-attention between the queries. It replaces NMS
+   (non-maximum suppression, the step in which other detectors delete duplicates).
 2. *What is there?* Deformable attention around the reference box.
 3. *So what is it?* A feed-forward network on each query.
 
@@ -25,9 +26,9 @@ $$ \text{position}^{(i)} = \mathrm{MLP}(b^{(i-1)}) \tag{11.2} $$
 three. `inference_layers=3` runs only those: it costs 0.7 AP and saves 1.4 ms (R50, Table 5).
 
 **Which step learns from which loss?** Layer $i$ reads a *detached* copy of $b^{(i-1)}$. So a loss
-never reaches the layers below through the position or through the sampling points. The loss of
-layer $i$ reaches its own step $\Delta^{(i)}$. DINO lets it also reach the step before,
-$\Delta^{(i-1)}$:
+reaches the layers below through the content of the queries, which is never detached, but not
+through the position or the sampling points. And which *steps* does it reach? The loss of layer $i$
+reaches its own step $\Delta^{(i)}$. DINO lets it also reach the step before, $\Delta^{(i-1)}$:
 
 ```
             Δ1                  Δ2                  Δ3
@@ -39,7 +40,7 @@ $\Delta^{(i-1)}$:
   look_forward_twice:  Δ1                  Δ1, Δ2              Δ2, Δ3
 ```
 
-| `box_gradient`       | loss of layer i reaches            | used by                       |
+| `box_gradient`       | loss of layer i reaches the steps  | used by                       |
 |----------------------|------------------------------------|-------------------------------|
 | `look_forward_twice` | $\Delta^{(i)}$ and $\Delta^{(i-1)}$ | the authors' code; ours       |
 | `look_forward_once`  | $\Delta^{(i)}$                      | transformers; for parity      |

@@ -8,8 +8,9 @@ Early in training the matching is nearly random: a query is matched with a cat n
 in the next epoch, and learns neither. The object of a denoising query is known from the start. We
 take the ground truth, add a little noise, and train the decoder to restore the original. This needs
 no matching. These are the *positives*. A second copy gets more noise, and the decoder learns to
-answer "nothing" for it. These are the *negatives*; they teach the decoder to pick the one right box
-among several near ones.
+answer "nothing" for it. These are the *negatives*. With positives only, a query near an object
+never learns to say no, so several queries may claim one object. The negatives lie just outside the
+range of the positives, and teach the decoder to reject all but the best of several near boxes.
 
 Every corner coordinate moves by $\Delta$, in either direction with probability ½. The size of the
 step is uniform within a range:
@@ -18,8 +19,8 @@ $$ \text{positive: } |\Delta| < \tfrac12 \lambda\, s, \qquad
    \text{negative: } \tfrac12 \lambda\, s \le |\Delta| < \lambda\, s \tag{12.1} $$
 
 $s$ is the width (for x) or height (for y) of the box, and $\lambda$ = `box_noise`. Boxes are
-clipped to the picture. If both corners of a negative move inwards, they pass each other and the box
-collapses: a quarter of all negatives have no width, and a quarter have no height.
+clipped to the picture. If both edges of a negative move inwards along one axis, they pass each
+other and the box collapses: a quarter of all negatives have no width, and a quarter have no height.
 
 A label is drawn anew with probability 0.25. This is half of `label_noise` = 0.5, the number in
 Table A: the authors' code multiplies it by 0.5. The new label is uniform over all classes, so
@@ -33,7 +34,7 @@ $$ G = \max\bigl(1, \min(\lfloor N / T \rfloor, \lfloor R_{\max} / 2T \rfloor)\b
 
 A group has $T$ positives and $T$ negatives. $N$ = `num_queries` = 100 counts positives, so about
 200 queries come out (the "200" of Table A). $R_{\max}$ = `max_queries` = 600 is a limit for crowds
-(see below).
+(see below): in the formula $T$ is at most $R_{\max} / 2$.
 
 | objects $T$ | 1   | 7   | 49  | 51  | 100 | 300 | 700 |
 |-------------|-----|-----|-----|-----|-----|-----|-----|

@@ -13,8 +13,10 @@ the distance between the coordinates and the missing overlap:
 $$ \mathcal L_{L1} = \|b - \hat b\|_1, \qquad
    \mathcal L_{\text{giou}} = 1 - \mathrm{GIoU}(b, \hat b) \tag{04.3} $$
 
-L1 alone hardly punishes errors on small objects, because the coordinates are small numbers. GIoU
-alone has a weak gradient when the boxes are far apart.
+GIoU is the IoU minus the share of the smallest box around both that neither of them covers. So it
+has a gradient where the boxes do not overlap and the IoU has none (`boxes.py`). L1 alone hardly
+punishes errors on small objects, because the coordinates are small numbers. GIoU alone has a weak
+gradient when the boxes are far apart.
 
 The second question is where RT-DETR differs from DETR. Its **varifocal** loss has a target for the
 score at the object's class: $q$, *the IoU of the query's own box*. Everywhere else the target is 0:
@@ -34,7 +36,8 @@ $\alpha_t$, which is $\alpha$ at the object's class and $1 - \alpha$ elsewhere:
 
 $$ \mathcal L_{\text{focal}} = -\alpha_t\, (1 - p_t)^\gamma \log p_t \tag{04.2} $$
 
-where $p_t$ is the probability that the query gives to the right answer.
+where $p_t$ is the probability that the query gives to the right answer: $p$ at the object's class,
+$1 - p$ elsewhere.
 
 | class loss           | target, its class | weight there         | elsewhere            | of      |
 |----------------------|-------------------|----------------------|----------------------|---------|
@@ -52,7 +55,7 @@ A class loss is any function of these four arguments, so you can write your own:
 | argument    | shape   | meaning                                                                  |
 |-------------|---------|--------------------------------------------------------------------------|
 | `logits`    | `B Q C` | before the sigmoid (or softmax)                                          |
-| `is_class`  | `B Q C` | True where query q answers for an object of class c: at most once per q  |
+| `is_class`  | `B Q C` | True where the query answers for an object of class c; at most one c     |
 | `iou`       | `B Q`   | IoU of the query's box and its object; 0 if unmatched; no gradient       |
 | `num_boxes` |         | divisor of the loss: objects in the batch, at least 1                    |
 """
@@ -97,7 +100,7 @@ class Varifocal:
 
 @dataclass(frozen=True)
 class Focal:
-    r"""Cross-entropy weighted by $\alpha_t\, |t - p|^\gamma$ with target t (Eq. 04.2).
+    r"""Cross-entropy weighted by $\alpha_t\, |t - p|^\gamma$ with target t, 0 or 1 (Eq. 04.2).
 
     Unlike in varifocal, gradients flow through the weight as well.
     """

@@ -1,7 +1,9 @@
 r"""# Notation: the letters and names everything else uses
 
-One letter, one meaning, in every chapter, notebook, test and figure. The letters appear in the
-signatures (`Float[Tensor, "B Q 4"]`), where jaxtyping checks them while the tests run.
+One capital letter, one meaning, in every chapter, notebook, test and figure. Where a page needs a
+letter of this table for something else, it says so (P in AIFI, N in denoising). Lower-case letters
+belong to their page: it defines them, and the next page may use them anew. The letters appear in
+the signatures (`Float[Tensor, "B Q 4"]`), where jaxtyping checks them while the tests run.
 
 | letter  | meaning                                                          | RT-DETR at 640² |
 |---------|------------------------------------------------------------------|-----------------|
@@ -21,7 +23,7 @@ signatures (`Float[Tensor, "B Q 4"]`), where jaxtyping checks them while the tes
 |------------------|------------------------------------------------------------------------------|
 | `S3`, `S4`, `S5` | backbone maps, strides 8, 16, 32 (paper Fig. 4)                               |
 | `F5`             | S5 after AIFI                                                                |
-| `_logits`        | before the sigmoid; the bare name is after it                                |
+| `logits`         | in a name: before the sigmoid; `boxes`, `score` without it: after            |
 | `_xyxy`          | corners; without it a box is centre-x, centre-y, width, height in [0, 1]     |
 | `num_*`          | a count                                                                      |
 

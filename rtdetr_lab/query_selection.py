@@ -17,9 +17,15 @@ $$ \hat b_n = \sigma\bigl(\Delta_n + \sigma^{-1}(a_n)\bigr) \tag{09.2} $$
 A token with a high class score and a poor box wastes a query. The paper's Eq. 2 calls this the
 *uncertainty* of an encoder feature $\hat X$, the distance $\mathcal U(\hat X) = \|\mathcal P(\hat
 X) - \mathcal C(\hat X)\|$ between how well the feature localises ($\mathcal P$, of the box) and how
-sure it is of its class ($\mathcal C$, of the scores). Training makes it small through the *loss*:
-the varifocal target of the class score is the IoU of the box (`losses.py`). *Selection itself is a
-plain top-k; the idea is in the loss.*
+sure it is of its class ($\mathcal C$, of the scores). Eq. 3 puts $\mathcal U$ into the class loss.
+The authors' code computes no $\mathcal U$: it trains with the varifocal loss, whose target for the
+class score is the IoU of the box (`losses.py`). *Selection itself is a plain top-k; the idea is in
+the loss.*
+
+Content and reference of a query are detached, so only their own loss trains the heads that made
+them. The losses of the decoder still train the encoder and the backbone, through the memory that
+cross-attention reads. DINO's *mixed* selection takes only the reference from the encoder, and
+learns the content; `LearnedContent` does the same.
 
 The box of a token is relative to its **anchor** $a_n$, a square around the centre of its cell. On
 level $l$ (0 is the finest) the side of the square is $0.05 \cdot 2^l$ of the picture.
@@ -33,7 +39,7 @@ competes. It is selected if that score is among the $Q$ highest, and its box is 
 | symbol  | name         | shape   | meaning                                |
 |---------|--------------|---------|----------------------------------------|
 | $x$     | `tokens`     | `B N D` | encoder output, levels in order        |
-| $s$     | `logits`     | `B N C` | class scores of every token            |
+| $s$     | `logits`     | `B N C` | class scores, before the sigmoid       |
 | $\Delta + \sigma^{-1}(a)$ | `box_logits` | `B N 4` | box of every token, before the sigmoid |
 """
 

@@ -1,9 +1,9 @@
 r"""# Backbone weights alone: start from ImageNet
 
-A detector learns much faster from a backbone that already sees. `load_backbone` fills the backbone
-of a freshly built model and touches nothing else; every backbone tensor must be there and fit.
+A detector learns much faster if its backbone is pretrained. `load_backbone` fills the backbone of a
+new model and changes nothing else. Every tensor of the backbone must be in the file and must fit.
 
-| what the file may be                              | its names begin with                     |
+| the file may be                                   | its names begin with                     |
 |---------------------------------------------------|------------------------------------------|
 | a whole detector: ours, transformers', authors'   | `backbone.`, `model.backbone.model.`     |
 | transformers' `RTDetrResNetBackbone`              | `embedder.`, `encoder.stages.`           |
@@ -28,10 +28,10 @@ BARE = {
     ("conv1.", "res_layers."): "backbone.",
     ("stem.", "stages."): "backbone.",
 }
-"""How the names of a backbone on its own begin, and what they lack of a detector's."""
+"""First parts of the names in a backbone alone → the prefix that a detector's names have."""
 
 HEADS = ("fc.", "classifier.", "pooler.")
-"""An ImageNet classifier on top of a backbone; it has no place in a detector."""
+"""Names of an ImageNet classifier on top of a backbone; a detector has none."""
 
 
 def load_backbone(
@@ -53,7 +53,7 @@ def load_backbone(
 
 
 def _of_a_detector(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The names a detector with this backbone would have."""
+    """Return the tensors under the names of a detector with this backbone."""
     tensors = {n: t for n, t in tensors.items() if not n.startswith(HEADS)}
     for starts, prefix in BARE.items():
         if tensors and all(n.startswith(starts) for n in tensors):

@@ -1,9 +1,9 @@
-"""# Building what a file describes: no larger than the file can fill
+"""# Building: stop if a file describes a larger model than it can fill
 
-A `config.json` with one digit too many describes a backbone of a thousand million blocks, and
-building that ends when the machine's memory does. So whoever builds from a file counts what is
-registered on the way, before it is filled with numbers, and stops at a multiple of what the file
-brings. The room above it is for new heads and for parts that a file may leave out.
+A `config.json` with one digit too many describes a backbone of a thousand million blocks. Building
+it would use up the memory of the machine. So we count the parameters while a model is built from a
+file, before they get their values, and stop at a multiple of what the file contains. The margin
+above that is for new heads and for parts that a file may leave out.
 """
 
 import threading
@@ -22,8 +22,10 @@ MORE_TENSORS = 2_000
 
 @contextmanager
 def no_larger_than(tensors: Mapping[str, Tensor], where: str) -> Iterator[None]:
-    """Inside, this thread may build `TIMES` what `tensors` hold and a little more; beyond it
-    `ConfigError`."""
+    """Limit what this thread builds inside the block.
+
+    The limit is `TIMES` the contents of `tensors`, and a margin. Raises `ConfigError` above it.
+    """
     most = TIMES * len(tensors) + MORE_TENSORS
     room = TIMES * sum(t.numel() for t in tensors.values()) + MORE_VALUES
     me, count, values = threading.get_ident(), 0, 0
@@ -35,7 +37,7 @@ def no_larger_than(tensors: Mapping[str, Tensor], where: str) -> Iterator[None]:
         count, values = count + 1, values + parameter.numel()
         if count > most or values > room:
             what = f"describes a model with more than {count - 1:,} tensors and {room:,} values, "
-            what += f"and the weights beside it are {len(tensors):,} tensors"
+            what += f"and the weights beside it have {len(tensors):,} tensors"
             raise ConfigError(where, what, "correct its depths and widths")
 
     handle = register_module_parameter_registration_hook(note)

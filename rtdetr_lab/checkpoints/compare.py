@@ -1,13 +1,14 @@
 r"""# Comparing: the same picture through two models, side by side
 
-Two questions, in this order. **Do the stages agree?** One row each, from the backbone's maps to the
-final detections (`stages.py`). **If not, which module is to blame?**
-The names in `tables.py` pair every layer of ours with one of theirs, so both are watched: the first
-one, in the order in which ours run, whose output differs is where it begins. Tensors are compared
-as well, which catches those that no inference reads, and those that no layer of its own reads, as
-learned queries.
+We ask two questions, in this order. **Do the stages agree?** The report has one row per stage, from
+the backbone's maps to the final detections (`stages.py`). **If not, which module is the cause?**
+The names in `tables.py` pair each of our layers with one of theirs, and we record the outputs of
+both. The cause is the first layer, in the order in which ours run, whose output differs. We also
+compare the tensors. This finds a tensor that inference does not read, and one without a layer of
+its own, such as learned queries.
 
-In float64 two honest implementations differ by rounding, some 1e-13; a wrong weight by much more.
+In float64 two correct implementations differ only by rounding, by some 1e-13. A wrong weight
+differs by much more.
 """
 
 from collections.abc import Mapping
@@ -25,12 +26,12 @@ from rtdetr_lab.checkpoints.stages import SHARED, paired_stages
 from rtdetr_lab.checkpoints.tables import TRANSFORMERS, Table
 
 SAMPLES = 4096
-"""Values kept of every layer's output; comparing all of them would fill the memory."""
+"""Number of values kept per layer's output; all values would fill the memory."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One row of the report: the largest difference, and the largest value beside it."""
+    """Row of the report: the largest difference in a stage, and its largest value."""
 
     name: str
     shape: tuple[int, ...]
@@ -41,7 +42,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All rows, and where the difference begins: our module, theirs, and differing tensors."""
+    """Rows of the report, and the start of the difference: our module, theirs, and tensors."""
 
     stages: tuple[Stage, ...]
     module: str | None
@@ -50,7 +51,7 @@ class Comparison:
 
     @property
     def agrees(self) -> bool:
-        """Whether all stages agree."""
+        """Return whether all stages, layers and tensors agree."""
         return self.module is None and not self.tensors and all(s.agrees for s in self.stages)
 
 
@@ -61,7 +62,10 @@ def compare(
     images: Float[Tensor, "B 3 H W"],
     tolerance: float = 1e-9,
 ) -> Comparison:
-    """Run both in float64. `tolerance` is relative to the largest value of a stage or layer."""
+    """Run both models in float64.
+
+    `tolerance` is relative to the largest value of a stage or layer.
+    """
     ours, theirs, images = ours.double().eval(), theirs.double().eval(), images.double()
     mine, state = ours.state_dict(), theirs.state_dict()
     table = table_of(state) or TRANSFORMERS
@@ -81,7 +85,7 @@ def compare(
     tensors = tuple(n for n in shared if not torch.equal(mine[n], renamed[n]))
     owners = [name.rpartition(".")[0] for name in tensors]
     if owners and module not in owners:
-        # A tensor whose owner's output cannot be compared shows in a layer that is not to blame.
+        # If the owner's output cannot be compared, the difference first shows in a later layer.
         unseen = (o for o in owners if not _alike(here.get(o), there.get(pairs.get(o, ""))))
         module = next(unseen, module or owners[0])
     return Comparison(stages, module, pairs.get(module or ""), tensors)
@@ -90,7 +94,7 @@ def compare(
 def _paired_modules(
     ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], table: Table
 ) -> dict[str, str]:
-    """Our layer → theirs, for every layer that owns a tensor; read off the tensors' names."""
+    """Map each of our layers with tensors to theirs, by the names of the tensors."""
     names = {n.rpartition(".")[0] for n in ours}
     pairs: dict[str, str] = {}
     for name in theirs:
@@ -108,7 +112,7 @@ def _keep(seen: dict[str, Tensor], path: str, inputs: Any, output: Any) -> None:
 def _fingerprint(x: Tensor) -> Tensor:
     flat = x.detach().flatten()
     step = max(1, flat.numel() // SAMPLES)
-    # Means along the channels too: a sample alone could miss the one channel that is wrong.
+    # Means along the channels too: samples alone could miss a single wrong channel.
     rows = x.detach().reshape(x.shape[0], -1).mean(1)
     return torch.cat([flat[::step], flat.abs().mean()[None], rows])
 
@@ -124,7 +128,7 @@ def _stage(name: str, ours: Tensor, theirs: Tensor | None, tolerance: float) -> 
 
 def _same(ours: Tensor, theirs: Tensor | None, tolerance: float) -> bool:
     if theirs is None or not _alike(ours, theirs):
-        return True  # they compute this layer in another arrangement: the stages judge it
+        return True  # they arrange this layer differently: only the stages compare it
     return float((ours - theirs).abs().amax()) <= _allowed(float(ours.abs().amax()), tolerance)
 
 
@@ -133,4 +137,4 @@ def _alike(ours: Tensor | None, theirs: Tensor | None) -> bool:
 
 
 def _allowed(magnitude: float, tolerance: float) -> float:
-    return tolerance * magnitude + 1e-3 * tolerance  # what should be 0 may be a rounding error
+    return tolerance * magnitude + 1e-3 * tolerance  # an expected 0 may be a rounding error

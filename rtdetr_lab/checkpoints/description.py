@@ -1,15 +1,15 @@
-r"""# Description: what model a file of weights belongs to
+r"""# Description: the configuration of a file of weights
 
-The configuration comes from, in this order:
+The configuration comes from the first of these that exists:
 
-1. `config=`, what the caller says;
+1. `config=`, from the caller;
 2. `config.json` beside the weights, ours or transformers';
 3. the header of a `.safetensors` file that we wrote;
-4. the shapes (`infer.py`): the authors' `.pth` files say nothing else.
+4. the shapes (`infer.py`), since the authors' `.pth` files contain nothing else.
 
-A save writes the weights first and `config.json` second. Killed between the two, it leaves new
-weights beside the description of the old ones; the header of the new ones says which they replaced,
-and describes them itself.
+A save writes the weights first and `config.json` second. If it is stopped between the two, new
+weights lie beside the description of the old ones. Then the header of the new weights names the
+weights they replaced, and contains its own description.
 """
 
 import json
@@ -51,7 +51,7 @@ def described(
     config: Any,
     classes: Sequence[Any],
 ) -> tuple[Any, Metadata]:
-    """Configuration and metadata. Raises `CheckpointError` or `ConfigError`."""
+    """Return configuration and metadata; raise `CheckpointError` or `ConfigError`."""
     found: tuple[Any, Metadata] | None = None
     if source.config is not None:
         found = _from_json(source, weights, classes)
@@ -97,21 +97,21 @@ def _from_a_save_cut_short(
     if HEADER in weights.header and weights.header.get(REPLACES) == before.sha256:
         cfg, metadata = _from_ours(_header(weights), weights.where, classes)
         if metadata.sha256 == weights.sha256:
-            log.warning("%s: is of the save before; a save was cut short", source.config)
+            log.warning("%s: is from the save before; a save was cut short", source.config)
             return cfg, metadata
     what = f"describes other weights than {source.weights.name}"
     raise CheckpointError(str(source.config), what, "copy both files from the same save")
 
 
 def _from_ours(tree: Mapping[str, Any], where: str, classes: Sequence[Any]) -> tuple[Any, Metadata]:
-    what = f"is of format version {tree.get('version')}, this package knows 1"
+    what = f"has format version {tree.get('version')}, this package reads only 1"
     require(tree.get("version") == 1, where, what, "upgrade rtdetr_lab", CheckpointError)
     extra, remedy = sorted(set(tree) - KNOWN), f"keep {', '.join(sorted(KNOWN))}, remove the rest"
     require(not extra, where, f"has {', '.join(map(repr, extra))}, which nothing reads", remedy)
     rest = {key: value for key, value in tree.items() if key != "sha256"}
     same = tree.get("sha256", text_digest(rest)) == text_digest(rest)
     remedy = 'fetch it again; if you edited it yourself, remove the line "sha256"'
-    what = "does not say what was saved: its sha256 differs"
+    what = "is not as it was saved: its sha256 differs"
     require(same, where, what, remedy, CheckpointError)
     with placed(where):
         cfg = from_dict(tree.get("model"), classes)
@@ -123,5 +123,5 @@ def _header(weights: WeightsFile) -> dict[str, Any]:
         tree = json.loads(weights.header[HEADER])
     except ValueError as error:
         where = f"{weights.where}[{HEADER}]"
-        raise CheckpointError(where, f"is no JSON: {error}", "save the model again") from error
+        raise CheckpointError(where, f"is not JSON: {error}", "save the model again") from error
     return tree if isinstance(tree, dict) else {}

@@ -1,10 +1,10 @@
-r"""# Files: tensors read without trust, written without leaving halves
+r"""# Files: read tensors without trust, write them completely or not at all
 
-A weights file comes from somebody else. `.safetensors` holds tensors and text and can do no harm;
-for a `.pth` see `pickles.py`. Whatever goes wrong becomes a `CheckpointError`.
+A weights file may come from a stranger. `.safetensors` contains tensors and text and cannot do
+harm; for a `.pth` see `pickles.py`. Every failure becomes a `CheckpointError`.
 
-Neither format notices a flipped bit, so what we write carries a digest of its tensors, and what we
-read is held against it.
+Neither format detects a flipped bit. So what we write contains a digest of its tensors, and what we
+read is compared with it.
 """
 
 import hashlib
@@ -29,28 +29,29 @@ from rtdetr_lab.errors import CheckpointError
 from rtdetr_lab.writing import MAKE_ROOM, replacing
 
 FORMAT = "rtdetr_lab"
-"""What a description of ours says it is."""
+"""Value of `format` in our descriptions."""
 
 HEADER = "rtdetr_lab.config"
-"""Key of the description in the header of a `.safetensors` file of ours."""
+"""Key of the description in the header of our `.safetensors` files."""
 
 DIGEST = "rtdetr_lab.sha256"
 """Key of the digest in a file's header."""
 
 HEADER_DIGEST = "rtdetr_lab.header_sha256"
-"""Key of the digest of all else in the header."""
+"""Key of the digest of the rest of the header."""
 
 DIGESTS = "rtdetr_lab.sha256s"
-"""Key of the beginnings of every tensor's own digest: which one is damaged?"""
+"""Key of the first digits of every tensor's own digest; they tell which tensor is damaged."""
 
 REPLACES = "rtdetr_lab.replaces"
-"""Key of the digest that the config.json beside a file states while the file is written: a save
-that is killed between the two leaves new weights and the description of the old ones."""
+"""Key of the digest in the config.json that lies beside a file while the file is written.
+
+A save that is stopped between the two leaves new weights and the description of the old ones."""
 
 
 @dataclass(frozen=True, eq=False)
 class WeightsFile:
-    """Tensors by name, the text beside them, and where they came from."""
+    """Tensors by name, the text beside them, and their source."""
 
     tensors: dict[str, Tensor]
     where: str
@@ -58,19 +59,19 @@ class WeightsFile:
 
     @cached_property
     def sha256(self) -> str:
-        """Digest of the tensors, as written in the header or computed."""
+        """Digest of the tensors, from the header or computed."""
         return self.header.get(DIGEST) or digest(self.tensors)
 
 
 def few(names: Iterable[str], count: int = 3) -> str:
-    """The first of them, and how many more there are."""
+    """Return the first of the names, and the number of the others."""
     names = list(names)
     more = f" and {len(names) - count} more" if len(names) > count else ""
     return ", ".join(names[:count]) + more
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:
-    """sha256 over names, types, shapes and bytes, in the order of the names."""
+    """Return the sha256 over names, types, shapes and bytes, in the order of the names."""
     total = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
@@ -94,8 +95,11 @@ def _which_differ(tensors: Mapping[str, Tensor], written: str | None) -> str:
 
 
 def read_weights(path: Path) -> WeightsFile:
-    """Any weights file: `.safetensors`, its `.index.json`, a state of a run, or a torch pickle of
-    plain tensors. Raises `CheckpointError`, for what is no weights file with what it is."""
+    """Read any weights file.
+
+    This is a `.safetensors`, its `.index.json`, a state of a run, or a torch pickle of plain
+    tensors. Raises `CheckpointError`; for a file without weights it names the kind of file.
+    """
     require(path.is_file(), path, "does not exist", "check the path", CheckpointError)
     check_kind(path)
     if is_state(path):
@@ -108,11 +112,11 @@ def read_weights(path: Path) -> WeightsFile:
 
 
 def write_weights(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> str:
-    """Write a `.safetensors` file with its digest in the header; returns the digest."""
+    """Write a `.safetensors` file with its digest in the header; return the digest."""
     own = {name: t.detach().cpu().clone().contiguous() for name, t in tensors.items()}
     sha256 = digest(own)
     full = {"format": "pt", **header, DIGEST: sha256, DIGESTS: json.dumps(_digests(own))}
-    full.pop(HEADER_DIGEST, None)  # that of the file this header was read from
+    full.pop(HEADER_DIGEST, None)  # it belongs to the file this header was read from
     full.pop(REPLACES, None)
     if (before := _described(path.parent / "config.json")) not in (None, sha256):
         full[REPLACES] = str(before)
@@ -127,19 +131,19 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str
 
 
 def _described(config: Path) -> str | None:
-    """The digest a config.json of ours states, if there is one."""
+    """Return the digest in a config.json of ours, if there is one."""
     with suppress(OSError, ValueError, RecursionError, TypeError, KeyError):
         return json.loads(config.read_text(encoding="utf8"))["metadata"]["sha256"]
     return None
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file, or `CheckpointError`."""
+    """Read a JSON object from a file, or raise `CheckpointError`."""
     try:
         tree = json.loads(path.read_text(encoding="utf8"))
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(str(path), f"cannot be read: {error}", AGAIN) from error
-    require(isinstance(tree, dict), path, "holds no JSON object", AGAIN, CheckpointError)
+    require(isinstance(tree, dict), path, "is not a JSON object", AGAIN, CheckpointError)
     found: dict[str, Any] = tree
     return found
 
@@ -150,33 +154,33 @@ def _read_safetensors(path: Path) -> WeightsFile:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             header = dict(file.metadata() or {})
     except (SafetensorError, OSError, ValueError) as error:
-        what = f"is truncated or no safetensors file ({error})"
+        what = f"is truncated or not a safetensors file ({error})"
         raise CheckpointError(str(path), what, AGAIN) from error
     _check_header(header, path)
     if DIGEST in header and header[DIGEST] != digest(tensors):
-        what = "does not hold the tensors it was written with: their digest differs"
+        what = "does not have the tensors that were written: their digest differs"
         what += _which_differ(tensors, header.get(DIGESTS))
         raise CheckpointError(str(path), what, AGAIN)
     return WeightsFile(tensors, str(path), header)
 
 
 def _check_header(header: Mapping[str, str], path: Path) -> None:
-    """The text beside the tensors: the configuration, class names, the licence."""
+    """Check the text beside the tensors: the configuration, class names, the licence."""
     rest = {key: value for key, value in header.items() if key != HEADER_DIGEST}
     same = header.get(HEADER_DIGEST, text_digest(rest)) == text_digest(rest)
-    what = "its header does not say what was written: the digest differs"
+    what = "its header is not as it was written: the digest differs"
     require(same, path, what, AGAIN, CheckpointError)
     there = HEADER_DIGEST in header or DIGESTS not in header
-    require(there, path, "its header lost its digest", AGAIN, CheckpointError)
+    require(there, path, "its header has lost its digest", AGAIN, CheckpointError)
 
 
 def text_digest(tree: Mapping[str, Any]) -> str:
-    """sha256 of values that JSON can hold, independent of their order."""
+    """Return the sha256 of values that JSON can hold, independent of their order."""
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
 
 def _read_state(path: Path) -> WeightsFile:
-    """The averaged weights of a training run, described as if they had been saved alone."""
+    """Read the averaged weights of a training run, with a description as if saved alone."""
     state = read_state(path)
     known = state.get("metadata") or {n: state[n] for n in ("names", "category_ids") if n in state}
     tree = {"format": FORMAT, "version": 1, "model": json.loads(state["cfg"]), "metadata": known}
@@ -188,6 +192,6 @@ def _read_shards(index: Path) -> WeightsFile:
     tensors: dict[str, Tensor] = {}
     for name in sorted(map(str, shards)):
         beside = Path(name).name == name
-        require(beside, index, f"{name!r} is no file beside it", "distrust it", CheckpointError)
+        require(beside, index, f"{name!r} is not beside it", "do not use it", CheckpointError)
         tensors.update(read_weights(index.parent / name).tensors)
     return WeightsFile(tensors, str(index))

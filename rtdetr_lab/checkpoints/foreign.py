@@ -1,7 +1,7 @@
-r"""# Foreign: files that are handed over as weights and are something else
+r"""# Foreign: files that are given as weights and are not weights
 
-A file is known by how it begins, and where that says nothing by the end of its name. What is said
-is what it is, and what to give instead. Nothing in it is run, and nothing is unpacked.
+A file is recognised by its first bytes, or by the end of its name if the bytes tell nothing. The
+error names the kind of file and says what to give instead. Nothing in the file is run or unpacked.
 """
 
 import zipfile
@@ -18,7 +18,7 @@ AGAIN = "download it again"
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of file: what it is called, what to do, and how it is known."""
+    """Kind of file: its name, the remedy, and how it is recognised."""
 
     name: str
     remedy: str
@@ -27,22 +27,22 @@ class Kind:
 
 
 ONNX = Kind(
-    "an ONNX file, the program of a model for a runtime",
+    "an ONNX file, a model exported for a runtime",
     f"{CHECKPOINT}; to run ONNX use onnxruntime, or an Engine with backend=OnnxRuntime()",
     (".onnx",),
 )
 OPENVINO = Kind(
-    "a file of OpenVINO",
+    "an OpenVINO file",
     f"{CHECKPOINT}; to run it use openvino, or an Engine with backend=OpenVINO()",
     (".xml",),
 )
 ULTRALYTICS = Kind(
-    "a checkpoint of ultralytics, which opens by running their code",
-    "give a published one of these models (r18 … r101, or a hub id), or train your own",
+    "a checkpoint of ultralytics, which runs their code when it is opened",
+    "give a published model (r18 … r101, or a hub id), or train your own",
 )
 TORCHSCRIPT = Kind("a TorchScript program", f"{CHECKPOINT}; to run it use torch.jit.load")
 PROGRAM = Kind(
-    "a program of torch.export",
+    "a torch.export program",
     f"{CHECKPOINT}; to run it use torch.export.load",
     (".pt2",),
 )
@@ -54,13 +54,13 @@ ARCHIVE = Kind(
 )
 KINDS = (
     Kind(
-        "a web page and no weights",
+        "a web page, not weights",
         f"{AGAIN}, from the link of the file itself",
         (".html",),
         (b"<!doctype", b"<html", b"<head", b"<?xml"),
     ),
-    Kind("a pointer of git-lfs", "run `git lfs pull` in its folder", (), (b"version https://",)),
-    Kind("text and no weights", "give the weights file, or its folder", (".json", ".txt"), (b"{",)),
+    Kind("a git-lfs pointer", "run `git lfs pull` in its folder", (), (b"version https://",)),
+    Kind("text, not weights", "give the weights file, or its folder", (".json", ".txt"), (b"{",)),
     Kind(
         "a picture",
         "give it as a picture, and a model as --model",
@@ -68,7 +68,7 @@ KINDS = (
         (b"\xff\xd8\xff", b"\x89png"),
     ),
     Kind("a Keras or HDF5 file", CHECKPOINT, (".h5", ".hdf5", ".keras"), (b"\x89hdf",)),
-    Kind("a file of llama.cpp", CHECKPOINT, (".gguf",), (b"gguf",)),
+    Kind("a llama.cpp file", CHECKPOINT, (".gguf",), (b"gguf",)),
     ONNX,
     OPENVINO,
     PROGRAM,
@@ -80,14 +80,14 @@ KINDS = (
     ),
     Kind("a TensorFlow file", CHECKPOINT, (".tflite", ".pb")),
     Kind("a Core ML file", CHECKPOINT, (".mlmodel", ".mlpackage")),
-    Kind("a checkpoint of PaddlePaddle", "give the .pth of the same model", (".pdparams",)),
-    Kind("a configuration and no weights", "give the weights", (".yaml", ".yml", ".toml")),
+    Kind("a PaddlePaddle checkpoint", "give the .pth of the same model", (".pdparams",)),
+    Kind("a configuration, not weights", "give the weights", (".yaml", ".yml", ".toml")),
     ARCHIVE,
 )
 
 
 def check_kind(path: Path) -> None:
-    """Raise `CheckpointError` for a file that is known to hold no weights we read."""
+    """Raise `CheckpointError` for a file of a kind that has no weights we can read."""
     with open(path, "rb") as file:
         start = file.read(64)
     require(start, path, "is empty: a save or a download was cut short", AGAIN, CheckpointError)
@@ -99,7 +99,7 @@ def check_kind(path: Path) -> None:
 
 
 def is_safetensors(path: Path) -> bool:
-    """Whether a file begins like a safetensors file (a length, then JSON), whatever its name."""
+    """Return whether a file begins like safetensors: a length, then JSON. Its name is ignored."""
     with open(path, "rb") as file:
         return file.read(9)[8:] == b"{"
 
@@ -115,14 +115,14 @@ def _of_bytes(path: Path, start: bytes) -> Kind | None:
 
 
 def _inside(path: Path) -> Kind | None:
-    """Describe the contents of a zip; torch's own format is a zip, too."""
+    """Return the kind of a zip by its contents; torch's own format is a zip, too."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
             pickle = next((name for name in names if name.endswith("/data.pkl")), None)
             words = archive.read(pickle) if pickle else b""
     except (OSError, RuntimeError, ValueError, NotImplementedError, zipfile.BadZipFile):
-        return None  # damaged: its reader says where
+        return None  # damaged: read_pickle reports where
     if pickle is None:
         exported = any(name.endswith("archive_format") for name in names)
         return PROGRAM if exported or path.suffix == ".pt2" else _of_suffix(path) or ARCHIVE

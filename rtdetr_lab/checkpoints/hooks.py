@@ -1,4 +1,4 @@
-r"""# Hooks: what passes through a model's parts, where no tap shows it"""
+r"""# Hooks: record the outputs of a model's modules where there is no tap"""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from torch import nn
 def after_each(
     modules: Mapping[str, nn.Module], note: Callable[[str, Any, Any], None]
 ) -> Iterator[None]:
-    """Inside the block, call `note(name, inputs, output)` whenever one of the modules has run."""
+    """Call `note(name, inputs, output)` after every run of one of the modules, inside the block."""
 
     def hook(name: str, module: nn.Module, inputs: Any, output: Any) -> None:
         note(name, inputs, output)
@@ -27,7 +27,7 @@ def after_each(
 
 @contextmanager
 def outputs_of(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, Any]]:
-    """Name → what that module returned last."""
+    """Record, by name, the last output of each module that runs inside the block."""
     seen: dict[str, Any] = {}
     with after_each(modules, lambda name, inputs, output: seen.update({name: output})):
         yield seen

@@ -1,15 +1,16 @@
 r"""# The hub: files by repository, revision and name
 
-`huggingface_hub` does the work: its cache, its progress bar, `HF_HOME`, `HF_ENDPOINT`,
-`HF_TOKEN` and `HF_HUB_OFFLINE` all mean what its documentation says. A revision may be a branch, a
-tag or, to get the same bytes for ever, a commit; a cached commit is read without any request.
+`huggingface_hub` downloads and caches. Its cache, `HF_HOME`, `HF_ENDPOINT`, `HF_TOKEN` and
+`HF_HUB_OFFLINE` work as in its documentation. A revision may be a branch, a tag or a commit. Only a
+commit always gives the same bytes; a cached commit is read without any request.
 
-Here its errors become one, which says what is not there and what to do. (Without a network the
-client tries for some 20 seconds before it falls back on its cache; `HF_HUB_OFFLINE=1` does so at
-once.) It tries again, with pauses, where a hub is busy (429) or does not answer; we do so where a
-file breaks off on its way. Half a file never gets its name in the cache.
+This file turns the client's errors into one type, which says what is missing and what to do.
+Without a network the client tries for some 20 seconds before it uses its cache; with
+`HF_HUB_OFFLINE=1` it uses the cache at once. The client tries again, with pauses, if a hub is busy
+(429) or does not respond. We try again if a download breaks off. An incomplete file never gets its
+name in the cache.
 
-A short name may be pinned (`PINS`): it then means one commit for ever, and tensors with another
+A short name may be pinned (`PINS`). Then it always means one commit, and tensors with another
 digest are refused.
 """
 
@@ -27,7 +28,7 @@ from rtdetr_lab.errors import HubError
 log = logging.getLogger("rtdetr_lab")
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
-"""Where weights may be, best first."""
+"""Names of weights files, best first."""
 
 ALIASES = {
     **{size: f"PekingU/rtdetr_{size}vd" for size in ("r18", "r34", "r50", "r101")},
@@ -39,7 +40,7 @@ ALIASES = {
     **{f"{size}_o365": f"PekingU/rtdetr_{size}vd_coco_o365" for size in ("r18", "r50", "r101")},
 }
 """Short names of the published checkpoints. `_o365`: pre-trained on Objects365, then COCO.
-DETR's are the authors', under timm's names."""
+DETR's are the authors' weights, under timm's names."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Pin:
 
 
 PINS: dict[str, Pin] = {}
-"""Short name → what was verified. A name that is not here means the tip of its branch."""
+"""Short name → verified commit and digest. Other names mean the tip of the branch."""
 
 ATTEMPTS = 3
 
@@ -71,14 +72,14 @@ class Snapshot:
 
 
 def fetch(repo: str, revision: str | None = None, **how: Any) -> Snapshot:
-    """Config, weights and what describes them, downloaded or from the cache. `how` goes to the
-    hub's client: `cache_dir`, `token`, `local_files_only`.
+    """Fetch config, weights and the files that describe them, from the hub or the cache.
 
-    Raises `HubError` if the repository, the revision, the config or the weights are not there, or
-    the hub cannot be reached and the cache does not have them.
+    `how` goes to the hub's client: `cache_dir`, `token`, `local_files_only`. Raises `HubError` if
+    the repository, the revision, the config or the weights do not exist, or if the hub cannot be
+    reached and the cache does not have them.
     """
     folder = download(repo, "config.json", revision, **how).parent
-    # The commit that answered, so that all files are of one state even if the branch moves now.
+    # The commit of the first file: all files are of one state, even if the branch moves now.
     commit = folder.name if re.fullmatch("[0-9a-f]{40}", folder.name) else revision
     _weights(repo, commit, how)
     for optional in ("preprocessor_config.json", "README.md"):
@@ -87,20 +88,20 @@ def fetch(repo: str, revision: str | None = None, **how: Any) -> Snapshot:
 
 
 def origin(name: str, revision: str | None, sha256: str | None) -> list[str]:
-    """Which weights these are, in lines for a reader; what to put into `PINS` if they are good."""
+    """Return lines that identify the weights, and their entry for `PINS` if they are not pinned."""
     lines = [f"revision {revision}"] if revision is not None else []
     lines.append(f"sha256 {sha256}")
     if name not in ALIASES:
         return lines
     if (pin := PINS.get(name)) is None:
         line = f'"{name}": Pin("{revision}", "{sha256}")'
-        return [*lines, f"not pinned: nobody has verified {name} yet; for PINS: {line}"]
+        return [*lines, f"not pinned: {name} is not verified yet; for PINS: {line}"]
     same = pin.revision == revision
-    return [*lines, "pinned: verified before" if same else f"pinned is revision {pin.revision}"]
+    return [*lines, "pinned: verified before" if same else f"pinned to revision {pin.revision}"]
 
 
 def licence_in(folder: Path) -> str | None:
-    """The licence a folder's model card states in its front matter."""
+    """Return the licence in the front matter of a folder's model card."""
     card = folder / "README.md"
     if not card.is_file():
         return None
@@ -141,11 +142,11 @@ def _download_if_there(repo: str, name: str, revision: str | None, how: dict[str
         # None: the cache does not say whether the repository has this file.
         known = try_to_load_from_cache(repo, name, how.get("cache_dir"), revision=revision)
         if name == "preprocessor_config.json" and known is None:
-            log.warning("%s: neither in the cache nor reachable; taken as 640 × 640", error.where)
+            log.warning("%s: neither in the cache nor reachable; using 640 × 640", error.where)
 
 
 def _is_absent(error: BaseException | None) -> bool:
-    """Whether the hub has no such file, or is out of reach and the cache has none."""
+    """Return whether the hub has no such file, or cannot be reached and the cache has none."""
     e = _errors()
     refused = isinstance(getattr(error, "__cause__", None), e.HfHubHTTPError)
     return isinstance(error, e.EntryNotFoundError) and not refused
@@ -162,7 +163,7 @@ def download(
 
     try:
         return Path(hf_hub_download(repo, name, revision=revision, **how))
-    except Exception as error:  # the client's transport is its own business: see `explained`
+    except Exception as error:  # the client raises what its transport raises: see `explained`
         if attempts == 1 or not _may_pass(error):
             raise HubError(place(repo, name, revision), *explained(error)) from error
     time.sleep(2.0 ** (ATTEMPTS - attempts))
@@ -170,7 +171,7 @@ def download(
 
 
 def _may_pass(error: Exception) -> bool:
-    """A transfer that broke off, or a hub that failed in the middle of one."""
+    """Return whether another attempt may succeed: the transfer broke off, or the hub failed."""
     if isinstance(error, _errors().HfHubHTTPError):
         return error.response.status_code >= 500
     came_short = type(error) is OSError and error.errno is None
@@ -189,7 +190,7 @@ def explained(error: BaseException) -> tuple[str, str]:
     if isinstance(error, e.LocalEntryNotFoundError) and isinstance(
         error.__cause__, e.HfHubHTTPError
     ):
-        error = error.__cause__  # the hub did answer, and not with a file
+        error = error.__cause__  # the hub did respond, but without a file
     first = first_line(error)
     if isinstance(error, e.LocalEntryNotFoundError | e.OfflineModeIsEnabled):
         return (
@@ -202,29 +203,29 @@ def explained(error: BaseException) -> tuple[str, str]:
         return "has no such revision", "give a branch, a tag or a full commit"
     if isinstance(error, e.RepositoryNotFoundError | e.HFValidationError):
         remedy = "check the spelling; for a private repository set HF_TOKEN"
-        return f"is no repository the hub shows us ({first})", remedy
+        return f"is not a repository that the hub shows us ({first})", remedy
     if isinstance(error, e.EntryNotFoundError):
         return "has no such file", "choose another revision or repository"
     if isinstance(error, e.HfHubHTTPError):
         return _answered(error.response.status_code)
     if isinstance(error, OSError) and error.errno is not None:
-        remedy = "make room, or set HF_HOME to a folder that can be written"
-        return f"cannot be kept in the cache ({first})", remedy
+        remedy = "free some space, or set HF_HOME to a folder that can be written"
+        return f"cannot be written to the cache ({first})", remedy
     return f"could not be downloaded ({first})", "try again, or give a local folder"
 
 
 def first_line(error: BaseException) -> str:
-    """First line of an error's message, or its type."""
+    """Return the first line of an error's message, or its type."""
     return (str(error).splitlines() or [type(error).__name__])[0][:160]
 
 
 def _answered(status: int) -> tuple[str, str]:
     if status in (401, 403):
-        return f"is refused to us ({status})", "check HF_TOKEN: it may be wrong, or too old"
+        return f"is refused by the hub ({status})", "check HF_TOKEN: it may be wrong or expired"
     if status == 429:
-        remedy = "wait some minutes and try again; with HF_TOKEN set more is allowed"
-        return "was asked for too often (429)", remedy
-    return f"could not be had: the hub answers {status}", "try again, or give a local folder"
+        remedy = "wait some minutes and try again; set HF_TOKEN for a higher limit"
+        return "was requested too often (429)", remedy
+    return f"could not be downloaded: the hub returns {status}", "try again, or give a local folder"
 
 
 def place(repo: str, name: str | None, revision: str | None) -> str:

@@ -1,8 +1,9 @@
-r"""# Which preset is this? A file without a config, recognised by its shapes
+r"""# Inferring: the preset of a file without a config, from its shapes
 
-The authors' `.pth` files hold weights and nothing else. A few numbers tell their models apart, and
-all can be read off names and shapes; everything a shape cannot say (heads, and RT-DETR's queries)
-is then the preset's. What does not agree with the preset in the end is found by `strict.py`.
+The authors' `.pth` files contain weights and nothing else. A few numbers distinguish their models,
+and all of them follow from names and shapes. What no shape shows (the number of heads, and
+RT-DETR's number of queries) comes from the preset. `strict.py` finds tensors that do not fit the
+preset.
 
 | number             | RT-DETR                                | DETR                               |
 |--------------------|----------------------------------------|------------------------------------|
@@ -14,9 +15,10 @@ is then the preset's. What does not agree with the preset in the end is found by
 | points, queries    | rows of `sampling_offsets`, or v2's $1/K_l$ | rows of `query_positions`     |
 | positions, masks   |                                        | `positions.rows`, `mask_head`      |
 
-**DC5 is not in the shapes.** A dilated filter is a filter; `detr_r50` and `detr_r50_dc5` have the
-same tensors and give different answers. Without a config a file is taken for the undilated one,
-which is said aloud, and refused if its name says `dc5`: pass `config=detr_r50_dc5()`.
+**DC5 does not change the shapes.** A dilated filter has the same weights. So `detr_r50` and
+`detr_r50_dc5` have the same tensors, and give different results. Without a config we assume the
+model without dilation, and log a warning. If the file's name contains `dc5`, we refuse it: pass
+`config=detr_r50_dc5()`.
 """
 
 import logging
@@ -43,26 +45,26 @@ from rtdetr_lab.rtdetr import RTDETRConfig
 log = logging.getLogger("rtdetr_lab")
 
 PRESETS = tuple(function_of(name) for name in (*SIZES, "nano"))
-"""What a file is compared with. v2's presets have the same shapes."""
+"""Presets that a file is compared with. v2's presets have the same shapes."""
 
 DETR_PRESETS = tuple(function_of(name) for name in ("detr_r50", "detr_r101", "detr_nano"))
 
 WIDTHS = ("encoder.project.0.conv.weight", "encoder.ccff.top_down.0.conv1.conv.weight")
 DETR_WIDTHS = ("project.weight", "decoder.layers.0.ffn.fc1.bias")
-"""Tensors with as many rows as a model is wide, and as its hidden layers are."""
+"""Tensors whose number of rows is the width of a model, and of its hidden layers."""
 
 Signature = dict[str, Any]
-"""What shapes say about a model."""
+"""Numbers that follow from the shapes of a model."""
 
 
 def infer_config(
     tensors: Mapping[str, Tensor], where: str, scale: Tensor | None = None
 ) -> RTDETRConfig:
-    """The preset whose shapes these tensors (under our names) have, with their classes and points.
+    """Return the preset with the shapes of these tensors (under our names).
 
-    `scale` is v2's stored vector of 1/K_l, the only trace of unequal points.
-
-    Raises `CheckpointError` if they are no RT-DETR's, or none of the published sizes.
+    It has their classes and points. `scale` is v2's stored vector of 1/K_l, the only trace of
+    unequal points. Raises `CheckpointError` if they are not an RT-DETR's, or not of a published
+    size.
     """
     num_classes, found = num_classes_of(tensors), signature(tensors)
     complete = num_classes is not None and found["depths"] and found["decoder_layers"]
@@ -74,20 +76,23 @@ def infer_config(
 
 
 def is_detr(tensors: Mapping[str, Tensor]) -> bool:
-    """Whether these tensors, under our names, are a DETR's."""
+    """Return whether these tensors, under our names, are a DETR's."""
     return "decoder.query_positions" in tensors and "class_head.weight" in tensors
 
 
 def infer_detr(tensors: Mapping[str, Tensor], where: str) -> DETRConfig:
-    """The preset whose shapes these tensors (under our names) have, with their classes, queries,
-    positions and masks. Raises `CheckpointError` if it is none of the published sizes."""
+    """Return the preset with the shapes of these tensors (under our names).
+
+    It has their classes, queries, positions and masks. Raises `CheckpointError` for a size that is
+    not published.
+    """
     count, found = num_classes_of(tensors) or 0, signature(tensors)
     cfg: DETRConfig = _published(DETR_PRESETS, count, found, where)
     plain = "dc5" not in Path(where).name.lower()
-    what = "is a DC5 by its name, which no shape of its tensors shows"
+    what = "has a DC5 name, and shapes do not show whether it is a DC5"
     remedy = "pass config=detr_r50_dc5(), or another DC5 preset"
     require(plain, where, what, remedy, CheckpointError)
-    log.warning("%s: taken for a DETR without DC5, which its shapes cannot tell", where)
+    log.warning("%s: loaded as a DETR without DC5; its shapes do not show which it is", where)
     cfg = replace_at(cfg, "decoder.num_queries", len(tensors["decoder.query_positions"]))
     if "positions.rows" in tensors:
         cfg = replace_at(cfg, "positions", LearnedPositions(len(tensors["positions.rows"])))
@@ -103,7 +108,7 @@ def with_masks(cfg: DETRConfig) -> SegmentationConfig:
 
 
 def signature(tensors: Mapping[str, Tensor]) -> Signature:
-    """The signature of tensors under our names; 0, or nothing, for what is not there."""
+    """Return the signature of tensors under our names; missing parts give 0 or nothing."""
     pattern = re.compile(r"backbone\.stages\.(\d+)\.(\d+)\.")
     blocks = {(int(m[1]), int(m[2])) for name in tensors if (m := pattern.match(name))}
     stages = range(max((stage for stage, _ in blocks), default=-1) + 1)
@@ -119,7 +124,10 @@ def signature(tensors: Mapping[str, Tensor]) -> Signature:
 
 
 def points_from_scale(scale: Tensor) -> tuple[int, ...]:
-    """Points per level from v2's stored vector: K_l times the value 1/K_l, level by level."""
+    """Return the points per level from v2's stored vector.
+
+    The vector contains K_l times the value 1/K_l, level by level.
+    """
     points, rest = [], [round(1 / float(s)) for s in scale.flatten()]
     while rest:
         points.append(rest[0])
@@ -131,7 +139,7 @@ def _published(
     presets: Sequence[Callable[[int], Any]], num_classes: Any, found: Signature, where: str
 ) -> Any:
     cfg = next((cfg for p in presets if _signature_of(cfg := p(num_classes)) == found), None)
-    what = f"is no published size: {found}"
+    what = f"is not a published size: {found}"
     require(cfg, where, what, "give the config it was trained with as config=", CheckpointError)
     return cfg
 
@@ -162,5 +170,5 @@ def _with_points(
     total = len(offsets) // (2 * cfg.decoder.num_heads)  # over all levels, for one head
     per_level, rest = divmod(total, cfg.decoder.num_levels)
     if rest or not per_level or per_level == cfg.decoder.num_points:
-        return cfg  # an uneven split cannot be told from its sum: strict.py asks for config=
+        return cfg  # the sum does not show an uneven split: the error of strict.py names config=
     return replace_at(cfg, "decoder.num_points", per_level)

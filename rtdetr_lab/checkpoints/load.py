@@ -1,11 +1,11 @@
-r"""# Loading: from a name to a model that says what it is
+r"""# Loading: from a name to a model with its configuration and metadata
 
     model = load_pretrained("PekingU/rtdetr_r50vd", revision="…")
     model(images).boxes, model.cfg.num_classes, model.metadata.names, model.metadata.licence
 
-A name leads to a file (`source.py`), a file to tensors (`files.py`), their names to ours
-(`rename.py`), and what stands beside them to a configuration (`description.py`). Then every tensor
-must fit (`strict.py`). The model comes back in eval mode.
+A name leads to a file (`source.py`), and a file contains tensors (`files.py`). Their names become
+ours (`rename.py`), and the files beside them give a configuration (`description.py`). Then every
+tensor must fit (`strict.py`). The model is returned in eval mode.
 """
 
 import logging
@@ -38,12 +38,12 @@ def load_pretrained(
     config: Any = None,
     classes: Sequence[Any] = (),
 ) -> nn.Module:
-    """The model behind a short name, hub id, folder, `.safetensors` or `.pth`, in eval mode.
+    """Return the model of a short name, hub id, folder, `.safetensors` or `.pth`, in eval mode.
 
-    `num_classes` other than the file's gives new class heads and keeps everything else; `config`
-    replaces what the file says about itself; `classes` are your own classes a config may name.
+    If `num_classes` differs from the file's, the class heads are new and the rest is kept. `config`
+    replaces the configuration of the file; `classes` are your own classes that a config may name.
     The model has `.cfg` and `.metadata`. Raises `UnknownModelError`, `HubError`, `ConfigError` or
-    `CheckpointError`; nothing is ever left out or left at its initial value in silence.
+    `CheckpointError`; no tensor is left out or keeps its initial value without a message.
     """
     source = locate(id_or_path, revision)
     weights = _read(source)
@@ -56,7 +56,7 @@ def load_pretrained(
         cfg = replace_at(cfg, "num_classes", num_classes)
         kept = {n: getattr(metadata, n) for n in ("image_size", "edges", "canvas_boxes")}
         metadata = replace(metadata_for(cfg.num_classes), **kept)
-    # Initial values come and go: the random numbers of others stay as they are.
+    # Initial values are overwritten; the caller's random numbers stay the same.
     with torch.random.fork_rng(devices=[]), no_larger_than(tensors, weights.where):
         model = _built(cfg, weights.where)
     fit(model, tensors, weights.where, reheaded=reheaded)
@@ -64,7 +64,7 @@ def load_pretrained(
         _tell_new_heads(model, trained_for)
     check_names(metadata, cfg.num_classes, weights.where)
     model.metadata = _completed(metadata, source, weights)
-    # What comes from somebody else is shown under Python's default logging, too.
+    # Python's default logging shows warnings: a licence from the hub must be seen.
     level = logging.WARNING if source.revision else logging.INFO
     log.log(
         level, "%s: weights under licence %s", source.name, model.metadata.licence or "(not stated)"
@@ -76,8 +76,8 @@ def _read(source: Source) -> WeightsFile:
     """Read the weights, and compare them with the verified digest if there is one."""
     weights = read_weights(source.weights)
     where = f"{source.name}@{source.revision}/{source.weights.name}"
-    what = f"its tensors have sha256 {weights.sha256}, those that were verified {source.sha256}"
-    remedy = "remove it from the cache and load it again; if it stays so, do not use it"
+    what = f"its tensors have sha256 {weights.sha256}, the verified ones have {source.sha256}"
+    remedy = "remove it from the cache and load it again; if the digest stays, do not use it"
     same = source.sha256 in (None, weights.sha256)
     require(same, where, what, remedy, CheckpointError)
     return weights
@@ -88,7 +88,7 @@ def _built(cfg: Any, where: str) -> Any:
         return cfg.build()
     except LabError:
         raise
-    except Exception as error:  # whatever torch says of sizes nobody can build
+    except Exception as error:  # torch raises many types for impossible sizes
         what = f"no model can be built from its configuration ({type(error).__name__}: {error})"
         raise ConfigError(where, what.splitlines()[0], "correct its sizes") from error
 
@@ -106,7 +106,7 @@ def _completed(metadata: Metadata, source: Source, weights: WeightsFile) -> Meta
 def _tell_new_heads(model: nn.Module, trained_for: int | None) -> None:
     new = [name for name in model.state_dict() if is_class_head(name)]
     log.warning(
-        "trained for %s classes; these start anew and must be trained: %s",
+        "trained for %s classes; these heads are new and must be trained: %s",
         trained_for,
         ", ".join(new),
     )

@@ -1,14 +1,14 @@
-r"""# Metadata in checkpoints: names, category ids and sizes, read and made up
+r"""# Metadata in checkpoints: names, category ids and sizes, read or derived
 
-A label is a number until somebody says that 15 is a cat, and a COCO result needs the category id 17
-that COCO gave it. Both travel with the weights, as do the picture size they were trained for, their
-licence, and where they came from. The record is `rtdetr_lab.model.Metadata`, which every model has
-from birth; here is how one is read from JSON, and guessed where nobody wrote one.
+A label is only a number: 15 is a cat because a list of names says so. A COCO result needs the
+category id 17 that COCO gave to cats. Names and ids are stored with the weights. So are the picture
+size of training, the licence, and the source. The record is `rtdetr_lab.model.Metadata`, which
+every model has. This file reads one from JSON, and derives one if none was written.
 
-COCO numbers 80 things from 1 to 90, with ten gaps, and 53 kinds of stuff from 92 to 200. DETR's
-published models count classes as COCO does: label 17 *is* category 17. 91 labels for the detection
-task, of which 80 occur; 250 for the panoptic one, of which 133 occur. A label that does not occur
-is called `N/A`, as in their own lists.
+COCO numbers 80 kinds of things from 1 to 90, with ten gaps, and 53 kinds of stuff from 92 to 200.
+DETR's published models use COCO's numbers as labels: label 17 *is* category 17. The detection task
+has 91 labels, and 80 of them occur. The panoptic task has 250, and 133 of them occur. A label that
+does not occur is called `N/A`, as in the authors' lists.
 """
 
 from dataclasses import fields
@@ -62,11 +62,11 @@ REMEDIES = {
     "edges": "give two numbers of pixels",
     "canvas_boxes": "give true or false",
 }
-"""What to give for what is no text."""
+"""Remedies for values that are not text."""
 
 
 def metadata_from_dict(tree: Any, where: str) -> Metadata:
-    """The reverse of `to_dict`, for what may have been edited by hand."""
+    """Read metadata back from `to_dict`; the values may have been edited by hand."""
     where, known = f"{where}[metadata]", {f.name for f in fields(Metadata)}
     if not isinstance(tree, dict) or set(tree) - known:
         extra = sorted(set(tree) - known) if isinstance(tree, dict) else tree
@@ -77,17 +77,17 @@ def metadata_from_dict(tree: Any, where: str) -> Metadata:
     hints = hints_of(Metadata)
     for name, value in told.items():
         if not fits(value, hints[name]):
-            remedy = REMEDIES.get(name, "give a text, or null")
+            remedy = REMEDIES.get(name, "give text, or null")
             raise CheckpointError(where, f"{name} is {tree[name]!r}", remedy)
     return Metadata(**told)
 
 
 def metadata_for(num_classes: int, names: tuple[str, ...] = (), **known: Any) -> Metadata:
-    """Metadata for a model of which only the class names, or only their number, is known.
+    """Return metadata for a model from its class names, or only from their number.
 
-    80 unnamed classes, and classes named like COCO's (in the spelling of 2014 or of VOC), get
-    COCO's category ids; others are numbered from 0. Any other number of unnamed classes stays
-    unnamed: nobody says what they are.
+    80 unnamed classes get COCO's names and category ids. Classes named like COCO's (in the spelling
+    of 2014 or of VOC) get COCO's category ids. Others are numbered from 0. Any other number of
+    unnamed classes stays unnamed.
     """
     modern = tuple(_OLD_NAMES.get(n, n) for n in names)
     if not names and num_classes == len(COCO_CLASSES):
@@ -97,7 +97,7 @@ def metadata_for(num_classes: int, names: tuple[str, ...] = (), **known: Any) ->
 
 
 def check_names(metadata: Metadata, num_classes: int, where: str) -> None:
-    """Raise `CheckpointError` unless every class has a name, or none has."""
+    """Raise `CheckpointError` unless every class has a name, or no class has one."""
     if metadata.names and len(metadata.names) != num_classes:
         what = f"has {len(metadata.names)} class names for {num_classes} classes"
         raise CheckpointError(where, what, "correct the names beside the weights")

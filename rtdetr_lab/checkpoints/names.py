@@ -1,17 +1,17 @@
-r"""# Names: what a word for a model, or for data, stands for
+r"""# Names: what a name for a model or for data refers to
 
-| word                                       | stands for                                       |
+| name                                       | refers to                                        |
 |--------------------------------------------|--------------------------------------------------|
-| of something that exists on the disk       | that file or folder, whatever else it could mean |
-| `./x`, `/x`, `~/x`, `x/`, `C:\x`, a `Path` | a path, whether there is something or not        |
+| anything that exists on the disk           | that file or folder, whatever else it could mean |
+| `./x`, `/x`, `~/x`, `x/`, `C:\x`, a `Path` | a path, even if it does not exist                |
 | `nano`                                     | the checkpoint inside this package               |
 | `r18`, `v2_r50` …                          | a published checkpoint, `hub.ALIASES`            |
 | `shapes`, as data                          | the drawn world                                  |
 | `owner/name`                               | a repository on the hub                          |
-| `name:r18`, `name:shapes`, `name:org/repo` | the name, whatever lies on the disk              |
+| `name:r18`, `name:shapes`, `name:org/repo` | the name, even if such a path exists             |
 
-The first row that fits decides. Where a file or folder takes the place of a known name, that is
-said.
+The first row that fits decides. If a file or folder takes the place of a known name, we log a
+warning.
 """
 
 import logging
@@ -27,7 +27,7 @@ from rtdetr_lab.errors import CheckpointError, UnknownModelError
 log = logging.getLogger("rtdetr_lab")
 
 NAME = "name:"
-"""What stands before a word that must not be read as a path."""
+"""Prefix of a word that must not be read as a path."""
 
 EMBEDDED = "nano"
 FILES = (".safetensors", ".pth", ".pt", ".bin", ".json", ".onnx", ".ckpt")
@@ -44,12 +44,12 @@ class Model:
     embedded: bool = False
 
     def revision(self, asked: str | None) -> str | None:
-        """The requested revision, else the pinned one."""
+        """Return the requested revision, else the pinned one."""
         return asked or (self.pin.revision if self.pin else None)
 
 
 def path_of(word: str | os.PathLike[str]) -> Path | None:
-    """The path a word stands for, or None for a name."""
+    """Return the path that a word refers to, or None for a name."""
     text = os.fspath(word)
     path = Path(os.path.expanduser(text))
     if not isinstance(word, str):
@@ -62,9 +62,9 @@ def path_of(word: str | os.PathLike[str]) -> Path | None:
 
 
 def note_of(word: str, meant: str) -> str:
-    """A sentence for where a path took the place of a name."""
+    """Return the warning for a path that takes the place of a name."""
     kind = "folder" if Path(word).is_dir() else "file"
-    return f"{word}: this is the {kind} {Path(word).resolve()}; for {meant} say {NAME}{word}"
+    return f"{word}: this is the {kind} {Path(word).resolve()}; for {meant} type {NAME}{word}"
 
 
 def model_of(word: str | os.PathLike[str]) -> Model:
@@ -94,13 +94,13 @@ def _named(name: str) -> Model:
     known = [*ALIASES, EMBEDDED]
     near = get_close_matches(name, known, n=3, cutoff=0.4) or known
     remedy = f"nearest: {', '.join(near)}; or give a hub id (owner/name), a folder or a file"
-    raise UnknownModelError(name, "is no model we know and no path that exists", remedy)
+    raise UnknownModelError(name, "is not a known model, and no such path exists", remedy)
 
 
 def _remedy(text: str) -> str:
     bare = text.removeprefix("./").rstrip("/")
     if bare in (EMBEDDED, *ALIASES):
-        return f"say {bare} for the published model, or check the folder you are in"
+        return f"type {bare} for the published model, or check the current folder"
     if os.path.exists(text.replace("\\", "/")):
         return f"here folders are separated by /: give {text.replace(chr(92), '/')}"
-    return "check the path, and the folder you are in"
+    return "check the path, and the current folder"

@@ -1,8 +1,8 @@
-r"""# Pickles: tensors out of a `.pth` that somebody else wrote
+r"""# Pickles: tensors from a `.pth` that we do not trust
 
-A `.pth` is a pickle, and a pickle is a program. It is opened only by torch's restricted reader,
-which builds tensors and plain containers and refuses everything else. It is also a zip with a
-checksum of every tensor, which torch's reader does not look at: we do.
+A `.pth` is a pickle, and a pickle is a program. We open it only with torch's restricted reader,
+which builds tensors and plain containers and refuses everything else. A `.pth` is also a zip with a
+checksum of every tensor. torch's reader does not check it, so we do.
 """
 
 import zipfile
@@ -18,16 +18,16 @@ from rtdetr_lab.config import require
 from rtdetr_lab.errors import CheckpointError
 
 NESTED = (("ema", "module"), ("ema",), ("model_ema",), ("model",), ("state_dict",), ("module",))
-"""Where training scripts put the weights inside a `.pth`, the averaged ones first."""
+"""Keys of the weights inside the `.pth` of training scripts, averaged weights first."""
 
 
 def read_pickle(path: Path) -> dict[str, Tensor]:
-    """Tensors by name, or `CheckpointError`."""
+    """Read tensors by name, or raise `CheckpointError`."""
     _check_sums(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch's reader raises what it met: a dozen unrelated types
-        # Not torch's words: they advise to switch the protection off.
+    except Exception as error:  # torch's reader raises a dozen unrelated types
+        # Do not quote torch's message: it advises to turn the protection off.
         what = f"is damaged, or holds more than tensors ({type(error).__name__})"
         remedy = "download it again, or save its state_dict() alone with torch.save"
         raise CheckpointError(str(path), what, remedy) from error
@@ -42,18 +42,18 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
 
 
 def _check_sums(path: Path) -> None:
-    """A `.pth` is a zip, and holds a CRC of every tensor, which torch's reader does not look at."""
+    """Check the CRC of every tensor in the zip, which torch's reader does not check."""
     if not zipfile.is_zipfile(path):
         return
     try:
         with zipfile.ZipFile(path) as archive:
-            # An entry that claims to be a folder is read as whatever lay in memory.
+            # An entry that claims to be a folder is read as arbitrary memory.
             odd = [entry.filename for entry in archive.infolist() if entry.external_attr & 0x10]
             damaged = archive.testzip() or next(iter(odd), None)
-    except Exception as error:  # zipfile, too, raises whatever it stumbled over
+    except Exception as error:  # zipfile also raises many types
         what = f"is a damaged zip ({error or type(error).__name__})"
         raise CheckpointError(str(path), what, AGAIN) from error
-    what = "does not hold what was written: its checksum differs"
+    what = "is not as it was written: its checksum differs"
     require(damaged is None, f"{path}[{damaged}]", what, AGAIN, CheckpointError)
 
 

@@ -1,14 +1,14 @@
-r"""# Preprocessor: what transformers' folders say about pixels
+r"""# Preprocessor: the treatment of pixels in transformers' folders
 
-`preprocessor_config.json` describes how a picture becomes a tensor. We read the size from it and
-refuse what would silently change every number: RT-DETR sees RGB in [0, 1] and nothing else. A
-DETR's mean and spread become part of its configuration, which normalises.
+`preprocessor_config.json` describes how a picture becomes a tensor. We read the size from it. We
+refuse settings that would change every result without a warning: RT-DETR gets RGB in [0, 1] and
+nothing else. A DETR's mean and spread become part of its configuration, and the model normalises.
 
 | model   | `size`                                   | here                         |
 |---------|------------------------------------------|------------------------------|
 | RT-DETR | `height`, `width`                        | `image_size`                 |
 | DETR    | `shortest_edge`, `longest_edge`          | `edges`                      |
-| DETR    | 800 and `max_size` 1333, as in 2020      | the same                     |
+| DETR    | 800 and `max_size` 1333, as in 2020      | `edges`                      |
 | DETR    | `height`, `width`                        | `image_size`, no `edges`     |
 """
 
@@ -27,14 +27,14 @@ from rtdetr_lab.notation import Size
 
 
 def image_size_of(path: Path) -> Size:
-    """Read (height, width) from their `preprocessor_config.json`; 640² without one.
+    """Read (height, width) from their `preprocessor_config.json`; 640 × 640 without one.
 
-    Raises `CheckpointError` if it asks for normalised pixels: ours are RGB in [0, 1].
+    Raises `CheckpointError` if it normalises pixels: ours are RGB in [0, 1].
     """
     tree = read_json(path) if path.is_file() else {}
     plain = not tree.get("do_normalize", False) and _is_fraction(tree)
-    what = "asks for pixels that are normalised, or scaled to another range than [0, 1]"
-    remedy = "train without, as all published RT-DETRs were"
+    what = "normalises pixels, or scales them to another range than [0, 1]"
+    remedy = "train with plain pixels, as all published RT-DETRs were"
     require(plain, path, what, remedy, CheckpointError)
     size = tree.get("size", {"height": 640, "width": 640})
     sides = _sides(size, "height", "width")
@@ -49,7 +49,7 @@ def _is_fraction(tree: Mapping[str, Any]) -> bool:
 
 
 def _sides(size: Any, first: str, second: str) -> Size | None:
-    """Two numbers of pixels by their names, if both are there."""
+    """Return two numbers of pixels by their names, if both are there."""
     sides: Any = (size.get(first), size.get(second)) if isinstance(size, Mapping) else (None, None)
     return sides if all(type(side) is int and side > 0 for side in sides) else None
 
@@ -69,10 +69,10 @@ def pixels_of(path: Path) -> Pixels:
     tree = read_json(path) if path.is_file() else {}
     alone = "prepare pictures yourself and call the model"
     whole = tree.get("do_rescale", True) and tree.get("do_resize", True) and _is_fraction(tree)
-    what = "does not resize, or asks for pixels in another range than [0, 1]"
+    what = "does not resize, or scales pixels to another range than [0, 1]"
     require(whole, path, what, alone, CheckpointError)
     plain = tree.get("resample", 2) == 2 and not tree.get("pad_size")
-    what = "resizes other than bilinearly, or pads to a fixed size"
+    what = "does not resize bilinearly, or pads to a fixed size"
     require(plain, path, what, alone, CheckpointError)
     normalised = tree.get("do_normalize", True)
     mean = _three(tree, "image_mean", IMAGENET_MEAN, path) if normalised else (0.0, 0.0, 0.0)
@@ -94,14 +94,14 @@ PAPER_PIXELS = Pixels()
 def detr_metadata(
     num_classes: int, names: tuple[str, ...] = (), pixels: Pixels = PAPER_PIXELS
 ) -> Metadata:
-    """Metadata of a DETR: its labels are COCO's category ids, gaps included."""
+    """Return the metadata of a DETR: its labels are COCO's category ids, gaps included."""
     names = names or PUBLISHED_NAMES.get(num_classes, ())
     known = metadata_for(num_classes, names, edges=pixels.edges, image_size=pixels.image_size)
     return replace(known, category_ids=tuple(range(num_classes))) if len(names) > 80 else known
 
 
 def detr_preprocessor_config(pixels: Pixels) -> dict[str, Any]:
-    """Their `preprocessor_config.json` for a DETR."""
+    """Return their `preprocessor_config.json` for a DETR."""
     colours = {"image_mean": list(pixels.mean), "image_std": list(pixels.std)}
     tree = _described("DetrImageProcessor", pixels.image_size)
     if pixels.edges:
@@ -110,7 +110,7 @@ def detr_preprocessor_config(pixels: Pixels) -> dict[str, Any]:
 
 
 def preprocessor_config(image_size: Size) -> dict[str, Any]:
-    """Their `preprocessor_config.json` for an RT-DETR of this picture size."""
+    """Return their `preprocessor_config.json` for an RT-DETR of this picture size."""
     tree = _described("RTDetrImageProcessor", image_size)
     return {**tree, "do_normalize": False, "do_pad": False}
 

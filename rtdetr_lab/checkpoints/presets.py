@@ -1,4 +1,4 @@
-"""# Presets: the architectures that have a name on the command line"""
+"""# Presets: the architectures that the command line can name"""
 
 from collections.abc import Callable
 from difflib import get_close_matches
@@ -16,20 +16,20 @@ PRESETS = {
     "detr_nano": ("detr.model:detr_nano", "256"),
     **{f"detr_{size}": (f"detr.model:detr_{size}", "800") for size in DETR_SIZES},
 }
-"""Name → where its function is, and the size its model is made for."""
+"""Name → module and function of the preset, and the picture size of its model."""
 
 
 def function_of(name: str, option: str = "--preset") -> Callable[..., Any]:
-    """The preset a name stands for; raises `ConfigError`, which blames `option`."""
+    """Return the preset with this name; the `ConfigError` of an unknown name points to `option`."""
     near = get_close_matches(name, PRESETS, n=2, cutoff=0.6)
     nearest = f"did you mean {' or '.join(near)}? " if near else ""
     remedy = f"{nearest}use one of {', '.join(PRESETS)}"
-    require(name in PRESETS, option, f"{name!r} is no preset", remedy)
+    require(name in PRESETS, option, f"{name!r} is not a preset", remedy)
     module, _, function = PRESETS[name][0].partition(":")
     found: Callable[..., Any] = getattr(import_module(f"rtdetr_lab.{module}"), function)
     return found
 
 
 def preset_of(name: str, num_classes: int = 80, option: str = "--preset") -> Any:
-    """Its configuration."""
+    """Return the configuration of the preset with this name."""
     return function_of(name, option)(num_classes=num_classes)

@@ -1,12 +1,12 @@
-r"""# Renaming: a table, read in both directions
+r"""# Renaming: apply a table in both directions
 
-`to_ours` and `to_theirs` turn one name into another, or say that the table has none.
-`import_tensors` and `export_tensors` do it for a whole file and take care of the one thing that is
-not a name: the authors keep $W_q, W_k, W_v$ of an attention stacked in one matrix.
+`to_ours` and `to_theirs` translate one name, or return None if the table does not have it.
+`import_tensors` and `export_tensors` translate a whole file. They also handle the one difference
+that is more than a name: the authors stack $W_q, W_k, W_v$ of an attention in one matrix.
 
 | theirs                        | ours                                                     |
 |-------------------------------|----------------------------------------------------------|
-| `self_attn.in_proj_weight`    | `self_attn.{q_proj, k_proj, v_proj}.weight`, thirds of it |
+| `self_attn.in_proj_weight`    | `self_attn.{q_proj, k_proj, v_proj}.weight`, a third each |
 """
 
 import re
@@ -26,44 +26,44 @@ THIRDS = ("q_proj", "k_proj", "v_proj")
 
 
 def to_ours(table: Table, name: str) -> str | None:
-    """Our name of their tensor (`in_proj` where it has to be split), `None` if there is none."""
+    """Return our name of their tensor (`in_proj` if it must be split), or None."""
     for pattern, replacement in table.aliases:
         name = re.sub(pattern, replacement, name)
     return _translate(_rules(table.title)[1], name)
 
 
 def to_theirs(table: Table, name: str) -> str | None:
-    """Their name, in a file, of our tensor; `None` if there is none."""
+    """Return the name of our tensor in their files, or None."""
     return _translate(_rules(table.title)[0], name)
 
 
 def table_of(names: Iterable[str]) -> Table | None:
-    """The table a file's names are written in, `None` for ours or a foreign file."""
+    """Return the table that names these tensors, or None for our names and unknown ones."""
     names = list(names)
     found = [t for t in ALL_TABLES if any(n.startswith(t.probes) for n in names)]
 
     def count(table: Table) -> int:
         return sum(to_ours(table, name) is not None for name in names)
 
-    # Two papers' files may begin alike: the table that can name most of the tensors is the one.
+    # Files of two papers may begin alike: take the table that names most of the tensors.
     return max(found, key=count, default=None)
 
 
 def is_derived(table: Table, name: str) -> bool:
-    """Whether the tensor follows from the configuration, so that it need not be read."""
+    """Return whether the tensor follows from the configuration and need not be read."""
     return any(re.search(pattern, name) for pattern in table.derived)
 
 
 def under_our_names(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
-    """Tensors of any file: as they are, or imported by the table they are named in."""
+    """Return the tensors of any file under our names; unknown names stay."""
     table = table_of(tensors)
     return import_tensors(table, tensors, where) if table else dict(tensors)
 
 
 def import_tensors(table: Table, tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
-    """A file of theirs under our names; what the table cannot name keeps its own.
+    """Return their tensors under our names; a name that the table does not have stays.
 
-    Raises `CheckpointError` if two names for one tensor hold different values.
+    Raises `CheckpointError` if two names of one tensor have different values.
     """
     ours: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
@@ -78,7 +78,7 @@ def import_tensors(table: Table, tensors: Mapping[str, Tensor], where: str) -> d
 
 
 def export_tensors(table: Table, tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
-    """Our state dict under their names. Raises `CheckpointError` for what they cannot hold."""
+    """Return our tensors under their names; raise `CheckpointError` if one has no name."""
     theirs = {}
     joined = _join(tensors) if table.stacks_attention else tensors
     for name, tensor in joined.items():
@@ -114,7 +114,7 @@ Rule = tuple[re.Pattern[str], str]
 
 @lru_cache
 def _rules(title: str) -> tuple[list[Rule], list[Rule]]:
-    """Both directions of a table: patterns, and what a name that fits becomes."""
+    """Return both directions of a table: patterns, and their replacements."""
     table = next(t for t in ALL_TABLES if t.title == title)
     rows = table.rows
     for word, pairs in table.words.items():

@@ -1,11 +1,11 @@
-r"""# Run state: the file a training run goes on from
+r"""# Run state: the file from which a training run resumes
 
     rtdetr_lab run 1 <sha256 of all that follows>\n<torch.save …>
 
-One line of text and a `torch.save` of plain tensors, numbers and containers: the model, its
-average, the optimizer, random numbers (`training/state.py`). Reading checks the sum first and then
-uses `weights_only=True`: nothing in a file can make us run it. Because it also says what model it
-is and what its classes are called, `load_pretrained` opens it like any other checkpoint.
+The file has one line of text, and a `torch.save` of plain tensors, numbers and containers: the
+model, its average, the optimizer, random numbers (`training/state.py`). We check the digest first,
+then read with `weights_only=True`, so nothing in the file can run code. The file also contains the
+configuration and the class names. So `load_pretrained` opens it like any other checkpoint.
 """
 
 import hashlib
@@ -21,26 +21,26 @@ MAGIC = b"rtdetr_lab run 1 "
 HEAD = len(MAGIC) + 64 + 1
 
 STATES = ("best.pt", "last.pt", "previous.pt")
-"""What the states in the folder of a run are called; the best to use first."""
+"""File names of the states in the folder of a run, the preferred one first."""
 
 
 def packed(state: dict[str, Any]) -> tuple[bytes, memoryview]:
-    """The two parts of the file."""
+    """Return the two parts of the file."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    payload = buffer.getbuffer()  # a view: a second copy of a large model would hurt
+    payload = buffer.getbuffer()  # a view: a second copy of a large model would cost memory
     return MAGIC + hashlib.sha256(payload).hexdigest().encode() + b"\n", payload
 
 
 def is_state(path: Path) -> bool:
-    """Whether a file begins as one."""
+    """Return whether a file begins like a run state."""
     with open(path, "rb") as file:
         return file.read(len(MAGIC)) == MAGIC
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """Read a state onto the CPU. `CheckpointError` if it is not exactly what was saved."""
-    remedy = "continue from another save, or start anew in another folder"
+    """Read a state onto the CPU; raise `CheckpointError` unless it is exactly what was saved."""
+    remedy = "continue from another save, or start a new run in another folder"
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -52,5 +52,5 @@ def read_state(path: Path) -> dict[str, Any]:
         raise CheckpointError(str(path), "is damaged: its sha256 does not fit its content", remedy)
     try:
         return torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever the unpickler stumbles over: it is not ours
+    except Exception as error:  # the unpickler raises many types; the file is not ours
         raise CheckpointError(str(path), "holds more than tensors and numbers", remedy) from error

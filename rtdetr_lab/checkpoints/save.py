@@ -1,16 +1,17 @@
-r"""# Saving: a folder that says what it is
+r"""# Saving: a folder that describes itself
 
 | layout           | files                                                                       |
 |------------------|-----------------------------------------------------------------------------|
 | `"lab"`          | `config.json` (model and metadata), `model.safetensors`                     |
 | `"transformers"` | the same two as transformers writes them, `preprocessor_config.json`, card  |
 
-Our `model.safetensors` carries its description in its header as well, so the file alone is enough.
-Every file appears complete or not at all, the weights before the config that describes them; both
-hold the digest of the tensors, so a folder caught between two saves is noticed when it is read.
+Our `model.safetensors` contains its description in its header as well, so the file alone is enough.
+Every file is written completely or not at all, the weights before the config that describes them.
+Both contain the digest of the tensors. So if a save is stopped between the two, the next load
+detects it.
 
-The card, `README.md`, is where transformers' layout states a licence. A card that says more than
-that was written by somebody, and stays as it is.
+The card, `README.md`, states the licence in transformers' layout. We never change a card that
+contains more than the licence: a person wrote it.
 """
 
 import json
@@ -55,22 +56,22 @@ def save_pretrained(
     *,
     metadata: Metadata | None = None,
 ) -> Path:
-    """Write config and weights of `model` into `folder`; returns it. `layout` is a name above.
+    """Write config and weights of `model` into `folder` and return it; `layout` is a name above.
 
-    Without `metadata` the model's own is kept; 80 classes nobody named are taken for COCO's.
-    Raises `ConfigError` for what the layout cannot say, and `CheckpointError` for a model without
-    a config or a path that is no folder.
+    Without `metadata`, the model keeps its own; 80 unnamed classes are taken for COCO's. Raises
+    `ConfigError` for what the layout cannot express, and `CheckpointError` for a model without a
+    config or a path that is not a folder.
     """
     if layout not in LAYOUTS:
         raise ConfigError("layout", f"{layout!r} is unknown", f"use one of {', '.join(LAYOUTS)}")
     cfg, path = getattr(model, "cfg", None), Path(folder).expanduser()
     if cfg is None:
-        what = "has no .cfg, so nothing could be built from it"
-        raise CheckpointError(type(model).__name__, what, "save what cfg.build() made")
+        what = "has no .cfg, so no model could be built from the file"
+        raise CheckpointError(type(model).__name__, what, "save a model that cfg.build() made")
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise CheckpointError(str(path), f"is no folder: {error}", "give another path") from error
+        raise CheckpointError(str(path), f"cannot be made: {error}", "give another path") from error
     known = metadata or declared(model).metadata
     if not known.names:
         guessed = metadata_for(cfg.num_classes)
@@ -89,7 +90,7 @@ def _save_ours(cfg: Any, tensors: Mapping[str, Tensor], known: Metadata, folder:
 
 
 def _save_theirs(cfg: Any, tensors: Mapping[str, Tensor], known: Metadata, folder: Path) -> None:
-    tree = to_transformers(cfg, known.names)  # first: refuses what it cannot say
+    tree = to_transformers(cfg, known.names)  # first: refuses what their config cannot express
     if isinstance(cfg, DETRConfig):
         pixels = Pixels(known.edges, known.fixed_size, cfg.mean, cfg.std)
         described = detr_preprocessor_config(pixels)
@@ -106,7 +107,7 @@ def write_theirs(
     preprocessor: Mapping[str, Any] | None,
     licence: str | None,
 ) -> None:
-    """The files of transformers' layout. A preprocessor that is None stays as it is."""
+    """Write the files of transformers' layout; a preprocessor that is None stays as it is."""
     folder.mkdir(parents=True, exist_ok=True)
     write_weights(folder / "model.safetensors", _their_tensors(cfg, tensors, folder, config), {})
     trees = {"config.json": config, "preprocessor_config.json": preprocessor}
@@ -119,10 +120,10 @@ def write_theirs(
 def _their_tensors(
     cfg: Any, tensors: Mapping[str, Tensor], folder: Path, tree: Mapping[str, Any]
 ) -> dict[str, Tensor]:
-    """Tensors under transformers' names, for a `config.json` like `tree`."""
+    """Return the tensors under transformers' names, for a `config.json` like `tree`."""
     if tree["model_type"] == "detr":
         own, timm = (DETR_MASKS, DETR_MASKS_TIMM) if draws(cfg) else (DETR, DETR_TIMM)
-        # Their batch norms are always frozen, and do not count.
+        # Their batch norms are always frozen, and have no counter.
         counted = {n: t for n, t in tensors.items() if not n.endswith(".num_batches_tracked")}
         return export_tensors(timm if speaks_timm(tree) else own, counted, str(folder))
     theirs = export_tensors(TRANSFORMERS, tensors, str(folder))
@@ -139,7 +140,7 @@ def write_card(folder: Path, licence: str | None) -> None:
     elif licence:
         write_text(card, f"---\nlicense: {licence}\n---\n", CheckpointError)
     else:
-        card.unlink(missing_ok=True)  # what it states was of other weights
+        card.unlink(missing_ok=True)  # its licence belonged to other weights
 
 
 def _scales(cfg: Any) -> dict[str, Tensor]:

@@ -1,15 +1,15 @@
-r"""# Source: the files a name leads to
+r"""# Source: from a name to files
 
-`names.py` says what a word stands for; here it becomes a weights file, the config beside it, and
-where both came from.
+`names.py` finds out what a name refers to. This file turns it into a weights file, the config
+beside it, and their source.
 
-| what was named          | weights                                                          |
+| the name refers to      | weights                                                          |
 |-------------------------|------------------------------------------------------------------|
-| a file                  | itself                                                           |
+| a file                  | the file itself                                                  |
 | a folder with a config  | the first of `hub.WEIGHTS` in it                                 |
-| the folder of a run     | those in its `model/`; before there is one, its newest state     |
+| the folder of a run     | those in its `model/`; without it, its best state, else its last |
 | a repository            | a snapshot in the hub's cache: a folder with a config            |
-| `nano`                  | a file of this package, held against the digest in its record    |
+| `nano`                  | a file of this package, compared with the digest in its record   |
 """
 
 import hashlib
@@ -32,8 +32,10 @@ ASSETS = Path(__file__).resolve().parents[1] / "assets"
 
 @dataclass(frozen=True)
 class Source:
-    """A weights file, the config beside it if there is one, and where both came from; `sha256` is
-    what its tensors must be, where it is pinned."""
+    """Weights file, the config beside it if there is one, and their source.
+
+    `sha256` is the required digest of the tensors, if it is pinned.
+    """
 
     weights: Path
     config: Path | None
@@ -44,7 +46,7 @@ class Source:
 
 
 def locate(id_or_path: str | os.PathLike[str], revision: str | None = None) -> Source:
-    """Follow a name to a file, through the hub if need be.
+    """Follow a name to a file, on the hub if necessary.
 
     Raises `UnknownModelError`, `HubError`, or `CheckpointError` for a path without weights.
     """
@@ -83,21 +85,21 @@ def _folder(folder: Path) -> Source:
     if config.is_file():
         return Source(_weights_in(folder), config, str(folder), licence=licence_in(folder))
     if (folder / "model" / "config.json").is_file():
-        log.info("%s: is a run; its model/ is taken", folder)
+        log.info("%s: is a run; using its model/", folder)
         return _folder(folder / "model")
     if states := [folder / name for name in STATES if (folder / name).is_file()]:
-        log.info("%s: is a run; its %s is taken", folder, states[0].name)
+        log.info("%s: is a run; using its %s", folder, states[0].name)
         return Source(states[0], None, str(states[0]))
     raise CheckpointError(str(folder), "holds no model: it has no config.json", _inside(folder))
 
 
 def _inside(folder: Path) -> str:
-    """Which of the folders in a folder hold a model."""
+    """Return a remedy that names the folders inside this one that hold a model."""
     files = ("config.json", "model/config.json", *STATES)
     below = sorted(p for p in folder.iterdir() if any((p / file).is_file() for file in files))
     if below:
         return f"did you mean {' or '.join(map(str, below[:3]))}?"
-    return "give the folder save_pretrained or a run wrote, or the weights file, with config="
+    return "give a folder of save_pretrained or of a run, or the weights file with config="
 
 
 def _weights_in(folder: Path) -> Path:

@@ -1,17 +1,17 @@
-r"""# Stages: what `compare.py` puts side by side
+r"""# Stages: the outputs that `compare.py` compares
 
 | stage                | RT-DETR                              | DETR                             |
 |----------------------|--------------------------------------|----------------------------------|
-| `backbone S2` … S5   | S3 to S5                             | the last, with masks all four    |
+| `backbone S2` … S5   | S3 to S5                             | the last; with masks all four    |
 | encoder              | `AIFI F5`, every `CCFF` map          | `project`, `positions`, layers   |
-| `proposals …`        | scores and boxes of the chosen cells |                                  |
-| `decoder 0 logits` … | every layer                          | every layer, read by both heads  |
+| `proposals …`        | scores and boxes of selected tokens  |                                  |
+| `decoder 0 logits` … | every layer                          | every layer, through both heads  |
 | `masks`              |                                      | mask logits of the last layer    |
-| `detections …`       | what comes of it, best first         | the same                         |
+| `detections …`       | after post-processing, best first    | the same                         |
 
-To DETR pixels come normalised in transformers, here in [0, 1]: theirs are shown what our model
-makes of the picture. transformers applies DETR's heads to the last layer only; the others are read
-with the same heads here.
+transformers' DETR takes normalised pixels, and ours takes pixels in [0, 1]. So we normalise the
+picture with our model and give the result to theirs. transformers applies DETR's heads to the last
+layer only. Here we apply the same heads to the other layers.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ from rtdetr_lab.structures import Prediction
 
 Rows = dict[str, Tensor]
 Pairs = list[tuple[Tensor, Tensor]]
-"""Logits and boxes: of the proposals, if there are any, and after every decoder layer."""
+"""Logits and boxes of the proposals, if there are any, and of every decoder layer."""
 
 PARTS = {
     "backbone": ("backbone", "backbone"),
@@ -45,12 +45,13 @@ DETR_PARTS = {
 }
 
 SHARED = ("decoder.norm", "class_head", "box_head")
-"""Of DETR: read after every decoder layer here, after the last one there. Stages and tensors judge
-them."""
+"""Modules of DETR that run after every decoder layer here, and only after the last one there.
+
+So only stages and tensors compare them."""
 
 
 def paired_stages(ours: Any, theirs: Any, images: Float[Tensor, "B 3 H W"]) -> tuple[Rows, Rows]:
-    """Every stage of our model and of transformers', for the same pictures in [0, 1]."""
+    """Return every stage of our model and of transformers', for the same pictures in [0, 1]."""
     is_detr, whole = isinstance(ours.cfg, DETRConfig), getattr(theirs, "detr", theirs)
     mine, other = dict(ours.named_modules()), dict(whole.model.named_modules())
     parts = dict(PARTS)
@@ -63,7 +64,7 @@ def paired_stages(ours: Any, theirs: Any, images: Float[Tensor, "B 3 H W"]) -> t
     with outputs_of(here) as seen, outputs_of(there | decoder) as seen_there:
         found = ours(images)
         out = theirs(ours.normalise(images, None) if is_detr else images)
-    ran = [stage for stage in parts if stage in seen_there]  # an AIFI without layers never does
+    ran = [stage for stage in parts if stage in seen_there]  # an AIFI without layers does not run
     layers_here = [(layer.logits, layer.boxes) for layer in found.layers]
     if is_detr:
         layers_there = _read_by_heads(whole, [seen_there[name] for name in decoder])
@@ -90,7 +91,7 @@ def _first(output: Any) -> Any:
 
 
 def _named(parts: Sequence[str], seen: Mapping[str, Any]) -> Rows:
-    """Outputs of all parts, ours and theirs in one shape: one row each, or one per map."""
+    """Return the outputs of all parts in one form for both models: one row each, or one per map."""
     rows: Rows = {}
     for stage in parts:
         output = seen[stage]
@@ -107,7 +108,7 @@ def _named(parts: Sequence[str], seen: Mapping[str, Any]) -> Rows:
 
 
 def _rows(rows: Rows, layers: Pairs, first: int, rank: Rank, masks: Tensor | None) -> Rows:
-    """`rows`, then those of the answers; the layers are numbered from `first`, -1 for proposals."""
+    """Add rows of the predictions to `rows`; layers are numbered from `first`, -1 for proposals."""
     for i, (logits, boxes) in enumerate(layers, first):
         name = "proposals" if i < 0 else f"decoder {i}"
         rows |= {f"{name} logits": logits, f"{name} boxes": boxes}
@@ -115,7 +116,7 @@ def _rows(rows: Rows, layers: Pairs, first: int, rank: Rank, masks: Tensor | Non
         rows["masks"] = masks
     logits, boxes = layers[-1]
     if not (logits.isfinite().all() and boxes.isfinite().all()):
-        return rows  # nothing can be found in NaN; the rows above say where it begins
+        return rows  # NaN has no detections; the rows above show where it begins
     found = postprocess(Prediction(logits, boxes, ()), [(1, 1)] * len(logits), -1.0, rank=rank)
     rows["detections boxes"] = torch.stack([f.boxes_xyxy for f in found])
     rows["detections scores"] = torch.stack([f.scores for f in found])

@@ -1,10 +1,10 @@
 r"""# Strict: every tensor accounted for
 
-`load_state_dict` complains about names in one long line and lets a `nan` through. Here a tensor
-that is missing, left over, of another shape or kind of number, not finite or beyond all bounds is
-refused, with its name, how many more there are, and what to do. The one mismatch that is wanted
-every day has its own door: another number of classes. Then, **on request only**, the heads below
-start anew and the rest is loaded.
+`load_state_dict` reports names in one long line and accepts `nan`. This file refuses a tensor that
+is missing, left over, of another shape or kind of number, not finite, or too large. The error gives
+its name, the number of other such tensors, and the remedy. One mismatch is common and has its own
+way: another number of classes. **On request only**, the heads below start with new weights, and the
+rest is loaded.
 
 | head                              | shape      |
 |-----------------------------------|------------|
@@ -35,17 +35,18 @@ CLASS_HEADS = (
 OTHER_CONFIG = "give the config it was trained with as config="
 
 LARGEST = 1e8
-"""No weight or statistic of a detector that works comes near: one turned bit of an exponent does,
-and what is computed from it overflows."""
+"""Limit far above every weight and statistic of a working detector.
+
+One flipped bit of an exponent exceeds it, and the model's output overflows."""
 
 
 def is_class_head(name: str) -> bool:
-    """Whether the shape of this tensor depends on the number of classes."""
+    """Return whether the shape of this tensor depends on the number of classes."""
     return any(re.fullmatch(pattern, name) for pattern in CLASS_HEADS)
 
 
 def num_classes_of(tensors: Mapping[str, Tensor]) -> int | None:
-    """Number of classes the weights were trained for, or `None` without a class head."""
+    """Return the number of classes of the weights, or None without a class head."""
     heads = ("decoder.class_heads.0.weight", "proposal_head.class_head.weight", "class_head.weight")
     for name in heads:
         if name in tensors and tensors[name].ndim:
@@ -54,7 +55,7 @@ def num_classes_of(tensors: Mapping[str, Tensor]) -> int | None:
 
 
 def fit(model: nn.Module, tensors: Mapping[str, Tensor], where: str, *, reheaded: bool) -> None:
-    """Copy `tensors` into `model`, all of them and nothing else; heads stay new if `reheaded`."""
+    """Copy all of `tensors` into `model` and nothing else; class heads stay new if `reheaded`."""
     wanted = {n: t for n, t in model.state_dict().items() if not (reheaded and is_class_head(n))}
     given = {n: t for n, t in tensors.items() if not (reheaded and is_class_head(n))}
     given = _counters_settled(wanted, given)
@@ -67,8 +68,8 @@ def fit(model: nn.Module, tensors: Mapping[str, Tensor], where: str, *, reheaded
 def _counters_settled(
     wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    # How many batches a norm has seen is a counter for training, not a weight: frozen norms have
-    # none, and files written with frozen norms lack it.
+    # The number of batches that a norm has seen is a counter for training, not a weight. Frozen
+    # norms have no counter, and neither do files that were written with frozen norms.
     ends = ".num_batches_tracked"
     unseen = {n: torch.zeros((), dtype=torch.long) for n in wanted if n.endswith(ends)}
     return unseen | {n: t for n, t in given.items() if n in wanted or not n.endswith(ends)}
@@ -93,7 +94,7 @@ def _check_shapes(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], whe
         has, model_has = num_classes_of(given), num_classes_of(wanted)
         what = f"was trained for {has} classes, the model has {model_has}"
         remedy = f"pass num_classes={has} to keep its class heads, or num_classes={model_has} "
-        remedy += "to let them start anew and load the rest"
+        remedy += "to get new ones and load the rest"
         raise CheckpointError(where, what, remedy)
     found, needs = tuple(given[other[0]].shape), tuple(wanted[other[0]].shape)
     what = f"has shape {found}, the model needs {needs}"
@@ -103,11 +104,11 @@ def _check_shapes(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], whe
 
 def _check_values(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], where: str) -> None:
     for name, tensor in given.items():
-        # copy_ would cast: a whole or complex number silently becomes a weight.
+        # copy_ would cast whole or complex numbers to weights without a warning.
         at, needs = f"{where}[{name}]", _kind(wanted[name])
         what = f"holds {tensor.dtype}, the model needs {needs} numbers"
         same = _kind(tensor) == needs
-        require(same, at, what, "convert it as it was meant", CheckpointError)
+        require(same, at, what, "convert it to such numbers", CheckpointError)
         if needs == "real":
             _check_real(tensor, at, may_be_negative=not name.endswith("running_var"))
 

@@ -1,16 +1,17 @@
-r"""# Tables: what the same tensor is called elsewhere
+r"""# Tables: the names of our tensors in other code
 
-Two tables, read by `rename.py`. A row is *our name ↔ their name*; `<i> <j> <k>` stand for a number,
-`<p>` for whatever is left, and a word such as `<unit>` for one of the pairs in `words`. Everything
-a row may need to know is in the name itself, so that both directions are the same data. (`<n>` is
-a number other than 0.)
+`rename.py` reads these two tables. A row is *our name ↔ their name*. `<i> <j> <k>` stand for a
+number, `<n>` for a number other than 0, and `<p>` for the rest of the name. A word such as `<unit>`
+stands for one of the pairs in `words`. A row depends on nothing but the name, so the same data work
+in both directions.
 
-Theirs is the name **in a file**. transformers 5 calls some tensors otherwise in memory and renames
-while it loads and saves; `aliases` brings those, and tied copies, to the name in the file.
-`derived` are tensors that follow from the configuration: dropped on reading, and not weights.
+Their name is the name **in a file**. transformers 5 gives some tensors other names in memory, and
+renames them while it loads and saves. `aliases` turn those names, and the names of tied copies,
+into the name in the file. `derived` tensors follow from the configuration: they are not weights,
+and we skip them.
 
-The authors keep the three input maps of an attention in one matrix: our side of such a row says
-`in_proj`, and `rename.py` splits and joins.
+The authors store the three input maps of an attention in one matrix. Our side of such a row has the
+name `in_proj`, and `rename.py` splits and joins.
 """
 
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ Pairs = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True)
 class Table:
-    """One naming of tensors: rows, the words in them, and what else such files hold."""
+    """Naming of tensors: rows, the words in them, and the other contents of such files."""
 
     title: str
     rows: Pairs
@@ -28,9 +29,9 @@ class Table:
     aliases: Pairs = ()
     derived: tuple[str, ...] = ()
     probes: tuple[str, ...] = ()
-    """A file with a tensor whose name starts so is named by this table."""
+    """A file uses this table if the name of a tensor starts with one of these."""
     stacks_attention: bool = False
-    """Are the three input maps of an attention one matrix?"""
+    """True if the three input maps of an attention are one matrix."""
 
 
 STAGES = "model.backbone.model.encoder.stages"
@@ -78,8 +79,7 @@ TRANSFORMERS_WORDS: dict[str, Pairs] = {
         ("norm3", "final_layer_norm"),
     ),
 }
-"""What RT-DETR and DETR have in common: a unit and a block of a ResNet, an encoder's layer and a
-decoder's."""
+"""Words for RT-DETR and DETR: a unit and a block of a ResNet, an encoder layer, a decoder layer."""
 
 SHARED_WORDS: dict[str, Pairs] = {
     **CCFF_WORDS,
@@ -98,7 +98,7 @@ TRANSFORMERS = Table(
         ("backbone.stem.<i>.<u>.<p>", "model.backbone.model.embedder.embedder.<i>.<u>.<p>"),
         ("backbone.stages.<i>.<j>.<b>.<u>.<p>", f"{STAGES}.<i>.layers.<j>.<b>.<u>.<p>"),
         ("backbone.stages.0.<j>.shortcut.<u>.<p>", f"{STAGES}.0.layers.<j>.shortcut.<u>.<p>"),
-        # Only the first stage keeps its size; every other shortcut pools before it projects.
+        # Only the first stage keeps its size; other shortcuts pool before they project.
         ("backbone.stages.<n>.<j>.shortcut.<u>.<p>", f"{STAGES}.<n>.layers.<j>.shortcut.1.<u>.<p>"),
         ("encoder.project.<i>.<s>.<p>", "model.encoder_input_proj.<i>.<s>.<p>"),
         ("encoder.aifi.layers.<i>.<layer>.<p>", "model.encoder.encoder.0.layers.<i>.<layer>.<p>"),
@@ -155,7 +155,7 @@ AUTHORS = Table(
         "head": (("class_heads", "dec_score_head"), ("box_heads", "dec_bbox_head")),
     },
     aliases=(
-        # v2 names what v1 numbers; everything else is the same.
+        # v2 uses names where v1 uses numbers; everything else is the same.
         (r"^encoder\.input_proj\.(\d+)\.conv\.", r"encoder.input_proj.\1.0."),
         (r"^encoder\.input_proj\.(\d+)\.norm\.", r"encoder.input_proj.\1.1."),
         (r"^decoder\.enc_output\.proj\.", "decoder.enc_output.0."),

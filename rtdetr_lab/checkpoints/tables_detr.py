@@ -1,18 +1,19 @@
-r"""# Tables of DETR: one model, three ways to name it, with and without masks
+r"""# Tables of DETR: three namings of one model, with and without masks
 
-As `tables.py`, for `detr/model.py` and `detr/segmentation.py`. A ResNet of torchvision's naming
-lives under another roof in every file; only transformers' own ResNet has names of its own:
+These tables work like those in `tables.py`, for `detr/model.py` and `detr/segmentation.py`. The
+backbone is a ResNet. Most files use torchvision's names for its parts, below a prefix of their own.
+Only transformers' own ResNet has other names:
 
-| file                         | roof of the backbone                | a convolution        |
+| file                         | prefix of the backbone              | a convolution        |
 |------------------------------|-------------------------------------|----------------------|
 | the authors'                 | `backbone.0.body`                   | `layer1.0.conv1`     |
 | transformers, timm's names   | `model.backbone.conv_encoder.model` | `layer1.0.conv1`     |
 | transformers, its own        | the same                            | `….layers.0.layer.0`  |
 
-The `facebook/detr-*` of the hub have timm's names, their revision `no_timm` the others.
+The `facebook/detr-*` on the hub have timm's names; their revision `no_timm` has the others.
 
-A file with masks puts everything of the detector below `detr.`, and the mask head beside it under
-the authors' names. So there are six tables from four lists of rows.
+A file with masks puts the whole detector below `detr.`. The mask head is beside it, under the
+authors' names. So there are six tables from four lists of rows.
 """
 
 from rtdetr_lab.checkpoints.tables import AUTHORS_LAYER, TRANSFORMERS_WORDS, Pairs, Table
@@ -84,7 +85,7 @@ IN_MEMORY: Pairs = (
     *((rf"{FPN}{i}\.fpn_adapter\.", f"mask_head.adapter{i + 1}.") for i in range(3)),
     (r"^mask_head\.output_conv\.", "mask_head.out_lay."),
 )
-"""What transformers 5 calls them once loaded, and in the file."""
+"""Names in transformers 5 after loading → names in the file."""
 
 AUTHORS_REST: Pairs = (
     ("project.<p>", "input_proj.<p>"),
@@ -111,7 +112,7 @@ def _below(prefix: str, rows: Pairs) -> Pairs:
 
 
 def _transformers(title: str, roof: str, resnet: Pairs, *probes: str) -> Table:
-    """`roof` is `detr.` in files with masks."""
+    """Build a table of transformers' names; `roof` is `detr.` in files with masks."""
     detector = (*_below("model.backbone.conv_encoder.model.", resnet), *TRANSFORMERS_REST)
     return Table(
         title,

@@ -1,17 +1,17 @@
-r"""# transformers' configuration: their flat fields, our tree
+r"""# transformers' configuration: their flat fields ↔ our tree
 
-`transformers_fields.py` says which of their fields is which of ours, `transformers_resnet.py`
-reads a backbone; this file goes in both directions. What we cannot do is not ignored: it is refused
-by name, as are widths that their config states twice and differently. Keys that no computation
-reads are left alone.
+`transformers_fields.py` maps their fields to ours, and `transformers_resnet.py` reads a backbone.
+This file converts whole configurations in both directions. A value that we do not support is not
+ignored: the error names it. Their config states some widths twice; if the two differ, that is an
+error, too. Keys that no computation reads are ignored.
 
-Our v1 and v2 are one model, so the way back writes `rt_detr` wherever that can say it, and
-`rt_detr_v2` for discrete sampling only. Their discrete sampling looks half a cell further than it
-should (`docs/differences.md`), which is `Discrete(shift=0.5)` here.
+Our v1 and v2 are one model. So we write `rt_detr` if that is enough, and `rt_detr_v2` only for
+discrete sampling. Their discrete sampling reads half a cell too far (`docs/differences.md`). Here
+that is `Discrete(shift=0.5)`.
 
-A DETR's batch norms are always frozen there, its pixels are described in
-`preprocessor_config.json`, and whether it draws stands in the name of its class: none of this is
-in the values below.
+Three facts about a DETR are not in the values below. Its batch norms are always frozen there. Its
+pixels are described in `preprocessor_config.json`. The name of its class shows whether it draws
+masks.
 """
 
 from collections.abc import Iterator, Mapping
@@ -49,21 +49,21 @@ HARMLESS = (
     "mean",
     "std",
 )
-"""Where a difference changes how a model learns, or is written elsewhere."""
+"""Paths whose value affects only training, or is written elsewhere."""
 
 
 def draws(cfg: Any) -> bool:
-    """Whether this config has a mask head."""
+    """Return whether this config has a mask head."""
     return isinstance(cfg, SegmentationConfig)
 
 
 def from_transformers(
     tree: Mapping[str, Any], where: str, masks: bool | None = None
 ) -> tuple[Any, tuple[str, ...]]:
-    """Our config, and the class names, of their `config.json`.
+    """Return our config and the class names for their `config.json`.
 
-    `masks`: does a DETR draw? Without it, its `architectures` say so. Raises `ConfigError` for
-    values that no model can be built from, or that ours cannot do.
+    `masks` tells whether a DETR draws masks; without it, its `architectures` decide. Raises
+    `ConfigError` for values that no model can be built from, or that our model does not support.
     """
     kind = tree.get("model_type")
     known = kind in ("rt_detr", "rt_detr_v2", "detr")
@@ -78,7 +78,7 @@ def from_transformers(
 
 
 def _rtdetr(tree: Mapping[str, Any], where: str, num_classes: int) -> RTDETRConfig:
-    base = rtdetr_r50(num_classes)  # what their defaults are
+    base = rtdetr_r50(num_classes)  # has their defaults
     values = values_of(RTDetrV2Fields, tree, where, base)
     values |= resnet_d_values(tree.get("backbone_config") or {}, f"{where}[backbone_config]")
     learned, at = tree.get("learn_initial_query", False), f"{where}[learn_initial_query]"
@@ -91,14 +91,14 @@ def _rtdetr(tree: Mapping[str, Any], where: str, num_classes: int) -> RTDETRConf
     cfg: RTDETRConfig = replace_all(base, values)
     for key, value in _said_twice(cfg).items():
         found = list(tree.get(key, getattr(RTDetrFields, key)))
-        what = f"is {found}, the other values make it {value}"
-        require(found == value, f"{where}[{key}]", what, "let them agree")
+        what = f"is {found}, but {value} follows from the other values"
+        require(found == value, f"{where}[{key}]", what, "make them agree")
     return cfg
 
 
 def _detr(tree: Mapping[str, Any], where: str, num_classes: int, masks: bool) -> DETRConfig:
     scaled, at = tree.get("scale_embedding", False), f"{where}[scale_embedding]"
-    require(not scaled, at, f"is {scaled!r}, only False works", REMEDY)  # of releases before 5
+    require(not scaled, at, f"is {scaled!r}, only False works", REMEDY)  # from releases before 5
     base = detr_r50_panoptic(num_classes) if masks else detr_r50(num_classes)
     values = values_of(DetrFields, tree, where, base) | resnet_values(tree, where, base)
     if masks:
@@ -109,22 +109,22 @@ def _detr(tree: Mapping[str, Any], where: str, num_classes: int, masks: bool) ->
 
 @contextmanager
 def placed(where: str) -> Iterator[None]:
-    """Whatever a config does not like, named by its file: which of all the files on this disk?"""
+    """Add `where` to every error inside the block; foreign errors become `ConfigError`."""
     try:
         yield
     except LabError as error:
         place = error.where if error.where.startswith(where) else f"{where}: {error.where}"
         raise type(error)(place, error.what, error.remedy) from error
-    except Exception as error:  # a list for a number, a word for a list: whatever it broke
-        what = f"holds a value of another kind than is written there ({error})"
+    except Exception as error:  # a list for a number, or a word for a list
+        what = f"has a value of the wrong type ({error})"
         raise ConfigError(where, what, "correct its values") from error
 
 
 def to_transformers(cfg: Any, names: tuple[str, ...]) -> dict[str, Any]:
-    """Convert our config to their `config.json`; `ConfigError` for what theirs cannot express."""
-    names = names or tuple(f"LABEL_{i}" for i in range(cfg.num_classes))  # their word for unnamed
+    """Convert our config to their `config.json`; raise `ConfigError` if that is impossible."""
+    names = names or tuple(f"LABEL_{i}" for i in range(cfg.num_classes))  # as in transformers
     known = isinstance(cfg, RTDETRConfig | DETRConfig)
-    require(known, "transformers", "is no RT-DETR or DETR", KEEP)
+    require(known, "transformers", "is not an RT-DETR or DETR", KEEP)
     if isinstance(cfg, DETRConfig):
         tree = _detr_tree(cfg)
     else:
@@ -136,7 +136,7 @@ def to_transformers(cfg: Any, names: tuple[str, ...]) -> dict[str, Any]:
     for path, (here, there) in diff(cfg, back).items():
         trimmed = path.endswith("inference_layers")
         remedy = f"save model.trim({here}), or {KEEP}" if trimmed else KEEP
-        what = f"is {here}, transformers can only say {there}"
+        what = f"is {here}, transformers can only express {there}"
         require(path.startswith(HARMLESS), path, what, remedy)
     return tree
 
@@ -176,7 +176,7 @@ def _detr_tree(cfg: DETRConfig) -> dict[str, Any]:
 
 
 def _said_twice(cfg: RTDETRConfig) -> dict[str, list[int]]:
-    """Values that their config repeats: they follow from other values."""
+    """Return the values that their config repeats: they follow from other values."""
     outputs = cfg.backbone.outputs
     return {
         "encoder_in_channels": [cfg.backbone.widths[i - 1] for i in outputs],
@@ -187,10 +187,10 @@ def _said_twice(cfg: RTDETRConfig) -> dict[str, list[int]]:
 
 
 def class_names(tree: Mapping[str, Any], where: str) -> tuple[str, ...]:
-    """The names of the classes in order, by `id2label` or, without, by `num_labels`."""
+    """Return the names of the classes in order, from `id2label`, else from `num_labels`."""
     count = tree.get("num_labels")
-    unnamed = {i: f"LABEL_{i}" for i in range(2 if count is None else count)}  # theirs has two
-    # JSON makes the numbers texts.
+    unnamed = {i: f"LABEL_{i}" for i in range(2 if count is None else count)}  # as in transformers
+    # In JSON the numbers are text.
     by_id = {int(i): str(name) for i, name in (tree.get("id2label") or unnamed).items()}
     require(by_id, f"{where}[num_labels]", f"is {count}", "give at least one class")
     what = f"numbers its {len(by_id)} classes {min(by_id)} … {max(by_id)}"

@@ -1,18 +1,18 @@
-r"""# Fields: every parameter that transformers documents, once
+r"""# Fields: every parameter that transformers documents
 
-A line is the parameter's name, its type, its default, and what it is here. transformers leaves a
-value out of `config.json` where it equals the default of the release that wrote it, so a missing
-key means the default and never "whatever we like".
+A line has the parameter's name, its type, its default, and its meaning here. transformers does not
+write a value to `config.json` if it equals the default of the release that writes the file. So a
+missing key means their default, never ours.
 
 | written as              | means                                                                  |
 |-------------------------|------------------------------------------------------------------------|
 | `at(default, path, …)`  | the value of our configuration at that path, or at several             |
-| `only(value)`           | no other value exists here: broken upstream, or never trained          |
-| `unread(value)`         | nothing reads it; the documented classes refuse other values           |
-| a plain default         | means more than one value: `transformers_config.py` and its like       |
+| `only(value)`           | no other value is supported: broken upstream, or never trained         |
+| `unread(value)`         | no computation reads it; the documented classes refuse other values    |
+| a plain default         | means more than one value: see `transformers_config.py` and similar    |
 
-`transformers_table.py` reads and writes a `config.json` by these lines, and
-`transformers_api/config.py` makes the documented classes of them.
+`transformers_table.py` reads and writes a `config.json` with these lines, and
+`transformers_api/config.py` makes the documented classes from them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,23 +21,23 @@ from typing import Any
 
 
 def at(default: Any, *paths: str) -> Any:
-    """A field that is the value of our configuration at these paths."""
+    """Declare a field that is the value of our configuration at these paths."""
     return field(default=default, metadata={"paths": paths})
 
 
 def only(value: Any) -> Any:
-    """A field with a single possible value here, in files too."""
+    """Declare a field with a single possible value here, in files too."""
     return field(default=value, metadata={"only": True, "in_files": True})
 
 
 def unread(value: Any) -> Any:
-    """A field that no computation reads."""
+    """Declare a field that no computation reads."""
     return field(default=value, metadata={"only": True})
 
 
 @dataclass(kw_only=True)
 class ResNetFields:
-    """The backbone: a ResNet-D, or DETR's ResNet."""
+    """Fields of the backbone: a ResNet-D, or DETR's ResNet."""
 
     num_channels: int = only(3)
     embedding_size: int = at(64, "backbone.stem_width")
@@ -53,7 +53,7 @@ class ResNetFields:
 
 @dataclass(kw_only=True)
 class RTDetrFields:
-    """RT-DETR."""
+    """Fields of RT-DETR."""
 
     initializer_range: float = unread(0.01)
     initializer_bias_prior_prob: float | None = None
@@ -115,7 +115,7 @@ class RTDetrFields:
 
 @dataclass(kw_only=True)
 class RTDetrV2Fields(RTDetrFields):
-    """RT-DETRv2: what v1 has, and how the decoder samples."""
+    """Fields of RT-DETRv2: those of v1, and how the decoder samples."""
 
     decoder_n_levels: int = 3
     decoder_offset_scale: float = only(0.5)
@@ -124,7 +124,7 @@ class RTDetrV2Fields(RTDetrFields):
 
 @dataclass(kw_only=True)
 class DetrFields:
-    """DETR, with masks or without."""
+    """Fields of DETR, with masks or without."""
 
     backbone_config: Any = None
     backbone: str | None = None

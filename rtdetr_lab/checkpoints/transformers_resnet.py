@@ -1,16 +1,16 @@
 r"""# transformers' configuration of a backbone, and ours
 
-RT-DETR's is a `backbone_config` of `rt_detr_resnet`. A DETR's config names its ResNet in one of
-three ways, all of which the hub has:
+RT-DETR's backbone is a `backbone_config` of `rt_detr_resnet`. A DETR's config gives its ResNet in
+one of three ways, and the hub has all of them:
 
 | their config                                            | names in the file | DC5                |
 |---------------------------------------------------------|-------------------|--------------------|
 | `backbone: resnet50` (`use_timm_backbone`, or nothing)  | timm's            | `dilation`         |
 | `backbone_config` of `timm_backbone`                    | timm's            | `output_stride` 16 |
-| `backbone_config` of `resnet`                           | transformers'     | cannot             |
+| `backbone_config` of `resnet`                           | transformers'     | impossible         |
 
-transformers ignores `dilation` in the last case; we refuse it, since nobody can know what was
-meant. So a DC5 of ours is written the first way, everything else the third.
+In the last case transformers ignores `dilation`. We refuse it, because it is not clear which model
+was meant. So we write a DC5 in the first way, and everything else in the third.
 """
 
 from collections.abc import Mapping
@@ -41,7 +41,7 @@ TIMM = {
 
 
 def resnet_d_values(inner: Mapping[str, Any], at: str) -> dict[str, Any]:
-    """Our path → our value, of an RT-DETR's `backbone_config`."""
+    """Return our path → our value, from an RT-DETR's `backbone_config`."""
     kind = inner.get("model_type", "rt_detr_resnet")
     what = f"is {kind!r}, only 'rt_detr_resnet' works"
     require(kind == "rt_detr_resnet", f"{at}[model_type]", what, REMEDY)
@@ -50,21 +50,21 @@ def resnet_d_values(inner: Mapping[str, Any], at: str) -> dict[str, Any]:
 
 
 def resnet_values(tree: Mapping[str, Any], where: str, base: DETRConfig) -> dict[str, Any]:
-    """Our path → our value, of a DETR's ResNet, whichever way it is named."""
+    """Return our path → our value for a DETR's ResNet, in any of the three ways."""
     inner, at = tree.get("backbone_config") or {}, f"{where}[backbone_config]"
     require(isinstance(inner, Mapping), at, f"is {inner!r}", "give an object, or null")
     if speaks_timm(tree):
         return _timm_values(tree, inner, where, base.backbone.outputs)
     kind = inner.get("model_type", "resnet")
     require(kind == "resnet", f"{at}[model_type]", f"is {kind!r}", "give resnet or timm_backbone")
-    what = "is set, and transformers ignores it for its own ResNet"
+    what = "is set, but transformers ignores it for its own ResNet"
     require(not tree.get("dilation"), f"{where}[dilation]", what, "unset it, or use timm's ResNet")
     _check_outputs(inner, at, base.backbone.outputs)
     return values_of(ResNetFields, inner, at, base)
 
 
 def speaks_timm(tree: Mapping[str, Any]) -> bool:
-    """Whether the tensors of this DETR's backbone have timm's names."""
+    """Return whether the tensors of this DETR's backbone have timm's names."""
     inner = tree.get("backbone_config") or {"model_type": "timm_backbone"}
     return bool(inner.get("model_type") == "timm_backbone")
 
@@ -74,7 +74,7 @@ def _timm_values(
 ) -> dict[str, Any]:
     told = {**(tree.get("backbone_kwargs") or {}), **inner}
     name = told.get("backbone") or tree.get("backbone") or "resnet50"
-    short = str(name).removeprefix("timm/").partition(".")[0]  # a tag says who trained it
+    short = str(name).removeprefix("timm/").partition(".")[0]  # a tag names the training
     what, remedy = f"is {name!r}", f"use one of {', '.join(TIMM)}, or give config="
     require(short in TIMM, f"{where}[backbone]", what, remedy)
     stride = told.get("output_stride") or (16 if tree.get("dilation") else 32)
@@ -88,14 +88,17 @@ def _timm_values(
 
 
 def _outputs(inner: Mapping[str, Any]) -> Any:
-    """Stages that the backbone returns, by number or name; empty if the config gives none."""
+    """Return the stages of the backbone's outputs, by number or name; empty if none are given."""
     numbers = {f"stage{i}": i for i in range(1, 9)}
     named = [numbers.get(name, 0) for name in inner.get("out_features") or ()]
     return inner.get("out_indices") or named
 
 
 def _check_outputs(inner: Any, where: str, outputs: tuple[int, ...]) -> None:
-    """A detector reads the last map they return; a mask head reads all of them."""
+    """Raise `ConfigError` unless the backbone returns the maps that we read.
+
+    A detector reads the last map; a mask head reads all of them.
+    """
     found = tuple(_outputs(inner) or outputs)
     fits = found[-1] == outputs[-1] if len(outputs) == 1 else found == outputs
     what, remedy = f"returns the maps {found}", f"let it return {outputs}"
@@ -103,7 +106,7 @@ def _check_outputs(inner: Any, where: str, outputs: tuple[int, ...]) -> None:
 
 
 def spelled_resnet(cfg: DETRConfig, base: DETRConfig) -> dict[str, Any]:
-    """Their keys for the ResNet of our config."""
+    """Return their keys for the ResNet of our config."""
     resnet = spelled(ResNetFields, cfg, base)
     backbone: ResNetConfig = cfg.backbone
     if not getattr(backbone, "dilated", False):
@@ -112,10 +115,10 @@ def spelled_resnet(cfg: DETRConfig, base: DETRConfig) -> dict[str, Any]:
         return {"backbone_config": resnet, "use_timm_backbone": False, "dilation": False}
     sizes = (backbone.depths, backbone.widths, backbone.block)
     found = [name for name, known in TIMM.items() if known == sizes]
-    require(found, "backbone", "is no ResNet of timm's, which alone can be dilated there", KEEP)
+    require(found, "backbone", "is not a ResNet of timm; only those can be dilated there", KEEP)
     plain = ResNetConfig()
     same = backbone.stem_width == plain.stem_width and backbone.act is plain.act
-    require(same, "backbone", "has another stem or activation than timm's", KEEP)
+    require(same, "backbone", "has another stem or activation than timm's ResNets", KEEP)
     return {
         "backbone": found[0],
         "backbone_config": None,

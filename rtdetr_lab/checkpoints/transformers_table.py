@@ -1,10 +1,10 @@
 r"""# Table: transformers' flat fields ↔ our tree
 
-`transformers_fields.py` says which of their parameters is which value of ours. `values_of` reads
-our values from their flat dictionary, `spelled` writes them into one. Both are shown a `base`, a
-configuration of the kind that is meant: a value must be of the type it has there, and a path that
-is not there (the weight of a mask, in a detector that has none) is passed over. What the two trees
-mean beyond single fields is in `transformers_config.py`.
+`transformers_fields.py` maps each of their parameters to a value of ours. `values_of` reads our
+values from their flat dictionary, and `spelled` writes them into one. Both take a `base`, a
+configuration of the same kind. A value must have the type that it has in `base`. A path that `base`
+does not have is skipped, such as the weight of a mask in a detector without masks. What goes beyond
+single fields is in `transformers_config.py`.
 """
 
 from collections.abc import Mapping
@@ -31,12 +31,13 @@ WORDS: tuple[dict[Any, Any], ...] = (
     {"sine": SinePositions(), "learned": LearnedPositions()},
     {True: FrozenBatchNorm2d, False: nn.BatchNorm2d},
 )
-"""Their words for what is a function, a class or a small configuration here. Which row a field
-takes, its default says."""
+"""Their words → our function, class or small configuration.
+
+A field uses the row that contains its default."""
 
 
 def values_of(kind: Any, tree: Mapping[str, Any], where: str, base: Any) -> dict[str, Any]:
-    """Our path → our value, by the fields of `kind` in their flat dictionary."""
+    """Return our path → our value, by the fields of `kind` in their flat dictionary."""
     values: dict[str, Any] = {}
     for known in fields(kind):
         theirs, place = tree.get(known.name, known.default), f"{where}[{known.name}]"
@@ -64,15 +65,17 @@ def _read(theirs: Any, default: Any, like: Any, where: str) -> Any:
 
 
 def whole_numbers(theirs: Any, where: str) -> tuple[int, ...]:
-    """A list of them, as a tuple."""
+    """Convert a list of whole numbers to a tuple; raise `ConfigError` for anything else."""
     ok = isinstance(theirs, list | tuple) and all(type(v) is int for v in theirs)
     require(ok, where, f"is {theirs!r}", "give whole numbers")
     return tuple(theirs)
 
 
 def spelled(kind: Any, cfg: Any, base: Any) -> dict[str, Any]:
-    """Their key → value of our config, written as they write it: without criterion or denoising
-    where that is of another kind than theirs."""
+    """Return their key → value of our config, in their notation.
+
+    Criterion and denoising are left out if they are of another kind than theirs.
+    """
     left_out = () if getattr(cfg, "denoising", None) else ("denoising",)
     judges = ("criterion", "criterion.classification", "criterion.matcher.classification")
     if not all(isinstance(_value_at(cfg, j), type(_value_at(base, j))) for j in judges):
@@ -83,7 +86,7 @@ def spelled(kind: Any, cfg: Any, base: Any) -> dict[str, Any]:
             if _value_at(base, path) is None or path.startswith(left_out):
                 continue
             value = _value_at(cfg, path)
-            require(value is not None, path, "is nothing transformers knows", KEEP)
+            require(value is not None, path, "is not possible in transformers", KEEP)
             tree[known.name] = _spell(value, known.default, path)
     return {key: value for key, value in tree.items() if value is not None}
 
@@ -95,7 +98,7 @@ def _spell(value: Any, default: Any, path: str) -> Any:
         return names[0]
     if isinstance(default, tuple):
         return list(value)
-    if isinstance(default, int):  # where theirs has room for whole numbers only
+    if isinstance(default, int):  # their field takes whole numbers only
         return int(value) if value == int(value) else None
     return value
 

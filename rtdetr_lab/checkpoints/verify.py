@@ -1,14 +1,15 @@
-r"""# Verifying: do these weights mean here what they mean elsewhere?
+r"""# Verifying: do these weights give the same results here and in transformers?
 
     print(verify("r18"))
 
-Loads the weights into our model and, where transformers is installed, into theirs, shows both the
-same picture, and compares them stage by stage in float64 (`compare.py`). If anything differs, the
-report names the first module that does; so does the error for weights that answer NaN.
+`verify` loads the weights into our model and, if transformers is installed, into theirs. Both get
+the same picture, and are compared stage by stage in float64 (`compare.py`). If anything differs,
+the report names the first module that differs. If the output contains NaN, the error names the
+first layer with NaN.
 
-transformers reads its own folders and hub ids by itself. Ours and the authors' files it cannot
-read, so it gets them through `save_pretrained(…, layout="transformers")`; and so it does with a
-DETR under timm's names where timm is not installed, which transformers needs for them.
+transformers reads its own folders and hub ids. It cannot read our files or the authors', so it
+gets them through `save_pretrained(…, layout="transformers")`. transformers needs timm for a DETR
+with timm's names. Without timm, such a model is saved in this way, too.
 """
 
 import os
@@ -41,7 +42,7 @@ from rtdetr_lab.images.predict import look_of
 from rtdetr_lab.notation import Size
 
 PREFIXES = {"rt_detr": "RTDetr", "rt_detr_v2": "RTDetrV2", "detr": "Detr"}
-"""How the names of transformers' classes begin, by `model_type`."""
+"""First part of the names of transformers' classes, by `model_type`."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,11 @@ class Verification:
     oracle: str | None
     comparison: Comparison | None
     why_not: str = "Install transformers to compare: pip install transformers"
-    """Read where `comparison` is None."""
+    """The reason, if `comparison` is None."""
 
     @property
     def ok(self) -> bool:
-        """Whether the weights loaded, ran, and agreed with everything they were compared with."""
+        """Return whether the weights loaded, ran, and agreed with what they were compared with."""
         return self.comparison is None or self.comparison.agrees
 
     def __str__(self) -> str:
@@ -76,7 +77,7 @@ def verify(
 ) -> Verification:
     """Load weights here and in transformers, and compare them on a picture (scikit-image's cat).
 
-    `size` is (height, width) in pixels, by default what the model was trained for. Raises what
+    `size` is (height, width) in pixels, by default that of the model's training. Raises what
     `load_pretrained` raises, and `ImageError` for a picture that cannot be read.
     """
     name = os.fspath(id_or_path)
@@ -89,7 +90,7 @@ def verify(
         return Verification(name, metadata, size, None, None)
     try:
         oracle, theirs = _in_transformers(model, id_or_path, revision)
-    except ConfigError as error:  # what only we can say, only we can run
+    except ConfigError as error:  # no transformers config, so no transformers model
         why = f"transformers cannot express it: {error}"
         return Verification(name, metadata, size, None, None, why)
     found = compare(model, theirs, images, _tolerance(model))
@@ -100,7 +101,7 @@ def _tolerance(model: nn.Module) -> float:
     cfg: Any = model.get_submodule("decoder").cfg
     points = getattr(cfg, "num_points", 1)  # DETR's decoder has none
     per_level = points_per_level(points, getattr(cfg, "num_levels", 1))
-    # transformers' v2 keeps 1/K as a float32, which is exact for powers of two only.
+    # transformers' v2 stores 1/K in float32, which is exact only for powers of two.
     return 1e-9 if all(k & (k - 1) == 0 for k in per_level) else 1e-5
 
 
@@ -112,7 +113,7 @@ def _cat() -> Any:
 
 @torch.no_grad()
 def check_answer(model: nn.Module, images: Float[Tensor, "B 3 H W"], name: str) -> None:
-    """Raise `CheckpointError`, naming the first layer that does, if the weights answer NaN."""
+    """Raise `CheckpointError` if the output is not finite, and name the first such layer."""
     prediction = model(images)
     answers = (prediction.logits, prediction.boxes, prediction.masks)
     if all(a is None or bool(a.isfinite().all()) for a in answers):
@@ -126,8 +127,8 @@ def check_answer(model: nn.Module, images: Float[Tensor, "B 3 H W"], name: str) 
 
     with after_each(layers, note):
         model(images)
-    what = f"the answer is not finite, from {(*odd, 'an operation between layers')[0]} on"
-    remedy = "download the weights again; if they are the same, they were saved broken"
+    what = f"the output is not finite, from {(*odd, 'an operation between layers')[0]} on"
+    remedy = "download the weights again; if that changes nothing, they were saved broken"
     raise CheckpointError(name, what, remedy)
 
 
@@ -157,7 +158,7 @@ def _in_transformers(
 
 
 def _is_readable_there(tree: Mapping[str, Any]) -> bool:
-    """Whether transformers is installed and can read this config."""
+    """Return whether transformers, as installed, can read this config."""
     if tree.get("model_type") != "detr":
         return "model_type" in tree
     return not speaks_timm(tree) or find_spec("timm") is not None
@@ -193,7 +194,7 @@ def _verdict(report: Verification) -> str:
         return "Everything agrees."
     lines = ["They differ."]
     if found.module:
-        lines.append(f"The first module that does: {found.module} (theirs: {found.their_module})")
+        lines.append(f"First module that differs: {found.module} (theirs: {found.their_module})")
     if found.tensors:
-        lines.append(f"Tensors that are not the same: {', '.join(found.tensors[:5])}")
+        lines.append(f"Tensors that differ: {', '.join(found.tensors[:5])}")
     return "\n".join(lines)

@@ -1,17 +1,17 @@
-"""# Images: from whatever holds a picture to a tensor, and from a prediction back to pixels
+"""# Images: from a file or an array to a tensor, and from a prediction back to pixels
 
 | module        | from → to                                                                    |
 |---------------|------------------------------------------------------------------------------|
-| `decode`      | path, bytes, file, PIL picture, array or tensor → `Photo`: upright RGB |
-| `arrays`      | the part of it that guesses about arrays, or refuses to                      |
-| `modes`       | the part of it that knows Pillow's colour modes                              |
-| `foreign`     | the part of it that names what is no picture                                 |
+| `decode`      | path, bytes, file, PIL picture, array or tensor → `Photo`: upright RGB       |
+| `arrays`      | its part for arrays: interpret them, or refuse what is ambiguous             |
+| `modes`       | its part for Pillow's colour modes                                           |
+| `foreign`     | its part that names files that are not pictures                              |
 | `frames`      | boxes and pixels of the upright picture ↔ of the raster as stored            |
 | `preprocess`  | uint8 RGB → floats in [0, 1] of the model's size                             |
 | `postprocess` | `Prediction` → boxes in pixels, scores, labels                               |
-| `predict`     | a model and pictures → the same                                              |
+| `predict`     | a model and pictures → boxes in pixels, scores, labels                       |
 | `classes`     | labels → names, and ids of the data set                                      |
-| `masks`       | masks of queries → the picture's own pixels                                  |
+| `masks`       | masks of queries → masks in pixels of the picture                            |
 | `panoptic`    | masks of queries → a class, an object or a segment per pixel                 |
-| `tiling`      | windows over a large picture, and what they found put together again         |
+| `tiling`      | windows over a large picture, and their detections merged                    |
 """

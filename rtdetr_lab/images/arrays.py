@@ -1,8 +1,8 @@
 r"""# Arrays: which picture does this array mean?
 
-An array does not say whether its channels come first, nor what its white is. We read what leaves
-one answer and refuse the rest by name, because a wrong guess gives a dark or striped picture that a
-model still finds something in.
+An array does not tell whether its channels come first, or which value is white. We read an array
+only if a single reading is possible, and refuse the others with an error. A wrong guess gives a
+dark or striped picture, and a model still finds something in it.
 
 | type               | range                          | read as                                    |
 |--------------------|--------------------------------|--------------------------------------------|
@@ -14,14 +14,14 @@ model still finds something in.
 | float              | [0, 255], above 2 somewhere    | 8 bits in a wider type                     |
 | anything else      |                                | refused                                    |
 
-**How many of 16 bits?** Cameras and microscopes write 10, 12 or 14 bits into 16. Read as 16 they
-are nearly black, and a model still finds something. If the caller says how many are used
-(`Limits(bits=12)`) or the file does (`modes.py`), that holds. Else a pixel of 2¹⁴ or more leaves no
-doubt; below we refuse, and do not guess by the maximum of one picture: among its bright neighbours
-a dark frame would be stretched, and they would not.
+**How many of 16 bits?** Cameras and microscopes write 10, 12 or 14 bits into 16. Read as 16 bits,
+such a picture is nearly black, and a model still finds something. The number of bits comes from
+the caller (`Limits(bits=12)`) or from the file (`modes.py`). Without either, a pixel of 2¹⁴ or more
+means 16 bits. Below that we refuse. We do not guess from the maximum of one picture: in a series,
+a dark frame would be stretched, and its bright neighbours would not.
 
-Shapes are `H W`, `H W c` or `c H W` with 1, 3 (RGB) or 4 (RGBA) channels. Where both ends could
-be channels the habit of the library decides: last for numpy, first for torch.
+Shapes are `H W`, `H W c` or `c H W` with 1, 3 (RGB) or 4 (RGBA) channels. If the first and the last
+axis could both be channels, the library's convention decides: last for numpy, first for torch.
 """
 
 from collections.abc import Sequence
@@ -38,15 +38,17 @@ RGBs = Sequence[UInt8[np.ndarray, "_ _ 3"]]
 """Pictures of any sizes."""
 CHANNELS = (1, 3, 4)
 SLACK = 1e-3
-"""How far rounding may carry a float out of [0, 1]; what lies further out was normalised."""
+"""Rounding may move a float this far out of [0, 1]; beyond it the picture was normalised."""
 FEWER_BITS = (8, 10, 12, 14)
-"""What else is written into 16 bits."""
+"""Other numbers of bits that are stored in 16."""
 SAY_BITS = "give Limits(bits={0}), or `detect --bits {0}`"
 
 
 def rgb_from_array(array: np.ndarray | Tensor, where: str, bits: int | None = None) -> RGB:
-    """The picture an array or tensor holds, or `ImageError` saying why that is not clear. `bits`
-    are those used of integers wider than bytes."""
+    """Return the picture in an array or tensor; raise `ImageError` if its meaning is not clear.
+
+    `bits` is the number of significant bits in integers that are wider than bytes.
+    """
     first = isinstance(array, Tensor)
     if isinstance(array, Tensor):
         array = array.detach().cpu()
@@ -59,14 +61,16 @@ def rgb_from_array(array: np.ndarray | Tensor, where: str, bits: int | None = No
 
 
 def over_white(rgba: UInt8[np.ndarray, "H W 4"]) -> RGB:
-    """Blend transparent pixels with white, as on a white page."""
+    """Blend transparent pixels with white."""
     colour, alpha = rgba[..., :3].astype(np.uint32), rgba[..., 3:].astype(np.uint32)
     return ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
 
 
 def bytes_from_integers(values: np.ndarray, where: str, bits: int | None = None) -> np.ndarray:
-    """16 bits, or the `bits` of them that are used, to 8. Not rounded: this is what Pillow does to
-    16-bit colour, and grey must agree."""
+    """Convert 16 bits, or the `bits` of them that are used, to 8.
+
+    The result is not rounded: Pillow does not round 16-bit colour, and grey must agree with colour.
+    """
     low, high = int(values.min()), int(values.max())
     if bits is None and 0 < high < 2 ** FEWER_BITS[-1]:
         fits = next(bits for bits in FEWER_BITS if high < 2**bits)
@@ -75,12 +79,15 @@ def bytes_from_integers(values: np.ndarray, where: str, bits: int | None = None)
         _refuse(where, what, f"{SAY_BITS.format(fits)} {remedy}")
     bits = bits or 16
     if low < 0 or high >= 2**bits:
-        _refuse(where, f"pixels from {low} to {high} are no {bits} bits", "give the right bits=")
+        _refuse(where, f"pixels from {low} to {high} are not {bits} bits", "give the right bits=")
     return (values.astype(np.uint32) >> (bits - 8)).astype(np.uint8)
 
 
 def check_wide_colour(rgb: RGB, where: str) -> None:
-    """Refuse the upper bytes of 16-bit colour that may have fewer bits: the lower are lost."""
+    """Refuse the upper bytes of 16-bit colour if fewer bits may be used.
+
+    The lower bytes are lost already.
+    """
     high = int(rgb.max())
     if high < 2 ** (FEWER_BITS[-1] - 8):
         what = f"16-bit colour below {(high + 1) * 256} only: fewer bits in a wider type, or dark"
@@ -88,9 +95,9 @@ def check_wide_colour(rgb: RGB, where: str) -> None:
 
 
 def bytes_from_floats(values: np.ndarray, where: str) -> np.ndarray:
-    """Floats to uint8 by their range; see the table above."""
+    """Convert floats to uint8 according to their range; see the table above."""
     if not np.isfinite(values).all():
-        _refuse(where, "holds NaN or infinite pixels", "find out where they come from")
+        _refuse(where, "holds NaN or infinite pixels", "find the step that made them")
     low, high = float(values.min()), float(values.max())
     if -SLACK <= low and high <= 1 + SLACK:
         return np.rint(values.clip(0, 1) * 255).astype(np.uint8)
@@ -141,9 +148,9 @@ def _bytes(values: np.ndarray, where: str, bits: int | None) -> np.ndarray:
 
 
 def three_channels(values: np.ndarray) -> RGB:
-    """Grey, with or without an axis for it, colour, or colour with transparency, as colour."""
+    """Convert grey (with or without a channel axis), RGB or RGBA to RGB."""
     values = values[..., None] if values.ndim == 2 else values
     if values.shape[-1] == 4:
         return over_white(values)
-    # Not `broadcast_to`: its result is read-only, and torch warns of such arrays.
+    # Not `broadcast_to`: its result is read-only, and torch warns about such arrays.
     return np.ascontiguousarray(np.repeat(values, 3, axis=-1) if values.shape[-1] == 1 else values)

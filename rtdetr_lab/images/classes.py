@@ -1,4 +1,4 @@
-"""# Classes: what a model's labels are called, and which categories of a data set they were"""
+"""# Classes: the names of a model's labels, and their categories in the data set"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -33,14 +33,14 @@ class Classes:
         return len(self.names)
 
     def label_of(self, name: str) -> int:
-        """The label of a class name; raises `ConfigError` with the nearest ones."""
+        """Return the label of a class name; raise `ConfigError` with the nearest names."""
         near = get_close_matches(name, self.names, n=3, cutoff=0.3) or list(self.names[:5])
-        require(name in self.names, "class", f"no {name!r}", f"nearest: {', '.join(near)}")
+        require(name in self.names, "class", f"{name!r} is unknown", f"nearest: {', '.join(near)}")
         return self.names.index(name)
 
 
 def classes_of(model: nn.Module, names: Iterable[str] | None = None) -> Classes:
-    """Names of a model's labels: `names`, else those of its checkpoint, else numbers."""
+    """Return names of a model's labels: `names`, else those of its checkpoint, else numbers."""
     says = declared(model)
     known, count = says.metadata, says.num_classes
     if names is not None:
@@ -50,5 +50,5 @@ def classes_of(model: nn.Module, names: Iterable[str] | None = None) -> Classes:
     else:
         classes = Classes.unnamed(count)
     what = f"{len(classes)} names for a model with {count} classes"
-    require(len(classes) == count, "names", what, "give every class one name")
+    require(len(classes) == count, "names", what, "give one name per class")
     return classes

@@ -1,15 +1,16 @@
-r"""# Decode: one picture, whatever it comes in, as a viewer shows it
+r"""# Decode: one picture from any source, as a viewer shows it
 
     decode("photo.jpg")  →  uint8, (H, W, 3), RGB
 
-A path, bytes, an open binary file, a PIL picture, an array or a tensor; `arrays.py` and `modes.py`
-say how each is read. Everything that is not a picture raises `ImageError` with its name and what to
-do, and nothing else: a folder of ten thousand files must not end at the one that is broken.
+The source is a path, bytes, an open binary file, a PIL picture, an array or a tensor; `arrays.py`
+and `modes.py` explain how each is read. Everything that is not a picture raises `ImageError`, with
+its name and a remedy, and never another error: one broken file must not stop a run over a folder
+of ten thousand.
 
-A file is read whole and only with the formats below. Pillow knows forty more; some of them start
-another program (EPS), some recognise almost anything (TGA), and none of them is how photographs are
-kept. The size written in a file's header is checked *before* its pixels are unpacked: a few
-kilobytes can claim to be gigapixels.
+A file is read whole, and only in the formats below. Pillow reads forty more. Some of them start
+another program (EPS), some accept almost any file (TGA), and none of them is used for photographs.
+The size in a file's header is checked *before* its pixels are unpacked: a few kilobytes can claim
+to be gigapixels.
 """
 
 import os
@@ -31,12 +32,12 @@ from rtdetr_lab.images.frames import Frame
 from rtdetr_lab.images.modes import frame_of, rgb_from_pil
 
 FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000")
-"""What we let Pillow recognise."""
+"""The formats that Pillow may recognise."""
 
 SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".gif", ".bmp", ".dib"}
 SUFFIXES |= {".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".avif"}
 SUFFIXES |= {".jp2", ".j2k", ".jpx"}
-"""How files of these formats are called; used to find pictures in a folder."""
+"""Suffixes of files in these formats; used to find pictures in a folder."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ DEFAULT_LIMITS = Limits()
 
 @dataclass(frozen=True, eq=False)
 class Photo:
-    """One picture: its upright pixels, the frame it is stored in, and where it came from."""
+    """Picture with upright pixels, the frame it is stored in, and its source."""
 
     rgb: RGB
     frame: Frame
@@ -68,15 +69,15 @@ class Photo:
 
     @property
     def raster(self) -> RGB:
-        """The pixels in the order they are stored in."""
+        """Return the pixels in the order they are stored in."""
         return self.frame.pixels_as_stored(self.rgb)
 
 
 def decode(source: object, limits: Limits = DEFAULT_LIMITS, where: str | None = None) -> RGB:
-    """uint8 RGB of `source`, or `ImageError`. `where` names it in messages (default: its path).
+    """Decode `source` to uint8 RGB, or raise `ImageError`.
 
-    A file object is read from where it stands and left open. Arrays are already in memory, so that
-    the limits do not concern them.
+    `where` names the source in messages (default: its path). A file object is read from its current
+    position and left open. Arrays are in memory already, so the limits do not apply to them.
     """
     return read_photo(source, limits, where).rgb
 
@@ -94,7 +95,7 @@ def read_photo(source: object, limits: Limits = DEFAULT_LIMITS, where: str | Non
 
 
 def photo_or_error(index: int, source: object, limits: Limits) -> Photo | ImageError:
-    """Read one of many pictures, or return why it cannot be read.
+    """Read one of many pictures, or return the error.
 
     `index` names a picture that has no name.
     """
@@ -113,7 +114,7 @@ def frame_in(path: Path) -> Frame:
 
 
 def describe(source: object) -> str:
-    """A short name for a message: the path, or what kind of thing it is."""
+    """Return a short name for a message: the path, or the kind of source."""
     if isinstance(source, str | os.PathLike):
         return os.fsdecode(source)
     if isinstance(source, bytes | bytearray | memoryview):
@@ -141,7 +142,7 @@ def _read(source: object, limits: Limits, where: str) -> bytes:
         remedy = "pass a path, bytes, a file, a PIL picture, an array or a tensor"
         raise ImageError(where, f"{type(source).__name__} is not a picture", remedy)
     if not isinstance(data, bytes):
-        raise ImageError(where, "gives text, not bytes", 'open it with mode "rb"')
+        raise ImageError(where, "returns text, not bytes", 'open it with mode "rb"')
     if len(data) > limits.max_bytes:
         what = f"is larger than {limits.max_bytes:,} bytes"
         raise ImageError(where, what, "shrink it, or raise Limits.max_bytes")
@@ -156,7 +157,7 @@ def _opened(path: str, where: str) -> Iterator[BufferedReader]:
         raise ImageError(where, "is a web address", "download it and give the file")
     if not os.path.exists(path):
         raise ImageError(where, "does not exist", _similar(Path(path)))
-    if not os.path.isfile(path):  # a folder, or a pipe that would keep us waiting for ever
+    if not os.path.isfile(path):  # a folder, or a pipe, which could block forever
         raise ImageError(where, "is not a file", "give files, or a folder to `rtdetr-lab detect`")
     try:
         with open(path, "rb") as file:

@@ -1,14 +1,14 @@
-"""# Foreign: what people hand over by mistake, told by its first bytes or its ending
+"""# Foreign: files that are not pictures, recognised by their first bytes or their ending
 
-recognise(b"%PDF-1.7 …", "scan.pdf")  →  "a PDF", what to do about it
+recognise(b"%PDF-1.7 …", "scan.pdf")  →  "a PDF", and what to do about it
 """
 
 from pathlib import PurePath
 
-_VIDEO = ("a video", "take its frames first: `ffmpeg -i VIDEO frames/%06d.png`")
+_VIDEO = ("a video", "extract its frames first: `ffmpeg -i VIDEO frames/%06d.png`")
 _PAGE = ("a web page, perhaps a failed download", "fetch the picture itself")
-_WEIGHTS = ("weights of a model", "give pictures, and this after --model")
-_EXPORTED = ("an exported model", "give pictures; after --model, what it was exported from")
+_WEIGHTS = ("weights of a model", "give pictures, and this file after --model")
+_EXPORTED = ("an exported model", "give pictures, and the original checkpoint after --model")
 
 STARTS = {
     b"%pdf": ("a PDF", ""),
@@ -22,7 +22,7 @@ STARTS = {
     b"\x93numpy": ("a NumPy array", "give the array itself: numpy.load(FILE)"),
     b"version https://git-lfs": ("a Git LFS pointer, not the picture itself", "run `git lfs pull`"),
 }
-"""First bytes, in small letters → what it is, and the remedy if it is not to convert it."""
+"""First bytes, in lower case → kind and remedy; an empty remedy means: convert it."""
 
 ENDINGS = {
     ".onnx": _EXPORTED,
@@ -34,16 +34,16 @@ ENDINGS = {
     ".json": ("JSON, perhaps annotations", "give pictures, and annotations after --annotations"),
 }
 VIDEOS = (b"\x1aE\xdf\xa3", b"0&\xb2u\x8ef\xcf", b"\0\0\1\xba", b"\0\0\1\xb3", b"FLV\1", b"OggS")
-"""How Matroska and WebM, Windows Media, MPEG, Flash and Ogg begin."""
+"""First bytes of Matroska and WebM, Windows Media, MPEG, Flash and Ogg."""
 BOXES = (b"ftyp", b"moov", b"mdat", b"wide")
-"""How MP4 and QuickTime begin, after four bytes of length; HEIC and AVIF are such files, too."""
+"""First bytes of MP4, QuickTime, HEIC and AVIF, after a length of four bytes."""
 HEIC = (b"hei", b"hev", b"mif1", b"msf1")
 
 
 def recognise(data: bytes, where: str) -> tuple[str, str]:
-    """Name a file that is no picture, and what to do with it.
+    """Name a file that is not a picture, and say what to do with it.
 
-    The second text is empty where converting the file helps.
+    The second text is empty if it helps to convert the file.
     """
     brand, ending = data[8:12], PurePath(where).suffix.lower()
     boxes = data[4:8] in BOXES and not brand.startswith(b"avi")
@@ -55,4 +55,4 @@ def recognise(data: bytes, where: str) -> tuple[str, str]:
         return ENDINGS[ending]
     start = data[:64].lstrip().lower()
     known = (known for magic, known in STARTS.items() if start.startswith(magic))
-    return next(known, ("no picture in a format we read, or its first bytes are damaged", ""))
+    return next(known, ("not a picture in a format we read, or its first bytes are damaged", ""))

@@ -1,26 +1,26 @@
-r"""# Frames: where a box stands
+r"""# Frames: the two coordinate systems of a photo
 
-A photo lies in its file as the sensor gave it, and its EXIF says how a viewer turns it. So there
-are two frames, and a box means nothing without the name of its own:
+A camera stores a photo as the sensor saw it. The EXIF data tell a viewer how to turn it. So there
+are two frames, and a box has a meaning only together with the name of its frame:
 
-| frame       | who speaks in it                                                        |
-|-------------|-------------------------------------------------------------------------|
-| **stored**  | COCO's annotations and results, and what `data/` trains and judges with |
-| **upright** | viewers, `decode`, `Detections`, everything that is drawn               |
+| frame       | who uses it                                                                |
+|-------------|----------------------------------------------------------------------------|
+| **stored**  | COCO's annotations and results; training and evaluation with `data/`       |
+| **upright** | viewers, `decode`, `Detections`, everything that is drawn                  |
 
-The upright picture is the stored raster, perhaps transposed, then perhaps flipped along either
-side. `Frame` carries boxes and pixels over, both ways and without loss.
+The upright picture is the stored raster, transposed or not, then flipped along one side, both or
+none. `Frame` converts boxes and pixels in both directions without loss.
 
 | EXIF orientation | transposed | rows flipped | columns flipped | a viewer …                |
 |------------------|------------|--------------|-----------------|---------------------------|
 | 1                |            |              |                 | does nothing              |
 | 2                |            |              | yes             | mirrors it                |
-| 3                |            | yes          | yes             | turns it by 180°          |
-| 4                |            | yes          |                 | stands it on its head     |
+| 3                |            | yes          | yes             | rotates it by 180°        |
+| 4                |            | yes          |                 | flips it upside down      |
 | 5                | yes        |              |                 | transposes it             |
-| 6                | yes        |              | yes             | turns it clockwise        |
-| 7                | yes        | yes          | yes             | transposes it, upside down |
-| 8                | yes        | yes          |                 | turns it counterclockwise |
+| 6                | yes        |              | yes             | rotates it clockwise      |
+| 7                | yes        | yes          | yes             | transposes, rotates by 180° |
+| 8                | yes        | yes          |                 | rotates it counterclockwise |
 """
 
 from dataclasses import dataclass
@@ -42,32 +42,35 @@ TURNS = {n: (n >= 5, n in (3, 4, 7, 8), n in (2, 3, 6, 7)) for n in range(1, 9)}
 
 @dataclass(frozen=True)
 class Frame:
-    """How a picture is stored: the (height, width) in the file, and the EXIF orientation."""
+    """Layout of a picture in its file: (height, width) as stored, and the EXIF orientation."""
 
     stored: Size
     orientation: int = 1
 
     @property
     def upright(self) -> Size:
-        """(height, width) as a viewer shows it."""
+        """Return (height, width) as a viewer shows it."""
         height, width = self.stored
         return (width, height) if TURNS[self.orientation][0] else (height, width)
 
     @property
     def back(self) -> "Frame":
-        """The way from the upright picture to the stored raster: only quarter turns differ."""
+        """Return the frame that leads from the upright picture to the stored raster.
+
+        Only the orientations 6 and 8 differ from their inverse.
+        """
         undone = {6: 8, 8: 6}.get(self.orientation, self.orientation)
         return Frame(self.upright, undone)
 
     def pixels_upright(self, stored: Pixels) -> Pixels:
-        """A raster or a mask as a viewer shows it."""
+        """Transpose and flip a stored raster or mask as a viewer does."""
         transposed, rows, columns = TURNS[self.orientation]
         turned = stored.swapaxes(0, 1) if transposed else stored
         turned = turned[:: -1 if rows else 1, :: -1 if columns else 1]
         return np.ascontiguousarray(turned)
 
     def boxes_upright(self, stored_xyxy: Float[Tensor, "n 4"]) -> Float[Tensor, "n 4"]:
-        """Corners in pixels of the stored raster → of the upright picture."""
+        """Convert corners in pixels of the stored raster to the upright picture."""
         transposed, rows, columns = TURNS[self.orientation]
         height, width = self.upright
         turned = stored_xyxy[:, [1, 0, 3, 2]] if transposed else stored_xyxy
@@ -79,22 +82,23 @@ class Frame:
         return torch.stack([x0, y0, x1, y1], dim=-1)
 
     def pixels_as_stored(self, upright: Pixels) -> Pixels:
-        """An upright picture or mask as it lies in the file."""
+        """Transpose and flip an upright picture or mask back to the stored raster."""
         return self.back.pixels_upright(upright)
 
     def boxes_as_stored(self, upright_xyxy: Float[Tensor, "n 4"]) -> Float[Tensor, "n 4"]:
-        """Corners in pixels of the upright picture → of the stored raster."""
+        """Convert corners in pixels of the upright picture to the stored raster."""
         return self.back.boxes_upright(upright_xyxy)
 
     def of_annotations(self, size: Size | None, where: str) -> "Frame":
-        """Frame of annotations that give this (height, width).
+        """Return the frame of annotations that give this (height, width).
 
-        They refer to the stored raster, as COCO's do, also without a size. They refer to the
-        upright picture only if that alone has their size. Raises `ImageError` if neither has it.
+        Without a size they refer to the stored raster, as COCO's do. They refer to the upright
+        picture only if their size is the upright one and not the stored one. Raises `ImageError` if
+        it is neither.
         """
         if size in (None, self.stored):
             return self
-        what = f"is stored with height and width {self.stored}, its annotations say {size}"
+        what = f"is stored with height and width {self.stored}, its annotations have {size}"
         if size != self.upright:
             raise ImageError(where, what, "correct the annotations, or give their picture")
         return Frame(self.upright)

@@ -1,16 +1,16 @@
-r"""# Masks: what a query drew, in the picture's own pixels
+r"""# Masks: from the masks of queries to pixels of the picture
 
-A mask head draws coarsely, at a quarter of the canvas. Its mask is enlarged to the canvas, cut to
-the part the picture fills, and enlarged again to the size of the picture; a pixel belongs to it
-where
+A mask head draws at low resolution, at a quarter of the canvas. Each mask is enlarged to the
+canvas, cut to the part that the picture fills, and enlarged again to the size of the picture. A
+pixel belongs to the mask where
 
 $$ \operatorname{resize}(\sigma(m_q)) > \tfrac12 $$
 
-Every mask stands for itself: two queries may claim one pixel, and many pixels are nobody's. Who
-*owns* a pixel is another question, and `panoptic.py` answers it.
+Masks do not depend on each other: two masks may contain one pixel, and many pixels are in none.
+`panoptic.py` assigns every pixel to one query.
 
-A mask of a photograph has millions of pixels and there are a hundred queries, so that only those
-that are kept are enlarged, one after the other: what stays is one byte per pixel and mask.
+A photograph has millions of pixels, and there are a hundred queries. So only the masks that are
+kept are enlarged, one after the other. The result takes one byte per pixel and mask.
 """
 
 import torch
@@ -27,7 +27,10 @@ def masks_of(
     padding: Bool[Tensor, "H W"] | None = None,
     threshold: float = 0.5,
 ) -> Bool[Tensor, "n _ _"]:
-    """Mask logits of one picture → masks of its (height, width); `padding` is its canvas'."""
+    """Convert the mask logits of one picture to masks of its (height, width).
+
+    `padding` belongs to the canvas of the picture.
+    """
     masks = torch.zeros((len(logits), *size), dtype=torch.bool, device=logits.device)
     for mask, drawn in zip(masks, logits.split(1), strict=True):
         mask.copy_(resized(part_of_picture(drawn, padding).sigmoid(), size)[0] > threshold)
@@ -37,7 +40,10 @@ def masks_of(
 def part_of_picture(
     masks: Float[Tensor, "n _ _"], padding: Bool[Tensor, "H W"] | None
 ) -> Float[Tensor, "n _ _"]:
-    """The part of the masks that is the picture's, in its pixels; all of it without padding."""
+    """Cut masks to the part of the canvas that the picture fills, in canvas pixels.
+
+    Without padding, return the masks as they are.
+    """
     if padding is None:
         return masks
     height, width = int((~padding[:, 0]).sum()), int((~padding[0]).sum())
@@ -45,7 +51,7 @@ def part_of_picture(
 
 
 def resized(maps: Float[Tensor, "n _ _"], size: Size) -> Float[Tensor, "n _ _"]:
-    """Bilinearly, by the centres of pixels."""
+    """Resize maps bilinearly, aligned at the centres of pixels."""
     if not len(maps):
         return maps.new_zeros((0, *size))
     return F.interpolate(maps.unsqueeze(0), size, mode="bilinear", align_corners=False)[0]

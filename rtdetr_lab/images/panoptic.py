@@ -1,30 +1,30 @@
 r"""# Panoptic: from masks of queries to one answer per pixel
 
-Every query has a mask, and masks overlap. Three questions, three answers:
+Every query has a mask, and masks overlap. There are three questions, and a function for each:
 
-| function   | asks                                 | gives per pixel                          |
+| function   | question                             | result per pixel                         |
 |------------|--------------------------------------|------------------------------------------|
 | `semantic` | which class?                         | a label: all queries vote, by score and mask |
-| `instance` | which object?                        | a segment's number, 0 for none           |
-| `panoptic` | which object, or which stuff?        | the same; equal stuff is one segment     |
+| `instance` | which object?                        | the number of a segment, 0 for none      |
+| `panoptic` | which object, or which stuff?        | a number too; equal stuff is one segment |
 
-A *rule* settles who gets a pixel and which segments are too ragged to stay. Two are in use:
+A *rule* decides which query gets a pixel, and which segments are too small to keep. There are two:
 
-| rule          | of           | who gets a pixel                   | who stays                |
+| rule          | used by      | which query gets a pixel           | which segments stay      |
 |---------------|--------------|------------------------------------|--------------------------|
-| `ByOverlap()` | transformers | the highest score × mask           | keeps 0.8 of its mask    |
-| `ByArea()`    | the authors  | the highest mask, scores over 0.85 | has more than 4 pixels   |
+| `ByOverlap()` | transformers | the highest score × mask           | keep 0.8 of their mask   |
+| `ByArea()`    | the authors  | the highest mask, scores over 0.85 | more than 4 pixels       |
 
-Both give a pixel to the strongest however weak it is: without a segment are only those whose winner
-was thrown out.
+Both give a pixel to the strongest query, even if it is weak. A pixel has no segment only if the
+segment that won it was removed.
 
-`ByArea` repeats until nobody is too small, and gives every pixel to somebody. It joins equal stuff
-**in its first pass only**: the mask that was joined to another is empty then, is dropped as too
-small, and in the second pass its pixels go to whoever lies behind. We keep that, because published
-numbers were made so.
+`ByArea` repeats until no segment is too small, and gives every pixel to a segment. It joins equal
+stuff **in its first pass only**. A mask that was joined to another is then empty, and is removed as
+too small. So in the second pass its pixels go to the next strongest query. We keep this, because
+published numbers were computed this way.
 
-**Padding.** Masks cover the canvas. With `padding` each is enlarged to the canvas and cut to its
-picture; without it the whole mask is taken for the picture, as transformers always does.
+**Padding.** Masks cover the canvas. With `padding`, each mask is enlarged to the canvas and cut to
+its picture. Without it, the whole mask is treated as the picture, as transformers always does.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -44,7 +44,7 @@ from rtdetr_lab.structures import Prediction
 
 @dataclass(frozen=True)
 class Segment:
-    """One segment: its number in `Segments.ids`, its label, its score, and its first query."""
+    """Segment of a picture: number in `Segments.ids`, label, score, and its first query."""
 
     id: int
     label: int
@@ -62,7 +62,7 @@ class Segments:
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """Queries of one picture with an answer: mask logits, scores, labels."""
+    """Queries of one picture that predict a class: mask logits, scores, labels."""
 
     masks: Float[Tensor, "n h w"]
     scores: Float[Tensor, " n"]
@@ -75,19 +75,22 @@ class Candidates:
         return Candidates(*(part[index] for part in parts))
 
     def segment(self, id: int, i: int) -> Segment:
-        """Candidate `i` as a segment."""
+        """Return candidate `i` as a segment."""
         return Segment(id, int(self.labels[i]), float(self.scores[i]), int(self.queries[i]))
 
 
 Rule = Callable[[Candidates, Size, Size, Collection[int]], Segments]
-"""Who gets a pixel: from candidates, the size of the result, the size of the picture the model was
-given, and the labels of stuff."""
+"""Function to segments from candidates, the size of the result, the size of the picture that the
+model was given, and the labels of stuff."""
 
 
 @dataclass(frozen=True)
 class ByOverlap:
-    """Score times mask; a segment stays if it keeps more than `min_kept` of what of its own mask
-    reaches `mask_threshold` (times its score, as transformers does it)."""
+    """Rule that gives a pixel to the highest score times mask.
+
+    A segment stays if it keeps more than `min_kept` of its own mask: of the pixels where mask times
+    score reaches `mask_threshold`, as in transformers.
+    """
 
     threshold: float = 0.5
     mask_threshold: float = 0.5
@@ -115,7 +118,10 @@ class ByOverlap:
 
 @dataclass(frozen=True)
 class ByArea:
-    """Only sure queries, every pixel to one of them, nothing of `max_small` pixels or fewer."""
+    """Rule that keeps only queries above `threshold` and gives every pixel to one of them.
+
+    Segments of `max_small` pixels or fewer are removed.
+    """
 
     threshold: float = 0.85
     max_small: int = 4
@@ -143,7 +149,7 @@ def semantic(
     *,
     padding: Bool[Tensor, "B H W"] | None = None,
 ) -> list[Int[Tensor, "_ _"]]:
-    """Per picture the label of every pixel; "nothing" is no answer here."""
+    """Return the label of every pixel, per picture; "no object" is not a possible answer."""
     masks = _masks(prediction, sizes)
     votes = at_least_single(prediction.logits).softmax(-1)[..., :-1]
     maps = []
@@ -162,7 +168,10 @@ def panoptic(
     *,
     padding: Bool[Tensor, "B H W"] | None = None,
 ) -> list[Segments]:
-    """Per picture of the given (height, width) its segments; labels in `stuff` occur once each."""
+    """Return the segments of each picture, at its (height, width) in `sizes`.
+
+    Each label in `stuff` has at most one segment.
+    """
     masks, rule = _masks(prediction, sizes), rule or ByOverlap()
     found, nothing = [], prediction.logits.shape[-1] - 1
     for b, size in enumerate(sizes):
@@ -182,14 +191,14 @@ def instance(
     *,
     padding: Bool[Tensor, "B H W"] | None = None,
 ) -> list[Segments]:
-    """Like `panoptic`, but every object keeps its own mask."""
+    """Return segments like `panoptic`, but every object keeps its own."""
     return panoptic(prediction, sizes, (), rule, padding=padding)
 
 
 def _masks(prediction: Prediction, sizes: Sequence[Size]) -> Float[Tensor, "B Q h w"]:
     check_sizes(sizes, prediction)
     if prediction.masks is None:
-        remedy = "use a model that draws (rtdetr_lab.detr.segmentation)"
+        remedy = "use a model with a mask head (rtdetr_lab.detr.segmentation)"
         raise ImageError("prediction.masks", "there are none", remedy)
     return at_least_single(prediction.masks)
 
@@ -199,12 +208,12 @@ def _of(padding: Bool[Tensor, "B H W"] | None, b: int) -> Bool[Tensor, "H W"] | 
 
 
 def _nearest(ids: Int[Tensor, "h w"], size: Size) -> Int[Tensor, "H W"]:
-    # As Pillow does it, by the centres of pixels; torch's plain "nearest" goes by corners.
+    # Like Pillow, by the centres of pixels; torch's plain "nearest" uses their corners.
     return F.interpolate(ids[None, None].float(), size, mode="nearest-exact")[0, 0].long()
 
 
 def _joined(winner: Tensor, labels: Tensor, stuff: Collection[int]) -> Tensor:
-    """Pixels of equal stuff to the first who claims it."""
+    """Give the pixels of equal stuff to the first query with that label."""
     first: dict[int, int] = {}
     target = [
         first.setdefault(label, k) if label in stuff else k

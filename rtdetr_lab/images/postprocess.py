@@ -1,26 +1,26 @@
 r"""# Postprocess: from Q queries to boxes in pixels
 
-No suppression, no anchors to decode. The model ranks its answers (`model.by_sigmoid`,
-`model.by_softmax`), boxes are multiplied by the picture's size, and what scores too little is cut.
-Ranking never waits for the device: the whole table can travel once and be cut on arrival, which is
-what an engine does. Per picture Q rows, best first, of
+There is no suppression, and there are no anchors to decode. The model ranks its predictions
+(`model.by_sigmoid`, `model.by_softmax`), boxes are multiplied by the picture's size, and low scores
+are cut. Ranking never waits for the device. So the whole table can be copied once and cut on
+arrival, as an engine does. The table has Q rows per picture, best first:
 
 | column | 0–3 | 4 | 5 | 6 |
 |---|---|---|---|---|
 | | corners in pixels | score | label | query |
 
 **Fractions of what?** Pictures of a batch may share a canvas. A box is a fraction of its *picture*
-or of the *canvas*, and nothing in a checkpoint says which:
+or of the *canvas*, and a checkpoint does not say which:
 
-| `fractions`      | trained by                                            |
-|------------------|-------------------------------------------------------|
-| `of_the_picture` | the authors, so all published weights                 |
-| `of_the_canvas`  | whoever fine-tuned with transformers' image processor |
+| `fractions`      | trained by                                              |
+|------------------|---------------------------------------------------------|
+| `of_the_picture` | the authors, so all published weights                   |
+| `of_the_canvas`  | fine-tuning with transformers' image processor          |
 
-transformers itself reads all boxes as `of_the_picture`. Where nothing is padded both are the same.
+transformers itself reads all boxes as `of_the_picture`. Without padding both are the same.
 
-`suppress` is here for those who want at most one box per place whatever its label; it is not part
-of the model, and nothing calls it unless asked.
+`suppress` keeps at most one box per place, whatever its label. It is not part of the model, and
+runs only on request.
 """
 
 from collections.abc import Callable, Sequence
@@ -46,34 +46,34 @@ F = TypeVar("F", bound="Found")
 def of_the_picture(
     boxes: Float[Tensor, "B Q 4"], filled: Float[Tensor, "B 2"]
 ) -> Float[Tensor, "B Q 4"]:
-    """Boxes as they are."""
+    """Return the boxes unchanged."""
     return boxes
 
 
 def of_the_canvas(
     boxes: Float[Tensor, "B Q 4"], filled: Float[Tensor, "B 2"]
 ) -> Float[Tensor, "B Q 4"]:
-    """Boxes enlarged by how much the canvas is larger than the picture."""
+    """Enlarge boxes from fractions of the canvas to fractions of the picture."""
     height, width = filled.unbind(1)
     return boxes / torch.stack([width, height, width, height], dim=1).unsqueeze(1)
 
 
 def filled_part(padding: Bool[Tensor, "B H W"], dtype: torch.dtype) -> Float[Tensor, "B 2"]:
-    """Fraction of the canvas that a picture fills, as (height, width)."""
+    """Return the fraction of the canvas that a picture fills, as (height, width)."""
     pictures = (~padding).to(dtype)
     return torch.stack([pictures[:, :, 0].mean(1), pictures[:, 0].mean(1)], dim=1)
 
 
 class NotFinite(ImageError):
-    """An answer with NaN or infinity in it: the fault of a model, and not of a picture."""
+    """Prediction with NaN or infinity: the fault of the model, not of the picture."""
 
 
 @dataclass(frozen=True, eq=False)
 class Found:
     """Detections of one picture, best first.
 
-    Corners are in pixels; `queries` are the queries that answered; masks are there if the model
-    draws them (`masks.py`).
+    Corners are in pixels; `queries` are the indices of the queries; `masks` are present if the
+    model draws them (`masks.py`).
     """
 
     boxes_xyxy: Float[Tensor, "n 4"]
@@ -105,7 +105,7 @@ def ranked_table(
     boxes: Float[Tensor, "B Q 4"],
     sizes: Float[Tensor, "B 2"],
 ) -> Float[Tensor, "B Q 7"]:
-    """The table above, where the tensors are; `sizes` are (height, width) in pixels."""
+    """Return the table above, on the device of `logits`; `sizes` are (height, width) in pixels."""
     scores, labels, queries = rank(at_least_single(logits))
     corners = rows_at(xyxy_from_cxcywh(at_least_single(boxes)), queries)
     pixels = corners * sizes.to(corners).flip(1).repeat(1, 2).unsqueeze(1)
@@ -114,9 +114,9 @@ def ranked_table(
 
 
 def found_in(table: Float[Tensor, "B Q 7"], threshold: float) -> list["Found"]:
-    """Per picture the rows that score strictly above `threshold`.
+    """Return the rows of each picture that score strictly above `threshold`.
 
-    Raises `ImageError` when one is not finite: NaN would look like an empty picture.
+    Raises `ImageError` if a value is not finite: NaN would look like an empty picture.
     """
     found = []
     for number, rows in enumerate(table):
@@ -136,11 +136,12 @@ def postprocess(
     fractions: Fractions = of_the_picture,
     with_masks: bool = False,
 ) -> list[Found]:
-    """Per picture, what scores strictly above `threshold`; `sizes` are (height, width) in pixels.
+    """Return, per picture, the detections that score strictly above `threshold`.
 
-    `rank` is the model's; `padding` is what the model was given. Boxes may reach a little over the
-    edge, as predicted; they are in single precision at least. `with_masks` enlarges the masks of
-    what is found, if the model draws any. Raises `ImageError` for what is not finite.
+    `sizes` are (height, width) in pixels. `rank` is the model's; `padding` is what the model was
+    given. Boxes may reach a little over the edge, as predicted. They have at least single
+    precision. `with_masks` enlarges the masks of the detections, if the model draws any. Raises
+    `ImageError` for values that are not finite.
     """
     check_sizes(sizes, prediction)
     boxes = at_least_single(prediction.boxes)
@@ -162,7 +163,7 @@ def postprocess(
 def postprocess_of(
     model: nn.Module, fractions: Fractions | None = None
 ) -> Callable[..., list[Found]]:
-    """Apply `postprocess` with the settings that the model declares."""
+    """Return `postprocess` with the settings that the model declares."""
     says = declared(model)
     known = of_the_canvas if says.metadata.canvas_boxes else of_the_picture
     return partial(postprocess, rank=says.rank, fractions=fractions or known)
@@ -176,21 +177,23 @@ def check_sizes(sizes: Sequence[Size], prediction: Prediction) -> None:
 
 
 def check_finite(number: int, values: Tensor) -> None:
-    """Raise `NotFinite` if the answer for picture `number` is not."""
+    """Raise `NotFinite` if the prediction for picture `number` is not finite."""
     if not bool(values.isfinite().all()):
-        what = "the model's answer holds NaN or infinity"
-        remedy = "check the weights (`rtdetr-lab verify`); of a model in half precision, try single"
+        what = "the model's output contains NaN or infinity"
+        remedy = "check the weights (`rtdetr-lab verify`); in half precision, try single precision"
         raise NotFinite(f"pictures[{number}]", what, remedy)
 
 
 def sizes_beside(like: Tensor, sizes: Sequence[Size]) -> Float[Tensor, "B 2"]:
-    """(height, width) of every picture, beside `like`."""
+    """Return (height, width) of every picture, on the device of `like`."""
     return torch.tensor(sizes, dtype=at_least_single(like[:1]).dtype).to(like.device)
 
 
 def rows_at(table: Float[Tensor, "B N D"], index: Int[Tensor, "B Q"]) -> Float[Tensor, "B Q D"]:
-    """Some rows of every picture's table. (`take_along_dim` would do, but an export with a dynamic
-    batch cannot see through it.)"""
+    """Return the rows at `index` of every picture's table.
+
+    We do not use `take_along_dim`: an export with a dynamic batch does not support it.
+    """
     return table.gather(1, index.unsqueeze(-1).expand(-1, -1, table.shape[2]))
 
 

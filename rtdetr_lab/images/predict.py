@@ -1,8 +1,8 @@
-"""# Predict: a model and pictures, to boxes in pixels of the pictures
+"""# Predict: from a model and pictures to boxes in pixels of the pictures
 
-What detector, evaluation and the doctor of training share, so that a picture is seen in one way
-whoever asks. Pictures of one size are stacked. Pictures of several sizes share a canvas, the rest
-of it hidden, if the model says that it takes padding (`images/preprocess.py`).
+Detection, evaluation and the checks of training share this file, so all of them give a model its
+pictures in the same way. Pictures of one size are stacked. Pictures of several sizes share a canvas
+with padding, if the model accepts padding (`images/preprocess.py`).
 """
 
 from collections.abc import Collection, Sequence
@@ -23,21 +23,21 @@ from rtdetr_lab.notation import Edges, Size
 from rtdetr_lab.structures import Prediction
 
 Look = Preprocess | KeepAspect
-"""How a picture becomes what a model sees."""
+"""The preparation of a picture for a model."""
 
 
 def look_of(model: nn.Module, size: Size | None = None, edges: Edges | None = None) -> Look:
-    """How a model wants its pictures: the caller's choice, else the model's, else the papers'.
+    """Return the preparation of a model's pictures: as given, else the model's, else the papers'.
 
-    Raises `ConfigError` for edges if the model takes pictures of one size.
+    Raises `ConfigError` for `edges` if the model takes pictures of one size.
     """
     both = size is not None and edges is not None
-    require(not both, "edges", "cannot be kept in a fixed size", "give size= or edges=")
+    require(not both, "edges", "cannot be combined with a fixed size", "give size= or edges=")
     says = declared(model)
     if size is None and edges is None:
         size, edges = says.metadata.image_size, says.metadata.edges
     if edges is not None:
-        what = f"{type(model).__name__} takes pictures of one size, and edges make many"
+        what = f"{type(model).__name__} takes pictures of one size, and edges give several"
         require(says.takes_padding, "edges", what, "give size=(height, width), or a DETR")
         return KeepAspect(edges)
     if size is not None:
@@ -55,11 +55,11 @@ def predict(
     fractions: Fractions | None = None,
     with_masks: bool = False,
 ) -> list[Found]:
-    """Return what scores above `threshold` in every picture, in pixels of its size in `sizes`.
+    """Return the detections above `threshold` in every picture, in pixels of its size in `sizes`.
 
-    `to` is a device, or a tensor with the device and type that the model wants. `fractions` are the
-    checkpoint's unless given. `with_masks` adds masks if the model draws any. Raises `ImageError`
-    for pictures of several sizes if the model takes one size.
+    `to` is a device, or a tensor with the device and type of the model. `fractions` are the
+    checkpoint's by default. `with_masks` adds masks if the model draws any. Raises `ImageError` for
+    pictures of several sizes if the model takes one size.
     """
     prediction, padding = see(model, images, to)
     found_in = postprocess_of(model, fractions)
@@ -69,7 +69,7 @@ def predict(
 def see(
     model: nn.Module, images: Sequence[Float[Tensor, "3 _ _"]], to: Any = None
 ) -> tuple[Prediction, Bool[Tensor, "B H W"] | None]:
-    """The model's own answer, and where the canvas it was given shows nothing."""
+    """Return the model's prediction, and the padding of the canvas (None without padding)."""
     if len({image.shape for image in images}) == 1:
         return model(torch.stack(list(images)).to(to)), None
     if not declared(model).takes_padding:
@@ -85,9 +85,9 @@ def see(
 def predict_segments(
     model: nn.Module, pictures: RGBs, look: KeepAspect, stuff: Collection[int], rule: Rule | None
 ) -> list[Segments]:
-    """The segments of every picture, in its own pixels; `stuff` are the labels that occur once."""
+    """Return the segments of every picture, in its pixels; `stuff` labels have at most one each."""
     draws = declared(model).draws_masks
-    remedy = "give a DETRSegmentation, e.g. built of detr_r50_panoptic()"
+    remedy = "give a DETRSegmentation, e.g. detr_r50_panoptic().build()"
     require(draws, "model", f"{type(model).__name__} draws no masks", remedy)
     like = next(model.parameters())
     canvas, padding = look.batch(pictures)

@@ -1,18 +1,19 @@
-r"""# Preprocess: the size that a model sees, in fractions of white
+r"""# Preprocess: from a picture to the input of a model, in fractions of white
 
-RT-DETR does not keep the aspect ratio and does not subtract a mean: a picture is *stretched* to
-640 × 640 and divided by 255, no more (`Preprocess`). Boxes are fractions of the picture, so
-stretching costs the post-processing nothing.
+RT-DETR does not keep the aspect ratio and does not subtract a mean. A picture is *stretched* to
+640 × 640 and divided by 255 (`Preprocess`). Boxes are fractions of the picture, so stretching costs
+the post-processing nothing.
 
-Bit for bit what transformers' `RTDetrImageProcessorPil` does: Pillow's bilinear filter, which
-averages when it shrinks (torch's `interpolate` by default does not, and would move every score),
-rounded to bytes, then divided by 255. (Dividing is exact to the last bit; multiplying by a single
-precision 1/255 would be wrong in it for 126 of the 256 values.)
+The result equals that of transformers' `RTDetrImageProcessorPil` bit for bit: Pillow's bilinear
+filter, rounding to bytes, division by 255. Pillow's filter averages when it shrinks a picture. By
+default torch's `interpolate` does not, and that would change every score. We divide by 255 and do
+not multiply by 1/255: in single precision the product has a wrong last bit for 126 of the 256
+values.
 
-DETR keeps the shape of a picture (`KeepAspect`). Its shorter side becomes 800 pixels, unless the
-longer one would exceed 1333; then that decides. Pictures of a batch share a canvas as large as the
-largest of them in either direction, every one in its upper left corner; `padding` is True where it
-shows nothing.
+DETR keeps the aspect ratio of a picture (`KeepAspect`). Its shorter side becomes 800 pixels. If the
+longer side would then exceed 1333, the longer side becomes 1333 instead. Pictures of a batch share
+a canvas with the largest height and the largest width among them. Each picture is in the upper left
+corner, and `padding` is True outside it.
 
 | picture     | `resized` to | why                              |
 |-------------|--------------|----------------------------------|
@@ -20,9 +21,9 @@ shows nothing.
 | 480 × 1280  | 500 × 1333   | longest side 1333                |
 | 800 × 800   | 800 × 800    | stays                            |
 
-The arithmetic is the authors' down to what is rounded (the shorter side) and what is cut off (the
-longer one), so that pixels are those of transformers' `DetrImageProcessorPil` to the last bit: a
-picture one pixel narrower is another picture. Mean and spread are the model's business
+The arithmetic is the authors'. It rounds the shorter side and truncates the longer one. So the
+pixels equal those of transformers' `DetrImageProcessorPil` to the last bit: a picture that is one
+pixel narrower is a different picture. The model subtracts mean and divides by spread itself
 (`detr/model.py`).
 """
 
@@ -44,14 +45,14 @@ PAPER_EDGES: Edges = (800, 1333)
 
 
 def stretch(rgb: RGB, size: Size) -> UInt8[np.ndarray, "h w 3"]:
-    """A picture in another (height, width)."""
+    """Resize a picture to another (height, width)."""
     height, width = size
     return np.array(Image.fromarray(rgb).resize((width, height), Image.Resampling.BILINEAR))
 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """uint8 RGB → floats in [0, 1] of `size` (height, width)."""
+    """Conversion of uint8 RGB to floats in [0, 1] of `size` (height, width)."""
 
     size: Size = (640, 640)
 
@@ -65,49 +66,49 @@ class Preprocess:
         return torch.from_numpy(channels_first.astype(np.float32)) / 255
 
     def batch(self, pictures: RGBs) -> Float[Tensor, "B 3 h w"]:
-        """Several pictures, of any sizes, as one batch."""
+        """Stack several pictures, of any sizes, into one batch."""
         return torch.stack([self(rgb) for rgb in pictures])
 
 
 def resized(size: Size, edges: Edges) -> Size:
-    """(height, width) a picture of `size` gets."""
+    """Return the new (height, width) of a picture of `size`."""
     (height, width), (shortest, longest) = size, edges
     small, large = min(size), max(size)
-    # In this order of operations: another one rounds elsewhere.
+    # Keep this order of operations: another order rounds differently.
     exact = float(shortest)
     if large / small * shortest > longest:
         exact = longest * float(small) / float(large)
     side = max(1, round(exact))
     if small == side:
         return size
-    # Never empty: a hair of a picture keeps one pixel.
+    # Never empty: a very thin picture keeps one pixel.
     other = max(1, int(exact * large / small))
     return (other, side) if width < height else (side, other)
 
 
 @dataclass(frozen=True)
 class KeepAspect:
-    """uint8 RGB → floats in [0, 1], the shape of the picture kept."""
+    """Conversion of uint8 RGB to floats in [0, 1] that keeps the aspect ratio."""
 
     edges: Edges = PAPER_EDGES
 
     def __post_init__(self) -> None:
         fine = len(self.edges) == 2 and 1 <= self.edges[0] <= self.edges[1]
         remedy = "give two positive numbers of pixels, e.g. (800, 1333)"
-        require(fine, "edges", f"{self.edges} are no shortest and longest side", remedy)
+        require(fine, "edges", f"{self.edges} are not a shortest and longest side", remedy)
 
     def __call__(self, rgb: RGB) -> Float[Tensor, "3 h w"]:
         return Preprocess(resized((rgb.shape[0], rgb.shape[1]), self.edges))(rgb)
 
     def batch(self, pictures: RGBs) -> tuple[Float[Tensor, "B 3 H W"], Bool[Tensor, "B H W"]]:
-        """Several pictures on one canvas, and where it shows nothing."""
+        """Put several pictures on one canvas; return it with its padding."""
         return padded([self(rgb) for rgb in pictures])
 
 
 def padded(
     images: Sequence[Float[Tensor, "3 _ _"]],
 ) -> tuple[Float[Tensor, "B 3 H W"], Bool[Tensor, "B H W"]]:
-    """Pictures of any sizes, each in the upper left corner of the smallest canvas for all."""
+    """Put pictures of any sizes in the upper left corner of the smallest canvas that fits all."""
     height = max(image.shape[-2] for image in images)
     width = max(image.shape[-1] for image in images)
     canvas = images[0].new_zeros((len(images), 3, height, width))

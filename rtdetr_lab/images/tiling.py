@@ -1,16 +1,16 @@
-r"""# Tiling: small things in large pictures
+r"""# Tiling: small objects in large pictures
 
-A 6000 px photograph squeezed into 640 px makes ten pixels one, and what was ten pixels large is
-gone. Tiling looks at overlapping windows one by one, and at the whole picture for what is larger
-than a window.
+If a 6000 px photograph is shrunk to 640 px, ten pixels become one, and an object of ten pixels is
+lost. Tiling runs the model on overlapping windows, and on the whole picture for objects that are
+larger than a window.
 
-Putting the answers together is where tilings go wrong. A window's border *cuts* things, and the
-half that is left is found too, with a good score. So a box that touches an inner border is only
-kept if no other window has found the same class covering most of it. What is left of the others
-twice, from two windows, is recognised by its IoU. Boxes of one and the same window are never
-compared with each other: RT-DETR does not repeat itself, and two in a crowd are two.
+The difficult part is merging the detections. The border of a window *cuts* objects, and the model
+finds the remaining half with a good score. So a box that touches an inner border is kept only if no
+other window has a box of the same class that covers most of it. What is still found twice, in two
+windows, is recognised by its IoU. Boxes of the same window are never compared: RT-DETR does not
+predict an object twice, and two boxes in a crowd are two objects.
 
-A mask moves with its box: who stays shows the pixels its own window saw, and nothing beyond.
+A mask moves with its box: a detection that is kept has the mask from its own window, and no more.
 """
 
 from collections.abc import Sequence
@@ -32,10 +32,10 @@ Window = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Tiling:
-    """Square windows of `tile` pixels, neighbours sharing `overlap` of that.
+    """Square windows of `tile` pixels; neighbours share the fraction `overlap` of a window.
 
-    What is smaller than the shared strip lies whole in some window. `touch` is how near, as a
-    fraction of the window, to an inner border counts as cut.
+    An object that is smaller than the shared strip is complete in some window. A box counts as cut
+    if it is nearer to an inner border than `touch`, a fraction of the window.
     """
 
     tile: int = 640
@@ -46,11 +46,14 @@ class Tiling:
 
     def __post_init__(self) -> None:
         require(self.tile >= 32, "tile", f"{self.tile} px is too small", "take 32 or more")
-        what = f"{self.overlap} is no fraction of a tile"
+        what = f"{self.overlap} is not a fraction of a tile"
         require(0 <= self.overlap < 1, "overlap", what, "take 0.1 to 0.5")
 
     def windows(self, size: Size) -> list[Window]:
-        """The whole picture first, then the tiles row by row; alone if it is no larger than one."""
+        """Return the whole picture first, then the tiles row by row.
+
+        There are no tiles if the picture is no larger than a tile.
+        """
         height, width = size
         whole = (0, 0, height, width)
         if max(size) <= self.tile:
@@ -59,7 +62,7 @@ class Tiling:
         return [whole, *((t, x, b, y) for (t, b), (x, y) in product(rows, columns))]
 
     def _spans(self, length: int) -> list[tuple[int, int]]:
-        # Evenly spread, so that the last two tiles do not share nearly everything.
+        # Evenly spaced, so the last two tiles do not overlap almost completely.
         if length <= self.tile:
             return [(0, length)]
         step = max(1, int(self.tile * (1 - self.overlap)))
@@ -68,14 +71,16 @@ class Tiling:
         return [(start, start + self.tile) for start in starts]
 
     def merge(self, found: Sequence[Found], windows: Sequence[Window], size: Size) -> Found:
-        """Merge detections of all windows, in window pixels, into one list in pixels of the
-        picture."""
+        """Merge the detections of all windows into one list.
+
+        They come in pixels of their window, and the result is in pixels of the picture.
+        """
         moved = [_moved(f, w) for f, w in zip(found, windows, strict=True)]
         cut = torch.cat([self._cut(m, w, size) for m, w in zip(moved, windows, strict=True)])
         window = torch.cat([torch.full_like(f.labels, i) for i, f in enumerate(found)])
         names = ("boxes_xyxy", "scores", "labels", "queries")
         both = Found(*(torch.cat([getattr(m, n) for m in moved]) for n in names))
-        # Whole ones before cut ones, each by score: who comes first may remove who comes later.
+        # Whole boxes before cut ones, each by score: an earlier box may remove a later one.
         order = both.scores.argsort(descending=True, stable=True)
         order = order[cut[order].long().argsort(stable=True)]
         order = order[self._kept(both.at(order), cut[order], window[order])]
@@ -107,7 +112,10 @@ def _moved(found: Found, window: Window) -> Found:
 def _pasted(
     found: Sequence[Found], windows: Sequence[Window], size: Size, order: Int[Tensor, " n"]
 ) -> Bool[Tensor, "n _ _"] | None:
-    """The masks of those in `order`, counted through all windows, in the picture's pixels."""
+    """Return the masks of the detections in `order`, in pixels of the picture.
+
+    `order` counts through all windows.
+    """
     drawn = [f.masks for f in found if f.masks is not None]
     if len(drawn) < len(found):
         return None
@@ -120,7 +128,7 @@ def _pasted(
 
 
 def _covered(boxes: Tensor) -> Tensor:
-    """[i, j]: how much of box i lies inside box j."""
+    """Return at [i, j] the fraction of box i that is inside box j."""
     low = torch.maximum(boxes[:, None, :2], boxes[None, :, :2])
     high = torch.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
     inside = (high - low).clamp(min=0).prod(-1)

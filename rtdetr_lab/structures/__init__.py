@@ -50,7 +50,7 @@ class LayerPrediction:
 @exportable
 @dataclass(frozen=True, eq=False)
 class Proposals:
-    """The selected tokens of the encoder: their index among N, class logits and boxes."""
+    """Tokens selected from the encoder's output: index among N, class logits and boxes."""
 
     index: Int[Tensor, "B Q"]
     logits: Float[Tensor, "B Q C"]
@@ -58,7 +58,7 @@ class Proposals:
 
     @property
     def layer(self) -> LayerPrediction:
-        """The proposals as a layer prediction, like a decoder layer before the first."""
+        """Return the proposals as a layer prediction, like a decoder layer before the first."""
         return LayerPrediction(self.logits, self.boxes)
 
 
@@ -80,7 +80,7 @@ class CDNBatch:
 
     @property
     def num_queries(self) -> int:
-        """R: number of denoising queries per picture, padding included."""
+        """Number R of denoising queries per picture, padding included."""
         return self.content.shape[1]
 
 
@@ -96,10 +96,10 @@ class Denoised:
 @exportable
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """Answer of a model for a batch: the last layer, and all earlier predictions.
+    """Output of a model for a batch: the last layer, and all earlier predictions.
 
-    Boxes are cxcywh in [0, 1]; `logits` are before the sigmoid (RT-DETR) or softmax (DETR, whose
-    last class is "no object"). `masks` are mask logits of DETR's segmentation head.
+    Boxes are cxcywh in [0, 1]. `logits` are before the sigmoid (RT-DETR) or the softmax (DETR,
+    where the last class is "no object"). `masks` are the mask logits of DETR's segmentation head.
     """
 
     logits: Float[Tensor, "B Q C"]
@@ -112,7 +112,7 @@ class Prediction:
 
 @dataclass(frozen=True, eq=False)
 class Assignment:
-    """Which query answers for which object, per picture: two index vectors of equal length."""
+    """Matched queries and objects per picture: two index vectors of equal length."""
 
     queries: tuple[Int[Tensor, "_"], ...]
     objects: tuple[Int[Tensor, "_"], ...]
@@ -125,12 +125,12 @@ class Assignment:
 
     @property
     def flat(self) -> tuple[Int[Tensor, "_"], Int[Tensor, "_"]]:
-        """(picture, query) of every matched pair, to index a `B Q …` tensor."""
+        """Return (picture, query) of every matched pair, to index a `B Q …` tensor."""
         picture = [torch.full_like(q, i) for i, q in enumerate(self.queries)]
         return torch.cat(picture), torch.cat(self.queries)
 
     def gather(self, per_picture: Sequence[Tensor]) -> Tensor:
-        """Rows of a per-picture list (labels, boxes …) in the order of `flat`."""
+        """Return the rows of a per-picture list (labels, boxes …) in the order of `flat`."""
         return torch.cat([t[j] for t, j in zip(per_picture, self.objects, strict=True)])
 
 
@@ -142,9 +142,9 @@ def check_batch(images: Tensor, targets: Targets | None, num_classes: int) -> No
     if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
         raise ImageError(
             "images",
-            f"a tensor of shape {tuple(images.shape)} and type {images.dtype} is no batch of "
+            f"a tensor of shape {tuple(images.shape)} and type {images.dtype} is not a batch of "
             "RGB pictures",
-            "pass (B, 3, H, W) floats in [0, 1]; Detector does it from files",
+            "pass (B, 3, H, W) floats in [0, 1]; Detector makes them from files",
         )
     if targets is None:
         return

@@ -1,4 +1,4 @@
-"""# Environment: the machine and the versions of a run, so that it can be repeated"""
+"""# Environment: the versions and the machine of a run, so that it can be repeated"""
 
 import datetime
 import os
@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def environment() -> dict[str, Any]:
-    """Versions, machine, threads, commit and command line, as plain values."""
+    """Return versions, machine, threads, commit and command line, as plain values."""
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
@@ -31,14 +31,19 @@ def environment() -> dict[str, Any]:
 
 
 def num_cores() -> int:
-    """Number of cores this process may use; all cores where the system gives no limit."""
+    """Return the number of cores that this process may use.
+
+    This is the number of all cores if the system sets no limit.
+    """
     allowed = getattr(os, "sched_getaffinity", None)
     return len(allowed(0)) if allowed else os.cpu_count() or 1
 
 
 def commit(package: Path = PACKAGE) -> str | None:
-    """The commit of the checkout the package runs from, `+` where files differ from it; None for
-    an installed package, which has its version."""
+    """Return the commit of the checkout that the package runs from.
+
+    A `+` follows if files differ from it. An installed package gives None: it has its version.
+    """
     if not (package.parent / ".git").exists():
         return None
     git = ["git", "-C", str(package.parent)]
@@ -46,7 +51,7 @@ def commit(package: Path = PACKAGE) -> str | None:
         head = _output([*git, "rev-parse", "HEAD"])
         return head + ("+" if _output([*git, "status", "--porcelain", "--", str(package)]) else "")
     except (OSError, subprocess.SubprocessError):
-        return None  # no git here, or not allowed to look
+        return None  # git is missing, or may not read the checkout
 
 
 def _output(command: list[str]) -> str:

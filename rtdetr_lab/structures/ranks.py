@@ -28,5 +28,5 @@ def max_over_ranks(count: int, device: torch.device | str) -> int:
 
 
 def several() -> bool:
-    """Tell whether the run has several processes."""
+    """Return whether the run has several processes."""
     return torch.distributed.is_available() and torch.distributed.is_initialized()

@@ -1,21 +1,20 @@
-r"""# Target checks: is this a batch a detector can learn from?
+r"""# Target checks: can a detector learn from this batch?
 
 Wrong targets do not crash: the model learns from them. Examples are boxes in pixels, corners
 instead of centre and size, and labels that are category ids. So every batch is checked when it is
-made; this is where it is easiest to name the wrong picture and box.
+made. At that point it is easiest to name the wrong picture and box.
 
-| wrong                                    | named                            |
+| problem                                  | the error names                  |
 |------------------------------------------|----------------------------------|
-| labels, boxes and masks disagree in number | `targets`, `targets.boxes[1]`  |
+| different numbers of labels, boxes and masks | `targets`, `targets.boxes[1]` |
 | a shape other than T × 4, T × H × W      | `targets.boxes[1]`, `.masks[1]`  |
-| labels that are no whole numbers         | `targets.labels[1]`              |
+| labels that are not whole numbers        | `targets.labels[1]`              |
 | NaN or infinite coordinates              | `targets.boxes[1][4]`            |
 | a coordinate outside [0, 1]: pixels      | `targets.boxes[1][4]`            |
 | no width or no height                    | `targets.boxes[1][4]`            |
-| a label the model has no class for       | `targets.labels[1][4]`           |
+| a label that is no class of the model    | `targets.labels[1][4]`           |
 
-A good batch costs one comparison for all its boxes together. Only a bad batch is searched box by
-box.
+For a good batch, one comparison covers all its boxes. Only a bad batch is searched box by box.
 """
 
 from collections.abc import Sequence
@@ -27,20 +26,20 @@ from torch import Tensor
 from rtdetr_lab.errors import TargetError
 
 SLACK = 1e-3
-"""How far outside the picture rounding may put a coordinate."""
+"""Rounding may move a coordinate this far out of the picture."""
 
 
 def as_labels(values: Any, picture: int) -> Tensor:
-    """Convert labels to whole numbers; raise `TargetError` for others."""
+    """Convert labels to whole numbers; raise `TargetError` if that would change them."""
     labels = _tensor(values, f"targets.labels[{picture}]").reshape(-1)
     if labels.is_complex() or bool((labels != labels.long()).any()):
-        what = f"{labels.tolist()[:3]} are no whole numbers"
-        raise TargetError(f"targets.labels[{picture}]", what, "give the number of a class each")
+        what = f"{labels.tolist()[:3]} are not whole numbers"
+        raise TargetError(f"targets.labels[{picture}]", what, "give one class number per object")
     return labels.long()
 
 
 def as_boxes(values: Any, picture: int) -> Tensor:
-    """Convert boxes to floats of shape T × 4; a single box may come as four numbers."""
+    """Convert boxes to floats of shape T × 4; four plain numbers are one box."""
     boxes = _tensor(values, f"targets.boxes[{picture}]") * 1.0
     alone = boxes.ndim == 1 and len(boxes) == 4
     return boxes.reshape(-1, 4) if alone or not boxes.numel() else boxes
@@ -58,23 +57,24 @@ def as_masks(values: Any, picture: int) -> Tensor:
 def _tensor(values: Any, where: str) -> Tensor:
     try:
         return torch.as_tensor(values)
-    except (TypeError, ValueError, RuntimeError) as error:  # whatever torch says of it
-        what = f"is a {type(values).__name__} that holds no numbers ({error})"
+    except (TypeError, ValueError, RuntimeError) as error:  # torch raises any of these
+        what = f"is a {type(values).__name__} without numbers ({error})"
         raise TargetError(where, what.splitlines()[0], "give a tensor or a list") from error
 
 
 def check_pictures(
     labels: Sequence[Tensor], boxes: Sequence[Tensor], masks: Sequence[Tensor] | None
 ) -> None:
-    """Raise `TargetError` unless every picture has as many labels as boxes (and masks), and every
-    box is a centre and a size in fractions of its picture."""
+    """Raise `TargetError` unless every picture has as many labels as boxes (and masks).
+
+    Every box must also be a centre and a size in fractions of its picture.
+    """
     for name, others in (("boxes", boxes), ("masks", masks)):
         if others is not None and len(others) != len(labels):
             raise TargetError(
                 "targets",
                 f"{len(labels)} pictures have labels and {len(others)} have {name}",
-                f"give {name} for every picture; one without objects has none of them, but has "
-                "its entry",
+                f"give {name} for every picture, and an empty entry for a picture without objects",
             )
     for picture, one in enumerate(boxes):
         where = f"targets.boxes[{picture}]"
@@ -91,7 +91,7 @@ def check_pictures(
 
 
 def _are_plausible(boxes: Tensor) -> bool:
-    # A comparison with NaN is false, so that this asks for finite numbers too.
+    # A comparison with NaN is false, so this also rejects NaN and infinity.
     inside = (boxes >= -SLACK) & (boxes <= 1 + SLACK)
     return bool(inside.all() & (boxes[:, 2:] > 0).all())
 

@@ -1,7 +1,7 @@
-r"""# Targets: what a batch is taught
+r"""# Targets: what the model should find in a batch
 
-Labels, boxes and optional masks per picture, checked when they are made (`target_checks.py`), and
-the batch that holds them together with the pictures.
+`Targets` holds labels, boxes and optional masks per picture. They are checked when they are made
+(`target_checks.py`). `Batch` holds them together with the pictures.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -24,9 +24,9 @@ from rtdetr_lab.structures.target_checks import (
 
 @dataclass(frozen=True, eq=False)
 class Targets:
-    """Ground truth of a batch: per picture T labels, T boxes (cxcywh in [0, 1]), or T masks too.
+    """Ground truth of a batch: T labels, T boxes (cxcywh in [0, 1]), maybe T masks, per picture.
 
-    `pictures` are the names that errors use: file names, if the loader knows them.
+    `pictures` are the names that errors use: file names, if the loader has them.
     """
 
     labels: tuple[Int[Tensor, "_"], ...]
@@ -73,7 +73,7 @@ class Targets:
             pictures=self.pictures[rows],
         )
 
-    __iter__ = None  # rows come as slices: a loop over single ones would meet something else
+    __iter__ = None  # rows are taken as slices; a loop over integers would not give single pictures
 
     def to(self, *args: Any, **kwargs: Any) -> "Targets":
         """Move labels, boxes and masks; a dtype changes the boxes only."""
@@ -83,7 +83,7 @@ class Targets:
         return self._changed(boxes=boxes)._each(follow)
 
     def pin_memory(self) -> "Targets":
-        """Copy to memory that a GPU reads while the processor goes on."""
+        """Copy to memory that a GPU can read in the background."""
         return self._each(Tensor.pin_memory)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Targets":
@@ -94,7 +94,7 @@ class Targets:
         )
 
     def _changed(self, **values: Any) -> "Targets":
-        # Checked already, and a second look would make the host wait for the device.
+        # Checked already; a second check would make the host wait for the device.
         targets = object.__new__(Targets)
         vars(targets).update(vars(self) | values)
         return targets
@@ -108,7 +108,7 @@ class Targets:
 class Batch:
     """Pictures of a training step, in [0, 1], and their targets.
 
-    `padding` is True where a canvas shows nothing, and None where all pictures have one size.
+    `padding` is True where the canvas is empty. It is None if all pictures have one size.
     """
 
     images: Float[Tensor, "B 3 H W"]
@@ -123,7 +123,7 @@ class Batch:
         padding = None if self.padding is None else self.padding[rows]
         return Batch(self.images[rows], self.targets[rows], padding)
 
-    __iter__ = None  # no tuple: `images, targets = batch` must not unpack rows
+    __iter__ = None  # not a tuple: `images, targets = batch` must not unpack rows
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
         """Move everything to a device; pictures become channels-last, which convolutions prefer."""

@@ -180,7 +180,7 @@ def test_the_picture_size_is_read_and_other_pixels_are_refused(tmp_path):
     assert image_size_of(path) == (384, 512)
     for change in ({"do_normalize": True}, {"rescale_factor": 1.0}):
         path.write_text(json.dumps(preprocessor_config((384, 512)) | change))
-        with pytest.raises(CheckpointError, match="normalised"):
+        with pytest.raises(CheckpointError, match="normalises"):
             image_size_of(path)
     path.write_text(json.dumps({"size": {"shortest_edge": 800}}))
     with pytest.raises(CheckpointError, match="shortest_edge"):

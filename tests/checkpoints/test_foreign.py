@@ -35,7 +35,7 @@ CASES = [
     (
         "m.xml",
         b'<?xml version="1.0"?><net name="m">',
-        "is a file of OpenVINO",
+        "is an OpenVINO file",
         "backend=OpenVINO()",
     ),
     (
@@ -45,7 +45,7 @@ CASES = [
         "r18",
     ),
     ("m.pt", zipped(**{"m__data.pkl": b"", "m__code__m.py": ""}), "TorchScript", "torch.jit.load"),
-    ("m.pt2", zipped(m__archive_format="pt2"), "program of torch.export", "torch.export.load"),
+    ("m.pt2", zipped(m__archive_format="pt2"), "torch.export program", "torch.export.load"),
     ("m.h5", b"\x89HDF\r\n\x1a\n" + bytes(9), "is a Keras or HDF5 file", "checkpoint it was made"),
     ("m.keras", zipped(config="{}"), "is a Keras or HDF5 file", "checkpoint it was made"),
     ("m.zip", zipped(**{"m.pth": "x"}), "is an archive", "unpack it"),
@@ -53,10 +53,10 @@ CASES = [
     ("m.tar.gz", b"\x1f\x8b" + bytes(9), "is an archive", "unpack it"),
     ("m.safetensors", PAGE, "is a web page", "download it again"),
     ("m.pth", PAGE, "is a web page", "download it again"),
-    ("m.safetensors", POINTER, "is a pointer of git-lfs", "git lfs pull"),
+    ("m.safetensors", POINTER, "is a git-lfs pointer", "git lfs pull"),
     ("m.safetensors", b'{"error": "Repository not found"}', "is text", "weights file"),
     ("m.pth", b"\xff\xd8\xff\xe0" + bytes(9), "is a picture", "as --model"),
-    ("m.bin", b"GGUF" + bytes(9), "is a file of llama.cpp", "checkpoint it was made from"),
+    ("m.bin", b"GGUF" + bytes(9), "is a llama.cpp file", "checkpoint it was made from"),
     ("m.pdparams", b"\x80\x02}", "PaddlePaddle", ".pth of the same model"),
     ("rtdetr-l.yaml", b"nc: 80\n", "is a configuration", "give the weights"),
     ("m.ckpt", b"", "is empty", "download it again"),
@@ -78,7 +78,7 @@ def test_it_says_what_it_is_and_what_to_do(tmp_path, name, content, what, remedy
 def test_the_weights_of_openvino_are_known_by_the_file_beside(tmp_path):
     (tmp_path / "m.bin").write_bytes(bytes(100))
     (tmp_path / "m.xml").write_text("<net/>")
-    with pytest.raises(CheckpointError, match="is a file of OpenVINO"):
+    with pytest.raises(CheckpointError, match="is an OpenVINO file"):
         load_pretrained(tmp_path / "m.bin")
 
 

@@ -148,7 +148,7 @@ def test_shards_are_all_fetched(told, model):
         ("org/empty", "HubError", "model.safetensors"),
         ("org/gated", "HubError", "accept it on its page"),
         ("org/broken", "HubError", "try again"),
-        ("org/..", "HubError", "is no repository"),
+        ("org/..", "HubError", "is not a repository"),
     ],
 )
 def test_what_the_hub_does_not_have_is_said_in_one_line(told, name, error, says):
@@ -221,12 +221,12 @@ def test_what_passes_is_tried_again(troubled, told, name):
 @pytest.mark.parametrize(
     ("name", "file", "says"),
     [
-        ("always-busy", WEIGHTS, "asked for too often (429); wait some minutes"),
-        ("always-fails", WEIGHTS, "the hub answers 500; try again"),
+        ("always-busy", WEIGHTS, "requested too often (429); wait some minutes"),
+        ("always-fails", WEIGHTS, "the hub returns 500; try again"),
         ("always-short", WEIGHTS, "could not be downloaded"),
         ("vanishes", WEIGHTS, "has no such revision"),
-        ("no-pixels", PIXELS, "the hub answers 500"),
-        ("unwelcome", CONFIG, "is refused to us (401); check HF_TOKEN"),
+        ("no-pixels", PIXELS, "the hub returns 500"),
+        ("unwelcome", CONFIG, "is refused by the hub (401); check HF_TOKEN"),
     ],
 )
 def test_what_does_not_pass_names_repository_revision_and_file(troubled, name, file, says):
@@ -273,7 +273,7 @@ def test_a_pinned_name_is_one_commit_for_ever_and_its_digest_is_checked(told, hu
 def test_verify_says_what_is_pinned_and_prints_what_could_be(monkeypatch):
     known = (MAIN, "0" * 64)
     *_, line = origin("r18", *known)
-    assert "nobody has verified r18 yet" in line
+    assert "r18 is not verified yet" in line
     assert f'"r18": Pin("{MAIN}", "{"0" * 64}")' in line
     monkeypatch.setitem(PINS, "r18", Pin(MAIN, "0" * 64))
     assert origin("r18", *known)[-1] == "pinned: verified before"

@@ -81,7 +81,7 @@ def test_a_path_in_the_place_of_a_name_says_so_and_how_to_get_the_other(here, ca
             model_of(word)
         home = (here / word).resolve()
         assert caplog.messages == [
-            f"{word}: this is the folder {home}; for {published} say name:{word}"
+            f"{word}: this is the folder {home}; for {published} type name:{word}"
         ]
     caplog.clear()
     for word in ("./v2_r18", "v2_r18/", Path("nano"), "../" + here.name + "/nano"):
@@ -93,7 +93,7 @@ def test_the_name_can_still_be_had(here):
     assert load_pretrained("name:nano").cfg.num_classes == 10
     assert model_of("name:v2_r18").repo == ALIASES["v2_r18"]
     assert model_of("name:org/model").repo == "org/model"
-    with pytest.raises(UnknownModelError, match="no model we know"):
+    with pytest.raises(UnknownModelError, match="not a known model"):
         model_of("name:./v2_r18")
 
 
@@ -121,7 +121,7 @@ def test_a_path_is_never_taken_for_a_name(word, tmp_path, monkeypatch):
 def test_a_missing_path_says_what_is_near(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "first").mkdir(parents=True)
-    with pytest.raises(CheckpointError, match="say v2_r18 for the published model"):
+    with pytest.raises(CheckpointError, match="type v2_r18 for the published model"):
         model_of("./v2_r18")
     with pytest.raises(CheckpointError, match="folders are separated by /: give runs/first"):
         model_of("runs\\first")
@@ -129,7 +129,7 @@ def test_a_missing_path_says_what_is_near(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("word", ["", "r19", "x" * 5000, "a\0b"])
 def test_a_word_that_means_nothing_is_refused_by_name(word):
-    with pytest.raises(UnknownModelError, match="is no model we know"):
+    with pytest.raises(UnknownModelError, match="is not a known model"):
         load_pretrained(word)
 
 

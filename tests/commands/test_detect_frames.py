@@ -59,7 +59,7 @@ def test_coco_gets_the_box_where_it_lies_in_the_file(detector, tmp_path, orienta
     if orientation > 4:
         (upright,) = found.to_coco(7, size=(60, 90))
         assert upright["bbox"] == pytest.approx(box_of(meadow()), abs=1e-4)
-    with pytest.raises(ImageError, match=r"a\..*stored with.*annotations say \(61, 90\)"):
+    with pytest.raises(ImageError, match=r"a\..*stored with.*annotations have \(61, 90\)"):
         found.to_coco(7, size=(61, 90))
 
 
@@ -189,7 +189,7 @@ def test_a_folder_without_pictures_says_what_is_there(cameras, capsys):
     assert main(["detect", "clips"]) == 1
     assert "clips: holds no picture, but 2 .mp4, 1 .txt" in capsys.readouterr().err
     assert main(["detect", "clips/a.mp4"]) == 1
-    assert "is a video; take its frames first" in capsys.readouterr().err
+    assert "is a video; extract its frames first" in capsys.readouterr().err
 
 
 def test_bits_that_no_file_says_are_said_on_the_command_line(tmp_path, monkeypatch, capsys):

@@ -302,7 +302,7 @@ def test_a_missing_or_broken_picture_is_named(tmp_path):
     write_voc(tmp_path / "voc")
     path = tmp_path / "voc/JPEGImages/train1.png"
     path.write_bytes(b"nothing")
-    with pytest.raises(DataError, match=r"train1\.png: is no picture"):
+    with pytest.raises(DataError, match=r"train1\.png: is not a picture"):
         convert(tmp_path / "voc", tmp_path / "coco")
     path.unlink()
     with pytest.raises(DataError, match=r"train1\.xml: its picture 'train1\.png' is not there"):

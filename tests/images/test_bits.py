@@ -85,7 +85,7 @@ def test_a_dark_frame_is_neither_stretched_nor_taken_for_another_type():
 
 
 def test_more_bits_than_were_said_are_refused():
-    with pytest.raises(ImageError, match="to 5000 are no 12 bits"):
+    with pytest.raises(ImageError, match="to 5000 are not 12 bits"):
         decode(np.full((4, 6), 5000, np.uint16), Limits(bits=12))
     for wrong in (7, 17, 0, -1):
         with pytest.raises(ConfigError, match="8 to 16"):

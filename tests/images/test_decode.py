@@ -367,7 +367,7 @@ def test_a_bomb_is_refused_by_its_header_alone():
 
 def test_thirty_two_bit_grey_has_no_agreed_white():
     deep = Image.fromarray(np.full((4, 4), 10_000_000, np.int32))
-    with pytest.raises(ImageError, match="no agreed white"):
+    with pytest.raises(ImageError, match="no defined white"):
         decode(encoded(deep, "TIFF"))
 
 

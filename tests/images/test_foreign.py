@@ -20,7 +20,7 @@ from rtdetr_lab.images.decode import decode
         (b"\x93NUMPY\x01\0", "numpy.load"),
         (b"\x89PNG\r\n\x1a\nrubbish", "first bytes are damaged"),
         (b"\0\0\0\x18ftypavif\0\0\0\0", "damaged"),
-        (b"hello", "no picture"),
+        (b"hello", "not a picture"),
     ],
 )
 def test_a_foreign_file_is_called_by_its_name(data, says):
@@ -45,7 +45,7 @@ VIDEOS = {
 @pytest.mark.parametrize("name", VIDEOS)
 def test_a_video_is_called_a_video_and_its_frames_are_asked_for(tmp_path, name):
     (tmp_path / name).write_bytes(VIDEOS[name])
-    with pytest.raises(ImageError, match=r"is a video; take its frames first: .ffmpeg -i"):
+    with pytest.raises(ImageError, match=r"is a video; extract its frames first: .ffmpeg -i"):
         decode(tmp_path / name)
     with pytest.raises(ImageError, match="is a video"):
         decode(VIDEOS[name])
@@ -54,11 +54,11 @@ def test_a_video_is_called_a_video_and_its_frames_are_asked_for(tmp_path, name):
 @pytest.mark.parametrize(
     ("name", "data", "says"),
     [
-        ("m.onnx", b"\x08\n\x12\x07pytorch", "exported model.*--model, what it was"),
+        ("m.onnx", b"\x08\n\x12\x07pytorch", "exported model.*original checkpoint after --model"),
         (
             "m.xml",
             b'<?xml version="1.0"?><net name="m">',
-            "OpenVINO.*--model, what it was",
+            "OpenVINO.*original checkpoint after --model",
         ),
         ("m.pt2", b"PK\x03\x04", "exported model"),
         ("model.safetensors", b"\x10\0\0\0\0\0\0\0{}", "weights of a model.*--model"),

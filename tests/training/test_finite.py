@@ -21,7 +21,7 @@ from rtdetr_lab.training.trainer import Trainer
 
 CONFIG = TrainConfig(num_pictures=12, batch_size=4, warmup_steps=0, clip_norm=1.0)
 CPU = torch.device("cpu")
-NOT_FINITE = "the model's answer holds NaN or infinity"
+NOT_FINITE = "the model's output contains NaN or infinity"
 
 
 class Poisoned(nn.Module):

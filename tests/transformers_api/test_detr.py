@@ -179,7 +179,7 @@ def test_names_of_the_backbone_and_pixels_stay_those_of_the_file(tmp_path, image
 def test_a_model_changed_into_what_transformers_cannot_say_is_not_saved(tmp_path, model):
     changed = copy.deepcopy(model)
     changed.lab.cfg = replace_at(changed.lab.cfg, "encoder.act", torch.nn.functional.gelu)
-    with pytest.raises(ConfigError, match=r"encoder\.act: is .*gelu.* can only say"):
+    with pytest.raises(ConfigError, match=r"encoder\.act: is .*gelu.* can only express"):
         changed.save_pretrained(tmp_path / "model")
     assert not (tmp_path / "model").exists()
 
