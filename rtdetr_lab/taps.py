@@ -13,14 +13,14 @@ A tap returns its value unchanged and only reads a global list, until you record
     seen["decoder.layers.0.cross_attn.weights"]
 
 **The full name of a tap is the path of its module, a dot, and the tap's own name**, relative to the
-recorded model. A tap in that model itself has its bare name. A module does not know its own path,
+recorded model. A tap in that model itself has its bare name. A module does not store its path,
 so `record` puts two hooks on every submodule that push and pop the path. It removes them at the
 end, even after an error.
 
 | argument | meaning                                                                          |
 |----------|----------------------------------------------------------------------------------|
 | `keep`   | one pattern or several, as in a shell: `*` is any text, dots included            |
-| `edit`   | pattern → function; the model goes on with what the function returns             |
+| `edit`   | pattern → function; the model continues with what the function returns           |
 | `grad`   | keep tensors attached to their graph; otherwise they are detached                |
 
 A kept tensor is the one that the model continues with: after all edits, detached but **not

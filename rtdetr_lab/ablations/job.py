@@ -61,7 +61,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Job:
-    """One variant with one seed."""
+    """Variant with a seed, and everything that its run needs."""
 
     variant: str
     seed: int

@@ -1,5 +1,5 @@
-"""# Notebook tools: from `notebooks/NN_name.py` to an executed notebook, and on to a page
+"""# Notebook tools: from `notebooks/NN_name.py` to an executed notebook, and to a page
 
-`percent` reads the source, `execute` runs it, `outputs` makes what came out the same every time,
-`build` does it for those that are stale (`make notebooks`), `pages` turns a notebook into Markdown.
+`percent` reads the source, `build` executes stale notebooks (`make notebooks`), `outputs` makes
+their outputs reproducible, and `pages` converts a notebook to Markdown.
 """

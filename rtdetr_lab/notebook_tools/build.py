@@ -1,11 +1,11 @@
 """# Build: `make notebooks`
 
 Every `notebooks/NN_name.py` becomes an executed `.ipynb` beside it. A notebook runs again only if
-its code, or a source of `rtdetr_lab` that its last run imported, has changed in substance; where
-only prose has changed, the outputs are kept.
+its code has changed, or the code of an `rtdetr_lab` module that its last run imported. If only
+prose has changed, the outputs are kept.
 
-    python -m rtdetr_lab.notebook_tools.build            # those that are stale
-    python -m rtdetr_lab.notebook_tools.build 09 --force # that one, whatever it says
+    python -m rtdetr_lab.notebook_tools.build            # stale notebooks
+    python -m rtdetr_lab.notebook_tools.build 09 --force # notebook 09, stale or not
 """
 
 import argparse
@@ -27,17 +27,17 @@ HOME = PACKAGE.parent / "notebooks"
 MAX_BYTES = 150_000
 CELL_SECONDS = 1800
 KEY = "rtdetr_lab"
-"""Where the metadata of a notebook say what it was made from."""
+"""Key in the metadata of a notebook for the digests of its sources."""
 
 HAS_DOCSTRING = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 ENVIRONMENT = {
     "MPLBACKEND": "module://matplotlib_inline.backend_inline",
-    "HF_HUB_OFFLINE": "1",  # what is committed is what a reader without a network sees
+    "HF_HUB_OFFLINE": "1",  # the committed outputs are those without a network
     "TQDM_DISABLE": "1",
     "CUDA_VISIBLE_DEVICES": "",
 }
-"""What a kernel gets, so that two machines print the same."""
+"""Environment variables of a kernel, so that two machines print the same."""
 
 PREPARE = """\
 %config InlineBackend.rc = {"figure.dpi": 88, "savefig.dpi": 88, "figure.facecolor": "white"}
@@ -48,7 +48,7 @@ print(json.dumps(sorted(m for m in sys.modules if m.split(".")[0] == "rtdetr_lab
 
 
 def sources_digest(modules: Iterable[str]) -> str:
-    """Digest of the code of these modules; comments and docstrings do not count."""
+    """Compute a digest of the code of these modules, without comments and docstrings."""
     return digest("\n".join(f"{m} {_substance(_file_of(m))}" for m in sorted(modules)))
 
 
@@ -68,7 +68,7 @@ def _substance(path: Path) -> str:
 
 
 def stale(path: Path) -> str:
-    """Why the notebook of this `.py` has to run again; empty if it need not."""
+    """Return why the notebook of this `.py` must run again; empty if it is up to date."""
     import nbformat
 
     target = path.with_suffix(".ipynb")
@@ -83,7 +83,7 @@ def stale(path: Path) -> str:
 
 
 def execute(notebook: Any, folder: Path) -> list[str]:
-    """Run every cell in a fresh kernel; returns the modules of `rtdetr_lab` it imported."""
+    """Run every cell in a new kernel; return the modules of `rtdetr_lab` that it imported."""
     import nbformat
     from nbclient import NotebookClient
 
@@ -105,7 +105,7 @@ def execute(notebook: Any, folder: Path) -> list[str]:
 
 
 def build(path: Path, force: bool = False) -> str:
-    """Bring the notebook of this `.py` up to date; returns what was done."""
+    """Update the notebook of this `.py`; return a message about it."""
     import nbformat
 
     target, notebook, reason = path.with_suffix(".ipynb"), read(path), stale(path)
@@ -115,7 +115,7 @@ def build(path: Path, force: bool = False) -> str:
         normalised(notebook, path.stem)
         made = {"code": code_digest(notebook), "sources": sources_digest(uses), "uses": uses}
         notebook.metadata[KEY] = made
-        took = f"executed in {time.perf_counter() - began:.0f} s ({reason or 'asked for'})"
+        took = f"executed in {time.perf_counter() - began:.0f} s ({reason or 'forced'})"
     else:
         old = nbformat.read(target, as_version=4)
         if contents(old) == contents(notebook):
@@ -143,14 +143,14 @@ def _refuse_large(notebook: Any, text: str, stem: str) -> None:
     largest = sorted(sizes, key=lambda i: -sizes[i])[:4]
     worst = ", ".join(f"cell {i}: {sizes[i] / 1000:.0f} kB" for i in largest)
     remedy = f"draw smaller or fewer figures ({worst})"
-    raise ConfigError(stem, f"{len(text) / 1000:.0f} kB, {MAX_BYTES // 1000} allowed", remedy)
+    raise ConfigError(stem, f"has {len(text) / 1000:.0f} kB of {MAX_BYTES // 1000}", remedy)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Build what is stale; returns 1 if one could not be built."""
+    """Build stale notebooks; return 1 if one of them failed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0].lstrip("# "))
-    parser.add_argument("only", nargs="*", help="numbers or names, as 09 or 09_query_selection")
-    parser.add_argument("--force", action="store_true", help="execute whether stale or not")
+    parser.add_argument("only", nargs="*", help="numbers or names, like 09 or 09_query_selection")
+    parser.add_argument("--force", action="store_true", help="execute even if not stale")
     asked = parser.parse_args(argv)
     wanted = tuple(asked.only)
     paths = [p for p in sorted(HOME.glob("*.py")) if not wanted or p.stem.startswith(wanted)]
@@ -158,7 +158,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for path in paths:
         try:
             print(f"{path.stem}: {build(path, asked.force)}", flush=True)
-        except Exception as error:  # nbclient tells the cell and the traceback in the message
+        except Exception as error:  # the message of nbclient has the cell and the traceback
             print(f"{path.stem}: {error}", file=sys.stderr)
             failed = True
     return int(failed)

@@ -1,8 +1,8 @@
-"""# Outputs: what a run leaves behind, made the same every time
+"""# Outputs: make the outputs of a run reproducible
 
-No execution counts, times or widget state; one block of text per stream; figures small, and none
-without an alternative text. What cannot be made reproducible is refused: an address in memory, a
-warning on stderr.
+We remove execution counts, times and widget state, join the text of a stream, and compress figures.
+Every figure needs an alternative text. An output that differs from run to run is an error: an
+address in memory, a warning on stderr.
 """
 
 import base64
@@ -17,13 +17,13 @@ VIEW = "application/vnd.jupyter.widget-view+json"
 STILL = "<p><em>Interactive: run this cell to move it.</em></p>"
 PICTURES = ("image/png", "image/jpeg")
 GOOD_SIZE = 20_000
-"""Bytes up to which a figure is kept as a palette PNG: sharp letters, exact colours."""
+"""Maximum bytes of a figure as palette PNG, which has sharp letters and exact colours."""
 
 ADDRESS = re.compile(r"\bat 0x[0-9a-f]{6,}|object at 0x")
 
 
 def normalised(notebook: Any, where: str) -> Any:
-    """The executed notebook without anything that depends on when and where it ran."""
+    """Remove everything from an executed notebook that depends on time or machine."""
     notebook.metadata.pop("widgets", None)
     for number, cell in enumerate(notebook.cells):
         if cell.cell_type != "code":
@@ -54,7 +54,7 @@ def _outputs(cell: Any, place: str) -> list[Any]:
     for output in kept:
         text = output.get("text", "") or output.get("data", {}).get("text/plain", "")
         what = f"prints an address: {text.strip()[:80]}"
-        remedy = "assign the value, or print what matters of it"
+        remedy = "assign the value to a name, or print a part of it"
         require(not ADDRESS.search(text), place, what, remedy)
     return kept
 
@@ -69,7 +69,7 @@ def _add_text(kept: list[Any], output: Any, place: str) -> None:
 
 
 def _still(output: Any) -> Any:
-    """A widget's view needs a kernel: keep what it shows without one."""
+    """Replace the view of a widget, which needs a kernel, by its static HTML."""
     if output.data.pop(VIEW, None) is not None and "text/html" not in output.data:
         output.data = {"text/html": STILL, "text/plain": "(interactive)"}
     return output
@@ -91,7 +91,7 @@ def _describe(figures: list[Any], alts: list[str], place: str) -> None:
     for output, alt in zip(figures, alts, strict=True):
         kind = _picture_of(output) or ""
         coded = output.data[kind]
-        if kind not in output.metadata:  # else it was made compact before, and once is enough
+        if kind not in output.metadata:  # otherwise it is compact already
             kind, data = compact(base64.b64decode(coded))
             coded = base64.b64encode(data).decode()
         output.data = {kind: coded, "text/plain": alt}
@@ -99,7 +99,7 @@ def _describe(figures: list[Any], alts: list[str], place: str) -> None:
 
 
 def compact(data: bytes) -> tuple[str, bytes]:
-    """A figure in few bytes: a palette PNG where that is small, else a JPEG if that is smaller."""
+    """Compress a figure: a palette PNG if that is small, else a JPEG if that is smaller."""
     from PIL import Image
 
     picture = Image.open(io.BytesIO(data)).convert("RGB")
@@ -111,7 +111,7 @@ def compact(data: bytes) -> tuple[str, bytes]:
 
 
 def _few_colours(picture: Any) -> Any:
-    """The picture's commonest colours, and ours: a small mark must not turn grey over a photo."""
+    """Quantize to the most frequent colours and ours, so that no small mark turns grey."""
     from PIL import Image
 
     from rtdetr_lab.viz.palette import OKABE_ITO, rgb

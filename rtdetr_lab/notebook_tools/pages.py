@@ -1,8 +1,8 @@
-"""# Pages: an executed notebook as Markdown, and the files it shows
+"""# Pages: an executed notebook as Markdown, and its figures as files
 
-Prose stays as it is, so that links, admonitions and search work inside it; code is fenced; text is
-fenced; a figure becomes a file with its alternative text; HTML is passed through. A cell that
-raised stops the build. Nothing here knows about mkdocs: the function is notebook in, page out.
+Prose stays unchanged, so that links, admonitions and search work in it. Code and printed text are
+fenced. A figure becomes a file with its alternative text. HTML is copied. A cell with an error
+stops the build. This module does not depend on mkdocs: it only converts a notebook to a page.
 """
 
 import base64
@@ -20,14 +20,14 @@ ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 @dataclass(frozen=True)
 class Page:
-    """Markdown, and the files it refers to by name."""
+    """Markdown, and the files in its links, by name."""
 
     markdown: str
     files: dict[str, bytes]
 
 
 def page(notebook: Any, stem: str, pages: Collection[str] = ()) -> Page:
-    """The page of a notebook. `pages` are the stems that have one: links to others become text."""
+    """Convert a notebook to a page. `pages` are the existing ones: other links become text."""
     blocks: list[str] = []
     files: dict[str, bytes] = {}
     for number, cell in enumerate(notebook.cells):
@@ -50,7 +50,7 @@ def page(notebook: Any, stem: str, pages: Collection[str] = ()) -> Page:
 
 
 def linked(text: str, pages: Collection[str]) -> str:
-    """Links between notebooks lead to pages; a link to one that is not there yet is its text."""
+    """Point links between notebooks to pages; a link without a page becomes its text."""
 
     def repaired(found: re.Match[str]) -> str:
         words, stem, anchor = found.group(1), found.group(2), found.group(3) or ""

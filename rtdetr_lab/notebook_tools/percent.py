@@ -1,15 +1,14 @@
 """# Percent: a notebook as a text file
 
-`notebooks/NN_name.py` is what is edited; the notebook is made from it. Beyond jupytext's
-py:percent format there are four conventions:
+We edit `notebooks/NN_name.py`, and make the notebook from it. In addition to jupytext's py:percent
+format there are three conventions:
 
-- `# alt: what one sees` opens a code cell that draws; it becomes the alternative text of its
-  figure (one such comment per figure, continued on lines that begin with `#   `).
-- `# %% tags=["imports"]` and `tags=["solution"]` fold the code of a cell away.
-- `tags=["varies"]` says that the output of a cell differs from run to run (a time, a download) and
-  is not compared. `# may differ: found ± 3 of 12` says how far a number may be off on another
-  processor.
-- The Colab badge and the install cell are added here and not written twenty times.
+- `# alt: description` at the start of a code cell becomes the alternative text of its figure. There
+  is one such comment per figure; it continues on lines that begin with `#   `.
+- `# %% tags=["solution"]` folds the code of a cell. `tags=["varies"]` means that its output differs
+  from run to run (a time, a download) and is not compared. `# may differ: found ± 3 of 12` in a
+  cell gives the tolerance of a number on another processor.
+- The Colab badge and the install cell are added here, and not written twenty times.
 """
 
 import hashlib
@@ -21,8 +20,9 @@ from urllib.parse import quote
 from rtdetr_lab.config import require
 
 REPOSITORY = ""
-"""owner/name on GitHub. Empty until the project has a public home: the badge then leads to Colab's
-front page, where a notebook can be uploaded."""
+"""owner/name on GitHub, empty until the project is public there.
+
+While it is empty, the badge links to Colab's front page, where you can upload a notebook."""
 
 BADGE = (
     '<svg xmlns="http://www.w3.org/2000/svg" width="117" height="20" role="img">'
@@ -41,18 +41,18 @@ FOLDED = {"imports": "Imports", "solution": "One way to find it"}
 """Tags of cells that are folded away, and the line that unfolds each on the site."""
 
 ADDED = "added"
-"""Tag of a cell that is not in the `.py`."""
+"""Tag of a cell that this module adds."""
 
 
 def read(path: Path) -> Any:
-    """The notebook of a `.py`: fixed ids, alternative texts in the metadata, nothing executed."""
+    """Make the notebook of a `.py`, not executed, with fixed ids and alternative texts."""
     import jupytext
     import nbformat
 
     notebook = jupytext.reads(path.read_text(encoding="utf8"), fmt="py:percent")
     cells = [_cell(c) for c in notebook.cells]
     titled = cells and cells[0].cell_type == "markdown" and cells[0].source.startswith("# ")
-    remedy = "first cell: `# %% [markdown]`, `# # NN · …`"
+    remedy = "begin with `# %% [markdown]` and `# # NN · …`"
     require(titled, path, "does not begin with a title", remedy)
     title, *rest = cells[0].source.split("\n")
     cells[0].source = "\n".join([title, "", badge(path.stem), *rest])
@@ -69,7 +69,7 @@ def read(path: Path) -> Any:
 
 
 def badge(stem: str) -> str:
-    """Markdown of the badge of a notebook."""
+    """Return the Markdown of a notebook's badge."""
     home = "https://colab.research.google.com/"
     if REPOSITORY:
         home += f"github/{REPOSITORY}/blob/main/notebooks/{stem}.ipynb"
@@ -77,7 +77,7 @@ def badge(stem: str) -> str:
 
 
 def without_badge(source: str) -> str:
-    """Markdown as it was written in the `.py`."""
+    """Remove the badge, so that the Markdown is that of the `.py`."""
     return re.sub(r'<a href="https://colab\.[^\n]*</a>\n*', "", source)
 
 
@@ -95,7 +95,7 @@ def _cell(cell: Any) -> Any:
 
 
 def split_alts(source: str) -> tuple[list[str], str]:
-    """The `# alt:` comments at the head of a cell, and its code without them."""
+    """Split a cell into the `# alt:` comments at its head and the remaining code."""
     lines, alts = source.split("\n"), []
     while lines and lines[0].startswith("# alt: "):
         alts.append(lines.pop(0).removeprefix("# alt: "))
@@ -116,15 +116,15 @@ def _give_ids(cells: list[Any]) -> None:
 
 
 def digest(text: str) -> str:
-    """Hexadecimal SHA-256."""
+    """Compute the hexadecimal SHA-256."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def contents(notebook: Any) -> list[tuple[str, str, str, tuple[str, ...]]]:
-    """Return what a `.py` file and its notebook share: id, kind, source, alternative texts."""
+    """Return the parts that `.py` and notebook share: id, kind, source, alternative texts."""
     return [(c.id, c.cell_type, c.source, tuple(c.metadata.get("alt", ()))) for c in notebook.cells]
 
 
 def code_digest(notebook: Any) -> str:
-    """Changes when a cell has to be executed again; prose and alternative texts do not count."""
+    """Compute a digest of all code; if it changes, the notebook must be executed again."""
     return digest("\n# %%\n".join(c.source for c in notebook.cells if c.cell_type == "code"))

@@ -21,7 +21,7 @@ from rtdetr_lab.config import require
 from rtdetr_lab.transformers_api.hub import OneFile
 
 GONE = ("backbone", "use_pretrained_backbone", "use_timm_backbone", "backbone_kwargs")
-"""Parameters that were documented until release 5, which no longer reads or writes them."""
+"""Parameters until release 5, which neither reads nor writes them for these models."""
 
 
 @dataclass(kw_only=True)

@@ -1,8 +1,8 @@
 r"""# Processors: RTDetrImageProcessor and DetrImageProcessor
 
-`image_processor.py` has the common part. The processor of **RT-DETR** resizes pictures to 640 ×
-640, and its scores are sigmoids. `RTDetrImageProcessorFast` is another name of the same class.
-Theirs resizes with torchvision, which differs from Pillow in the last bits.
+`image_processor.py` has the common part. The processor of **RT-DETR** resizes to 640 × 640, and its
+scores are sigmoids. `RTDetrImageProcessorFast` is another name of the same class. Theirs resizes
+with torchvision, which differs from Pillow in the last bits.
 
 The processor of **DETR** has sides of 800 and 1333, a shared canvas, and four kinds of output.
 Pictures keep their aspect ratio and are padded to the largest of the batch. `pixel_mask` is 1

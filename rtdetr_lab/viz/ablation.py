@@ -1,15 +1,15 @@
-r"""# Ablation: which variant, how sure, at what price
+r"""# Ablation: which variant is better, how certain, at what cost
 
 | figure         | shows                                                                           |
 |----------------|---------------------------------------------------------------------------------|
 | `score_bars`   | a mean per variant, its standard deviation, and every seed as a dot             |
-| `differences`  | paired differences to the reference with their intervals; zero is a line        |
+| `differences`  | paired differences to the reference with their intervals, and a line at zero    |
 | `score_curves` | AP over pictures seen, the mean of the seeds and their range                    |
-| `front`        | AP against latency, both with their spread, and who is beaten by nobody         |
+| `front`        | AP against latency, both with their spread; a line joins the unbeaten variants  |
 | `score_iou`    | scores of proposals against the overlap of their boxes, two variants            |
 
-Bars begin at zero: a bar that does not would show differences larger than they are. The intervals
-are what decides, so they have a figure of their own.
+Bars begin at zero. Other bars would make differences look larger than they are. The intervals
+decide which differences are clear, so they have a separate figure.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ from rtdetr_lab.viz.marks import key_beside, name_rows, note, series_style
 
 @dataclass(frozen=True)
 class Interval:
-    """A paired difference and its 95 % interval."""
+    """Paired difference and its 95 % interval."""
 
     mean: float
     low: float
@@ -32,7 +32,7 @@ class Interval:
 
     @property
     def is_clear(self) -> bool:
-        """Whether the interval excludes zero."""
+        """True if the interval excludes zero."""
         return self.low > 0 or self.high < 0
 
 
@@ -42,7 +42,7 @@ def score_bars(
     label: str = "AP",
     ax: Axes | None = None,
 ) -> Axes:
-    """Horizontal bars: mean over seeds, whiskers of one standard deviation, a dot per seed."""
+    """Draw horizontal bars: mean over seeds, whiskers of one standard deviation, a dot per seed."""
     require(scores, "scores", "are empty", "give at least one variant")
     ax, page = new_plot(ax, 0.7 + 0.34 * len(scores))
     for y, (name, values) in enumerate(scores.items()):
@@ -65,7 +65,7 @@ def score_bars(
 
 
 def differences(found: Mapping[str, Interval], reference: str, ax: Axes | None = None) -> Axes:
-    """Dots with intervals; those that exclude zero are filled."""
+    """Draw dots with intervals; a dot is filled if its interval excludes zero."""
     require(found, "found", "is empty", "give at least one difference")
     ax, page = new_plot(ax, 0.8 + 0.34 * len(found))
     ax.axvline(0, color=page.muted, linewidth=1)
@@ -85,7 +85,7 @@ def differences(found: Mapping[str, Interval], reference: str, ax: Axes | None =
 def score_curves(
     curves: Mapping[str, Sequence[Sequence[Sequence[float | int]]]], ax: Axes | None = None
 ) -> Axes:
-    """AP over pictures seen: per variant, one curve per seed as (pictures, AP) pairs."""
+    """Draw AP over pictures seen; `curves` has (pictures, AP) pairs per variant and seed."""
     require(any(curves.values()), "curves", "are empty", "train with eval_every")
     ax, page = new_plot(ax, 3.6)
     for i, (name, seeds) in enumerate(curves.items()):
@@ -108,7 +108,7 @@ def front(
 ) -> Axes:
     """Plot AP against milliseconds; a line joins the rows that no other row beats in both."""
     known = {n: 100 * np.asarray(v, float) for n, v in scores.items() if len(v) and n in latencies}
-    require(known, "latencies", "are of other variants", "measure those that have scores")
+    require(known, "latencies", "are of other variants", "measure the variants that have scores")
     ax, page = new_plot(ax, 3.6)
     places = sorted((latencies[n]["median"], float(v.mean())) for n, v in known.items())
     ax.plot(*zip(*_unbeaten(places), strict=True), color=page.muted, linewidth=1, zorder=0)
@@ -127,7 +127,7 @@ def score_iou(
     points: Mapping[str, tuple[Sequence[float], Sequence[float]]],
     axes: Sequence[Axes] | None = None,
 ) -> list[Axes]:
-    """Scatter per variant: score of a proposal to the right, best overlap of its box upwards."""
+    """Draw a scatter plot per variant: score of a proposal on x, best IoU of its box on y."""
     panels = new_grid(axes, len(points), 3, 1.0)
     for i, (ax, (name, (score, overlap))) in enumerate(zip(panels, points.items(), strict=True)):
         page = page_of(ax)

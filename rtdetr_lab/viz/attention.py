@@ -1,17 +1,17 @@
-r"""# Attention: who listens to whom
+r"""# Attention: which cells and queries attend to which
 
-AIFI's weights are one matrix per head, cells × cells: row $n$ says how cell $n$ spreads its
-attention over the map, and sums to one. A matrix of 400 × 400 says little; one row of it, laid over
-the picture, says where the cell under a pixel looks.
+AIFI's weights are one matrix per head, cells × cells. Row $n$ is the attention of cell $n$ to all
+cells, and sums to one. A matrix of 400 × 400 is hard to read. One row of it over the picture shows
+where the cell under a pixel attends.
 
     weights = seen["encoder.aifi.layers.0.self_attn.weights"][0]        # M N N
     attention_of_pixel(weights, image, shape=(20, 20), pixel=(320, 200))
 
-`position_similarity` shows what the sine embedding alone makes alike: rows and columns of a cell.
+`position_similarity` shows the cells with similar sine embeddings: those of the same row or column.
 
-**Between queries duplicates are settled**: nothing removes them after this decoder. In the
-self-attention of every layer, queries hear who else looks at the same object, and one learns to
-step back. Row $q$ of the weights says whom query $q$ listens to, and sums to one.
+**The queries themselves avoid duplicates**: no later step removes them. In the self-attention of
+every layer, queries exchange information about the same object, and all but one learn a low score.
+Row $q$ of the weights is the attention of query $q$ to all queries, and sums to one.
 
     weights = seen["decoder.layers.2.self_attn.weights"][0]             # M Q Q
     query_matrix(weights)
@@ -82,7 +82,7 @@ def attention_per_head(
 
 
 def one_head(weights: Float[Tensor, "M N N"], head: int | None) -> tuple[Tensor, str]:
-    """The weights of a head, or the mean of all of them, and what to call them."""
+    """Return the weights of a head, or the mean of all heads, and a title."""
     if head is None:
         return weights.mean(0), "mean of all heads"
     return weights[head], f"head {head}"
@@ -109,7 +109,7 @@ def _mark_cell(ax: Axes, x: float, y: float) -> None:
 def position_similarity(
     positions: Float[Tensor, "N D"], shape: Size, cell: tuple[int, int], ax: Axes | None = None
 ) -> Axes:
-    """Cosine between the embedding of one cell (row, column) and those of all cells."""
+    """Draw the cosine between the embedding of one cell (row, column) and those of all cells."""
     rows, columns = shape
     ax = new_axes(ax, 4.0 * rows / columns + 0.7, 5.2)
     token = cell[0] * columns + cell[1]
@@ -126,13 +126,13 @@ def position_similarity(
 def query_matrix(
     weights: Float[Tensor, "M Q Q"], head: int | None = None, ax: Axes | None = None
 ) -> Axes:
-    """Self-attention between queries, best-scored first: each row sums to 1."""
+    """Draw the self-attention between queries, best score first; each row sums to 1."""
     ax = new_axes(ax, 4.4, 5.0)
     rows, title = one_head(weights, head)
     shown = rows.detach().cpu().double().numpy()
     drawn = matrix(ax, shown, cmap=HEAT, vmin=0)
     last = len(shown) - 1
-    ax.set(xlabel="is listened to (query, by rank)", ylabel="listens (query, by rank)")
+    ax.set(xlabel="attended query (by rank)", ylabel="attending query (by rank)")
     ax.set(xticks=[0, last // 2, last], yticks=[0, last // 2, last])
     ax.set_title(title, fontsize=9)
     scale_bar(drawn, ax, "attention weight (rows sum to 1)")
@@ -147,7 +147,7 @@ def query_links(
     count: int = 12,
     ax: Axes | None = None,
 ) -> Axes:
-    """Lines from a query to the `count` others it listens to most, as wide as their weight."""
+    """Draw lines from a query to the `count` others with the most weight; width is weight."""
     ax, size = picture_axes(ax, image, quiet=0.6)
     heard = weights.mean(0)[query].detach().double().clone()
     to_itself = float(heard[query])
@@ -162,6 +162,6 @@ def query_links(
     frame_box(ax, boxes[query], size, SKY, width=2.4).set_zorder(5)
     shown = float(top.values.sum())
     ax.set_title(f"{to_itself:.0%} to itself, {shown:.0%} to the boxes shown", fontsize=9)
-    rest = line_key(f"the {len(top.values)} it listens to most", ORANGE, "--")
+    rest = line_key(f"the {len(top.values)} it attends to most", ORANGE, "--")
     key_below(ax, [line_key(f"query {query}", SKY), rest])
     return ax

@@ -1,14 +1,14 @@
-r"""# Boxes: what was found, drawn so that it can be read
+r"""# Boxes: detections, drawn so that they are easy to read
 
-Two ways to the same picture: `draw_boxes` on matplotlib axes, for notebooks and figures, and
-`annotate` into the pixels with Pillow, twenty times faster, for ten thousand photographs. Both take
-corners in pixels, one text and one colour per box, best first, and share `place_labels`.
+There are two functions for the same picture. `draw_boxes` draws on matplotlib axes, for notebooks
+and figures. `annotate` draws into the pixels with Pillow; it is twenty times faster, for ten
+thousand photographs. Both take corners in pixels, one text and one colour per box, best first, and
+share `place_labels`.
 
-What makes boxes on a photograph hard to read, and what we do about it: a line drowns in what it
-lies on, so every line has a dark rim; labels hide each other, so each takes the first free place
-around its box; a label has its own background, and black or white letters by contrast; letters grow
-with the picture. Names come from files: whatever cannot be printed is escaped, and `$` starts no
-formula.
+Boxes on a photograph can be hard to read. So every line has a dark rim. A label takes the first
+free place around its box, so that labels do not hide each other. It has a background, and black or
+white letters by contrast. Letters grow with the picture. Names come from files: characters that
+cannot be printed are escaped, and `$` does not start a formula.
 """
 
 from collections.abc import Sequence
@@ -49,15 +49,18 @@ def shorten(text: str, width: float | int, measure: Any) -> str:
 
 
 def place_labels(boxes: Sequence[Rect], label_sizes: Sequence[Pair], size: Size) -> list[Pair]:
-    """Top-left corner of every label: the first place around its box, inside the picture, that no
-    earlier label covers; if all are taken, where it hides least."""
+    """Find the top-left corner of every label.
+
+    It is the first place around its box, inside the picture, that no earlier label covers. If all
+    places are taken, it is the one with the least overlap.
+    """
     taken: list[Rect] = []
     for (x0, y0, x1, y1), (w, h) in zip(boxes, label_sizes, strict=True):
         top, bottom = (x0, y0 - h), (x0, y1)
         inside_top, inside_bottom, right = (x0, y0), (x0, y1 - h), (x1 - w, y0 - h)
-        # Above the box it hides nothing of what was found; inside is better than out of the way.
+        # Above the box a label does not hide the object. Inside is better than far away.
         wishes = [top, inside_top, right, inside_bottom, bottom, (x1 - w, y0), (x1 - w, y1 - h)]
-        wishes += [(x0, y0 + k * h) for k in range(1, 6)]  # a pile becomes a list
+        wishes += [(x0, y0 + k * h) for k in range(1, 6)]  # a pile of labels becomes a list
         places = [_inside(x, y, w, h, size) for x, y in wishes]
         taken.append(min(places, key=lambda place: sum(_shared(place, t) for t in taken)))
     return [(x0, y0) for x0, y0, _, _ in taken]
@@ -83,7 +86,7 @@ def _clipped(boxes_xyxy: Float[Tensor, "n 4"], size: Size) -> list[Rect]:
 def annotate(
     image: RGB, boxes_xyxy: Float[Tensor, "n 4"], texts: Sequence[str], colors: Sequence[str]
 ) -> RGB:
-    """A copy of the picture with the boxes drawn into it."""
+    """Draw boxes into a copy of the picture."""
     height, width = image.shape[:2]
     unit = (height * width) ** 0.5
     crowd = min(1.0, max(0.7, (12 / max(1, len(texts))) ** 0.5))  # many labels, smaller letters
@@ -99,7 +102,7 @@ def annotate(
     boxes = _clipped(boxes_xyxy, (height, width))
     places = place_labels(boxes, label_sizes, (height, width))
 
-    # Worst first, so that the best lies on top; all labels over all lines.
+    # Worst first, so that the best is on top; all labels over all lines.
     rows = list(zip(boxes, places, label_sizes, shown, colors, strict=True))[::-1]
     for (x0, y0, x1, y1), _, _, _, color in rows:
         draw.rectangle((x0 - rim, y0 - rim, x1 + rim, y1 + rim), outline=RIM, width=line + 2 * rim)
@@ -117,9 +120,9 @@ def save_annotated(
     texts: Sequence[str],
     colors: Sequence[str],
 ) -> Path:
-    """Write `annotate(…)` to a file; the ending of its name chooses the format."""
+    """Write `annotate(…)` to a file; the suffix of its name chooses the format."""
     picture = Image.fromarray(annotate(image, boxes_xyxy, texts, colors))
-    # 4:4:4 and a high quality: thin coloured lines are what JPEG's defaults smear.
+    # 4:4:4 and a high quality: JPEG's defaults blur thin coloured lines.
     options: dict[str, Any] = {"quality": 92, "subsampling": 0}
     picture.save(path, **(options if path.suffix in (".jpg", ".jpeg") else {}))
     return path
@@ -129,7 +132,7 @@ def save_annotated(
 def _font(pixels: int) -> ImageFont.FreeTypeFont:
     import matplotlib
 
-    # matplotlib brings DejaVu Sans: Latin, Greek, Cyrillic and many symbols, on every machine.
+    # matplotlib contains DejaVu Sans: Latin, Greek, Cyrillic and many symbols, on every machine.
     path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
     return ImageFont.truetype(str(path), pixels)
 
@@ -142,7 +145,7 @@ def draw_boxes(
     size: Size,
     font_points: float = 9,
 ) -> list[Any]:
-    """Boxes and labels on `ax`, whose data are the pixels of a picture of `size`.
+    """Draw boxes and labels on `ax`; its data units are the pixels of a picture of `size`.
 
     Returns the artists, so that a caller can restyle or remove them.
     """
@@ -168,7 +171,7 @@ def draw_boxes(
 
 
 def _extents(ax: Axes, labels: Sequence[Any]) -> tuple[list[Pair], Pair]:
-    """(width, height) of every label, and the margin around its text, in data units."""
+    """Measure (width, height) of every label and the margin of its text, in data units."""
     pixels = PAD_POINTS * ax.figure.dpi / 72
     (x0, y0), (x1, y1) = ax.transData.inverted().transform([(0, 0), (1, 1)])
     unit_x, unit_y = abs(x1 - x0), abs(y1 - y0)
@@ -184,7 +187,7 @@ def show_boxes(
     colors: Sequence[str],
     ax: Axes | None = None,
 ) -> Axes:
-    """The picture with its boxes; on a new figure of the same shape unless `ax` is given."""
+    """Draw the picture with its boxes on `ax`, or on a new figure of the same shape."""
     height, width = image.shape[:2]
     if ax is None:
         import matplotlib.pyplot as plt

@@ -1,15 +1,14 @@
-r"""# Canvas: what all figures share
+r"""# Canvas: the common part of all figures
 
-Axes that a reader gives or that we make, a picture to draw on, and a few marks that stay readable
-on it.
+This module has axes, given or new, a picture to draw on, and a colour bar.
 
-- **Places on a picture are pixels**, x to the right and y down; the left edge of the first pixel is
-  0 and not −½, so that a fraction times the size is a place.
-- **A quiet picture** is grey and dark, so that colours and light mean the data alone.
-- **Marks carry a dark rim.** Colours are Okabe and Ito's (`palette.py`), and what has a colour has
-  a second difference as well (a shape, a dash, a word).
-- **Light or dark** is the page's choice: `with themed(DARK):` around any figure. Functions look at
-  the axes they draw on and never ask.
+- **Positions on a picture are pixels**, x to the right and y down. The left edge of the first pixel
+  is 0 and not −½, so a fraction times the size is a position.
+- **A quiet picture** is grey and dark, so that colour and brightness show only the data.
+- **Marks have a dark rim.** Colours are Okabe and Ito's (`palette.py`). Every colour comes with a
+  second difference (a shape, a dash, a word).
+- **Light or dark** depends on the page: use `with themed(DARK):` around any figure. Functions read
+  the background of their axes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,7 +26,7 @@ from rtdetr_lab.viz.palette import DARK, FRAME, HEAT, LIGHT, OUTSIDE, Palette, l
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes as Axes
-else:  # matplotlib is imported by what draws, and not by what reads a type
+else:  # only functions that draw import matplotlib, not annotations
     Axes = Any
 
 Picture = np.ndarray | Tensor
@@ -37,7 +36,7 @@ WIDTH = 7.0
 
 @contextmanager
 def themed(palette: Palette) -> Iterator[None]:
-    """Figures made inside have the page, ink and grid of `palette`."""
+    """Give new figures in the block the page, ink and grid of `palette`."""
     import matplotlib
 
     ink = ("text.color", "axes.labelcolor", "axes.titlecolor", "xtick.color", "ytick.color")
@@ -55,7 +54,7 @@ def page_of(ax: Axes) -> Palette:
 
 
 def as_rgb(image: Picture) -> RGB:
-    """The picture in an array or tensor, as 8-bit RGB."""
+    """Convert the picture in an array or tensor to 8-bit RGB."""
     return rgb_from_array(image, "image")
 
 
@@ -69,7 +68,7 @@ def new_axes(ax: Axes | None, height: float, width: float = WIDTH) -> Axes:
 
 
 def new_plot(ax: Axes | None, height: float, width: float = WIDTH) -> tuple[Axes, Palette]:
-    """`new_axes`, and the palette of the page they lie on."""
+    """Return `new_axes`, and the palette of their page."""
     ax = new_axes(ax, height, width)
     return ax, page_of(ax)
 
@@ -77,7 +76,7 @@ def new_plot(ax: Axes | None, height: float, width: float = WIDTH) -> tuple[Axes
 def panel_width(ax: Axes) -> float:
     """Width of these axes in inches.
 
-    It does not depend on the present position, because the layout moves it later.
+    It does not depend on the current position, because the layout changes that later.
     """
     cell = ax.get_subplotspec()
     share = 1.0 if cell is None else len(cell.colspan) / cell.get_gridspec().ncols
@@ -87,11 +86,10 @@ def panel_width(ax: Axes) -> float:
 def new_grid(
     axes: Sequence[Axes] | None, count: int, columns: int, aspect: float, extra: float = 0.45
 ) -> list[Axes]:
-    """`axes` if there are `count` of them, or those of a new figure, row by row, at most `columns`
-    in one.
+    """Return `axes` if there are `count`, or those of a new figure with at most `columns` per row.
 
-    `aspect` is height by width of one panel, `extra` the inches of its title and legend. Raises
-    `ConfigError` for a wrong number of axes.
+    `aspect` is height divided by width of one panel, `extra` the inches of its title and legend.
+    Raises `ConfigError` for a wrong number of axes.
     """
     if axes is not None:
         flat = list(np.ravel(np.array(axes, dtype=object)))
@@ -112,7 +110,7 @@ def new_grid(
 
 
 def show_picture(ax: Axes, image: Picture, quiet: float = 0.0) -> Size:
-    """Draw the picture, `quiet` of the way to dark grey; returns (height, width) in pixels."""
+    """Draw the picture, mixed with dark grey by `quiet`; return (height, width) in pixels."""
     rgb = as_rgb(image)
     height, width = rgb.shape[:2]
     if quiet:
@@ -121,7 +119,7 @@ def show_picture(ax: Axes, image: Picture, quiet: float = 0.0) -> Size:
         rgb = (muted * (1 - 0.5 * quiet)).astype(np.uint8)
     ax.imshow(rgb, extent=(0, width, height, 0), aspect="equal")
     ax.set_facecolor(OUTSIDE)
-    ax.autoscale(False)  # what reaches over the edge must not shrink the picture
+    ax.autoscale(False)  # marks over the edge must not shrink the picture
     bare(ax)
     return height, width
 
@@ -129,8 +127,10 @@ def show_picture(ax: Axes, image: Picture, quiet: float = 0.0) -> Size:
 def picture_axes(
     ax: Axes | None, image: Picture, quiet: float, extra: float = 0.4, across: float = WIDTH
 ) -> tuple[Axes, Size]:
-    """The picture on `ax`, or on a new figure for a picture `across` inches wide and `extra` inches
-    of title and legend, and its (height, width) in pixels."""
+    """Draw the picture on `ax` or on a new figure; return the axes and (height, width) in pixels.
+
+    The new figure has a picture `across` inches wide, and `extra` inches of title and legend.
+    """
     height, width = as_rgb(image).shape[:2]
     ax = new_axes(ax, across * height / width + extra)
     return ax, show_picture(ax, image, quiet)
@@ -144,7 +144,7 @@ def picture_grid(
     quiet: float,
     extra: float,
 ) -> tuple[list[Axes], Size]:
-    """The picture on each of `count` panels, given or new, and its (height, width) in pixels."""
+    """Draw the picture on each of `count` panels; return them and (height, width) in pixels."""
     height, width = as_rgb(image).shape[:2]
     panels = new_grid(axes, count, columns, height / width, extra)
     for ax in panels:
@@ -153,7 +153,7 @@ def picture_grid(
 
 
 def bare(ax: Axes) -> None:
-    """No ticks, a thin frame."""
+    """Remove the ticks, and make the frame thin."""
     ax.set(xticks=[], yticks=[])
     for side in ax.spines.values():
         side.set(color=FRAME, linewidth=0.6)
@@ -167,9 +167,9 @@ def heat(
     vmin: float = 0.0,
     vmax: float | None = None,
 ) -> Any:
-    """Draw one number per cell over a picture of `size`; small values let the picture through.
+    """Draw one number per cell over a picture of `size`; small values are transparent.
 
-    The returned image holds the values themselves.
+    The returned image contains the values themselves.
     """
     shown = values.detach().cpu().double().numpy()
     high = float(shown.max()) if vmax is None else vmax
@@ -185,12 +185,12 @@ def scale_bar(drawn: Any, axes: Axes | Sequence[Axes], label: str) -> None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.ticker import MaxNLocator
 
-    # A mappable of its own: the alpha of the image would make the bar transparent as well.
+    # A separate mappable: the alpha of the image would make the bar transparent as well.
     opaque = ScalarMappable(drawn.norm, drawn.get_cmap())
     if isinstance(axes, Sequence):
         bar = axes[0].figure.colorbar(opaque, ax=list(axes), fraction=0.04, pad=0.02, aspect=30)
     else:
-        # As tall as the panel, which a bar in the layout is not when the panel keeps its aspect.
+        # As tall as the panel; a bar in the layout is not, if the panel keeps its aspect.
         beside = axes.inset_axes((1.02, 0, 0.03, 1))
         bar = axes.figure.colorbar(opaque, cax=beside)
     bar.set_label(label, fontsize=8)

@@ -1,8 +1,8 @@
-r"""# Cells: from a token to a place in the picture, and back
+r"""# Cells: from a token to a position in the picture, and back
 
 A token is one cell of one feature map. Its index $n$ counts the cells of all levels, each row by
-row; its place in the picture is the rectangle that the cell covers when its map is stretched over
-the whole picture, which is what sampling locations and anchors mean by "where" as well.
+row. If we stretch the map over the whole picture, the cell covers a rectangle: that is its place in
+the picture. Sampling locations and anchors use the same coordinates.
 
 | from → to                 | function           | inverse           |
 |---------------------------|--------------------|-------------------|
@@ -10,8 +10,8 @@ the whole picture, which is what sampling locations and anchors mean by "where" 
 | cell → its centre (x, y)  | `centres_of_cells` | `cells_at`        |
 | cell → its corners        | `corners_of_cells` |                   |
 
-Places are in units of `size`: pixels if that is the picture's (height, width), fractions with
-`size=(1, 1)`. They are float64, so that both ways round end where they began.
+Positions are in units of `size`: pixels if that is the picture's (height, width), fractions with
+`size=(1, 1)`. They are float64, so that a conversion and its inverse give the same cell again.
 """
 
 import math
@@ -29,16 +29,16 @@ DECODER_LEVELS = (*LEVEL_NAMES[1:], "S7")
 
 
 def cells_of_tokens(tokens: Int[Tensor, "*n"], shapes: Sequence[Size]) -> Int[Tensor, "*n 3"]:
-    """(level, row, column) of tokens; raises `ConfigError` for one that no level has."""
+    """Return (level, row, column) of tokens; raise `ConfigError` for a token outside all levels."""
     total = num_tokens(shapes)
     inside = bool(((tokens >= 0) & (tokens < total)).all())
-    what = f"a token outside 0 … {total - 1}, which is all that {list(shapes)} hold"
+    what = f"a token is outside 0 … {total - 1}, the tokens of {list(shapes)}"
     require(inside, "tokens", what, "pass the shapes of the maps that the tokens come from")
     return token_grid(shapes, tokens.device)[tokens]
 
 
 def tokens_of_cells(cells: Int[Tensor, "*n 3"], shapes: Sequence[Size]) -> Int[Tensor, "*n"]:
-    """The inverse of `cells_of_tokens`."""
+    """Return the tokens of cells, the inverse of `cells_of_tokens`."""
     level, row, column = cells.unbind(-1)
     starts = torch.tensor(level_starts(shapes), device=cells.device)
     return starts[level] + row * _sizes(cells, shapes)[..., 1] + column
@@ -47,7 +47,7 @@ def tokens_of_cells(cells: Int[Tensor, "*n 3"], shapes: Sequence[Size]) -> Int[T
 def centres_of_cells(
     cells: Int[Tensor, "*n 3"], shapes: Sequence[Size], size: Size
 ) -> Float[Tensor, "*n 2"]:
-    """(x, y) of the middle of cells."""
+    """Return (x, y) of the centres of cells."""
     corners = corners_of_cells(cells, shapes, size)
     return (corners[..., :2] + corners[..., 2:]) / 2
 
@@ -55,7 +55,7 @@ def centres_of_cells(
 def corners_of_cells(
     cells: Int[Tensor, "*n 3"], shapes: Sequence[Size], size: Size
 ) -> Float[Tensor, "*n 4"]:
-    """xyxy of the rectangles that cells cover."""
+    """Return the rectangles of cells as xyxy."""
     height, width = _sizes(cells, shapes).double().unbind(-1)
     _, row, column = cells.double().unbind(-1)
     across, down = size[1] / width, size[0] / height
@@ -66,7 +66,7 @@ def corners_of_cells(
 def cells_at(
     points: Float[Tensor, "*n 2"], level: int, shapes: Sequence[Size], size: Size
 ) -> Int[Tensor, "*n 3"]:
-    """The cells of a level that contain points (x, y); outside the picture the nearest ones."""
+    """Return the cells of a level that contain points (x, y); outside, the nearest cells."""
     height, width = shapes[level]
     column = (points[..., 0].double() / size[1] * width).floor().long().clamp(0, width - 1)
     row = (points[..., 1].double() / size[0] * height).floor().long().clamp(0, height - 1)
@@ -74,7 +74,7 @@ def cells_at(
 
 
 def level_name(shape: Size, size: Size) -> str:
-    """S3, S4, … by the stride of a map over a picture of `size` pixels."""
+    """Name a level S3, S4, … by the stride of its map over a picture of `size` pixels."""
     power = round(math.log2(max(1.0, size[0] / shape[0])))
     return LEVEL_NAMES[power - 2] if 2 <= power < 2 + len(LEVEL_NAMES) else f"stride {2**power}"
 

@@ -1,9 +1,10 @@
-r"""# Denoising: objects spoilt on purpose, and who may see whom
+r"""# Denoising: noised objects, and the attention mask between groups
 
-A group holds a positive and a negative copy of every object. `noised_boxes` shows one group on the
-picture: positives lie near their object, negatives farther off. `mask_matrix` is the attention mask
-itself, one pixel per pair of queries, and `who_sees_whom` the same in words, one cell per pair of
-groups: groups never meet, and matching queries never see what would tell them the answer.
+A group contains a positive and a negative copy of every object. `noised_boxes` shows one group on
+the picture: positives are near their object, negatives farther away. `mask_matrix` shows the
+attention mask, one pixel per pair of queries. `who_sees_whom` summarises it, one cell per pair of
+groups: a group never attends to another group, and matching queries never attend to the groups,
+which would reveal the objects.
 
     noised_boxes(batch, objects, image, group=0)
     mask_matrix(batch.blocked, batch.num_queries, batch.num_groups)
@@ -34,7 +35,7 @@ def noised_boxes(
     group: int = 0,
     ax: Axes | None = None,
 ) -> Axes:
-    """The objects of a picture and their positive and negative copies in one group."""
+    """Draw the objects of a picture and their positive and negative copies in one group."""
     ax, size = picture_axes(ax, image, quiet=0.6)
     per_group = batch.num_queries // batch.num_groups
     rows = range(group * per_group, (group + 1) * per_group)
@@ -49,15 +50,15 @@ def noised_boxes(
         drawn = frame_box(ax, boxes[row], size, color, dash, 1.8)
         drawn.set_gid(f"{'positive' if positive else 'negative'} {row}")
     ax.set_title(f"group {group} of {batch.num_groups}", fontsize=9)
-    entries = [line_key("object", OBJECT), line_key("positive: give the object back", SKY, "--")]
-    key_below(ax, [*entries, line_key("negative: say nothing", ORANGE, "-.")])
+    entries = [line_key("object", OBJECT), line_key("positive: restore the object", SKY, "--")]
+    key_below(ax, [*entries, line_key("negative: predict nothing", ORANGE, "-.")])
     return ax
 
 
 def mask_matrix(
     blocked: Bool[Tensor, "S S"], num_denoising: int, num_groups: int, ax: Axes | None = None
 ) -> Axes:
-    """The mask as it is given to attention: 1 where a row may look at a column."""
+    """Draw the attention mask; it is open where the query of a row may attend to a column."""
     from matplotlib.colors import ListedColormap
 
     ax, page = new_plot(ax, 5.2, 5.4)
@@ -74,7 +75,7 @@ def mask_matrix(
     names = [first, f"{total - num_denoising} matching"]
     _name_sides(ax, middles, names, rotation=90, va="center")
     ax.xaxis.set_label_position("top")
-    key = [mark_key("may look", opened, "s"), mark_key("blocked", closed, "s")]
+    key = [mark_key("may attend", opened, "s"), mark_key("blocked", closed, "s")]
     below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.1), "frameon": False}
     ax.legend(handles=key, ncols=2, fontsize=8, **below)
     return ax
@@ -83,11 +84,11 @@ def mask_matrix(
 def sight(
     blocked: Bool[Tensor, "S S"], num_denoising: int, num_groups: int
 ) -> Float[Tensor, "G G"]:
-    """Share of open pairs between every two groups, the matching queries being the last group.
+    """Compute the share of open pairs between groups; the last group are the matching queries.
 
     Raises `ConfigError` unless groups divide the denoising queries.
     """
-    what = f"{num_denoising} denoising queries are not {num_groups} groups of one size"
+    what = f"{num_denoising} denoising queries are not {num_groups} groups of equal size"
     fits = num_groups >= 1 and num_denoising % num_groups == 0 and num_denoising <= len(blocked)
     require(fits, "num_groups", what, "pass num_queries and num_groups of the CDNBatch")
     sizes = [num_denoising // num_groups] * num_groups + [len(blocked) - num_denoising]
@@ -102,7 +103,7 @@ def who_sees_whom(
     show: int = 3,
     ax: Axes | None = None,
 ) -> Axes:
-    """The first `show` groups and the matching queries: all, nothing, or a share of the pairs."""
+    """Draw which groups attend to which: the first `show` groups and the matching queries."""
     from matplotlib.colors import ListedColormap
 
     ax, page = new_plot(ax, 3.8, 5.2)
@@ -122,10 +123,10 @@ def who_sees_whom(
 def _name_sides(ax: Axes, places: Sequence[float | int], names: Sequence[str], **look: Any) -> None:
     ax.set_xticks(places, names, fontsize=8)
     ax.set_yticks(places, names, fontsize=8, **look)
-    ax.set(xlabel="is looked at", ylabel="looks")
+    ax.set(xlabel="attended", ylabel="attends")
     ax.tick_params(length=0)
 
 
 def _mask_colors(page: Palette) -> tuple[str, str]:
-    """Blocked is nearly the page, open is a blue: lightness alone tells them apart."""
+    """Return colours: blocked is close to the page, open is blue; they differ in lightness."""
     return mix(page.background, page.muted, 0.25), page.color(0)

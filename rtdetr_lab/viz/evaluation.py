@@ -1,7 +1,7 @@
-"""# Evaluation: curves, confusions and mistakes, drawn
+"""# Evaluation: figures of curves, confusions and mistakes
 
-Numbers and pictures in, axes out. The kinds of mistakes differ in colour *and* in the dash of
-their frame; what is right is drawn thin, so that the eye goes to what is wrong.
+The kinds of mistakes differ in colour *and* in the dash of their frame. Correct detections have
+thin frames, so that mistakes are easy to see.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,13 +26,13 @@ STYLES = {
 """Colour, dash and width of a frame, by kind."""
 
 MANY = 8
-"""More classes than this get no name of their own in a picture of curves."""
+"""Maximum number of classes with a name in a figure of curves."""
 
 
 def draw_precision_recall(
     precision: Float[np.ndarray, "10 101 K"], names: Sequence[str], ax: Axes | None = None
 ) -> Axes:
-    """Precision over recall: the mean over classes at IoU 0.5 and 0.75, and every class at 0.5."""
+    """Draw precision over recall: the class mean at IoU 0.5 and 0.75, and every class at 0.5."""
     ax, page = new_plot(ax, 4.2)
     recall = np.linspace(0, 1, 101)
     known = [k for k in range(len(names)) if (precision[0, :, k] > -1).all()]
@@ -69,7 +69,7 @@ def draw_confusion(
     ticks, size = range(len(counts)), 8 if few else 4
     ax.set_xticks(ticks, [*names, "not found"], rotation=45, ha="right", fontsize=size)
     ax.set_yticks(ticks, [*names, "nothing there"], fontsize=size)
-    ax.set(xlabel="the model says", ylabel="there is")
+    ax.set(xlabel="predicted class", ylabel="true class")
     for line in (ax.axhline, ax.axvline):
         line(len(counts) - 1.5, color=page.muted, lw=0.8)
     return ax
@@ -78,7 +78,7 @@ def draw_confusion(
 def draw_bars(
     values: Mapping[str, Mapping[str, float]], xlabel: str, ax: Axes | None = None
 ) -> Axes:
-    """AP and AP50 for every key."""
+    """Draw bars of AP and AP50 for every key."""
     ax = new_axes(ax, 2.8)
     place = np.arange(len(values))
     for shift, name, color in ((-0.2, "AP", BLUE), (0.2, "AP50", GREEN)):
@@ -99,7 +99,7 @@ def draw_mistakes(
     title: str = "",
     ax: Axes | None = None,
 ) -> Axes:
-    """A picture with frames by kind (`STYLES`), in its pixels; what is right gets no text."""
+    """Draw a picture with frames by kind (`STYLES`); correct detections get no text."""
     ax, (height, width) = picture_axes(ax, image, quiet=0.35, extra=0.7)
     wrong_last = sorted(range(len(kinds)), key=lambda i: kinds[i] != "right")
     for i in wrong_last:

@@ -1,9 +1,9 @@
-r"""# Exploration: everything one run says about its queries, packed for a page
+r"""# Exploration: all data of the queries of one run, packed for a page
 
-The explorer answers a click without asking the model again, so all it may ever show travels at
-once. For the best `most` queries these are the sampling points of every layer and head; for all
-queries the boxes, scores and classes after every step; and for every kept query, layer and head the
-few queries it listens to most.
+The explorer reacts to a click without running the model again. So the page contains all data that
+it can show. For the best `most` queries these are the sampling points of every layer and head, and
+the few queries that each head attends to most. For all queries they are the boxes, scores and
+classes after every step.
 
     with record(model) as seen:
         prediction = model(images)
@@ -11,8 +11,8 @@ few queries it listens to most.
     explored.save("page.html")                     # `explorer_page.py`
     explored.widget()                              # `explorer.py`, in a notebook
 
-Numbers are float32 and integers, not rounded for the road: what the page draws is what the taps
-saw. `life_of_query` checks for every kept query that record and prediction are of one run.
+Numbers are float32 and integers. They are not rounded: the page draws the values of the taps.
+`life_of_query` checks for every kept query that record and prediction are of the same run.
 """
 
 import base64
@@ -41,29 +41,30 @@ if TYPE_CHECKING:
     from rtdetr_lab.viz.explorer import Explorer
 
 LISTENED_TO = 6
-"""How many of the queries that a query listens to are kept, for every layer and head."""
+"""Number of attended queries that are kept for every query, layer and head."""
 
 LONGEST_SIDE = 900
-"""Pixels of the picture inside the page; the numbers are fractions and stay exact."""
+"""Longest side of the picture in the page; boxes and points are fractions and stay exact."""
 
 
 @dataclass(frozen=True, eq=False)
 class Exploration:
-    """Contents of the explorer page: K of Q queries are explored; S steps are the proposal and L
-    layers."""
+    """Contents of the explorer page.
+
+    K of Q queries are explored; the S steps are the proposal and L layers.
+    """
 
     arrays: Mapping[str, np.ndarray] = field(repr=False)
     meta: Mapping[str, Any] = field(repr=False)
 
     @property
     def num_queries(self) -> int:
-        """K: how many queries can be selected."""
+        """K, the number of queries that can be selected."""
         return len(self.arrays["kept"])
 
     @property
     def payload(self) -> tuple[dict[str, Any], bytes]:
-        """Return (description for JSON, bytes); `layout` gives the place of every array in the
-        bytes."""
+        """Pair (description for JSON, bytes); `layout` has the offset of every array."""
         layout, data = {}, b""
         for name, array in self.arrays.items():
             kind = "f4" if array.dtype.kind == "f" else "i4"
@@ -72,13 +73,13 @@ class Exploration:
         return {**self.meta, "layout": layout}, data
 
     def widget(self) -> "Explorer":
-        """The live explorer, for a notebook: click, slide, step with the keyboard."""
+        """Return the live explorer for a notebook, with mouse, sliders and keyboard."""
         from rtdetr_lab.viz.explorer import Explorer
 
         return Explorer(self)
 
     def save(self, path: str | Path) -> Path:
-        """The explorer as one HTML file that opens offline."""
+        """Write the explorer as one HTML file that opens offline."""
         from rtdetr_lab.viz.explorer_page import write_page
 
         return write_page(self, path)
@@ -100,12 +101,12 @@ def exploration(
 ) -> Exploration:
     """Pack picture 0 of one run of RT-DETR that recorded `decoder.*`, `selection.*`, `proposal_*`.
 
-    `points` are those of each level, `shapes` the levels' (height, width). Raises `RecordError`
-    where the record is not that of the prediction.
+    `points` are the numbers of points per level, `shapes` the levels' (height, width). Raises
+    `RecordError` if record and prediction are not of the same run.
     """
     require(most >= 1, "most", f"{most} queries show nothing", "keep at least one")
     if prediction.proposals is None:
-        raise RecordError("exploration", "a model without proposals", "explore an RT-DETR")
+        raise RecordError("exploration", "the model has no proposals", "explore an RT-DETR")
     classes = prediction.logits.shape[-1]
     what = f"{len(names)} names for {classes} classes"
     require(classes == len(names), "names", what, "give every class one name")
@@ -133,7 +134,7 @@ def _words(names: Sequence[str], points: Sequence[int], shapes: Sequence[Size]) 
 
 
 def _steps(prediction: Prediction) -> dict[str, Tensor]:
-    """Boxes, scores and classes of all queries after every step: `S Q …`."""
+    """Collect boxes, scores and classes of all queries after every step: `S Q …`."""
     assert prediction.proposals is not None
     steps = [prediction.proposals.layer, *prediction.layers]
     logits = torch.stack([step.logits[0] for step in steps])
@@ -146,7 +147,7 @@ def _steps(prediction: Prediction) -> dict[str, Tensor]:
 
 
 def _samplings(seen: Mapping[str, Tensor], kept: Tensor, num_layers: int) -> dict[str, Tensor]:
-    """Sampling points of the kept queries, and whom they listen to: `L K M …`."""
+    """Collect sampling points of the kept queries, and the queries they attend to: `L K M …`."""
     layers = [f"decoder.layers.{i}" for i in range(num_layers)]
     attention = torch.stack([seen[f"{at}.self_attn.weights"][0][:, kept] for at in layers])
     # L M K Q; a last head is the mean of all.
@@ -163,7 +164,7 @@ def _samplings(seen: Mapping[str, Tensor], kept: Tensor, num_layers: int) -> dic
 
 
 def data_uri(image: RGB, longest: int = LONGEST_SIDE) -> str:
-    """The picture as WebP inside a `data:` address, at most `longest` pixels long."""
+    """Encode the picture as a `data:` address in WebP, at most `longest` pixels long."""
     from PIL import Image
 
     picture = Image.fromarray(image)

@@ -1,13 +1,13 @@
-// The explorer: one query of a detector, over its picture. No build step, nothing loaded.
+// The explorer: one query of a detector, over its picture. No build step, no other files.
 //
-// `render({ model, el })` is anywidget's; a static page calls it with a stand-in model that has
-// `get`, `set`, `save_changes` and `on`. All text goes through `textContent`, never through HTML.
+// anywidget calls `render({ model, el })`. A static page calls it with a replacement model that has
+// `get`, `set`, `save_changes` and `on`. All text is set by `textContent`, never as HTML.
 
 const LEVEL_COLORS = ["#56B4E9", "#E69F00", "#CC79A7", "#009E73", "#F0E442"];
-const MARGIN = 0.06; // of the picture, around it: points may lie outside
+const MARGIN = 0.06; // share of the picture: points may be outside it
 const OBJECT = 0.5; // the score from which a query counts as a detection
 const KEYS = { ArrowRight: ["query", 1], ArrowLeft: ["query", -1], ArrowUp: ["layer", 1],
-  ArrowDown: ["layer", -1], h: ["head", 1], l: ["level", 1] }; // the last two go round
+  ArrowDown: ["layer", -1], h: ["head", 1], l: ["level", 1] }; // head and level start again after the last
 
 const STYLE = `
 .xp { display: grid; grid-template-columns: minmax(0, 1fr); gap: 12px; max-width: 1080px;
@@ -54,7 +54,7 @@ function unpack(meta, view) {
   return arrays;
 }
 
-/** What one view shows, in fractions of the picture: the truth that `draw` turns into pixels. */
+/** Data of one view, in fractions of the picture; `draw` converts them to pixels. */
 function view(meta, arrays, state) {
   const query = arrays.kept.at(state.query);
   const heads = arrays.weights.shape[2];
@@ -65,7 +65,7 @@ function view(meta, arrays, state) {
     const [x, y] = arrays.locations.row(...where);
     return { x, y, weight: arrays.weights.at(...where), level };
   })).filter(({ level }) => state.level < 0 || level === state.level);
-  const column = state.head < 0 ? heads : state.head; // the last one is the mean of all
+  const column = state.head < 0 ? heads : state.head; // the last column is the mean of all heads
   const links = [...arrays.listens.row(state.layer, state.query, column)].map((other, i) => ({
     query: other,
     weight: arrays.hears.at(state.layer, state.query, column, i),
@@ -82,7 +82,7 @@ function view(meta, arrays, state) {
     box: life[state.layer + 1].box };
 }
 
-/** The explored query under a place: the smallest confident box around it, else the nearest. */
+/** Find the explored query at a position: the smallest confident box around it, else the nearest. */
 function queryAt(arrays, x, y) {
   const last = arrays.boxes.shape[0] - 1;
   let best = 0;
@@ -276,7 +276,7 @@ function sentence(meta, shown, state, count) {
   const total = shown.marks.reduce((sum, { weight }) => sum + weight, 0);
   return [
     `${meta.names[end.label]} ${end.score.toFixed(3)}`,
-    `Query ${shown.query} (${state.query + 1} of ${count} explored). It began as token `
+    `Query ${shown.query} (${state.query + 1} of ${count} explored). It started as token `
     + `${shown.token} (${where}), rank ${shown.query + 1} of ${meta.num_tokens} tokens. `
     + `${shown.marks.length} points shown, their weights sum to ${total.toFixed(2)}.`,
   ];

@@ -1,13 +1,13 @@
-r"""# Explorer: click an object, see why it was found
+r"""# Explorer: click an object to see why it was found
 
     explored = lab.explore(detector, "picture.png")
     explored.widget()            # in a notebook
     explored.save("page.html")   # one file, opens offline
 
-A click or the arrow keys select a query; the picture then shows where it looked, in which layer,
-with which head, on which level, whom it listened to, and how its box came about. Selecting needs no
-kernel: all numbers travel once (`exploration.py`). The kernel is told all the same, so that
-`widget.query`, `.layer`, `.head` and `.level` can be read, observed and set in Python.
+A click or the arrow keys select a query. The picture then shows its sampling points per layer, head
+and level, the queries that it attends to, and the steps of its box. Selecting needs no kernel: the
+page has all numbers (`exploration.py`). The kernel still gets the selection, so that you can read,
+observe and set `widget.query`, `.layer`, `.head` and `.level` in Python.
 """
 
 import html
@@ -20,8 +20,11 @@ from rtdetr_lab.viz.explorer_page import SCRIPT, Packed, page
 
 
 class Explorer(anywidget.AnyWidget):
-    """The widget. `query` counts the explored queries from the best; -1 for layer, head or level
-    means the last layer, all heads, all levels."""
+    """Widget of the explorer.
+
+    `query` counts the explored queries from the best. -1 means the last layer, all heads or all
+    levels.
+    """
 
     _esm = SCRIPT
     meta = traitlets.Dict().tag(sync=True)
@@ -40,13 +43,13 @@ class Explorer(anywidget.AnyWidget):
     def _known_query(self, proposal: Any) -> int:
         value = int(proposal["value"])
         if not 0 <= value < self.num_queries:
-            what = f"query: {value} is not one of the {self.num_queries} explored ones"
+            what = f"query: {value} is not an explored query; use 0 … {self.num_queries - 1}"
             raise traitlets.TraitError(what)
         return value
 
 
 def frame(explored: Packed, height: int = 620) -> str:
-    """The page in a sandboxed frame, for the HTML of a notebook or a site."""
+    """Return the page in a sandboxed frame, for the HTML of a notebook or a site."""
     inside = html.escape(page(explored), quote=True)
     look = f'style="width:100%;height:{height}px;border:0" loading="lazy"'
     return f'<iframe title="Explorer" sandbox="allow-scripts" {look} srcdoc="{inside}"></iframe>'

@@ -1,9 +1,9 @@
-r"""# Explorer page: the explorer as one file that needs nothing
+r"""# Explorer page: the explorer as one file without dependencies
 
-The same `explorer.js` that runs in JupyterLab, with a stand-in for the kernel: an object that
-answers `get` and forgets `save_changes`. Script, style, picture and numbers lie inside the page;
-its Content-Security-Policy lets nothing else run or load, so a class called `<img onerror=…>` is
-five words on the screen and nothing more.
+The page uses the same `explorer.js` as JupyterLab. An object replaces the kernel: it implements
+`get` and ignores `save_changes`. The page contains script, style, picture and numbers. Its
+Content-Security-Policy blocks everything else, so a class called `<img onerror=…>` is only text on
+the screen.
 """
 
 import base64
@@ -46,7 +46,7 @@ PAGE = """<!doctype html>
 </head>
 <body>
 <main id="explorer"></main>
-<noscript>This page draws with a script that lies inside it; scripts are switched off.</noscript>
+<noscript>This page needs JavaScript (its script is inside the page). Switch it on.</noscript>
 <script type="application/json" id="meta">{meta}</script>
 <script type="text/plain" id="data">{data}</script>
 <script type="module">{script}</script>
@@ -61,11 +61,11 @@ class Packed(Protocol):
 
     @property
     def payload(self) -> tuple[dict[str, Any], bytes]:
-        """(JSON-able description, bytes)."""
+        """Pair (description for JSON, bytes)."""
 
 
 def page(explored: Packed) -> str:
-    """The whole page as text: opens offline, loads nothing."""
+    """Return the whole page as text; it opens offline and loads nothing."""
     meta, data = explored.payload
     script = SCRIPT.read_text(encoding="utf8") + BOOT
     return PAGE.format(
@@ -79,7 +79,7 @@ def page(explored: Packed) -> str:
 
 
 def write_page(explored: Packed, path: str | Path) -> Path:
-    """Write the page; returns where."""
+    """Write the page; return its path."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page(explored), encoding="utf8")
@@ -93,6 +93,6 @@ def _policy(script: str) -> str:
 
 
 def _json_inside_script(value: Any) -> str:
-    """JSON in which nothing can end the script element it stands in."""
+    """Encode JSON so that no text can end its script element."""
     text = json.dumps(value, ensure_ascii=True)
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")

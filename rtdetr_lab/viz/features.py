@@ -1,14 +1,14 @@
-r"""# Features: what a level holds, before and after a stage
+r"""# Features: the maps of every level, before and after a stage
 
-A map has hundreds of channels and a page has room for a few pictures. We show one number per cell,
-the root mean square over channels, "how much is said here", or a single channel as it is.
+A map has hundreds of channels, and a page has room for a few pictures. So we show one number per
+cell: the root mean square over channels, which is the strength of the cell, or a single channel.
 
     feature_maps([seen[f"backbone.{name}"][0] for name in ("S3", "S4", "S5")], image)
     feature_stages({"projected": before, "top-down": down, "bottom-up": up}, image)
 
 Rows of `feature_stages` are stages and columns are levels, so CCFF reads from top to bottom. Every
-panel has its own scale unless `shared=True`: where a stage puts its strength is comparable, how
-much it is only then.
+panel has its own scale, so you can compare only *where* the strength is. With `shared=True` you can
+also compare *how much* it is.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ from rtdetr_lab.viz.cells import level_name
 
 
 def strength(features: Float[Tensor, "D h w"]) -> Float[Tensor, "h w"]:
-    """Root mean square over channels."""
+    """Compute the root mean square over channels."""
     return features.detach().double().square().mean(0).sqrt()
 
 
@@ -42,7 +42,7 @@ def feature_maps(
     channel: int | None = None,
     axes: Sequence[Axes] | None = None,
 ) -> list[Axes]:
-    """The picture, then one panel per level: strength, or one channel."""
+    """Draw the picture, then one panel per level: strength, or one channel."""
     height, width = as_rgb(image).shape[:2]
     axes = new_grid(axes, len(maps) + 1, len(maps) + 1, height / width)
     size = show_picture(axes[0], image)

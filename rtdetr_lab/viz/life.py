@@ -1,17 +1,16 @@
 r"""# The life of a query: from a token to a detection
 
-One query, followed through the whole decoder. Its token was one cell of one level; its class score
-gave it a rank among all tokens; its proposal became the reference box; each layer moved the box and
-judged it anew; the last judgement is the detection.
+We follow one query through the whole decoder. Its token is one cell of one level. Its class score
+gives it a rank among all tokens. Its proposal becomes the reference box. Each layer moves the box
+and predicts its class again. The last prediction is the detection.
 
     with record(model) as seen:
         prediction = model(images)
     life = life_of_query(prediction, seen, shapes, query=0)
     draw_life(life, image)
 
-Two sources are chained, what the taps saw on the way and what the model returned. Where they do not
-meet exactly, the taps are those of another run, and `life_of_query` raises `RecordError`: a story
-whose chapters come from two books is worse than none.
+The life has two sources: the records of the taps, and the output of the model. If they do not agree
+exactly, the records are of another run, and `life_of_query` raises `RecordError`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,7 +28,7 @@ from rtdetr_lab.viz.cells import cells_of_tokens
 
 @dataclass(frozen=True, eq=False)
 class QueryLife:
-    """Step 0 is the token's proposal, step i the i-th decoder layer; boxes are cxcywh in [0, 1]."""
+    """Steps of one query: step 0 is the proposal, step i the i-th layer; boxes are cxcywh."""
 
     query: int
     token: int
@@ -39,7 +38,7 @@ class QueryLife:
 
     @property
     def rank(self) -> int:
-        """1 for the best-scored of all tokens: selection returns them in order."""
+        """Rank by score among all tokens, from 1; selection returns the tokens in this order."""
         return self.query + 1
 
     @property
@@ -83,11 +82,11 @@ def life_of_query(
 ) -> QueryLife:
     """Chain the taps `selection.*`, `proposal_head.*` and `decoder.*` of one run to its output.
 
-    `shapes` are those of the decoder's levels. Raises `RecordError` where a link does not hold.
+    `shapes` are those of the decoder's levels. Raises `RecordError` if the two do not agree.
     """
     proposals, layers = prediction.proposals, prediction.layers
     if proposals is None or not 0 <= query < prediction.boxes.shape[1]:
-        what = f"no query {query} that started as a token"
+        what = f"there is no query {query} that started as a token"
         raise RecordError("life_of_query", what, "pass a prediction of RT-DETR and one of its Q")
     index = proposals.index[picture, query]
     steps = [proposals.layer, *layers]
@@ -106,11 +105,11 @@ def life_of_query(
 
 
 def _check_link(name: str, recorded: Tensor, told: Tensor) -> None:
-    # Exact but for one link: the first reference is a sigmoid taken over another tensor than the
-    # proposals', and vectorised sigmoids may differ in the last digit.
+    # All links are exact but one: the first reference and the proposals are sigmoids of different
+    # tensors, and vectorised sigmoids may differ in the last digit.
     first = name == "decoder.reference.0"
     slack = 4 * torch.finfo(told.dtype).eps if first else 0.0
     if not torch.allclose(recorded.detach(), told.detach(), rtol=0.0, atol=slack):
-        what = "what was recorded is not what the prediction says"
+        what = "the record and the prediction are not of the same run"
         remedy = "take both from one call: prediction = model(images) inside the record block"
         raise RecordError(name, what, remedy)

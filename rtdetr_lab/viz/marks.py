@@ -1,8 +1,8 @@
-r"""# Marks: what lies on a picture and in its margin, alike in all figures
+r"""# Marks: frames, notes and legends, the same in all figures
 
-Lines and texts on a picture have a dark rim, which keeps them readable on whatever they lie on; a
-word on a square of a matrix is black or white, whichever can be read there. A legend stands where
-it hides nothing: under the panels, above them, or at their side.
+Lines and texts on a picture have a dark rim, so they are readable on any background. A word on a
+square of a matrix is black or white, depending on the contrast. A legend is outside the panels:
+below, above or beside them.
 """
 
 from collections.abc import Sequence
@@ -18,26 +18,26 @@ from rtdetr_lab.viz.canvas import Axes
 from rtdetr_lab.viz.palette import ORANGE, RIM, VERMILLION, YELLOW, Palette, mix, text_on
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
-"""A second difference beside the colour."""
+"""Markers of the series, a second difference beside the colour."""
 
 Point = tuple[float | int, float | int]
 
 
 def series_style(page: Palette, i: int, points: float | int = 5.0) -> dict[str, Any]:
-    """Colour and marker of the i-th line of a plot."""
+    """Return colour and marker of the i-th line of a plot."""
     return {"color": page.color(i), "marker": MARKERS[i % len(MARKERS)], "markersize": points}
 
 
 def note(
     ax: Axes, text: str, at: Point, shift: Point, color: str | None = None, align: str = "left"
 ) -> Any:
-    """A small text beside a point of the data, `shift` points away."""
+    """Write a small text beside a point of the data, `shift` points away."""
     place = {"xytext": shift, "textcoords": "offset points"}
     return ax.annotate(text, at, **place, fontsize=8, color=color, ha=align)
 
 
 def matrix(ax: Axes, values: np.ndarray, words: Any = (), points: int = 8, **style: Any) -> Any:
-    """A square per number, with a word on each if there are `words`, as readable as can be."""
+    """Draw a square per number, with a readable word on each if there are `words`."""
     from matplotlib.colors import to_hex
 
     drawn = ax.imshow(values, interpolation="nearest", **style)
@@ -51,7 +51,7 @@ def matrix(ax: Axes, values: np.ndarray, words: Any = (), points: int = 8, **sty
 def frame_box(
     ax: Axes, box: Float[Tensor, "4"], size: Size, color: str, dash: str = "-", width: float = 1.8
 ) -> Any:
-    """A box (cxcywh in [0, 1]) as a rectangle in pixels."""
+    """Draw a box (cxcywh in [0, 1]) as a rectangle in pixels."""
     corners = scale_boxes(xyxy_from_cxcywh(box.detach().cpu().double()), size)
     return frame_corners(ax, corners, color, dash, width)
 
@@ -59,7 +59,7 @@ def frame_box(
 def frame_corners(
     ax: Axes, corners: Float[Tensor, "4"], color: str, dash: str, width: float, edge: float = 1.6
 ) -> Any:
-    """A rectangle between corners in pixels; its rim is `edge` points wider than its line."""
+    """Draw a rectangle from corners in pixels; its rim is `edge` points wider than its line."""
     from matplotlib.patches import Rectangle
 
     x0, y0, x1, y1 = corners.tolist()
@@ -69,25 +69,25 @@ def frame_corners(
 
 
 def centres_of_boxes(boxes: Float[Tensor, "*n 4"], size: Size) -> Float[Tensor, "*n 2"]:
-    """(x, y) of boxes (cxcywh in [0, 1]) in pixels."""
+    """Return the centres (x, y) of boxes (cxcywh in [0, 1]) in pixels."""
     return scale_boxes(boxes.detach().cpu().double(), size)[..., :2]
 
 
 def rim(width: float) -> list[Any]:
-    """Path effects: a dark line of `width` points below the mark."""
+    """Return path effects with a dark line of `width` points below the mark."""
     from matplotlib.patheffects import Normal, Stroke
 
     return [Stroke(linewidth=width, foreground=RIM, alpha=0.75), Normal()]
 
 
 def steps(count: int) -> list[str]:
-    """Colours of successive steps, from yellow over orange to vermillion: darker is later."""
+    """Return colours of successive steps, from yellow to orange to vermillion: darker is later."""
     where = [2 * i / max(1, count - 1) for i in range(count)]
     return [mix(YELLOW, ORANGE, w) if w <= 1 else mix(ORANGE, VERMILLION, w - 1) for w in where]
 
 
 def line_key(label: str, color: str, dash: str = "-") -> Any:
-    """A legend entry for a line or the frame of a box."""
+    """Make a legend entry for a line or the frame of a box."""
     from matplotlib.lines import Line2D
 
     entry = Line2D([], [], color=color, ls=dash, lw=1.8, label=label)
@@ -104,19 +104,19 @@ def mark_key(label: str, color: str, marker: str, points: float = 7.0) -> Any:
 
 
 def key_below(axes: Axes | Sequence[Axes], handles: Sequence[Any], columns: int = 7) -> None:
-    """The legend, under one panel or under the whole figure, where it hides nothing."""
+    """Put the legend below one panel or below the whole figure."""
     style = {"handles": list(handles), "ncols": min(columns, len(handles)), "fontsize": 8}
     style |= {"frameon": False, "handletextpad": 0.5, "columnspacing": 1.4}
     if not isinstance(axes, Sequence):
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0.0), **style)
         return
     figure = axes[0].figure
-    arranged = figure.get_layout_engine() is not None  # then the legend gets a place of its own
+    arranged = figure.get_layout_engine() is not None  # then it gets its own space
     figure.legend(loc="outside lower center" if arranged else "lower center", **style)
 
 
 def key_beside(ax: Axes) -> None:
-    """The legend of what `ax` holds, to its right."""
+    """Put the legend of `ax` to its right."""
     open_frame(ax)
     ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
@@ -124,18 +124,18 @@ def key_beside(ax: Axes) -> None:
 def key_above(
     ax: Axes, columns: int, middle: float = 0.5, handles: Sequence[Any] | None = None
 ) -> None:
-    """The legend of what `ax` holds, or of these `handles`, over it."""
+    """Put the legend of `ax`, or of these `handles`, above it."""
     place = {"loc": "lower center", "bbox_to_anchor": (middle, 1)}
     ax.legend(handles=handles, fontsize=8, frameon=False, ncols=columns, **place)
 
 
 def name_rows(ax: Axes, names: Sequence[str]) -> None:
-    """Names down the left side, the first on top."""
+    """Write names at the left side, the first on top."""
     ax.set_yticks(range(len(names)), names, fontsize=8)
     ax.invert_yaxis()
     open_frame(ax)
 
 
 def open_frame(ax: Axes) -> None:
-    """Only the axes, and not a box around the data."""
+    """Hide the top and right lines around the data."""
     ax.spines[["top", "right"]].set_visible(False)

@@ -1,13 +1,13 @@
-r"""# Matching: what each query would cost, and who gets whom
+r"""# Matching: the cost of each query, and the assignment
 
     cost = matcher.cost_matrix(logits[0], boxes[0], labels, objects)    # Q T
     cost_matrix(cost, queries, objects_of, names)
     matched_boxes(boxes[0], objects, queries, objects_of, image)
-    matches_over_steps([who answered for object t at step s, …])
+    matches_over_steps([query of object t at step s, …])
 
 A detector learns fast when a query keeps its object from layer to layer and from epoch to epoch.
-`matches_over_steps` draws one line per object; a line that jumps is a query that was taught two
-things. The share of jumps is DN-DETR's *instability* (their §3.2).
+`matches_over_steps` draws one line per object. At every jump of a line the object gets another
+query. The share of jumps is DN-DETR's *instability* (their §3.2).
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from rtdetr_lab.viz.palette import ORANGE, SKY
 
 
 def rows_to_show(cost: Float[Tensor, "Q T"], queries: Int[Tensor, "A"], count: int) -> list[int]:
-    """Indices of the matched queries and the cheapest others, in order; 300 rows are unreadable."""
+    """Return the matched queries and the cheapest others, in order; 300 rows are unreadable."""
     matched = queries.tolist()
     cheapest = [q for q in cost.amin(1).argsort().tolist() if q not in matched]
     return sorted([*matched, *cheapest[: max(0, count - len(matched))]])
@@ -38,7 +38,7 @@ def cost_matrix(
     count: int = 14,
     ax: Axes | None = None,
 ) -> Axes:
-    """Rows are queries, columns objects; the assignment is framed, cheap is dark."""
+    """Draw the costs: rows are queries, columns objects; a frame is a match, dark is cheap."""
     from matplotlib.patches import Rectangle
 
     rows = rows_to_show(cost, queries, count)
@@ -79,13 +79,13 @@ def matched_boxes(
         text = marks.note(ax, f"q{query}", (float(x[0]), float(y[0])), (4, 4), ORANGE)
         text.set(path_effects=marks.rim(2.0), clip_on=True)
     entries = [marks.line_key("object", SKY)]
-    entries.append(marks.line_key("query that answers for it", ORANGE, "--"))
+    entries.append(marks.line_key("matched query", ORANGE, "--"))
     marks.key_below(ax, entries)
     return ax
 
 
 def instability(matches: Int[Tensor, "S T"]) -> float:
-    """Share of objects that change their query from one step to the next."""
+    """Compute the share of objects that change their query from one step to the next."""
     if len(matches) < 2 or not matches.shape[1]:
         return 0.0
     return float((matches[1:] != matches[:-1]).double().mean())
@@ -97,7 +97,7 @@ def matches_over_steps(
     names: Sequence[str] = (),
     ax: Axes | None = None,
 ) -> Axes:
-    """Which query answers for object t at step s (a layer, or an epoch): one line per object."""
+    """Draw the query of object t at step s (a layer, or an epoch): one line per object."""
     what = f"{len(step_names)} names for {len(matches)} steps"
     fits = not step_names or len(step_names) == len(matches)
     require(fits, "step_names", what, "give one name per row of matches")
@@ -107,7 +107,7 @@ def matches_over_steps(
         style = {"marker": marks.MARKERS[t % 5], "ms": 6, "lw": 1.6, "color": page.color(t)}
         ax.plot(x, line, label=title, **style)
     ax.set_xticks(x, list(step_names) or [f"layer {i}" for i in x], fontsize=8)
-    ax.set_ylabel("query that answers")
+    ax.set_ylabel("matched query")
     ax.locator_params(axis="y", integer=True)
     ax.set_title(f"{instability(matches):.0%} of the matches change from step to step", fontsize=9)
     marks.key_beside(ax)

@@ -1,15 +1,15 @@
-r"""# Panoptic: what every pixel belongs to, painted over the picture
+r"""# Panoptic: segments, painted over the picture
 
-Segments are filled half transparent, so that one sees what was segmented, and bordered in black,
-so that two of one class stay two. A class has its colour of `palette.py`; further things of the
-same class have it lighter and darker. Names stand at the *visible centre* of a segment: the pixel
-farthest from its border, which is inside it even where the mean of its pixels is not.
+Segments are half transparent, so that the objects stay visible. They have black borders, which
+separate two segments of one class. A class has its colour of `palette.py`; further things of the
+same class have it lighter or darker. A name is at the *visible centre* of its segment: the pixel
+farthest from the border. It is always inside the segment, unlike the mean of the pixels.
 
 | function           | shows                                            |
 |--------------------|--------------------------------------------------|
-| `show_segments`    | `Segments`: panoptic and instance answers        |
+| `show_segments`    | `Segments`: panoptic and instance segmentation   |
 | `show_semantic`    | a label per pixel                                |
-| `paint_segments`   | the same as pixels, for files                    |
+| `paint_segments`   | segments painted into the pixels, for files      |
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,17 +28,17 @@ from rtdetr_lab.viz.marks import rim
 from rtdetr_lab.viz.palette import DARK, rgb, shade
 
 AGAIN = (0.0, 0.45, -0.35, 0.25, -0.2)
-"""How far the colours of further things of one class move towards white (+) or black (-)."""
+"""Shifts of the colours of further things of one class towards white (+) or black (-)."""
 
 FILL = 0.55
-"""How much of a pixel is its segment's colour."""
+"""Share of the segment's colour in a pixel."""
 
 SMALLEST = 0.001
-"""Of the picture: what is smaller gets no name, which would hide it."""
+"""Share of the picture; a smaller segment gets no name, because the name would hide it."""
 
 
 def colors_of(found: Segments) -> dict[int, str]:
-    """The colour of every segment: its class's, the next of that class a little off."""
+    """Return the colour of every segment: that of its class, shifted for the next of that class."""
     seen: dict[int, int] = {}
     colors = {}
     for segment in found.segments:
@@ -49,13 +49,13 @@ def colors_of(found: Segments) -> dict[int, str]:
 
 
 def paint_segments(image: RGB, ids: Int[Tensor, "_ _"], colors: Mapping[int, str]) -> RGB:
-    """A copy of the picture, every id in its colour with a black border; others stay as they are.
+    """Paint every id of `colors` over a copy of the picture, with black borders.
 
     Raises `ConfigError` for a map of another size.
     """
     found, size = tuple(ids.shape), image.shape[:2]
-    remedy = "ask the post-processing for the picture's size"
-    require(found == size, "ids", f"a map of {found} for a picture of {size}", remedy)
+    remedy = "give the size of the picture to the post-processing"
+    require(found == size, "ids", f"have size {found}, the picture has {size}", remedy)
     place, painted = ids.cpu().numpy(), image.astype(np.float32)
     for id, color in colors.items():
         here = place == id
@@ -67,7 +67,7 @@ def paint_segments(image: RGB, ids: Int[Tensor, "_ _"], colors: Mapping[int, str
 def show_segments(
     image: RGB, found: Segments, names: Sequence[str], ax: Axes | None = None
 ) -> Axes:
-    """The picture with its segments, each named at its visible centre, with its score."""
+    """Draw the picture with its segments; names and scores are at the visible centres."""
     painted = paint_segments(image, found.ids, colors_of(found))
     texts = {s.id: f"{names[s.label]} {s.score:.2f}" for s in found.segments}
     return _shown(painted, found.ids, texts, ax)
@@ -76,26 +76,26 @@ def show_segments(
 def show_semantic(
     image: RGB, labels: Int[Tensor, "H W"], names: Sequence[str], ax: Axes | None = None
 ) -> Axes:
-    """The picture with the class of every pixel."""
+    """Draw the picture with the class of every pixel."""
     there = labels.unique().tolist()
     painted = paint_segments(image, labels, {label: DARK.color(label) for label in there})
     return _shown(painted, labels, {label: names[label] for label in there}, ax)
 
 
 def visible_centre(mask: Bool[np.ndarray, "H W"]) -> tuple[int, int]:
-    """(x, y) of the pixel of the mask that lies farthest from what is not the mask."""
+    """Return (x, y) of the pixel of the mask with the largest distance to its border."""
     from scipy.ndimage import distance_transform_edt
 
     # The picture's edge is a border, too: a name there would be cut off.
     depth = distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
-    ys, xs = np.nonzero(depth == depth.max())  # in a strip there are many: the middle one
+    ys, xs = np.nonzero(depth == depth.max())  # in a strip there are many: take the middle one
     y, x = mask.nonzero()[0].mean(), mask.nonzero()[1].mean()
     best = int(np.argmin((ys - y) ** 2 + (xs - x) ** 2))
     return int(xs[best]), int(ys[best])
 
 
 def _borders(place: Int[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
-    """Pixels whose right or lower neighbour belongs to another segment."""
+    """Mark pixels with a right or lower neighbour in another segment."""
     borders = np.zeros(place.shape, dtype=bool)
     borders[:, :-1] |= place[:, :-1] != place[:, 1:]
     borders[:-1] |= place[:-1] != place[1:]

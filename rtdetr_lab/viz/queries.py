@@ -1,9 +1,9 @@
-r"""# Queries: which tokens were chosen, and whether that was wise
+r"""# Queries: the selected tokens, and their quality
 
-The papers' Figure 6 is a cloud: one dot per chosen token, its class score to the right, the IoU of
-its box with the best object upwards. A dot right and low is a slot wasted on a confident token with
-a poor box; one left and high is a good box that nearly was not chosen. Varifocal loss pulls the
-cloud onto the diagonal, and the count in the upper right corner is what the decoder profits from.
+The paper's Figure 6 is a cloud: one dot per selected token, its class score on x, the IoU of its
+box with the best object on y. A dot on the lower right is a confident token with a poor box: a lost
+query. A dot on the upper left is a good box that was nearly not selected. Varifocal loss moves the
+cloud to the diagonal. The decoder profits from the dots in the upper right corner; we count them.
 
     score = proposals.logits.sigmoid().amax(-1)[0]
     proposal_scatter({"varifocal": (score, best_iou(proposals.boxes[0], objects))})
@@ -27,21 +27,21 @@ Cloud = tuple[Float[Tensor, "Q"], Float[Tensor, "Q"]]
 """Class score and IoU of every query."""
 
 GOOD = 0.5
-"""Score and IoU above which the papers call a chosen token a good one."""
+"""Threshold of score and IoU; in the papers a token above both is a good one."""
 
 GROUP_LABELS = {LIGHT: (0, 5, 2, 3), DARK: (4, 5, 6, 3)}
-"""Blues, vermillion, a third, purple: four clouds can be told apart, with their marks."""
+"""Colours of up to four clouds; with their marks they are easy to distinguish."""
 
 
 def best_iou(boxes: Float[Tensor, "Q 4"], objects: Float[Tensor, "T 4"]) -> Float[Tensor, "Q"]:
-    """IoU of every box with the object it overlaps most; 0 where there is no object."""
+    """Compute the IoU of every box with its best object; 0 if there is no object."""
     if not len(objects):
         return boxes.new_zeros(len(boxes))
     return iou(xyxy_from_cxcywh(boxes.detach()), xyxy_from_cxcywh(objects)).amax(1)
 
 
 def proposal_scatter(clouds: Mapping[str, Cloud], ax: Axes | None = None) -> Axes:
-    """Score against IoU, one cloud per model; the corner of the good ones is counted."""
+    """Draw score against IoU, one cloud per model, and count the good tokens."""
     ax, page = new_plot(ax, 4.6, 5.0)
     entries, looks = [], zip(GROUP_LABELS[page], MARKERS, strict=False)
     for (name, cloud), (label, marker) in zip(clouds.items(), looks, strict=False):
@@ -70,7 +70,7 @@ def selected_tokens(
     cells, ranks = cells_of_tokens(tokens, shapes), torch.arange(len(tokens))
     for level, (ax, shape) in enumerate(zip(axes, shapes, strict=True)):
         own = cells[:, 0] == level
-        # The best on top: a scatter draws in the order it is given.
+        # The best on top: a scatter draws in the given order.
         x, y = centres_of_cells(cells[own], shapes, size).flip(0).unbind(-1)
         style = {"cmap": "plasma_r", "vmin": 0, "vmax": max(1, len(tokens) - 1), "marker": "s"}
         style |= {"s": _cell_area(ax, shape), "ec": RIM, "lw": 0.4}
@@ -82,6 +82,6 @@ def selected_tokens(
 
 
 def _cell_area(ax: Axes, shape: Size) -> float:
-    """Area in points² of a mark about as large as a cell, within what can be seen."""
+    """Return the area in points² of a mark about as large as a cell, but never too small."""
     across = 72 * panel_width(ax) / shape[1]
     return min(90.0, max(9.0, (0.8 * across) ** 2))

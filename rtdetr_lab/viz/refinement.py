@@ -1,11 +1,11 @@
-r"""# Refinement: boxes on the move
+r"""# Refinement: the steps of boxes
 
 Every decoder layer moves every box. Colours go from yellow (the reference box) over orange to
 vermillion (the last layer): darker is later, on every picture here.
 
     draw_life(life, image)                          # one query: boxes on the picture, scores beside
-    box_trails(boxes, image, queries=[0, 4, 7])     # several: first and last box, the way between
-    refinement_curves(boxes, objects)               # how near each came to its object, per layer
+    box_trails(boxes, image, queries=[0, 4, 7])     # several: first and last box, the path between
+    refinement_curves(boxes, objects)               # IoU of each with its object, per layer
 """
 
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ from rtdetr_lab.viz.palette import RIM, SKY
 def draw_life(
     life: QueryLife, image: Picture, names: Sequence[str] = (), axes: Sequence[Axes] | None = None
 ) -> list[Axes]:
-    """Left the picture with token, reference box and later boxes; right the score at each step."""
+    """Draw the picture with token and boxes on the left, the score at each step on the right."""
     height, width = as_rgb(image).shape[:2]
     axes = _two_axes(height / width) if axes is None else new_grid(axes, 2, 2, 1.0)
     size = show_picture(axes[0], image, quiet=0.45)
@@ -77,7 +77,7 @@ def _score_steps(ax: Axes, life: QueryLife, names: Sequence[str], colors: Sequen
     ax.scatter(range(len(scores)), scores, c=colors, s=46, edgecolors=page.ink, lw=0.7, zorder=2)
     before = -1
     for step, (score, label) in enumerate(zip(scores, life.labels.tolist(), strict=True)):
-        if label != before:  # only where its mind changes
+        if label != before:  # only where the class changes
             name = printable(names[label]) if names else f"class {label}"
             below = score > 0.85
             marks.note(ax, name, (step, score), (0, -14 if below else 8), align="center")
@@ -92,7 +92,7 @@ def _score_steps(ax: Axes, life: QueryLife, names: Sequence[str], colors: Sequen
 def box_trails(
     boxes: Float[Tensor, "S Q 4"], image: Picture, queries: Sequence[int], ax: Axes | None = None
 ) -> Axes:
-    """Reference box dashed, last box solid, and the way of the centre between them."""
+    """Draw the reference box dashed, the last box solid, and the path of the centre."""
     ax, size = picture_axes(ax, image, quiet=0.6)
     colors = marks.steps(len(boxes))
     centres = marks.centres_of_boxes(boxes, size)
@@ -113,7 +113,7 @@ def box_trails(
 def refinement_curves(
     boxes: Float[Tensor, "S Q 4"], objects: Float[Tensor, "Q 4"], ax: Axes | None = None
 ) -> Axes:
-    """IoU of each query's box with its own object after every step, and the mean of all."""
+    """Draw the IoU of each query's box with its object after every step, and the mean."""
     ax, page = new_plot(ax, 3.4)
     overlap = paired_iou(xyxy_from_cxcywh(boxes), xyxy_from_cxcywh(objects)[None])
     overlap = overlap.detach().cpu().double()

@@ -1,17 +1,17 @@
-r"""# Sampling points: where a query looks, and how much each look counts
+r"""# Sampling points: where a query samples, and the weight of each point
 
-Every head of a query reads a few points on every level. One mark is one read: its **area** is its
-weight, its **colour and shape** the level. The weights of a head sum to one over all its points, so
-a picture of M heads always holds the same ink; what changes is where it lies.
+Every head of a query samples a few points on every level. One mark is one point: its **area** is
+the weight, its **colour and shape** the level. The weights of a head sum to one over all its
+points. So the total area of the marks is the same in every picture; only their positions change.
 
     sampling = sampling_of_query(seen, layer=2, query=0, points=(4, 4, 4))
     sampling_points(sampling, image)
     layers = {f"layer {i}": sampling_of_query(seen, i, 0, points) for i in range(3)}
     sampling_panels(layers, image)
-    sampling_panels({"v1": a, "v2": b, "discrete": c}, image)      # any of them side by side
+    sampling_panels({"v1": a, "v2": b, "discrete": c}, image)      # several side by side
 
-A discrete sampler does not read at the point but in the cell around it. Give `reads`, the centres
-of those cells, and a line leads from each point to what is really read.
+A discrete sampler reads the cell around the point, not the point itself. If you give `reads`, the
+centres of those cells, a line connects each point with its cell.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,16 +30,16 @@ from rtdetr_lab.viz.marks import MARKERS, frame_box, key_below, line_key, mark_k
 from rtdetr_lab.viz.palette import FRAME, LEVEL_COLORS, RIM
 
 View = tuple[float, float, float, float]
-"""The part of the picture that is shown: left, top, right, bottom in pixels."""
+"""Visible part of the picture: left, top, right, bottom in pixels."""
 
 BEYOND = 0.15
-"""How far around the picture the view may reach to show points that lie outside."""
+"""Largest margin of the view around the picture, to show points outside it."""
 
 AREA_PER_INCH = 60.0
-"""Area in points² of a mark with weight 1, for every inch of picture: see `mark_area`."""
+"""Area in points² of a mark with weight 1, per inch of picture: see `mark_area`."""
 
 LIGHT = "#FFFFFF"
-"""Colour of the reference box, and of lines to what is read."""
+"""Colour of the reference box, and of lines to the cells."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +79,7 @@ def sampling_of_query(
 
 
 def close_up(samplings: Sequence[QuerySampling], size: Size, margin: float = 0.15) -> View:
-    """The part of a picture of `size`, as wide to high as the picture, that holds all points."""
+    """Return the part of the picture, with its aspect ratio, that contains all points."""
     height, width = size
     low, high = _reach(samplings)
     half = float((high - low).amax()) * (0.5 + margin)
@@ -88,7 +88,7 @@ def close_up(samplings: Sequence[QuerySampling], size: Size, margin: float = 0.1
 
 
 def around(samplings: Sequence[QuerySampling], size: Size) -> View:
-    """The picture, and around it as much as the points need, up to `BEYOND`."""
+    """Return the picture with as much margin as the points need, up to `BEYOND`."""
     height, width = size
     low, high = _reach(samplings)
     left, top = low.clamp(-BEYOND, 0).tolist()
@@ -102,7 +102,7 @@ def _reach(samplings: Sequence[QuerySampling]) -> tuple[Tensor, Tensor]:
 
 
 def mark_area(ax: Axes) -> float:
-    """Area in points² of weight 1 on these axes: small panels get small marks."""
+    """Return the area in points² of weight 1 on these axes: small panels get small marks."""
     return AREA_PER_INCH * panel_width(ax)
 
 
@@ -126,7 +126,7 @@ def sampling_panels(
     view: View | None = None,
     axes: Sequence[Axes] | None = None,
 ) -> list[Axes]:
-    """Several side by side: layers, or v1 beside v2 beside discrete; one legend for all."""
+    """Draw several side by side: layers, or v1, v2 and discrete; with one legend for all."""
     axes, size = picture_grid(axes, image, len(samplings), 3, quiet=0.75, extra=0.35)
     view = view or around(list(samplings.values()), size)
     for ax, (title, one) in zip(axes, samplings.items(), strict=True):
@@ -142,7 +142,7 @@ def sampling_heads(
     view: View | None = None,
     axes: Sequence[Axes] | None = None,
 ) -> list[Axes]:
-    """Draw one panel per head: every head looks in its own direction."""
+    """Draw one panel per head: every head samples in its own direction."""
     heads = len(sampling.weights)
     axes, size = picture_grid(axes, image, heads, 4 if heads % 3 else 3, quiet=0.75, extra=0.35)
     for head, ax in enumerate(axes):

@@ -1,10 +1,9 @@
-r"""# Slider: one picture per value, live in a notebook and still there without a kernel
+r"""# Slider: one picture per value, live in a notebook and on a page without a kernel
 
     slider(lambda layer: sampling_panels({"": looks[layer]}, image), layer=range(3), alt="…")
 
-Every frame is drawn once. In a running notebook an ipywidgets slider shows them; on a page without
-a kernel the same frames lie under a row of radio buttons, which the arrow keys move and which need
-no script.
+Every frame is drawn once. In a running notebook an ipywidgets slider shows them. On a page without
+a kernel, radio buttons show the same frames. They work with the arrow keys, and without a script.
 """
 
 import base64
@@ -28,7 +27,7 @@ STYLE = """<style>
 
 @dataclass(frozen=True, eq=False)
 class Frames:
-    """Pictures (WebP) by the value they were drawn for."""
+    """Pictures (WebP), one per value."""
 
     name: str
     values: tuple[Any, ...]
@@ -36,7 +35,7 @@ class Frames:
     alt: str
 
     def widget(self) -> Any:
-        """A slider over the frames, for a running notebook."""
+        """Return a slider over the frames, for a running notebook."""
         from ipywidgets import HTML, Image, SelectionSlider, VBox
 
         options = [(str(value), place) for place, value in enumerate(self.values)]
@@ -50,7 +49,7 @@ class Frames:
         return VBox([chosen, picture, HTML(html.escape(self.alt))])
 
     def page(self) -> str:
-        """The frames as HTML that needs neither script nor network."""
+        """Return the frames as HTML that needs neither script nor network."""
         group = f"frames-{self.name}-{next(_numbers)}"
         inputs, images, rules = [], [], []
         for place, (value, data) in enumerate(zip(self.values, self.pictures, strict=True)):
@@ -72,14 +71,14 @@ class Frames:
 
 
 def slider(draw: Callable[[Any], Any], alt: str, dpi: int = 80, **values: Iterable[Any]) -> Frames:
-    """Draw a figure for every value of the one keyword; `alt` describes the figures.
+    """Draw a figure for every value of the keyword; `alt` describes the figures.
 
     Raises `ConfigError` unless there is exactly one keyword, with at least one value.
     """
     require(len(values) == 1, "slider", f"{len(values)} keywords", "give one: layer=range(3)")
     ((name, wanted),) = values.items()
     chosen = tuple(wanted)
-    require(bool(chosen), f"slider {name}", "no values", "give at least one")
+    require(bool(chosen), f"slider {name}", "has no values", "give at least one")
     return Frames(name, chosen, tuple(_drawn(draw, value, dpi) for value in chosen), alt)
 
 

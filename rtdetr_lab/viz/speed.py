@@ -1,14 +1,14 @@
-r"""# Speed: where the time goes, and how much of it has to
+r"""# Speed: the time of each part, and its lower limit
 
 | figure       | shows                                                                          |
 |--------------|--------------------------------------------------------------------------------|
 | `part_bars`  | the time of several forms of a model, part by part, on one axis                |
-| `time_lines` | times over what they depend on; what does not depend on it is a level line     |
+| `time_lines` | times over a variable; a time that does not depend on it is a level line       |
 | `roofline`   | work per byte against work per second, below the ceilings of the machine       |
 
-A roofline (Williams et al. 2009) has two edges. What moves many bytes for little work can be no
-faster than the machine copies, and lies below the slope; what computes much with each byte lies
-below the level line of its matrix products. How far below is what is left to gain.
+A roofline (Williams et al. 2009) has two edges. A part with many bytes and little work cannot be
+faster than copies of the machine: it is below the slope. A part with much work per byte is below
+the level line of the matrix products. The distance to the line is the possible gain.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,16 +20,18 @@ from rtdetr_lab.viz.marks import key_above, key_beside, name_rows, note, series_
 from rtdetr_lab.viz.palette import text_on
 
 WIDE = 0.09
-"""From this share of the axis on, a segment has room for its number."""
+"""Share of the axis that a segment needs to have room for its number."""
 
 
 def part_bars(
     forms: Mapping[str, Mapping[str, float]], unit: str = "ms", ax: Axes | None = None
 ) -> Axes:
-    """A horizontal bar per form, a segment per part, the sum behind it; `forms` maps a form to its
-    parts, all with the same ones."""
+    """Draw a horizontal bar per form, with a segment per part and the sum.
+
+    `forms` maps a form to the times of its parts; all forms have the same parts.
+    """
     kinds = {tuple(parts) for parts in forms.values()}
-    require(len(kinds) == 1, "forms", "have different parts", "give every form the same ones")
+    require(len(kinds) == 1, "forms", "have different parts", "give every form the same parts")
     (names,) = kinds
     ax, page = new_plot(ax, 0.9 + 0.45 * len(forms))
     longest = max(sum(parts.values()) for parts in forms.values())
@@ -58,9 +60,9 @@ def time_lines(
     ylabel: str = "ms",
     ax: Axes | None = None,
 ) -> Axes:
-    """A line per name over `x`, both axes logarithmic, each named where it ends."""
+    """Draw a line per name over `x`; both axes are logarithmic."""
     wrong = [name for name, values in lines.items() if len(values) != len(x)]
-    require(not wrong, "lines", f"{wrong} have not {len(x)} values", "give one per x")
+    require(not wrong, "lines", f"{wrong} have not {len(x)} values", "give one value per x")
     ax, page = new_plot(ax, 3.0)
     for i, (name, values) in enumerate(lines.items()):
         ax.loglog(x, values, label=name, linewidth=1.6, **series_style(page, i))
@@ -84,7 +86,7 @@ def roofline(
     The ceilings are FLOP/s of matrix products and bytes/s of copies. A thin line connects every
     part with its limit.
     """
-    require(parts, "parts", "are empty", "give at least one")
+    require(parts, "parts", "is empty", "give at least one part")
     ax, page = new_plot(ax, 3.6)
     ridge = flops / bytes
     reach = [work / max(moved, 1) for _, work, moved in parts.values()]
@@ -114,7 +116,7 @@ def roofline(
 
 
 def _plain_numbers(axis: Any) -> None:
-    """1, 2, 5, 10 … on a logarithmic axis, and none of them as a power."""
+    """Label a logarithmic axis with 1, 2, 5, 10 …, not with powers."""
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))

@@ -1,11 +1,11 @@
-r"""# Training: what is paid, where
+r"""# Training: the loss of every layer, and validation curves
 
-The loss of a detector with deep supervision is a sum over layers of a sum over terms. Bars stack
-the terms of one layer: which layer pays most, and for what?
+The loss of a detector with deep supervision is a sum over layers and terms. Bars stack the terms of
+one layer, so you see which layer and which term is largest.
 
     layer_losses({"class": [1.2, 0.9, 0.8], "L1": […], "GIoU": […]}, ["layer 0", …])
 
-Runs are compared over what they have seen, not over their own steps or hours:
+We compare runs over the pictures they have seen, not over steps or hours:
 
     validation_curves({"from scratch": records, "from nano": others}, "AP50")
 """
@@ -20,7 +20,7 @@ from rtdetr_lab.viz.canvas import Axes, new_plot
 from rtdetr_lab.viz.marks import key_above, open_frame, series_style
 
 HATCHES = ("", "///", "...", "xxx", "\\\\\\")
-"""A second difference beside the colour."""
+"""Hatches of the terms, a second difference beside the colour."""
 
 DASHES = ("-", "--", "-.", ":", (0, (3, 1, 1, 1)))
 
@@ -28,7 +28,7 @@ DASHES = ("-", "--", "-.", ":", (0, (3, 1, 1, 1)))
 def layer_losses(
     terms: Mapping[str, Sequence[float]], layer_names: Sequence[str] = (), ax: Axes | None = None
 ) -> Axes:
-    """Stacked bars: one bar per layer, one colour per term, the sum written above."""
+    """Draw stacked bars: one bar per layer, one colour per term, and the sum above."""
     lengths = {len(values) for values in terms.values()}
     what = f"terms have {sorted(lengths)} values"
     require(len(lengths) == 1, "terms", what, "give every term one value per layer")
@@ -51,10 +51,10 @@ def layer_losses(
 def validation_curves(
     runs: Mapping[str, Sequence[Mapping[str, Any]]], score: str = "AP50", ax: Axes | None = None
 ) -> Axes:
-    """A line per run: `score` of its validations over the pictures it had seen by then.
+    """Draw a line per run: `score` of its validations over the pictures seen.
 
-    `runs` maps a name to the lines of a `metrics.jsonl`. Raises `ConfigError` for a run that was
-    never validated.
+    `runs` maps a name to the lines of a `metrics.jsonl`. Raises `ConfigError` for a run without
+    validation.
     """
     ax, page = new_plot(ax, 3.4)
     for i, (name, records) in enumerate(runs.items()):

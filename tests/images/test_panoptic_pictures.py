@@ -84,5 +84,5 @@ def test_a_semantic_map_names_every_class_once(found):
 
 
 def test_a_map_of_another_size_is_refused(found):
-    with pytest.raises(ConfigError, match=r"\(40, 60\) for a picture of \(41, 60\)"):
+    with pytest.raises(ConfigError, match=r"\(40, 60\), the picture has \(41, 60\)"):
         paint_segments(np.zeros((41, 60, 3), np.uint8), found.ids, {})
