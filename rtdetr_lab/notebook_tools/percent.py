@@ -1,13 +1,14 @@
 """# Percent: a notebook as a text file
 
 We edit `notebooks/NN_name.py`, and make the notebook from it. In addition to jupytext's py:percent
-format there are three conventions:
+format there are four conventions:
 
 - `# alt: description` at the start of a code cell becomes the alternative text of its figure. There
   is one such comment per figure; it continues on lines that begin with `#   `.
-- `# %% tags=["solution"]` folds the code of a cell. `tags=["varies"]` means that its output differs
-  from run to run (a time, a download) and is not compared. `# may differ: found ± 3 of 12` in a
-  cell gives the tolerance of a number on another processor.
+- `# %% tags=["imports"]` and `tags=["solution"]` fold the code of a cell.
+- `tags=["varies"]` means that the output of a cell differs from run to run (a time, a download) and
+  is not compared. `# may differ: found ± 3 of 12` gives the tolerance of a number on another
+  processor.
 - The Colab badge and the install cell are added here, and not written twenty times.
 """
 
