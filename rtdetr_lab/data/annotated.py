@@ -23,7 +23,7 @@ Progress = Callable[..., Iterable[Any]]
 
 @dataclass(frozen=True, eq=False)
 class Annotated:
-    """One annotation whose box has an area."""
+    """An annotation whose box has an area."""
 
     id: int
     label: int

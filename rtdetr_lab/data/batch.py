@@ -24,7 +24,7 @@ from rtdetr_lab.structures import Batch, Targets
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """One picture as annotated: boxes and areas in pixels of the picture as stored."""
+    """A picture as annotated: boxes and areas in pixels of the picture as stored."""
 
     image_id: int
     size: Size
@@ -37,7 +37,7 @@ class Truth:
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One picture to train on, with T labels and boxes (cxcywh in [0, 1]), without crowds."""
+    """A picture to train on, with T labels and boxes (cxcywh in [0, 1]), without crowds."""
 
     image: UInt8[Tensor, "3 H W"] | Float[Tensor, "3 H W"]
     labels: Int[Tensor, "T"]
@@ -159,7 +159,8 @@ class First(Wrapped):
 
 @dataclass(frozen=True)
 class Augmented(Wrapped):
-    """Each sample in `rounds` random versions. Version and index decide the random numbers.
+    """A data set with `rounds` random versions of each sample. Version and index decide the random
+    numbers.
 
     So an augmented picture, too, is a function of its index. It does not matter when it is loaded,
     or by which process.
@@ -213,7 +214,7 @@ def check_samples(samples: Sequence[Sample]) -> None:
 def stack(images: Sequence[Tensor]) -> Float[Tensor, "B 3 H W"]:
     """Stack pictures of one size: eight bits become [0, 1], floats stay."""
     if all(image.dtype == torch.uint8 for image in images):
-        return torch.stack(list(images)).float().div_(255)  # bytes: a quarter to copy
+        return torch.stack(list(images)).float().div_(255)  # copies a quarter of the bytes
     return torch.stack([as_float(image) for image in images])
 
 

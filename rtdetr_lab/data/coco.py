@@ -85,7 +85,7 @@ class CocoDataset:
 
     @cached_property
     def places(self) -> Places:
-        """Where the pictures lie on disk."""
+        """The lookup of picture files on disk."""
         return Places(self.folder, self.annotations.path)
 
     def __len__(self) -> int:

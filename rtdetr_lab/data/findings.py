@@ -22,7 +22,7 @@ from rtdetr_lab.errors import DataError
 
 
 class Severity(Enum):
-    """What a finding means for training, from worst to best."""
+    """The consequence of a finding for training, from worst to best."""
 
     ERROR = "error"
     DROPPED = "dropped"
@@ -41,7 +41,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Finding:
-    """One fault, with its place: a `file`, and a picture, annotation or category with its `id`."""
+    """A fault and its place: a `file`, and a picture, annotation or category with its `id`."""
 
     rule: Rule
     file: str
@@ -59,7 +59,7 @@ class Finding:
 
     @property
     def remedy(self) -> str:
-        """What to do."""
+        """The remedy of this finding, else that of its rule."""
         return self.advice or self.rule.remedy
 
     def error(self) -> DataError:

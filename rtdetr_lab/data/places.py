@@ -143,7 +143,7 @@ class Places:
 
     @cached_property
     def _below(self) -> dict[str, list[Path]]:
-        """All pictures in the folder, by their plain name."""
+        """The pictures in the folder and below it, by their plain name."""
         below = defaultdict(list)
         for path in pictures_in(self.folder):
             below[plain(path.name)].append(path)

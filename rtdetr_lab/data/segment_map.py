@@ -30,7 +30,7 @@ def id_to_rgb(ids: Int[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W 3"]:
 
 @dataclass(frozen=True)
 class TrueSegment:
-    """One segment: its number in the map, its category's id, and whether it is a crowd."""
+    """A segment: its number in the map, its category's id, and whether it is a crowd."""
 
     id: int
     category_id: int
