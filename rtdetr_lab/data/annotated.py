@@ -97,7 +97,7 @@ class Reading:
         return next(self._ids)
 
     def attempt(self, read: Callable[[Path], T], path: Path, rule: Rule) -> T | None:
-        """Return `read(path)`. If that raises, return None and keep the error as a finding."""
+        """Return `read(path)`. A `LabError` becomes a finding, and the result is None."""
         try:
             return read(path)
         except LabError as error:

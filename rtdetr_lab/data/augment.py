@@ -88,7 +88,7 @@ class Augmentation:
     """None: all pictures have one size. Pictures of DETR keep their own shape."""
 
     def __post_init__(self) -> None:
-        require(0 <= self.until <= 1, "until", f"is {self.until}", "give a part of the run")
+        require(0 <= self.until <= 1, "until", f"is {self.until}", "give a number from 0 to 1")
         positive = min((*self.size, *self.sizes)) >= 1
         require(positive, "size", f"{self.size}, {self.sizes}", "give sizes of 1 pixel or more")
 
@@ -133,7 +133,7 @@ def v2_augmentation(size: int = 640, epochs: int = 72, plain_epochs: int = 2) ->
     """Return the recipe of RT-DETRv2 §2.2: the strong changes end `plain_epochs` before the end of
     `epochs`."""
     few = 0 <= plain_epochs <= epochs and epochs > 0
-    require(few, "plain_epochs", f"is {plain_epochs} of {epochs}", "give 0 … epochs")
+    require(few, "plain_epochs", f"is {plain_epochs} of {epochs}", "give a number from 0 to epochs")
     paper = paper_augmentation(size)
     until = 1 - plain_epochs / epochs
     return Augmentation(paper.strong, paper.mild, paper.size, paper.sizes, until)

@@ -187,7 +187,9 @@ def collate(samples: Sequence[Sample]) -> Batch:
     sizes = [tuple(sample.image.shape[-2:]) for sample in samples]
     for sample, size in zip(samples, sizes, strict=True):
         if size != sizes[0]:
-            what = f"is {size[0]}×{size[1]}, the first of the batch {sizes[0][0]}×{sizes[0][1]}"
+            what = (
+                f"is {size[0]}×{size[1]}, but the first of the batch is {sizes[0][0]}×{sizes[0][1]}"
+            )
             remedy = "resize all pictures to one size (rtdetr_lab.data.transforms.Resize)"
             raise DataError(sample.name, what, remedy)
     masks = tuple(sample.masks for sample in samples if sample.masks is not None)
@@ -207,8 +209,8 @@ def check_samples(samples: Sequence[Sample]) -> None:
     for sample in samples:
         size = tuple(sample.image.shape[-2:])
         if sample.masks is not None and tuple(sample.masks.shape[1:]) != size:
-            what = f"has masks of {tuple(sample.masks.shape[1:])}, and is {size} itself"
-            raise DataError(sample.name, what, "change masks with their picture")
+            what = f"has masks of {tuple(sample.masks.shape[1:])}, but the picture is {size}"
+            raise DataError(sample.name, what, "resize or crop masks together with their picture")
 
 
 def stack(images: Sequence[Tensor]) -> Float[Tensor, "B 3 H W"]:

@@ -34,7 +34,7 @@ class ResizeEdges:
     edges: Edges = PAPER_EDGES
 
     def __post_init__(self) -> None:
-        KeepAspect(self.edges)  # it raises for the values that we refuse, too
+        KeepAspect(self.edges)  # raises for invalid edges
 
     def __call__(self, sample: Sample) -> Sample:
         height, width = sample.image.shape[-2:]

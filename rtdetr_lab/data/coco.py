@@ -150,7 +150,7 @@ def open_picture(picture: Picture, places: Places, limits: Limits = DEFAULT_LIMI
         frame = stored.of_annotations(picture.size, str(path))
     except ImageError:
         (height, width), (h, w) = stored.stored, picture.size
-        what = f"is {width}×{height}, {places.annotations} says {w}×{h}"
+        what = f"is {width}×{height}, but {places.annotations} says {w}×{h}"
         return Opened(path, photo.raster, found(rules.WRONG_SIZE, what))
     what = f"has the EXIF orientation {frame.orientation}: a viewer rotates it, but not its boxes"
     turned = found(rules.TURNED, what) if frame.orientation != 1 else ()

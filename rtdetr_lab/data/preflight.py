@@ -119,7 +119,7 @@ def first_look(data: CocoDataset, count: int = 8) -> tuple[Finding, ...]:
 
 def look_at(data: Dataset, num_queries: int | None = None) -> tuple[Finding, ...]:
     """Take a `first_look` at the stored data set inside all wrappers, and check whether a picture
-    has more objects than a model has queries. Return nothing for drawn pictures."""
+    has more objects than a model has queries. Drawn pictures have no findings."""
     stored = innermost(data)
     if not isinstance(stored, CocoDataset):
         return ()

@@ -44,7 +44,9 @@ def decode_mask(segmentation: Any, size: Size, where: str) -> Bool[np.ndarray, "
         what = f"its segmentation cannot be read ({error})"
         raise DataError(where, what, "give polygons or run lengths") from error
     if mask.shape != tuple(size):
-        what = f"its mask is {mask.shape[0]}×{mask.shape[1]}, the picture {size[0]}×{size[1]}"
+        what = (
+            f"its mask is {mask.shape[0]}×{mask.shape[1]}, but the picture is {size[0]}×{size[1]}"
+        )
         raise DataError(where, what, "correct the segmentation's size")
     return mask
 

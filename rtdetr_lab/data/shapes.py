@@ -57,7 +57,7 @@ class ShapesPicture:
     regions: UInt8[np.ndarray, "H W"]
     """Index of the background in `STUFF_NAMES`, also behind the objects."""
     visible: Float32[np.ndarray, "T"]
-    """The part of each object that is visible: not hidden by a thing or cut by the border."""
+    """The visible part of each object: not hidden by a thing, not cut off by the border."""
 
     @cached_property
     def masks(self) -> Bool[np.ndarray, "T H W"]:

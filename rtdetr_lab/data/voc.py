@@ -86,7 +86,7 @@ class Voc:
             return None
         place = self._place(xml, tree)
         if isinstance(place, str):
-            reading.find(rules.MISSING, place, advice="fetch it, or remove the XML", file=xml)
+            reading.find(rules.MISSING, place, advice="copy it there, or remove the XML", file=xml)
             return None
         frame = reading.attempt(frame_in, place, rules.UNDECODABLE)
         if frame is None:

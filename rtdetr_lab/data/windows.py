@@ -50,7 +50,7 @@ def paste(sample: Sample, window: Window) -> Sample:
     height, width = sample.image.shape[-2:]
     right, bottom = window.width + window.left - width, window.height + window.top - height
     margins = (-window.left, right, -window.top, bottom)
-    # Pad with the three numbers of a pixel side by side: Pillow needs them so next.
+    # Pad with the three numbers of a pixel side by side: Pillow needs this layout next.
     pixels = pad(sample.image.permute(1, 2, 0), (0, 0, *margins))
     return replace(
         sample,

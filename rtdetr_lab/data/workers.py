@@ -145,7 +145,7 @@ def _kill(workers: list[Any]) -> None:
 
 
 def _ignore_signals(_: int) -> None:
-    """Ignore Ctrl-C, which reaches every process of a terminal; the main process handles it."""
+    """Ignore Ctrl-C and SIGTERM. They may reach all processes; the main process handles them."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
