@@ -1,7 +1,7 @@
-"""# Annotated: what annotations say, once their ids have become labels, whatever format they had
+"""# Annotated: annotations of any format as the same records, with labels instead of ids
 
-COCO's JSON, YOLO's text and VOC's XML end in the same records, so that checking, training, judging
-and converting need not know where a box comes from.
+COCO's JSON, YOLO's text and VOC's XML become the same records. So the code that checks, trains,
+evaluates or converts does not depend on the format of a box.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -18,12 +18,12 @@ from rtdetr_lab.notation import Size
 T = TypeVar("T")
 
 Progress = Callable[..., Iterable[Any]]
-"""What a caller may put around pictures while they are read or written: a bar."""
+"""A wrapper around the pictures while we read or write them, such as a progress bar."""
 
 
 @dataclass(frozen=True, eq=False)
 class Annotated:
-    """One annotation whose box has an area."""
+    """An annotation whose box has an area."""
 
     id: int
     label: int
@@ -35,7 +35,7 @@ class Annotated:
 
 @dataclass(frozen=True)
 class Listed:
-    """A picture as an annotation file lists it; its (height, width) may not stand there."""
+    """A picture as an annotation file lists it. Its (height, width) may be missing there."""
 
     id: int
     file_name: str = ""
@@ -46,8 +46,9 @@ class Listed:
 class Picture:
     """One picture of the list, with its annotations.
 
-    Its boxes and its (height, width) refer to the raster as stored, or, if `upright`, to what a
-    viewer shows. `path` is known where the format lists files; COCO's `file_name` is looked up.
+    Its boxes and its (height, width) refer to the raster as stored. If `upright`, they refer to the
+    picture as a viewer shows it. `path` is set if the format lists files; the `file_name` of COCO
+    has to be looked up.
     """
 
     id: int
@@ -65,9 +66,9 @@ class Picture:
 
 @dataclass(frozen=True, eq=False)
 class Annotations:
-    """The annotations of a split: labels are places in `names` and `category_ids`.
+    """The annotations of a split. Labels are indices into `names` and `category_ids`.
 
-    `path` is what they are called by in messages, `files` are all files that they were read from.
+    `path` names the annotations in messages; `files` are all files that they were read from.
     """
 
     path: Path
@@ -79,12 +80,12 @@ class Annotations:
 
     @property
     def most_objects(self) -> int:
-        """How many objects the fullest picture has."""
+        """Return the largest number of objects in one picture."""
         return max((len(picture.objects) for picture in self.pictures), default=0)
 
 
 class Reading:
-    """Collects pictures' annotations while files are read, and what is wrong with them."""
+    """Collects the annotations of pictures while files are read, and the findings about them."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.findings, self.files = path, list[Finding](), list[Path]()
@@ -92,11 +93,11 @@ class Reading:
         self._ids = count(1)
 
     def new_id(self) -> int:
-        """1, 2, 3 …, for annotations that have no id."""
+        """Return 1, 2, 3 …, for annotations that have no id."""
         return next(self._ids)
 
     def attempt(self, read: Callable[[Path], T], path: Path, rule: Rule) -> T | None:
-        """What `read` gives for a file; None if it refuses, and why becomes a finding."""
+        """Return `read(path)`. A `LabError` becomes a finding, and the result is None."""
         try:
             return read(path)
         except LabError as error:
@@ -112,12 +113,11 @@ class Reading:
         advice: str = "",
         file: Path | None = None,
     ) -> None:
-        """Keep a finding about a file, by default about the one that is read."""
+        """Keep a finding about a file; the default is the file that is being read."""
         self.findings.append(Finding(rule, str(file or self.path), what, kind, number, advice))
 
     def keep(self, one: Annotated, picture: int, size: Size, file: Path | None = None) -> None:
-        """Keep an annotation of a picture if evaluation sees it, and say why if training does
-        not."""
+        """Keep an annotation of a picture if evaluation sees it. Report it if training does not."""
         rule = reason_to_drop(one.box_xywh, one.is_crowd, size)
         if rule is not None:
             what = f"has the bbox {list(one.box_xywh)} on picture {picture} of {size[1]}×{size[0]}"
@@ -126,14 +126,15 @@ class Reading:
             self.kept.setdefault(picture, []).append(one)
 
     def annotations(self, names: Mapping[int, str], pictures: Iterable[Picture]) -> Annotations:
-        """What was read; `names` are those of the category ids, in the order of labels."""
+        """Return everything that was read. `names` maps category ids to names, in the order of
+        labels."""
         ids, by_label, all_pictures = tuple(names), tuple(names.values()), tuple(pictures)
         findings, files = tuple(self.findings), tuple(self.files)
         return Annotations(self.path, by_label, ids, all_pictures, findings, files)
 
 
 def reason_to_drop(box_xywh: tuple[float, ...], is_crowd: bool, size: Size) -> Rule | None:
-    """Why training does not see a box, if it does not."""
+    """Return the rule by which training drops a box, or None if training sees the box."""
     x, y, w, h = box_xywh
     height, width = size
     if w < 0 or h < 0:

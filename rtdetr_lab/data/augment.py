@@ -1,9 +1,9 @@
 r"""# Augment: the recipe's augmentation, as a function of the place in a run
 
-An `Augmentation` maps a sample and its `Place` to what training sees there. All random numbers
-follow from the seed and the place: those of a picture from its position in the stream, those of a
-batch (its size in pixels) from its step. So a run that was stopped goes on with the very pictures
-it would have seen, whoever loads them.
+An `Augmentation` maps a sample and its `Place` to the sample that training sees there. All random
+numbers follow from the seed and the place. For a picture, they follow from its position in the
+stream; for a batch (its size in pixels), from its step. So a resumed run sees the same pictures
+as a run that was never stopped, whichever process loads them.
 
     strong changes → sanitise → mild changes → resize to the size of the batch → sanitise
 
@@ -12,22 +12,24 @@ it would have seen, whoever loads them.
 | `paper_augmentation` | photometric 0.5, zoom-out 0.5, crop 0.8 | flip | 480 … 800 | the end      |
 | `v2_augmentation`    | the same                                | flip | 480 … 800 | 2 epochs off |
 
-The last epochs of RT-DETRv2 see pictures as they will be seen in use (P2 §2.2): photometric
-distortion, zoom-out, crops and the change of sizes are over, the flip stays.
+The last epochs of RT-DETRv2 see pictures as the detector sees them in use (P2 §2.2). Photometric
+distortion, zoom-out, crops and the change of sizes are off; the flip stays.
 
-DETR was taught with pictures of their own shape, each of its own size, that share a canvas
-(`canvas.py`). Half of them are seen whole, of the others a part (§4 "Technical details", §A.4):
+DETR was trained on pictures that keep their own shape and size and share a canvas (`canvas.py`).
+Half of them are seen whole; the other half are cropped (§4 "Technical details", §A.4):
 
     flip ½ → ½: resize to 400, 500 or 600 → cut out a part with sides 384 … 600
            → resize the shortest side to 480 … 800, the longest to 1333 at most
 
 All sizes are the paper's for the edges (800, 1333); `detr_augmentation(edges)` scales them. An
-object belongs to a part if *anything* of it is to be seen there, and is cut off at its border.
-(RT-DETR's crop asks for its centre.)
+object belongs to a part if *anything* of it is visible there. It is cut off at the border of the
+part. (RT-DETR's crop requires its centre to be inside.)
 
-`# differs from the paper:` its code resizes every picture to 640 and then the whole batch to the
-drawn size; we resize once. Classes that are told apart by their aspect, like the squares and
-rectangles of the shapes world, do not survive crops that are stretched to squares: leave them out.
+`# differs from the paper:` its code resizes each picture to 640 and then the whole batch to the
+drawn size; we resize once.
+
+Some classes differ only in their aspect, like the squares and rectangles of the shapes world. A
+crop that is stretched to a square destroys that difference. Leave crops out for such classes.
 """
 
 from dataclasses import dataclass
@@ -47,13 +49,13 @@ from rtdetr_lab.notation import Edges, Size
 SANITIZE, FLIP = SanitizeBoxes(), RandomFlip()
 
 PICTURE, BATCH = 0, 1
-"""Two families of random numbers: what differs within a batch, and what does not."""
+"""Two families of random numbers: one differs within a batch, the other does not."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a picture is seen: `position` in the endless stream of a run, in its batch `step`;
-    `progress` is the part of the run that lies behind, in [0, 1)."""
+    """A place in a run: `position` in the endless stream of pictures, and `step`, the number of the
+    batch. `progress` is the part of the run that is done, in [0, 1)."""
 
     seed: int
     position: int
@@ -61,7 +63,7 @@ class Place:
     progress: float
 
     def rng(self, family: int) -> np.random.Generator:
-        """The random numbers of this `PICTURE`, or of this `BATCH`."""
+        """Return the generator for this `PICTURE`, or for this `BATCH`."""
         number = self.position if family == PICTURE else self.step
         seed = np.random.SeedSequence([self.seed % 2**64, number], spawn_key=(family,))
         return np.random.default_rng(seed)
@@ -69,11 +71,11 @@ class Place:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Changes that are over when `until` of the run has passed, changes that stay, and the size.
+    """A recipe: `strong` changes end when the part `until` of the run is done, `mild` changes stay.
 
-    `sizes` are heights of batches, one drawn per batch as long as the strong changes last; widths
-    grow and shrink with them. One that stands there twice is drawn twice as often. `strong` and
-    `mild` hold `RandomTransform`s.
+    Then the picture is resized. `sizes` are heights of batches: one is drawn per batch while the
+    strong changes last, and widths scale with it. A size that is listed twice is drawn twice as
+    often. `strong` and `mild` hold `RandomTransform`s.
     """
 
     strong: tuple[Any, ...] = ()
@@ -83,10 +85,10 @@ class Augmentation:
     until: float = 1.0
     sanitize: SanitizeBoxes = SANITIZE
     edges: ClassVar[None] = None
-    """Pictures come in one size; those of DETR have their own shape."""
+    """None: all pictures have one size. Pictures of DETR keep their own shape."""
 
     def __post_init__(self) -> None:
-        require(0 <= self.until <= 1, "until", f"is {self.until}", "give a part of the run")
+        require(0 <= self.until <= 1, "until", f"is {self.until}", "give a number from 0 to 1")
         positive = min((*self.size, *self.sizes)) >= 1
         require(positive, "size", f"{self.size}, {self.sizes}", "give sizes of 1 pixel or more")
 
@@ -100,11 +102,11 @@ class Augmentation:
         return self.sanitize(Resize(self.size_at(place))(sample))
 
     def is_strong(self, place: Place) -> bool:
-        """Whether the strong changes still happen there."""
+        """Return whether the strong changes are still on at this place."""
         return place.progress < self.until
 
     def size_at(self, place: Place) -> Size:
-        """(height, width) of the batch that is made there."""
+        """Return the (height, width) of the batch at this place."""
         if not self.sizes or not self.is_strong(place):
             return self.size
         side, (height, width) = int(place.rng(BATCH).choice(self.sizes)), self.size
@@ -112,14 +114,14 @@ class Augmentation:
 
 
 def multi_scale(size: int, step: int = 32) -> tuple[int, ...]:
-    """Multiples of `step` from ¾ to 5⁄4 of `size`, which itself comes three times, as the authors
-    list it: 480, 512, …, 640, 640, 640, …, 800."""
+    """Return the multiples of `step` from ¾ to 5⁄4 of `size`. `size` itself comes three times, as
+    the authors list it: 480, 512, …, 640, 640, 640, …, 800."""
     sides = (n for n in range(step, 2 * size, step) if 0.75 * size <= n <= 1.25 * size)
     return tuple(sorted([*sides, size, size] + ([size] if size % step else [])))
 
 
 def paper_augmentation(size: int = 640) -> Augmentation:
-    """RT-DETR, Table A: everything until the end."""
+    """Return the recipe of RT-DETR, Table A: all changes last until the end."""
     return Augmentation(
         strong=(PhotometricDistort(0.5), ZoomOut(0.5), IoUCrop(0.8)),
         size=(size, size),
@@ -128,22 +130,27 @@ def paper_augmentation(size: int = 640) -> Augmentation:
 
 
 def v2_augmentation(size: int = 640, epochs: int = 72, plain_epochs: int = 2) -> Augmentation:
-    """RT-DETRv2 §2.2: the strong changes are over `plain_epochs` before the end of `epochs`."""
+    """Return the recipe of RT-DETRv2 §2.2: the strong changes end `plain_epochs` before the end of
+    `epochs`."""
     few = 0 <= plain_epochs <= epochs and epochs > 0
-    require(few, "plain_epochs", f"is {plain_epochs} of {epochs}", "give 0 … epochs")
+    require(few, "plain_epochs", f"is {plain_epochs} of {epochs}", "give a number from 0 to epochs")
     paper = paper_augmentation(size)
     until = 1 - plain_epochs / epochs
     return Augmentation(paper.strong, paper.mild, paper.size, paper.sizes, until)
 
 
 ANY_LENGTH = 10**9
-"""The longest side before a part is cut out: the paper sets no limit there."""
+"""The longest side before the crop: the paper sets no limit there."""
 
 
 @dataclass(frozen=True)
 class AspectAugmentation:
-    """Whole or, with probability `p_crop`, a part with sides from `sides[0]` to `sides[1]` of a
-    picture whose shortest side is one of `before`; then the shortest side drawn from `shortest`."""
+    """Whole pictures or, with probability `p_crop`, crops; their shortest side is drawn from
+    `shortest`.
+
+    Before a crop, the shortest side of the picture is resized to one of `before`. The crop has
+    sides from `sides[0]` to `sides[1]`.
+    """
 
     shortest: tuple[int, ...] = PAPER_SHORTEST
     longest: int = PAPER_EDGES[1]
@@ -154,12 +161,12 @@ class AspectAugmentation:
     sanitize: SanitizeBoxes = SANITIZE
 
     def __post_init__(self) -> None:
-        RandomEdges(self.shortest, self.longest)  # refuses what it could not do
+        RandomEdges(self.shortest, self.longest)  # raises for values that it cannot use
         require_between(0, 1, "", p_crop=self.p_crop)
         good = bool(self.before) and min(self.before) >= 1
         require(good, "before", f"is {self.before}", "give sizes of 1 pixel or more")
         rising = 1 <= self.sides[0] <= self.sides[1]
-        require(rising, "sides", f"are {self.sides}", "give the least and the largest side")
+        require(rising, "sides", f"are {self.sides}", "give the smallest and the largest side")
 
     def __call__(self, sample: Sample, place: Place) -> Sample:
         rng = place.rng(PICTURE)
@@ -181,17 +188,17 @@ class AspectAugmentation:
 
     @property
     def edges(self) -> Edges:
-        """Shortest and longest side of pictures in use: the largest it has learned."""
+        """Return shortest and longest side of pictures in use: the largest that training draws."""
         return max(self.shortest), self.longest
 
     @property
     def size(self) -> Size:
-        """Size that stands for all where pictures have several."""
+        """Return one size that stands for all, because pictures here have several."""
         return max(self.shortest), max(self.shortest)
 
 
 def detr_augmentation(edges: Edges = PAPER_EDGES) -> AspectAugmentation:
-    """DETR §A.4, with all sizes in proportion to `edges` (shortest, longest)."""
+    """Return DETR's recipe (§A.4), with all sizes scaled to `edges` (shortest, longest)."""
 
     def scaled(sizes: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(max(1, round(size * edges[0] / PAPER_EDGES[0])) for size in sizes)

@@ -1,9 +1,8 @@
-"""# Batch: a sample, what is true about it, and many samples at once
+"""# Batch: a sample, its truth, and many samples at once
 
-A `Sample` is what a model trains on: a picture of the model's size with labels and boxes. Its
-`truth` is what the annotation said, in pixels of the stored picture, crowd regions included.
-Transforms change the former and never the latter, so that evaluation measures against the truth
-however the picture was resized on the way.
+A model trains on a `Sample`: a picture of the model's size with labels and boxes. Its `truth` holds
+the annotation, in pixels of the stored picture, with crowd regions. Transforms change the sample
+and never the truth. So evaluation measures against the truth, even if the picture was resized.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +24,7 @@ from rtdetr_lab.structures import Batch, Targets
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """One picture as annotated: boxes and areas in pixels of the picture as stored."""
+    """A picture as annotated: boxes and areas in pixels of the picture as stored."""
 
     image_id: int
     size: Size
@@ -38,7 +37,7 @@ class Truth:
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One picture to train on, with T labels and boxes (cxcywh in [0, 1]); crowds left out."""
+    """A picture to train on, with T labels and boxes (cxcywh in [0, 1]), without crowds."""
 
     image: UInt8[Tensor, "3 H W"] | Float[Tensor, "3 H W"]
     labels: Int[Tensor, "T"]
@@ -48,15 +47,15 @@ class Sample:
 
     @classmethod
     def of(cls, image: Tensor, truth: Truth, masks: Tensor | None = None) -> "Sample":
-        """What training sees of a picture as stored: its objects, cut off at its borders. `masks`
-        are theirs."""
+        """Make the sample that training sees: the objects of a stored picture, cut off at its
+        borders. `masks` are the masks of these objects."""
         objects = ~truth.is_crowd
         boxes = cxcywh_from_xyxy(clip(truth.boxes_xyxy[objects], truth.size))
         return cls(image, truth.labels[objects], boxes / _edge(boxes, truth.size), truth, masks)
 
     @property
     def image_id(self) -> int:
-        """The id the annotation gave the picture."""
+        """The id of the picture in the annotation."""
         return self.truth.image_id
 
     @property
@@ -65,17 +64,17 @@ class Sample:
         return self.truth.size
 
     def masks_after(self, change: Callable[[Tensor], Tensor]) -> Tensor | None:
-        """Its masks after a change, where it has any."""
+        """Return the changed masks, or None if there are none."""
         return None if self.masks is None else change(self.masks)
 
     @property
     def name(self) -> str:
-        """Name of the picture in errors: its file, or its id where it comes from none."""
+        """The name of the picture in errors: its file, or its id if it has no file."""
         return self.truth.file_name or f"picture {self.image_id}"
 
 
 def clip(boxes_xyxy: Float[Tensor, "A 4"], size: Size) -> Float[Tensor, "A 4"]:
-    """Boxes cut off at the borders of a picture of (height, width)."""
+    """Cut boxes off at the borders of a picture of (height, width)."""
     return boxes_xyxy.clamp(min=0).minimum(_edge(boxes_xyxy, size))
 
 
@@ -86,7 +85,7 @@ def _edge(like: Tensor, size: Size) -> Float[Tensor, "4"]:
 
 @runtime_checkable
 class Dataset(Protocol):
-    """Samples by number, and the meaning of their labels: all that the equipment needs."""
+    """Samples by index, and the names and ids of their labels. The equipment needs nothing else."""
 
     @property
     def names(self) -> Sequence[str]:
@@ -107,7 +106,7 @@ RandomTransform = Callable[[Sample, np.random.Generator], Sample]
 
 @dataclass(frozen=True)
 class Wrapped:
-    """A data set seen through something: its labels mean what they meant."""
+    """A data set inside another one. The meaning of its labels does not change."""
 
     dataset: Dataset
 
@@ -126,7 +125,7 @@ class Wrapped:
 
 
 def innermost(data: Any) -> Any:
-    """The data set that others stand around: `Mapped`, `Augmented`, or a wrapper of your own that
+    """Return the data set inside all wrappers: `Mapped`, `Augmented`, or a wrapper of your own that
     keeps it as `dataset`."""
     while (inner := getattr(data, "dataset", None)) is not None:
         data = inner
@@ -160,9 +159,11 @@ class First(Wrapped):
 
 @dataclass(frozen=True)
 class Augmented(Wrapped):
-    """Every sample in `rounds` random versions; version and number decide the random numbers.
+    """A data set with `rounds` random versions of each sample. Version and index decide the random
+    numbers.
 
-    So an augmented picture, too, is a function of its index, whoever loads it and whenever.
+    So an augmented picture, too, is a function of its index. It does not matter when it is loaded,
+    or by which process.
     """
 
     transform: RandomTransform
@@ -180,12 +181,15 @@ class Augmented(Wrapped):
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Pictures in [0, 1] and their targets. Raises `DataError` for none, and where sizes differ."""
+    """Join pictures in [0, 1] and their targets. Raises `DataError` for an empty list, or if sizes
+    differ."""
     check_samples(samples)
     sizes = [tuple(sample.image.shape[-2:]) for sample in samples]
     for sample, size in zip(samples, sizes, strict=True):
         if size != sizes[0]:
-            what = f"is {size[0]}×{size[1]}, the first of the batch {sizes[0][0]}×{sizes[0][1]}"
+            what = (
+                f"is {size[0]}×{size[1]}, but the first of the batch is {sizes[0][0]}×{sizes[0][1]}"
+            )
             remedy = "resize all pictures to one size (rtdetr_lab.data.transforms.Resize)"
             raise DataError(sample.name, what, remedy)
     masks = tuple(sample.masks for sample in samples if sample.masks is not None)
@@ -199,32 +203,32 @@ def collate(samples: Sequence[Sample]) -> Batch:
 
 
 def check_samples(samples: Sequence[Sample]) -> None:
-    """Raise `DataError` for none, and for masks that did not change with their picture."""
+    """Raise `DataError` for an empty list, or if masks and their picture differ in size."""
     if not samples:
         raise DataError("batch", "holds no samples", "give at least one")
     for sample in samples:
         size = tuple(sample.image.shape[-2:])
         if sample.masks is not None and tuple(sample.masks.shape[1:]) != size:
-            what = f"has masks of {tuple(sample.masks.shape[1:])}, and is {size} itself"
-            raise DataError(sample.name, what, "change masks with their picture")
+            what = f"has masks of {tuple(sample.masks.shape[1:])}, but the picture is {size}"
+            raise DataError(sample.name, what, "resize or crop masks together with their picture")
 
 
 def stack(images: Sequence[Tensor]) -> Float[Tensor, "B 3 H W"]:
-    """Pictures of one size, eight bits to [0, 1] and floats as they are."""
+    """Stack pictures of one size: eight bits become [0, 1], floats stay."""
     if all(image.dtype == torch.uint8 for image in images):
-        return torch.stack(list(images)).float().div_(255)  # a quarter of the bytes to shuffle
+        return torch.stack(list(images)).float().div_(255)  # copies a quarter of the bytes
     return torch.stack([as_float(image) for image in images])
 
 
 def as_float(image: Tensor) -> Float[Tensor, "3 H W"]:
-    """Eight bits to [0, 1]; floats as they are."""
+    """Convert eight bits to [0, 1]; floats stay."""
     return image.float() / 255 if image.dtype == torch.uint8 else image
 
 
 def in_order(dataset: Dataset, batch_size: int, num_workers: int = 0) -> Iterator[list[Sample]]:
-    """All samples from first to last, some at a time: what an evaluation walks through.
+    """Yield all samples from first to last, in lists of `batch_size`, for an evaluation.
 
-    Training has a stream of its own, which never ends and can start anywhere (`training.stream`).
+    Training has its own stream, which never ends and can start anywhere (`training.stream`).
     """
     firsts = range(0, len(dataset), batch_size)
     return load(partial(_samples, dataset, batch_size), firsts, num_workers)

@@ -1,12 +1,12 @@
 r"""# Canvas: pictures that keep their shape, side by side
 
-RT-DETR stretches, DETR does not (`images/preprocess.py`). Here the same for training: a transform
-to the paper's size, one to a size drawn at random, and batches in which every picture lies in the
-upper left corner of one canvas, its masks with it.
+RT-DETR stretches pictures, DETR does not (`images/preprocess.py`). This module does DETR's resizing
+for training. One transform resizes to the paper's size, another to a size drawn at random. In a
+batch, each picture lies in the upper left corner of one canvas, together with its masks.
 
 Boxes stay fractions of their *picture*, as in the authors' code. A model that was fine-tuned
-with transformers' processor has learned fractions of the *canvas*:
-`collate_on_canvas(samples, of_canvas=True)`, and `Metadata(canvas_boxes=True)` for its answers.
+with transformers' processor has learned fractions of the *canvas*. Train it with
+`collate_on_canvas(samples, of_canvas=True)`, and set `Metadata(canvas_boxes=True)` for its boxes.
 """
 
 from collections.abc import Sequence
@@ -29,12 +29,12 @@ PAPER_SHORTEST = tuple(range(480, 801, 32))
 
 @dataclass(frozen=True)
 class ResizeEdges:
-    """Resize as `edges` (shortest, longest) say, like `KeepAspect` before detection."""
+    """Resize to `edges` (shortest, longest), like `KeepAspect` before detection."""
 
     edges: Edges = PAPER_EDGES
 
     def __post_init__(self) -> None:
-        KeepAspect(self.edges)  # the same values are refused
+        KeepAspect(self.edges)  # raises for invalid edges
 
     def __call__(self, sample: Sample) -> Sample:
         height, width = sample.image.shape[-2:]
@@ -43,7 +43,8 @@ class ResizeEdges:
 
 @dataclass(frozen=True)
 class RandomEdges:
-    """A shortest side drawn from `shortest`, the longest at most `longest`: for `Augmented`."""
+    """Resize to a shortest side drawn from `shortest`, the longest at most `longest`; for
+    `Augmented`."""
 
     shortest: tuple[int, ...] = PAPER_SHORTEST
     longest: int = 1333
@@ -55,7 +56,7 @@ class RandomEdges:
 
     @property
     def edges(self) -> Edges:
-        """The largest it makes."""
+        """The largest edges that it draws."""
         return max(self.shortest), self.longest
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
@@ -64,7 +65,8 @@ class RandomEdges:
 
 
 def collate_on_canvas(samples: Sequence[Sample], of_canvas: bool = False) -> Batch:
-    """Pictures in [0, 1], their targets, and where the canvas shows nothing (1 - pixel_mask)."""
+    """Join pictures in [0, 1], their targets, and the padding: where the canvas is empty (1 -
+    pixel_mask)."""
     check_samples(samples)
     sizes = [tuple(sample.image.shape[-2:]) for sample in samples]
     height, width = (max(sides) for sides in zip(*sizes, strict=True))
@@ -78,8 +80,8 @@ def collate_on_canvas(samples: Sequence[Sample], of_canvas: bool = False) -> Bat
 
 
 def fitted(data: Dataset, metadata: Metadata) -> Dataset:
-    """`data` in the size a model is made for: stretched, or between its edges. Where the model was
-    not trained yet, and where the data has that size already, as it is."""
+    """Return `data` at the size that a model is made for: stretched, or between its edges. If the
+    model was not trained yet, or the data has that size already, return it unchanged."""
     size, edges = metadata.image_size, metadata.edges
     if edges is not None:
         return data if edges_of(data) == edges else Mapped(data, ResizeEdges(edges))
@@ -87,7 +89,7 @@ def fitted(data: Dataset, metadata: Metadata) -> Dataset:
 
 
 def edges_of(data: Dataset) -> Edges | None:
-    """The edges its pictures are resized to, `None` if they come in one size."""
+    """Return the edges that the pictures are resized to, or `None` if all have one size."""
     while isinstance(data, Wrapped):
         transform = getattr(data, "transform", None)
         if isinstance(transform, ResizeEdges | RandomEdges):

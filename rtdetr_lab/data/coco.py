@@ -1,9 +1,9 @@
 """# COCO: photographs, and a JSON that says what is on them
 
-COCO's format is a list of pictures, one of annotations and one of categories, tied by ids. Ids are
-names, not numbers: the 80 categories of COCO run to 90 with gaps, others start at 0. A model wants
-labels 0 … C - 1, so categories are sorted by id, and the place in that order is the label;
-`category_ids[label]` leads back.
+COCO's format has three lists: pictures, annotations and categories. Ids connect them. Ids are
+names, not numbers: the 80 categories of COCO run to 90 with gaps, others start at 0. A model needs
+labels 0 … C - 1. So we sort the categories by id, and the index in that order is the label.
+`category_ids[label]` returns the id.
 
 | annotation says                | training sees           | evaluation sees                     |
 |--------------------------------|-------------------------|-------------------------------------|
@@ -11,12 +11,12 @@ labels 0 … C - 1, so categories are sorted by id, and the place in that order 
 | a box without area, or outside | nothing (`dropped`)     | nothing                             |
 | a crowd (`iscrowd`)            | nothing (`dropped`)     | a region where nothing is wrong     |
 
-What is wrong or dropped follows from the rules of `findings.py`, which `preflight.py` applies to a
-whole data set before training.
+The rules of `findings.py` decide what is wrong and what is dropped. `preflight.py` applies them to
+a whole data set before training.
 
-Boxes refer to the raster as stored, so a photo is *not* turned here when its EXIF says that a
-viewer should. One exception: if the annotations give the (height, width) of the turned photo, their
-boxes are those of the turned photo, and so are the pixels (`images/frames.py` decides).
+Boxes refer to the raster as stored. So we do *not* rotate a photo here, even if its EXIF tells a
+viewer to rotate it. One exception: if the annotations give the (height, width) of the rotated
+photo, we rotate the pixels, because the boxes refer to them (`images/frames.py` decides).
 """
 
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ from rtdetr_lab.images.frames import Frame
 
 @dataclass(frozen=True, eq=False)
 class CocoDataset:
-    """The pictures of one annotation file, at the size they are stored in."""
+    """The pictures of one annotation file, at the size in which they are stored."""
 
     annotations: Annotations
     folder: Path
@@ -55,7 +55,7 @@ class CocoDataset:
     def from_folder(
         cls, folder: str | Path, split: str = "train", with_masks: bool = False
     ) -> "CocoDataset":
-        """The annotations of a split of a folder, in any format that `layout.py` knows."""
+        """Read a split of a folder, in any format that `layout.py` supports."""
         layout = find_layout(folder)
         return cls(layout[split].load(), layout.folder, with_masks)
 
@@ -63,7 +63,7 @@ class CocoDataset:
     def from_json(
         cls, annotations: str | Path, folder: str | Path | None = None, with_masks: bool = False
     ) -> "CocoDataset":
-        """An annotation file, and the folder of its pictures if they lie elsewhere."""
+        """Read an annotation file. Give the folder of its pictures if they lie elsewhere."""
         layout = find_layout(annotations)
         (split,) = (split for splits in layout.splits.values() for split in splits)
         return cls(split.load(), Path(folder or layout.folder), with_masks)
@@ -80,12 +80,12 @@ class CocoDataset:
 
     @property
     def dropped(self) -> dict[str, int]:
-        """How many annotations training does not see, by the rule of `findings.py`."""
+        """The number of annotations that training does not see, per rule of `findings.py`."""
         return count_dropped(self.annotations.findings)
 
     @cached_property
     def places(self) -> Places:
-        """Where the pictures lie."""
+        """The lookup of picture files on disk."""
         return Places(self.folder, self.annotations.path)
 
     def __len__(self) -> int:
@@ -125,8 +125,7 @@ def _truth_of(picture: Picture) -> Truth:
 
 @dataclass(frozen=True, eq=False)
 class Opened:
-    """A picture's pixels in the frame of its boxes, if they can be had, and what is wrong with
-    it."""
+    """The pixels of a picture in the frame of its boxes, if it can be decoded, and its findings."""
 
     path: Path | None = None
     raster: UInt8[np.ndarray, "H W 3"] | None = None
@@ -134,7 +133,7 @@ class Opened:
 
 
 def open_picture(picture: Picture, places: Places, limits: Limits = DEFAULT_LIMITS) -> Opened:
-    """Find and decode a picture, and compare it with what the annotations say."""
+    """Find and decode a picture, and compare it with its annotations."""
     path = places.find(picture)
     if isinstance(path, Finding):
         return Opened(findings=(path,))
@@ -151,8 +150,8 @@ def open_picture(picture: Picture, places: Places, limits: Limits = DEFAULT_LIMI
         frame = stored.of_annotations(picture.size, str(path))
     except ImageError:
         (height, width), (h, w) = stored.stored, picture.size
-        what = f"is {width}×{height}, {places.annotations} says {w}×{h}"
+        what = f"is {width}×{height}, but {places.annotations} says {w}×{h}"
         return Opened(path, photo.raster, found(rules.WRONG_SIZE, what))
-    what = f"has the EXIF orientation {frame.orientation}: a viewer turns it, its boxes are not"
+    what = f"has the EXIF orientation {frame.orientation}: a viewer rotates it, but not its boxes"
     turned = found(rules.TURNED, what) if frame.orientation != 1 else ()
     return Opened(path, frame.pixels_as_stored(photo.rgb), turned)

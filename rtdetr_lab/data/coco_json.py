@@ -1,9 +1,9 @@
-"""# The JSON of COCO: read strictly, with the file and the id in every complaint
+"""# The JSON of COCO: read strictly, with the file and the id in each error
 
-Three lists that refer to each other are easy to get wrong by hand, and a wrong reference that is
-skipped in silence becomes a model that never learns one class. So each is checked when it is read.
+Three lists refer to each other, and mistakes by hand are easy. If we skipped a wrong reference in
+silence, a model might never learn one class. So we check each reference when we read it.
 
-`inspect_annotations` reads what can be read and reports everything it finds (`findings.py`).
+`inspect_annotations` reads as much as possible and reports everything it finds (`findings.py`).
 """
 
 from collections.abc import Mapping
@@ -18,14 +18,14 @@ from rtdetr_lab.errors import DataError
 from rtdetr_lab.notation import Size
 
 KINDS = {"categories": "category", "images": "picture", "annotations": "annotation"}
-"""The three lists, and what one entry is called in a finding."""
+"""The three lists, and the word for one entry of them in a finding."""
 
 CROWDS = {0: False, 1: True, "0": False, "1": True, None: False}
-"""What `iscrowd` may be."""
+"""The values that `iscrowd` may have."""
 
 
 def inspect_annotations(path: Path) -> Annotations:
-    """What can be read of a file, with everything that is wrong in its `findings`."""
+    """Read as much of a file as possible, and collect everything wrong in its `findings`."""
     reader = CocoReader(path)
     tree = reader.parse()
     if not all(reader.has_list(tree, key) for key in KINDS) or reader.is_panoptic(tree):
@@ -38,7 +38,7 @@ def inspect_annotations(path: Path) -> Annotations:
 
 
 def listed_pictures(path: Path) -> list[Listed]:
-    """The pictures of a file, which needs no annotations for this; raises `DataError`."""
+    """Return the pictures that a file lists; it needs no annotations. Raises `DataError`."""
     reader = CocoReader(path)
     tree = reader.parse()
     if not reader.has_list(tree, "images"):
@@ -53,7 +53,7 @@ def listed_pictures(path: Path) -> list[Listed]:
 
 
 class CocoReader(Reading):
-    """Goes through one file."""
+    """Reads one file."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -69,7 +69,7 @@ class CocoReader(Reading):
     def has_list(self, tree: Mapping[str, Any], key: str) -> bool:
         entries = tree.get(key)
         well = isinstance(entries, list) and all(isinstance(e, dict) for e in entries)
-        if not well and not self.findings:  # one missing list, or a file that is none, is enough
+        if not well and not self.findings:  # report the first fault only
             advice = "write images, annotations and categories, each a list of objects"
             self.find(rules.NOT_COCO, f"has no list of {key}", advice=advice)
         return well
@@ -83,7 +83,7 @@ class CocoReader(Reading):
         return panoptic
 
     def number(self, value: object) -> int | None:
-        """A whole number; what was written with a point is remembered."""
+        """Return a whole number or None; remember a number that has a decimal point."""
         number = whole(value)
         if number is not None and isinstance(value, float):
             self.points.append(value)
@@ -115,7 +115,7 @@ class CocoReader(Reading):
         return None
 
     def pictures(self, tree: Mapping[str, Any], labels: Mapping[int, int]) -> tuple[Picture, ...]:
-        """The pictures that have a size, with all annotations that evaluation sees."""
+        """Return the pictures that have a size, with all annotations that evaluation sees."""
         images = self.by_id(tree, "images")
         sizes = {i: size for i, image in images.items() if (size := self.size(image, i))}
         for number, entry in self.by_id(tree, "annotations").items():

@@ -1,16 +1,17 @@
 r"""# COCO panoptic: every pixel belongs to one segment
 
-A JSON lists per picture its segments (id, category, crowd or not), and a PNG beside it says whose a
-pixel is, by its colour (`segment_map.py`).
+A JSON lists the segments of each picture (id, category, crowd or not). A PNG beside it gives the
+segment of each pixel as a colour (`segment_map.py`).
 
     panoptic_val2017.json    panoptic_val2017/000000000139.png    val2017/000000000139.jpg
 
-Categories are things or stuff (`isthing`). Two tables describing the same pixels can contradict
-each other, so each picture is checked when it is read: a colour without an entry, an entry without
-a pixel, a PNG of another size and a category nobody listed are refused with their numbers.
+Categories are things or stuff (`isthing`). The JSON and the PNG describe the same pixels, so they
+can contradict each other. We check each picture when we read it, and raise an error with the
+numbers for a colour without an entry, an entry without a pixel, a PNG of another size, or a
+category that is not listed.
 
-Boxes are those of the masks. `SegmentMap` is the truth that panoptic quality measures against;
-a `Sample` is what a `DETRSegmentation` learns from, crowds left out.
+Boxes are the boxes around the masks. A `SegmentMap` is the truth that panoptic quality measures
+against. A `DETRSegmentation` learns from a `Sample`, which has no crowds.
 """
 
 from collections.abc import Mapping
@@ -37,7 +38,7 @@ PICTURES = ("{}2017", "{}", "images/{}2017", "images/{}", "images", "")
 
 @dataclass(frozen=True, eq=False)
 class PanopticDataset:
-    """The pictures of one panoptic annotation file, at the size they are stored in."""
+    """The pictures of one panoptic annotation file, at the size in which they are stored."""
 
     path: Path
     png_folder: Path
@@ -49,7 +50,7 @@ class PanopticDataset:
 
     @classmethod
     def from_folder(cls, folder: str | Path, split: str = "val") -> "PanopticDataset":
-        """A split in one of the usual places; raises `DataError` if it is in none."""
+        """Read a split from one of the usual places; raises `DataError` if it is in none."""
         root = Path(folder)
         years, places = ("2017", ""), ("annotations", "")
         stems = [root / place / f"panoptic_{split}{year}" for year in years for place in places]
@@ -63,7 +64,7 @@ class PanopticDataset:
     def from_json(
         cls, annotations: str | Path, png_folder: str | Path, picture_folder: str | Path
     ) -> "PanopticDataset":
-        """An annotation file, the folder of its PNGs, and that of its pictures."""
+        """Read an annotation file, with the folder of its PNGs and the folder of its pictures."""
         path = Path(annotations)
         reader = CocoReader(path)
         tree = reader.parse()
@@ -79,7 +80,7 @@ class PanopticDataset:
             stuff = frozenset(int(c["id"]) for c in categories if not c.get("isthing", 1))
             entries = _entries(tree, path)
         except (KeyError, TypeError, ValueError) as error:
-            what = f"an entry is incomplete or wrong ({error!r})"
+            what = f"has an incomplete or wrong entry ({error!r})"
             raise DataError(str(path), what, "give COCO's panoptic format") from error
         names = tuple(str(c.get("name", "")) for c in categories)
         return cls(path, Path(png_folder), Path(picture_folder), names, ids, stuff, entries)
@@ -88,11 +89,12 @@ class PanopticDataset:
         return len(self.entries)
 
     def picture(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
-        """The pixels as stored."""
+        """Return the pixels as stored."""
         return self._raster(self.picture_folder, "picture", self.entries[index])
 
     def truth(self, index: int) -> SegmentMap:
-        """The owner of every pixel. Raises `DataError` where map and list contradict each other."""
+        """Return the segment of each pixel. Raises `DataError` if map and list contradict each
+        other."""
         entry = self.entries[index]
         where = f"{self.path}: picture {entry['image_id']}"
         ids = rgb_to_id(self._raster(self.png_folder, "png", entry))
@@ -119,15 +121,15 @@ class PanopticDataset:
         return Sample.of(image_of(self.picture(index)), truth, masks[~truth.is_crowd])
 
     def _raster(self, folder: Path, key: str, entry: Mapping[str, Any]) -> np.ndarray:
-        """The pixels of a file as stored, which have to have the size that the JSON says."""
+        """Read the pixels of a file as stored, and check that they have the size in the JSON."""
         path = inside(folder, folder / slashed(entry[key]))
         if path is None:
             what = f"the file_name {entry[key]!r} leaves the folder"
-            raise DataError(str(self.path), what, "distrust it")
+            raise DataError(str(self.path), what, "do not trust this file")
         raster, (height, width) = read_photo(path).raster, entry["size"]
         if raster.shape[:2] != (height, width):
             found = f"{raster.shape[0]}×{raster.shape[1]}"
-            what = f"is {found} on disk, the annotations say {height}×{width} (height × width)"
+            what = f"is {found} on disk, but the annotations say {height}×{width} (height × width)"
             where = f"{self.path}: picture {entry['image_id']}"
             raise DataError(where, what, "export the data set again")
         return raster
@@ -142,7 +144,7 @@ def _entries(tree: Mapping[str, Any], path: Path) -> tuple[Mapping[str, Any], ..
     annotated = [int(a["image_id"]) for a in tree["annotations"]]
     if sorted(annotated) != sorted(images):
         odd = sorted(set(annotated) ^ set(images)) or sorted(annotated)
-        what = f"{len(images)} images and {len(annotated)} annotations, of others: {odd[:3]}"
+        what = f"has {len(images)} images and {len(annotated)} annotations of other ids: {odd[:3]}"
         raise DataError(str(path), what, "give every image one annotation")
     return tuple(
         {

@@ -1,24 +1,24 @@
 r"""# Colours: photometric distortion as one matrix
 
-The recipe (RT-DETR, Table A) changes brightness, contrast, saturation and hue, each or not, and
-sometimes exchanges the channels. With $x$ the colour of a pixel, $g^\top x$ its grey value and
-$\bar x$ the mean colour of the picture,
+The recipe (RT-DETR, Table A) changes brightness, contrast, saturation and hue, each with some
+probability, and sometimes exchanges the channels. Let $x$ be the colour of a pixel, $g^\top x$ its
+grey value and $\bar x$ the mean colour of the picture:
 
 | change     | $x \mapsto$                                  | drawn from        |
 |------------|----------------------------------------------|-------------------|
 | brightness | $b\,x$                                       | 0.875 … 1.125     |
 | contrast   | $c\,x + (1 - c)\,g^\top \bar x$              | 0.5 … 1.5         |
 | saturation | $s\,x + (1 - s)\,g^\top x$                   | 0.5 … 1.5         |
-| hue        | turn by $2\pi h$ around the grey axis        | −0.05 … 0.05      |
+| hue        | rotate by $2\pi h$ around the grey axis      | −0.05 … 0.05      |
 | channels   | a permutation                                | all six           |
 
-all are affine, and so is any sequence of them: $x \mapsto Ax + t$. Even the mean that contrast asks
-for is known without looking at the picture again, because the mean of an affine image is the affine
-image of the mean. So the pixels are read and written once, whatever was drawn.
+All are affine, and so is any sequence of them: $x \mapsto Ax + t$. Contrast needs the mean of the
+picture so far. We compute it without reading the picture again: the same map, applied to the mean
+colour, gives the new mean. So the pixels are read and written once, whatever was drawn.
 
-`# differs from the paper:` its code cuts off at black and white after every change, and shifts the
-hue in HSV, which is not linear. Here colours are cut off once, at the end, and hue turns in the
-chroma plane, which keeps the grey value.
+`# differs from the paper:` its code clamps colours to black and white after each change, and shifts
+the hue in HSV, which is not linear. We clamp once, at the end. We rotate the hue in the chroma
+plane, which keeps the grey value.
 """
 
 import math
@@ -38,7 +38,7 @@ Range = tuple[float, float]
 Vector = Float[np.ndarray, "3"]
 
 GREY: Vector = np.array([0.299, 0.587, 0.114])
-"""What red, green and blue contribute to the grey value."""
+"""The weights of red, green and blue in the grey value."""
 
 CHROMA = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
 """RGB → YIQ: the grey value and a plane of colours around it."""
@@ -46,13 +46,13 @@ CHROMA = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -
 
 @dataclass(frozen=True, eq=False)
 class ColourMap:
-    """$x \\mapsto Ax + t$, for colours in [0, 1]."""
+    r"""The map $x \mapsto Ax + t$, for colours in [0, 1]."""
 
     matrix: Float[np.ndarray, "3 3"]
     offset: Vector
 
     def then(self, matrix: Float[np.ndarray, "3 3"], offset: float = 0.0) -> "ColourMap":
-        """This map, and another one after it."""
+        """Return this map, followed by another one."""
         return ColourMap(matrix @ self.matrix, matrix @ self.offset + offset)
 
     def __call__(self, sample: Sample) -> Sample:
@@ -72,23 +72,24 @@ SAME = ColourMap(np.eye(3), np.zeros(3))
 
 
 def brightness(before: ColourMap, factor: float) -> ColourMap:
-    """Make lighter or darker."""
+    """Make colours lighter or darker."""
     return before.then(factor * np.eye(3))
 
 
 def contrast(before: ColourMap, factor: float, mean: Vector) -> ColourMap:
-    """Move away from, or towards, the mean grey of a picture whose mean colour was `mean`."""
+    """Move colours away from, or towards, the mean grey. `mean` is the mean colour of the picture
+    before all changes."""
     grey = float(GREY @ (before.matrix @ mean + before.offset))
     return before.then(factor * np.eye(3), (1 - factor) * grey)
 
 
 def saturation(before: ColourMap, factor: float) -> ColourMap:
-    """Move away from, or towards, the grey of every pixel."""
+    """Move colours away from, or towards, the grey of their own pixel."""
     return before.then(factor * np.eye(3) + (1 - factor) * np.tile(GREY, (3, 1)))
 
 
 def hue(before: ColourMap, turn: float) -> ColourMap:
-    """Turn around the grey axis, by a part of a whole turn."""
+    """Rotate colours around the grey axis, by a part of a full turn."""
     cosine, sine = math.cos(2 * math.pi * turn), math.sin(2 * math.pi * turn)
     rotation = np.array([[1, 0, 0], [0, cosine, -sine], [0, sine, cosine]])
     return before.then(np.linalg.inv(CHROMA) @ rotation @ CHROMA)
@@ -96,7 +97,7 @@ def hue(before: ColourMap, turn: float) -> ColourMap:
 
 @dataclass(frozen=True)
 class PhotometricDistort:
-    """Each change with probability `p`, contrast before or after the colours."""
+    """Applies each change with probability `p`, and contrast before or after the colours."""
 
     p: float = 0.5
     brightness: Range = (0.875, 1.125)
@@ -116,7 +117,7 @@ class PhotometricDistort:
         return sample if drawn is SAME else drawn(sample)
 
     def draw(self, mean: Vector, rng: np.random.Generator) -> ColourMap:
-        """The map of one picture with this mean colour."""
+        """Draw the map for a picture with this mean colour."""
         ranges = (self.brightness, self.contrast, self.saturation, self.hue)
         b, c, s, h = (self._value(between, rng) for between in ranges)
         early, drawn = rng.random() < 0.5, SAME
@@ -134,7 +135,7 @@ class PhotometricDistort:
 
 
 def mean_colour(image: Tensor) -> Vector:
-    """The mean of red, green and blue in [0, 1]."""
+    """Return the mean of red, green and blue in [0, 1]."""
     if image.dtype != torch.uint8:
         return image.double().mean((1, 2)).numpy()
     counts = np.array(Image.fromarray(pixels_of(image)).histogram()).reshape(3, 256)

@@ -3,15 +3,16 @@ r"""# Convert: YOLO and Pascal VOC folders, and the shapes world, into COCO JSON
     convert("their_data", "my_data")   →   my_data/train.json  my_data/val.json  my_data/images/…
     export_coco("shapes", 1000)        →   the same, and shapes/shapes.json, its configuration
 
-Training reads all three formats as they are; this writes one of them for other tools. `layout.py`
-finds and reads, here is written. What training would leave out is left out.
+Training reads all three formats directly; this module writes COCO's for other tools. `layout.py`
+finds and reads the files. Annotations that training would leave out are not written.
 
-**Turned photos.** COCO's boxes refer to the raster as stored, YOLO's to the picture as a viewer
-shows it, and VOC's to whichever has the size in the XML. A photo whose boxes refer to what a viewer
-shows is written upright (as PNG: nothing is compressed twice); all others are copied.
+**Rotated photos.** COCO's boxes refer to the raster as stored, YOLO's to the picture as a viewer
+shows it. VOC's refer to the one of them that has the size in the XML. If the boxes refer to the
+picture that a viewer shows, the photo is written upright (as PNG, so that it is not compressed
+twice). All other photos are copied.
 
-**Shapes** are PNG because JPEG would blur the edges their boxes are exact about; their masks are
-run lengths.
+**Shapes** are written as PNG, because their boxes are exact and JPEG would blur the edges. Their
+masks are run lengths.
 """
 
 import json
@@ -40,19 +41,19 @@ from rtdetr_lab.writing import write_text
 def convert(
     source: str | Path, folder: str | Path, voc_origin: int = 1, progress: Progress = iter
 ) -> list[Path]:
-    """Write `source` as COCO into the new `folder`; returns the annotation files.
+    """Write `source` as COCO into the new `folder`, and return the annotation files.
 
-    `voc_origin` is what the first column of pixels is called in VOC's XML: 1 by its definition, 0
-    by some tools. Raises `DataError` naming file and line of what cannot be understood.
+    `voc_origin` is the number of the first column of pixels in VOC's XML: 1 by its definition, 0 in
+    some tools. Raises `DataError` with the file and line of an annotation that cannot be read.
     """
     return write_coco(read_whole(source, voc_origin), folder, progress)
 
 
 def read_whole(source: str | Path, voc_origin: int = 1) -> dict[str, Annotations]:
-    """The annotations of a YOLO or VOC folder by split; raises `DataError`."""
+    """Return the annotations of a YOLO or VOC folder by split; raises `DataError`."""
     layout = find_layout(source, voc_origin)
     if layout.format == COCO:
-        raise DataError(str(source), "is COCO JSON already", "train on it as it is")
+        raise DataError(str(source), "is COCO JSON already", "train on it directly")
     found = {split: layout[split].read() for split in layout.splits}
     for annotations in found.values():
         raise_first_error(annotations.findings)
@@ -72,7 +73,7 @@ def write_coco(
 
 
 def new_folder(folder: str | Path) -> Path:
-    """Make a folder for a data set; raises `DataError` where there already is something."""
+    """Make a folder for a data set. Raises `DataError` if it exists and is not empty."""
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(str(folder), "exists and is not empty", "give a new folder")
@@ -81,7 +82,7 @@ def new_folder(folder: str | Path) -> Path:
 
 
 def write_annotations(path: Path, names: Sequence[str], pictures: Iterable[Picture]) -> Path:
-    """COCO's JSON; category ids are labels + 1, as COCO counts."""
+    """Write COCO's JSON; category ids are labels + 1, as in COCO."""
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for picture in pictures:
@@ -106,7 +107,7 @@ def _row_of(one: Annotated) -> dict[str, Any]:
 def _copy_pictures(
     folder: Path, split: str, found: Annotations, progress: Progress
 ) -> Iterator[Picture]:
-    """Copy the pictures of a split, one by one, and give each its new number and name."""
+    """Copy the pictures of a split one by one, and give each its new id and name."""
     taken: set[str] = set()
     for number, picture in enumerate(progress(found.pictures), 1):
         name = _write_picture(picture, folder / "images" / split, number, taken)
@@ -114,7 +115,7 @@ def _copy_pictures(
 
 
 def _write_picture(picture: Picture, folder: Path, number: int, taken: set[str]) -> str:
-    """Write a picture under its own name, with its number before it where another one has it."""
+    """Write a picture under its own name; if that is taken, put its number in front."""
     assert picture.path is not None  # YOLO and VOC list files
     turned = picture.upright and frame_in(picture.path).orientation != 1
     name = f"{picture.path.stem}.png" if turned else picture.path.name
@@ -135,10 +136,10 @@ def export_coco(
     config: ShapesConfig = DEFAULT,
     progress: Progress = iter,
 ) -> list[Path]:
-    """Write `count` training pictures and `val_count` (default: a fifth of it) others for
-    validation; returns the annotation files.
+    """Write `count` training pictures, and `val_count` validation pictures (default: a fifth of
+    `count`). Return the annotation files.
 
-    Raises `DataError` where `folder` already holds something else.
+    Raises `DataError` if `folder` is not empty.
     """
     if count < 1:
         raise DataError("count", f"is {count}", "give at least 1")

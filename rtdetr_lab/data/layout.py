@@ -1,19 +1,19 @@
-"""# Layout: which files make a data set, in which format, and what its splits are called
+"""# Layout: the files of a data set, their format, and the names of its splits
 
     layout = find_layout("my_data")      # a folder, an annotation file, or a data.yaml
     layout.format, list(layout.splits)   # "COCO JSON", ["train", "val"]
-    layout["val"].load()                 # its annotations; refuses what is wrong
+    layout["val"].load()                 # its annotations; raises for faults
 
 | format     | found by                                                                     |
 |------------|------------------------------------------------------------------------------|
-| COCO JSON  | JSON at the top, in `annotations/` or in a folder called like a split        |
+| COCO JSON  | JSON at the top, in `annotations/` or in a folder named like a split         |
 | YOLO       | `data.yaml`, `classes.txt`, `obj.names`                                      |
-| Pascal VOC | XML in `Annotations/`, at the top, or in folders called like splits          |
+| Pascal VOC | XML in `Annotations/`, at the top, or in folders named like splits           |
 
-A word in the name of a JSON file or of its folder tells its split: `train`, `valid`,
-`instances_val2017`. One JSON of any other name is a training set. Checking, training, evaluation,
-conversion and ablations all ask here. Two files that could both be a split are named, and neither
-is taken.
+A word in the name of a JSON file or of its folder gives its split: `train`, `valid`,
+`instances_val2017`. A single JSON with any other name is a training set. If two files could be the
+same split, we name both and use neither. Checking, training, evaluation, conversion and ablations
+all find their data with this module.
 """
 
 import os
@@ -34,28 +34,28 @@ from rtdetr_lab.data.yolo import Yolo, find_yolo
 from rtdetr_lab.errors import DataError
 
 COCO = "COCO JSON"
-"""What the format is called in messages."""
+"""The name of the format in messages."""
 
 OTHER_TASKS = ("captions_", "person_keypoints_", "panoptic_", "stuff_", "image_info_")
-"""COCO's JSON that is not about boxes."""
+"""Starts of names of COCO's JSON files without boxes."""
 
 USUAL = ("{}", "{}2017", "instances_{}", "instances_{}2017")
-"""Names of JSON that win where several tell the same split."""
+"""File names that win if several JSON files have the same split."""
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """The annotations of a split, read when they are asked for."""
+    """The annotations of a split; its files are read only when needed."""
 
     path: Path
     read: Callable[[], Annotations]
 
     def inspect(self) -> Annotations:
-        """What can be read, with everything that is wrong, in the whole set too."""
+        """Read as much as possible, and report every fault, also those of the whole set."""
         return judged(self.read())
 
     def load(self) -> Annotations:
-        """The annotations; raises `DataError` naming the first thing that cannot be understood."""
+        """Return the annotations; raises `DataError` with the first one that cannot be read."""
         found = self.read()
         raise_first_error(found.findings)
         return judged(found)
@@ -63,20 +63,21 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """A data set on disk: per split the files that could be its annotations, one if all is well."""
+    """A data set on disk. Each split has the files that could be its annotations; normally one."""
 
     folder: Path
     format: str
     splits: Mapping[str, tuple[Split, ...]]
 
     def __getitem__(self, name: str) -> Split:
-        """A split by its name or another of its names; raises `DataError` naming what is there."""
+        """Return a split by its name or another of its names. Raises `DataError` with the splits
+        that exist."""
         found = self.splits.get(name) or self.splits.get(split_of(name) or name, ())
         if len(found) == 1:
             return found[0]
         if found:
             both = " and ".join(self._called(split) for split in found)
-            what, remedy = f"has {both} for {name!r}", "move one away, or give one of them"
+            what, remedy = f"has {both} for {name!r}", "move one away, or give one of these files"
             raise DataError(str(self.folder), what, remedy)
         there = [self._called(one) for splits in self.splits.values() for one in splits]
         what, remedy = f"has no annotations for {name!r}", f"there is {', '.join(there)}"
@@ -88,9 +89,10 @@ class Layout:
 
 
 def find_layout(source: str | Path, voc_origin: int = 1) -> Layout:
-    """The data set in a folder or of a file; raises `DataError` saying what is there instead.
+    """Return the data set in a folder or of a file. If there is none, raises `DataError` with what
+    is there instead.
 
-    `voc_origin` is what the first column of pixels is called in VOC's XML.
+    `voc_origin` is the number of the first column of pixels in VOC's XML.
     """
     source = Path(source).expanduser()
     if source.is_file():
@@ -111,7 +113,7 @@ def find_layout(source: str | Path, voc_origin: int = 1) -> Layout:
 
 
 def find_pictures(paths: Sequence[Path], annotations: Path) -> list[Listed]:
-    """The pictures of a COCO JSON that these files are, with the ids and sizes it gives them.
+    """Return the entries of these files in a COCO JSON, with their ids and sizes.
 
     Raises `DataError` for a file that is not listed, or could be one of several pictures.
     """
@@ -127,7 +129,7 @@ def _of_file(path: Path) -> Layout:
         return _of_lists(found)
     if path.suffix.lower() != ".json":
         remedy = "give its folder, a COCO JSON or a data.yaml"
-        raise DataError(str(path), "is not a file of a data set", remedy)
+        raise DataError(str(path), "is not an annotation file", remedy)
     folder = path.parent
     own = next((ours for ours, theirs in NAMES.items() if folder.name.lower() in theirs), None)
     split = split_of(path.stem) or own or "train"
@@ -140,7 +142,7 @@ def _json(path: Path) -> Split:
 
 
 def _coco(folder: Path) -> Layout | None:
-    """The JSON files of a folder, by split; those whose name tells none by their own name."""
+    """Find the JSON files of a folder, by split, or by their own name if it gives no split."""
     named: dict[str, list[Path]] = defaultdict(list)
     for place in (folder, *sorted(p for p in folder.iterdir() if p.is_dir())):
         own = split_of(place.name) if place != folder else None
@@ -156,7 +158,7 @@ def _coco(folder: Path) -> Layout | None:
 
 
 def _likely(split: str, paths: list[Path]) -> list[Path]:
-    """The files that have a usual name; without one, those that look like COCO's."""
+    """Return the files that have a usual name; if none has, those that look like COCO's."""
     names = [name.format(theirs) for theirs in NAMES.get(split, ()) for name in USUAL]
     usual = [path for path in paths if path.stem in (*names, "_annotations.coco")]
     return usual or [path for path in paths if _looks_like_coco(path)]
@@ -171,7 +173,7 @@ def _looks_like_coco(path: Path) -> bool:
 
 
 def _of_lists(found: Yolo | Voc) -> Layout:
-    """A layout of splits that are lists of files; a split is called by where its files lie."""
+    """Return a layout of splits that are lists of files; a split's path is their common folder."""
     splits = {}
     for split, paths in found.splits.items():
         path = Path(os.path.commonpath([path.parent for path in paths]))
@@ -180,7 +182,7 @@ def _of_lists(found: Yolo | Voc) -> Layout:
 
 
 def _read(found: Yolo | Voc, path: Path, files: Sequence[Path]) -> Annotations:
-    """What a list of files says, with everything that is wrong."""
+    """Read a list of files, and report every fault."""
     reading = Reading(path)
     read = [found.read(file, number, reading) for number, file in enumerate(files, 1)]
     pictures = (picture for picture in read if picture is not None)
@@ -188,13 +190,13 @@ def _read(found: Yolo | Voc, path: Path, files: Sequence[Path]) -> Annotations:
 
 
 def _nothing(folder: Path) -> DataError:
-    """What is there instead of a data set, and what to type."""
+    """Return the error for a folder without a data set: what is there instead, and what to type."""
     below = [p for p in sorted(folder.iterdir()) if p.is_dir() and _is_data(p)]
     if below:
-        what, remedy = "is not a data set, but holds one", f"give {below[0]}"
+        what, remedy = "is not a data set, but contains one", f"give {below[0]}"
     elif any((folder / "labels").rglob("*.txt")):
-        what = "holds text files as YOLO writes them, but no class names"
-        remedy = "write them into data.yaml (names: [cat, dog]) or classes.txt"
+        what = "has text files like those of YOLO, but no class names"
+        remedy = "write the names into data.yaml (names: [cat, dog]) or classes.txt"
     else:
         there = sorted(p.name for p in folder.iterdir())[:5]
         what = "has no COCO JSON, and is neither a YOLO nor a VOC folder"

@@ -1,9 +1,10 @@
-"""# Places: where the picture of a `file_name` lies, and which picture a file is
+"""# Places: from a `file_name` to its picture file, and from a file to its picture
 
-A name comes out of a file that someone else wrote, on another machine. So backslashes are slashes,
-`%20` is a blank, é may be one character or two, capitals may differ, and of a path that begins at
-another machine's root (`C:/data/images/a.png`, `https://…/a.png`) the tail may lie here. Where two
-files could be meant, none is; and a basename in another folder is another picture.
+Names in an annotation file were often written on another machine. So we read a backslash as a
+slash and `%20` as a space. We accept é as one character or two, and capitals may differ. If a path
+begins at the root of another machine (`C:/data/images/a.png`, `https://…/a.png`), we look for its
+tail here. If two files match a name, we take neither. A file with the same basename in another
+folder is another picture.
 
 A name may not lead out of the folder of the data.
 """
@@ -29,55 +30,56 @@ NAMES = {
     "val": ("val", "valid", "validation"),
     "test": ("test", "testing"),
 }
-"""What the three splits are called by others."""
+"""Names of the three splits in data sets of others."""
 
 ROOT = re.compile(r"([a-z][a-z0-9+.-]*:)?/", re.IGNORECASE)
-"""How a path begins at a root: `/`, `//server/`, `C:/`, `file://`."""
+"""The start of a path from a root: `/`, `//server/`, `C:/`, `file://`."""
 
 
 def split_of(name: str) -> str | None:
-    """The split a file or folder of this name holds: `valid`, `instances_val2017` are `val`."""
+    """Return the split that a file or folder of this name holds: `valid` and `instances_val2017`
+    are `val`."""
     words = re.findall(r"[a-z]+", name.lower())
     found = [ours for ours, theirs in NAMES.items() if set(words) & set(theirs)]
     return found[0] if len(found) == 1 else None
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """The picture files in a folder and below, in the order of their names."""
+    """Return the picture files in a folder and below it, sorted by name."""
     return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
 
 
 def slashed(name: str) -> str:
-    """A path with slashes, and without `./` in front."""
+    """Return a path with slashes, and without `./` in front."""
     return re.sub(r"^(\./)+", "", name.replace("\\", "/"))
 
 
 def plain(name: str) -> str:
-    """A path as all machines would write it: slashes, no `%20`, one form of é, no capitals."""
+    """Normalise a path: slashes, no `%20`, one form of é, no capitals."""
     return unicodedata.normalize("NFC", unquote(slashed(name))).casefold()
 
 
 def tails(name: str) -> list[str]:
-    """`a/b/c`, `b/c`, `c`."""
+    """Return `a/b/c`, `b/c`, `c`."""
     parts = [part for part in name.replace("?d=", "/").split("/") if part]
     return ["/".join(parts[i:]) for i in range(len(parts))]
 
 
 def inside(folder: Path, path: Path) -> Path | None:
-    """A path without `..`, if it lies in a folder."""
+    """Return a path without `..` if it lies in a folder, else None."""
     within = Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder))
     return Path(os.path.normpath(path)) if within else None
 
 
 @dataclass(frozen=True, eq=False)
 class Places:
-    """Where the pictures of one annotation file lie: in `folder`, and never outside."""
+    """The place of the pictures of one annotation file: in `folder`, and never outside."""
 
     folder: Path
     annotations: Path
 
     def find(self, picture: Picture) -> Path | Finding:
-        """The file of a picture, or what is wrong: it is nowhere, or would lie outside."""
+        """Return the file of a picture, or a finding if it is missing or would lie outside."""
         path, name = picture.path or self.path_of(picture.file_name), slashed(picture.file_name)
         if path is not None:
             return path
@@ -87,16 +89,17 @@ class Places:
             return Finding(rules.LEAVES_FOLDER, file, what, "picture", picture.id)
         what = f"{picture.file_name!r} is not in {self.folder} or its images/"
         same = [str(path) for path in self._below.get(plain(name).split("/")[-1], ())]
-        advice = f"write the path as it is: {', '.join(same[:2])}" if same else ""
+        advice = f"write the path as it is on disk: {', '.join(same[:2])}" if same else ""
         return Finding(rules.MISSING, file, what, "picture", picture.id, advice)
 
     def path_of(self, file_name: str) -> Path | None:
-        """Where a file of this name lies in the folder, if it does."""
+        """Return the path of a file with this name in the folder, or None."""
         name = slashed(file_name)
         return self._exact(file_name) or self._exact(name) or self._alike(name)
 
     def find_all(self, pictures: Iterable[Picture]) -> Iterator[Finding]:
-        """What is wrong with the places of pictures: some are nowhere, some are one file."""
+        """Yield findings about the places of pictures: missing ones, and two pictures with one
+        file."""
         taken: dict[Path, Picture] = {}
         for picture in pictures:
             path = self.find(picture)
@@ -108,7 +111,7 @@ class Places:
 
     @cached_property
     def _bases(self) -> tuple[Path, ...]:
-        """Folders that names may count from."""
+        """Folders that a name may be relative to."""
         near = (self.folder, self.annotations.parent, self.annotations.parent.parent)
         inside = [base for base in near if base.is_relative_to(self.folder)]
         stem = self.annotations.stem.removeprefix("instances_")
@@ -120,14 +123,14 @@ class Places:
     def _exact(self, name: str) -> Path | None:
         if ROOT.match(slashed(name)):
             return None
-        if ".." in slashed(name).split("/"):  # from where the annotations lie, if it stays inside
+        if ".." in slashed(name).split("/"):  # from the annotations' folder, if it stays inside
             climbed = inside(self.folder, self.annotations.parent / slashed(name))
             return climbed if climbed and climbed.is_file() else None
-        # `isfile` is False, too, for a name no file can have.
+        # `isfile` is also False for a name that no file can have.
         return next((base / name for base in self._bases if os.path.isfile(base / name)), None)
 
     def _alike(self, name: str) -> Path | None:
-        """The one file that is called the same on all machines."""
+        """Return the one file whose plain name matches, or None."""
         if ".." in name.split("/"):
             return None
         for tail in tails(plain(name)) if ROOT.match(name) else [plain(name)]:
@@ -140,7 +143,7 @@ class Places:
 
     @cached_property
     def _below(self) -> dict[str, list[Path]]:
-        """All pictures in the folder by their plain name."""
+        """The pictures in the folder and below it, by their plain name."""
         below = defaultdict(list)
         for path in pictures_in(self.folder):
             below[plain(path.name)].append(path)
@@ -148,10 +151,11 @@ class Places:
 
 
 def match_pictures(paths: Sequence[Path], listed: Sequence[Listed], places: Places) -> list[Listed]:
-    """The listed pictures that these files are: by where they lie, and where they do not lie below
-    `places`, by a path that ends in the whole `file_name`.
+    """Return the listed picture of each file.
 
-    Raises `DataError` for a file that is not listed, or could be one of several pictures.
+    A file matches by its location. If no listed picture lies there, it matches by a path that ends
+    in the whole `file_name`. Raises `DataError` for a file that is not listed, or could be one of
+    several pictures.
     """
     where = str(places.annotations)
     located: dict[str, list[Listed]] = defaultdict(list)
@@ -171,7 +175,7 @@ def match_pictures(paths: Sequence[Path], listed: Sequence[Listed], places: Plac
             raise DataError(where, what, "give the COCO JSON that lists these pictures")
         first = taken.setdefault(ours[0].id, path)
         if first != path:
-            what = f"lists one picture, and {first} and {path} could both be it"
+            what = f"lists one picture, and both {first} and {path} match it"
             raise DataError(where, what, "write every file_name with its folder")
         found += ours
     return found

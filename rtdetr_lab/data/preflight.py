@@ -1,15 +1,15 @@
-r"""# Preflight: read everything once, before hours are spent on it
+r"""# Preflight: read everything once, before hours of training
 
     for report in check_folder("my_data"):
         print(report)
 
-Every picture is decoded and every annotation held against the rules of `findings.py`, which are
-those training goes by: what is `DROPPED` here is what `CocoDataset.dropped` counts, and where
-nothing is an `ERROR`, training meets none.
+We decode each picture and check each annotation against the rules of `findings.py`. Training uses
+the same rules: `CocoDataset.dropped` counts what is `DROPPED` here, and if no finding is an
+`ERROR`, training meets none.
 
-Some rules need more than one split at a time: the same classes everywhere, and the same picture (by
-the sha256 of its file) twice in a split, or, worse, in two splits, where a validation rewards
-learning by heart.
+Some rules need more than one picture or split. Splits must have the same classes. One picture (by
+the sha256 of its file) may be in a split twice. It is worse if it is in two splits: then a
+validation rewards overfitting.
 """
 
 import hashlib
@@ -34,10 +34,10 @@ from rtdetr_lab.images.decode import DEFAULT_LIMITS, Limits
 from rtdetr_lab.structures.environment import num_cores
 
 QUERIES = 300
-"""How many objects RT-DETR finds in a picture."""
+"""The largest number of objects that RT-DETR finds in a picture."""
 
 CONTRAST = 16
-"""Grey values between the darkest and the brightest pixel of a picture that shows something."""
+"""The smallest range of values, from the darkest to the brightest, that shows something."""
 
 
 def check_folder(
@@ -49,9 +49,12 @@ def check_folder(
     limits: Limits = DEFAULT_LIMITS,
     voc_origin: int = 1,
 ) -> list[Report]:
-    """A report on every split of a folder or file, or on those asked for. Raises `DataError` if
-    there is none. Pictures lie in `images`, if not where the annotations are; `progress` wraps
-    them while they are read, which is done as in training (`limits`, `voc_origin`)."""
+    """Return a report on each split of a folder or file, or on the `splits` given.
+
+    Raises `DataError` if there is none. Give `images` if the pictures lie elsewhere. `progress`
+    wraps the pictures while they are read. `limits` and `voc_origin` have the same meaning as in
+    training.
+    """
     layout = find_layout(source, voc_origin)
     found = {split: layout[split].inspect() for split in splits or layout.splits}
     folder = Path(images or layout.folder)
@@ -63,7 +66,7 @@ def check_folder(
         file, digests = report.file, report.digests
         again = [_same(file, n, seen[digest]) for digest, n in digests.items() if digest in seen]
         findings = [*report.findings, *(f for f in others if f.file == file), *again]
-        if split == "test":  # COCO's own has no annotations
+        if split == "test":  # COCO's own test split has no annotations
             findings = list(map(_excuse, findings))
         reports.append(replace(report, findings=tuple(findings)))
         name = Path(file).name
@@ -78,7 +81,7 @@ def check(
     num_queries: int = QUERIES,
     limits: Limits = DEFAULT_LIMITS,
 ) -> Report:
-    """Read every picture, and say what training would meet."""
+    """Read each picture, and report what training would meet."""
     pictures, file = annotations.pictures, str(annotations.path)
     seen = [a for p in pictures for a in p.objects]
     per_class = Counter(a.label for a in seen)
@@ -88,7 +91,7 @@ def check(
     crowded = too_many_objects(annotations, num_queries)
     findings = [*annotations.findings, *doubles, *crowded]
     first: dict[str, int] = {}
-    with ThreadPoolExecutor(min(8, num_cores())) as pool:  # decoding leaves Python's lock
+    with ThreadPoolExecutor(min(8, num_cores())) as pool:  # decoding releases Python's lock
         results = pool.map(partial(_read, places=places, limits=limits), pictures)
         for picture, (wrong, digest) in zip(progress(pictures), results, strict=True):
             findings += wrong
@@ -100,8 +103,11 @@ def check(
 
 
 def first_look(data: CocoDataset, count: int = 8) -> tuple[Finding, ...]:
-    """What can be said in the first seconds of a run: everything about the annotations, whether all
-    pictures are there, and what some of them look like. Raises `DataError` for an error."""
+    """Check a data set in the first seconds of a run.
+
+    This covers all annotations, whether all pictures are there, and the pixels of `count` pictures.
+    Raises `DataError` for the first error.
+    """
     known = data.annotations
     step = max(1, len(known.pictures) // count)
     found: list[Finding] = []
@@ -112,8 +118,8 @@ def first_look(data: CocoDataset, count: int = 8) -> tuple[Finding, ...]:
 
 
 def look_at(data: Dataset, num_queries: int | None = None) -> tuple[Finding, ...]:
-    """`first_look` at what lies on the disk, whatever is done to it before it is seen, and whether
-    its pictures have more objects than a model finds. Nothing is said of what is drawn."""
+    """Take a `first_look` at the stored data set inside all wrappers, and check whether a picture
+    has more objects than a model has queries. Drawn pictures have no findings."""
     stored = innermost(data)
     if not isinstance(stored, CocoDataset):
         return ()
@@ -122,7 +128,7 @@ def look_at(data: Dataset, num_queries: int | None = None) -> tuple[Finding, ...
 
 
 def usable(data: CocoDataset, progress: Progress = iter) -> CocoDataset:
-    """The data set without the pictures that cannot be used; its `dropped` counts them, too."""
+    """Return the data set without the pictures that cannot be used; its `dropped` counts them."""
     report = check(data.annotations, data.folder, progress, limits=data.limits)
     unusable = {
         f.id: replace(f, rule=replace(f.rule, severity=Severity.DROPPED))
@@ -139,16 +145,16 @@ def _read(picture: Picture, places: Places, limits: Limits) -> tuple[tuple[Findi
     opened = open_picture(picture, places, limits)
     findings, digest = _look(opened, picture), ""
     if opened.path is not None:
-        with suppress(OSError), open(opened.path, "rb") as file:  # `open_picture` has said so
+        with suppress(OSError), open(opened.path, "rb") as file:  # `open_picture` reported it
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     return findings, digest
 
 
 def _look(opened: Opened, picture: Picture) -> tuple[Finding, ...]:
-    """What is wrong with a picture, and whether it shows anything."""
+    """Return the findings about a picture, and one more if it has almost no contrast."""
     if opened.raster is None or int(opened.raster.max()) - int(opened.raster.min()) >= CONTRAST:
         return opened.findings
-    what = f"has values from {opened.raster.min()} to {opened.raster.max()} only"
+    what = f"has only values from {opened.raster.min()} to {opened.raster.max()}"
     return (*opened.findings, Finding(rules.FLAT, str(opened.path), what, "picture", picture.id))
 
 

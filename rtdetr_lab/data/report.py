@@ -1,4 +1,4 @@
-"""# The report of a preflight: numbers, findings, a table of them, and a picture"""
+"""# Report: the result of a preflight, as text, as JSON and as a picture"""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,19 +12,19 @@ from rtdetr_lab.data.findings import RULES, Finding, Rule, Severity, count_dropp
 from rtdetr_lab.errors import DataError
 
 EDGES = (8, 16, 32, 64, 96, 128, 256, 512)
-"""Between the bars of the histogram of sides; COCO calls boxes small below 32, large above 96."""
+"""Edges between the bars of the histogram of sides. COCO: small is below 32, large above 96."""
 
 EXAMPLES = 3
-"""So many findings of a rule are printed; the JSON has all."""
+"""The number of findings per rule that are printed; the JSON has all."""
 
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """What was found in one annotation file and its pictures.
+    """The findings about one annotation file and its pictures.
 
-    `classes` are (name, boxes that training sees) by label; `sides` counts those boxes by √(w·h),
-    up to 8 px, 16 px, … (`EDGES`) and above; `digests` maps the sha256 of picture files to ids;
-    `most_objects` are those of the fullest picture.
+    `classes` are (name, boxes that training sees) by label. `sides` counts those boxes by √(w·h),
+    up to 8 px, 16 px, … (`EDGES`) and above. `digests` maps the sha256 of picture files to ids.
+    `most_objects` is the largest number of objects in one picture.
     """
 
     file: str
@@ -37,25 +37,25 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether training meets no error."""
+        """True if training meets no error."""
         return not any(f.rule.severity is Severity.ERROR for f in self.findings)
 
     @property
     def dropped(self) -> dict[str, int]:
-        """How many annotations training does not see, by rule."""
+        """The number of annotations that training does not see, by rule."""
         return count_dropped(self.findings)
 
     @property
     def num_boxes(self) -> int:
-        """How many boxes training sees."""
+        """The number of boxes that training sees."""
         return sum(count for _, count in self.classes)
 
     def of(self, rule: Rule) -> tuple[Finding, ...]:
-        """The findings of one rule."""
+        """Return the findings of one rule."""
         return tuple(f for f in self.findings if f.rule is rule)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Return plain values, for JSON."""
         return {
             "file": self.file,
             "ok": self.ok,
@@ -102,14 +102,14 @@ class Report:
 
 
 def histogram_of_sides(boxes_xywh: Iterable[Sequence[float]]) -> tuple[int, ...]:
-    """How many boxes have √(w·h) up to 8, 16, … and above the last of `EDGES`."""
+    """Count the boxes with √(w·h) up to 8, 16, … and above the last of `EDGES`."""
     sides = [math.sqrt(w * h) for _, _, w, h in boxes_xywh]
     counts = np.bincount(np.searchsorted(EDGES, sides), minlength=len(EDGES) + 1)
     return tuple(counts.tolist())
 
 
 def _rank_classes(classes: Sequence[tuple[str, int]], most: int) -> list[tuple[str, int]]:
-    """The classes with the most boxes, and all others as one."""
+    """Return the classes with the most boxes; the rest becomes one row."""
     ranked = sorted(classes, key=lambda c: -c[1])
     rest = ranked[most:]
     more = [(f"{len(rest)} more classes", sum(count for _, count in rest))] if rest else []
@@ -117,12 +117,12 @@ def _rank_classes(classes: Sequence[tuple[str, int]], most: int) -> list[tuple[s
 
 
 def draw_reports(reports: Sequence[Report], path: Path) -> None:
-    """Class counts and sizes of boxes, one row per report, as a picture file; raises `DataError`
-    for a kind of file that nobody can write."""
+    """Draw class counts and box sizes, one row per report, and save the picture. Raises `DataError`
+    for a file format that we cannot write."""
     import matplotlib.pyplot as plt
 
     if path.suffix.lower() not in (".png", ".svg", ".pdf", ".jpg"):
-        what, remedy = "is no picture we can draw", "end its name in .png, .svg or .pdf"
+        what, remedy = "is no format we can write", "end its name in .png, .svg or .pdf"
         raise DataError(str(path), what, remedy)
     rows = len(reports)
     tallest = max(min(len(r.classes), MOST_BARS) for r in reports)

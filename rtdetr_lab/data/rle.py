@@ -1,8 +1,8 @@
-"""# Run lengths: masks as COCO's JSON keeps them
+"""# Run lengths: masks as COCO's JSON stores them
 
 A segmentation is a list of polygons, or run lengths along the columns, plain or compressed. The
-library that measures COCO's AP reads and writes all of them; we only name the doors. Plain run
-lengths are numbers anybody can count, and need no library.
+library that measures COCO's AP reads and writes all of them; we call it. Plain run lengths are
+simple counts and need no library.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ from rtdetr_lab.notation import Size
 
 
 def encode_mask(mask: Bool[np.ndarray, "H W"]) -> dict[str, Any]:
-    """Compressed run lengths, ready for JSON."""
+    """Return compressed run lengths, ready for JSON."""
     code = import_extra("faster_coco_eval", "eval").mask.encode(
         np.asfortranarray(mask.astype(np.uint8))
     )
@@ -25,7 +25,7 @@ def encode_mask(mask: Bool[np.ndarray, "H W"]) -> dict[str, Any]:
 
 
 def run_lengths(mask: Bool[np.ndarray, "H W"]) -> dict[str, Any]:
-    """Plain run lengths: how many pixels, down the columns, are outside, inside, outside …"""
+    """Return plain run lengths: numbers of pixels outside, inside, outside …, down the columns."""
     flat = mask.T.ravel()
     turns = np.flatnonzero(flat[1:] != flat[:-1]) + 1
     counts = np.diff(np.concatenate([[0], turns, [flat.size]])).tolist()
@@ -33,18 +33,20 @@ def run_lengths(mask: Bool[np.ndarray, "H W"]) -> dict[str, Any]:
 
 
 def decode_mask(segmentation: Any, size: Size, where: str) -> Bool[np.ndarray, "H W"]:
-    """The mask of polygons or run lengths; raises `DataError` naming `where`."""
+    """Return the mask of polygons or run lengths; raises `DataError` with `where`."""
     library = import_extra("faster_coco_eval", "eval").mask
     try:
         code = library.frPyObjects(segmentation, *size) if _is_raw(segmentation) else segmentation
         if isinstance(code, list):
             code = library.merge(code)
         mask = np.asarray(library.decode(code), dtype=bool)
-    except Exception as error:  # the library raises whatever its parser meets first
+    except Exception as error:  # the library raises errors of many types
         what = f"its segmentation cannot be read ({error})"
         raise DataError(where, what, "give polygons or run lengths") from error
     if mask.shape != tuple(size):
-        what = f"its mask is {mask.shape[0]}×{mask.shape[1]}, the picture {size[0]}×{size[1]}"
+        what = (
+            f"its mask is {mask.shape[0]}×{mask.shape[1]}, but the picture is {size[0]}×{size[1]}"
+        )
         raise DataError(where, what, "correct the segmentation's size")
     return mask
 

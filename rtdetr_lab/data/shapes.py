@@ -1,23 +1,23 @@
-r"""# The shapes world: pictures without a download, with labels beyond doubt
+r"""# The shapes world: pictures without a download, with exact labels
 
-`draw(config, seed, index)` is a picture and everything true about it: a label, a box and a mask per
-object, and the stuff behind them. It is a function: the same arguments give the same picture in any
-process, so a data set is two numbers and a count, and a worker needs no state.
+`draw(config, seed, index)` returns a picture and its truth: a label, a box and a mask per object,
+and the stuff behind the objects. It is a pure function: the same arguments give the same picture in
+any process. So a data set is a configuration, a seed and a count, and a worker needs no state.
 
-Things are painted from back to front. One is refused, and tried elsewhere, if it would leave too
-little of itself inside the picture, or too little of those already there uncovered: **what is
-labelled can be seen.** A box is the extent of the *visible* pixels of its object, from the left
+Things are painted from back to front. **Each labelled object can be seen.** So we reject a position
+if too little of the thing would lie inside the picture, or if it would hide too much of an earlier
+one; then we try another. A box is the extent of the *visible* pixels of its object, from the left
 edge of the first to the right edge of the last, so it is exact.
 
-The default is meant to be hard but fair: ten classes with look-alikes (`shapes_outlines.py` says
-where one ends and the next begins), all of COCO's sizes, overlap, crowds, distractors, and colours,
-textures and areas that say nothing about the class.
+The default is meant to be hard but fair. There are ten classes, some of them similar
+(`shapes_outlines.py` defines the limits between them), all of COCO's sizes, overlap, crowds and
+distractors. Colour, texture and area are independent of the class.
 
 | seed          | used for                                              |
 |---------------|-------------------------------------------------------|
 | 0 (`TRAIN`)   | training, unless you choose another                   |
 | 1 (`VAL`)     | validation: never train on it                         |
-| 2, 3, …       | further training sets, for instance of a second run   |
+| 2, 3, …       | more training sets, for example for a second run      |
 """
 
 from dataclasses import dataclass
@@ -39,41 +39,41 @@ SHAPE_NAMES = tuple(outline.name for outline in CLASSES)
 """The classes, in the order of their labels."""
 
 TRAIN, VAL = 0, 1
-"""Seeds of the two splits. Pictures of different seeds never share their random numbers."""
+"""Seeds of the two splits. Pictures of different seeds never share random numbers."""
 
 DEFAULT = ShapesConfig()
 
 
 @dataclass(frozen=True, eq=False)
 class ShapesPicture:
-    """A picture and the truth about it."""
+    """A picture and its truth."""
 
     image: UInt8[np.ndarray, "H W 3"]
     labels: Int64[np.ndarray, "T"]
     boxes_xyxy: Float32[np.ndarray, "T 4"]
     """In pixels: left and top edge of the first visible pixel, right and bottom of the last."""
     instances: Int16[np.ndarray, "H W"]
-    """1 … T where that object is what one sees, else 0."""
+    """1 … T at the visible pixels of that object, else 0."""
     regions: UInt8[np.ndarray, "H W"]
-    """Index into `STUFF_NAMES` of the background, also behind the objects."""
+    """Index of the background in `STUFF_NAMES`, also behind the objects."""
     visible: Float32[np.ndarray, "T"]
-    """The part of each object that neither another thing nor the picture's border hides."""
+    """The visible part of each object: not hidden by a thing, not cut off by the border."""
 
     @cached_property
     def masks(self) -> Bool[np.ndarray, "T H W"]:
-        """One mask of visible pixels per object."""
+        """The visible pixels of each object, as a mask."""
         numbers = np.arange(1, len(self.labels) + 1, dtype=np.int16)
         return self.instances[None] == numbers[:, None, None]
 
     @cached_property
     def areas(self) -> Float32[np.ndarray, "T"]:
-        """Visible pixels per object: what COCO calls its area."""
+        """The number of visible pixels per object: its area in COCO's sense."""
         counts = np.bincount(self.instances.ravel(), minlength=len(self.labels) + 1)
         return counts[1:].astype(np.float32)
 
 
 def draw(config: ShapesConfig, seed: int, index: int) -> ShapesPicture:
-    """Picture number `index` of the world `seed`."""
+    """Draw picture number `index` of the world `seed`."""
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, index])))
     canvas, regions = background(rng, (config.size, config.size), config.texture)
     scene = Scene(config, rng, canvas)
@@ -95,7 +95,7 @@ def draw(config: ShapesConfig, seed: int, index: int) -> ShapesPicture:
 
 @dataclass(frozen=True)
 class ShapesDataset:
-    """Pictures 0 … `count` - 1 of the world `seed`, drawn when asked for."""
+    """Pictures 0 … `count` - 1 of the world `seed`; each is drawn when it is needed."""
 
     config: ShapesConfig = DEFAULT
     seed: int = TRAIN
@@ -104,7 +104,7 @@ class ShapesDataset:
     names: ClassVar[tuple[str, ...]] = SHAPE_NAMES
     """Class names by label."""
     category_ids: ClassVar[tuple[int, ...]] = tuple(range(1, len(SHAPE_NAMES) + 1))
-    """The ids an export writes: COCO's start at 1."""
+    """The ids that an export writes: they start at 1, as in COCO."""
 
     def __len__(self) -> int:
         return self.count

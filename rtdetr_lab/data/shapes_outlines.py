@@ -1,8 +1,8 @@
 r"""# Outlines of the shapes world: what makes a square a square
 
-A class is an outline and nothing else, so each is written as the formula that is zero on it. With
-$f(x, y)$ the distance to the outline, negative inside, a pixel belongs to the shape when its centre
-does ($f \le 0$), and $\operatorname{clip}(\tfrac12 - f, 0, 1)$ is its coverage at a soft edge.
+A class is an outline and nothing else. So each class is a formula that is zero on its outline.
+Let $f(x, y)$ be the distance to the outline, negative inside. A pixel belongs to the shape if its
+centre does ($f \le 0$). $\operatorname{clip}(\tfrac12 - f, 0, 1)$ is its coverage at a soft edge.
 
 | class       | definition                                              | drawn at         |
 |-------------|---------------------------------------------------------|------------------|
@@ -17,11 +17,12 @@ does ($f \le 0$), and $\operatorname{clip}(\tfrac12 - f, 0, 1)$ is its coverage 
 | `star`      | inside at least 4 of those 5 lines: the pentagram       | any angle        |
 | `cross`     | two equal bars, a third as wide as long, at a right angle | any angle      |
 
-Squares at 12° to 33° would be neither square nor diamond and are never drawn; nor are rectangles
-and ellipses between 1 and 1.6. All classes survive a mirror; none survives a change of aspect, so
-augmentation must keep it. All outlines are scaled to the same area: size says nothing about class.
+Squares at 12° to 33° would be neither square nor diamond, so we never draw them. Neither do we draw
+rectangles and ellipses with an aspect between 1 and 1.6. A mirrored shape keeps its class. A
+shape with a changed aspect does not, so augmentation must keep the aspect. All outlines are scaled
+to the same area, so size is independent of the class.
 
-`DISTRACTORS` are outlines without a class: a detector must learn not to report them.
+`DISTRACTORS` are outlines without a class: a detector must learn to ignore them.
 """
 
 import math
@@ -36,7 +37,7 @@ Plane = Float32[np.ndarray, "h w"]
 
 @dataclass(frozen=True)
 class Outline:
-    """A family of outlines around the origin; `parameter` picks one (an aspect, a hole)."""
+    """A family of outlines around the origin; `parameter` selects one (an aspect, a hole)."""
 
     name: str
     distance: Callable[[Plane, Plane, float], Plane]
@@ -52,7 +53,7 @@ def circle(x: Plane, y: Plane, _: float) -> Plane:
 
 
 def ellipse(x: Plane, y: Plane, aspect: float) -> Plane:
-    """Distance to first order: zero exactly on the ellipse, slope one across it."""
+    """Distance to first order: exactly zero on the ellipse, with slope one across it."""
     a, b = np.float32(aspect**0.5), np.float32(aspect**-0.5)
     level = np.sqrt((x / a) ** 2 + (y / b) ** 2)
     slope = np.sqrt((x / a**2) ** 2 + (y / b**2) ** 2)
@@ -66,13 +67,13 @@ def ring(x: Plane, y: Plane, hole: float) -> Plane:
 
 
 def rectangle(x: Plane, y: Plane, aspect: float) -> Plane:
-    """Area 4 whatever the aspect; a square is the one with aspect 1."""
+    """Distance to a rectangle of area 4, for any aspect; aspect 1 is a square."""
     a, b = np.float32(aspect**0.5), np.float32(aspect**-0.5)
     return np.maximum(np.abs(x) - a, np.abs(y) - b)
 
 
 def _sides(x: Plane, y: Plane, n: int, apothem: float) -> list[Plane]:
-    """Distance to each of the n lines at `apothem` from the origin."""
+    """Distances to the n lines at `apothem` from the origin."""
     angles = [2 * math.pi * k / n for k in range(n)]
     return [
         np.float32(math.cos(t)) * x + np.float32(math.sin(t)) * y - np.float32(apothem)
@@ -81,17 +82,18 @@ def _sides(x: Plane, y: Plane, n: int, apothem: float) -> list[Plane]:
 
 
 def triangle(x: Plane, y: Plane, _: float) -> Plane:
-    """Circumradius 1."""
+    """Distance to a regular triangle with circumradius 1."""
     return np.maximum.reduce(_sides(x, y, 3, math.cos(math.pi / 3)))
 
 
 def pentagon(x: Plane, y: Plane, _: float) -> Plane:
-    """Circumradius 1: beyond none of five lines."""
+    """Distance to a regular pentagon with circumradius 1: inside all five lines."""
     return np.maximum.reduce(_sides(x, y, 5, math.cos(math.pi / 5)))
 
 
 def star(x: Plane, y: Plane, _: float) -> Plane:
-    """Circumradius 1: beyond at most one of five lines, that is by the second largest distance."""
+    """Distance to a pentagram with circumradius 1: outside at most one of five lines. So it is the
+    second largest of the distances to them."""
     first, *others = _sides(x, y, 5, math.cos(2 * math.pi / 5))
     second = np.full_like(first, -np.inf)
     for side in others:
@@ -101,33 +103,33 @@ def star(x: Plane, y: Plane, _: float) -> Plane:
 
 
 BAR = 0.34
-"""Half width of a cross's bars, in half lengths."""
+"""Half the width of the bars of a cross, in half lengths."""
 
 
 def cross(x: Plane, y: Plane, _: float) -> Plane:
-    """The union of two bars is the smaller distance."""
+    """Distance to the union of two bars: the smaller of two distances."""
     x, y, bar, one = np.abs(x), np.abs(y), np.float32(BAR), np.float32(1)
     return np.minimum(np.maximum(x - one, y - bar), np.maximum(x - bar, y - one))
 
 
 def half_disc(x: Plane, y: Plane, _: float) -> Plane:
-    """A circle cut through its centre."""
+    """Distance to a circle cut through its centre."""
     return np.maximum(circle(x, y, 1.0), y)
 
 
 def crescent(x: Plane, y: Plane, _: float) -> Plane:
-    """A circle less a smaller one beside its centre."""
+    """Distance to a circle minus a smaller circle beside its centre."""
     bite = np.sqrt((x - np.float32(0.55)) ** 2 + y * y) - np.float32(0.85)
     return np.maximum(circle(x, y, 1.0), -bite)
 
 
 def broken_ring(x: Plane, y: Plane, hole: float) -> Plane:
-    """A ring less a quarter turn."""
+    """Distance to a ring minus a quarter of it."""
     return np.maximum(ring(x, y, hole), (x - np.abs(y)) / np.float32(2**0.5))
 
 
 def corner(x: Plane, y: Plane, _: float) -> Plane:
-    """A square less the square in one of its corners: an L."""
+    """Distance to a square minus a smaller square in one corner: an L."""
     bite = np.maximum(np.float32(-0.3) - x, np.float32(-0.3) - y)
     return np.maximum(rectangle(x, y, 1.0), -bite)
 
@@ -169,4 +171,4 @@ DISTRACTORS = (
 )
 
 STROKE = Outline("stroke", rectangle, _FOUR, _diagonal, (20.0, 60.0))
-"""A line: too long and thin to be called a rectangle."""
+"""A line: too long and thin to be a rectangle."""

@@ -1,10 +1,10 @@
 """# Paint of the shapes world: backgrounds, fills, light and grain
 
-Nothing here knows the class it paints. That is the point: colour, texture and light are drawn from
-the same distribution for every outline, so that only the outline can tell the classes apart.
+Nothing here depends on the class. Colour, texture and light are drawn from the same distribution
+for each outline. So only the outline distinguishes the classes.
 
-Pictures are `3 H W` floats in [0, 1] until the end: with the channels first, numpy broadcasts a
-mask along whole rows, several times as fast as along the three numbers of a pixel.
+Pictures are `3 H W` floats in [0, 1] until the end. With the channels first, numpy broadcasts a
+mask along whole rows. That is several times as fast as along the three numbers of a pixel.
 """
 
 import math
@@ -22,18 +22,18 @@ Rng = np.random.Generator
 
 CLUTTER = 5
 STUFF_NAMES = ("sky", "ground", "water", "wall", "fabric", "clutter")
-"""Kinds of background a pixel can belong to; `clutter` are strokes and distractors."""
+"""Kinds of background; `clutter` are strokes and distractors."""
 
 
 def colour(rng: Rng, saturation: tuple[float, float], value: tuple[float, float]) -> Colour:
-    """A random colour of any hue."""
+    """Draw a colour of any hue."""
     hue, s, v = rng.random(), rng.uniform(*saturation), rng.uniform(*value)
     corners = np.abs((hue * 6 + np.array([0.0, 4.0, 2.0])) % 6 - 3) - 1
     return (v * (1 - s + s * np.clip(corners, 0, 1))).astype(np.float32)
 
 
 def coordinates(size: Size, angle: float) -> Plane:
-    """Position along a direction, -0.5 … 0.5 across the picture's side."""
+    """Return the position along a direction, -0.5 … 0.5 across the side of the picture."""
     height, width = size
     x = (np.arange(width, dtype=np.float32) + 0.5) / width - 0.5
     y = (np.arange(height, dtype=np.float32) + 0.5) / height - 0.5
@@ -41,7 +41,7 @@ def coordinates(size: Size, angle: float) -> Plane:
 
 
 def smooth_noise(rng: Rng, size: Size, cells: int) -> Plane:
-    """Random values on a coarse grid, interpolated: 0 … 1."""
+    """Interpolate random values on a coarse grid: 0 … 1."""
     grid = rng.random((cells + 1, cells + 1), dtype=np.float32)
     rows, columns = (np.linspace(0, cells, n, endpoint=False, dtype=np.float32) for n in size)
     i, j = rows.astype(np.int64), columns.astype(np.int64)
@@ -57,7 +57,7 @@ def smooth_noise(rng: Rng, size: Size, cells: int) -> Plane:
 
 
 def _scale(plane: Plane, factor: float, offset: float) -> Plane:
-    """In place: fetching fresh memory costs more than the sums."""
+    """Scale in place: new memory costs more time than the arithmetic."""
     plane *= np.float32(factor)
     plane += np.float32(offset)
     return plane
@@ -85,7 +85,7 @@ def _wall(rng: Rng, size: Size) -> Plane:
     courses = []
     for k in range(-(-height // brick)):
         tone = rng.uniform(0.85, 1.1, width // brick + 2).astype(np.float32)
-        along = x + k % 2 * brick  # every second course is shifted by half a brick
+        along = x + k % 2 * brick  # every second row is shifted by half a brick
         course = np.where(along % (2 * brick) < 2, joint, tone[along // (2 * brick)])
         courses.append(np.broadcast_to(course, (brick, width)).copy())
         courses[-1][:2] = joint
@@ -102,7 +102,7 @@ _STUFF: tuple[Callable[[Rng, Size], Plane], ...] = (_sky, _ground, _water, _wall
 
 
 def background(rng: Rng, size: Size, texture: float) -> tuple[Canvas, UInt8[np.ndarray, "h w"]]:
-    """One to three bands of stuff with wavy borders, and the index of the stuff at every pixel."""
+    """Paint one to three bands of stuff with wavy borders, and return the stuff of each pixel."""
     kinds = rng.permutation(len(_STUFF))[: 1 + rng.integers(3)]
     regions = np.full(size, kinds[0], dtype=np.uint8)
     canvas = _stuff(rng, size, int(kinds[0]), texture)
@@ -127,7 +127,7 @@ def _plain(rng: Rng, x: Plane, y: Plane) -> Plane:
 
 
 def _along(rng: Rng, x: Plane, y: Plane) -> Plane:
-    """Position along any direction."""
+    """Return the position along a random direction."""
     angle = rng.uniform(0, 2 * math.pi)
     return np.float32(math.cos(angle)) * x + np.float32(math.sin(angle)) * y
 
@@ -149,14 +149,14 @@ _FILLS = (_plain, _shaded, _striped, _dotted)
 
 
 def fill(rng: Rng, x: Plane, y: Plane, base: Colour, texture: float) -> Canvas:
-    """A colour, and a pattern towards a neighbouring colour; x, y are in shape radii."""
+    """Paint a colour, with a pattern towards a similar colour; x, y are in shape radii."""
     pattern = _FILLS[rng.integers(len(_FILLS))] if rng.random() < texture else _plain
     other = np.clip(base + rng.uniform(-0.3, 0.3, 3).astype(np.float32), 0, 1)
     return base[:, None, None] + (other - base)[:, None, None] * pattern(rng, x, y)
 
 
 def develop(rng: Rng, canvas: Canvas, light: float, noise: float) -> UInt8[np.ndarray, "3 h w"]:
-    """Light from one side, grain, and eight bits; `canvas` is used up."""
+    """Add light from one side and grain, and round to eight bits; overwrites `canvas`."""
     _, height, width = canvas.shape
     slope = rng.uniform(0, light) * 2
     shade = _scale(coordinates((height, width), rng.uniform(0, 2 * math.pi)), slope, 1.0)

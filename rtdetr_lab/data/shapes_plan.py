@@ -1,7 +1,7 @@
 """# The plan of a picture: how hard, how many, how large, in which order
 
-The knobs of the shapes world, and what they decide before anything is painted. Large things mostly
-come first, so that they lie behind small ones more often than in front of them.
+This module holds the settings of the shapes world, and draws from them what to paint. Large things
+mostly come first, so that they lie behind small things more often than in front of them.
 """
 
 import math
@@ -17,7 +17,8 @@ SMALL = 32.0
 
 @dataclass(frozen=True)
 class ShapesConfig:
-    """How hard the world is. A side is the square root of an outline's area, in pixels."""
+    """Settings for how hard the pictures are. A side is the square root of an outline's area, in
+    pixels."""
 
     size: int = 320
     min_objects: int = 1
@@ -27,26 +28,28 @@ class ShapesConfig:
     small_share: float = 0.4
     """Share of objects outside crowds with a side below 32 pixels."""
     crowding: float = 0.25
-    """Share of pictures with a crowd of up to `crowd_size` more small objects in one place."""
+    """Share of pictures with a crowd: up to `crowd_size` more small objects in one place."""
     crowd_size: int = 8
     min_visible: float = 0.6
-    """No labelled object shows less than this part of itself; 1 forbids occlusion."""
+    """The smallest visible part of a labelled object; 1 forbids occlusion."""
     distractors: int = 3
-    """At most so many outlines without a class, and so many strokes."""
+    """The largest number of outlines without a class, and of strokes."""
     texture: float = 0.6
     """Strength of background patterns, and share of objects with one: 0 … 1."""
     light: float = 0.4
     """How much darker one side of the picture may be than the other: 0 … 1."""
     noise: float = 0.05
-    """Most grain, as a standard deviation of the range 0 … 1."""
+    """The most grain: a standard deviation, for values in 0 … 1."""
     contrast: float = 0.3
-    """Wanted distance of an object's colour from what it lies on: 0 … 1."""
+    """The colour distance that we try to reach between object and background: 0 … 1."""
 
     def __post_init__(self) -> None:
         counts = 0 <= self.min_objects <= self.max_objects <= 1000
-        require(counts, "max_objects", f"is {self.max_objects}", "0 ≤ min_objects ≤ max_objects")
+        require(
+            counts, "max_objects", f"is {self.max_objects}", "keep 0 ≤ min_objects ≤ max_objects"
+        )
         sides = 4 <= self.min_side <= self.max_side <= self.size
-        require(sides, "min_side", f"is {self.min_side}", "4 ≤ min_side ≤ max_side ≤ size")
+        require(sides, "min_side", f"is {self.min_side}", "keep 4 ≤ min_side ≤ max_side ≤ size")
         shares = ("small_share", "crowding", "texture", "light", "noise", "contrast")
         require_between(0, 1, "", **{name: getattr(self, name) for name in shares})
         require_between(0, 1000, "", crowd_size=self.crowd_size, distractors=self.distractors)
@@ -56,7 +59,7 @@ class ShapesConfig:
 
 @dataclass(frozen=True, eq=False)
 class Thing:
-    """Something to paint: an outline of some side, near a place or anywhere."""
+    """Something to paint: an outline with a side, near a place or anywhere."""
 
     outline: Outline
     label: int | None
@@ -65,7 +68,7 @@ class Thing:
 
 
 def plan(config: ShapesConfig, rng: Rng) -> list[Thing]:
-    """The things of one picture, from the back to the front."""
+    """Draw the things of one picture, from back to front."""
     count = int(rng.integers(config.min_objects, config.max_objects + 1))
     things = [_object(rng, _side(config, rng)) for _ in range(count)]
     if config.crowd_size and rng.random() < config.crowding:
@@ -85,7 +88,7 @@ def _object(rng: Rng, side: float, near: tuple[float, float] | None = None) -> T
 
 
 def _crowd(config: ShapesConfig, rng: Rng) -> list[Thing]:
-    """Objects of nearly one size around one place."""
+    """Draw objects of similar size around one place."""
     near = (rng.uniform(0.2, 0.8) * config.size, rng.uniform(0.2, 0.8) * config.size)
     side = _between(rng, config.min_side, _border(config))
     count = int(rng.integers((config.crowd_size + 1) // 2, config.crowd_size + 1))
@@ -94,7 +97,7 @@ def _crowd(config: ShapesConfig, rng: Rng) -> list[Thing]:
 
 
 def _side(config: ShapesConfig, rng: Rng) -> float:
-    """Log-uniform on each side of COCO's border of small."""
+    """Draw a side, log-uniform below and above COCO's limit of small."""
     if rng.random() < config.small_share:
         return _between(rng, config.min_side, _border(config))
     return _between(rng, _border(config), config.max_side)

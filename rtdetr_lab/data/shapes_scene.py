@@ -1,7 +1,7 @@
-"""# The scene: what lies in front of what, and what remains visible
+"""# The scene: which thing lies in front, and what remains visible
 
-A thing becomes a stamp once: its coverage and its mask on a patch just large enough. Trying another
-place moves the patch and computes nothing anew, which is what makes crowds affordable.
+A thing becomes a stamp once: its coverage and its mask on a patch that is just large enough. To try
+another place, we move the patch and compute nothing again. That makes crowds cheap.
 """
 
 import math
@@ -15,7 +15,7 @@ from rtdetr_lab.data.shapes_paint import Canvas, Colour, Rng, colour, fill
 from rtdetr_lab.data.shapes_plan import ShapesConfig, Thing
 
 TRIES = 8
-"""How often a thing looks for a place before it stays out of the picture."""
+"""The number of places that we try for a thing before we leave it out."""
 
 Patch = tuple[slice, slice]
 """Rows and columns of a picture, or of a stamp."""
@@ -23,7 +23,7 @@ Patch = tuple[slice, slice]
 
 @dataclass(frozen=True, eq=False)
 class Stamp:
-    """An outline turned, scaled and laid on pixels; x, y are in units of the outline."""
+    """An outline, rotated, scaled and placed on pixels; x, y are in units of the outline."""
 
     x: Plane
     y: Plane
@@ -32,7 +32,7 @@ class Stamp:
 
     @classmethod
     def of(cls, outline: Outline, side: float, rng: Rng) -> "Stamp":
-        """Draw a parameter and a turn; the centre lies anywhere within a pixel."""
+        """Draw a parameter and an angle; the centre lies anywhere within a pixel."""
         parameter = rng.uniform(*outline.parameter)
         turn = math.radians(rng.uniform(*outline.turn))
         scale = side / math.sqrt(outline.area(parameter))
@@ -45,7 +45,8 @@ class Stamp:
         return cls(x, y, outline.distance(x, y, parameter) * np.float32(scale), half)
 
     def patches(self, centre: tuple[int, int], size: int) -> tuple[Patch, Patch] | None:
-        """The part of the picture, and the same part of the stamp; None if they do not meet."""
+        """Return the part of the picture and the same part of the stamp, or None if they do not
+        overlap."""
         low = [max(0, middle - self.half) for middle in centre]
         high = [min(size, middle + self.half) for middle in centre]
         if low[0] >= high[0] or low[1] >= high[1]:
@@ -57,7 +58,7 @@ class Stamp:
 
 @dataclass(eq=False)
 class Painted:
-    """A labelled thing in the picture: where, and how many of its pixels are `seen` so far."""
+    """A labelled thing in the picture: its place, and the number of its pixels `seen` so far."""
 
     label: int
     patch: Patch
@@ -66,7 +67,7 @@ class Painted:
 
 
 class Scene:
-    """A canvas, and which object is seen at each of its pixels (0: none, -1: clutter)."""
+    """A canvas, and the visible object at each of its pixels (0: none, -1: clutter)."""
 
     def __init__(self, config: ShapesConfig, rng: Rng, canvas: Canvas) -> None:
         self.config, self.rng, self.canvas = config, rng, canvas
@@ -74,7 +75,7 @@ class Scene:
         self.objects: list[Painted] = []
 
     def add(self, thing: Thing) -> None:
-        """Paint a thing where it may be, or nowhere."""
+        """Paint a thing at the first place that is allowed, or leave it out."""
         stamp = Stamp.of(thing.outline, thing.side, self.rng)
         mask = stamp.distance <= 0
         whole = int(np.count_nonzero(mask))
@@ -96,7 +97,8 @@ class Scene:
             return
 
     def box(self, number: int) -> tuple[int, int, int, int]:
-        """Left, top, right and bottom edge of the visible pixels of an object, counted from 1."""
+        """Return the left, top, right and bottom edge of an object's visible pixels. `number`
+        counts from 1."""
         rows, columns = patch = self.objects[number - 1].patch
         mask = self.instances[patch] == number
         y = np.flatnonzero(mask.any(1)) + rows.start
@@ -114,7 +116,8 @@ class Scene:
         return round(y), round(x)
 
     def _cover(self, patch: Patch, mask: Bool[np.ndarray, "h w"]) -> bool:
-        """Count what these pixels hide of the others, unless one of them would show too little."""
+        """Subtract the pixels that this mask hides from the other objects; if one of them would
+        show too little, return False and change nothing."""
         lost = np.bincount(self.instances[patch][mask] + 1, minlength=2)[2:].tolist()
         hidden = list(zip(self.objects, lost, strict=False))
         if any(o.seen - count < self.config.min_visible * o.whole for o, count in hidden):
@@ -128,14 +131,14 @@ class Scene:
         base = self._colour_on(view)
         x, y, distance = stamp.x[part], stamp.y[part], stamp.distance[part]
         paint = fill(self.rng, x, y, base, self.config.texture)
-        if self.rng.random() < 0.3:  # a darker rim, thin enough not to look like a ring
+        if self.rng.random() < 0.3:  # a darker rim, too thin to look like a ring
             rim = distance > -np.float32(max(1.0, 0.05 * stamp.half))
             paint = paint * np.where(rim, np.float32(0.6), np.float32(1))
         coverage = np.clip(np.float32(0.5) - distance, 0, 1)
         view += coverage * (paint - view)
 
     def _colour_on(self, view: Canvas) -> Colour:
-        """Draw a colour unlike the ground; of a few, the most unlike if none is unlike enough."""
+        """Draw a colour that differs enough from the background, or the best of six."""
         ground = view[:, ::4, ::4].mean(axis=(1, 2))
         best, distance = ground, -1.0
         for _ in range(6):

@@ -1,7 +1,7 @@
 """# Text: annotation files as other tools write them
 
-Editors on Windows put a byte order mark in front, old tools write Latin-1, and table programs turn
-the id 7 into 7.0. None of this changes what is meant.
+Editors on Windows write a byte order mark first, old tools write Latin-1, and spreadsheets turn the
+id 7 into 7.0. None of this changes the meaning, so we accept all of it.
 """
 
 import json
@@ -12,14 +12,15 @@ from typing import Any
 from rtdetr_lab.errors import DataError
 
 MARKED = ("utf-8-sig", "utf-16", "utf-32")
-"""What `json` calls text with a byte order mark."""
+"""Names that `json` gives to encodings with a byte order mark."""
 
 
 def text_of(path: Path) -> str:
-    """The text of a file: by its byte order mark, else UTF-8, else Latin-1. Raises `DataError`."""
+    """Return the text of a file: decoded by its byte order mark, else as UTF-8, else as Latin-1.
+    Raises `DataError`."""
     try:
         content = path.read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: a name no file can have
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         reason = getattr(error, "strerror", None) or error
         raise DataError(str(path), f"cannot be read ({reason})", "check the path") from error
     encoding = json.detect_encoding(content)
@@ -28,22 +29,22 @@ def text_of(path: Path) -> str:
         text = content.decode(marked or "utf8")
     except UnicodeDecodeError as error:
         if marked:
-            what = f"begins like {marked} and is not ({error.reason})"
+            what = f"begins like {marked} but is not ({error.reason})"
             raise DataError(str(path), what, "write it again, as UTF-8") from error
-        text = content.decode("cp1252", errors="replace")  # Latin-1 as Windows has it
+        text = content.decode("cp1252", errors="replace")  # the Latin-1 of Windows
     if "\0" in text:
-        raise DataError(str(path), "is no text: it holds zero bytes", "write it again, as UTF-8")
+        raise DataError(str(path), "is not text: it has zero bytes", "write it again, as UTF-8")
     return text
 
 
 def lines_of(path: Path) -> list[tuple[int, str]]:
-    """(number, line) of the lines of a text file that are not blank."""
+    """Return (number, line) for the lines of a text file that are not blank."""
     lines = enumerate(text_of(path).splitlines(), 1)
     return [(number, line.strip()) for number, line in lines if line.strip()]
 
 
 def json_of(path: Path) -> Any:
-    """What a JSON file holds. Raises `DataError`."""
+    """Read a JSON file. Raises `DataError`."""
     text = text_of(path)
     try:
         return json.loads(text)
@@ -52,12 +53,12 @@ def json_of(path: Path) -> Any:
 
 
 def whole(value: object) -> int | None:
-    """A whole number, also where it is written 7.0; None for anything else."""
+    """Return a whole number, also if it is written 7.0; None for anything else."""
     if type(value) is float and math.isfinite(value) and value == int(value):
         return int(value)
     return value if type(value) is int else None
 
 
 def is_finite(value: object) -> bool:
-    """Whether a value is a number that one can compute with."""
+    """Return True for a finite int or float."""
     return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]

@@ -1,8 +1,8 @@
 """# Transforms: picture, boxes and masks change together
 
-A transform is a pure function of a sample (and of the random numbers it is given, never of its
-own). `truth` stays what it was. Fixed ones go into `Mapped`, random ones into `Augmented` or, with
-the rest of the paper's recipe, into an `Augmentation` (`augment.py`).
+A transform is a pure function of a sample. A random one also gets a generator and uses no other
+random numbers. `truth` does not change. Use fixed transforms in `Mapped`. Use random ones in
+`Augmented` or, with the rest of the paper's recipe, in an `Augmentation` (`augment.py`).
 
 | here           | `colours.py`         | `windows.py`                    |
 |----------------|----------------------|---------------------------------|
@@ -11,8 +11,8 @@ the rest of the paper's recipe, into an `Augmentation` (`augment.py`).
 | `RandomFlip`   |                      |                                 |
 | `SanitizeBoxes` |                     |                                 |
 
-Pillow wants the three numbers of a pixel side by side, torch wants three planes. A tensor can be a
-view of either, so pixels are copied where something changes them and not where they change hands.
+Pillow needs the three numbers of a pixel side by side, torch needs three planes. A tensor can be a
+view of either. So we copy pixels only when we change them, not when we pass them on.
 """
 
 from dataclasses import dataclass, replace
@@ -29,20 +29,20 @@ from rtdetr_lab.notation import Size
 
 
 def pixels_of(image: UInt8[Tensor, "3 H W"]) -> UInt8[np.ndarray, "H W 3"]:
-    """A picture as Pillow and numpy have it; a view where the memory allows one."""
+    """Return a picture in the layout of Pillow and numpy; a view if the memory allows it."""
     return np.ascontiguousarray(image.permute(1, 2, 0).numpy())
 
 
 def image_of(pixels: UInt8[np.ndarray, "H W 3"]) -> UInt8[Tensor, "3 H W"]:
-    """A picture as a model has it: a view."""
+    """Return a picture in the layout of a model: a view."""
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 @dataclass(frozen=True)
 class Resize:
-    """Stretch to (height, width), as `images.Preprocess` does it before detection.
+    """Stretch to (height, width), as `images.Preprocess` does before detection.
 
-    Boxes are fractions of the picture, so they stay. Masks keep hard edges.
+    Boxes are fractions of the picture, so they do not change. Masks keep hard edges.
     """
 
     size: Size
@@ -81,7 +81,7 @@ def flip(sample: Sample) -> Sample:
 
 @dataclass(frozen=True)
 class RandomFlip:
-    """`flip` with probability `p`."""
+    """Apply `flip` with probability `p`."""
 
     p: float = 0.5
 
@@ -94,8 +94,8 @@ class RandomFlip:
 
 @dataclass(frozen=True)
 class SanitizeBoxes:
-    """Leave out objects of which too little is left to learn from: a side below `min_size` pixels,
-    or, where masks are loaded, not one pixel."""
+    """Remove objects that are too small to learn from: with a side below `min_size` pixels, or with
+    an empty mask if masks are loaded."""
 
     min_size: float = 1.0
 
@@ -112,7 +112,7 @@ class SanitizeBoxes:
 
 
 def select(sample: Sample, keep: Tensor) -> Sample:
-    """Keep only the objects where `keep` is true; the picture and its truth stay."""
+    """Keep only the objects where `keep` is true; the picture and its truth do not change."""
     return replace(
         sample,
         labels=sample.labels[keep],

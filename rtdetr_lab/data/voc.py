@@ -2,11 +2,13 @@
 
     Annotations/a.xml   JPEGImages/a.jpg   ImageSets/Main/train.txt
 
-Boxes are whole pixels, first and last included, and the first column is called 1: `xmin=1 xmax=10`
-covers ten. So left is `xmin - 1` and right is `xmax`. Some tools count from 0, and show it sooner
-or later with a 0; we then refuse until told (`voc_origin=0`): boxes that are off by a pixel are not
-seen by eye. Objects marked `difficult` are objects. A box refers to the raster as stored or to what
-a viewer shows: to whichever has the size in the XML.
+Boxes are whole pixels, including the first and the last, and the first column is number 1: `xmin=1
+xmax=10` covers ten columns. So left is `xmin - 1` and right is `xmax`.
+
+Some tools count from 0. Sooner or later such a file contains a 0. We then raise an error until you
+give `voc_origin=0`, because boxes that are off by one pixel are not visible by eye. Objects marked
+`difficult` are objects like any other. A box refers to the raster as stored or to the picture as a
+viewer shows it: to the one that has the size in the XML.
 """
 
 import math
@@ -31,7 +33,7 @@ CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
 def find_voc(folder: Path, origin: int = 1) -> "Voc | None":
-    """The VOC data set in a folder, or None if there is no XML."""
+    """Return the VOC data set in a folder, or None if there is no XML."""
     by_split = {
         split: sorted(place.rglob("*.xml"))
         for place in sorted(folder.iterdir())
@@ -42,14 +44,14 @@ def find_voc(folder: Path, origin: int = 1) -> "Voc | None":
     if not labels and not any(by_split.values()):
         return None
     if origin not in (0, 1):
-        raise DataError("voc_origin", f"is {origin}", "give 1, or 0 where columns count from 0")
+        raise DataError("voc_origin", f"is {origin}", "give 1, or 0 if columns count from 0")
     splits = {split: paths for split, paths in by_split.items() if paths and not labels}
     return Voc(folder, origin, splits or _listed(folder, labels) or {"train": labels})
 
 
 @dataclass(frozen=True, eq=False)
 class Voc:
-    """A VOC data set: the XML files by split. Class names are those of all of them, sorted."""
+    """A VOC data set: the XML files by split. Class names are sorted and come from all files."""
 
     folder: Path
     origin: int
@@ -63,13 +65,13 @@ class Voc:
         for path in (path for paths in self.splits.values() for path in paths):
             try:
                 names |= {_text(entry, "name") for entry in parse(path).iter("object")}
-            except DataError:  # named when its split is read
+            except DataError:  # reported when its split is read
                 continue
         return sorted(names - {""})
 
     @cached_property
     def pictures(self) -> dict[str, list[Path]]:
-        """The picture files by their stem."""
+        """The picture files by stem."""
         place = self.folder / "JPEGImages"
         by_stem = defaultdict(list)
         for path in pictures_in(place if place.is_dir() else self.folder):
@@ -77,22 +79,22 @@ class Voc:
         return by_stem
 
     def read(self, xml: Path, number: int, reading: Reading) -> Picture | None:
-        """What an XML file says of its picture."""
+        """Read the annotations of one picture from its XML file."""
         reading.files.append(xml)
         tree = reading.attempt(parse, xml, rules.UNREADABLE)
         if tree is None:
             return None
         place = self._place(xml, tree)
         if isinstance(place, str):
-            reading.find(rules.MISSING, place, advice="fetch it, or remove the XML", file=xml)
+            reading.find(rules.MISSING, place, advice="copy it there, or remove the XML", file=xml)
             return None
         frame = reading.attempt(frame_in, place, rules.UNDECODABLE)
         if frame is None:
             return None
         claimed, (height, width) = _size(tree), frame.stored
         if claimed not in (None, frame.stored, frame.upright):
-            what = f"says {claimed[1]}×{claimed[0]}, {place} is {width}×{height}"
-            advice = "correct its size, or the picture"
+            what = f"says {claimed[1]}×{claimed[0]}, but {place} is {width}×{height}"
+            advice = "correct the size in the XML, or the picture"
             reading.find(rules.WRONG_SIZE, what, advice=advice, file=xml)
             return None
         upright = claimed == frame.upright != frame.stored
@@ -103,7 +105,7 @@ class Voc:
         return Picture(number, str(place.relative_to(self.folder)), size, kept, upright, place)
 
     def _place(self, xml: Path, tree: Element) -> Path | str:
-        """The picture of an XML file: of its name, else of the name that it gives."""
+        """Find the picture of an XML file by the name of the XML, else by the name inside it."""
         named = slashed(tree.findtext("filename") or "")
         for stem in (xml.stem, Path(named).stem):
             found = self.pictures.get(stem, [])
@@ -123,12 +125,12 @@ class Voc:
             if not name:
                 what = "an object has no name"
             elif not all(map(math.isfinite, (x0, y0, x1, y1))):
-                what = f"an object {name!r} has no whole bndbox"
+                what = f"an object {name!r} has no complete bndbox"
                 advice = f"write {', '.join(CORNERS[:3])} and {CORNERS[3]}"
             elif min(x0, y0) < self.origin:
                 start = f"an object {name!r} begins at {min(x0, y0):g}"
-                what = f"{start}, columns count from {self.origin}"
-                advice = "give --voc-origin 0, or correct it"
+                what = f"{start}, but columns count from {self.origin}"
+                advice = "give --voc-origin 0, or correct the box"
             if what:
                 reading.find(rules.UNREADABLE, what, advice=advice, file=xml)
                 continue
@@ -138,12 +140,12 @@ class Voc:
 
 
 def parse(path: Path) -> Element:
-    """The tree of an XML file; raises `DataError`."""
+    """Return the tree of an XML file; raises `DataError`."""
     text, remedy = text_of(path), "write it again"
-    if "<!ENTITY" in text:  # a few lines of them can unfold to gigabytes
-        raise DataError(str(path), "defines entities", "no annotation needs them: remove them")
+    if "<!ENTITY" in text:  # a few lines of them can expand to gigabytes
+        raise DataError(str(path), "defines entities", "remove them: no annotation needs them")
     try:
-        return ElementTree.fromstring(path.read_bytes())  # by the encoding it declares
+        return ElementTree.fromstring(path.read_bytes())  # by the encoding that it declares
     except (ElementTree.ParseError, ValueError, LookupError) as declared:
         try:
             return ElementTree.fromstring(re.sub(r"^\s*<\?xml.*?\?>", "", text))
@@ -156,7 +158,7 @@ def _is_voc(path: Path) -> bool:
 
 
 def _listed(folder: Path, labels: Sequence[Path]) -> dict[str, list[Path]]:
-    """The splits of `ImageSets/Main`; raises `DataError` for a name without XML."""
+    """Read the splits of `ImageSets/Main`; raises `DataError` for a name without XML."""
     stems = Counter(path.stem for path in labels)
     by_name = {path.stem: path for path in labels if stems[path.stem] == 1}
     for path in labels:  # cam0/0001
@@ -186,7 +188,7 @@ def _number(tree: Element, place: str) -> float:
 
 
 def _size(tree: Element) -> Size | None:
-    """(height, width), unless the tool did not know it and wrote nothing, or zeros."""
+    """Return (height, width), or None if the tool wrote nothing, or zeros."""
     sides = [_number(tree, f"size/{side}") for side in ("height", "width")]
-    known = all(0 < side < math.inf for side in sides)  # not so for a nan
+    known = all(0 < side < math.inf for side in sides)  # False for a nan
     return (int(sides[0]), int(sides[1])) if known else None

@@ -1,15 +1,15 @@
-"""# The whole set: what only shows when all boxes of a split are looked at together
+"""# The whole set: faults that only show in all boxes of a split together
 
-Every annotation can be well formed and the set still teach nothing: all boxes crowds, fractions
-where pixels belong, corners where sizes belong. Such a set can be read, but neither trained on nor
-judged by: `data check`, `train` and `eval` refuse it with these findings.
+Each annotation can be valid, and a model may still learn nothing from the set. All boxes may be
+crowds, fractions in place of pixels, or corners in place of sizes. Such a set can be read, but not
+used for training or evaluation: `data check`, `train` and `eval` stop with these findings.
 
-Whether four numbers are what the format says is judged by all boxes of a split:
+All boxes of a split together show whether the four numbers mean what the format says:
 
-| boxes are written as        | and so, read as left, top, width, height …                         |
+| boxes are written as        | so, if we read them as left, top, width, height …                  |
 |-----------------------------|--------------------------------------------------------------------|
 | fractions of the picture    | most are smaller than a pixel                                      |
-| corners, or corners swapped | some reach over the edge; read as corners, all lie in the picture  |
+| corners, or swapped corners | some reach over the edge; read as corners, all lie in the picture  |
 | centre and size             | some reach over the edge; read as centres, all lie in the picture  |
 | another picture's pixels    | most reach over the edge, or lie outside                           |
 """
@@ -29,23 +29,23 @@ from rtdetr_lab.data.findings import Finding, Rule, Severity
 Boxes = Float[np.ndarray, "A _"]
 
 SLACK = 1.0
-"""Pixels a box may reach over the edge before we mention it: COCO's own do, by rounding."""
+"""Pixels that a box may reach over the edge without a finding: rounding does this in COCO."""
 
 ENOUGH, PLENTY = 4, 10
-"""From so many boxes on we say what they have in common, and that they fit nothing."""
+"""The fewest boxes for a finding about what they share (`ENOUGH`), or their scale (`PLENTY`)."""
 
 FAR, MOST, SOME, NEARLY_ALL = 0.02, 0.5, 0.1, 0.99
-"""How far over the edge is no rounding (a part of the side), and how many boxes make a rule."""
+"""`FAR`: too far over the edge for rounding, a part of the side. The others: shares of boxes."""
 
 SMALL_PART = 0.5
-"""Of width and height, that no box leaves: percents, or pixels of a smaller copy."""
+"""If no box leaves this part of width and height, boxes may be percent, or pixels of a copy."""
 
 
 def judged(annotations: Annotations) -> Annotations:
-    """The annotations, with what their whole set shows among their findings."""
+    """Return the annotations, with the findings about the whole set added."""
     found = annotations.findings
     if any(f.rule.severity is Severity.ERROR for f in found) and not annotations.pictures:
-        return annotations  # what cannot be read has no boxes either
+        return annotations  # nothing was read, so there are no boxes
     reading = Reading(annotations.path)
     _look_at_categories(annotations, reading)
     _look_at_boxes(annotations, reading)
@@ -54,7 +54,7 @@ def judged(annotations: Annotations) -> Annotations:
 
 
 def other_classes(splits: Mapping[str, Annotations]) -> Iterator[Finding]:
-    """Where splits do not mean the same by their labels as the first of them."""
+    """Yield a finding for each split that has other classes than the first split."""
     (name, first), *others = splits.items()
     for other_name, other in others:
         if first.names and other.names and first.names != other.names:
@@ -64,12 +64,12 @@ def other_classes(splits: Mapping[str, Annotations]) -> Iterator[Finding]:
 
 
 def too_many_objects(annotations: Annotations, num_queries: int) -> Iterator[Finding]:
-    """Whether a picture holds more objects than a model with so many queries can find."""
+    """Yield a finding if a picture has more objects than a model has queries."""
     over = [p for p in annotations.pictures if len(p.objects) > num_queries]
     if over:
         most = max(over, key=lambda p: len(p.objects))
-        what = f"has {len(most.objects)} objects, a model of {num_queries} queries finds at most "
-        what += f"{num_queries} (so in {len(over)} pictures)"
+        what = f"has {len(most.objects)} objects, but {num_queries} queries find at most "
+        what += f"{num_queries} (too many in {len(over)} pictures)"
         yield Finding(rules.TOO_MANY, str(annotations.path), what, "picture", most.id)
 
 
@@ -99,7 +99,7 @@ def _look_at_categories(annotations: Annotations, reading: Reading) -> None:
 
 
 def _look_at_boxes(annotations: Annotations, reading: Reading) -> None:
-    """Single pictures and boxes that are worth a look."""
+    """Report single pictures and boxes that look wrong."""
     for picture in annotations.pictures:
         if not picture.annotations:
             reading.find(rules.NO_OBJECTS, "has no objects", "picture", picture.id)
@@ -126,7 +126,7 @@ def _about_box(a: Annotated, picture: Picture, twin: int) -> Iterator[tuple[Rule
 
 
 def _look_at_set(annotations: Annotations, reading: Reading) -> None:
-    """What makes a set hopeless, or odd."""
+    """Report what makes a whole set useless, or suspicious."""
     pictures = annotations.pictures
     if not pictures:
         reading.find(rules.NO_PICTURES, "has no picture that can be used")
@@ -152,7 +152,7 @@ def _look_at_set(annotations: Annotations, reading: Reading) -> None:
 
 
 def other_meaning(boxes: Boxes, edges: Boxes, unusable: int) -> Iterator[tuple[Rule, str, str]]:
-    """Rule, what was seen, and what to do; nothing if the boxes are left, top, width, height.
+    """Yield rule, observation and advice; nothing if the boxes are left, top, width, height.
 
     `edges` are (width, height) of the picture of each box; `unusable` boxes were dropped before.
     """
@@ -172,7 +172,7 @@ def other_meaning(boxes: Boxes, edges: Boxes, unusable: int) -> Iterator[tuple[R
                 yield rules.MISREAD, f"{what}; read as {meaning}, all are inside", ""
                 return
     if num + unusable >= PLENTY and num_over + unusable > MOST * (num + unusable):
-        more = f", {unusable} more lie outside or have no area" if unusable else ""
+        more = f", and {unusable} more lie outside or have no area" if unusable else ""
         yield rules.MISFIT, what + more, ""
     farthest = ((boxes[:, :2] + boxes[:, 2:]) / edges).max()
     if num >= PLENTY and farthest < SMALL_PART:
@@ -181,12 +181,12 @@ def other_meaning(boxes: Boxes, edges: Boxes, unusable: int) -> Iterator[tuple[R
 
 
 def _corners(boxes: Boxes) -> Boxes:
-    """Left, top, right, bottom of left, top, width, height."""
+    """Convert left, top, width, height to left, top, right, bottom."""
     return np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]])
 
 
 def _moved(boxes: Boxes, by: float) -> Boxes:
-    """Boxes moved by a part of their width and height."""
+    """Move boxes by a part of their width and height."""
     return np.hstack([boxes[:, :2] + by * boxes[:, 2:], boxes[:, 2:]])
 
 
@@ -196,14 +196,15 @@ MEANINGS: dict[str, Callable[[Boxes], Boxes]] = {
     "top, left, bottom, right": lambda boxes: boxes[:, [1, 0, 3, 2]],
     "top, left, height, width": lambda boxes: _corners(boxes[:, [1, 0, 3, 2]]),
     "centre, width, height": lambda boxes: _corners(_moved(boxes, -0.5)),
-    # From here on: what stood in YOLO's text in place of a centre, which we moved by half a side.
+    # The last two stood in YOLO's text in place of a centre, so we had moved them by half a side.
     "left, top, width, height": lambda boxes: _corners(_moved(boxes, 0.5)),
     "left, top, right, bottom in YOLO's text": lambda boxes: _moved(boxes, 0.5),
 }
-"""What else four numbers may mean, and the corners that follow."""
+"""Other meanings of four numbers, and how to get the corners from them."""
 
 
 def _reach(corners: Boxes, edges: Boxes) -> Float[np.ndarray, "A"]:
-    """By how many pixels boxes reach over the edge of their pictures; infinite without an area."""
+    """Return by how many pixels boxes reach over the edge of their pictures; infinite for a box
+    without area."""
     over = np.maximum(-corners[:, :2], corners[:, 2:] - edges).max(1)
     return np.where((corners[:, 2:] > corners[:, :2]).all(1), over, np.inf)

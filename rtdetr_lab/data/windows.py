@@ -1,15 +1,15 @@
-r"""# Windows: seeing more than the picture, or less
+r"""# Windows: zoom out to a larger canvas, or crop
 
-`ZoomOut` lays the picture on a larger black canvas, so that objects become small; `IoUCrop` cuts a
-part out, so that they become large and are cut off at the border. Both move a window over the plane
-in which the picture lies: $x_\text{new} = (x - \text{left}) / \text{width}$.
+`ZoomOut` puts the picture on a larger black canvas, so objects become small. `IoUCrop` cuts a part
+out, so objects become large and are cut off at the border. Both move a window over the plane of the
+picture: $x_\text{new} = (x - \text{left}) / \text{width}$.
 
-An object belongs to a crop if its centre does, or, as DETR has it, if it shows at all; its box is
-then cut off at the border, and so is its mask. (The visible rest of a slanted object may be smaller
-than its cut-off box. The box is not shrunk to it: training must not depend on whether masks happen
-to be loaded.)
+An object belongs to a crop if its centre lies inside or, in DETR, if any part of it does. Its box
+and its mask are then cut off at the border. (The visible part of a slanted object may be smaller
+than its cut-off box. We do not shrink the box, because training must not depend on whether masks
+are loaded.)
 
-The numbers are those of SSD's crop (Liu et al., 2016), which the recipe took over.
+The numbers are those of SSD's crop (Liu et al., 2016); the recipe uses the same.
 """
 
 from collections.abc import Callable
@@ -38,7 +38,7 @@ class Window:
     height: int
 
     def move(self, boxes: Float[Tensor, "T 4"], size: Size) -> Float[Tensor, "T 4"]:
-        """Boxes (cxcywh, fractions of a picture of `size`) as fractions of the window."""
+        """Convert boxes (cxcywh), fractions of a picture of `size`, to fractions of the window."""
         height, width = size
         scale = boxes.new_tensor([width / self.width, height / self.height] * 2)
         shift = boxes.new_tensor([self.left / self.width, self.top / self.height, 0, 0])
@@ -46,11 +46,11 @@ class Window:
 
 
 def paste(sample: Sample, window: Window) -> Sample:
-    """The window around a picture that lies inside it; black where there is no picture."""
+    """Return a window that contains the whole picture; it is black outside the picture."""
     height, width = sample.image.shape[-2:]
     right, bottom = window.width + window.left - width, window.height + window.top - height
     margins = (-window.left, right, -window.top, bottom)
-    # The three numbers of a pixel side by side, as Pillow will want them next.
+    # Pad with the three numbers of a pixel side by side: Pillow needs this layout next.
     pixels = pad(sample.image.permute(1, 2, 0), (0, 0, *margins))
     return replace(
         sample,
@@ -61,22 +61,22 @@ def paste(sample: Sample, window: Window) -> Sample:
 
 
 Belongs = Callable[[Tensor], Tensor]
-"""Choice of the objects that belong to a window, by their boxes as fractions of it."""
+"""Selects the objects that belong to a window; their boxes are fractions of the window."""
 
 
 def holds_centre(boxes: Float[Tensor, "T 4"]) -> Bool[Tensor, " T"]:
-    """Choose those with their centre inside."""
+    """Select the objects with their centre inside."""
     return ((boxes[:, :2] > 0) & (boxes[:, :2] < 1)).all(1)
 
 
 def shows_something(boxes: Float[Tensor, "T 4"]) -> Bool[Tensor, " T"]:
-    """Choose those of which anything is inside."""
+    """Select the objects with any part inside."""
     corners = xyxy_from_cxcywh(boxes)
     return ((corners[:, :2] < 1) & (corners[:, 2:] > 0)).all(1)
 
 
 def crop(sample: Sample, window: Window, belongs: Belongs = holds_centre) -> Sample:
-    """A window inside the picture, with the objects that belong to it."""
+    """Return a window inside the picture, with the objects that belong to it."""
     size = (sample.image.shape[-2], sample.image.shape[-1])
     boxes = window.move(sample.boxes, size)
     inside = belongs(boxes)
@@ -90,8 +90,8 @@ def crop(sample: Sample, window: Window, belongs: Belongs = holds_centre) -> Sam
 
 @dataclass(frozen=True)
 class ZoomOut:
-    """With probability `p`, a canvas 1 to `largest` times as wide and as high, the picture
-    anywhere on it."""
+    """Puts the picture, with probability `p`, anywhere on a canvas that is 1 to `largest` times as
+    wide and as high."""
 
     p: float = 0.5
     largest: float = 4.0
@@ -115,11 +115,11 @@ Tries = Int[np.ndarray, "N 4"]
 
 @dataclass(frozen=True)
 class IoUCrop:
-    """With probability `p`, a crop that overlaps some object by a drawn IoU at least.
+    """Crops, with probability `p`, a window that overlaps an object by at least a drawn IoU.
 
-    Sides are `smallest` to 1 of the picture's, their ratio at most 2. A drawn overlap of 1, and a
-    picture without objects, mean the whole picture. After `tries` without success another overlap
-    is drawn.
+    The sides are `smallest` to 1 of the picture's; their ratio is at most 2. A drawn overlap of 1
+    means the whole picture, and so does a picture without objects. After `tries` windows without
+    success, another overlap is drawn.
     """
 
     p: float = 0.8
@@ -131,7 +131,7 @@ class IoUCrop:
         require_between(0, 1, "", p=self.p)
         require(0 < self.smallest <= 1, "smallest", f"is {self.smallest}", "give a part up to 1")
         ends = self.overlaps and max(self.overlaps) >= 1
-        require(ends, "overlaps", f"are {self.overlaps}", "end them with 1: the whole picture")
+        require(ends, "overlaps", f"are {self.overlaps}", "add 1: it means the whole picture")
         require_at_least(1, "", tries=self.tries)
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
@@ -149,7 +149,7 @@ class IoUCrop:
         return sample
 
     def _windows(self, size: Size, rng: np.random.Generator) -> Tries:
-        """xyxy of those of `tries` windows that are neither too flat nor too slim."""
+        """Draw `tries` windows (xyxy), and return those that are neither too flat nor too slim."""
         picture = np.array(size[::-1])
         parts, places = rng.random((2, self.tries, 2))
         sides = (picture * (self.smallest + (1 - self.smallest) * parts)).astype(np.int64).clip(1)
@@ -161,7 +161,8 @@ class IoUCrop:
 def holds_an_object(
     windows: Tries, boxes_xyxy: Float[np.ndarray, "T 4"], overlap: float
 ) -> Bool[np.ndarray, "N"]:
-    """Which windows hold the centre of a box that they overlap by an IoU of at least `overlap`."""
+    """Return a mask of windows that contain the centre of a box and overlap it by an IoU of at
+    least `overlap`."""
     window, box = windows[:, None].astype(np.float64), boxes_xyxy[None]
     centre = (box[..., :2] + box[..., 2:]) / 2
     centred = ((centre > window[..., :2]) & (centre < window[..., 2:])).all(-1)

@@ -1,15 +1,15 @@
-"""# Workers: what happens to those who load ahead
+"""# Workers: processes that load batches ahead, and their errors
 
-Batches are made in other processes, and four things go wrong there:
+Batches are made in other processes, and four things can go wrong there:
 
 | in a worker                    | without this file                 | with it              |
 |--------------------------------|-----------------------------------|----------------------|
-| an error of ours               | wrapped: its type is lost         | raised as it was     |
+| one of our errors              | wrapped: its type is lost         | raised unchanged     |
 | any other error on one picture | a traceback that names no picture | names the picture    |
 | it dies (memory, `kill -9`)    | an error in the middle of a step  | raised for the batch |
 | there is no /dev/shm           | an error about a semaphore        | says what to do      |
 
-Errors travel as values (`Items`) and are raised where an item is asked for (`load`).
+A worker returns an error as a value (`Items`). `load` raises it when it reaches that item.
 """
 
 import atexit
@@ -32,18 +32,18 @@ from rtdetr_lab.errors import LabError, TrainingError
 T = TypeVar("T")
 
 AHEAD = 4
-"""Items that every worker makes before they are asked for."""
+"""The number of items that each worker makes in advance."""
 
 
 @contextmanager
 def name_errors(where: str) -> Iterator[None]:
-    """Turn any error into one of ours; `where` names the picture it is about."""
+    """Turn any other error into one of ours; `where` names the picture."""
     try:
         yield
     except LabError:
         raise
     except Exception as error:
-        # Where in the code: a worker's traceback does not reach the reader.
+        # The place in the code: the user does not see the traceback of a worker.
         place = traceback.extract_tb(error.__traceback__)[-1]
         line = f"{os.path.basename(place.filename)}, line {place.lineno}"
         what = f"{type(error).__name__}: {error} ({line})"
@@ -53,7 +53,7 @@ def name_errors(where: str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Items:
-    """Items by number, each made by `make`, or the error on the way to it."""
+    """Items by index: the result of `make`, or the error that it raised."""
 
     make: Callable[[int], Any]
 
@@ -71,10 +71,10 @@ def load(
     seed: int = 0,
     pin_memory: bool = False,
 ) -> Iterator[T]:
-    """`make` of every number, in order, ahead of time if there are workers to do it.
+    """Yield `make` of each number, in order; workers, if any, make items in advance.
 
-    Raises the errors of `make`, and `TrainingError` when a worker has died, which takes up to five
-    seconds to notice. `pin_memory` asks items to move to memory from which a GPU copies faster.
+    Raises the errors of `make`, and `TrainingError` if a worker has died; it takes up to five
+    seconds to notice that. With `pin_memory`, items move to memory from which a GPU copies faster.
     """
     if not num_workers:
         yield from map(make, numbers)
@@ -86,47 +86,47 @@ def load(
             sampler=numbers,
             num_workers=num_workers,
             worker_init_fn=_ignore_signals,
-            # Its own generator: the loader must not draw from the random numbers of the run.
+            # A separate generator: the loader must not use the random numbers of the run.
             generator=torch.Generator().manual_seed(seed),
             prefetch_factor=AHEAD,
             pin_memory=pin_memory,
         )
     )
     stop = partial(_kill, workers)
-    atexit.register(stop)  # or the end of Python would wait for workers that ignore its signal
+    atexit.register(stop)  # else Python would wait at exit for workers that ignore its signal
     try:
         while (item := _next(items, workers)) is not None:
             if isinstance(item, LabError):
                 raise item
             yield item
     finally:
-        del items  # tells the workers to end; the traceback of an error would keep it alive
-        stop()  # a worker that was too busy to hear it
+        del items  # tells the workers to end; an error's traceback would keep it alive
+        stop()  # kills a worker that was too busy to end
         atexit.unregister(stop)
 
 
 def _start(loader: Any) -> tuple[Iterator[Any], list[Any]]:
-    """The iterator of a `DataLoader`, and the processes it has started."""
+    """Return the iterator of a `DataLoader`, and the processes that it started."""
     others = set(active_children())
     child_ends = getattr(signal, "SIGCHLD", None)  # Windows has none
     before = child_ends and signal.getsignal(child_ends)
     try:
-        torch.zeros(1).share_memory_()  # locks and pictures are handed over in shared memory
+        torch.zeros(1).share_memory_()  # locks and pictures use shared memory
         items = iter(loader)
     except (OSError, RuntimeError) as error:
         what = f"cannot start processes that load pictures ({_first_line(error)})"
-        remedy = "give them a writable /dev/shm, or load here: num_workers=0"
+        remedy = "give them a writable /dev/shm, or load in this process: num_workers=0"
         raise TrainingError("loader", what, remedy) from error
     if before is not None and threading.current_thread() is threading.main_thread():
-        # torch answers the death of a child with an error wherever the main process happens to be,
-        # which may be halfway through a step. We put the handler back and ask instead.
+        # When a child dies, torch raises an error wherever the main process is at that moment,
+        # perhaps in the middle of a step. We restore the handler and check the workers instead.
         signal.signal(cast(Any, child_ends), before)
     return items, [p for p in active_children() if p not in others]
 
 
 def _next(items: Iterator[Any], workers: list[Any]) -> Any:
-    """An item, None at the end. An error of the transport is a value, too: its traceback would
-    keep the workers alive."""
+    """Return an item, or None at the end. An error of the transport is returned as a value, too:
+    its traceback would keep the workers alive."""
     try:
         return next(items, None)
     except (RuntimeError, OSError, EOFError) as error:
@@ -135,7 +135,7 @@ def _next(items: Iterator[Any], workers: list[Any]) -> Any:
         worker.join(1)
     codes = [f"process {p.pid}: exit code {p.exitcode}" for p in workers if p.exitcode]
     what = f"a worker that loads pictures has died ({', '.join(codes) or complaint})"
-    remedy = "give workers more memory (also /dev/shm), or use fewer of them; 0 loads here"
+    remedy = "give workers more memory (also /dev/shm), or use fewer workers (0: none)"
     return TrainingError("loader", what, remedy)
 
 
@@ -145,7 +145,7 @@ def _kill(workers: list[Any]) -> None:
 
 
 def _ignore_signals(_: int) -> None:
-    """Ctrl-C reaches every process of a terminal; the main one alone decides what follows."""
+    """Ignore Ctrl-C and SIGTERM. They may reach all processes; the main process handles them."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 

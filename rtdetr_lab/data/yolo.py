@@ -4,8 +4,9 @@
     data.yaml            names, train, val       class x1 y1 x2 y2 x3 y3 … (a polygon)
 
 Numbers are fractions of the picture as a viewer shows it. A picture without a text file has no
-objects. Without `data.yaml`, names are the lines of `classes.txt` or `obj.names`. Splits that no
-`data.yaml` names are `images/train`, `train/images` and so on, or all pictures are for training.
+objects. Without `data.yaml`, names are the lines of `classes.txt` or `obj.names`. If no `data.yaml`
+names the splits, they are `images/train`, `train/images` and so on. If there are none of these, all
+pictures are for training.
 """
 
 import re
@@ -24,14 +25,14 @@ from rtdetr_lab.images.decode import frame_in
 from rtdetr_lab.notation import Size
 
 CLASSES = ("classes.txt", "obj.names", "labels/classes.txt", "train.names")
-"""Where names are listed, one a line."""
+"""Files that list names, one per line."""
 
 SLACK = 0.01
-"""So far outside [0, 1] may rounding carry a fraction; pixels are further."""
+"""How far rounding may move a fraction out of [0, 1]; pixels are further out."""
 
 
 def find_yolo(folder: Path, description: Path | None = None) -> "Yolo | None":
-    """The YOLO data set in a folder, or None if there are no class names."""
+    """Return the YOLO data set in a folder, or None if there are no class names."""
     tree = _described(folder, description)
     names = _names(tree["names"], folder) if "names" in tree else _listed_names(folder)
     if not names:
@@ -51,7 +52,7 @@ def find_yolo(folder: Path, description: Path | None = None) -> "Yolo | None":
 
 @dataclass(frozen=True, eq=False)
 class Yolo:
-    """A YOLO data set: class names by label, and the pictures by split."""
+    """A YOLO data set: class names by label, and pictures by split."""
 
     folder: Path
     names: tuple[str, ...]
@@ -59,7 +60,7 @@ class Yolo:
     format: str = "YOLO"
 
     def read(self, place: Path, number: int, reading: Reading) -> Picture | None:
-        """What the text file of a picture says."""
+        """Read the annotations of one picture from its text file."""
         labels, lines = label_file(place), None
         if labels.is_file():
             reading.files.append(labels)
@@ -80,8 +81,8 @@ class Yolo:
 
 
 def label_file(picture: Path) -> Path:
-    """Where the objects of a picture are written: `labels` in place of the last `images`, or
-    beside it."""
+    """Return the text file of a picture: in `labels` in place of the last `images`, or beside the
+    picture."""
     beside = picture.with_suffix(".txt")
     images = next((folder for folder in picture.parents if folder.name == "images"), None)
     mirrored = images and images.with_name("labels") / beside.relative_to(images)
@@ -89,13 +90,13 @@ def label_file(picture: Path) -> Path:
 
 
 def _annotated(line: str, number: int, size: Size, num_classes: int) -> Annotated | tuple[str, str]:
-    """The object of a line, or what is wrong with it and the remedy."""
+    """Return the object of a line, or what is wrong and the remedy."""
     try:
         label, *numbers = (float(word) for word in line.split())
     except ValueError:
-        return f"{line!r} is not all numbers", "correct it"
+        return f"{line!r} has words that are not numbers", "correct it"
     if label not in range(num_classes):
-        what = f"class {label:g}, but there are {num_classes} names"
+        what = f"has class {label:g}, but there are {num_classes} names"
         return what, "list its name, or correct the label"
     if len(numbers) != 4 and (len(numbers) < 6 or len(numbers) % 2):
         remedy = "write: class cx cy w h, or class x1 y1 x2 y2 x3 y3 …"
@@ -103,7 +104,7 @@ def _annotated(line: str, number: int, size: Size, num_classes: int) -> Annotate
     outside = [n for n in numbers if not -SLACK <= n <= 1 + SLACK]
     if outside:
         remedy = "divide x by the width of the picture and y by its height"
-        return f"{outside[0]:g} is no fraction of the picture", remedy
+        return f"{outside[0]:g} is not a fraction of the picture", remedy
     height, width = size
     x, y = [n * width for n in numbers[0::2]], [n * height for n in numbers[1::2]]
     if len(numbers) == 4:
@@ -115,12 +116,13 @@ def _annotated(line: str, number: int, size: Size, num_classes: int) -> Annotate
 
 
 def _area(x: Sequence[float], y: Sequence[float]) -> float:
-    """Half the sum of cross products of neighbours (the shoelace formula)."""
+    """Return the area of a polygon: half the sum of cross products of neighbours (shoelace
+    formula)."""
     return abs(sum(x[i - 1] * y[i] - x[i] * y[i - 1] for i in range(len(x)))) / 2
 
 
 def _described(folder: Path, description: Path | None) -> Mapping[str, Any]:
-    """The description with names in it."""
+    """Return the YAML that has names in it, or an empty mapping."""
     import yaml  # type: ignore[import-untyped]
 
     found = {}
@@ -132,20 +134,22 @@ def _described(folder: Path, description: Path | None) -> Mapping[str, Any]:
         if isinstance(tree, dict) and "names" in tree:
             found[path.name] = tree
     if len(found) > 1 and "data.yaml" not in found:
-        what = f"has several descriptions with names: {', '.join(found)}"
+        what = f"has several YAML files with names: {', '.join(found)}"
         raise DataError(str(folder), what, "give one of these files instead of the folder")
     return found.get("data.yaml") or next(iter(found.values()), {})
 
 
 def _names(names: Any, folder: Path) -> tuple[str, ...]:
-    """`[a, b]`, or `{0: a, 1: b}` without gaps."""
+    """Return the names of `[a, b]`, or of `{0: a, 1: b}` without gaps."""
     if isinstance(names, dict):
         by_number = {str(number).removesuffix(".0"): name for number, name in names.items()}
         numbers = [str(number) for number in range(len(names))]
         if set(numbers) == set(by_number):
             names = [by_number[number] for number in numbers]
     if not isinstance(names, list):
-        raise DataError(str(folder), f"its YAML has the names {names!r}", "list them from 0 on")
+        raise DataError(
+            str(folder), f"its YAML has the names {names!r}", "list them, or number them from 0"
+        )
     return tuple(map(str, names))
 
 
@@ -155,7 +159,8 @@ def _listed_names(folder: Path) -> tuple[str, ...]:
 
 
 def _usual(folder: Path, split: str) -> list[Path]:
-    """The pictures of a split nobody describes; raises `DataError` if two places have some."""
+    """Return the pictures of a split without a description; raises `DataError` if two places have
+    some."""
     found: dict[str, list[Path]] = {}
     for place in [*sorted(folder.glob("images/*/")), *sorted(folder.glob("*/"))]:
         inner = place / "images"
@@ -169,7 +174,7 @@ def _usual(folder: Path, split: str) -> list[Path]:
 
 
 def _listed(value: Any, tree: Mapping[str, Any], folder: Path) -> list[Path]:
-    """What the YAML says of a split: folders, or text files with a path per line."""
+    """Return the pictures of a YAML entry: folders, or text files with a path per line."""
     found = []
     for entry in value if isinstance(value, list) else [value]:
         place = _place(str(entry), tree, folder)
@@ -181,10 +186,10 @@ def _listed(value: Any, tree: Mapping[str, Any], folder: Path) -> list[Path]:
 
 
 def _place(entry: str, tree: Mapping[str, Any], folder: Path) -> Path:
-    """A path of the YAML, below the folder: it may have been written for another place."""
+    """Resolve a path of the YAML below the folder; it may have been written for another place."""
     name = slashed(entry)
     places = [f"{tree.get('path') or '.'}/{name}", name, re.sub(r"^(\.\./)+", "", name) or ".."]
-    if ROOT.match(name):  # of another machine
+    if ROOT.match(name):  # a path of another machine
         places = [tail for tail in tails(name) if "/" in tail or split_of(tail)]
     for place in places:
         path = inside(folder, folder / place)

@@ -127,6 +127,6 @@ def test_train_says_in_its_first_seconds_what_is_odd(tmp_path, capsys):
     (folder / "labels/train/p0.txt").write_text(lines)
     assert main(["train", "--data", str(folder), "--out", str(tmp_path / "run"), *SHORT]) == 0
     said = capsys.readouterr().err
-    assert "has 144 objects, a model of 100 queries finds at most 100" in said
+    assert "has 144 objects, but 100 queries find at most 100" in said
     assert "--queries N" in said
     assert "one class for all boxes: all 144 boxes are 'dog', one of 2 classes" in said

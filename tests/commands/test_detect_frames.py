@@ -158,7 +158,7 @@ def test_a_name_of_another_machine_is_found_by_its_folders(cameras, monkeypatch)
 @pytest.mark.parametrize(
     ("names", "says"),
     [
-        (["0.png", "1.png"], "x/cam0/0.png and x/cam1/0.png could both be it"),
+        (["0.png", "1.png"], "both x/cam0/0.png and x/cam1/0.png match it"),
         (["cam1/0.png", "cam0/1.png", "cam2/0.png"], "does not list x/cam0/0.png"),
         (["cam1/0.png", "cam0/1.png", "am0/0.png"], "does not list x/cam0/0.png"),
         (["cam0/0.png"] * 2, "lists x/cam0/0.png several times: ids 50, 51"),

@@ -40,7 +40,7 @@ def test_masks_are_given_for_the_whole_batch_or_left_out():
 
 
 def test_pictures_of_two_sizes_are_refused_by_id():
-    with pytest.raises(DataError, match="picture 1: is 48×64, the first of the batch 96×96"):
+    with pytest.raises(DataError, match="picture 1: is 48×64, but the first of the batch is 96×96"):
         collate([SHAPES[0], Resize((48, 64))(SHAPES[1])])
 
 

@@ -183,11 +183,11 @@ def test_a_turned_photo_is_stored_as_a_viewer_shows_it(one):
     [
         ("0 0.5 0.5 0.2", r"a\.txt: line 1: has 3 numbers after the class"),
         ("0 0.5 0.5 0.2 0.2\n0 0.5 0.5 0.2 0.2 0.9", "line 2: has 5 numbers"),
-        ("0 30 20 10 10", r"line 1: 30 is no fraction of the picture.*divide"),
+        ("0 30 20 10 10", r"line 1: 30 is not a fraction of the picture.*divide"),
         ("2 0.5 0.5 0.2 0.2", "class 2, but there are 2 names"),
         ("0.5 0.5 0.5 0.2 0.2", r"class 0\.5"),
-        ("cat 0.5 0.5 0.2 0.2", "is not all numbers"),
-        ("0 nan 0.5 0.2 0.2", "nan is no fraction"),
+        ("cat 0.5 0.5 0.2 0.2", "has words that are not numbers"),
+        ("0 nan 0.5 0.2 0.2", "nan is not a fraction"),
     ],
 )
 def test_a_line_that_cannot_be_understood_is_named_and_nothing_is_written(
@@ -249,8 +249,8 @@ def test_a_photo_annotated_as_stored_is_copied_as_it_is(xml, tmp_path):
             "begins at 0.*--voc-origin 0",
         ),
         (voc_xml("a.jpg", (41, 60), []), r"a\.xml: says 60×41, .*a\.jpg is 60×40"),
-        (voc_xml("a.jpg", (40, 60), ["<object><name>cat</name></object>"]), "'cat' has no whole"),
-        (voc_xml("a.jpg", (40, 60), [voc_object("cat", ("x", 1, 9, 9))]), "has no whole bndbox"),
+        (voc_xml("a.jpg", (40, 60), ["<object><name>cat</name></object>"]), "no complete bnd"),
+        (voc_xml("a.jpg", (40, 60), [voc_object("cat", ("x", 1, 9, 9))]), "has no complete bndbox"),
         ("<annotation>", "is not XML"),
         ('<!DOCTYPE a [<!ENTITY b "c">]><annotation>&b;</annotation>', "defines entities"),
     ],
@@ -278,7 +278,7 @@ def test_a_folder_that_is_neither_is_refused(tmp_path):
     [
         ("names: [cat\n", "is not YAML"),
         ("names: 80\n", "has the names 80"),
-        ("names: {0: cat, 2: dog}\n", "list them from 0 on"),
+        ("names: {0: cat, 2: dog}\n", "number them from 0"),
         ("names: [cat]\ntrain: ../../etc\n", r"names '../../etc', which is not there"),
         ("names: [cat]\ntrain: !!python/object/apply:os.getcwd []\n", "is not YAML"),
     ],

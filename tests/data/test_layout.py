@@ -86,10 +86,10 @@ def test_what_is_there_instead_is_said(tmp_path):
     with pytest.raises(DataError, match="is empty"):
         find_layout(tmp_path)
     write_json(tmp_path / "inner/train.json")
-    with pytest.raises(DataError, match=r"holds one; give .*inner"):
+    with pytest.raises(DataError, match=r"contains one; give .*inner"):
         find_layout(tmp_path)
     write_yolo(tmp_path / "yolo", ["images/train"], yaml="")
-    with pytest.raises(DataError, match=r"no class names; write them into data\.yaml"):
+    with pytest.raises(DataError, match=r"no class names; write the names into data\.yaml"):
         find_layout(tmp_path / "yolo")
     (tmp_path / "yolo/classes.txt").write_text("cat\ndog\n")
     (tmp_path / "yolo/Annotations").mkdir()
@@ -230,7 +230,7 @@ def test_a_basename_in_another_folder_is_another_picture(tmp_path):
     write_json(tmp_path / "train.json", ("01.png", "cam0/01.png"))
     data = CocoDataset.from_folder(tmp_path)
     assert data[1].size == SIZE
-    with pytest.raises(DataError, match=r"write the path as it is: .*cam0.01\.png"):
+    with pytest.raises(DataError, match=r"write the path as it is on disk: .*cam0.01\.png"):
         data[0]
 
 

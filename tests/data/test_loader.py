@@ -112,7 +112,7 @@ def test_pictures_of_different_sizes_are_refused_by_file():
         def __getitem__(self, index):
             return uneven(super().__getitem__(index), None)
 
-    with pytest.raises(DataError, match=r"cells/\d\.jpg: is \d\d×96, the first of the batch"):
+    with pytest.raises(DataError, match=r"cells/\d\.jpg: is \d\d×96, but the first of the b"):
         next(stream(Uneven(), 0))
 
 

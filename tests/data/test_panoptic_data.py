@@ -117,7 +117,7 @@ WRONG = {
     ),
     "another size": (
         lambda tree: tree["images"][0].update(width=61),
-        "40×60 on disk, the annotations say 40×61",
+        "40×60 on disk, but the annotations say 40×61",
     ),
     "a category nobody listed": (
         lambda tree: tree["annotations"][0]["segments_info"][1].update(category_id=18),

@@ -291,7 +291,7 @@ def test_a_report_is_drawn_for_one_class_and_for_a_hundred(folder, tmp_path):
     draw_reports([report, many, none], tmp_path / "report.png")
     drawn = np.asarray(Image.open(tmp_path / "report.png").convert("RGB"))
     assert drawn.std() > 10
-    with pytest.raises(DataError, match="is no picture"):
+    with pytest.raises(DataError, match="is no format"):
         draw_reports([report], tmp_path / "report.txt")
 
 

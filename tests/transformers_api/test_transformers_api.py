@@ -205,7 +205,7 @@ WRONG_NUMBERS = {
     "a number": (3, "is a int"),
     "a mask of another picture": (
         annotated(segmentation={"size": [5, 5], "counts": [25]}),
-        "5×5, the picture 20×30",
+        "5×5, but the picture is 20×30",
     ),
 }
 
