@@ -78,6 +78,6 @@ def _ids(folder: Path, name: str, size: Size, where: str) -> Any:
     require((folder / name).is_file(), at, what, remedy, DataError)
     raster = read_photo(folder / name).raster
     what = f"{name} is {raster.shape[0]}×{raster.shape[1]}, "
-    what += f"the picture {size[0]}×{size[1]} (height × width)"
+    what += f"but the picture is {size[0]}×{size[1]} (height × width)"
     require(raster.shape[:2] == size, where, what, "give the PNG of this picture", DataError)
     return ids_of(raster)
