@@ -246,7 +246,7 @@ def test_a_map_and_a_list_that_disagree_are_refused(drawn):
     with pytest.raises(DataError, match="outside"):
         panoptic(folder, segments, file_name="../1.png")
     picture().resize((8, 8)).save(folder / "small.png")
-    with pytest.raises(DataError, match=r"small\.png is 8×8, the picture 20×30"):
+    with pytest.raises(DataError, match=r"small\.png is 8×8, but the picture is 20×30"):
         panoptic(folder, segments, file_name="small.png")
 
 
