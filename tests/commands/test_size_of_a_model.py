@@ -242,7 +242,7 @@ def test_a_model_without_names_keeps_its_heads_where_the_data_has_as_many(
 ):
     few = ("--pictures", "2", "--batch-size", "2", "--val-limit", "1", "--out", str(tmp_path / "r"))
     told = said(capsys, "train", "--model", str(unnamed), "--data", str(photos), *few).out
-    assert "class heads kept: nobody named the model's 10 classes" in told
+    assert "class heads kept: the model's 10 classes have no names" in told
     assert load_pretrained(tmp_path / "r" / "model").metadata.names == tuple(WORLD.names)
 
 
