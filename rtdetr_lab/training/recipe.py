@@ -54,8 +54,8 @@ class TrainConfig:
 
     - `num_pictures` is the budget: pictures seen, and each view counts.
     - `accumulate`: parts in which a step's pictures go through the model (`training/parts.py`).
-    - `amp`: compute the model in bfloat16, but not the matching and the losses. None: on a GPU that
-      has bfloat16.
+    - `amp`: compute the model in bfloat16, but not the matching and the losses. With None, only on
+      a GPU that has bfloat16.
     - `augment` changes every picture and its size, depending on the place in the run. Without it,
       all pictures must have one size (for a DETR, any size: `data/canvas.py`).
     - `patience`: end the run after this number of validations in a row that did not improve AP by

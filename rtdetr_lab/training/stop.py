@@ -21,7 +21,8 @@ def seconds_of(duration: str) -> float:
     """Return the seconds of "90s", "50m" or "1.5h"."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", duration.strip())
     if not match:
-        raise ConfigError("stop_after", f"{duration!r} is no time", 'give "90s", "50m" or "1.5h"')
+        remedy = 'give "90s", "50m" or "1.5h"'
+        raise ConfigError("stop_after", f"{duration!r} is not a time", remedy)
     return float(match[1]) * UNITS[match[2]]
 
 

@@ -103,7 +103,7 @@ class Trainer:
 
     def _locate_fault(self, batch: Batch, before: dict[str, Any]) -> TrainingError:
         """Name what was not finite first: compute the step again from its start."""
-        if several():  # a second step would need all processes
+        if several():  # the repeated step would need all processes
             return first_fault(self.step + 1, self.model, [(batch, 1.0)], None, self.slower)
         keep.set_rng_state(before)
         again = split(batch, self.config.accumulate)
