@@ -1,4 +1,4 @@
-"""`python -m rtdetr_lab …` is `rtdetr-lab …`."""
+"""`python -m rtdetr_lab …` is the same as `rtdetr-lab …`."""
 
 import sys
 

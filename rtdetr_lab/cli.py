@@ -1,10 +1,10 @@
 """# The command line: `rtdetr-lab VERB …`
 
-A thin dispatcher. Every verb is a dataclass in `commands/`; here they get their names. To add one,
-write its module and a line in `COMMANDS`.
+A thin dispatcher. Every verb is a dataclass in `commands/`; `COMMANDS` gives the verbs their names.
+To add a verb, write its module and a line in `COMMANDS`.
 
-Exit codes: 0 done; 1 bad input, named in one line on stderr (`--debug` shows where in the code);
-2 usage; 130 interrupted.
+Exit codes: 0 done; 1 bad input, with one line on stderr (`--debug` shows where in the code); 2
+usage; 130 interrupted.
 """
 
 import sys
@@ -38,13 +38,13 @@ DESCRIPTION = "Read, run and take apart real-time detection transformers."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit code."""
+    """Run one command; return its exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv == ["--version"]:
         print(import_module("rtdetr_lab").__version__)
         return 0
     command = _parsed(argv or ["--help"])
-    # Pillow warns about odd metadata on stderr, picture by picture; what matters is an ImageError.
+    # Pillow warns about odd metadata for every picture; we raise an ImageError where it matters.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         return command.run()

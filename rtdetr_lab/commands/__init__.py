@@ -1,6 +1,6 @@
-"""# Commands: one module per verb of `rtdetr-lab`, found by `cli.py`
+"""# Commands: one module per verb of `rtdetr-lab`; `cli.py` finds them
 
-A command is a frozen dataclass derived from `base.Command`: its fields are the options, its
-docstrings the help, and `run()` returns the exit code. Nothing heavy is imported at the top of
-these modules, so that `rtdetr-lab --help` answers at once.
+A command is a frozen dataclass derived from `base.Command`. Its fields are the options, its
+docstrings are the help, and `run()` returns the exit code. These modules import nothing heavy at
+the top, so that `rtdetr-lab --help` is fast.
 """

@@ -1,10 +1,10 @@
-"""# Ablate: swap a part, get a table you can believe
+"""# Ablate: swap a part, and get a table that you can trust
 
     rtdetr-lab ablate encoder --seeds 3 --budget 20m
     rtdetr-lab ablate encoder --dry-run          # the plan, parameters, time
     rtdetr-lab ablate encoder --report-only      # the report again, without training
 
-The same command continues a study that was stopped. The paper's own table is the same command with
+The same command resumes a stopped study. For the paper's own table, add
 `--preset r50 --data COCO_FOLDER --size 640 --pictures 1400000`.
 """
 
@@ -24,51 +24,52 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Ablate(Command):
-    """Train the variants of a study with several seeds, and report."""
+    """Train the variants of a study with several seeds, and write a report."""
 
     study: Annotated[str, tyro.conf.Positional]
     """encoder, selection, decoder-depth, sampling-points, discrete, denoising, losses, queries,
     look-forward-twice or detr-vs-rtdetr."""
     seeds: int = 3
-    """How many: 0, 1, 2 …"""
+    """Number of seeds; they are 0, 1, 2 …"""
     budget: str | None = None
-    """Time for the whole study (20m, 2h), from which the pictures per run follow."""
+    """Time for the whole study (20m, 2h). It sets the pictures per run."""
     pictures: int = 6400
-    """Pictures per run, where no time is given."""
+    """Pictures per run, if --budget is not given."""
     only: tuple[str, ...] = ()
-    """Some of the variants, by name; the one that is compared with is always there."""
+    """Only these variants, by name. The reference is always included."""
     preset: str = "nano"
     """Base: nano, r18, r34, r50_m, r50, r101."""
     data: str = "shapes"
     """`shapes` (drawn, small and hard), or a folder with train and val: COCO JSON, YOLO or VOC."""
     size: str | None = None
-    """What the model sees: one number, or HxW; default: 128 for shapes, 640 for folders."""
+    """Size of the model's input: one number, or HxW; default: 128 for shapes, 640 for folders."""
     backbone_weights: str | None = None
-    """Weights the backbones begin with: a model's name, hub id or file; `none` begins from nothing.
+    """Initial weights of the backbones: a model's name, hub id or file; `none` for random weights.
     Default: nano's own for nano."""
     weights: str | None = None
-    """Begin with this model's weights wherever names and shapes fit: for rows that differ in what a
-    trained model has already, such as its depth. Not fair to rows with new parts."""
+    """Begin with this model's weights wherever names and shapes fit.
+    For variants that differ in a part that a trained model already has, such as its depth.
+    Not fair to variants with new parts."""
     out: Path = Path("runs/ablations")
-    """Folder of studies, their journals and runs."""
+    """Folder for studies, their journals and runs."""
     report: Path | None = None
-    """Where the report goes; default: OUT/STUDY/report."""
+    """Folder for the report; default: OUT/STUDY/report."""
     dry_run: bool = False
-    """Print the plan: variants, differences, parameters, time. Nothing is trained or kept."""
+    """Print the plan: variants, differences, parameters, time. Nothing is trained or saved."""
     report_only: bool = False
     """Write the report from the journal. Nothing is trained."""
     workers: int = 1
-    """Runs at a time; more than one makes each a process of its own."""
+    """Runs at the same time; if more than one, each has its own process."""
     threads: int = 1
-    """Threads for the arithmetic of each run."""
+    """Threads for the computation of each run."""
     cluster: str | None = None
-    """Submit the runs with submitit: slurm, or local to try it."""
+    """Submit the runs with submitit: slurm, or local for a test."""
     torchrun: int | None = None
-    """Make every run a distributed job of so many processes."""
+    """Processes per run: each run is a distributed job."""
     amp: bool = False
     """Compute in bfloat16."""
     device: str | None = None
-    """cpu, cuda …; default: the GPU where there is one."""
+    """cpu, cuda …; default: the GPU, if there is one."""
 
     def run(self) -> int:
         import torch
@@ -93,7 +94,7 @@ class Ablate(Command):
         from rtdetr_lab.ablations.study import Study
 
         known = f"use one of {', '.join(TABLES)}"
-        require(self.study in TABLES, "ablate", f"{self.study!r} is no study", known)
+        require(self.study in TABLES, "ablate", f"{self.study!r} is not a study", known)
         table, base = TABLES[self.study], self._base()
         return Study(
             base,
@@ -148,7 +149,7 @@ class Ablate(Command):
 def _chosen(rows: Any, only: tuple[str, ...], base: Any) -> Any:
     names = [row.name for row in rows]
     unknown = sorted(set(only) - set(names))
-    require(not unknown, "--only", f"{unknown} are not in this study", f"it has {names}")
+    require(not unknown, "--only", f"{unknown} are not in this study", f"use some of {names}")
     return [r for r in rows if not only or r.name in only or r(base) == base]
 
 

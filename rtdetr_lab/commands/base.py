@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rtdetr_lab.notation import Size
 
 DONE, FAILED, USAGE = 0, 1, 2
-"""Exit codes: done; bad input, named in one line on stderr; not a command we know."""
+"""Exit codes: done; bad input, with one line on stderr; wrong usage."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,22 +26,22 @@ class Command:
     """Show where in the code an error comes from."""
 
     def run(self) -> int:
-        """Do it."""
+        """Run the command."""
         raise TypeError(f"{type(self).__name__} must define run()")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """How a data set is read. The same options wherever one is."""
+    """How to read a data set."""
 
     bits: Annotated[int | None, tyro.conf.arg(help_behavior_hint="(default: all)")] = None
-    """How many bits are used, where 16-bit pictures hold 10, 12 or 14 and do not say so."""
+    """Used bits of 16-bit pictures, if the file does not give them: 10, 12 or 14."""
     voc_origin: int = 1
-    """What VOC's first column of pixels is called: 1 by its definition, 0 by some tools."""
+    """Index of VOC's first column of pixels: 1 by its definition, 0 in some tools."""
 
     @property
     def limits(self) -> "Limits":
-        """How pictures are decoded."""
+        """Return the limits for decoding pictures."""
         from rtdetr_lab.images.decode import Limits
 
         return Limits(bits=self.bits)
@@ -52,25 +52,28 @@ NANO = tyro.conf.arg(help_behavior_hint="(default: nano)")
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCommand(Command):
-    """A verb about one model: its first word or, as other verbs have it, `--model`."""
+    """A verb about one model, given as the first word or, as in other verbs, with `--model`."""
 
     model: Annotated[str | None, tyro.conf.Positional, NANO] = None
     """A short name, a hub id, a folder (also that of a training run) or a weights file."""
     model_option: Annotated[str | None, tyro.conf.arg(name="model"), NANO] = None
-    """The same."""
+    """The same, as an option."""
 
     @property
     def name(self) -> str:
-        """The model that was named in either way; nano if in none."""
+        """Return the model that was given either way; default: nano."""
         said, option = self.model, self.model_option
-        what = f"is {option}, and {said} is named, too"
+        what = f"is {option}, but the first word is {said}"
         require(not (said and option) or said == option, "--model", what, "give one of them")
         return said or option or "nano"
 
 
 def say(text: str, *, aside: bool = False) -> None:
-    """One line for the reader; `aside` keeps stdout free for JSON. Does not tear a progress bar.
-    Of the processes of `torchrun` only the first one speaks."""
+    """Print one line without breaking a progress bar; `aside` prints to stderr, so that stdout has
+    only JSON.
+
+    Of the processes of `torchrun`, only rank 0 prints.
+    """
     if os.environ.get("RANK", "0") == "0":
         _write(text, sys.stderr if aside else sys.stdout)
 
@@ -82,43 +85,46 @@ def _write(text: str, file: Any) -> None:
 
 
 def complain(error: BaseException) -> None:
-    """One line on stderr, whatever the message contains."""
+    """Print an error as one line on stderr, even if its message has several lines."""
     text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(error))
     _write(f"rtdetr-lab: {text or type(error).__name__}", sys.stderr)
 
 
 def size_of(text: str) -> "Size":
-    """(height, width) of `640` or `480x640`; raises `ConfigError`."""
+    """Read (height, width) from `640` or `480x640`. Raises `ConfigError`."""
     parts = str(text).lower().replace("×", "x").split("x")
     sides = [int(part) for part in parts if part.strip().isdecimal()]
     good = len(sides) == len(parts) <= 2 and min(sides) > 0
-    require(good, "--size", f"{text!r} is no size", "give one number or HxW: 640, 480x640")
+    require(good, "--size", f"{text!r} is not a size", "give one number or HxW: 640, 480x640")
     return sides[0], sides[-1]
 
 
 def square_of(text: str) -> int:
-    """The side of a square, from `320` or `320x320`; raises `ConfigError`."""
+    """Read the side of a square from `320` or `320x320`. Raises `ConfigError`."""
     height, width = size_of(text)
-    require(height == width, "--size", f"{text} is no square", "shapes are drawn in squares")
+    require(height == width, "--size", f"{text} is not a square", "shapes need one number")
     return height
 
 
 def device_of(given: str | None) -> str:
-    """What was given, else the GPU where there is one."""
+    """Return the given device, else the GPU if there is one."""
     import torch
 
     return given or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def shown_size(size: "Size") -> str:
-    """`256 px`, or `128 × 256 px`."""
+    """Write a size as `256 px` or `128 × 256 px`."""
     height, width = size
     return f"{height} px" if height == width else f"{height} × {width} px"
 
 
 def resized_for(metadata: "Metadata", size: str | None, takes_padding: bool) -> "Metadata":
-    """What a model remembers, with another size. Of a model that keeps the shape of pictures one
-    number is the shortest side; height and width together are always exact."""
+    """Return a model's metadata with another size.
+
+    For a model that keeps the shape of pictures, one number is the shortest side. Height and width
+    together are always exact.
+    """
     if size is None:
         return metadata
     from rtdetr_lab.images.preprocess import PAPER_EDGES
@@ -132,7 +138,7 @@ def resized_for(metadata: "Metadata", size: str | None, takes_padding: bool) -> 
 def model_of(
     name: str, size: str | None = None, names: str | None = None, revision: str | None = None
 ) -> "DetectionModel":
-    """The model behind a name, with the size and the class names (with commas) that were given."""
+    """Load a model by its name; set its size and class names (with commas) if they are given."""
     from rtdetr_lab.checkpoints.load import load_pretrained
     from rtdetr_lab.model import declared
 

@@ -1,4 +1,4 @@
-"""# Bench: how fast, against whom, and where the time goes"""
+"""# Bench: how fast is a model, compared with others, and where does the time go?"""
 
 import json
 from dataclasses import asdict, dataclass, replace
@@ -14,35 +14,35 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Bench(Command):
-    """Latency and throughput next to transformers and the runtimes; parts; training step; NMS."""
+    """Measure latency and throughput, compared with transformers and the runtimes."""
 
     model: tuple[str, ...] = ("r18",)
-    """Presets: r18 r34 r50_m r50 r101 nano, v2_r18 …; random weights."""
+    """Presets, with random weights: r18 r34 r50_m r50 r101 nano, v2_r18 …"""
     against: str = "transformers"
-    """Peers, with commas: transformers,onnxruntime,openvino,compile; empty for none."""
+    """Compare with, separated by commas: transformers,onnxruntime,openvino,compile; or empty."""
     size: str = "640"
-    """What the models see: one number, or HxW."""
+    """Size of the models' input: one number, or HxW."""
     batch: tuple[int, ...] = (1,)
-    """Batch sizes: 1 is latency, more is throughput."""
+    """Batch sizes: 1 for latency, more for throughput."""
     rounds: int = 10
-    """Interleaved rounds; the tables give medians."""
+    """Interleaved rounds; the tables show medians."""
     threads: int | None = None
     """Threads of every runtime; default: torch's own number."""
     device: str = "cpu"
     """cpu or cuda."""
     clock: str = "wall"
-    """wall, or cpu: this process's own seconds, for a machine that is shared."""
+    """wall, or cpu: the CPU time of this process, for a shared machine."""
     parts: bool = True
-    """Also split a picture's time into parts, with a roofline."""
+    """Split a picture's time into parts, with a roofline; --no-parts turns it off."""
     memory: bool = False
-    """Also measure peak memory, each subject in a process of its own."""
+    """Also measure peak memory, with one process per subject."""
     training: bool = False
-    """Also a training step of batch 4 (or the largest of --batch, if that is given)."""
+    """Also measure a training step with batch 4, or with the last of --batch if that is given."""
     nms: bool = False
-    """Also what suppression would cost."""
+    """Also measure what NMS would cost."""
     precision: int = 0
-    """Also what half precision changes in detections, on so many pictures of the shapes world
-    (nano as trained, the others with random weights that spread their answers)."""
+    """Also measure how half precision changes detections, on this number of pictures of shapes.
+    nano has its trained weights, other models have random weights with spread predictions."""
     out: Path | None = None
     """Folder for bench.json, bench.md and the roofline."""
 
@@ -52,9 +52,10 @@ class Bench(Command):
         from rtdetr_lab.deployment.bench.report import machine
         from rtdetr_lab.deployment.bench.timing import CLOCKS
 
-        require(self.rounds >= 1, "rounds", f"{self.rounds} rounds", "take at least one")
+        require(self.rounds >= 1, "rounds", f"is {self.rounds}", "give at least 1")
         known = ", ".join(CLOCKS)
-        require(self.clock in CLOCKS, "clock", f"no clock {self.clock!r}", f"one of {known}")
+        what = f"{self.clock!r} is not a clock"
+        require(self.clock in CLOCKS, "clock", what, f"use one of {known}")
         if self.threads:
             torch.set_num_threads(self.threads)
         if self.out is not None:
@@ -89,7 +90,7 @@ class Bench(Command):
         entry = {"case": asdict(case), "times": plain(times), "peak_mb": peaks, "best": best}
         title = f"{preset}, batch {batch}, {shown_size(case.size)}"
         _add(pages, title, latency_table(times, batch, peaks))
-        del subjects  # their memory
+        del subjects  # frees their memory
         if self.parts and batch == self.batch[0]:
             entry["parts"] = self._parts(case, pages)
         if self.training and batch == self.batch[-1]:
@@ -140,7 +141,7 @@ class Bench(Command):
         from rtdetr_lab.deployment.bench.timing import times_table
 
         times = bench_nms(rounds=self.rounds, clock=self.clock)
-        _add(pages, "suppression, and doing without", times_table(times))
+        _add(pages, "with NMS, and without", times_table(times))
         return plain(times)
 
 

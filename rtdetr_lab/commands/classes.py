@@ -1,4 +1,4 @@
-"""# Classes: what a model can call things"""
+"""# Classes: the classes of a model"""
 
 import json
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from rtdetr_lab.commands.base import DONE, ModelCommand
 
 @dataclass(frozen=True, kw_only=True)
 class Classes(ModelCommand):
-    """List the classes a model knows: label, category id and name."""
+    """List the classes of a model: label, category id and name."""
 
     revision: str | None = None
     """Branch, tag or commit of a hub id."""

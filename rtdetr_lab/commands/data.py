@@ -1,4 +1,4 @@
-"""# Data: sets of pictures made, checked and converted"""
+"""# Data: make, check and convert data sets"""
 
 import json
 import sys
@@ -14,16 +14,16 @@ from rtdetr_lab.commands.base import DONE, FAILED, Command, Reading, say, square
 
 @dataclass(frozen=True, kw_only=True)
 class Shapes:
-    """Write a piece of the shapes world as COCO JSON and PNG."""
+    """Write a part of the shapes world as COCO JSON and PNG."""
 
     folder: Annotated[Path, tyro.conf.Positional]
-    """A new folder for it."""
+    """A new folder for the result."""
     count: int = 1000
     """Training pictures."""
     val_count: int | None = None
-    """Validation pictures; default: a fifth of that."""
+    """Validation pictures; default: a fifth of --count."""
     size: str = "320"
-    """Side of the pictures, which are squares."""
+    """Side of the square pictures."""
 
     def run(self) -> int:
         """Draw and write."""
@@ -38,21 +38,21 @@ class Shapes:
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """Read every annotation and picture once, and say what training would meet. Exit code 1 if it
+    """Read every annotation and picture once, and list what training would find. Exit code 1 if it
     would stop."""
 
     folder: Annotated[Path, tyro.conf.Positional]
     """A folder (COCO JSON, YOLO or Pascal VOC), one COCO annotation file, or a data.yaml."""
     split: tuple[str, ...] = ()
-    """Only these splits; default: all that are there."""
+    """Only these splits; default: all."""
     images: Path | None = None
-    """Where the pictures lie, if not where the annotations are."""
+    """Folder of the pictures, if it is not the folder of the annotations."""
     queries: int = 300
-    """How many objects the model can find in a picture: 300 of RT-DETR, 100 of DETR and nano."""
+    """Objects that the model can find in a picture: 300 for RT-DETR, 100 for DETR and nano."""
     json: bool = False
     """Print JSON, with every finding."""
     picture: Path | None = None
-    """Also draw class counts and box sizes into this file (.png, .svg, .pdf)."""
+    """Also draw class counts and box sizes to this file (.png, .svg, .pdf)."""
     reading: Annotated[Reading, tyro.conf.OmitArgPrefixes] = field(default_factory=Reading)
 
     def run(self) -> int:
@@ -88,7 +88,7 @@ class Convert:
     folder: Annotated[Path, tyro.conf.Positional]
     """A new folder for the result."""
     voc_origin: int = 1
-    """What VOC's first column of pixels is called: 1 by its definition, 0 by some tools."""
+    """Index of VOC's first column of pixels: 1 by its definition, 0 in some tools."""
 
     def run(self) -> int:
         """Read, copy and write."""
@@ -100,7 +100,7 @@ class Convert:
             tell(annotations.findings)
         for path in write_coco(splits, self.folder, bar()):
             say(str(path))
-        say(f"now look at it: rtdetr-lab data check {self.folder}")
+        say(f"now check it: rtdetr-lab data check {self.folder}")
         return DONE
 
 
@@ -123,7 +123,7 @@ class Data(Command):
 
 
 def bar() -> Callable[..., Any]:
-    """A progress bar around an iterable, where someone is there to see it."""
+    """Return a progress bar for an iterable; it shows only in a terminal."""
     from functools import partial
 
     from tqdm import tqdm

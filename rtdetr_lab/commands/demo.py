@@ -1,6 +1,6 @@
 """# Demo: what the embedded model can do, and what it cannot
 
-Offline, in seconds: shapes, which `nano` has learned, and a photo, of which it knows nothing.
+It runs offline, in seconds, on two pictures. `nano` was trained on shapes, but not on photos.
 """
 
 import time
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from rtdetr_lab.detector import Detector
 
 NEXT = """\
-nano is 3 MB and has seen nothing but shapes: whatever it says about a photo means nothing, and it
-had better be silent. For photos, a model that has learned COCO's 80 classes (80 MB, once):
+nano is 3 MB and was trained on nothing but shapes, so its detections in a photo mean nothing.
+For photos, use a model trained on COCO's 80 classes (80 MB, downloaded once):
     rtdetr-lab detect PICTURE --model r18
-The same weights in transformers' code, stage by stage:
+To compare the same weights in transformers' code, stage by stage:
     rtdetr-lab verify nano"""
 
 
@@ -40,7 +40,7 @@ class Demo(Command):
         introduce("nano", detector)
         with writing(self.out):
             self.out.mkdir(parents=True, exist_ok=True)
-        say("\nA picture of the shapes world, which it has not seen in training:")
+        say("\nA picture of the shapes world that was not in the training data:")
         self._show(detector, ASSETS / "shapes.png", "demo_shapes.png")
         say("\nA photo of a cat:")
         self._show(detector, chelsea(), "demo_photo.png")

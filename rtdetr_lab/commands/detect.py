@@ -1,4 +1,4 @@
-"""# Detect: pictures in, annotated pictures and JSON out"""
+"""# Detect: read pictures, write annotated pictures and JSON"""
 
 import json
 from collections import Counter
@@ -32,39 +32,39 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Detect(Command):
-    """Detect objects in pictures; write annotated copies and one JSON."""
+    """Detect objects in pictures; write annotated copies and one JSON file."""
 
     images: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMG …")]
     """Files, globs (in quotes) and folders."""
     model: str = "nano"
-    """A short name (r18, v2_r50 …; nano knows shapes), a hub id, a folder or a weights file."""
+    """A short name (r18, v2_r50 …; nano is for shapes), a hub id, a folder or a weights file."""
     revision: str | None = None
     """Branch, tag or commit of a hub id; a commit pins it."""
     threshold: float = 0.5
-    """Keep what scores above this."""
+    """Keep detections with a score above this."""
     out: Path = Path("out")
     """Folder for the annotated pictures and detections.json."""
     pictures: bool = True
-    """Write annotated pictures; without them, only JSON."""
+    """Write annotated pictures; --no-pictures writes only JSON."""
     json: bool = False
     """Print the JSON to stdout, and everything else to stderr."""
     coco: Path | None = None
     """Also write COCO's results format to this file (with --threshold 0 for AP)."""
     annotations: Path | None = None
-    """COCO JSON in which --coco looks up the ids of pictures, by their paths. Boxes are in its
-    frame: the raster as stored, unless it gives the size of the picture that EXIF turns."""
+    """COCO JSON in which --coco looks up the ids of pictures, by their paths.
+    Boxes are in its frame: the raster as stored, or upright if the JSON gives the upright size."""
     size: str | None = None
-    """What the model sees: one number, or HxW; default: what it was trained for."""
+    """Size of the model's input: one number, or HxW; default: the size it was trained for."""
     tile: int | None = None
-    """Look at large pictures in overlapping windows of this many pixels, too."""
+    """Also detect in overlapping windows of this many pixels, for large pictures."""
     max_iou: float | None = None
-    """Remove boxes that overlap a better one by more, whatever their class."""
+    """Remove a box if its IoU with a better one is above this; the classes do not matter."""
     batch_size: int = 8
-    """Pictures (or windows) at a time."""
+    """Pictures (or windows) per batch."""
     device: str | None = None
-    """cpu, cuda, cuda:1 …; default: the GPU where there is one."""
+    """cpu, cuda, cuda:1 …; default: the GPU, if there is one."""
     bits: int | None = None
-    """How many bits are used, where 16-bit pictures hold 10, 12 or 14 and do not say so."""
+    """Used bits of 16-bit pictures, if the file does not give them: 10, 12 or 14."""
     limit: int | None = None
     """Stop after this many pictures."""
 
@@ -72,7 +72,7 @@ class Detect(Command):
         if not self.images:
             complain(ValueError("detect: no picture given; see rtdetr-lab detect --help"))
             return USAGE
-        require(self.limit is None or self.limit > 0, "limit", f"is {self.limit}", "1 or more")
+        require(self.limit is None or self.limit > 0, "limit", f"is {self.limit}", "give 1 or more")
         paths = gather(self.images, leave_out=self.out)[: self.limit]
         known = listed(paths, self.annotations)
         detector = self._detector()
@@ -85,7 +85,7 @@ class Detect(Command):
         try:
             for path, one, result in zip(paths, known, results, strict=True):
                 self._take(report, path, one, result)
-        finally:  # after Ctrl-C, too: what is done is done
+        finally:  # after Ctrl-C too: keep the results so far
             self._write(report, detector)
         return FAILED if report.unread else DONE
 
@@ -150,7 +150,7 @@ class Detect(Command):
 
 @dataclass
 class Report:
-    """What has been found so far."""
+    """The results so far."""
 
     names: ResultNames
     images: list[dict[str, Any]] = field(default_factory=list)
@@ -159,16 +159,16 @@ class Report:
 
 
 def introduce(model: str, detector: "Detector", aside: bool = False) -> None:
-    """Which classes a model knows, and under which licence."""
+    """Print the classes of a model, and the licence of its weights."""
     from rtdetr_lab.model import declared
 
     names = detector.classes.names
     licence = declared(detector.model).metadata.licence
-    say(f"{model} knows {len(names)} classes: {first_few(names, 12)}", aside=aside)
+    say(f"{model} has {len(names)} classes: {first_few(names, 12)}", aside=aside)
     say(f"licence of its weights: {licence or 'not stated'}", aside=aside)
 
 
 def summary(found: "Detections") -> str:
-    """`2 cat, 1 remote`, or `nothing`."""
+    """Count the detections by class: `2 cat, 1 remote`, or `nothing`."""
     counts = Counter(found.names).most_common()
     return ", ".join(f"{count} {name}" for name, count in counts) or "nothing"

@@ -1,4 +1,4 @@
-"""# Eval: COCO's numbers of a model on a data set"""
+"""# Eval: COCO's metrics of a model on a data set"""
 
 import json
 from collections.abc import Sequence
@@ -18,29 +18,29 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Eval(ModelCommand):
-    """Average precision of a model on `shapes`, or on a COCO folder."""
+    """Measure the average precision of a model on `shapes`, or on your data."""
 
     data: str = "shapes"
     """`shapes`, a folder (COCO JSON, YOLO or Pascal VOC), an annotation file or a data.yaml."""
     split: str = "val"
-    """Which annotations of the folder."""
+    """The split of the folder."""
     size: str | None = None
-    """What the model sees: one number (of a DETR: the shortest side), or HxW; default: what it was
-    trained for."""
+    """Size of the model's input: one number (for a DETR: the shortest side), or HxW.
+    Default: the size it was trained for."""
     names: str | None = None
-    """What the model's classes are called, with commas, if its file does not say; default: as the
-    data calls them, if it has as many."""
+    """Names of the model's classes, with commas, if its file has none.
+    Default: the names of the data, if it has as many classes."""
     batch_size: int = 16
-    """Pictures at a time."""
+    """Pictures per batch."""
     device: str | None = None
-    """cpu, cuda, cuda:1 …; default: the GPU where there is one."""
+    """cpu, cuda, cuda:1 …; default: the GPU, if there is one."""
     limit: int | None = None
     """Stop after this many pictures."""
     out: Path | None = None
-    """Write a report here: tables, curves, confusions, AP by layer and by number of queries, and
-    the worst pictures drawn."""
+    """Write a report here: tables, curves, confusions, drawings of the worst pictures.
+    It also has AP by layer and by number of queries."""
     threshold: float = 0.5
-    """The score above which the report looks for mistakes."""
+    """The report looks for mistakes in detections above this score."""
     json: bool = False
     """Print JSON."""
     reading: Annotated[Reading, tyro.conf.OmitArgPrefixes] = field(default_factory=Reading)
@@ -79,8 +79,11 @@ class Eval(ModelCommand):
 
 
 def check_classes(model: "DetectionModel", data: Sequence[str], where: str) -> None:
-    """A model is judged by the data only if both mean the same by every label. Where nobody named
-    the model's classes and the data has as many, its names are taken, and it is said."""
+    """Raise `DataError` if the labels of model and data mean different classes.
+
+    If the model's classes have no names and the data has as many, the names of the data are used,
+    and a line says so.
+    """
     from rtdetr_lab.errors import DataError
 
     known = model.metadata.names
@@ -91,9 +94,9 @@ def check_classes(model: "DetectionModel", data: Sequence[str], where: str) -> N
         say(f"{where}: {taken}: {first_few(data, 12)}", aside=True)
         return
     classes = f"the classes {_listed(known)}" if known else f"{model.num_classes} unnamed classes"
-    what = f"knows {classes}; the data has {_listed(data)}"
+    what = f"has {classes}; the data has {_listed(data)}"
     remedy = "give a model that was trained on these classes, in this order"
-    raise DataError(where, what, f"{remedy}, or say what it calls them: --names")
+    raise DataError(where, what, f"{remedy}, or give their names with --names")
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -4,8 +4,8 @@
     explored.widget()              # in a notebook: click, slide, step with the keyboard
     explored.save("page.html")     # one file that opens offline
 
-The bridge between a model and `viz/explorer*`, which take tensors and pictures and never a model;
-and the verb `explore`, which writes the page.
+This module connects a model with `viz/explorer*`, which take tensors and pictures but never a
+model. The verb `explore` writes the page.
 """
 
 from collections.abc import Mapping
@@ -27,14 +27,15 @@ if TYPE_CHECKING:
     from rtdetr_lab.viz.exploration import Exploration
 
 TAPS = ("backbone.*", "decoder.*", "selection.*", "proposal_head.*")
-"""What is recorded; a model without any of these cannot be explored."""
+"""Taps to record; a model that lacks one of them cannot be explored."""
 
 
 def explore(detector: "Detector", picture: Any, most: int = 60) -> "Exploration":
-    """What the `most` best queries of a picture did. Takes whatever a `Detector` takes, one of it.
+    """Record what the `most` best queries of a picture did. `picture` is anything that a `Detector`
+    takes.
 
-    Raises `ImageError` for a picture that cannot be read and `ConfigError` for a model that has no
-    deformable attention to look into (DETR).
+    Raises `ImageError` for a picture that cannot be read, and `ConfigError` for a model without
+    deformable attention (DETR).
     """
     import torch
 
@@ -50,7 +51,7 @@ def explore(detector: "Detector", picture: Any, most: int = 60) -> "Exploration"
     try:
         with torch.no_grad(), record(model, keep=TAPS) as seen:
             prediction = model(images)
-    except RecordError as error:  # it has no such taps
+    except RecordError as error:  # the model has no such taps
         what = f"{type(model).__name__} has no sampling points"
         raise ConfigError("explore", what, "explore an RT-DETR or RT-DETRv2") from error
     cfg = model.cfg.decoder
@@ -67,7 +68,7 @@ def explore(detector: "Detector", picture: Any, most: int = 60) -> "Exploration"
 
 
 def _shapes(seen: Mapping[str, Any], num_levels: int) -> list["Size"]:
-    """(height, width) of the decoder's levels; beyond S5 each is half the one before."""
+    """Return (height, width) of the decoder's levels; after S5 each is half the one before."""
     names = [name for name in ("backbone.S3", "backbone.S4", "backbone.S5") if name in seen]
     shapes = [(int(seen[name].shape[-2]), int(seen[name].shape[-1])) for name in names]
     while len(shapes) < num_levels:
@@ -78,22 +79,22 @@ def _shapes(seen: Mapping[str, Any], num_levels: int) -> list["Size"]:
 
 @dataclass(frozen=True, kw_only=True)
 class Explore(Command):
-    """Write a page in which a click shows where a query looked. It opens offline."""
+    """Write a page in which a click shows where a query sampled. It opens offline."""
 
     image: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="IMG")] = None
-    """A picture; without one, a sample that nano knows."""
+    """A picture; default: a sample from the shapes world."""
     model: str = "nano"
-    """A short name (r18, v2_r50 …; nano knows shapes), a hub id, a folder or a weights file."""
+    """A short name (r18, v2_r50 …; nano is for shapes), a hub id, a folder or a weights file."""
     revision: str | None = None
     """Branch, tag or commit of a hub id; a commit pins it."""
     out: Path = Path("explorer.html")
-    """The page."""
+    """File for the page."""
     queries: int = 60
-    """How many of the best queries can be selected."""
+    """Number of best queries that you can select."""
     size: str | None = None
-    """What the model sees: one number, or HxW; default: what it was trained for."""
+    """Size of the model's input: one number, or HxW; default: the size it was trained for."""
     device: str | None = None
-    """cpu, cuda, cuda:1 …; default: the GPU where there is one."""
+    """cpu, cuda, cuda:1 …; default: the GPU, if there is one."""
 
     def run(self) -> int:
         from rtdetr_lab.data.shapes import DEFAULT, VAL, draw

@@ -1,4 +1,4 @@
-"""# Export: a model in a file that needs no Python"""
+"""# Export: write a model as a file that needs no Python"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,24 +11,24 @@ SUFFIXES = (".onnx", ".pt2")
 
 @dataclass(frozen=True, kw_only=True)
 class Export(ModelCommand):
-    """Write the deployed model as ONNX or as a torch.export archive."""
+    """Write the model for inference as ONNX or as a torch.export archive."""
 
     out: Path = Path("model.onnx")
     """The file: .onnx or .pt2."""
     size: str | None = None
-    """One number, or HxW; default: what the model was trained for."""
+    """One number, or HxW; default: the size that the model was trained for."""
     dynamic: bool = False
-    """Any picture size that 32 divides, not only one."""
+    """Accept any picture size that 32 divides, not only one size."""
     postprocessing: bool = False
-    """ONNX only: answer with boxes in pixels, scores and labels."""
+    """ONNX only: return boxes in pixels, scores and labels."""
 
     def run(self) -> int:
         from rtdetr_lab.deployment.onnx_file import export_onnx, export_pt2
 
         kind, suffixes = self.out.suffix, " or ".join(SUFFIXES)
-        require(kind in SUFFIXES, "out", f"{self.out.name} has no known kind", f"end in {suffixes}")
+        require(kind in SUFFIXES, "out", f"{self.out.name} has no known suffix", f"use {suffixes}")
         plain = kind == ".onnx" or not self.postprocessing
-        require(plain, "postprocessing", "is for ONNX", "leave it away, or write .onnx")
+        require(plain, "postprocessing", "is only for ONNX", "leave it out, or write .onnx")
         model = model_of(self.name, self.size)
         size = model.metadata.fixed_size
         chosen = None if self.dynamic else size

@@ -1,4 +1,4 @@
-"""# Notebooks: copy them out, and open them"""
+"""# Notebooks: copy and open them"""
 
 import shutil
 import subprocess
@@ -14,19 +14,19 @@ from rtdetr_lab.errors import ConfigError
 
 PACKAGE = Path(__file__).resolve().parents[1]
 HOMES = (PACKAGE / "_notebooks", PACKAGE.parent / "notebooks")
-"""Where the notebooks lie: in an installed package, in a checkout."""
+"""Folders of the notebooks: in an installed package, and in a checkout."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Notebooks(Command):
-    """Copy the notebooks into a folder of yours and open them in JupyterLab."""
+    """Copy the notebooks to a folder of yours, and open them in JupyterLab."""
 
     folder: Annotated[Path, tyro.conf.Positional] = Path("rtdetr_notebooks")
-    """Where to. What lies there already is kept: your answers are not overwritten."""
+    """Folder for the copies. Existing files are kept, so your answers are not overwritten."""
     fresh: bool = False
-    """Overwrite what lies there."""
+    """Overwrite existing files."""
     copy_only: bool = False
-    """Copy, and do not open JupyterLab."""
+    """Copy only; do not open JupyterLab."""
 
     def run(self) -> int:
         copied, kept = copy_notebooks(home_of_notebooks(), self.folder, self.fresh)
@@ -39,16 +39,17 @@ class Notebooks(Command):
 
 
 def home_of_notebooks() -> Path:
-    """The folder the notebooks are copied from; raises `ConfigError` where there is none."""
+    """Return the folder that notebooks are copied from. Raises `ConfigError` if there is none."""
     for home in HOMES:
         if any(home.glob("*.ipynb")):
             return home
     remedy = "install a wheel, or use a clone"
-    raise ConfigError("notebooks", "this installation brings none", remedy)
+    raise ConfigError("notebooks", "this installation has none", remedy)
 
 
 def copy_notebooks(home: Path, folder: Path, fresh: bool = False) -> tuple[int, int]:
-    """Copy and trust them; returns how many were copied, and how many were there and kept."""
+    """Copy the notebooks and mark them as trusted; return how many were copied, and how many were
+    kept."""
     import nbformat
     from nbformat.sign import NotebookNotary
 
@@ -60,7 +61,7 @@ def copy_notebooks(home: Path, folder: Path, fresh: bool = False) -> tuple[int, 
             kept += 1
             continue
         shutil.copyfile(path, target)
-        # They are ours: without the signature JupyterLab hides their HTML until they are run.
+        # Without our signature JupyterLab hides their HTML until they are run.
         notary.sign(nbformat.read(target, as_version=4))
         copied += 1
     return copied, kept

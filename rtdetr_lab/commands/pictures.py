@@ -1,4 +1,4 @@
-"""# Pictures: from what stands on the command line to files, and back to names for the results"""
+"""# Pictures: from words on the command line to files, and to names for the results"""
 
 import glob
 from collections import Counter
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 def gather(words: Sequence[str], leave_out: Path | None = None) -> list[Path]:
-    """Files as they are, the matches of globs, the pictures in folders and below; each once.
+    """Return files, the matches of globs, and the pictures in folders and below, each once.
 
-    A file that does not exist stays in the list: reading it will name it, and the others are done.
-    What lies below `leave_out` is not taken from folders and globs: our own results are no input.
-    Raises `ImageError` for a glob or folder in which there is no picture.
+    A file that does not exist stays in the list: reading it raises an error with its name, and the
+    others are still read. Files below `leave_out` are not taken from folders and globs, because our
+    own results are no input. Raises `ImageError` for a glob or folder without a picture.
     """
     found: dict[Path, None] = {}
     for word in words:
@@ -47,7 +47,7 @@ def _pictures_below(folder: Path) -> list[Path]:
 
 
 def _instead_of_pictures(folder: Path) -> str:
-    """`holds no picture, but 3 .mp4, 1 .txt`."""
+    """Describe a folder without pictures: `holds no picture, but 3 .mp4, 1 .txt`."""
     endings = Counter(
         p.suffix.lower() or "without ending" for p in folder.rglob("*") if p.is_file()
     )
@@ -56,7 +56,7 @@ def _instead_of_pictures(folder: Path) -> str:
 
 
 class ResultNames:
-    """Names for annotated pictures: `cat.png` → `cat_detected.jpg`, never the same one twice."""
+    """Makes names for annotated pictures: `cat.png` → `cat_detected.jpg`, each name only once."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self._counts = folder, Counter[str]()
@@ -68,8 +68,12 @@ class ResultNames:
 
 
 def listed(paths: Sequence[Path], annotations: Path | None) -> "list[Listed]":
-    """COCO's id of every picture: from an annotation file, from names that are numbers (as COCO's
-    own are), else 1, 2, 3 … Raises `DataError` for a picture that is not listed, or not clearly."""
+    """Return COCO's id of every picture.
+
+    It comes from an annotation file, or from the names if all are numbers (as COCO's own are), else
+    it counts 1, 2, 3 … Raises `DataError` for a picture that is not in the file, or fits several
+    entries.
+    """
     from rtdetr_lab.data.annotated import Listed
     from rtdetr_lab.data.layout import find_pictures
 

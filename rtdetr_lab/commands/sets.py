@@ -1,6 +1,6 @@
-"""# Sets: from what stands on the command line to pictures to learn from and to be judged by
+"""# Sets: from words on the command line to data for training and validation
 
-`metadata` is the model's: pictures come in the size it is made for.
+`metadata` is the model's: pictures are resized to its size.
 """
 
 from collections.abc import Sequence
@@ -25,22 +25,23 @@ ENDLESS = 1_000_000
 
 
 def world(size: int) -> ShapesConfig:
-    """The default world in pictures of another size; in small ones the largest shapes fit in."""
+    """Return the default world with another picture size; in small pictures the largest shapes
+    still fit."""
     return ShapesConfig(size=size, max_side=min(ShapesConfig.max_side, float(size)))
 
 
 def is_world(source: str) -> bool:
-    """Whether `--data` means the shapes world, and not a folder of that name."""
+    """Return True if `--data` means the shapes world, and not a folder of that name."""
     return source.removeprefix(NAME) == WORLD and path_of(source) is None
 
 
 def stored_sets(
     source: str, splits: Sequence[str], reading: Reading = AS_USUAL
 ) -> dict[str, CocoDataset]:
-    """Read splits of a data set on disk, each once; there are none of the shapes world. Says where
-    a folder takes the place of that world, and where it is not COCO JSON.
+    """Read splits of a data set on disk, each once; the shapes world has none.
 
-    Raises `DataError` where the splits do not have the same classes.
+    Prints a line if a folder is used in place of that world, and if its format is not COCO JSON.
+    Raises `DataError` if the splits do not have the same classes.
     """
     if is_world(source):
         return {}
@@ -48,7 +49,7 @@ def stored_sets(
         say(note_of(source, "the drawn world"), aside=True)
     layout, limits = find_layout(source, reading.voc_origin), reading.limits
     if layout.format != COCO:
-        told = f"{source}: a {layout.format} folder, read as it is; to have it as COCO JSON: "
+        told = f"{source}: a {layout.format} folder, read as it is; to convert it to COCO JSON: "
         say(f"{told}rtdetr-lab data convert {source} NEW_FOLDER", aside=True)
     found = {s: CocoDataset(layout[s].load(), layout.folder, limits=limits) for s in splits}
     raise_first_error(other_classes({name: data.annotations for name, data in found.items()}))
@@ -56,7 +57,7 @@ def stored_sets(
 
 
 def tell(findings: Sequence[Finding]) -> None:
-    """One line a rule: what is left out, and what should be looked at."""
+    """Print one line per rule: annotations that are left out, and warnings."""
     for rule in dict.fromkeys(f.rule for f in findings):
         first, *more = [f for f in findings if f.rule is rule]
         if rule.severity is Severity.DROPPED:
@@ -70,8 +71,10 @@ def tell(findings: Sequence[Finding]) -> None:
 def training_set(
     found: CocoDataset | None, metadata: Metadata, seed: int, as_stored: bool = False
 ) -> Dataset:
-    """A stored split, resized and flipped at random, or left `as_stored` for a recipe that resizes;
-    without one, the shapes world."""
+    """Return a stored split, resized and flipped at random; without a split, the shapes world.
+
+    `as_stored` leaves the pictures as they are, for a recipe that resizes them.
+    """
     if found is None:
         return _drawn(metadata, TRAIN, ENDLESS)
     return found if as_stored else Augmented(fitted(found, metadata), RandomFlip(), seed)
@@ -80,8 +83,8 @@ def training_set(
 def validation_set(
     found: CocoDataset | None, metadata: Metadata, count: int | None = None
 ) -> Dataset:
-    """A stored split, resized as in training, at most `count` pictures of it; without one, the
-    shapes world."""
+    """Return at most `count` pictures of a stored split, resized as in training; without a split,
+    the shapes world."""
     if found is None:
         return _drawn(metadata, VAL, 500 if count is None else count)
     resized = fitted(found, metadata)
@@ -89,7 +92,7 @@ def validation_set(
 
 
 def _drawn(metadata: Metadata, which: int, count: int) -> Dataset:
-    """Shapes are drawn in squares, as large as the longer side of the model's size."""
+    """Draw squares whose side is the longer side of the model's size."""
     height, width = metadata.fixed_size
     data = ShapesDataset(world(max(height, width)), which, count)
     return data if height == width and not metadata.edges else fitted(data, metadata)

@@ -1,4 +1,4 @@
-"""# Starting points: a preset, a preset with a backbone, or a whole model"""
+"""# Starting points: a preset, a preset with a pretrained backbone, or a whole model"""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,14 +13,15 @@ if TYPE_CHECKING:
 
 
 def starting_point(asked: TrainOptions, classes: Sequence[str]) -> tuple[Any, "DetectionModel"]:
-    """What `train` is given for these classes, and a model of that kind, which says what it is."""
+    """Return what `train` begins with for these classes, and a model of that kind, from which sizes
+    can be read."""
     from rtdetr_lab.model import declared
     from rtdetr_lab.training.finetune import prepare
 
     freeze = tuple(part.strip() for part in asked.freeze.split(",") if part.strip())
     if not asked.model:
         return _from_preset(asked, len(classes), freeze)
-    what = f"cannot be had with --model {asked.model}, which brings its own"
+    what = f"cannot be combined with --model {asked.model}, which has its own"
     require(not asked.preset, "--preset", what, "leave one of them out")
     require(not asked.backbone_weights, "--backbone-weights", what, "leave one of them out")
     model = model_of(asked.model, asked.size, asked.names)
@@ -33,7 +34,8 @@ def starting_point(asked: TrainOptions, classes: Sequence[str]) -> tuple[Any, "D
 def _from_preset(
     asked: TrainOptions, num_classes: int, freeze: Sequence[str]
 ) -> tuple[Any, "DetectionModel"]:
-    """A new model, or one whose backbone is pretrained; only then can parts of it be frozen."""
+    """Return a new model, or one with a pretrained backbone; only in the second can parts be
+    frozen."""
     import torch
     from torch import nn
 
@@ -49,11 +51,11 @@ def _from_preset(
     if not asked.backbone_weights:
         what = "would freeze weights that were never trained"
         require(not freeze, "--freeze", what, "give --model, or --backbone-weights")
-        # Frozen statistics are those of a pretrained backbone; new weights need their own.
+        # Frozen statistics belong to a pretrained backbone; new weights need their own.
         cfg = replace_at(cfg, "backbone.norm", nn.BatchNorm2d)
         if "frozen_stages" in vars(cfg.backbone):
             cfg = replace_at(cfg, "backbone.frozen_stages", 0)
-    with torch.device("meta"):  # no memory, no random numbers: only asked what it is
+    with torch.device("meta"):  # no memory, no random numbers: we only read its attributes
         model = declared(build(cfg))
     size = asked.size or PRESETS[name][1]
     model.metadata = resized_for(model.metadata, size, model.takes_padding)

@@ -1,10 +1,10 @@
-"""# Train: a model from nothing, or from another one
+"""# Train: a new model, or one that is already trained
 
     rtdetr-lab train --data shapes --out runs/nano --amp --stop-after 50m
     rtdetr-lab train --model r18 --data my_data
     rtdetr-lab train --data my_data --overfit 1
 
-The same command continues a run that was stopped. `training/ship.py` says how the nano checkpoint
+The same command resumes a run that was stopped. `training/ship.py` shows how the nano checkpoint
 was made.
 """
 
@@ -30,8 +30,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Train(TrainOptions):
-    """Train a detector, new or from another one, on your data or on drawn shapes. The same command
-    continues a stopped run; Ctrl-C saves and stops. To fine-tune, --model and --data are enough."""
+    """Train a detector on your data or on drawn shapes: a new one, or one that is already trained.
+    The same command resumes a stopped run; Ctrl-C saves and stops. To fine-tune, --model and --data
+    are enough.
+    """
 
     def run(self) -> int:
         import torch
@@ -87,7 +89,7 @@ class Train(TrainOptions):
 
 
 def announce(recipe: "TrainConfig", name: str, data: "Dataset", size: tuple[int, int]) -> None:
-    """What is about to happen, in one line."""
+    """Print in one line what the run will do."""
     from rtdetr_lab.data.batch import innermost
 
     count = len(innermost(data))
@@ -99,35 +101,35 @@ def announce(recipe: "TrainConfig", name: str, data: "Dataset", size: tuple[int,
 
 
 def report(run: "Run") -> None:
-    """Where it stands and where things lie."""
+    """Print how far the run is, and where its files are."""
     scores = [r for r in run.history if "AP" in r]
     for record in scores[-1:]:
         say(f"AP {record['AP']:.3f}, AP50 {record['AP50']:.3f} at step {record['step']}")
     best = max(scores, key=lambda r: r["AP"], default={})
     if scores and best["AP"] > scores[-1]["AP"]:
         say(f"best: AP {best['AP']:.3f}, AP50 {best['AP50']:.3f} at step {best['step']}")
-    state = "finished" if run.finished else "paused: the same command continues"
+    state = "finished" if run.finished else "paused: the same command resumes it"
     say(f"step {run.step}, {state}; model in {run.folder}/model, curves in {run.folder}/curves.png")
 
 
 def doctor_for(data: "Dataset", num_queries: int) -> "Doctor":
-    """The doctor of a run that learns `data` by heart; says what it sees beforehand."""
+    """Return the doctor of a run that overfits `data`; print what it finds before training."""
     from rtdetr_lab.training.doctor import Doctor, examine_samples
 
     samples = [data[i] for i in range(len(data))]
     for finding in examine_samples(samples, num_queries):
-        say(f"before it begins: {finding}")
+        say(f"before training: {finding}")
     return Doctor(samples, data.names)
 
 
 def verdict(doctor: "Doctor", run: "Run") -> int:
-    """What the doctor says when the run is over; the exit code."""
-    if not run.finished or not doctor.history:  # it goes on, or another process judges it
+    """Print the doctor's findings after the run; return the exit code."""
+    if not run.finished or not doctor.history:  # it will resume, or another process evaluates it
         return DONE
     if doctor.healthy:
-        say(f"healthy: AP {doctor.best:.3f} on what it learned by heart")
+        say(f"healthy: AP {doctor.best:.3f} on the overfitted pictures")
         return DONE
-    say(f"not learned by heart: AP {doctor.best:.3f}. What may be wrong, causes first:")
+    say(f"not overfitted: AP {doctor.best:.3f}. Possible faults, causes first:")
     for number, finding in enumerate(doctor.findings, 1):
         say(f"  {number}. {finding}")
     return FAILED

@@ -1,4 +1,4 @@
-"""# Verify: are these weights in our code what they are in transformers'?"""
+"""# Verify: do these weights give the same outputs in our code and in transformers?"""
 
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -13,7 +13,7 @@ class Verify(ModelCommand):
     revision: str | None = None
     """Branch, tag or commit of a hub id."""
     image: str | None = None
-    """Picture to compare on; default: scikit-image's cat."""
+    """Picture for the comparison; default: scikit-image's cat."""
 
     def run(self) -> int:
         from rtdetr_lab.checkpoints.verify import verify
@@ -25,7 +25,7 @@ class Verify(ModelCommand):
 
 
 def _hush_transformers() -> None:
-    """Its bar for half a second of loading would stand in the middle of our table."""
+    """Turn off transformers' progress bar: it would break our table."""
     if find_spec("transformers") is not None:
         from transformers.utils import logging
 

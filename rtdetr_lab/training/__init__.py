@@ -1,4 +1,4 @@
-"""Training: `train` and the values it is called with."""
+"""Training: `train`, and the values that you pass to it."""
 
 from rtdetr_lab.training.callbacks import Callback
 from rtdetr_lab.training.finetune import Prepared, prepare

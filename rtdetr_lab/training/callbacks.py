@@ -1,15 +1,15 @@
-r"""# Callbacks: what watches a run, and may end it
+r"""# Callbacks: they watch a run, and may end it
 
-The loop learns, records, validates and saves. Everything else looks on: it is told when the run
-begins, after every step, when a line was recorded, and when the run ends. A callback of your own
-overrides what it needs and goes into `train(..., callbacks=[Mine()])`:
+The loop learns, records, validates and saves. Everything else is a callback. The loop calls it when
+the run begins, after every step, after every line of the record, and when the run ends. Override
+the methods that you need, and pass your callback to `train(..., callbacks=[Mine()])`:
 
     class Print(Callback):
         def recorded(self, trainer, record):
             print(record)
 
-A callback that sets `reason` ends the run after the step, with everything saved. What it must
-remember across a resume it returns from `state` as plain values, which come back in `restore`.
+A callback that sets `reason` ends the run after the step; everything is saved first. To keep values
+across a resume, return them from `state` as plain values. `restore` gets them back.
 """
 
 import sys
@@ -25,38 +25,38 @@ from rtdetr_lab.training.trainer import Trainer
 
 
 class Callback:
-    """Does nothing, at every occasion."""
+    """Base of all callbacks: its methods do nothing."""
 
     def __init__(self) -> None:
         self.reason = ""
 
     def begins(self, trainer: Trainer) -> None:
-        """Before the first step of this call; `trainer.step` are done already."""
+        """Called before the first step of this call; `trainer.step` steps are already done."""
 
     def stepped(self, trainer: Trainer) -> None:
-        """After every step."""
+        """Called after every step."""
 
     def recorded(self, trainer: Trainer, record: Record) -> None:
-        """After a line of the record: of learning, or of a validation if it has an `AP`."""
+        """Called after every line of the record; the line is of a validation if it has an `AP`."""
 
     def ends(self, trainer: Trainer) -> None:
-        """After the last step of this call."""
+        """Called after the last step of this call."""
 
     def state(self) -> dict[str, Any]:
-        """What a resume needs: numbers, strings, lists and dictionaries of them."""
+        """Return what a resume needs: numbers, strings, and lists and dictionaries of them."""
         return {}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` returned."""
+        """Go back to what `state` returned."""
 
 
 def states(callbacks: Iterable[Callback]) -> dict[str, Any]:
-    """What a checkpoint keeps of them: by class, so that a run has one of a kind."""
+    """Return what a checkpoint keeps of the callbacks. The key is the class: one of each."""
     return {type(c).__name__: state for c in callbacks if (state := c.state())}
 
 
 def restored(callbacks: list[Callback], saved: Mapping[str, Any] | None) -> list[Callback]:
-    """The callbacks, each going on from what it had saved."""
+    """Restore each callback from its saved state, and return the callbacks."""
     known = (saved or {}).get("callbacks", {})
     for callback in callbacks:
         if state := known.get(type(callback).__name__):
@@ -65,7 +65,8 @@ def restored(callbacks: list[Callback], saved: Mapping[str, Any] | None) -> list
 
 
 class Bar(Callback):
-    """Pictures seen, time left and pictures per second; loss and rate as last recorded."""
+    """Progress bar: pictures seen, time left and pictures per second; the last recorded loss and
+    rate."""
 
     def begins(self, trainer: Trainer) -> None:
         size, config = trainer.config.batch_size, trainer.config
@@ -88,8 +89,8 @@ class Bar(Callback):
 
 
 class EarlyStopping(Callback):
-    """Ends the run after `patience` validations in a row none of which was more than `min_delta`
-    better than the best before them."""
+    """Ends the run after `patience` validations in a row that did not beat the best AP by more than
+    `min_delta`."""
 
     def __init__(self, patience: int, min_delta: float = 0.0) -> None:
         super().__init__()
@@ -119,7 +120,7 @@ class EarlyStopping(Callback):
 
 
 class Curves(Callback):
-    """Draws the record when the run ends."""
+    """Draws the curves of the record when the run ends."""
 
     def __init__(self, path: Path, records: Callable[[], list[Record]]) -> None:
         super().__init__()
@@ -130,8 +131,11 @@ class Curves(Callback):
 
 
 class TensorBoard(Callback):
-    """Writes every number of the record to TensorBoard's files; the record itself stays in
-    `metrics.jsonl`. Raises `MissingExtraError` at once if TensorBoard is not installed."""
+    """Writes every number of the record to TensorBoard's files too. `metrics.jsonl` stays the
+    record.
+
+    Raises `MissingExtraError` at once if TensorBoard is not installed.
+    """
 
     def __init__(self, folder: str | Path) -> None:
         super().__init__()
@@ -143,7 +147,7 @@ class TensorBoard(Callback):
         self.folder, self.open = Path(folder), SummaryWriter
 
     def begins(self, trainer: Trainer) -> None:
-        # What a stopped run wrote after its last save is about to be written again.
+        # A stopped run may have written after its last save: we write that again.
         self.writer: Any = self.open(str(self.folder), purge_step=trainer.step + 1)
 
     def recorded(self, trainer: Trainer, record: Record) -> None:

@@ -1,22 +1,23 @@
-r"""# Distributed: the same run on several processes
+r"""# Distributed: one run on several processes
 
     torchrun --nproc-per-node 4 -m rtdetr_lab train …
 
-`batch_size` stays the pictures of a step, and each of R processes takes every R-th of them. What
-makes the sum of them equal to one process:
+`batch_size` is still the number of pictures in a step, and each of R processes takes every R-th of
+them. Together they do the step that one process would do:
 
 | what                                   | how                                                     |
 |----------------------------------------|---------------------------------------------------------|
-| losses are divided by all objects      | `mean_over_ranks` of their number, not one's own        |
-| as many denoising groups as one makes  | `max_over_ranks` of the fullest picture                 |
-| gradients are averaged                 | torch's `DistributedDataParallel`; a mean of means |
-| one order of pictures, one size a step | they follow from the seed and the position alone        |
-| one decision to stop                   | if any process was told to, all do                      |
+| losses are divided by all objects      | `mean_over_ranks` of their number                       |
+| as many denoising groups as one process makes | `max_over_ranks` of the fullest picture          |
+| gradients are averaged                 | torch's `DistributedDataParallel`; a mean of means      |
+| same order of pictures, one size a step | both follow from the seed and the position alone       |
+| one decision to stop                   | if one process has to stop, all stop                    |
 
-Only rank 0 writes, validates and prints; the others wait for it at the next gradient. On a GPU live
-batch norm is taken over all processes (`SyncBatchNorm`); on the CPU each has its own statistics,
-and rank 0's are kept. Noise and dropout are drawn per rank, so a resumed run of several processes
-is a good run but not the same bits; one process keeps that promise.
+Only rank 0 writes, validates and prints; the others wait for it at the next gradient. On a GPU,
+batch norm in training mode uses the pictures of all processes (`SyncBatchNorm`). On the CPU each
+process has its own statistics, and rank 0's are saved. Each rank draws its own noise and dropout.
+So a resumed run of several processes is correct but not bit for bit the same. With one process it
+is.
 """
 
 import os
@@ -36,34 +37,34 @@ from rtdetr_lab.structures.ranks import max_over_ranks, several
 Item = TypeVar("Item")
 
 PATIENCE = timedelta(hours=2)
-"""How long the others wait while rank 0 validates."""
+"""The longest time that the other processes wait while rank 0 validates."""
 
 
 @dataclass(frozen=True)
 class World:
-    """How many processes there are, and which one this is."""
+    """The number of processes, and the rank of this one."""
 
     rank: int = 0
     size: int = 1
 
     @property
     def writes(self) -> bool:
-        """Whether this is the process that writes, validates and prints."""
+        """Return True for the process that writes, validates and prints."""
         return self.rank == 0
 
     def share(self, of_step: Sequence[Item]) -> Sequence[Item]:
-        """This process's part of a step's pictures."""
+        """Return this process's part of the pictures of a step."""
         return of_step[self.rank :: self.size]
 
     def any(self, told: bool, device: torch.device) -> bool:
-        """Whether one of the processes was told to."""
+        """Return True if `told` is True in at least one process."""
         return bool(max_over_ranks(int(told), device))
 
     def check_step(self, step: int, device: torch.device) -> None:
-        """Raise `TrainingError` if the processes would not go on from one and the same step."""
+        """Raise `TrainingError` if the processes would not resume from the same step."""
         same = max_over_ranks(step, device) == -max_over_ranks(-step, device)
-        what = f"process {self.rank} found step {step} in it, another one did not"
-        remedy = "put it where all machines can read it"
+        what = f"process {self.rank} found step {step} in it, another process found another step"
+        remedy = "put the folder where all machines can read it"
         require(same, "run folder", what, remedy, TrainingError)
 
 
@@ -72,13 +73,16 @@ ALONE = World()
 
 @contextmanager
 def join_processes(device: torch.device, batch_size: int) -> Iterator[World]:
-    """Join the processes that `torchrun` started; without it there is one. Raises `TrainingError`
-    for a step that has fewer pictures than processes."""
+    """Join the processes that `torchrun` started; without `torchrun` there is one.
+
+    Raises `TrainingError` for a step that has fewer pictures than processes.
+    """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1 or several():
         yield World(torch.distributed.get_rank(), size) if several() else ALONE
         return
-    what, remedy = f"{batch_size} pictures a step for {size} processes", "start fewer, or raise it"
+    what = f"{batch_size} pictures a step for {size} processes"
+    remedy = "start fewer processes, or raise batch_size"
     require(batch_size >= size, "batch_size", what, remedy, TrainingError)
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -91,7 +95,7 @@ def join_processes(device: torch.device, batch_size: int) -> Iterator[World]:
 
 
 def choose_device(device: str | torch.device | None) -> torch.device:
-    """The device asked for, or the GPU of this process, or the CPU."""
+    """Return the given device, or the GPU of this process, or the CPU."""
     if device is not None:
         return torch.device(device)
     if not torch.cuda.is_available():
@@ -100,22 +104,24 @@ def choose_device(device: str | torch.device | None) -> torch.device:
 
 
 def synchronise_norms(model: nn.Module, device: torch.device) -> nn.Module:
-    """Take live batch norms over all processes, where the device can."""
+    """Make batch norm in training mode use the pictures of all processes, if the device can."""
     if several() and device.type == "cuda":
         return nn.SyncBatchNorm.convert_sync_batchnorm(model)
     return model
 
 
 def average_gradients(model: nn.Module) -> Any:
-    """Wrap the model, so that processes average their gradients; a process alone needs nothing."""
+    """Wrap the model so that the processes average their gradients. A single process needs no
+    wrapper."""
     if not several():
         return model
-    # Every parameter has a gradient in every step, also where all pictures are empty: nothing has
-    # to be looked for.
+    # Every parameter gets a gradient in every step, even if all pictures are empty. So torch need
+    # not search for unused parameters.
     return nn.parallel.DistributedDataParallel(model)
 
 
 def hold_gradients(forward: Any, last: bool) -> AbstractContextManager[Any]:
-    """Keep the gradients of all but the last part of a step here: they are averaged together."""
+    """Keep the gradients of all parts of a step but the last in this process: they are averaged
+    together."""
     alone = last or not isinstance(forward, nn.parallel.DistributedDataParallel)
     return nullcontext() if alone else forward.no_sync()

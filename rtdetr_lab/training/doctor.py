@@ -1,20 +1,20 @@
-r"""# Doctor: why does it not learn what it sees every time?
+r"""# Doctor: why does the model not overfit one batch?
 
     rtdetr-lab train --overfit 1 --data my_data
 
-A detector that works learns one batch by heart: AP reaches 1. One that does not has a fault which
-more data, more time and a larger model only hide, and which shows here within minutes. The doctor
-stops the run as soon as AP is high enough; if it never is, it looks for the reasons it knows, in
-the order in which one would lead to the next, and says each with its numbers and a remedy.
+A correct detector overfits one batch: AP reaches 1. If it does not, something is wrong. More data,
+more time or a larger model only hide the fault; here it shows within minutes. The doctor ends the
+run as soon as AP is high enough. If AP stays low, it checks for the faults that it can recognise,
+causes before effects, and reports each with its numbers and a remedy.
 
-| asked                                            | of                       |
+| question                                         | looks at                 |
 |--------------------------------------------------|--------------------------|
-| Can the objects be seen, and are there any?      | samples, at the model's size |
-| Has every object a query?                        | samples and model        |
-| Does everything learn?                           | gradients, rates         |
+| Are there objects, and are they large enough?    | samples, at the model's size |
+| Does every object have a query?                  | samples and model        |
+| Do all parameters learn?                         | gradients, rates         |
 | Does the loss fall?                              | the record               |
-| Does the average follow?                         | weights, averaged weights |
-| Are answers right, but labels, formats or scores not? | answers (`symptoms.py`) |
+| Does the average follow the weights?             | weights, averaged weights |
+| Are the predictions right except for labels, box format or scores? | predictions (`symptoms.py`) |
 """
 
 from collections.abc import Sequence
@@ -34,21 +34,22 @@ from rtdetr_lab.training.trainer import Trainer
 from rtdetr_lab.writing import first_few
 
 ENOUGH = 0.99
-"""The AP at which a batch counts as learned by heart."""
+"""The AP at which a batch counts as overfitted."""
 
 SMALLEST = 2.0
-"""Pixels a side must have at the model's size: less is nothing a stride of 8 can see."""
+"""Smallest side of a box in pixels at the model's size: a stride of 8 cannot see less."""
 
 FALLEN = 0.7
-"""The part of the first loss above which it has not fallen."""
+"""The loss has not fallen if it is still above this part of the first loss."""
 
 FROM_ZERO = ("decoder.layers.0.self_attn.", "decoder.layers.0.norm1.weight")
-"""A DETR's content begins at zero: whoever its first self-attention listens to says the same, and
-gradients there are zero, or nothing but rounding, in a healthy run."""
+"""Parameters of a DETR that get no useful gradient even in a healthy run. Its content begins at
+zero, so all values in the first self-attention are the same, and the gradients of these parameters
+are zero or rounding errors."""
 
 
 class Doctor(Callback):
-    """Ends a run that has learned `samples` by heart; otherwise has `findings` when it ends."""
+    """Ends a run that has overfitted `samples`; otherwise it fills `findings` when the run ends."""
 
     def __init__(self, samples: Sequence[Sample], names: Sequence[str]) -> None:
         super().__init__()
@@ -59,14 +60,14 @@ class Doctor(Callback):
 
     @property
     def healthy(self) -> bool:
-        """Whether the batch was learned by heart."""
+        """Return True if AP reached 0.99."""
         return self.best >= ENOUGH
 
     def recorded(self, trainer: Trainer, record: Record) -> None:
         self.history.append(record)
         self.best = max(self.best, record.get("AP", -1.0))
         if self.healthy:
-            self.reason = f"AP {self.best:.3f}: learned by heart"
+            self.reason = f"AP {self.best:.3f}: the batch is overfitted"
 
     def ends(self, trainer: Trainer) -> None:
         if not self.healthy:
@@ -76,7 +77,7 @@ class Doctor(Callback):
 def diagnose(
     trainer: Trainer, samples: Sequence[Sample], names: Sequence[str], history: Sequence[Record]
 ) -> list[Finding]:
-    """Everything the doctor can say about a run that did not learn `samples`."""
+    """Return all findings about a run that did not overfit `samples`."""
     average = case_of(trainer.ema.model, samples, names, trainer.device)
     scores = average.metrics()
     itself = case_of(trainer.model, samples, names, trainer.device)
@@ -84,13 +85,13 @@ def diagnose(
     found = examine_samples(samples, model.num_queries)
     found += examine_learning(trainer) + examine_loss(history)
     if lag := examine_average(itself.metrics(), scores):
-        # The average is known to be behind; what is learned shows in the weights themselves.
+        # The average lags behind. The weights themselves show what is learned.
         found.append(lag)
     found += examine_answers(itself)
     return found or [
         Finding(
             f"none of the known faults; AP {scores.AP:.3f}, AP50 {scores.AP50:.3f}",
-            "give more --pictures: exact boxes take longest",
+            "give more --pictures: exact boxes take the longest",
         )
     ]
 
@@ -98,7 +99,7 @@ def diagnose(
 def case_of(
     model: Any, samples: Sequence[Sample], names: Sequence[str], device: torch.device
 ) -> Case:
-    """A model's answers to samples, beside their truths."""
+    """Predict on the samples; return the predictions with their truths."""
     with inference(model):
         images = [as_float(sample.image) for sample in samples]
         found = predict(model, images, [(SIDE, SIDE)] * len(images), to=device)
@@ -106,40 +107,40 @@ def case_of(
 
 
 def examine_samples(samples: Sequence[Sample], queries: int) -> list[Finding]:
-    """No objects, boxes too small to be seen, and more objects than answers."""
+    """Check for missing objects, boxes too small to see, and more objects than queries."""
     counts = [len(sample.labels) for sample in samples]
     if not sum(counts):
-        remedy = "is this the right split, and has it annotations? `rtdetr-lab data check` says"
-        return [Finding(f"{len(samples)} pictures hold no object: AP does not exist", remedy)]
+        remedy = "check that this split has annotations: run `rtdetr-lab data check`"
+        return [Finding(f"{len(samples)} pictures contain no object: AP is undefined", remedy)]
     sides = torch.cat([_sides(sample) for sample in samples])
     found, small = [], sides < SMALLEST
     if flat := int((sides <= 0).sum()):
         fault = f"{flat} of {len(sides)} boxes have no width or no height"
-        found.append(Finding(fault, "drop them: `rtdetr-lab data check` names them"))
+        found.append(Finding(fault, "remove them: `rtdetr-lab data check` lists them"))
     elif bool(small.any()):
         fault = f"{int(small.sum())} of {len(sides)} boxes are narrower than {SMALLEST:g} px at "
         fault += f"this size, the smallest {float(sides.min()):.2f} px"
-        found.append(Finding(fault, "raise --size, cut pictures into tiles, or drop such boxes"))
+        found.append(Finding(fault, "raise --size, cut pictures into tiles, or remove such boxes"))
     if max(counts) > queries:
         crowded = sum(count > queries for count in counts)
         fault = f"{crowded} pictures hold up to {max(counts)} objects, the model has {queries} "
-        found.append(Finding(f"{fault}queries", "build with more num_queries, or cut into tiles"))
+        found.append(Finding(f"{fault}queries", "raise num_queries, or cut pictures into tiles"))
     return found
 
 
 def _sides(sample: Sample) -> torch.Tensor:
-    """The shorter side of every box in pixels the model sees."""
+    """Return the shorter side of every box, in pixels at the model's size."""
     height, width = sample.image.shape[-2:]
     return (sample.boxes[:, 2:] * torch.tensor([width, height])).amin(1)
 
 
 def examine_learning(trainer: Trainer) -> list[Finding]:
-    """What is frozen, gets no gradient, or has no rate."""
+    """Find parameters that are frozen, get no gradient, or have a rate of zero."""
     config, found = trainer.config, []
     named = list(trainer.model.named_parameters())
     if frozen := [n for n, p in named if not p.requires_grad]:
         fault = f"{len(frozen)} of {len(named)} parameters are frozen ({first_few(frozen)})"
-        found.append(Finding(fault, "leave --freeze out to see whether they are the reason"))
+        found.append(Finding(fault, "train without --freeze to see whether this is the cause"))
     learning = [(n, p) for n, p in named if p.requires_grad]
     if any(p.grad is not None for _, p in learning):
         idle = [n for n, p in learning if p.grad is None or not bool(p.grad.any())]
@@ -147,11 +148,11 @@ def examine_learning(trainer: Trainer) -> list[Finding]:
             idle = [n for n in idle if not any(part in n for part in FROM_ZERO)]
         if idle:
             fault = f"{len(idle)} parameters get no gradient ({first_few(idle)})"
-            found.append(Finding(fault, "is a part not called, detached, or behind a dead ReLU?"))
+            found.append(Finding(fault, "look for an unused module, a detach, or a dead ReLU"))
     groups = trainer.optimizer.param_groups
     if still := [n for g in groups if g["base_lr"] == 0 for n in g["names"]]:
         fault = f"the learning rate of {len(still)} parameters is 0 ({first_few(still)})"
-        found.append(Finding(fault, "give --lr, or --backbone-lr, above zero"))
+        found.append(Finding(fault, "set --lr or --backbone-lr above zero"))
     warmup = config.steps(config.warmup_steps)
     if warmup >= config.num_steps > 1:
         fault = f"the warm-up takes {warmup} of {config.num_steps} steps"
@@ -160,7 +161,7 @@ def examine_learning(trainer: Trainer) -> list[Finding]:
 
 
 def examine_loss(history: Sequence[Record]) -> list[Finding]:
-    """A loss that stays where it was."""
+    """Check whether the loss falls."""
     losses = [(r["step"], r["loss"]) for r in history if "loss" in r]
     if len(losses) < 2 or losses[-1][1] < FALLEN * losses[0][1]:
         return []
@@ -170,7 +171,7 @@ def examine_loss(history: Sequence[Record]) -> list[Finding]:
 
 
 def examine_average(itself: Metrics, average: Metrics) -> Finding | None:
-    """An average that looks back further than the run is long."""
+    """Check whether the average looks back further than the run is long."""
     if itself.AP < average.AP + 0.2:
         return None
     fault = f"the weights reach AP {itself.AP:.2f}, their average only {average.AP:.2f}"

@@ -1,18 +1,20 @@
-r"""# Fine-tuning: a model that knows something, and data with other classes
+r"""# Fine-tuning: start from a trained model, on data with other classes
 
     ready = prepare(load_pretrained("r18"), data.names, freeze=("backbone",))
     print(ready)                       # which heads are new, what is frozen
     train(ready.model, data, "runs/cells", fine_tune(ready.model.cfg, 15_000))
 
-**Heads.** Whether a head may stay is a question of names, not of numbers: three cells are not the
-three animals it was trained for. If the data has exactly the model's classes, in its order, every
-head stays. So it does where nobody named the model's classes, as in the authors' own files, and the
-data has as many: `prepare` says that it took them for the same. Otherwise all heads
-(`checkpoints/strict.py`) begin anew, the embedding of noised labels included, and `prepare` says
-which. Everything else, boxes too, is kept.
+**Heads.** A class head stays only if its classes stay. Three kinds of cells are not the three
+animals that the model was trained on, so the names decide, not the number of classes:
 
-**Frozen** modules get no gradient and no place in the optimizer, and their batch norms keep their
-statistics: a norm in training mode learns from every batch, whatever the optimizer does
+- The data has exactly the model's classes, in the same order: all heads are kept.
+- The model's classes have no names, as in the authors' files, and the data has as many classes: all
+  heads are kept. The classes then have the data's names, and `prepare` reports it.
+- Otherwise all class heads (`checkpoints/strict.py`) are new, and so is the embedding of noised
+  labels. `prepare` lists them. Everything else is kept, also the box heads.
+
+**Frozen** modules get no gradient and are not in the optimizer. Their batch norms keep their
+statistics: in training mode a norm learns from every batch, even without an optimizer
 (`optim.learning_mode`).
 """
 
@@ -38,7 +40,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class NewTensor:
-    """A tensor that begins anew, or has another length."""
+    """A tensor with new values, or with another length."""
 
     name: str
     old: Shape
@@ -46,7 +48,7 @@ class NewTensor:
 
     @classmethod
     def of(cls, name: str, old: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> "NewTensor":
-        """The tensor of this name in two models."""
+        """Compare the tensor of this name in two models."""
         return cls(name, tuple(old[name].shape), tuple(new[name].shape))
 
     def __str__(self) -> str:
@@ -55,15 +57,15 @@ class NewTensor:
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A model to fine-tune, and what was done to it; `str` tells, line by line."""
+    """A model to fine-tune, and what was changed in it; `str` gives one line per change."""
 
     model: nn.Module
     names: tuple[str, ...]
     known: tuple[str, ...]
-    """The classes it was trained for; empty where nobody said."""
+    """The classes that the model was trained on; empty if they have no names."""
     new_heads: tuple[NewTensor, ...]
     grown: tuple[NewTensor, ...]
-    """Tensors with a row for every query, where there are more or fewer than before."""
+    """Tensors with one row per query, if the number of queries changed."""
     frozen: tuple[str, ...]
     num_frozen: int
     num_learning: int
@@ -72,22 +74,22 @@ class Prepared:
         return "\n".join(self.lines())
 
     def lines(self) -> list[str]:
-        """What a reader must know before it trains."""
+        """Return what the reader must know before the model trains, line by line."""
         return [*self._about_heads(), *self._about_queries(), self._about_parameters()]
 
     def _about_heads(self) -> list[str]:
         names, known = first_few(self.names, 5), first_few(self.known, 5)
         if self.new_heads:
-            knew = known or "classes nobody named"
-            line = f"new class heads for {names}; the model knew {knew}"
+            had = known or "unnamed classes"
+            line = f"new class heads for {names}; the model had {had}"
             return [line, *(f"  {head}" for head in self.new_heads)]
         if known:
             return [f"class heads kept: the data has the model's classes ({names})"]
-        count = f"nobody named the model's {len(self.names)} classes, and the data has as many"
-        return [f"class heads kept: {count}; they are now called {names}"]
+        count = f"the model's {len(self.names)} classes have no names, and the data has as many"
+        return [f"class heads kept: {count}; their names are now {names}"]
 
     def _about_queries(self) -> list[str]:
-        return [f"queries beyond those it has begin anew: {one}" for one in self.grown]
+        return [f"queries resized, additional ones begin at random: {one}" for one in self.grown]
 
     def _about_parameters(self) -> str:
         learning = f"{self.num_learning:,} parameters learn"
@@ -103,10 +105,10 @@ def prepare(
     seed: int = 0,
     queries: int | None = None,
 ) -> Prepared:
-    """`model` with heads for `names`, so many `queries`, and the modules `freeze` names frozen.
+    """Give `model` heads for `names` and `queries` queries, and freeze the modules in `freeze`.
 
-    The model given is used up: its tensors are those of the one that comes back. What is new
-    follows from `seed`. Raises `ConfigError` for a module or queries the model does not have.
+    Do not use the given model afterwards: the returned one may be the same object. New tensors are
+    drawn from `seed`. Raises `ConfigError` for a module or queries that the model does not have.
     """
     says = declared(model)
     known, size = says.metadata.names, says.num_classes
@@ -119,8 +121,8 @@ def prepare(
         freeze_module(model, name)
     counts = [(p.numel(), p.requires_grad) for p in model.parameters()]
     learning = sum(n for n, learns in counts if learns)
-    what = f"{', '.join(freeze)} is all there is: nothing would learn"
-    require(learning, "freeze", what, "freeze less")
+    what = f"{', '.join(freeze)} is the whole model: nothing would learn"
+    require(learning, "freeze", what, "freeze fewer modules")
     frozen = sum(n for n, learns in counts if not learns)
     return Prepared(model, tuple(names), known, new_heads, grown, tuple(freeze), frozen, learning)
 
@@ -128,7 +130,7 @@ def prepare(
 def rehead(
     model: nn.Module, num_classes: int, seed: int = 0
 ) -> tuple[nn.Module, tuple[NewTensor, ...]]:
-    """The same model for other classes, and its tensors that began anew."""
+    """Rebuild the model for other classes; return it and the new tensors."""
     cfg = replace_at(model.cfg, "num_classes", num_classes)
     fresh, heads = _rebuilt(model, cfg, seed, is_new=is_class_head)
     fresh.metadata = replace(fresh.metadata, names=(), category_ids=())
@@ -136,10 +138,10 @@ def rehead(
 
 
 def requery(model: nn.Module, count: int, seed: int = 0) -> tuple[nn.Module, tuple[NewTensor, ...]]:
-    """The same model with so many queries, and its tensors that have another length.
+    """Rebuild the model with `count` queries; return it and the tensors that have another length.
 
-    RT-DETR selects its queries among the tokens: nothing begins anew. DETR's are learned: those it
-    has are kept, and more begin at random.
+    RT-DETR selects its queries among the tokens, so no tensor changes. DETR's queries are learned:
+    the old ones are kept, and the additional ones begin at random.
     """
     fresh, longer = _rebuilt(model, with_queries(model.cfg, count), seed)
     old, new = model.state_dict(), fresh.state_dict()
@@ -152,8 +154,8 @@ def requery(model: nn.Module, count: int, seed: int = 0) -> tuple[nn.Module, tup
 def _rebuilt(
     model: nn.Module, cfg: Any, seed: int, is_new: Callable[[str], bool] = lambda name: False
 ) -> tuple[DetectionModel, tuple[NewTensor, ...]]:
-    """What `cfg` describes, with the model's tensors but for those that begin anew: those of
-    another shape, and those whose name says so. The random numbers of others stay as they are."""
+    """Build `cfg`, and copy the model's tensors except those with another shape and those where
+    `is_new(name)`. The global random numbers do not change."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         fresh: DetectionModel = cfg.build()
@@ -165,7 +167,7 @@ def _rebuilt(
 
 
 def with_queries(cfg: Any, count: int) -> Any:
-    """A configuration with so many queries, wherever it keeps their number."""
+    """Set the number of queries in a configuration, at any depth."""
     path = next(_paths_to("num_queries", cfg), None)
     if path is None:
         raise ConfigError("queries", f"{type(cfg).__name__} has no num_queries", "leave it out")
@@ -180,7 +182,7 @@ def _paths_to(name: str, cfg: Any, inside: str = "") -> Iterator[str]:
 
 
 def freeze_module(model: nn.Module, name: str) -> None:
-    """No gradient for the module of this name, however deep: `backbone`, `decoder.layers.0`."""
+    """Freeze the module of this name, at any depth: `backbone`, `decoder.layers.0`."""
     modules = dict(model.named_modules())
     modules.pop("", None)
     if name not in modules:
@@ -194,8 +196,10 @@ def freeze_module(model: nn.Module, name: str) -> None:
 def metadata_of(
     data: Dataset, augment: Augmentation | AspectAugmentation | None, known: Metadata
 ) -> Metadata:
-    """What a model that is trained on `data` must remember of it: the classes, and the size that
-    `augment` gives pictures, or the model is `known` to have, or the pictures come in."""
+    """Return the metadata of a model that trains on `data`: the classes and the picture size.
+
+    The size comes from `augment`, else from what is `known` of the model, else from the pictures.
+    """
     size, edges = known.image_size, known.edges
     if augment is not None:
         size, edges = augment.size, augment.edges
@@ -207,8 +211,8 @@ def metadata_of(
 
 
 def check_classes(model: nn.Module, names: Sequence[str]) -> None:
-    """Raises `TrainingError` for a model with another number of classes than the data has."""
+    """Raise `TrainingError` for a model with another number of classes than the data has."""
     has = declared(model).num_classes
     what = f"has {has} classes, the data has {len(names)}: {first_few(names, 5)}"
-    remedy = "use training.finetune.prepare(model, data.names), or build it for as many"
+    remedy = "use training.finetune.prepare(model, data.names), or build it with num_classes"
     require(has == len(names), "model", what, remedy, TrainingError)

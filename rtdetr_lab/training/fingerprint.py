@@ -1,15 +1,16 @@
-"""# Fingerprint: is this still the data the run began with?
+"""# Fingerprint: is this still the data that the run began with?
 
-A run that goes on with other annotations gives a result nobody can explain, so a run folder keeps
-what its data was made of and refuses anything else. A fingerprint maps names to short values, from
-the outermost wrapper to the pictures: a mismatch can then be named instead of shown as two digests.
+A run that changes its data in the middle gives a result that has no explanation. So a run folder
+stores a fingerprint of its data and refuses other data. A fingerprint maps names to short values,
+from the outermost wrapper to the pictures. So an error can name what changed, instead of two
+digests that differ.
 
     {"Mapped.transform": "Resize(size=(256, 256))", "CocoDataset.pictures": "205",
      "CocoDataset.annotations": "sha256 0f3c…", "CocoDataset.files": "sha256 91ab…"}
 
-It is cheap, because it is taken before every start: of a COCO folder the annotation file is read,
-of each picture only the size in bytes is asked for. A world that is drawn is its parameters. Where
-the folder lies does not count: a run may move to another machine.
+It is computed before every start, so it must be cheap. In a COCO folder it reads the annotation
+file, but of each picture only the size in bytes. For drawn data it uses the parameters of the
+drawing. The place of the folder is not part of it: a run may move to another machine.
 """
 
 import hashlib
@@ -28,13 +29,13 @@ Fingerprint = dict[str, str]
 
 
 def fingerprint(data: Dataset) -> Fingerprint:
-    """What `data` is made of. Of a data set of your own that is no dataclass: its class, its
-    length and its classes."""
+    """Return the fingerprint of `data`. For your own data set that is no dataclass, it has the
+    class, the length and the class names."""
     return dict(_parts(data))
 
 
 def check_same_data(where: Path, then: Fingerprint, now: Fingerprint) -> None:
-    """Raises `TrainingError` naming every part that changed, as it was and as it is."""
+    """Raise `TrainingError` that lists every changed part with its old and new value."""
     other = [name for name in {**then, **now} if then.get(name) != now.get(name)]
     changes = (f"{n} was {then.get(n, 'absent')}, is {now.get(n, 'absent')}" for n in other)
     what = f"holds a run on other data: {'; '.join(changes)}"
@@ -66,7 +67,7 @@ def _coco(data: CocoDataset) -> Iterator[tuple[str, str]]:
     sizes = sorted((f.name, f.stat().st_size) for f in found if isinstance(f, Path))
     yield "files", _digest(repr(sizes).encode())
     yield "with_masks", str(data.with_masks)
-    if data.limits.bits:  # runs of before this option could not say so
+    if data.limits.bits:  # older runs do not have this key
         yield "bits", str(data.limits.bits)
 
 
@@ -75,6 +76,6 @@ def _digest(content: bytes) -> str:
 
 
 def _short(text: str) -> str:
-    """Addresses change from run to run, and a message is no place for a thousand numbers."""
+    """Shorten a value for a message, and remove memory addresses: they change from run to run."""
     text = re.sub(r" at 0x[0-9a-f]+", "", text)
     return text if len(text) <= 80 else f"{text[:40]}… {_digest(text.encode())}"

@@ -1,20 +1,20 @@
-r"""# Finite: who said NaN first?
+r"""# Finite: where does the first NaN come from?
 
-A NaN spreads: one in a picture is in every score two hundred layers later, and in every weight one
-step later. So a step that ends in one is not repaired and not skipped. It is made once more, with
-the same pictures, the same weights and the same random numbers, and watched; the first thing that
-is not finite is named, in the order in which a step computes:
+A NaN spreads. One NaN in a picture is in every score two hundred layers later, and in every weight
+one step later. So a step with a NaN is neither repaired nor skipped. The step runs once more, with
+the same pictures, weights and random numbers, and we check every value. The error names the first
+one that is not finite, in the order in which a step computes:
 
-| looked at   | named                                                              |
+| checked     | the error names                                                    |
 |-------------|--------------------------------------------------------------------|
-| pictures    | the files whose pixels are not finite                              |
+| pictures    | the files with pixels that are not finite                          |
 | weights     | the first parameter or buffer                                      |
-| forward     | the first module whose output is not finite: the innermost one     |
+| forward     | the first module with an output that is not finite: the innermost one |
 | loss        | the first term                                                     |
 | backward    | the module at whose output the gradient first is not finite        |
 
-All of it costs nothing until it is needed, but for one copy of the state of the random numbers per
-step (10 kB). Box logits may be infinite: an anchor that touches the border has no others.
+A step without a fault pays only for one copy of the state of the random numbers (10 kB). Box logits
+may be infinite: an anchor that touches the border has infinite logits.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -33,19 +33,22 @@ from rtdetr_lab.structures import Batch
 from rtdetr_lab.training.parts import Part
 
 MAY_BE_INFINITE = {"box_logits", "reference_logits"}
-SLOWER = "lower --lr (it is {:g}) or --clip-norm, lengthen --warmup-steps, {}or see the pictures"
+SLOWER = "lower --lr (it is {:g}) or --clip-norm, raise --warmup-steps, {}or look at the pictures"
 EXACTER = "compute in single precision (--fp32 in place of --amp), "
 
 Terms = Callable[[Part], Mapping[str, Tensor]]
 Fault = tuple[str, str]
-"""What is not finite, and what to do about it."""
+"""What is not finite, and the remedy."""
 
 
 def first_fault(
     step: int, model: nn.Module, parts: Iterable[Part], terms: Terms | None, remedy: str
 ) -> TrainingError:
-    """Name what is not finite first in a step, which `terms` makes once more, part by part; without
-    it, only pictures and weights are looked at. The caller has put the random numbers back."""
+    """Return an error that names what is not finite first in a step.
+
+    `terms` computes the step again, part by part; without it, only pictures and weights are
+    checked. The caller has restored the random numbers.
+    """
     parts = list(parts)
     names = ", ".join(name for batch, _ in parts for name in batch.targets.pictures)
     where = f"step {step}" + (f" ({names})" if names else "")
@@ -62,30 +65,30 @@ def _faults(
             yield what, remedy
     if not terms:
         what = "the loss or its gradient is not finite in one of the processes"
-        yield what, "resume with one process, which says more"
-    yield "the gradient is finite, but too long to be measured", remedy
+        yield what, "resume with one process: it can name the module"
+    yield "the gradient is finite, but its norm is not", remedy
 
 
 def slower(lr: float, in_half_precision: bool) -> str:
-    """What to do about a run that diverges: half precision is blamed only where it is used."""
+    """Return the advice for a run that diverges; half precision only if the run uses it."""
     return SLOWER.format(lr, EXACTER if in_half_precision else "")
 
 
 def check_weights(step: int, model: nn.Module, remedy: str) -> None:
-    """Raise `TrainingError` where a run has diverged: a weight of its average is not finite, or
-    larger than any that could be loaded again."""
+    """Raise `TrainingError` if a run has diverged: a weight of its average is not finite, or larger
+    than any that could be loaded again."""
     for fault in _in_weights(model, remedy):
         raise TrainingError(f"step {step}", *fault)
 
 
 def _in_pictures(batch: Batch) -> Iterator[Fault]:
     if rows := _bad_rows(batch.images):
-        remedy = "look at the file, and at the transforms that come between it and the model"
+        remedy = "check the file, and the transforms between the file and the model"
         yield f"the pixels of {_names(batch, rows)} are not finite", remedy
 
 
 def _in_weights(model: nn.Module, remedy: str) -> Iterator[Fault]:
-    remedy = f"the step before it, or the file it came from, is to blame: {remedy}"
+    remedy = f"the cause is the step before, or the file of the weights: {remedy}"
     for kind, named in (("weight", model.named_parameters()), ("buffer", model.named_buffers())):
         for name, tensor in named:
             if not bool(torch.isfinite(tensor).all()):
@@ -98,7 +101,7 @@ def _in_computation(model: nn.Module, part: Part, terms: Terms) -> str | None:
     with watch(model, part[0]) as (outputs, gradients):
         try:
             computed = terms(part)
-        except TrainingError as error:  # the matching, which refuses what is not finite
+        except TrainingError as error:  # the matching raises it for a cost that is not finite
             return outputs[0] if outputs else f"{error.where}: {error.what}"
         if outputs:
             return outputs[0]
@@ -115,8 +118,11 @@ def _in_computation(model: nn.Module, part: Part, terms: Terms) -> str | None:
 
 @contextmanager
 def watch(model: nn.Module, batch: Batch) -> Iterator[tuple[list[str], list[str]]]:
-    """Inside the block, modules whose output, and those to whose output a gradient, is not finite.
-    Modules are heard in the order in which they finish, so that inner ones come first."""
+    """Yield two lists that fill while the block runs: modules with an output, and with a gradient
+    at their output, that is not finite.
+
+    A module is checked when it finishes, so inner modules come first.
+    """
     outputs, gradients = list[str](), list[str]()
 
     def look(called: str, _: Any, output: Any) -> None:
@@ -139,7 +145,7 @@ def watch(model: nn.Module, batch: Batch) -> Iterator[tuple[list[str], list[str]
 
 
 def floats(value: Any, name: str = "") -> Iterator[tuple[Tensor, bool]]:
-    """Tensors of floats in what a module returned, and whether they may be infinite."""
+    """Yield the float tensors in a module's output, each with whether it may be infinite."""
     if isinstance(value, Tensor) and value.is_floating_point():
         yield value, name in MAY_BE_INFINITE
     elif isinstance(value, Mapping):
@@ -154,7 +160,7 @@ def floats(value: Any, name: str = "") -> Iterator[tuple[Tensor, bool]]:
 
 
 def _bad_rows(tensor: Tensor, may_be_infinite: bool = False) -> list[int]:
-    """Where along the first dimension (0 for a number) something is not finite."""
+    """Return the indices along the first dimension (0 for a number) where a value is not finite."""
     bad = tensor.isnan() if may_be_infinite else ~tensor.isfinite()
     if not bool(bad.any()):
         return []

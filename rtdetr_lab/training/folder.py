@@ -1,14 +1,15 @@
-r"""# Folder: one run, one folder, and what stands in `run.json`
+r"""# Folder: one folder per run, and what `run.json` contains
 
-`enter` is what happens before the first step: left-overs are swept out, another model, recipe or
-data set is refused, the disk is asked for room, and `run.json` is written or gets a line. Whatever
-would end a run after an hour should end it now.
+`enter` runs before the first step. It refuses another model, recipe or data set, checks that the
+disk has enough room, and writes `run.json` or adds a session to it. A fault that would end the run
+after an hour should end it now.
 
 | in `run.json`                      | what it is                                           |
 |------------------------------------|------------------------------------------------------|
-| `model`, `recipe`                  | the configuration, complete                          |
-| `data`                             | names, ids, and the fingerprint (`fingerprint.py`)   |
-| `num_parameters`, `num_frozen`     | that learn, and that do not                          |
+| `model`, `recipe`                  | the complete configuration                           |
+| `metadata`, `names`, `category_ids` | of the data                                         |
+| `num_data`, `fingerprint`          | of the data (`fingerprint.py`)                       |
+| `num_parameters`, `num_frozen`     | parameters that learn, and that do not               |
 | `sessions`                         | one per start: date, step, command line, environment |
 """
 
@@ -34,13 +35,13 @@ from rtdetr_lab.writing import remove_left_overs, write_text
 
 
 def saved_state(folder: Path | None) -> dict[str, Any] | None:
-    """The state to go on from, or None; damage is said on stderr."""
+    """Return the state to resume from, or None. Damage is reported on stderr."""
     if folder is None:
         return None
     remove_left_overs(folder)
     state, damaged = keep.load_last(folder)
     for error in damaged:
-        print(f"{error} Going on from the save before it.", file=sys.stderr)
+        print(f"{error} Resuming from the save before it.", file=sys.stderr)
     _, damaged_best = keep.load_or_set_aside(folder / "best.pt", "damaged_best.pt")
     if damaged_best and state:
         print(f"{damaged_best} The next validation counts as the best.", file=sys.stderr)
@@ -51,8 +52,11 @@ def saved_state(folder: Path | None) -> dict[str, Any] | None:
 def enter(
     folder: Path, trainer: Trainer, data: Dataset, saved: dict[str, Any] | None
 ) -> dict[str, Any]:
-    """Check that this run may go on, or begin, in `folder`; returns what each save must remember
-    of the data. Raises `TrainingError` before anything was learned."""
+    """Check that this run may begin or resume in `folder`; return what each save must contain about
+    the data.
+
+    Raises `TrainingError` before the first step.
+    """
     known = remembered(data, declared(trainer.model).metadata)
     if saved:
         check_same_run(folder, saved, trainer, known)
@@ -66,7 +70,7 @@ def enter(
 
 
 def remembered(data: Dataset, metadata: Metadata) -> dict[str, Any]:
-    """What a checkpoint keeps of the data set."""
+    """Return what a checkpoint stores about the data set."""
     return {
         "metadata": metadata.to_dict(),
         "num_data": len(data),
@@ -79,7 +83,7 @@ def remembered(data: Dataset, metadata: Metadata) -> dict[str, Any]:
 def check_same_run(
     folder: Path, saved: dict[str, Any], trainer: Trainer, known: dict[str, Any]
 ) -> None:
-    """A folder is one run: another model, recipe or data set must not be mixed into it."""
+    """Raise `TrainingError` for another model, recipe or data set: a folder holds one run."""
     mine = {"cfg": to_dict(trainer.model.cfg), "config": to_dict(trainer.config)}
     for part, now in mine.items():
         then = json.loads(saved[part])
@@ -97,7 +101,7 @@ def check_same_run(
 
 
 def _spelled(value: Any) -> str:
-    """A value of a JSON tree as a reader would write it."""
+    """Write a value of a JSON tree the way a reader would."""
     if not isinstance(value, dict) or "class" not in value:
         return json.dumps(value)
     inner = ", ".join(f"{n}={_spelled(v)}" for n, v in value.items() if n != "class")
@@ -115,11 +119,11 @@ def _check_same_parameters(folder: Path, saved: dict[str, Any], trainer: Trainer
 
 
 SAVES = 4
-"""The most there is at a time: last, previous, best, and the one that is being written."""
+"""The most states at one time: last, previous, best, and the one that is being written."""
 
 
 def check_room(folder: Path, trainer: Trainer) -> None:
-    """Raises `TrainingError` if the disk has less room than a run will write."""
+    """Raise `TrainingError` if the disk has less room than the run will need."""
     model = _bytes(trainer.model.state_dict().values())
     moments = 2 * _bytes(trainer.parameters)
     there = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
@@ -136,7 +140,7 @@ def _bytes(tensors: Any) -> int:
 
 
 def description(trainer: Trainer, known: dict[str, Any]) -> dict[str, Any]:
-    """What a reader wants to know of a run in a year."""
+    """Return what a reader wants to find out about a run in a year."""
     frozen = (p for p in trainer.model.parameters() if not p.requires_grad)
     return {
         "model": to_dict(trainer.model.cfg),
@@ -151,5 +155,5 @@ def _sessions(path: Path) -> list[Any]:
     try:
         found = json.loads(path.read_text(encoding="utf8")).get("sessions", [])
     except (OSError, ValueError, AttributeError):
-        return []  # for people only: a run does not hang on it
+        return []  # only people read it: a run does not need it
     return found if isinstance(found, list) else []

@@ -2,16 +2,16 @@ r"""# The training loop
 
     run = train(rtdetr_nano(num_classes=9), data, "runs/nano", from_scratch(200_000))
 
-The same call continues what it finds in the folder, whether it was stopped by Ctrl-C, by
-`stop_after="50m"`, or by a power cut. On the CPU the result is bit for bit that of a run that was
-never stopped: what a step does follows from the state (`state.py`) and its number (`stream.py`).
+The same call resumes the run in the folder, whether it was stopped by Ctrl-C, by
+`stop_after="50m"`, or by a power cut. On the CPU the result is bit for bit that of a run without a
+stop: a step depends only on the state (`state.py`) and on its number (`stream.py`).
 
-Pictures are resized to the size the model is made for (`model.metadata`), unless the recipe's
-augmentation does it. A model that has no size yet learns at that of the pictures, and remembers it.
+Pictures are resized to the model's size (`model.metadata`), unless the recipe's augmentation does
+it. A model without a size takes the size of the pictures, and stores it.
 
-`train` prepares, `Session.learn` (`session.py`) is the loop, `Trainer.learn` is one step. Between
-two of them may come a line of the record, a validation and a save. Whatever else happens in a run
-is a callback: progress bar, early stopping, curves, TensorBoard, the doctor (`callbacks.py`).
+`train` prepares, `Session.learn` (`session.py`) is the loop, and `Trainer.learn` is one step.
+Between two steps there may be a line of the record, a validation and a save. Everything else in a
+run is a callback (`callbacks.py`): progress bar, early stopping, curves, TensorBoard, the doctor.
 """
 
 from collections.abc import Iterator, Sequence
@@ -55,11 +55,12 @@ def train(
     progress: bool = True,
     callbacks: Sequence[Callback] = (),
 ) -> Run:
-    """Train what `cfg` describes, or a model that is already built, on `data`.
+    """Train the model that `cfg` describes, or a model that is already built, on `data`.
 
-    `out` is the run folder; without one nothing is saved. `validate` scores the averaged model, the
-    best `AP` is kept. `backbone_weights`: a hub id or file. `stop_after`: steps, or a time ("50m").
-    Raises `TrainingError` for a folder of another run or in use, `DataError` for hopeless data.
+    `out` is the run folder; without it, nothing is saved. `validate` evaluates the averaged model;
+    the model with the best `AP` is kept. `backbone_weights` is a hub id or a file. `stop_after` is
+    a number of steps, or a time ("50m"). Raises `TrainingError` if the folder has another run or is
+    in use, and `DataError` for data that cannot teach anything.
     """
     look_at(data)
     folder, where = Path(out) if out else None, choose_device(device)
@@ -86,7 +87,7 @@ def train(
 def _fit(
     cfg: Any, data: Dataset, config: TrainConfig, backbone_weights: str | Path | None
 ) -> tuple[Any, Dataset]:
-    """The model, built from the seed, which knows its classes and size, and data in that size."""
+    """Build the model from the seed and set its classes and size; resize the data to that size."""
     keep.seed_everything(config.seed)
     model = declared(cfg if isinstance(cfg, nn.Module) else build(cfg))
     check_classes(model, data.names)
@@ -100,7 +101,7 @@ def _fit(
 def _own_callbacks(
     config: TrainConfig, folder: Path | None, history: History, progress: bool
 ) -> Iterator[Callback]:
-    """Callbacks that come with a recipe and a folder."""
+    """Yield the callbacks that the recipe and the folder need."""
     if progress:
         yield Bar()
     if config.patience:

@@ -1,7 +1,8 @@
-"""# Memory: what a step needs, and what to lower when there is not enough of it
+"""# Memory: what a step needs, and what to lower if there is too little
 
-Activations take most of it, and they grow with the pictures that are in the model at a time and
-with their area. torch says how many bytes it missed; we say what asked for them.
+Activations take most of the memory. They grow with the area of the pictures, and with the number of
+pictures that are in the model at the same time. torch reports how many bytes were missing; we
+report which step needed them, and what to change.
 """
 
 from collections.abc import Iterator
@@ -19,8 +20,10 @@ ON_CPU = ("DefaultCPUAllocator", "not enough memory")
 def explain_full_memory(
     step: int, config: TrainConfig, size: tuple[int, ...], device: torch.device
 ) -> Iterator[None]:
-    """`TrainingError` with batch, size and remedy where torch has no memory left. `size` is the
-    shape of a batch."""
+    """Raise `TrainingError` with batch, size and remedy if torch runs out of memory.
+
+    `size` is the shape of a batch.
+    """
     try:
         yield
     except RuntimeError as error:
@@ -34,18 +37,19 @@ def explain_full_memory(
 
 
 def is_full(error: RuntimeError) -> bool:
-    """Whether torch raised this for want of memory; on the CPU it has no type for that."""
+    """Return True if torch raised the error because memory is full. On the CPU it has no class for
+    it."""
     if isinstance(error, torch.OutOfMemoryError):
         return True
     return any(words in str(error) for words in ON_CPU)
 
 
 def remedy(config: TrainConfig, device: torch.device) -> str:
-    """Name what to lower; what changes the result least comes first."""
+    """Name what to lower. What changes the result least comes first."""
     ways = []
     if config.accumulate < config.batch_size:
         more = min(2 * config.accumulate, config.batch_size)
-        ways.append(f"give --accumulate {more} (the same step in smaller parts)")
+        ways.append(f"use --accumulate {more} (the same step in smaller parts)")
     if not uses_amp(config.amp, device):
         ways.append("compute in bfloat16 with --amp")
     if config.batch_size > 1:
@@ -54,7 +58,7 @@ def remedy(config: TrainConfig, device: torch.device) -> str:
 
 
 def uses_amp(asked: bool | None, device: torch.device) -> bool:
-    """bfloat16 if it was asked for; if nothing was said, on a GPU that has it."""
+    """Return `asked`; if it is None, return True on a GPU that has bfloat16."""
     if asked is not None:
         return asked
     return device.type == "cuda" and torch.cuda.is_bf16_supported()

@@ -1,14 +1,14 @@
 r"""# Metrics: the record of a run
 
-`metrics.jsonl` holds one JSON object per line, and `step`, `pictures` and `seconds` in each:
+`metrics.jsonl` has one JSON object per line. Each has `step`, `pictures` and `seconds`:
 
 | kind       | fields                                                                       |
 |------------|------------------------------------------------------------------------------|
 | training   | `loss`, its terms, `grad_norm` (means since the last line), `lr`, `pictures_per_s` |
 | validation | `AP`, `AP50` …: what the evaluation returned                                 |
 
-It is appended to while the run goes on. A run that is resumed from step s drops the lines after s:
-it is about to write them again.
+The run appends lines while it trains. A run that resumes from step s removes the lines after s: it
+will write them again.
 """
 
 import io
@@ -28,7 +28,8 @@ NOT_TERMS = {"step", "pictures", "seconds", "loss", "grad_norm", "lr", "pictures
 
 
 class Means:
-    """Means since the last line of the record; tensors are summed where they are, unread."""
+    """Means since the last line of the record. Sums stay on the device, so that no step waits for
+    them."""
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
@@ -42,14 +43,14 @@ class Means:
         self.count += 1
 
     def take(self) -> dict[str, float]:
-        """The means so far; counting begins anew."""
+        """Return the means so far, and begin again."""
         means = {name: float(value) / self.count for name, value in self.sums.items()}
         self.sums, self.count = {}, 0
         return means
 
 
 class History:
-    """The lines of a run, in memory and, where there is a folder, on disk."""
+    """The lines of a run, in memory and, if there is a folder, on disk."""
 
     def __init__(self, path: Path | None, up_to_step: int) -> None:
         self.path = path
@@ -61,7 +62,7 @@ class History:
 
     @property
     def seconds(self) -> float:
-        """Time spent on the run when it was last recorded."""
+        """Return the time spent on the run up to its last line."""
         return self.records[-1]["seconds"] if self.records else 0.0
 
     def append(self, record: Record) -> None:
@@ -80,7 +81,7 @@ def _parsed(lines: Iterable[str]) -> Iterable[Record]:
 
 
 def draw_curves(records: list[Record], path: Path) -> None:
-    """Loss, its terms, the rate, and AP if it was measured, over pictures seen."""
+    """Draw the loss, its terms, the rate, and AP if it was measured, over pictures seen."""
     from matplotlib.figure import Figure  # the figure only: no window, no global state
 
     training = [r for r in records if "loss" in r]
@@ -92,7 +93,7 @@ def draw_curves(records: list[Record], path: Path) -> None:
     loss.plot(seen, [r["loss"] for r in training])
     loss.set(title="loss", xlabel="pictures seen", yscale="log")
     for name in sorted(training[-1].keys() - NOT_TERMS):
-        if "." not in name:  # those of the last layer; the others are in the record
+        if "." not in name:  # only the last layer; the other layers are in the record
             terms.plot(seen, [r[name] for r in training], linewidth=1, label=name)
     terms.set(title="last layer", xlabel="pictures seen", yscale="log")
     terms.legend()

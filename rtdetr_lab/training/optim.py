@@ -1,10 +1,10 @@
-r"""# Optimizer: who learns how fast, and who is not pulled to zero
+r"""# Optimizer: learning rates, schedule and weight decay
 
 $$ \eta_t = \eta\,\min\!\bigl(1, \tfrac{t + 1}{W}\bigr)\; s\bigl(t / T\bigr) \tag{15.1} $$
 
 Step $t$ of $T$ has the group's rate $\eta$, times a linear warm-up of $W$ steps, times a schedule
-$s$: any callable from the part of the run that is done, in [0, 1], to a factor. `Constant()` is the
-paper's, `Cosine(0.05)` falls to a twentieth.
+$s$. A schedule is any callable that maps the finished part of the run, in [0, 1], to a factor.
+`Constant()` is the paper's; `Cosine(0.05)` falls to a twentieth.
 
 | group            | rate          | weight decay |
 |------------------|---------------|--------------|
@@ -13,8 +13,8 @@ paper's, `Cosine(0.05)` falls to a twentieth.
 | rest, matrix     | `lr`          | yes          |
 | rest, vector     | `lr`          | none         |
 
-"Vectors" are the parameters with one dimension: every bias, and the weights of every norm. Pulling
-those to zero would shrink the signal and not its complexity.
+"Vectors" are the parameters with one dimension: all biases, and the weights of all norms. Decay
+would pull them to zero, and that shrinks the signal but not its complexity.
 """
 
 import math
@@ -32,7 +32,7 @@ Schedule = Callable[[float], float]
 
 @dataclass(frozen=True)
 class Constant:
-    """The full rate from the end of the warm-up to the end of the run."""
+    """Keeps the full rate from the end of the warm-up to the end of the run."""
 
     def __call__(self, progress: float) -> float:
         return 1.0
@@ -40,12 +40,12 @@ class Constant:
 
 @dataclass(frozen=True)
 class Cosine:
-    """From the full rate down to `floor` of it along half a cosine."""
+    """Falls from the full rate to `floor` times the rate, along half a cosine."""
 
     floor: float = 0.05
 
     def __post_init__(self) -> None:
-        require(0 <= self.floor <= 1, "floor", f"{self.floor} is no part", "give 0 … 1")
+        require(0 <= self.floor <= 1, "floor", f"is {self.floor}", "give a number from 0 to 1")
 
     def __call__(self, progress: float) -> float:
         wave = 0.5 * (1 + math.cos(math.pi * min(max(progress, 0.0), 1.0)))
@@ -53,7 +53,7 @@ class Cosine:
 
 
 def lr_factor(step: int, num_steps: int, warmup_steps: int, schedule: Schedule) -> float:
-    """What every group's rate is multiplied with in step `step` (the first is 0): Eq. 15.1."""
+    """Return the factor for the rates of all groups in step `step` (the first is 0): Eq. 15.1."""
     warmup = min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
     return warmup * schedule(step / max(1, num_steps))
 
@@ -61,7 +61,8 @@ def lr_factor(step: int, num_steps: int, warmup_steps: int, schedule: Schedule) 
 def parameter_groups(
     model: nn.Module, lr: float, backbone_lr: float, weight_decay: float
 ) -> list[dict[str, Any]]:
-    """The four groups of the table above, empty ones left out; `names` says who is in one."""
+    """Return the groups of the table above, without empty ones; `names` lists the parameters of a
+    group."""
     groups: dict[tuple[bool, bool], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
@@ -77,8 +78,11 @@ def parameter_groups(
 
 
 def learning_mode(model: nn.Module) -> nn.Module:
-    """Training mode, except for what is frozen: a batch norm none of whose parameters learn shall
-    not learn statistics either, and dropout in front of a fixed weight is only noise."""
+    """Set training mode, but eval mode for frozen modules.
+
+    A batch norm without learning parameters must not learn statistics either, and dropout in front
+    of a fixed weight is only noise.
+    """
     model.train()
     for module in model.modules():
         own = list(module.parameters())
@@ -88,7 +92,7 @@ def learning_mode(model: nn.Module) -> nn.Module:
 
 
 def adamw(groups: list[dict[str, Any]]) -> torch.optim.AdamW:
-    """AdamW in its one-kernel form: the step of a small model is mostly overhead otherwise."""
+    """Return AdamW in its one-kernel form: else a step of a small model is mostly overhead."""
     return torch.optim.AdamW(groups, fused=True)
 
 

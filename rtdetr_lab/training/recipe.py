@@ -1,7 +1,7 @@
-r"""# Recipe: how a run learns, as a value
+r"""# Recipe: the settings of a run, as a value
 
 The defaults are the paper's for a pretrained backbone (RT-DETR §5.1), except for the budget. From
-scratch everything learns at one, higher rate, and gradients are larger.
+scratch, the whole model learns at one higher rate, and gradients may be longer.
 
 | function       | begins with           | lr   | backbone                      | schedule |
 |----------------|-----------------------|------|-------------------------------|----------|
@@ -29,8 +29,10 @@ from rtdetr_lab.training.optim import Constant, Cosine, Schedule
 
 @dataclass(frozen=True)
 class ShareOfRun:
-    """A number of steps that follows from the budget: this share of it, one at least, `most` at
-    most. A recipe keeps the share, so that the budget of a run may change."""
+    """A number of steps as a share of the budget: at least one step, at most `most`.
+
+    A recipe stores the share, so that the budget of a run may change.
+    """
 
     share: float
     most: int = 10**9
@@ -39,7 +41,7 @@ class ShareOfRun:
         require(0 < self.share <= 1, "share", f"is {self.share}", "give more than 0, at most 1")
 
     def of(self, num_steps: int) -> int:
-        """Steps of a run that has so many."""
+        """Return the steps for a run of `num_steps` steps."""
         return max(1, min(int(num_steps * self.share), self.most))
 
 
@@ -48,14 +50,20 @@ Steps = int | ShareOfRun
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """The budget is `num_pictures` seen, however often each. `amp` computes the model, not the
-    matching and the losses, in bfloat16; None: on a GPU that has it. `augment` changes every
-    picture as its place in the run says, and its size; without it the data must come in one size
-    (for a DETR, in any: `data/canvas.py`).
-    `accumulate` is in how many parts a step's pictures go through the model (`training/parts.py`).
-    With `patience` the run ends after so many validations in a row that were not more than
-    `min_delta` of AP better. Zero for `…_every` means "only at the end". A `ShareOfRun` becomes
-    steps where it is used; for `ema_decay`, so many that the average looks back."""
+    """Settings of a run.
+
+    - `num_pictures` is the budget: pictures seen, and each view counts.
+    - `accumulate`: parts in which a step's pictures go through the model (`training/parts.py`).
+    - `amp`: compute the model in bfloat16, but not the matching and the losses. With None, only on
+      a GPU that has bfloat16.
+    - `augment` changes every picture and its size, depending on the place in the run. Without it,
+      all pictures must have one size (for a DETR, any size: `data/canvas.py`).
+    - `patience`: end the run after this number of validations in a row that did not improve AP by
+      more than `min_delta`.
+    - Zero for an `…_every` means "only at the end".
+    - A `ShareOfRun` becomes steps when it is used; for `ema_decay`, the number of steps that the
+      average looks back.
+    """
 
     num_pictures: int = 100_000
     batch_size: int = 16
@@ -85,7 +93,7 @@ class TrainConfig:
         nothing = self.patience and not self.eval_every
         require(not nothing, "patience", "waits for validations that never come", "give eval_every")
         parts, most = self.accumulate, self.batch_size
-        remedy = f"give 1 … {most}"
+        remedy = f"give a number from 1 to {most}"
         require(1 <= parts <= most, "accumulate", f"{most} pictures in {parts} parts", remedy)
         for name, value in vars(self).items():
             if isinstance(value, int | float) and name != "seed":
@@ -93,29 +101,32 @@ class TrainConfig:
 
     @property
     def num_steps(self) -> int:
-        """Steps of the whole run; the last batch is as large as the others."""
+        """Return the steps of the whole run; the last batch is as large as the others."""
         return -(-self.num_pictures // self.batch_size)
 
     def steps(self, asked: Steps) -> int:
-        """A number of steps, which may be a share of this run."""
+        """Return a number of steps, which may be given as a share of this run."""
         return asked if isinstance(asked, int) else asked.of(self.num_steps)
 
     @property
     def decay(self) -> float:
-        """What the average keeps of itself in a step."""
+        """Return the part of itself that the average keeps in a step."""
         asked = self.ema_decay
         return 1 - 1 / self.steps(asked) if isinstance(asked, ShareOfRun) else asked
 
 
 MAY_CHANGE = {"num_pictures", "num_workers", "log_every", "save_every", "eval_every", "accumulate"}
 MAY_CHANGE |= {"patience", "min_delta"}
-"""What a resumed run may have changed: nothing here alters what a step does, but for the budget,
-along which the schedule is stretched, and `accumulate`, without which a run that no longer fits
-into memory could not go on (`training/parts.py` says what it alters)."""
+"""Settings that a resumed run may change. They do not change a step, with two exceptions. The
+budget stretches the schedule. `accumulate` may change, because otherwise a run that no longer fits
+into memory could not resume (`training/parts.py` lists its effects)."""
 
 
 def from_scratch(num_pictures: int = 200_000, **changes: Any) -> TrainConfig:
-    """A small model with live batch norm and no pretrained backbone."""
+    """Return a recipe for a small model without a pretrained backbone.
+
+    Its batch norm is in training mode.
+    """
     recipe: dict[str, Any] = {
         "lr": 1e-3,
         "backbone_lr": 1e-3,
@@ -127,14 +138,15 @@ def from_scratch(num_pictures: int = 200_000, **changes: Any) -> TrainConfig:
 
 
 def paper(num_pictures: int, size: int = 640, **changes: Any) -> TrainConfig:
-    """RT-DETR §5.1 and Table A, from a pretrained backbone: 72 epochs, on COCO 8.5 M pictures."""
+    """Return the recipe of RT-DETR §5.1 and Table A for a pretrained backbone: 72 epochs, on COCO
+    8.5 M pictures."""
     recipe: dict[str, Any] = {"augment": paper_augmentation(size)} | changes
     return TrainConfig(num_pictures=num_pictures, **recipe)
 
 
 def v2(cfg: Any, num_pictures: int, size: int = 640, **changes: Any) -> TrainConfig:
-    """RT-DETRv2 §2.2 for a model of this configuration: the backbone's rate by its depth, and plain
-    pictures at the end."""
+    """Return the recipe of RT-DETRv2 §2.2: the backbone's rate depends on its depth, and the last
+    pictures are plain."""
     lr = changes.get("lr", TrainConfig.lr)
     recipe: dict[str, Any] = {"augment": v2_augmentation(size)}
     recipe |= {"backbone_lr": lr * backbone_ratio(cfg)}
@@ -142,11 +154,11 @@ def v2(cfg: Any, num_pictures: int, size: int = 640, **changes: Any) -> TrainCon
 
 
 def fine_tune(cfg: Any, num_pictures: int, **changes: Any) -> TrainConfig:
-    """From a whole pretrained model of this configuration.
+    """Return a recipe for a whole pretrained model of this configuration.
 
-    Rates are RT-DETRv2's, falling along a cosine; a small model goes on at the rate it was trained
-    with (`SMALL_LR`). Runs are short, so warm-up and average are a tenth of the run, and never more
-    than the paper's.
+    Rates are RT-DETRv2's, and fall along a cosine. A small model keeps the rate of its training
+    (`SMALL_LR`). Runs are short, so warm-up and average take a tenth of the run, and never more
+    than in the paper.
     """
     small = depth_of(cfg) < 18
     lr = changes.get("lr", SMALL_LR if small else TrainConfig.lr)
@@ -163,8 +175,8 @@ def fine_tune(cfg: Any, num_pictures: int, **changes: Any) -> TrainConfig:
 
 
 def by_heart(recipe: TrainConfig) -> TrainConfig:
-    """The same, to learn a few pictures by heart: nothing is changed, forgotten or pulled to zero,
-    and the average follows closely."""
+    """Change a recipe so that the model can overfit a few pictures: no augmentation, no weight
+    decay, and an average that follows closely."""
     return replace(
         recipe,
         augment=None,
@@ -179,17 +191,20 @@ def by_heart(recipe: TrainConfig) -> TrainConfig:
 
 
 SMALL_LR = 1e-3
-"""The rate of a model shallower than r18. On blood cells the embedded nano reached more in 1,600
-pictures at this rate than at half of it (`docs/results/bccd.md`)."""
+"""The rate of a model shallower than r18. On blood cells the embedded nano reached a higher AP in
+1,600 pictures with this rate than with half of it (`docs/results/bccd.md`)."""
 
 RATIOS = {18: 1.0, 34: 0.5, 50: 0.1, 101: 0.01}
-"""Depth of a backbone → its rate as a part of the others' (RT-DETRv2 §2.2): the more a backbone has
-learned, the less it should forget."""
+"""Depth of a backbone → its rate, divided by the rate of the rest (RT-DETRv2 §2.2). A deeper
+backbone has learned more, so it should change less."""
 
 
 def backbone_ratio(cfg: Any) -> float:
-    """How much slower than the rest a model's backbone learns. Shallower than r18, as in nano: as
-    fast; DETR's, and one that is no ResNet: a tenth, as in their papers."""
+    """Return the backbone's rate as a part of the rate of the rest.
+
+    A backbone shallower than r18, as in nano, learns at the full rate. DETR's, and one that is no
+    ResNet, learn at a tenth, as in their papers.
+    """
     backbone = getattr(cfg, "backbone", None)
     if isinstance(backbone, ResNetConfig) or not isinstance(backbone, ResNetDConfig):
         return RATIOS[50]
@@ -198,7 +213,8 @@ def backbone_ratio(cfg: Any) -> float:
 
 
 def depth_of(cfg: Any) -> int:
-    """Convolutions in a row in a model's ResNet, counted as its name does; 50 for anything else."""
+    """Count the convolutions in a row in a model's ResNet, as its name does; 50 for any other
+    backbone."""
     backbone = getattr(cfg, "backbone", None)
     if not isinstance(backbone, ResNetDConfig):
         return 50

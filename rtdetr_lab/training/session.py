@@ -1,11 +1,12 @@
 r"""# Session: one call of `train`, step after step
 
-What is due after a step, in this order: a line of the record, a validation, a save. The random
-numbers of the run are put back after a validation, so that how often one looks changes nothing.
+After a step there may be, in this order: a line of the record, a validation, a save. A validation
+does not change the random numbers of the run, so the result does not depend on how often the run
+validates.
 
-A validation that is the best so far writes `best.pt`, and the model as others load it, `model/`.
-Then the state is saved. It is saved, too, every `save_every` steps and, however long a step takes,
-every few minutes, for the first time after half a minute.
+The best validation so far writes `best.pt`, and `model/`, the model in a form that others can load.
+Then the state is saved. The state is also saved every `save_every` steps, half a minute after the
+start, and then every few minutes, even if a step takes long.
 """
 
 import sys
@@ -36,17 +37,19 @@ from rtdetr_lab.training.trainer import Trainer
 Validate = Callable[[nn.Module], Mapping[str, float]]
 
 SOON, OFTEN = 30.0, 180.0
-"""Seconds to the first save of a session, and from one to the next."""
+"""Seconds to the first save of a session, and between later saves."""
 
 SHARE = 0.05
-"""The most of the time that saves may take; on a slow disk they become rarer."""
+"""The largest part of the time that saves may take; on a slow disk they become rarer."""
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """What came out: the averaged model as it was last, in eval mode, and the record. `finished` is
-    False for a run that was paused: call `train` again. The best model is in `folder / "model"`.
-    `reason` says why a callback ended it before its budget was used up."""
+    """The result of `train`: the averaged model after the last step, in eval mode, and the record.
+
+    `finished` is False for a run that was paused: call `train` again. The best model is in `folder
+    / "model"`. `reason` tells why a callback ended the run before its budget was used.
+    """
 
     model: nn.Module
     history: list[Record]
@@ -76,10 +79,10 @@ class Session:
         self.logged = (self.trainer.step, self.started)
 
     def learn(self) -> Run:
-        """From the step that is next to the last, or until `stop` says so."""
+        """Run the remaining steps, or run until `stop` is true."""
         trainer, first = self.trainer, self.trainer.step
         if first == 0:
-            # An unwritable or full disk shows now and not after the first hour.
+            # A disk that is full or read-only shows now, not after the first hour.
             self.save()
         self.next_save = time.monotonic() + SOON
         self._tell(lambda c: c.begins(trainer))
@@ -95,13 +98,13 @@ class Session:
                 break
         self._tell(lambda c: c.ends(trainer))
         if trainer.best == float("-inf"):
-            self._publish()  # nobody has said which is the best: the newest
+            self._publish()  # there was no validation: publish the newest
         finished = self._is_over or bool(self.reason)
         model, records = trainer.ema.model, self.history.records
         return Run(model, records, trainer.step, finished, self.folder, self.reason)
 
     def _batches(self) -> Iterable[Batch]:
-        """Those that are left."""
+        """Yield the remaining batches."""
         config, trainer = self.config, self.trainer
         if trainer.step > config.num_steps:
             print(
@@ -123,7 +126,7 @@ class Session:
 
     @property
     def reason(self) -> str:
-        """Why a callback wants the run to end; empty if none does."""
+        """Return why a callback wants the run to end; empty if none does."""
         return next((c.reason for c in self.callbacks if c.reason), "")
 
     @property
@@ -142,7 +145,7 @@ class Session:
             event(callback)
 
     def _look(self) -> bool:
-        """What is due after a step, a line of the record and a validation; whether there was one"""
+        """Write a line and validate, if they are due; return True if the run was validated."""
         config = self.config
         if self._due(config.steps(config.log_every)) or self._is_over:
             self.record()
@@ -152,7 +155,7 @@ class Session:
         return True
 
     def record(self) -> None:
-        """A line about the steps since the last one."""
+        """Write a line about the steps since the last one."""
         now, (step, then) = time.monotonic(), self.logged
         speed = (self.trainer.step - step) * self.config.batch_size / max(now - then, 1e-9)
         self.logged = (self.trainer.step, now)
@@ -160,7 +163,7 @@ class Session:
         self._append({**means, "lr": lr, "pictures_per_s": round(speed, 2)})
 
     def evaluate(self, validate: Validate) -> None:
-        """Score the averaged model, without touching the random numbers of the run."""
+        """Evaluate the averaged model, without a change to the random numbers of the run."""
         rng, trainer = keep.rng_state(), self.trainer
         check_weights(trainer.step, trainer.ema.model, trainer.slower)
         try:
@@ -179,7 +182,7 @@ class Session:
         self.logged = (trainer.step, time.monotonic())
 
     def save(self) -> None:
-        """What the run goes on from."""
+        """Save the state that the run resumes from."""
         if not self.folder:
             return
         began = time.monotonic()
@@ -188,7 +191,7 @@ class Session:
         self.next_save = now + max(OFTEN, (now - began) / SHARE)
 
     def _publish(self) -> None:
-        """The averaged model in a form that others load."""
+        """Save the averaged model in a form that others can load."""
         if self.folder:
             save_pretrained(self.trainer.ema.model, self.folder / "model")
 

@@ -3,10 +3,10 @@ r"""# Ship: from a finished run to the checkpoint inside the package
     rtdetr-lab train --preset nano --data shapes --out runs/nano --pictures 52000 --amp
     python -m rtdetr_lab.training.ship runs/nano
 
-The averaged weights are rounded to half precision, and *those* are evaluated, on the first 500
-pictures of the validation world: the numbers in the record are those of the file people load. The
-record, `assets/nano.json`, says what was trained, how, on how many pictures, with what result and
-under which licence, and holds the sha256 of the file, which `load_pretrained("nano")` checks.
+`ship` rounds the averaged weights to half precision and evaluates *the rounded weights* on the
+first 500 pictures of the validation world. So the numbers in the record are those of the file that
+people load. The record, `assets/nano.json`, holds the recipe, the number of pictures, the result,
+the licence, and the sha256 of the file, which `load_pretrained("nano")` checks.
 """
 
 import datetime
@@ -39,17 +39,20 @@ COMMAND = "rtdetr-lab train --preset nano --data shapes --out runs/nano --pictur
 
 
 def validation(size: int, count: int = NUM_VALIDATION) -> ShapesDataset:
-    """The pictures the record's numbers are about: the default world at the model's size."""
+    """Return the pictures for the record's numbers: the default world at the model's size."""
     return ShapesDataset(replace(DEFAULT, size=size), VAL, count)
 
 
 def ship(run: str | Path, size: int = 256, assets: Path = ASSETS, name: str = "nano") -> Path:
-    """Write `name.safetensors` and `name.json` into `assets` from the run folder; returns the
-    record. Raises `TrainingError` for a folder without a run."""
+    """Write `name.safetensors` and `name.json` into `assets` from the run folder; return the
+    record's path.
+
+    Raises `TrainingError` for a folder without a run.
+    """
     run = Path(run)
     state, _ = load_last(run)
     if state is None:
-        raise TrainingError(str(run), "holds no run", f"train one first: {COMMAND}")
+        raise TrainingError(str(run), "holds no run", f"train a model first: {COMMAND}")
     model = _rounded(state)
     count = len(SHAPE_NAMES)
     known = Metadata(
@@ -98,7 +101,7 @@ def _record(run: Path, state: dict[str, Any], size: int) -> dict[str, Any]:
 
 
 def _curves(history: list[Record], points: int = 40) -> dict[str, list[float]]:
-    """Pictures seen and loss, thinned for reading."""
+    """Thin out pictures seen and loss, so that the file stays readable."""
     lines = [line for line in history if "loss" in line]
     lines = lines[:: max(1, len(lines) // points)]
     return {

@@ -1,20 +1,20 @@
-r"""# State: what a run must remember to go on as if it had never stopped
+r"""# State: what a run saves, so that it resumes as if it had never stopped
 
-A checkpoint appears as a whole or not at all (`writing.py`) and carries its sum
-(`checkpoints/run_state.py`). The one before stays as `previous.pt`: if a disk damages the last, the
-run goes back one save and says so; a damaged `best.pt` is named, set aside, and found again by the
-next validation.
+A checkpoint appears whole or not at all (`writing.py`), and holds its own checksum
+(`checkpoints/run_state.py`). The save before it stays as `previous.pt`. If the disk damages the
+last save, the run resumes from the one before, and reports it. A damaged `best.pt` is reported and
+set aside, and the next validation writes a new one.
 
 | in a run folder              | what it is                                               |
 |------------------------------|----------------------------------------------------------|
 | `run.json`                   | model, recipe and environment, for people                |
-| `metrics.jsonl`              | one line per logged step and per evaluation: the record  |
-| `last.pt`, `previous.pt`     | the complete state, to continue                          |
-| `best.pt`                    | the same, where the validation AP was highest            |
+| `metrics.jsonl`              | the record: one line per logged step and per validation  |
+| `last.pt`, `previous.pt`     | the complete state, to resume                            |
+| `best.pt`                    | the complete state with the highest validation AP        |
 | `model/`                     | the averaged model of the best validation, to load       |
-| `curves.png`                 | the record, drawn                                        |
-| `damaged.pt`, `damaged_best.pt` | a checkpoint whose sum did not fit, set aside         |
-| `lock`                       | held by the process that trains here, freed when it dies |
+| `curves.png`                 | the record as curves                                     |
+| `damaged.pt`, `damaged_best.pt` | a checkpoint with a wrong checksum, set aside         |
+| `lock`                       | held by the process that trains here, free when it dies  |
 """
 
 import os
@@ -34,7 +34,7 @@ from rtdetr_lab.writing import write_bytes
 
 
 def rng_state() -> dict[str, Any]:
-    """Where the random numbers of python, numpy and torch stand, as plain values and tensors."""
+    """Return the random states of python, numpy and torch, as plain values and tensors."""
     version, words, gauss = random.getstate()
     kind, keys, *others = np.random.get_state()
     return {
@@ -57,7 +57,7 @@ def set_rng_state(state: dict[str, Any]) -> None:
 
 
 def seed_everything(seed: int) -> None:
-    """The same random numbers from here on in python, numpy and torch."""
+    """Seed the random numbers of python, numpy and torch."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
@@ -69,7 +69,7 @@ def save_state(path: Path, state: dict[str, Any], keep_old_as: Path | None = Non
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU. `TrainingError` if it is not exactly what was saved."""
+    """Read a checkpoint onto the CPU. Raises `TrainingError` if it is not what was saved."""
     try:
         return read_state(Path(path))
     except CheckpointError as error:
@@ -77,16 +77,19 @@ def load_state(path: Path) -> dict[str, Any]:
 
 
 def save_last(folder: Path, state: dict[str, Any]) -> None:
-    """Write `last.pt` and keep the one before as `previous.pt`."""
+    """Write `last.pt`, and keep the save before it as `previous.pt`."""
     save_state(folder / "last.pt", state, keep_old_as=folder / "previous.pt")
 
 
 def load_last(folder: Path) -> tuple[dict[str, Any] | None, list[TrainingError]]:
-    """The newest valid state of a run folder, or None where none was saved, and what was wrong
-    with newer ones. Raises `TrainingError` if there are checkpoints and none of them is valid."""
+    """Return the newest valid state of a run folder, and the errors of newer ones.
+
+    The state is None if none was saved. Raises `TrainingError` if there are checkpoints and all are
+    damaged.
+    """
     damaged: list[TrainingError] = []
     for name in ("last.pt", "previous.pt"):
-        # What is damaged has to move, or the next save would keep it as `previous.pt`.
+        # A damaged file must move, or the next save would keep it as `previous.pt`.
         state, error = load_or_set_aside(folder / name, "damaged.pt")
         if state:
             return state, damaged
@@ -97,8 +100,8 @@ def load_last(folder: Path) -> tuple[dict[str, Any] | None, list[TrainingError]]
 
 
 def load_or_set_aside(path: Path, aside: str) -> tuple[dict[str, Any] | None, TrainingError | None]:
-    """A state, or None where there is none or it is damaged: then what is wrong, and the file is
-    renamed to `aside`."""
+    """Return a state, or None if there is none. If it is damaged, return the error, and rename the
+    file to `aside`."""
     if not path.exists():
         return None, None
     try:
@@ -110,8 +113,11 @@ def load_or_set_aside(path: Path, aside: str) -> tuple[dict[str, Any] | None, Tr
 
 @contextmanager
 def lock(folder: Path) -> Iterator[None]:
-    """Hold a run folder. The system lets go when the process ends, however it ends; a loader worker
-    that outlives it does not keep it (filelock closes the lock in a fork)."""
+    """Lock a run folder.
+
+    The system frees the lock when the process ends, even if it is killed. A loader worker that
+    lives longer does not keep it (filelock closes the lock in a fork).
+    """
     held = FileLock(folder / "lock", blocking=False)
     try:
         folder.mkdir(parents=True, exist_ok=True)

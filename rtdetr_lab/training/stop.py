@@ -1,8 +1,8 @@
 r"""# Stop: when a run pauses
 
-A run pauses between two steps, never inside one: after a number of steps or a time the caller gave,
-on Ctrl-C, or on SIGTERM (what a cluster sends before it takes the machine away). The state is then
-saved, and the same call continues. A second Ctrl-C does not wait.
+A run pauses between two steps, never inside a step. It pauses after a given number of steps or a
+given time, on Ctrl-C, or on SIGTERM (clusters send it before they take the machine away). The state
+is then saved, and the same call resumes. A second Ctrl-C stops at once.
 """
 
 import re
@@ -18,15 +18,16 @@ UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
 def seconds_of(duration: str) -> float:
-    """Seconds of "90s", "50m" or "1.5h"."""
+    """Return the seconds of "90s", "50m" or "1.5h"."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", duration.strip())
     if not match:
-        raise ConfigError("stop_after", f"{duration!r} is no time", 'give "90s", "50m" or "1.5h"')
+        remedy = 'give "90s", "50m" or "1.5h"'
+        raise ConfigError("stop_after", f"{duration!r} is not a time", remedy)
     return float(match[1]) * UNITS[match[2]]
 
 
 class Stop:
-    """`stop(steps)` says whether a run that has made so many steps since it was started, pauses."""
+    """`stop(steps)` returns True if a run has to pause; `steps` are those since it was started."""
 
     def __init__(self, after: int | str | None) -> None:
         self.steps = after if isinstance(after, int) else None

@@ -1,11 +1,11 @@
 r"""# Stream: which pictures step s sees
 
-A run reads one endless stream: the data in a random order, then in another, and so on; step $s$
-gets pictures $sB \dots (s+1)B - 1$ of it. The order follows from the seed and the position alone.
-So a step has a number and needs nothing else: `Steps.batch(s)` is a function, which any process may
-compute. That is why the *step* is all a checkpoint keeps of the loader: nothing has to be replayed,
-and neither the number of workers nor the place of a stop changes what a step sees. Augmentation
-takes its random numbers from the seed and the position, too (`data/augment.py`).
+A run reads one endless stream: the data in a random order, then in another random order, and so on.
+Step $s$ gets pictures $sB \dots (s+1)B - 1$ of the stream. The order depends only on the seed and
+the position. So the number of a step is enough: `Steps.batch(s)` is a function that any process can
+compute. That is why a checkpoint stores only the *step* of the loader. Nothing has to be replayed.
+The number of workers and the place of a stop do not change what a step sees. The random numbers of
+the augmentation depend only on the seed and the position, too (`data/augment.py`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -29,8 +29,8 @@ from rtdetr_lab.training.distributed import ALONE, World
 class Steps:
     """The batches of a run by the number of their step, 0 to `last` - 1.
 
-    The run ends at `last`: `augment` goes by how much of it lies behind. `collate` makes a batch of
-    samples. Of every step, a process of `world` loads its own share.
+    The run ends at `last`: `augment` depends on the part of the run that is done. `collate` makes a
+    batch of samples. Each process of `world` loads only its share of a step.
     """
 
     data: Dataset
@@ -47,7 +47,8 @@ class Steps:
     def batches(
         self, first: int = 0, num_workers: int = 0, pin_memory: bool = False
     ) -> Iterator[Batch]:
-        """Yield those of steps `first` to `last` - 1, loaded ahead by `num_workers` processes."""
+        """Yield the batches of steps `first` to `last` - 1, loaded ahead by `num_workers`
+        processes."""
         return load(self.batch, range(first, self.last), num_workers, self.seed, pin_memory)
 
     def batch(self, step: int) -> Batch:
@@ -58,7 +59,7 @@ class Steps:
             return self.collate(samples)
 
     def pictures(self, step: int) -> list[int]:
-        """Numbers of its pictures in the data, those of other processes included."""
+        """Return the indices in the data of a step's pictures, for all processes."""
         positions = range(step * self.batch_size, (step + 1) * self.batch_size)
         places = (divmod(position, len(self.data)) for position in positions)
         return [int(shuffle(len(self.data), self.seed, epoch)[place]) for epoch, place in places]
@@ -74,7 +75,7 @@ class Steps:
 
 @lru_cache(maxsize=2)  # a batch may begin in one epoch and end in the next
 def shuffle(length: int, seed: int, epoch: int) -> Int64[Tensor, "_"]:
-    """The numbers 0 to `length` - 1 as they come in one epoch."""
-    # Seeds of neighbouring runs must not share orders: 2^20 epochs lie between them.
+    """Return the numbers 0 to `length` - 1 in the order of one epoch."""
+    # Runs with neighbouring seeds must not share an order: 2^20 epochs lie between them.
     generator = torch.Generator().manual_seed((seed << 20) + epoch)
     return torch.randperm(length, generator=generator)

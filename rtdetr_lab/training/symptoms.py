@@ -1,16 +1,16 @@
-r"""# Symptoms: what is wrong with answers to pictures that were learned by heart
+r"""# Symptoms: what is wrong in predictions for overfitted pictures
 
-A model that has seen one batch hundreds of times knows it. If it answers something else than the
-truth it is judged by, the truth it *learned* was another one, and then a simple change of all its
-answers makes them right. So the doctor tries such changes and looks at what AP50 does:
+A model that has seen one batch hundreds of times reproduces its targets. If its predictions differ
+from the truth of the evaluation, it was *trained* on another truth. Then one simple change of all
+predictions makes them right. So the doctor tries such changes, and compares AP50 before and after:
 
-| tried                                   | right afterwards means                             |
+| change                                  | if it helps, then                                  |
 |-----------------------------------------|----------------------------------------------------|
-| labels permuted, as the pairs suggest   | class ids are shifted or shuffled                  |
-| boxes read as another format            | corners, or height before width, were learned       |
-| nothing; only scores are looked at      | right boxes that nobody trusts                     |
+| permute labels, as the pairs suggest    | class ids are shifted or shuffled                  |
+| read boxes as another format            | the model learned corners, or height before width  |
+| none; only scores are checked           | boxes are right, but their scores are low          |
 
-Boxes here are corners in thousandths of the picture, for truth and answers alike.
+Boxes here are corners in thousandths of the picture, for truths and predictions.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,14 +28,14 @@ from rtdetr_lab.layers import identity
 
 SIDE = 1000
 GAIN = 0.3
-"""By how much AP50 must rise before a change of all answers is called the truth."""
+"""AP50 must rise by this much before we report a change of all predictions as the fault."""
 
 FITS, NEAR, TRUSTED = 0.75, 0.5, 0.3
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What is wrong, with its numbers, and what to do about it."""
+    """A fault with its numbers, and a remedy."""
 
     fault: str
     remedy: str
@@ -46,7 +46,7 @@ class Finding:
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """Pictures as they should have been answered, and as they were."""
+    """The truths of some pictures, and the predictions for them."""
 
     truths: tuple[Truth, ...]
     found: tuple[Found, ...]
@@ -54,20 +54,23 @@ class Case:
 
     @classmethod
     def of(cls, truths: Sequence[Truth], found: Sequence[Found], names: Sequence[str]) -> "Case":
-        """From truths in pixels and answers already in thousandths of the picture."""
+        """Make a case from truths in pixels and predictions in thousandths of the picture."""
         square = [_in_thousandths(i, truth) for i, truth in enumerate(truths)]
         return cls(tuple(square), tuple(one.to("cpu") for one in found), tuple(names))
 
     def metrics(self) -> Metrics:
-        """COCO's numbers."""
+        """Return COCO's metrics."""
         ids = range(1, len(self.names) + 1)
         rows = [(t.image_id, f) for t, f in zip(self.truths, self.found, strict=True)]
         table = Table.of_found(rows, ids).best(100)
         return scored(coco_truth(self.truths, self.names, ids), table).metrics
 
     def with_boxes(self, columns: list[int], read: Callable[[Tensor], Tensor]) -> "Case":
-        """The same answers with boxes read in another way: `read` maps four numbers in [0, 1], of
-        which we had thought that they were centre and size, to corners; `columns` orders them."""
+        """Read all boxes as another format, and return the new case.
+
+        We take four numbers in [0, 1], which should be centre and size, in the order of `columns`;
+        `read` maps them to corners.
+        """
 
         def one(found: Found) -> Found:
             numbers = cxcywh_from_xyxy(found.boxes_xyxy / SIDE)
@@ -76,7 +79,7 @@ class Case:
         return replace(self, found=tuple(map(one, self.found)))
 
     def with_labels(self, label_of: Sequence[int]) -> "Case":
-        """The same answers with every label exchanged."""
+        """Replace every label, and return the new case."""
         new = torch.tensor(label_of)
         changed = (replace(f, labels=new[f.labels]) for f in self.found)
         return replace(self, found=tuple(changed))
@@ -96,14 +99,14 @@ FORMATS: dict[str, tuple[list[int], Callable[[Tensor], Tensor]]] = {
     "corners (x1, y1, x2, y2)": ([0, 1, 2, 3], identity),
     "corner and size (x, y, w, h)": ([0, 1, 2, 3], xyxy_from_xywh),
 }
-"""What boxes may have been when they should have been cxcywh, and how to read them then."""
+"""Formats that boxes may have instead of cxcywh, and how to read them."""
 
 
 def examine_answers(case: Case) -> list[Finding]:
-    """What a change of all answers would mend, and scores nobody trusts."""
+    """Find a change of all predictions that makes them right, and right boxes with low scores."""
     now = case.metrics().AP50
     if now < 0:
-        return []  # no objects: `doctor.examine_samples` says so
+        return []  # no objects: `doctor.examine_samples` reports it
     tried = (_other_labels(case, now), _other_format(case, now), _other_scores(case))
     return [finding for finding in tried if finding]
 
@@ -118,7 +121,7 @@ def _other_labels(case: Case, now: float) -> Finding | None:
             if bool(row.any()):
                 said = int(found.labels[(found.scores * row).argmax()])
                 counts[said, label] += 1
-    # Where nothing was counted a label stays what it is.
+    # A label without counts stays as it is.
     said, meant = linear_sum_assignment(-(counts + 1e-3 * torch.eye(len(counts))).numpy())
     label_of = [int(m) for _, m in sorted(zip(said, meant, strict=True))]
     then = case.with_labels(label_of).metrics().AP50
@@ -129,7 +132,7 @@ def _other_labels(case: Case, now: float) -> Finding | None:
     shifts = {(s - m) % len(label_of) for m, s in moved}
     by = f" by {shifts.pop()}" if len(shifts) == 1 else ""
     return Finding(
-        f"labels are shifted{by}: {pairs}; with labels exchanged AP50 goes {now:.2f} → {then:.2f}",
+        f"labels are shifted{by}: {pairs}; with permuted labels AP50 goes {now:.2f} → {then:.2f}",
         "train with the contiguous labels of `names`, not with category ids",
     )
 
@@ -140,7 +143,7 @@ def _other_format(case: Case, now: float) -> Finding | None:
     if scores[name] < now + GAIN:
         return None
     return Finding(
-        f"boxes were learned as {name}: read like that AP50 goes {now:.2f} → {scores[name]:.2f}",
+        f"boxes were learned as {name}: read so, AP50 goes {now:.2f} → {scores[name]:.2f}",
         "give boxes as centre, width and height in [0, 1] (boxes.cxcywh_from_xyxy)",
     )
 
@@ -159,7 +162,7 @@ def _other_scores(case: Case) -> Finding | None:
     if median >= TRUSTED:
         return None
     return Finding(
-        f"{len(right)} of {objects} objects have the right box and label, but with a score of "
-        f"{median:.2f} in the median",
-        "train longer: boxes are learned first; else look at class_weight and the class loss",
+        f"{len(right)} of {objects} objects have the right box and label, but a median score of "
+        f"{median:.2f}",
+        "train longer, because boxes are learned first; then check class_weight and the class loss",
     )

@@ -2,7 +2,7 @@ r"""# Trainer: one step of learning
 
     set the rate → (forward → loss → backward) per part → clip → AdamW → EMA
 
-Nothing else happens in a step. What comes between steps is in `loop.py`.
+A step does nothing else. `loop.py` and `session.py` do the work between steps.
 """
 
 from collections.abc import Mapping
@@ -29,11 +29,11 @@ from rtdetr_lab.training.parts import Part, split
 from rtdetr_lab.training.recipe import TrainConfig
 
 MEASURED = {"cardinality_error"}
-"""Recorded beside the terms, and no part of the loss."""
+"""Values that are recorded with the terms but are not part of the loss."""
 
 
 class Trainer:
-    """Everything that changes from step to step, and the step."""
+    """Holds everything that changes from step to step, and makes the step."""
 
     def __init__(self, model: Any, config: TrainConfig, device: torch.device) -> None:
         self.config, self.device, self.step, self.shape = config, device, 0, tuple[int, ...]()
@@ -63,12 +63,12 @@ class Trainer:
         self.means.add(terms)
 
     def _gradients(self, batch: Batch) -> dict[str, Tensor]:
-        """Clipped and ready for a step; returns what the record is to hold of it."""
+        """Compute the clipped gradients of a step; return the values for the record."""
         self.optimizer.zero_grad(set_to_none=True)
         before = keep.rng_state()
         try:
             terms = self._add_gradients(batch)
-        except TrainingError as error:  # the matching refuses what is not finite
+        except TrainingError as error:  # the matching raises it for a cost that is not finite
             raise self._locate_fault(batch, before) from error
         norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
         loss = total(terms)
@@ -77,7 +77,7 @@ class Trainer:
         return {"loss": loss, **terms, "grad_norm": norm}
 
     def _add_gradients(self, batch: Batch) -> dict[str, Tensor]:
-        """Add up those of all parts; returns the terms of the step."""
+        """Add up the gradients of all parts; return the terms of the step."""
         terms: dict[str, Tensor] = {}
         given = list(split(batch, self.config.accumulate))
         for number, part in enumerate(given, 1):
@@ -90,7 +90,7 @@ class Trainer:
         return terms
 
     def _terms(self, part: Part, forward: Any) -> dict[str, Tensor]:
-        """Terms of one part, weighted, and what is only measured."""
+        """Return the weighted terms of one part, and what is only measured."""
         batch, weight = part
         hidden = {} if batch.padding is None else {"padding": batch.padding}
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.in_half_precision):
@@ -102,8 +102,8 @@ class Trainer:
         return terms
 
     def _locate_fault(self, batch: Batch, before: dict[str, Any]) -> TrainingError:
-        """Name what was not finite first: the step is made again, from where it began."""
-        if several():  # the others would have to take part
+        """Name what was not finite first: compute the step again from its start."""
+        if several():  # the repeated step would need all processes
             return first_fault(self.step + 1, self.model, [(batch, 1.0)], None, self.slower)
         keep.set_rng_state(before)
         again = split(batch, self.config.accumulate)
@@ -112,20 +112,20 @@ class Trainer:
 
     @property
     def slower(self) -> str:
-        """What to do about a run that diverges."""
+        """Return the advice for a run that diverges."""
         return slower(self.config.lr, self.in_half_precision)
 
     @property
     def lr(self) -> float:
-        """The rate of the last step, of the group that learns fastest."""
+        """Return the highest rate of all groups in the last step."""
         return max(group["lr"] for group in self.optimizer.param_groups)
 
     def take_means(self) -> dict[str, float]:
-        """The means of loss, terms and gradient norm since they were last taken."""
+        """Return the means of loss, terms and gradient norm since the last call."""
         return self.means.take()
 
     def state(self) -> dict[str, Any]:
-        """All of it, for a checkpoint; the loader's position is the step."""
+        """Return the complete state for a checkpoint; the loader's position is the step."""
         return {
             "step": self.step,
             "cfg": to_json(self.model.cfg),
@@ -139,7 +139,7 @@ class Trainer:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` returned."""
+        """Go back to what `state` returned."""
         self.step, self.best = state["step"], state["best"]
         self.model.load_state_dict(state["model"])
         self.ema.model.load_state_dict(state["ema"])
@@ -149,5 +149,5 @@ class Trainer:
 
 
 def total(terms: Mapping[str, Tensor]) -> Tensor:
-    """The loss: all terms, but for what is only measured."""
+    """Return the loss: the sum of all terms, without what is only measured."""
     return torch.stack([term for name, term in terms.items() if name not in MEASURED]).sum()

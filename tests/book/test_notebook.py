@@ -139,5 +139,5 @@ def test_notebooks_are_copied_once_and_answers_are_kept(tmp_path, monkeypatch, c
 
 def test_an_installation_without_notebooks_says_what_to_do(monkeypatch):
     monkeypatch.setattr(command, "HOMES", (Path("/nowhere"),))
-    with pytest.raises(command.ConfigError, match="brings none"):
+    with pytest.raises(command.ConfigError, match="has none"):
         command.home_of_notebooks()

@@ -75,7 +75,7 @@ def test_a_folder_is_detected_annotated_and_written_down(model, photos, capsys):
         assert row["detections"]
         assert all(d["score"] > 0.5 for d in row["detections"])
     out = capsys.readouterr().out
-    assert "knows 3 classes: stone, grass, two words" in out
+    assert "has 3 classes: stone, grass, two words" in out
     assert "licence of its weights: CC0-1.0" in out
     assert "photos/1.png: " in out
     assert "3 done, 0 not read" in out
@@ -96,7 +96,7 @@ def test_json_is_all_there_is_on_stdout(model, photos, capsys):
     assert detect(model, "photos/1.png", "--json") == 0
     printed = capsys.readouterr()
     assert json.loads(printed.out) == results()
-    assert "knows 3 classes" in printed.err
+    assert "has 3 classes" in printed.err
 
 
 def test_coco_results_carry_category_ids_and_image_ids_from_names(model, photos):
@@ -201,7 +201,7 @@ def test_one_unreadable_picture_is_named_the_rest_done_and_the_exit_code_is_1(
         (["photos", "--model", "r19"], "nearest: r18"),
         (["photos", "--model", "nowhere/"], "nowhere"),
         (["photos", "--threshold", "7"], "not a score"),
-        (["photos", "--size", "0x96"], "no size"),
+        (["photos", "--size", "0x96"], "not a size"),
         (["photos", "--tile", "3"], "too small"),
         (["photos", "--batch-size", "0"], "batch_size"),
         (["photos", "--limit", "0"], "limit"),

@@ -198,7 +198,7 @@ def test_a_size_is_one_number_or_height_by_width(text, size):
 
 @pytest.mark.parametrize("text", ["", "0", "-3", "64x", "x64", "64x64x64", "6.5", "wide", "0x64"])
 def test_what_is_no_size_is_named(text):
-    with pytest.raises(ConfigError, match="is no size; give one number or HxW"):
+    with pytest.raises(ConfigError, match="is not a size; give one number or HxW"):
         size_of(text)
 
 
@@ -232,7 +232,7 @@ def test_names_can_be_given_and_must_be_the_datas(unnamed, photos, capsys):
     given = ("eval", str(unnamed), "--data", str(photos), "--size", "256", "--names")
     assert "taken" not in said(capsys, *given, ",".join(WORLD.names)).err
     assert main([*given, ",".join(reversed(WORLD.names))]) == 1
-    assert "knows the classes (10)" in capsys.readouterr().err
+    assert "has the classes (10)" in capsys.readouterr().err
     assert main([*given, "cat,dog"]) == 1
     assert "2 names for the 10 classes" in capsys.readouterr().err
 
@@ -242,7 +242,7 @@ def test_a_model_without_names_keeps_its_heads_where_the_data_has_as_many(
 ):
     few = ("--pictures", "2", "--batch-size", "2", "--val-limit", "1", "--out", str(tmp_path / "r"))
     told = said(capsys, "train", "--model", str(unnamed), "--data", str(photos), *few).out
-    assert "class heads kept: nobody named the model's 10 classes" in told
+    assert "class heads kept: the model's 10 classes have no names" in told
     assert load_pretrained(tmp_path / "r" / "model").metadata.names == tuple(WORLD.names)
 
 
@@ -255,7 +255,7 @@ def test_unnamed_classes_of_another_number_are_refused(unnamed, photos, tmp_path
     from rtdetr_lab.commands.evaluate import check_classes
 
     data = CocoDataset.from_folder(tmp_path, "val")
-    with pytest.raises(DataError, match="knows 10 unnamed classes; the data has \\(11\\)"):
+    with pytest.raises(DataError, match="has 10 unnamed classes; the data has \\(11\\)"):
         check_classes(load_pretrained(unnamed), data.names, "mine.pth")
 
 

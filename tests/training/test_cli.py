@@ -97,7 +97,7 @@ def test_overfitting_judges_by_what_was_learned(folder, tmp_path, capsys):
     assert described["num_data"] == 4
     assert described["recipe"]["weight_decay"] == 0
     said = capsys.readouterr().out
-    assert "not learned by heart: AP 0.0" in said
+    assert "not overfitted: AP 0.0" in said
     assert "  1. " in said
 
 
@@ -169,7 +169,7 @@ def renamed(folder, copy, name, splits=("train", "val")):
 
 WRONG = [
     (["--model", "nana"], "nearest: nano"),
-    (["--model", "nano", "--preset", "r18"], "--preset: cannot be had with --model nano"),
+    (["--model", "nano", "--preset", "r18"], "--preset: cannot be combined with --model nano"),
     (["--model", "nano", "--freeze", "bakbone"], "did you mean backbone"),
     (["--freeze", "backbone"], "would freeze weights that were never trained"),
 ]
@@ -283,7 +283,7 @@ def test_a_model_is_named_first_or_by_its_option(words, capsys):
 
 def test_two_models_for_a_verb_about_one_are_refused(capsys):
     assert main(["classes", "nano", "--model", "r18"]) == 1
-    assert "--model: is r18, and nano is named, too" in capsys.readouterr().err
+    assert "--model: is r18, but the first word is nano" in capsys.readouterr().err
 
 
 def test_the_folder_of_a_run_is_judged_and_is_a_beginning(folder, tmp_path, capsys):

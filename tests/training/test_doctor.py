@@ -111,8 +111,8 @@ def test_boxes_in_another_format_are_named(how, named):
 
 def test_right_boxes_that_nobody_trusts_are_named():
     (found,) = faults(examine_answers(answered(score=0.1)))
-    assert found.startswith("16 of 16 objects have the right box and label, but with a score of ")
-    assert found.endswith("0.07 in the median")
+    assert found.startswith("16 of 16 objects have the right box and label, but a median score of ")
+    assert found.endswith(" 0.07")
 
 
 def test_answers_that_are_merely_bad_have_no_symptom():
@@ -146,7 +146,7 @@ def test_more_objects_than_queries_are_named():
 
 def test_pictures_without_objects_are_named():
     (found,) = faults(examine_samples([sample(1, 0)], 10))
-    assert found == "1 pictures hold no object: AP does not exist"
+    assert found == "1 pictures contain no object: AP is undefined"
 
 
 # --- learning -------------------------------------------------------------------------------------
@@ -254,7 +254,7 @@ def test_the_doctor_ends_a_run_that_is_healthy_and_looks_no_further():
     doctor.recorded(trainer, {"step": 1, "AP": 0.9})
     assert doctor.reason == ""
     doctor.recorded(trainer, {"step": 2, "AP": 0.995})
-    assert doctor.reason == "AP 0.995: learned by heart"
+    assert doctor.reason == "AP 0.995: the batch is overfitted"
     doctor.ends(trainer)
     assert doctor.findings == []
 

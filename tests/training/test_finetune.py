@@ -51,7 +51,7 @@ def test_other_classes_get_new_heads_and_keep_the_rest():
     assert all(torch.equal(after[name], before[name]) for name in before.keys() - anew)
     assert after["decoder.class_heads.2.weight"].shape == (2, 16)
     assert "decoder.class_heads.2.weight (5, 16) → (2, 16)" in str(ready)
-    assert "for red, white; the model knew ant, bee, cat, dog, elk" in str(ready)
+    assert "for red, white; the model had ant, bee, cat, dog, elk" in str(ready)
 
 
 def test_as_many_other_classes_are_still_other_classes():
@@ -213,7 +213,7 @@ def test_learned_queries_keep_those_there_are_and_say_which_are_new(count):
     assert found.shape[0] == ready.model.num_queries == count
     width = known.shape[1]
     said = f"decoder.query_positions (6, {width}) → ({count}, {width})"
-    assert f"queries beyond those it has begin anew: {said}" in ready.lines()
+    assert f"queries resized, additional ones begin at random: {said}" in ready.lines()
     assert any("class_head" in head.name for head in ready.new_heads)
 
 

@@ -272,7 +272,7 @@ def test_a_step_is_a_function_of_its_number_and_processes_share_it():
 
 def test_durations_are_read():
     assert [seconds_of(t) for t in ("90s", "50m", "1.5h")] == [90, 3000, 5400]
-    with pytest.raises(ConfigError, match="is no time"):
+    with pytest.raises(ConfigError, match="is not a time"):
         seconds_of("50 minutes")
 
 
