@@ -12,19 +12,21 @@ from paths import ROOT
 WORDS = {
     r"\bshall\b": "The decoder shall turn boxes.",
     r"\b(whose every|none of whose|all of whose)\b": "A mask whose every pixel is off is empty.",
-    r"\b(who wants|whoever|he who|for whom)\b": "Who wants less memory takes fewer queries.",
-    r"\bso many\b": "Groups are added until there are so many.",
-    r"\b(nobody|somebody|everybody|no one)\b": "A token nobody attends to is dropped.",
+    r"\b([Ww]ho wants|[Ww]hoever|[Hh]e who|[Ff]or whom)\b": "Who wants less takes fewer queries.",
+    r"\b[Ss]o many\b": "Groups are added until there are so many.",
+    r"\b([Nn]obody|[Ss]omebody|[Ee]verybody|[Nn]o one)\b": "A token nobody attends to is dropped.",
     r"\b(learnt|spoilt|burnt)\b": "The queries are learnt.",
     r"\bby heart\b": "The model knows the batch by heart.",
     r"\b(for ever|thereof|wherein|therein|thence|whence|hence)\b": "The memory grows for ever.",
     r"\b(it is to be|are to be|is to be|be it)\b": "The file is to be read once.",
     r"\bhowever (many|large|deep|small|few|long)\b": "It is sorted, however many there are.",
-    r"\b(Counted|Measured|Compared|Kept|Asked|Told|Judged) (is|are)\b": "Counted is the peak.",
+    r"^\W*(Counted|Measured|Compared|Kept|Asked|Told|Judged) (is|are)\b": "Counted is the peak.",
     r"\bnot one of\b": "It is not one of them.",
     r"\b(sees|see) to it\b": "The loader sees to it.",
 }
 """Patterns, and a sentence that each must catch."""
+
+STRANGE = re.compile("|".join(WORDS))
 
 ORPHAN = re.compile(r"(Of|The same|What|As|Who|Whose|Whom|How|By how|Whether)\b")
 """A docstring that begins like this has no verb and no noun of its own."""
@@ -43,9 +45,7 @@ def strange_words(text: str) -> list[str]:
     """Lines with a word of the list. In *italics* a word is quoted, as in the rule itself."""
     lines = [re.sub(r"\*[^*]+\*", "", line) for line in text.splitlines()]
     numbered = enumerate(lines, 1)
-    return [
-        f"{n}: {line.strip()}" for n, line in numbered if any(re.search(w, line) for w in WORDS)
-    ]
+    return [f"{n}: {line.strip()}" for n, line in numbered if STRANGE.search(line)]
 
 
 def orphans(source: str) -> list[str]:

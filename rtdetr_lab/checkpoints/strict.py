@@ -117,7 +117,7 @@ def _check_real(tensor: Tensor, where: str, *, may_be_negative: bool) -> None:
     kinds = {
         "variances are negative": (tensor < 0) & (not may_be_negative),
         "values are not finite": ~torch.isfinite(tensor),
-        f"values are larger than {LARGEST:.0e}, which no weight is": tensor.abs() > LARGEST,
+        f"values are larger than {LARGEST:.0e}, too large for a weight": tensor.abs() > LARGEST,
     }
     for what, odd in kinds.items():
         if count := int(odd.sum()):

@@ -32,7 +32,7 @@ class Command:
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """How to read a data set."""
+    """Choose how to read a data set."""
 
     bits: Annotated[int | None, tyro.conf.arg(help_behavior_hint="(default: all)")] = None
     """Used bits of 16-bit pictures, if the file does not give them: 10, 12 or 14."""

@@ -48,7 +48,7 @@ class Train(TrainOptions):
 
         if self.running.threads:
             torch.set_num_threads(self.running.threads)
-        splits = ("train",) if self.judging.overfit else ("train", "val")
+        splits = ("train",) if self.evaluating.overfit else ("train", "val")
         found = stored_sets(self.data, splits, self.reading)
         start, model = starting_point(self, found["train"].names if found else SHAPE_NAMES)
         as_stored = bool(augmentation_of(self, model.metadata))
@@ -59,7 +59,7 @@ class Train(TrainOptions):
         watching: list[Callback] = []
         if self.running.tensorboard:
             watching.append(TensorBoard(self.out / "tensorboard"))
-        if self.judging.overfit:
+        if self.evaluating.overfit:
             watching.append(doctor := doctor_for(judge, model.num_queries))
         run = train(
             start,
@@ -73,19 +73,19 @@ class Train(TrainOptions):
             callbacks=watching,
         )
         report(run)
-        return verdict(doctor, run) if self.judging.overfit else DONE
+        return verdict(doctor, run) if self.evaluating.overfit else DONE
 
     def _data(
         self, metadata: "Metadata", as_stored: bool, found: dict[str, "CocoDataset"]
     ) -> tuple["Dataset", "Dataset"]:
         from rtdetr_lab.commands.sets import training_set, validation_set
 
-        if self.judging.overfit:
-            count = self.judging.overfit * self.learning.batch_size
+        if self.evaluating.overfit:
+            count = self.evaluating.overfit * self.learning.batch_size
             few = validation_set(found.get("train"), metadata, count)
             return few, few
         learn = training_set(found.get("train"), metadata, self.learning.seed, as_stored)
-        return learn, validation_set(found.get("val"), metadata, self.judging.val_limit)
+        return learn, validation_set(found.get("val"), metadata, self.evaluating.val_limit)
 
 
 def announce(recipe: "TrainConfig", name: str, data: "Dataset", size: tuple[int, int]) -> None:

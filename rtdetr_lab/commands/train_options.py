@@ -31,7 +31,7 @@ def _by(hint: str) -> object:
 
 @dataclass(frozen=True, kw_only=True)
 class Learning:
-    """How the model learns. Options that are not given follow from the recipe."""
+    """Choose how the model learns. Options that are not given follow from the recipe."""
 
     recipe: Annotated[Recipe | None, _by("fine-tune with --model, else scratch")] = None
     """scratch, fine-tune, or a published one: paper (RT-DETR) or v2 (RT-DETRv2).
@@ -63,8 +63,8 @@ class Learning:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judging:
-    """How the model is evaluated during training."""
+class Evaluating:
+    """Choose how the model is evaluated during training."""
 
     eval_every: Annotated[int | None, _by("a tenth of a fine-tuning run, else 0")] = None
     """Steps between validations; 0: only at the end. model/ holds the best model."""
@@ -81,7 +81,7 @@ class Judging:
 
 @dataclass(frozen=True, kw_only=True)
 class Running:
-    """How the run uses the machine. Nothing here changes what is learned, except for rounding."""
+    """Choose how the run uses the machine. This changes what is learned only by rounding."""
 
     amp: bool = False
     """Compute in bfloat16 on a CPU too; a GPU that has it always does, except with --fp32."""
@@ -134,7 +134,7 @@ class TrainOptions(Command):
     names: Annotated[str | None, _by("as in its file")] = None
     """Names of the classes of --model, with commas, if its file has none."""
     learning: Annotated[Learning, tyro.conf.OmitArgPrefixes] = field(default_factory=Learning)
-    judging: Annotated[Judging, tyro.conf.OmitArgPrefixes] = field(default_factory=Judging)
+    evaluating: Annotated[Evaluating, tyro.conf.OmitArgPrefixes] = field(default_factory=Evaluating)
     running: Annotated[Running, tyro.conf.OmitArgPrefixes] = field(default_factory=Running)
     reading: Annotated[Reading, tyro.conf.OmitArgPrefixes] = field(default_factory=Reading)
 
@@ -142,7 +142,7 @@ class TrainOptions(Command):
 ROUNDS = {"fine-tune": 50, "paper": 72, "v2": 72}
 """Default budget: views of each picture."""
 
-BY_HEART = 400
+OVERFIT_STEPS = 400
 """Views of each picture for `--overfit`; a healthy run ends long before."""
 
 
@@ -155,9 +155,9 @@ def recipe_name(asked: TrainOptions) -> str:
 def recipe_of(asked: TrainOptions, model: "DetectionModel", count: int) -> "TrainConfig":
     """Return the recipe for a model and `count` pictures on disk."""
     from rtdetr_lab.training import fine_tune, from_scratch, paper, v2
-    from rtdetr_lab.training.recipe import by_heart
+    from rtdetr_lab.training.recipe import to_overfit
 
-    given, judging, running = asked.learning, asked.judging, asked.running
+    given, evaluating, running = asked.learning, asked.evaluating, asked.running
     makers: dict[str, Callable[..., TrainConfig]] = {
         "scratch": from_scratch,
         "fine-tune": partial(fine_tune, model.cfg),
@@ -176,21 +176,21 @@ def recipe_of(asked: TrainOptions, model: "DetectionModel", count: int) -> "Trai
         accumulate=given.accumulate,
         augment=augmentation_of(asked, model.metadata),
         amp=running.precision,
-        patience=judging.patience,
-        min_delta=judging.min_delta,
+        patience=evaluating.patience,
+        min_delta=evaluating.min_delta,
         num_workers=running.workers,
         save_every=running.save_every,
         eval_every=_eval_every(asked),
     )
-    return by_heart(made) if judging.overfit else made
+    return to_overfit(made) if evaluating.overfit else made
 
 
 def _eval_every(asked: TrainOptions) -> "Steps":
     from rtdetr_lab.training.recipe import ShareOfRun
 
-    if asked.judging.eval_every is not None:
-        return asked.judging.eval_every
-    often = recipe_name(asked) == "fine-tune" or asked.judging.patience
+    if asked.evaluating.eval_every is not None:
+        return asked.evaluating.eval_every
+    often = recipe_name(asked) == "fine-tune" or asked.evaluating.patience
     return ShareOfRun(0.1) if often else 0
 
 
@@ -198,8 +198,8 @@ def _budget(asked: TrainOptions, count: int) -> int:
     from rtdetr_lab.commands.sets import is_world
 
     rounds = ROUNDS.get(recipe_name(asked))
-    if asked.judging.overfit:
-        return BY_HEART * count
+    if asked.evaluating.overfit:
+        return OVERFIT_STEPS * count
     if rounds is None:
         return 200_000
     return 20_000 if is_world(asked.data) else max(5_000, rounds * count)
@@ -215,7 +215,7 @@ def augmentation_of(
     size, edges = metadata.fixed_size, metadata.edges
     recipe = asked.learning.recipe
     chosen = asked.learning.augment or (recipe if recipe in ("paper", "v2") else "flip")
-    if chosen == "flip" or asked.judging.overfit:
+    if chosen == "flip" or asked.evaluating.overfit:
         return None
     what = "shapes are told apart by their aspect, and crops would change it"
     remedy = "use flip, or give a folder as --data"

@@ -74,8 +74,8 @@ def bytes_from_integers(values: np.ndarray, where: str, bits: int | None = None)
     low, high = int(values.min()), int(values.max())
     if bits is None and 0 < high < 2 ** FEWER_BITS[-1]:
         fits = next(bits for bits in FEWER_BITS if high < 2**bits)
-        what = f"16-bit pixels up to {high} only: {fits} bits in a wider type, or nearly black"
-        remedy = "(16 if it is dark); or scale, and cast 8-bit pixels to uint8"
+        what = f"16-bit pixels reach only {high}: {fits} bits in a wider type, or a dark picture"
+        remedy = "(16 if it is dark); or scale to 8 bits and cast to uint8"
         _refuse(where, what, f"{SAY_BITS.format(fits)} {remedy}")
     bits = bits or 16
     if low < 0 or high >= 2**bits:
@@ -90,7 +90,7 @@ def check_wide_colour(rgb: RGB, where: str) -> None:
     """
     high = int(rgb.max())
     if high < 2 ** (FEWER_BITS[-1] - 8):
-        what = f"16-bit colour below {(high + 1) * 256} only: fewer bits in a wider type, or dark"
+        what = f"16-bit colour stays below {(high + 1) * 256}: fewer bits, or a dark picture"
         _refuse(where, what, f"store it in 8 bits; if it is dark: {SAY_BITS.format(16)}")
 
 

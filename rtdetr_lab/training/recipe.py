@@ -174,7 +174,7 @@ def fine_tune(cfg: Any, num_pictures: int, **changes: Any) -> TrainConfig:
     return TrainConfig(num_pictures=num_pictures, **(recipe | changes))
 
 
-def by_heart(recipe: TrainConfig) -> TrainConfig:
+def to_overfit(recipe: TrainConfig) -> TrainConfig:
     """Change a recipe so that the model can overfit a few pictures: no augmentation, no weight
     decay, and an average that follows closely."""
     return replace(

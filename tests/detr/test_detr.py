@@ -228,7 +228,7 @@ def test_taps_show_attention_contents_and_answers():
     } <= names
 
 
-def test_it_learns_one_batch_by_heart():
+def test_it_overfits_one_batch():
     model, images, wanted = SMALL.build().train(), pictures(2, 64, 64), targets(2, 1)
     criterion, losses = SMALL.criterion.build(), []
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)

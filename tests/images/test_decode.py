@@ -271,7 +271,7 @@ def test_where_both_ends_could_be_channels_the_library_decides():
         (np.linspace(-2, 2, 48).reshape(4, 4, 3), "undo a normalisation"),
         (np.linspace(0, 1.5, 48).reshape(4, 4, 3), "neither"),
         (np.linspace(0, 300, 48).reshape(4, 4, 3), "neither"),
-        (np.full((4, 4), 200, np.uint16), "cast 8-bit pixels to uint8"),
+        (np.full((4, 4), 200, np.uint16), "scale to 8 bits and cast to uint8"),
         (np.full((4, 4), 300, np.int32), "uint16"),
         (np.full((4, 4), -1, np.int8), "not [0, 255]"),
         (np.zeros((4, 4), complex), "complex128"),

@@ -250,7 +250,7 @@ def test_the_help_says_what_happens_by_default(capsys):
         main(["train", "--help"])
     said = capsys.readouterr().out
     assert "(default: None)" not in said
-    assert all(f"{part} options" in said for part in ("learning", "judging", "running"))
+    assert all(f"{part} options" in said for part in ("learning", "evaluating", "running"))
 
 
 # --- names, and what a run leaves -----------------------------------------------------------------

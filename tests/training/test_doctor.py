@@ -28,7 +28,7 @@ from rtdetr_lab.training.doctor import (
     examine_loss,
     examine_samples,
 )
-from rtdetr_lab.training.recipe import by_heart
+from rtdetr_lab.training.recipe import to_overfit
 from rtdetr_lab.training.symptoms import SIDE, Case, examine_answers
 from rtdetr_lab.training.trainer import Trainer
 
@@ -259,14 +259,14 @@ def test_the_doctor_ends_a_run_that_is_healthy_and_looks_no_further():
     assert doctor.findings == []
 
 
-def test_learning_by_heart_changes_nothing_about_the_pictures():
-    recipe = by_heart(TrainConfig(num_pictures=400, batch_size=2, schedule=Constant()))
+def test_overfitting_changes_nothing_about_the_pictures():
+    recipe = to_overfit(TrainConfig(num_pictures=400, batch_size=2, schedule=Constant()))
     assert (recipe.weight_decay, recipe.augment, recipe.steps(recipe.warmup_steps)) == (0, None, 10)
     assert recipe.decay == 0.95
 
 
 @pytest.mark.full
-def test_a_healthy_detector_learns_two_pictures_by_heart_and_corners_are_caught():
+def test_a_healthy_detector_overfits_two_pictures_and_corners_are_caught():
     """Some minutes: the real thing, once as it should be and once with boxes in another format."""
 
     class Corners(First):
@@ -282,7 +282,7 @@ def test_a_healthy_detector_learns_two_pictures_by_heart_and_corners_are_caught(
     verdicts = []
     for data in (right, Corners(right.dataset, 2)):
         doctor = Doctor([right[i] for i in range(2)], right.names)
-        made = by_heart(from_scratch(2 * 400, batch_size=2))
+        made = to_overfit(from_scratch(2 * 400, batch_size=2))
         judged = partial(evaluate, dataset=right)
         run = train(cfg, data, None, made, judged, progress=False, callbacks=[doctor])
         verdicts.append((doctor.healthy, run.step, " ".join(faults(doctor.findings))))
