@@ -7,6 +7,7 @@ Exit codes: 0 done; 1 bad input, with one line on stderr (`--debug` shows where 
 usage; 130 interrupted.
 """
 
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -39,7 +40,16 @@ DESCRIPTION = "Read, run and take apart real-time detection transformers."
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
-    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _run(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # a program that we print to, such as head, has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _run(argv: list[str]) -> int:
     if argv == ["--version"]:
         print(import_module("rtdetr_lab").__version__)
         return 0
@@ -48,6 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         return command.run()
+    except BrokenPipeError:
+        raise
     except (LabError, OSError) as error:
         if command.debug:
             raise

@@ -277,7 +277,7 @@ def test_prose_does_not_count_as_code():
 
 
 ALLOWED = {
-    "top level": 2_560,
+    "top level": 2_570,
     "ablations": 1_720,
     "checkpoints": 2_410,
     "commands": 1_210,

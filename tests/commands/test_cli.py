@@ -298,6 +298,16 @@ def test_help_imports_no_torch_and_is_quick_for_that():
     assert "--threshold" in done.stdout
 
 
+@pytest.mark.parametrize("words", [["--help"], ["classes", "nano"], ["train", "--help"]])
+def test_a_reader_that_stops_early_is_no_error(words):
+    command = [sys.executable, "-m", "rtdetr_lab", *words]
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_every_verb_is_in_the_help_and_explains_its_options(capsys):
     for verb in COMMANDS:
         with pytest.raises(SystemExit) as stop:
