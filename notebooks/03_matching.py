@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 03 · Matching: which query answers for which object?
 #
-# **Paper** DETR §3.1, Eq. 1 and §A.2; instability: DN-DETR §3.2; the weights: RT-DETR Table A ·
+# **Paper** DETR §3.1, Eq. 1 and §A.2; instability: DN-DETR §3; the weights: RT-DETR Table A ·
 # **Chapter** `rtdetr_lab/matching.py` · **Before this** [02 DETR](02_detr.ipynb)
 #
 # A detector makes a hundred predictions for seven objects. Before we can compute a loss, we must

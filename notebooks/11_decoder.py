@@ -1,7 +1,7 @@
 # %% [markdown]
 # # 11 · The decoder: what does every layer add?
 #
-# **Paper** RT-DETR §4.1, Table 5; Deformable DETR §A.4; DINO §3.4 · **Chapter**
+# **Paper** RT-DETR §4.1, Table 5; Deformable DETR §A.4; DINO §3.5 · **Chapter**
 # `rtdetr_lab/decoder.py` · **Before this** [10 deformable attention](10_deformable_attention.ipynb)
 #
 # A hundred queries start from the boxes that their tokens proposed. After this notebook you can

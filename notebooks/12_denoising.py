@@ -43,7 +43,7 @@ ax = noised_boxes(batch, picture.boxes[0], images[3])
 # ## The question
 #
 # A query learns from the object that it is matched with (notebook 03). Early in training this
-# object changes from epoch to epoch (DN-DETR §3.2). How can the decoder learn to correct boxes
+# object changes from epoch to epoch (DN-DETR §3). How can the decoder learn to correct boxes
 # before the matching is stable? It can skip the matching: the object of a denoising query is
 # *known*. Its content is an embedding of the object's label. With probability 1/4 (half of
 # `label_noise` = 0.5) the label is drawn anew. Its reference is the object's box with noise. Every

@@ -1,7 +1,7 @@
 r"""# Decoder: three questions per layer, and a box that moves
 
 - **Paper**     RT-DETR §4.1, Table 5; iterative refinement: Deformable DETR §A.4; "look forward
-  twice": DINO §3.4
+  twice": DINO §3.5
 - **Notebook**  `notebooks/11_decoder.ipynb`
 - **Elsewhere** authors' `TransformerDecoder`; transformers' `RTDetrDecoder` (`class_embed`,
   `bbox_embed`, `query_pos_head`)

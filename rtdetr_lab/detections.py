@@ -35,9 +35,10 @@ from rtdetr_lab.images.frames import Frame
 from rtdetr_lab.images.panoptic import Segments
 from rtdetr_lab.images.postprocess import Found
 from rtdetr_lab.notation import Size
-from rtdetr_lab.viz.boxes import printable, save_annotated, shorten, show_boxes
+from rtdetr_lab.viz.boxes import save_annotated, shorten, show_boxes
 from rtdetr_lab.viz.masks import paint_masks
 from rtdetr_lab.viz.palette import DARK
+from rtdetr_lab.writing import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

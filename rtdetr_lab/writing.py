@@ -96,7 +96,12 @@ def markdown_table(head: Iterable[object], rows: Iterable[Iterable[object]]) -> 
 
 def markdown_text(value: object) -> str:
     """Format a value for a cell, or for the brackets of a link."""
-    return str(value).replace("|", "\\|").replace("\n", " ")
+    return printable(str(value).replace("\n", " ")).replace("|", "\\|")
+
+
+def printable(text: str) -> str:
+    r"""Put a text on one line: characters that cannot be printed become escapes (`\n`, `\x1b`)."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def first_few(names: Sequence[str], most: int = 3) -> str:

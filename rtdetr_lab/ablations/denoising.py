@@ -1,6 +1,6 @@
 r"""# Denoising: does practice on noised boxes help to find real ones?
 
-- **Paper**     DN-DETR §3.1; DINO §3.3; RT-DETR Table A ("200": about 200 queries, 100 positives)
+- **Paper**     DN-DETR §3; DINO §3.3; RT-DETR Table A ("200": about 200 queries, 100 positives)
 - **Study**     `rtdetr-lab ablate denoising`
 
 Every step computes a new matching. Early in training it is nearly random: the same query gets one

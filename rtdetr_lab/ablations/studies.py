@@ -78,7 +78,7 @@ TABLES = {
         published={"bilinear": 47.9, "discrete, fine-tuned": 47.4},
     ),
     "denoising": PaperTable(
-        "DN-DETR §3.1, DINO §3.3; no table in RT-DETR",
+        "DN-DETR §3, DINO §3.3; no table in RT-DETR",
         "Does practice on noised boxes help to find real ones?",
         positives,
         measures=(MatchingStability(),),

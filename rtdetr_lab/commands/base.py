@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from rtdetr_lab.config import require
+from rtdetr_lab.writing import printable
 
 if TYPE_CHECKING:
     from rtdetr_lab.images.decode import Limits
@@ -69,13 +70,14 @@ class ModelCommand(Command):
 
 
 def say(text: str, *, aside: bool = False) -> None:
-    """Print one line without breaking a progress bar; `aside` prints to stderr, so that stdout has
-    only JSON.
+    """Print lines without breaking a progress bar; `aside` prints to stderr, so that stdout has
+    only JSON. A file name or a class name cannot send codes to the terminal.
 
     Of the processes of `torchrun`, only rank 0 prints.
     """
     if os.environ.get("RANK", "0") == "0":
-        _write(text, sys.stderr if aside else sys.stdout)
+        shown = "\n".join(map(printable, text.split("\n")))
+        _write(shown, sys.stderr if aside else sys.stdout)
 
 
 def _write(text: str, file: Any) -> None:
@@ -86,8 +88,7 @@ def _write(text: str, file: Any) -> None:
 
 def complain(error: BaseException) -> None:
     """Print an error as one line on stderr, even if its message has several lines."""
-    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(error))
-    _write(f"rtdetr-lab: {text or type(error).__name__}", sys.stderr)
+    _write(f"rtdetr-lab: {printable(str(error)) or type(error).__name__}", sys.stderr)
 
 
 def size_of(text: str) -> "Size":

@@ -26,16 +26,12 @@ from rtdetr_lab.images.arrays import RGB
 from rtdetr_lab.notation import Size
 from rtdetr_lab.viz.canvas import Axes
 from rtdetr_lab.viz.palette import text_on
+from rtdetr_lab.writing import printable
 
 Rect = tuple[float, float, float, float]
 Pair = tuple[float, float]
 RIM = "#000000"
 PAD_POINTS = 1.5
-
-
-def printable(text: str) -> str:
-    r"""Put a name on one line: characters that cannot be printed become escapes (`\n`, `\x1b`)."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def shorten(text: str, width: float | int, measure: Any) -> str:

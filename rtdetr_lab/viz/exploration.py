@@ -32,10 +32,11 @@ from rtdetr_lab.errors import RecordError
 from rtdetr_lab.images.arrays import RGB
 from rtdetr_lab.notation import Size, num_tokens, token_grid
 from rtdetr_lab.structures import Prediction
-from rtdetr_lab.viz.boxes import printable, shorten
+from rtdetr_lab.viz.boxes import shorten
 from rtdetr_lab.viz.cells import DECODER_LEVELS
 from rtdetr_lab.viz.life import life_of_query
 from rtdetr_lab.viz.palette import DARK
+from rtdetr_lab.writing import printable
 
 if TYPE_CHECKING:
     from rtdetr_lab.viz.explorer import Explorer

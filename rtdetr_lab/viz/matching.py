@@ -18,9 +18,9 @@ from torch import Tensor
 
 from rtdetr_lab.config import require
 from rtdetr_lab.viz import marks
-from rtdetr_lab.viz.boxes import printable
 from rtdetr_lab.viz.canvas import Axes, Picture, new_axes, new_plot, picture_axes, scale_bar
 from rtdetr_lab.viz.palette import ORANGE, SKY
+from rtdetr_lab.writing import printable
 
 
 def rows_to_show(cost: Float[Tensor, "Q T"], queries: Int[Tensor, "A"], count: int) -> list[int]:

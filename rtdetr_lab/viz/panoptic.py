@@ -22,10 +22,11 @@ from torch import Tensor
 from rtdetr_lab.config import require
 from rtdetr_lab.images.arrays import RGB
 from rtdetr_lab.images.panoptic import Segments
-from rtdetr_lab.viz.boxes import printable, shorten, show_boxes
+from rtdetr_lab.viz.boxes import shorten, show_boxes
 from rtdetr_lab.viz.canvas import Axes
 from rtdetr_lab.viz.marks import rim
 from rtdetr_lab.viz.palette import DARK, rgb, shade
+from rtdetr_lab.writing import printable
 
 AGAIN = (0.0, 0.45, -0.35, 0.25, -0.2)
 """Shifts of the colours of further things of one class towards white (+) or black (-)."""

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from rtdetr_lab.boxes import paired_iou, xyxy_from_cxcywh
 from rtdetr_lab.viz import marks
-from rtdetr_lab.viz.boxes import printable
 from rtdetr_lab.viz.canvas import (
     Axes,
     Picture,
@@ -30,6 +29,7 @@ from rtdetr_lab.viz.canvas import (
 from rtdetr_lab.viz.cells import corners_of_cells, level_name
 from rtdetr_lab.viz.life import QueryLife
 from rtdetr_lab.viz.palette import RIM, SKY
+from rtdetr_lab.writing import printable
 
 
 def draw_life(
