@@ -251,7 +251,7 @@ pictures = F.avg_pool2d(shapes(*range(33))[0], 2)  # 160 × 160 pixels
 live = deepcopy(model.backbone).train()
 with torch.no_grad():
     wobbles = {batch_size: wobble(batch_size) for batch_size in (2, 4, 8, 16)}
-print({f"batch of {n}": f"{share:.0%}" for n, share in wobbles.items()})  # may differ: ± 3
+print({f"batch of {n}": f"{share:.0%}" for n, share in wobbles.items()})  # may differ: ± 3 of 20
 assert 1.5 * wobbles[16] < 1.5 * wobbles[8] < wobbles[2]
 
 # %% [markdown]

@@ -187,6 +187,7 @@ def propose(heads, tokens):
     return LayerPrediction(logits.take_along_dim(index, 1), box_logits.sigmoid())
 
 
+# %%
 def train_heads(loss, seed):
     torch.manual_seed(seed)
     heads = nn.ModuleList([nn.Linear(96, 10), MLP(96, 96, 4, num_layers=3)])
@@ -226,7 +227,8 @@ share = {}
 for name, three in clouds.items():
     score, overlap = (torch.cat(kind) for kind in zip(*three, strict=True))
     share[name] = (overlap[score > 0.5] > 0.5).float().mean().item()
-print("slots with a high score that have a good box:", {n: f"{s:.0%}" for n, s in share.items()})
+print("slots with a high score that have a good box:")
+print({n: f"{s:.0%}" for n, s in share.items()})  # may differ: ± 5 of 26
 assert share["IoU-aware"] > share["vanilla"] + 0.05
 
 # %% [markdown]
@@ -234,8 +236,7 @@ assert share["IoU-aware"] > share["vanilla"] + 0.05
 # is poor, so these tokens lose their slots to better ones. The scatter shows the first of three
 # seeds, and the shares count all three. (60 steps of training amplify the rounding of a processor.
 # Your shares will differ, but not their order.)
-
-# %% [markdown]
+#
 # ## Predict, then break it
 #
 # The decoder moves every box in each of its layers. So perhaps the selection hardly matters, and
