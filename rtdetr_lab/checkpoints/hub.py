@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rtdetr_lab.checkpoints.files import read_json
+from rtdetr_lab.checkpoints.files import shards_of
 from rtdetr_lab.config import require
 from rtdetr_lab.errors import HubError
 
@@ -122,8 +122,8 @@ def _weights(repo: str, revision: str | None, how: dict[str, Any]) -> None:
                 unreachable = unreachable or error
             continue
         if name.endswith(".index.json"):
-            for shard in sorted(set(read_json(path).get("weight_map", {}).values())):
-                download(repo, str(shard), revision, **how)
+            for shard in shards_of(path):
+                download(repo, shard, revision, **how)
         return
     if unreachable is not None:
         raise unreachable

@@ -32,7 +32,6 @@ import torch
 from torch import Tensor
 
 from rtdetr_lab.backbone import Bottleneck
-from rtdetr_lab.checkpoints.files import few
 from rtdetr_lab.checkpoints.presets import SIZES, function_of
 from rtdetr_lab.checkpoints.strict import num_classes_of
 from rtdetr_lab.config import replace_at, require
@@ -41,6 +40,7 @@ from rtdetr_lab.detr.positions import LearnedPositions
 from rtdetr_lab.detr.segmentation import SegmentationConfig, segmentation_criterion
 from rtdetr_lab.errors import CheckpointError
 from rtdetr_lab.rtdetr import RTDETRConfig
+from rtdetr_lab.writing import first_few
 
 log = logging.getLogger("rtdetr_lab")
 
@@ -69,7 +69,7 @@ def infer_config(
     num_classes, found = num_classes_of(tensors), signature(tensors)
     complete = num_classes is not None and found["depths"] and found["decoder_layers"]
     complete = complete and found["width"] and found["hidden"]
-    what = f"holds no RT-DETR: it has {few(tensors)}"
+    what = f"holds no RT-DETR: it has {first_few(list(tensors))}"
     remedy = "give weights of RT-DETR: ours, transformers' or the authors'"
     require(complete, where, what, remedy, CheckpointError)
     return _with_points(_published(PRESETS, num_classes, found, where), tensors, scale)

@@ -20,9 +20,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from rtdetr_lab.checkpoints.files import few
 from rtdetr_lab.config import require
 from rtdetr_lab.errors import CheckpointError
+from rtdetr_lab.writing import first_few
 
 CLASS_HEADS = (
     r"proposal_head\.class_head\..+",
@@ -78,12 +78,12 @@ def _counters_settled(
 def _check_names(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], where: str) -> None:
     missing, extra = sorted(wanted.keys() - given.keys()), sorted(given.keys() - wanted.keys())
     alike = not (missing and extra and len(missing) > len(wanted) // 2)
-    what = f"does not look like this model at all: it has {few(extra)}"
+    what = f"does not look like this model at all: it has {first_few(extra)}"
     require(alike, where, what, OTHER_CONFIG, CheckpointError)
     for names, what in ((missing, "lacks"), (extra, "has, unexpectedly,")):
         if names:
             at, remedy = f"{where}[{names[0]}]", f"{OTHER_CONFIG}, or download it again"
-            raise CheckpointError(at, f"the file {what} {few(names)}", remedy)
+            raise CheckpointError(at, f"the file {what} {first_few(names)}", remedy)
 
 
 def _check_shapes(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], where: str) -> None:

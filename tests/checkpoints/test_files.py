@@ -158,6 +158,25 @@ def test_a_sharded_file_is_put_together(tmp_path, tensors):
         read_weights(path)
 
 
+@pytest.mark.parametrize(
+    "listed", [None, [], {}, "a.safetensors", 3, {"a": None}, {"a": "x", "b": ["y"]}, {"a": {}}]
+)
+def test_an_index_that_maps_no_names_to_files_is_refused(tmp_path, listed):
+    path = tmp_path / "model.safetensors.index.json"
+    path.write_text(json.dumps({"weight_map": listed}))
+    with pytest.raises(CheckpointError, match="does not give a file name for every tensor"):
+        read_weights(path)
+
+
+def test_a_header_of_endless_keys_is_refused_before_it_is_parsed(tmp_path):
+    entry = ':{"dtype":"F32","shape":[0],"data_offsets":[0,0]}'
+    header = ("{" + ",".join(f'"{i}"{entry}' for i in range(260_000)) + "}").encode()
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(CheckpointError, match="1,040,000 keys"):
+        read_weights(path)
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(CheckpointError, match=r"nowhere\.pth: does not exist"):
         read_weights(tmp_path / "nowhere.pth")
