@@ -4,13 +4,16 @@ A thin dispatcher. Every verb is a dataclass in `commands/`; `COMMANDS` gives th
 To add a verb, write its module and a line in `COMMANDS`.
 
 Exit codes: 0 done; 1 bad input, with one line on stderr (`--debug` shows where in the code); 2
-usage; 130 interrupted.
+usage; 130 interrupted (Ctrl-C, SIGTERM, SIGHUP).
 """
 
 import os
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -18,6 +21,7 @@ import tyro
 
 from rtdetr_lab.commands.base import FAILED, Command, complain
 from rtdetr_lab.errors import LabError
+from rtdetr_lab.writing import ENDING
 
 COMMANDS = {
     "demo": "demo.Demo",
@@ -57,7 +61,8 @@ def _run(argv: list[str]) -> int:
     # Pillow warns about odd metadata for every picture; we raise an ImageError where it matters.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
-        return command.run()
+        with interruptible():
+            return command.run()
     except BrokenPipeError:
         raise
     except (LabError, OSError) as error:
@@ -68,6 +73,23 @@ def _run(argv: list[str]) -> int:
     except KeyboardInterrupt:
         complain(KeyboardInterrupt("interrupted"))
         return 130
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """End on SIGTERM and SIGHUP (a closed terminal) as on Ctrl-C: a command keeps what it has done.
+
+    A signal that is ignored already, as under nohup, stays ignored.
+    """
+    in_main = threading.current_thread() is threading.main_thread()
+    ours = [n for n in ENDING if in_main and signal.getsignal(n) is signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _parsed(argv: list[str]) -> Command:

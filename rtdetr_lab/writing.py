@@ -13,14 +13,20 @@ Reports write their tables with `markdown_table`, and messages list names with `
 import glob
 import os
 import secrets
+import signal
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from rtdetr_lab.errors import LabError, OutputError
 
 HOUR = 3600.0
+
+ENDING = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+"""Signals that ask a process to end: Ctrl-C, a cluster, a closed terminal (not on Windows)."""
 
 MAKE_ROOM = "make room, or give another place"
 
@@ -35,6 +41,25 @@ def writing(path: Path, error: type[LabError] = OutputError) -> Iterator[None]:
     except OSError as problem:
         what = f"cannot be written: {problem.strerror or problem}"
         raise error(str(path), what, MAKE_ROOM) from problem
+
+
+@contextmanager
+def locked(folder: Path, error: type[LabError] = OutputError, name: str = "lock") -> Iterator[None]:
+    """Create a folder and lock it, so that one process writes there. Raises `error` if it cannot.
+
+    The system frees the lock when the process ends, even if it is killed. A loader worker that
+    lives longer does not keep it (filelock closes the lock in a fork).
+    """
+    held = FileLock(folder / name, blocking=False)
+    with writing(folder, error):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            held.acquire()
+        except Timeout as problem:
+            what = "another process writes into this folder"
+            raise error(str(folder), what, "wait for it, or give another folder") from problem
+    with held:
+        yield
 
 
 @contextmanager
@@ -77,8 +102,8 @@ def write_bytes(
 
 
 def write_text(path: Path, text: str, error: type[LabError] = OutputError) -> None:
-    """Replace a file by this text."""
-    write_bytes(path, text.encode(), error=error)
+    """Replace a file by this text. A file name that is not Unicode becomes escapes (`\\udc80`)."""
+    write_bytes(path, text.encode("utf8", "backslashreplace"), error=error)
 
 
 def markdown_table(head: Iterable[object], rows: Iterable[Iterable[object]]) -> str:

@@ -277,10 +277,10 @@ def test_prose_does_not_count_as_code():
 
 
 ALLOWED = {
-    "top level": 2_570,
+    "top level": 2_600,
     "ablations": 1_720,
-    "checkpoints": 2_410,
-    "commands": 1_210,
+    "checkpoints": 2_420,
+    "commands": 1_220,
     "data": 2_800,
     "deployment": 1_370,
     "detr": 590,
@@ -290,7 +290,7 @@ ALLOWED = {
     "kernels": 480,
     "notebook_tools": 370,
     "structures": 310,
-    "training": 1_710,
+    "training": 1_700,
     "transformers_api": 1_650,
     "viz": 1_860,
 }

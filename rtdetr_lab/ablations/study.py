@@ -31,7 +31,8 @@ from rtdetr_lab.ablations.variant import Change, Setup, Variant, variant, with_s
 from rtdetr_lab.config import require
 from rtdetr_lab.config_json import to_dict
 from rtdetr_lab.data.batch import Dataset
-from rtdetr_lab.training.state import lock
+from rtdetr_lab.errors import TrainingError
+from rtdetr_lab.writing import locked
 
 
 class Watch:
@@ -137,7 +138,7 @@ class Study:
         watch: Callable[[Line, Journal], AbstractContextManager[Watch]] | None = None,
     ) -> Report:
         """Run everything that is missing, and return the report. Failed runs are tried again."""
-        with lock(self.home):
+        with locked(self.home, TrainingError):
             journal = self.journal
             plan = self._plan_for(journal)
             with watch(plan, journal) if watch else nullcontext(Watch()) as watching:

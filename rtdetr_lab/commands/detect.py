@@ -21,8 +21,8 @@ from rtdetr_lab.commands.base import (
 from rtdetr_lab.commands.data import bar
 from rtdetr_lab.commands.pictures import ResultNames, gather, listed
 from rtdetr_lab.config import require
-from rtdetr_lab.errors import ImageError
-from rtdetr_lab.writing import first_few, write_text, writing
+from rtdetr_lab.errors import ImageError, OutputError
+from rtdetr_lab.writing import first_few, locked, write_text, writing
 
 if TYPE_CHECKING:
     from rtdetr_lab.data.annotated import Listed
@@ -76,18 +76,17 @@ class Detect(Command):
         paths = gather(self.images, leave_out=self.out)[: self.limit]
         known = listed(paths, self.annotations)
         detector = self._detector()
-        with writing(self.out):
-            self.out.mkdir(parents=True, exist_ok=True)
         report = Report(ResultNames(self.out))
         results = detector.each(paths, batch_size=self.batch_size)
         if len(paths) > self.batch_size:
             results = bar()(results, total=len(paths))
-        try:
-            for path, one, result in zip(paths, known, results, strict=True):
-                self._take(report, path, one, result)
-        finally:  # after Ctrl-C too: keep the results so far
-            self._write(report, detector)
-        return FAILED if report.unread else DONE
+        with locked(self.out, name=".lock"):
+            try:
+                for path, one, result in zip(paths, known, results, strict=True):
+                    self._take(report, path, one, result)
+            finally:  # after Ctrl-C too: keep the results so far
+                self._write(report, detector)
+        return FAILED if report.unread or report.undrawn else DONE
 
     def _detector(self) -> "Detector":
         from rtdetr_lab.detector import Detector
@@ -120,10 +119,14 @@ class Detect(Command):
         row, line = result.to_json(), f"{path}: {summary(result)}"
         if self.pictures:
             target = report.names(path)
-            with writing(target):
-                result.save(target)
-            row["annotated"] = str(target)
-            line += f" → {target}"
+            try:
+                with writing(target):
+                    result.save(target)
+                row["annotated"] = str(target)
+                line += f" → {target}"
+            except OutputError as error:  # the other pictures are detected and written
+                complain(error)
+                report.undrawn += 1
         report.images.append(row)
         say(line, aside=self.json)
 
@@ -138,14 +141,16 @@ class Detect(Command):
         target = self.out / "detections.json"
         text = json.dumps(tree, ensure_ascii=False, indent=1)
         write_text(target, text + "\n")
-        say(f"{len(report.images)} done, {len(report.unread)} not read → {target}", aside=self.json)
+        counts = f"{len(report.images)} done, {len(report.unread)} not read"
+        counts += f", {report.undrawn} not drawn" if report.undrawn else ""
+        say(f"{counts} → {target}", aside=self.json)
         if self.coco:
             with writing(self.coco):
                 self.coco.parent.mkdir(parents=True, exist_ok=True)
             write_text(self.coco, json.dumps(report.coco) + "\n")
             say(f"{len(report.coco)} rows in COCO's format → {self.coco}", aside=self.json)
         if self.json:
-            print(text)
+            print(text.encode("utf8", "backslashreplace").decode())
 
 
 @dataclass
@@ -156,6 +161,7 @@ class Report:
     images: list[dict[str, Any]] = field(default_factory=list)
     unread: list[dict[str, str]] = field(default_factory=list)
     coco: list[dict[str, Any]] = field(default_factory=list)
+    undrawn: int = 0
 
 
 def introduce(model: str, detector: "Detector", aside: bool = False) -> None:

@@ -1,6 +1,8 @@
 """# Pictures: from words on the command line to files, and to names for the results"""
 
 import glob
+import os
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +12,9 @@ from rtdetr_lab.errors import ImageError
 
 if TYPE_CHECKING:
     from rtdetr_lab.data.annotated import Listed
+
+LONGEST = 200
+"""Bytes of a name that we lengthen; file systems allow 255."""
 
 
 def gather(words: Sequence[str], leave_out: Path | None = None) -> list[Path]:
@@ -56,15 +61,21 @@ def _instead_of_pictures(folder: Path) -> str:
 
 
 class ResultNames:
-    """Makes names for annotated pictures: `cat.png` → `cat_detected.jpg`, each name only once."""
+    """Makes names for annotated pictures: `cat.png` → `cat_detected.jpg`, each name only once.
+
+    Names that differ in case or in the form of their accents only are one name: some disks say so.
+    A name longer than `LONGEST` bytes is cut.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder, self._counts = folder, Counter[str]()
 
     def __call__(self, source: Path) -> Path:
-        self._counts[source.stem] += 1
-        count = self._counts[source.stem]
-        return self.folder / f"{source.stem}_detected{f'-{count}' if count > 1 else ''}.jpg"
+        stem = os.fsencode(source.stem)[:LONGEST].decode("utf8", "ignore")
+        same = unicodedata.normalize("NFC", stem).casefold()
+        self._counts[same] += 1
+        count = self._counts[same]
+        return self.folder / f"{stem}_detected{f'-{count}' if count > 1 else ''}.jpg"
 
 
 def listed(paths: Sequence[Path], annotations: Path | None) -> "list[Listed]":

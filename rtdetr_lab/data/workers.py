@@ -28,6 +28,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from rtdetr_lab.errors import LabError, TrainingError
+from rtdetr_lab.writing import ENDING
 
 T = TypeVar("T")
 
@@ -145,9 +146,9 @@ def _kill(workers: list[Any]) -> None:
 
 
 def _ignore_signals(_: int) -> None:
-    """Ignore Ctrl-C and SIGTERM. They may reach all processes; the main process handles them."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    """Ignore signals to end. They may reach all processes; the main process handles them."""
+    for number in ENDING:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _first_line(error: BaseException) -> str:

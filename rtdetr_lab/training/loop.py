@@ -27,6 +27,7 @@ from rtdetr_lab.config import build
 from rtdetr_lab.data.batch import Dataset
 from rtdetr_lab.data.canvas import fitted
 from rtdetr_lab.data.preflight import look_at
+from rtdetr_lab.errors import TrainingError
 from rtdetr_lab.model import declared
 from rtdetr_lab.training import state as keep
 from rtdetr_lab.training.callbacks import Bar, Callback, Curves, EarlyStopping, restored
@@ -38,6 +39,7 @@ from rtdetr_lab.training.recipe import TrainConfig
 from rtdetr_lab.training.session import Run, Session, Validate
 from rtdetr_lab.training.stop import Stop
 from rtdetr_lab.training.trainer import Trainer
+from rtdetr_lab.writing import locked
 
 RECIPE = TrainConfig()
 
@@ -67,7 +69,7 @@ def train(
     with ExitStack() as held:
         world = held.enter_context(join_processes(where, config.batch_size))
         if folder and world.writes:
-            held.enter_context(keep.lock(folder))
+            held.enter_context(locked(folder, TrainingError))
         stop = held.enter_context(Stop(stop_after))
         saved = saved_state(folder)
         model, data = _fit(cfg, data, config, None if saved else backbone_weights)

@@ -19,14 +19,11 @@ set aside, and the next validation writes a new one.
 
 import os
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 
 from rtdetr_lab.checkpoints.run_state import packed, read_state
 from rtdetr_lab.errors import CheckpointError, TrainingError
@@ -109,24 +106,3 @@ def load_or_set_aside(path: Path, aside: str) -> tuple[dict[str, Any] | None, Tr
     except TrainingError as error:
         os.replace(path, path.with_name(aside))
         return None, error
-
-
-@contextmanager
-def lock(folder: Path) -> Iterator[None]:
-    """Lock a run folder.
-
-    The system frees the lock when the process ends, even if it is killed. A loader worker that
-    lives longer does not keep it (filelock closes the lock in a fork).
-    """
-    held = FileLock(folder / "lock", blocking=False)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        held.acquire()
-    except Timeout as error:
-        what = "another process is training in this folder"
-        raise TrainingError(str(folder), what, "wait for it, or give another folder") from error
-    except OSError as error:
-        what = f"cannot be used: {error.strerror}"
-        raise TrainingError(str(folder), what, "give a folder that can be written") from error
-    with held:
-        yield

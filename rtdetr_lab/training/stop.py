@@ -1,8 +1,9 @@
 r"""# Stop: when a run pauses
 
 A run pauses between two steps, never inside a step. It pauses after a given number of steps or a
-given time, on Ctrl-C, or on SIGTERM (clusters send it before they take the machine away). The state
-is then saved, and the same call resumes. A second Ctrl-C stops at once.
+given time, on Ctrl-C, on SIGTERM (clusters send it before they take the machine away), or on SIGHUP
+(a closed terminal). The state is then saved, and the same call resumes. A second Ctrl-C stops at
+once.
 """
 
 import re
@@ -13,6 +14,7 @@ from types import FrameType
 from typing import Any
 
 from rtdetr_lab.errors import ConfigError
+from rtdetr_lab.writing import ENDING
 
 UNITS = {"s": 1, "m": 60, "h": 3600}
 
@@ -37,8 +39,9 @@ class Stop:
 
     def __enter__(self) -> "Stop":
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._note)
+            for number in ENDING:
+                if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+                    self._previous[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *_: object) -> None:

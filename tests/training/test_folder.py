@@ -19,13 +19,14 @@ from rtdetr_lab.data.batch import First
 from rtdetr_lab.data.coco import CocoDataset
 from rtdetr_lab.data.convert import export_coco
 from rtdetr_lab.data.shapes import ShapesDataset
-from rtdetr_lab.errors import CheckpointError, TrainingError
+from rtdetr_lab.errors import CheckpointError, OutputError, TrainingError
 from rtdetr_lab.model import Metadata
 from rtdetr_lab.structures.environment import commit
 from rtdetr_lab.training import TrainConfig, train
 from rtdetr_lab.training import state as keep
 from rtdetr_lab.training.fingerprint import fingerprint
 from rtdetr_lab.training.state import load_state
+from rtdetr_lab.writing import locked
 
 CONFIG = TrainConfig(num_pictures=48, batch_size=4, lr=1e-2, save_every=4, eval_every=3)
 
@@ -271,7 +272,7 @@ def test_half_written_files_of_a_killed_process_are_swept_out(tmp_path):
 
 
 def test_a_second_process_or_a_second_call_is_refused(tmp_path):
-    with keep.lock(tmp_path), pytest.raises(TrainingError, match="another process is training"):
+    with locked(tmp_path), pytest.raises(TrainingError, match="another process writes"):
         run_toy(tmp_path)
     assert run_toy(tmp_path).finished
 
@@ -280,18 +281,18 @@ def test_a_second_process_or_a_second_call_is_refused(tmp_path):
 def test_a_killed_run_lets_go_although_its_loader_lives_on(tmp_path):
     reader, writer = os.pipe()
     if (holder := os.fork()) == 0:
-        with keep.lock(tmp_path):
+        with locked(tmp_path):
             if (loader := os.fork()) == 0:
                 time.sleep(600)
             os.write(writer, str(loader).encode())
             time.sleep(600)
     loader = int(os.read(reader, 20))
     try:
-        with pytest.raises(TrainingError, match="another process is training"), keep.lock(tmp_path):
+        with pytest.raises(OutputError, match="another process writes"), locked(tmp_path):
             pass
         os.kill(holder, signal.SIGKILL)
         os.waitpid(holder, 0)
-        with keep.lock(tmp_path):
+        with locked(tmp_path):
             os.kill(loader, 0)  # it lives
     finally:
         os.kill(loader, signal.SIGKILL)

@@ -222,7 +222,7 @@ def training(tmp_path):
     process.communicate()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_saves_and_ends_in_peace(training, tmp_path, number):
     training.send_signal(number)
     printed, _ = training.communicate(timeout=TOO_LONG)
@@ -236,7 +236,7 @@ def test_a_second_process_is_refused_until_the_first_is_gone(training, tmp_path)
     command = [*COMMAND, str(tmp_path / "run"), "1"]
     second = subprocess.run(command, capture_output=True, text=True, env=child_environment())
     assert second.returncode == 1
-    assert "another process is training in this folder" in second.stderr
+    assert "another process writes into this folder" in second.stderr
     training.kill()
     training.wait()
     third = subprocess.run(command, capture_output=True, text=True, env=child_environment())
