@@ -151,7 +151,8 @@ assert costs.argmin(0).tolist() == queries[objects.argsort()].tolist()
 # In a trained model the objects do not compete: each has its own best query.
 #
 # **From layer to layer.** Every decoder layer has its own loss, so every layer has its own
-# matching. The encoder's proposals have one, too. Does an object keep its query?
+# matching. The boxes that the encoder proposes
+# (notebook 09) have one, too. Does an object keep its query?
 
 # %%
 # alt: One line per object over four steps, proposals and three layers. Six lines are level. One
@@ -229,13 +230,14 @@ assert first > 0.4 > 0.2 > moved["trained"].mean()
 assert last < 0.75 * first
 
 # %% [markdown]
-# At first half of the objects or more get another token in every step. What a token learns in one
-# step is lost for its object in the next. DN-DETR calls this *instability*. Denoising (notebook 12)
+# At first, at least half of the objects get another token in every step. What a token learns in one
+# step is lost for its object in the next. DN-DETR measures this from epoch to
+# epoch, and calls it *instability*. Denoising (notebook 12)
 # was invented against it, because it needs no matching. (We give no digits here: training amplifies
 # the rounding of a processor. So your curve from scratch will differ, but show the same.)
 #
-# **More objects than queries.** Then only the min(Q, T) cheapest pairs are matched, and some
-# objects get no query.
+# **More objects than queries.** With $Q$ queries and $T > Q$ objects, the $Q$ pairs with the
+# lowest total cost are matched, and some objects get no query.
 
 # %%
 model.num_queries = 5

@@ -303,7 +303,8 @@ for name, loss in losses.items():
 # above poor (0.5).
 #
 # But the varifocal score is not a plain mean. "Mixed" settles at 0.75 and not at 0.6, because the
-# weight $q$ makes a good outcome count more: the score is $E[q^2] / E[q]$. "Rare" settles at 0.4
+# weight $q$ makes a good outcome count more: where all outcomes are matched, the mean gradient
+# $\sum q\,(p - q)$ is zero at $p = \sum q^2 / \sum q$. "Rare" settles at 0.4
 # and not at 0.09, because the background's weight $\alpha p^\gamma$ is too small to pull it down
 # further. Varifocal scores are good for ranking, but they are not probabilities.
 

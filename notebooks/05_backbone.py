@@ -64,7 +64,7 @@ assert seen["backbone.S5"].shape[-1] == 256 // 32
 # residual block adds a branch $F$ of convolutions and a shortcut $G$:
 #
 # $$ y = \mathrm{act}\bigl(F(x) + G(x)\bigr), \qquad
-#    G = \begin{cases} x & \text{same shape} \\
+#    G = \begin{cases} x & \text{other blocks} \\
 #        \mathrm{norm}(W\,\mathrm{pool}(x)) & \text{first block of a stage} \end{cases}
 #    \tag{05.1} $$
 #
@@ -186,7 +186,8 @@ for level, side, e in zip(levels, sides, energy, strict=True):
 # **First, the norm.** A backbone with weights from ImageNet also brings the statistics (mean and
 # variance) of ImageNet. Its norms usually stay frozen while the detector is trained: a batch has
 # few pictures, and the statistics of few pictures are noisy. For each channel a frozen norm is a
-# fixed straight line, with a learned scale $\gamma$ and shift $\beta$:
+# straight line. Its scale $\gamma$ and shift $\beta$ were learned on ImageNet, and are frozen as
+# well:
 #
 # $$ \mathrm{norm}(x) = \gamma\,\frac{x - \mu}{\sqrt{v + \varepsilon}} + \beta \tag{05.2} $$
 #

@@ -258,9 +258,9 @@ assert all(abs(n - counts["untouched"]) <= 2 for n in counts.values())
 #
 # Is AIFI useless, then? On COCO a keyboard makes a mouse beside it more likely. There the paper
 # measures (Table 3; ResNet-50, 12 epochs) 44.9 AP with attention within every scale, against 43.0
-# without an encoder. With convolutions across the scales as well, attention on all three maps gives
-# 46.4 AP in 12.2 ms, and attention on S5 alone gives 46.8 AP in 7.9 ms. So it depends on the data
-# whether attention helps.
+# without an encoder. With convolutions across the scales as well, attention within each of the
+# three maps gives 46.4 AP in 12.2 ms, and attention on S5 alone gives 46.8 AP in 7.9 ms. So it
+# depends on the data whether attention helps.
 #
 # **A last test** does not depend on the data. The authors' code lists the positions column by
 # column, but the cells row by row. **Predict** what happens on 10 × 10 cells, and on 6 × 10.
@@ -286,12 +286,14 @@ for name, cut in {"square": images, "rectangle": images[:, :, 64:256]}.items():
 # begins with the column, ours with the row. On a square the two swaps cancel. In numbers: the first
 # half of entry $n$ embeds $\lfloor n/k \rfloor$ and the second half $n \bmod k$. $k$ is the width
 # in ours and the height in theirs. On 2 × 3 cells, row 1 and column 0 is $n = 3$: we embed (1, 0),
-# they embed (1, 1). RT-DETR is tested at 640 × 640, so this does not show. Our order is the correct
-# one; theirs is an option (`docs/differences.md`).
+# they embed (1, 1). RT-DETR is tested at 640 × 640, so this does not show. The authors' code even
+# keeps the positions of 640 × 640. A picture of 512 × 800 has 400 cells on S5 as well, and gets
+# them silently, in wrong places. At 800 × 800 the numbers of cells differ, which is an error. Our
+# order is the correct one; theirs is an option (`docs/differences.md`).
 #
 # ## What it costs
 #
-# We count one layer of RT-DETR ($D = 256$) over S5, and over all three maps.
+# We count one layer of RT-DETR ($D = 256$) over S5, and over all cells of the three maps together.
 
 # %%
 with torch.device("meta"):

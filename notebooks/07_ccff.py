@@ -67,7 +67,8 @@ axes = feature_stages({"S3, S4, F5": entering, "top-down": down, "bottom-up": up
 #    F_l = \mathrm{fuse}([\,\uparrow_2 \hat F_{l+1},\, S_l]), \quad
 #    O_{l+1} = \mathrm{fuse}([\downarrow_2 O_l,\, \hat F_{l+1}]), \quad O_3 = F_3 \tag{07.1} $$
 #
-# Every step stacks two maps along the channels, and a block of convolutions mixes them. A cell is
+# A lateral is a 1 × 1 convolution, and $\downarrow_2$ a 3 × 3 convolution with stride 2. Every step
+# stacks two maps along the channels, and a block of convolutions mixes them. A cell is
 # mixed with the cells at the same place of the other map, so the work grows with $N$ and not with
 # $N^2$. The block contains RepVGG blocks. They lead to a second question: how can a layer train as
 # two convolutions and run as one?
@@ -187,7 +188,8 @@ assert reached["O3"][0] < reached["O4"][0] < reached["O5"][0]
 
 # %% [markdown]
 # Every output depends on every input level (S3, S4 and F5). O3 is ready after the top-down path and
-# depends on its neighbourhood only. O5 is computed last and depends on the most cells.
+# depends on its neighbourhood in these maps only. (AIFI has mixed all cells of S5 into F5 before.)
+# O5 is computed last and depends on the most cells.
 #
 # ## Predict, then break it
 #

@@ -253,7 +253,8 @@ print([tuple(m.shape[1:]) for m in memory])
 assert memory[-1].shape[-1] == 10
 
 # %% [markdown]
-# The cells of these maps, laid end to end, are the *tokens* of the next notebooks. Without the
+# The cells of these maps, laid end to end, are the *tokens* of the next notebooks. Together
+# they are the *memory*: what the queries of the decoder read in cross-attention. Without the
 # fourth level there are 8,400 tokens at 640 × 640.
 #
 # ## What it costs

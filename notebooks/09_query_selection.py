@@ -157,7 +157,7 @@ assert mean_iou["chosen"] > 2 * mean_iou["at random"]
 # it is 1 whatever the box is. The paper calls the second one *vanilla* (Table 4).
 #
 # **Predict**: the heads select slots with a score above 0.5. With which target do more of these
-# slots have a good box?
+# slots have a good box (IoU above 0.5)?
 
 
 # %%

@@ -66,8 +66,8 @@ axes = sampling_panels(looks, images[3], view=view)
 # map. The softmax runs over all $P$ points, all levels together. $W_m$ is the part of the output
 # projection for head $m$.
 #
-# So the box decides around which centre the points lie, and how far apart. The query decides in
-# which directions.
+# So the box sets the centre and the unit. The query decides in which direction the points lie, and
+# how many units away.
 
 # %% [markdown]
 # ## By hand, on 3 × 3 cells
@@ -192,8 +192,8 @@ counts
 # left. With all points of a head at one place, one is left. A box head needs to know where the
 # edges are, and it learns this from points at the edges. (c) leaves none, because the values of
 # each head are made for *its own* places. (d) and (e) change weights, but a point with weight zero
-# is not read. S3 alone works well: it is fine enough for every edge, and 20
-# pixels or 170, a box is its edges. S5 alone finds nothing.
+# is not read. S3 alone works well: a box is given by its edges, and S3 is fine enough for the edges
+# of small and large shapes. S5 alone finds nothing.
 
 # %%
 assert counts["untouched"] > counts["(d) only S3"] > counts["(a) equal weights"]

@@ -256,9 +256,9 @@ assert orders["210"]["found"] < 5 < orders["02"]["found"]
 # %% [markdown]
 # ## Who learns from a bad box?
 #
-# Layer 1 starts from the box of layer 0. If the box of layer 1 is bad, which layer learns from
-# the loss? The
-# reference is detached, so perhaps only layer 1. But with DINO's *look forward twice* the loss of a
+# Layer 1 starts from the box of layer 0. If the box of layer 1 is bad, which *box head* learns from
+# the loss? (All layers below learn through the content, which is never detached.) The reference is
+# detached, so perhaps only the head of layer 1. But with DINO's *look forward twice* the loss of a
 # layer also reaches the step before it. `decoder.py` has a drawing of both rules. (There the steps
 # are $\Delta^{(1)}$ to $\Delta^{(3)}$; layer 0 computes $\Delta^{(1)}$.) We compute the gradient
 # that the box loss of each layer (rows) sends to each box head (columns), with both rules.

@@ -20,7 +20,7 @@ The stem and a max pool after it bring stride 4. Then every stage is a chain of 
 block adds a learned function $F$ to a shortcut $G$:
 
 $$ y = \mathrm{act}\bigl(F(x) + G(x)\bigr), \qquad
-   G = \begin{cases} x & \text{same shape} \\
+   G = \begin{cases} x & \text{other blocks} \\
        \mathrm{norm}(W\,\mathrm{pool}(x)) & \text{first block of a stage} \end{cases}
    \tag{05.1} $$
 

@@ -22,11 +22,14 @@ $w$ and $h$ are the width and height of the reference box, so the points of a la
 apart. $K_l$ is the number of points on the point's level: dividing by it makes the outermost
 initial point lie on the edge of the box.
 
+Few points are enough: RT-DETRv2-S (Table 3) has 47.9 AP with four points per level, and 47.3 with
+one.
+
 How a value is read *between* cells, $x\langle p \rangle$, is a choice of its own: `samplers.py`.
 
 | symbol | name         | shape       | meaning                                                    |
 |--------|--------------|-------------|------------------------------------------------------------|
-| $x$    | `value`      | `B N M d`   | the tokens, projected and cut into heads                   |
+| $x$    | `value`      | `B N M d`   | the memory, projected and cut into heads of $d = D / M$    |
 | $p$    | `locations`  | `B Q M P 2` | (x, y) in [0, 1] of the picture, levels one after another  |
 | $A$    | `weights`    | `B Q M P`   | softmax over all points of a head, on all levels together  |
 """

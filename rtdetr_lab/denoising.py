@@ -5,12 +5,13 @@ r"""# Denoising: teach with objects that are nearly right
 - **Elsewhere** `get_contrastive_denoising_training_group` (authors and transformers)
 
 Early in training the matching is nearly random: a query is matched with a cat now and with a remote
-in the next epoch, and learns neither. The object of a denoising query is known from the start. We
-take the ground truth, add a little noise, and train the decoder to restore the original. This needs
-no matching. These are the *positives*. A second copy gets more noise, and the decoder learns to
-answer "nothing" for it. These are the *negatives*. With positives only, a query near an object
-never learns to say no, so several queries may claim one object. The negatives lie just outside the
-range of the positives, and teach the decoder to reject all but the best of several near boxes.
+control in the next epoch, and learns neither. The object of a denoising query is known from the
+start. We take the ground truth, add a little noise, and train the decoder to restore the original.
+This needs no matching. These are the *positives*. A second copy gets more noise, and the decoder
+learns to answer "nothing" for it. These are the *negatives*. With positives only, a query near an
+object never learns to say no, so several queries may claim one object. The negatives lie just
+outside the range of the positives, and teach the decoder to reject all but the best of several near
+boxes.
 
 Every corner coordinate moves by $\Delta$, in either direction with probability ½. The size of the
 step is uniform within a range:

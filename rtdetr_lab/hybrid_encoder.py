@@ -6,9 +6,10 @@ r"""# Hybrid encoder: AIFI on the coarsest map, CCFF across all
   `encoder_input_proj`)
 
 A transformer encoder over several scales does two jobs at once, and both are expensive: cells of
-one scale attend to each other, and cells of different scales attend to each other. The paper
-separates the two. Within a scale it uses attention, and only on S5 (`aifi.py`). Across scales it
-uses convolutions (`ccff.py`).
+one scale attend to each other, and cells of different scales attend to each other. Part of it is
+redundant (§4.2): the coarse maps were computed from the fine ones, and already contain what matters
+of them. The paper separates the two. Within a scale it uses attention, and only on S5 (`aifi.py`).
+Across scales it uses convolutions (`ccff.py`).
 
 $$ F_5 = \mathrm{AIFI}(S_5), \qquad O = \mathrm{CCFF}(\{S_3, S_4, F_5\}) \tag{08.1} $$
 

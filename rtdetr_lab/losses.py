@@ -100,7 +100,7 @@ class Varifocal:
 
 @dataclass(frozen=True)
 class Focal:
-    r"""Cross-entropy weighted by $\alpha_t\, |t - p|^\gamma$ with target t, 0 or 1 (Eq. 04.2).
+    r"""Cross-entropy weighted by $\alpha_t\, (1 - p_t)^\gamma$ (Eq. 04.2).
 
     Unlike in varifocal, gradients flow through the weight as well.
     """

@@ -1,9 +1,10 @@
 r"""# Notation: the letters and names everything else uses
 
-One capital letter, one meaning, in every chapter, notebook, test and figure. Where a page needs a
-letter of this table for something else, it says so (P in AIFI, N in denoising). Lower-case letters
-belong to their page: it defines them, and the next page may use them anew. The letters appear in
-the signatures (`Float[Tensor, "B Q 4"]`), where jaxtyping checks them while the tests run.
+One capital letter, one meaning, in every chapter, notebook, test and figure. A page that needs a
+letter of this table for something else says so (P in AIFI, N in denoising). Two uses are those of
+all papers: Q, K and V are the inputs of an attention, and W is a weight. Other letters belong to
+their page: it defines them, and the next page may use them anew. The letters appear in the
+signatures (`Float[Tensor, "B Q 4"]`), where jaxtyping checks them while the tests run.
 
 | letter  | meaning                                                          | RT-DETR at 640² |
 |---------|------------------------------------------------------------------|-----------------|

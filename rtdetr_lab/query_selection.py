@@ -32,14 +32,14 @@ level $l$ (0 is the finest) the side of the square is $0.05 \cdot 2^l$ of the pi
 
 **Invalid anchors.** An anchor with a coordinate outside (0.01, 0.99) is invalid; in practice its
 centre lies too close to the border. There are 0, 316 and 1580 of them at 320, 640 and 1280 pixels.
-The token of an invalid anchor is set to zero before the heads, so all invalid tokens get one and
-the same score, and the box logits are infinite: the box is (1, 1, 1, 1). Such a token still
-competes. It is selected if that score is among the $Q$ highest, and its box is useless.
+The memory of an invalid anchor is set to zero, so all invalid tokens are one and the same vector
+with one and the same score, and the box logits are infinite: the box is (1, 1, 1, 1). Such a token
+still competes. It is selected if that score is among the $Q$ highest, and its box is useless.
 
 | symbol  | name         | shape   | meaning                                |
 |---------|--------------|---------|----------------------------------------|
-| $x$     | `tokens`     | `B N D` | encoder output, levels in order        |
-| $s$     | `logits`     | `B N C` | class scores, before the sigmoid       |
+|         | `tokens`     | `B N D` | memory, projected and normalised       |
+| $s$     | `logits`     | `B N C` | scores before the sigmoid (same order) |
 | $\Delta + \sigma^{-1}(a)$ | `box_logits` | `B N 4` | box of every token, before the sigmoid |
 """
 

@@ -371,7 +371,7 @@ def test_a_study_or_variant_nobody_knows_is_one_line(tmp_path, capsys):
     assert main(["ablate", "colours"]) == 1
     assert main(["ablate", "encoder", "--only", "Z", "--out", str(tmp_path)]) == 1
     said = capsys.readouterr().err
-    assert "no study" in said
+    assert "is not a study" in said
     assert "['Z']" in said
 
 

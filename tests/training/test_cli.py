@@ -264,7 +264,7 @@ def test_a_folder_called_shapes_wins_over_the_drawn_world_and_says_so(
     run = ["train", *SHORT, "--stop-after", "0s"]
     assert main([*run, "--data", "shapes", "--out", "one"]) == 0
     said = capsys.readouterr()
-    known = "for the drawn world say name:shapes"
+    known = "for the drawn world type name:shapes"
     assert known in said.err
     assert "12 pictures (2 × 6)" in said.out
     assert main([*run, "--data", "./shapes", "--out", "two"]) == 0
