@@ -19,6 +19,7 @@ from rtdetr_lab.detector import Detector
 from rtdetr_lab.errors import ConfigError, ImageError
 from rtdetr_lab.images import masks as chapter
 from rtdetr_lab.images.decode import read_photo
+from rtdetr_lab.images.frames import Frame
 from rtdetr_lab.images.masks import masks_of
 from rtdetr_lab.images.panoptic import ByOverlap, instance
 from rtdetr_lab.images.postprocess import Found, postprocess, suppress
@@ -214,6 +215,24 @@ def test_masks_leave_as_run_lengths_that_coco_reads(found):
         assert isinstance(told["segmentation"]["counts"], list)
         for where in (row, told):
             assert np.array_equal(decode_mask(where["segmentation"], (50, 70), "row"), mask)
+
+
+def test_masks_of_a_turned_photo_leave_in_the_frame_of_its_file():
+    """A viewer turns it clockwise: what is at the upper left lies at the lower left in the file."""
+    pytest.importorskip("faster_coco_eval", reason="no [eval] extra; runs where it is installed")
+    mask = torch.zeros(1, 40, 30, dtype=torch.bool)
+    mask[0, :3, :7] = True
+    numbers = torch.zeros(1).long()
+    parts = {"scores": torch.ones(1), "labels": numbers, "queries": numbers, "masks": mask}
+    boxes = torch.tensor([[0.0, 0, 7, 3]])
+    turned = Detections(
+        boxes_xyxy=boxes, frame=Frame((30, 40), 6), classes=Classes(("a",)), **parts
+    )
+    (row,) = turned.to_coco(1)
+    stored = decode_mask(row["segmentation"], (30, 40), "row")
+    assert row["bbox"] == [0, 23, 3, 7]
+    assert stored[23:, :3].all()
+    assert stored.sum() == 21
 
 
 def test_a_model_that_does_not_draw_gives_none():

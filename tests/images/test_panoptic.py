@@ -124,6 +124,11 @@ def test_the_authors_join_equal_stuff_in_the_first_pass_only():
     assert drawn(ours) == ["111122"] * 3
 
 
+def test_semantic_never_answers_that_there_is_nothing():
+    out = answer((NOTHING, SURE, ALL), (CAT, 0.5, "6666 6666 6666"))
+    assert semantic(out, SIZE)[0].tolist() == [[CAT] * 4] * 3
+
+
 def test_semantic_lets_all_queries_vote():
     """Two half-sure cats outvote a surer dog."""
     out = answer((CAT, 0.5, ALL), (CAT, 0.5, ALL), (DOG, 0.7, LEFT))
