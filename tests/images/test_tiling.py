@@ -93,10 +93,10 @@ SIDE_BY_SIDE = [(0, 0, 100, 100), (0, 50, 100, 150)]
 """Two windows of a picture of 100 × 150, and no look at the whole."""
 
 
-def one(box, label, left=0):
+def one(box, label, left=0, score=0.9):
     """What a window that begins at column `left` says of one object of the picture."""
     box = torch.tensor([box]) - torch.tensor([left, 0, left, 0])
-    return Found(box.float(), torch.tensor([0.9]), torch.tensor([label]), torch.tensor([label]))
+    return Found(box.float(), torch.tensor([score]), torch.tensor([label]), torch.tensor([label]))
 
 
 def test_two_classes_in_one_place_stay_two_and_one_class_becomes_one():
@@ -112,6 +112,13 @@ def test_a_cut_half_goes_with_the_whole_of_its_class_and_with_no_other():
     for label, count in ((0, 1), (1, 2)):
         found = [one(whole, 0), one(half, label, left=50)]
         assert len(Tiling(100).merge(found, SIDE_BY_SIDE, (100, 150))) == count
+
+
+def test_the_whole_stays_though_the_cut_part_has_the_better_score():
+    whole, part = [45, 20, 90, 60], [50, 20, 90, 60]
+    found = [one(whole, 0, score=0.6), one(part, 0, left=50, score=0.95)]
+    merged = Tiling(100).merge(found, SIDE_BY_SIDE, (100, 150))
+    assert merged.boxes_xyxy.tolist() == [whole]
 
 
 def test_what_ends_at_the_border_of_the_picture_is_whole():
