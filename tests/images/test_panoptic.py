@@ -65,6 +65,13 @@ def test_who_keeps_too_little_of_its_own_mask_is_out_and_its_pixels_are_nobodys(
     assert drawn(found) == ["2222", "1111", "1112"]
 
 
+def test_who_keeps_just_the_least_of_its_own_mask_is_out():
+    out = answer((CAT, SURE, "7777 7777 7777"), (DOG, SURE, LEFT))
+    for least, wanted in ((0.5, "1100"), (0.49, "2211")):
+        (found,) = panoptic(out, SIZE, rule=ByOverlap(min_kept=least))
+        assert drawn(found) == [wanted] * 3
+
+
 def test_the_mask_threshold_decides_what_a_mask_is():
     faint = "4444 4444 4444"
     assert instance(answer((CAT, SURE, faint)), SIZE)[0].segments == ()

@@ -121,6 +121,12 @@ def test_the_whole_stays_though_the_cut_part_has_the_better_score():
     assert merged.boxes_xyxy.tolist() == [whole]
 
 
+def test_the_best_comes_first_cut_or_whole():
+    found = [one([5, 20, 30, 60], 0, score=0.6), one([50, 20, 90, 60], 1, left=50, score=0.95)]
+    merged = Tiling(100).merge(found, SIDE_BY_SIDE, (100, 150))
+    assert merged.labels.tolist() == [1, 0]
+
+
 def test_what_ends_at_the_border_of_the_picture_is_whole():
     """A small object in front of a large one of its class, in the last corner and in the first."""
     large, tiling = [2, 2, 149, 99], Tiling(100)
