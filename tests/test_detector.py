@@ -14,6 +14,7 @@ from PIL import Image
 from rtdetr_lab.detections import Classes, Detections
 from rtdetr_lab.detector import Detector
 from rtdetr_lab.errors import ConfigError, ImageError, LabError, MissingExtraError
+from rtdetr_lab.images.frames import Frame
 from rtdetr_lab.images.tiling import Tiling
 
 
@@ -258,6 +259,13 @@ def test_coco_rows_have_corner_and_size_and_the_categories_of_the_data_set(found
     assert second["category_id"] == 13
     assert found.to_coco(42, category_ids=[5, 6])[0]["category_id"] == 6
     json.dumps(found.to_coco(42))
+
+
+def test_coco_rows_of_a_turned_photo_are_in_the_frame_of_its_annotations(found):
+    """A viewer turns it clockwise, from 60 columns and 90 rows to 90 columns and 60 rows."""
+    turned = replace(found, frame=Frame((90, 60), 6))
+    assert turned.to_coco(42)[0]["bbox"] == [2.0, 59.0, 40.0, 30.0]
+    assert turned.to_coco(42, size=(60, 90))[0]["bbox"] == [1.0, 2.0, 30.0, 40.0]
 
 
 def test_json_says_everything_in_plain_numbers(found):

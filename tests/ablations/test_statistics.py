@@ -86,6 +86,28 @@ def test_a_weight_is_how_often_a_picture_is_there():
     assert ours[0] == pytest.approx(coco_ap(*zip(*copies, strict=True)), abs=5e-3)
 
 
+def boxed(boxes):
+    """The truth of a picture with these objects, or what was found in it, best first."""
+    boxes, count = torch.tensor(boxes).float(), len(boxes)
+    labels = torch.zeros(count).long()
+    truth = Truth(0, (100, 100), labels, boxes, torch.full((count,), 500.0), labels > 0)
+    return truth, Found(boxes, torch.linspace(0.9, 0.1, count), labels, torch.arange(count))
+
+
+def test_an_object_behind_a_hundred_better_false_alarms_is_not_found():
+    (truth, _), (_, found) = boxed([[0, 0, 9, 9]]), boxed([[50, 50, 90, 90]] * 120 + [[0, 0, 9, 9]])
+    ours = average_precision(ranked_by_class([truth], [found], CLASSES), np.ones((1, 1), int))
+    assert ours[0] == coco_ap([truth], [found]) == 0
+
+
+def test_of_two_objects_that_overlap_equally_the_last_is_taken_as_in_coco():
+    """The first detection fits both by 0.6, the second only the first."""
+    truth, _ = boxed([[0, 0, 10, 6], [0, 4, 10, 10]])
+    _, found = boxed([[0, 0, 10, 10], [0, 0, 10, 6]])
+    ours = average_precision(ranked_by_class([truth], [found], CLASSES), np.ones((1, 1), int))
+    assert ours[0] == pytest.approx(coco_ap([truth], [found]), abs=1e-9)
+
+
 FIELDS = ("size", "labels", "boxes_xyxy", "areas", "is_crowd")
 
 
@@ -130,6 +152,13 @@ def test_a_known_difference_is_found_and_said():
     assert d.agreeing == 3
     assert verdict(d).startswith("better by 2.0 ± ")
     assert verdict(d).endswith("3 of 3 seeds")
+
+
+def test_seeds_that_agree_with_a_worse_mean_are_counted_too():
+    zeros = np.zeros((4, 10))
+    d = paired_difference([0.1, 0.1, 0.1, 0.3], [0.3, 0.2, 0.4, 0.2], zeros, zeros, 50)
+    assert d.mean < 0
+    assert d.agreeing == 3
 
 
 def test_the_t_distribution_is_that_of_two_degrees_where_only_seeds_vary():

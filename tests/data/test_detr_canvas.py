@@ -19,7 +19,7 @@ from rtdetr_lab.detr.model import detr_nano
 from rtdetr_lab.errors import ConfigError, DataError, ImageError
 from rtdetr_lab.images.postprocess import of_the_canvas
 from rtdetr_lab.images.predict import predict
-from rtdetr_lab.images.preprocess import KeepAspect, padded, resized
+from rtdetr_lab.images.preprocess import KeepAspect, Preprocess, padded, resized
 from rtdetr_lab.model import DetectionModel, by_softmax
 from rtdetr_lab.rtdetr import rtdetr_nano
 from rtdetr_lab.structures import Prediction
@@ -78,6 +78,11 @@ class OneBox(DetectionModel):
         boxes = torch.tensor([[[0.5, 0.5, 0.5, 0.25]]]).expand(len(images), 1, 4)
         logits = torch.tensor([[[9.0, 0.0, 0.0]]]).expand(len(images), 1, 3)
         return Prediction(logits, boxes, ())
+
+
+def test_without_a_size_pictures_keep_their_shape_if_the_model_takes_a_canvas():
+    assert Detector(OneBox().eval()).preprocess == KeepAspect((800, 1333))
+    assert Detector(rtdetr_nano(3).build().eval()).preprocess == Preprocess((640, 640))
 
 
 def test_boxes_come_back_in_pixels_of_each_stored_picture():

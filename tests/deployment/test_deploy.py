@@ -81,6 +81,12 @@ def test_a_norm_folds_into_the_convolution_before_it():
     assert (fused(block)(x) - block(x)).abs().max() <= 1e-12
 
 
+def test_a_bias_before_a_norm_is_scaled_like_the_weights():
+    conv, norm = nn.Conv2d(3, 4, 1).double(), lively(nn.BatchNorm2d(4)).double().eval()
+    x = torch.randn(2, 3, 5, 7).double()
+    assert (fold(conv, norm)(x) - norm(conv(x))).abs().max() <= 1e-12
+
+
 def test_a_block_without_values_folds_to_one_without_values():
     with torch.device("meta"):
         block, x = RepVggBlock(4, torch.tanh).eval(), torch.rand(1, 4, 5, 6)

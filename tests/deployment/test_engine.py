@@ -70,6 +70,15 @@ def test_a_batch_of_any_length_goes_through_its_buckets(model, dtype):
         engine.answer(torch.rand(1, 3, 32, 32))
 
 
+def test_a_batch_runs_in_the_smallest_bucket_that_holds_it(model):
+    engine, ran = Engine(model, SIZE, (1, 3, 8), device="cpu"), []
+    bucket = engine.buckets[SIZE]
+    run, bucket.run = bucket.run, lambda images: ran.append(len(images)) or run(images)
+    for count in (1, 2, 3, 5, 9):
+        engine.answer(torch.rand(count, 3, *SIZE))
+    assert ran == [1, 3, 3, 8, 8, 1]
+
+
 def test_bfloat16_moves_scores_and_not_coordinates(model, frames):
     exact = Engine(model, SIZE, 1, device="cpu")
     rounded = Engine(model, SIZE, 1, torch.bfloat16, "cpu")

@@ -9,6 +9,7 @@ from rtdetr_lab.evaluation.average_precision import (
     Judged,
     average_precision,
     average_recall,
+    choose,
     overlap,
     precision_curve,
 )
@@ -64,3 +65,11 @@ def test_in_a_crowd_the_overlap_is_a_part_of_the_detection():
     box, crowd = [0, 0, 10, 10], {"bbox": [0, 0, 100, 100], "iscrowd": 1}
     assert overlap(box, crowd) == 1
     assert overlap(box, {**crowd, "iscrowd": 0}) == 0.01
+
+
+def test_an_iou_at_the_threshold_is_enough_and_of_equals_the_last_is_taken():
+    twins, half = [{"bbox": [0, 0, 10, 10]}] * 2, {"bbox": [0, 0, 10, 5]}
+    free, seen = [False, False], [False, False]
+    assert choose(half, twins, seen, free, threshold=0.5) == 1
+    assert choose(half, twins, seen, [False, True], threshold=0.5) == 0
+    assert choose(half, twins, seen, free, threshold=0.51) is None

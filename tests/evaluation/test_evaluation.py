@@ -15,10 +15,12 @@ from rtdetr_lab.data.batch import Truth
 from rtdetr_lab.data.coco import CocoDataset
 from rtdetr_lab.data.shapes import VAL, ShapesConfig, ShapesDataset
 from rtdetr_lab.errors import DataError, MissingExtraError
+from rtdetr_lab.evaluation import library
 from rtdetr_lab.evaluation.coco import NAMES, coco_metrics, coco_truth
 from rtdetr_lab.evaluation.evaluate import evaluate
 from rtdetr_lab.evaluation.library import accumulated
 from rtdetr_lab.evaluation.table import Table
+from rtdetr_lab.images.postprocess import Found
 from rtdetr_lab.model import DetectionModel
 from rtdetr_lab.structures import LayerPrediction, Prediction
 
@@ -60,6 +62,24 @@ def test_an_iou_of_0_77_counts_at_six_of_ten_thresholds():
     assert (metrics.AP50, metrics.AP75) == (1, 1)
 
 
+def test_an_iou_of_0_72_is_too_little_for_ap75():
+    metrics = coco_metrics(ONE, [found([0, 0, 100, 72], 0.9)])
+    assert (metrics.AP50, metrics.AP75) == (1, 0)
+
+
+def test_of_twenty_objects_one_ten_or_all_may_be_found():
+    boxes = [[15 * n, 0, 15 * n + 10, 40] for n in range(20)]
+    tree = coco_truth([truth(boxes, [0] * 20)], ["a"], [10])
+    metrics = coco_metrics(tree, [found(box, 0.9 - n / 100) for n, box in enumerate(boxes)])
+    assert (metrics.AR1, metrics.AR10, metrics.AR100) == (0.05, 0.5, 1)
+
+
+def test_an_object_behind_a_hundred_better_false_alarms_is_not_found():
+    alarms, last = [found([200, 0, 250, 50], 0.9)] * 120, found([0, 0, 100, 100], 0.5)
+    assert coco_metrics(ONE, [*alarms, last]).AR100 == 0
+    assert coco_metrics(ONE, [*alarms[:99], last]).AR100 == 1
+
+
 def test_a_false_alarm_before_the_hit_halves_precision():
     alarms = [found([200, 0, 250, 50], 0.95), found([0, 0, 100, 100], 0.9)]
     assert coco_metrics(ONE, alarms).AP50 == pytest.approx(0.5)
@@ -85,6 +105,30 @@ def test_sizes_are_judged_by_the_annotated_area():
     metrics = coco_metrics(tree, [found(boxes[1], 0.9)])
     assert (metrics.APs, metrics.APm, metrics.APl) == (0, 1, -1)
     assert metrics.ARm == 1
+
+
+def test_an_object_without_an_area_has_that_of_its_box():
+    tree = coco_truth([truth([[0, 0, 40, 60]], [0])], ["a"], [10])
+    del tree["annotations"][0]["area"]
+    metrics = coco_metrics(tree, [found([0, 0, 40, 60], 0.9)])
+    assert (metrics.APs, metrics.APm, metrics.APl) == (-1, 1, -1)
+
+
+def test_a_class_without_objects_is_not_in_the_mean():
+    tree = coco_truth([truth([[0, 0, 50, 50]], [1])], ["nowhere", "a"], [3, 10])
+    metrics = coco_metrics(tree, [found([0, 0, 50, 50], 0.9)])
+    assert metrics.AP == metrics.AR100 == 1
+    assert [row.AP for row in metrics.classes] == [-1, 1]
+
+
+def test_names_follow_their_ids_when_categories_are_not_sorted():
+    tree = coco_truth([truth([[0, 0, 50, 50], [60, 0, 99, 50]], [0, 1])], ["a", "b"], [10, 3])
+    metrics = coco_metrics(tree, [found([0, 0, 50, 50], 0.9, category=10)])
+    assert [(row.name, row.AP) for row in metrics.classes] == [("b", 0), ("a", 1)]
+
+
+def test_the_truth_keeps_height_and_width_apart():
+    assert ONE["images"] == [{"id": 1, "height": 200, "width": 300}]
 
 
 def test_the_table_has_a_row_per_class_in_the_order_of_ids():
@@ -139,6 +183,37 @@ def test_classes_evaluated_a_few_at_a_time_give_the_same_numbers():
     table = Table.of(detections, tree)
     together, apart = accumulated(tree, table), accumulated(tree, table, at_once=40)
     assert all(map(np.array_equal, together, apart))
+
+
+def test_a_few_classes_at_a_time_are_in_the_order_of_ids_whatever_the_file_says():
+    tree, detections = random_set(seed=5, pictures=12, classes=7, each=30)
+    shuffled = {**tree, "categories": [tree["categories"][k] for k in (4, 0, 6, 2, 5, 1, 3)]}
+    table = Table.of(detections, tree)
+    together, apart = accumulated(tree, table), accumulated(shuffled, table, at_once=40)
+    assert all(map(np.array_equal, together, apart))
+
+
+def test_several_classes_at_a_time_have_no_more_detections_than_allowed(monkeypatch):
+    tree, detections = random_set(seed=5, pictures=12, classes=7, each=30)
+    seen, count = [], library.accumulated_of
+    monkeypatch.setattr(
+        library, "accumulated_of", lambda *given: seen.append(given[2]) or count(*given)
+    )
+    accumulated(tree, Table.of(detections, tree), at_once=120)
+    sizes = [sum(d["category_id"] in ids for d in detections) for ids in seen]
+    assert any(len(ids) > 1 for ids in seen)
+    assert all(len(ids) == 1 or size <= 120 for ids, size in zip(seen, sizes, strict=True))
+
+
+def test_the_best_keep_their_order():
+    table = Table(np.array([2, 1, 2]), np.array([7, 7, 7]), np.ones((3, 4)), np.array([3, 4, 5.0]))
+    assert table.best(1).scores.tolist() == [4, 5]
+    assert table.best(2).image_ids.tolist() == [2, 1, 2]
+
+
+def test_labels_become_the_ids_of_the_data():
+    one = Found(torch.ones(3, 4), torch.ones(3), torch.tensor([1, 0, 1]), torch.arange(3))
+    assert Table.of_found([(7, one)], (40, 3)).category_ids.tolist() == [3, 40, 3]
 
 
 def test_only_the_best_hundred_of_a_class_in_a_picture_are_kept():
@@ -251,9 +326,6 @@ def first_pictures(annotations, count):
 
 
 def test_a_few_classes_at_a_time_give_the_numbers_of_all_at_once():
-    from rtdetr_lab.evaluation import library
-    from rtdetr_lab.evaluation.table import Table
-
     rng = np.random.default_rng(0)
     boxes = np.concatenate([rng.uniform(0, 60, (200, 2)), rng.uniform(5, 40, (200, 2))], axis=1)
     truth = {

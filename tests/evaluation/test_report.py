@@ -9,9 +9,11 @@ from rtdetr_lab.commands.evaluate import check_classes
 from rtdetr_lab.data.batch import Truth
 from rtdetr_lab.data.shapes import VAL, ShapesConfig, ShapesDataset
 from rtdetr_lab.errors import DataError
-from rtdetr_lab.evaluation.examine import examine
+from rtdetr_lab.evaluation.coco import coco_truth, scored
+from rtdetr_lab.evaluation.examine import Examination, examine
 from rtdetr_lab.evaluation.mistakes import confusion_matrix, judge
 from rtdetr_lab.evaluation.report import write_report
+from rtdetr_lab.evaluation.table import Table
 from rtdetr_lab.images.postprocess import Found
 from rtdetr_lab.model import Metadata
 from rtdetr_lab.rtdetr import rtdetr_nano
@@ -52,6 +54,23 @@ def test_a_wrong_name_does_not_hide_a_right_one_however_sure_it_is():
 def test_in_a_crowd_nothing_is_a_mistake():
     one = judge(truth([[0.0, 0, 90, 90]], [0], crowd=[0]), found([FAR], [0], [0.9]))
     assert one.num_mistakes == 0
+
+
+def test_a_crowd_is_never_found_and_two_crowds_do_not_add_up():
+    crowd, beside = [0.0, 0, 40, 40], [60.0, 0, 90, 40]
+    one = judge(truth([crowd], [0], crowd=[0]), found([crowd], [0], [0.9]))
+    assert (one.of_found, one.of_objects) == (("in a crowd",), ("in a crowd",))
+    across = found([[28.0, 0, 72, 10]], [0], [0.9])  # 12 of its 44 columns in each
+    one = judge(truth([crowd, beside], [0, 0], crowd=[0, 1]), across, min_iou=0.3)
+    assert one.of_found == ("background",)
+
+
+def test_the_pictures_with_most_mistakes_come_first_and_ties_keep_their_order():
+    nothing = found([], [], [])
+    missed = [judge(truth([LEFT, RIGHT, FAR][:n], [0] * n), nothing) for n in (1, 0, 3, 1)]
+    tree = coco_truth([missed[0].truth], ["a"], [1])
+    numbers = scored(tree, Table.of([], tree))
+    assert Examination(("a",), numbers, {}, {}, tuple(missed), 0.5).worst == [2, 0, 3]
 
 
 @pytest.mark.parametrize("objects", [0, 2])

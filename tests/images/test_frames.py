@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
+from rtdetr_lab.errors import ImageError
 from rtdetr_lab.images.decode import frame_in, read_photo
 from rtdetr_lab.images.frames import Frame
 
@@ -105,3 +106,13 @@ def test_what_was_turned_in_memory_lies_as_it_is(tmp_path):
         turned = ImageOps.exif_transpose(Image.open(path))
         assert read_photo(turned).frame == Frame((9, 5), 1), ending
     assert read_photo(pixels_of((5, 9))).frame == Frame((5, 9), 1)
+
+
+def test_annotations_are_of_the_file_unless_their_size_fits_only_the_upright_picture():
+    turned = Frame((30, 40), 6)
+    assert turned.of_annotations(None, "a.jpg") == turned
+    assert turned.of_annotations((30, 40), "a.jpg") == turned
+    assert turned.of_annotations((40, 30), "a.jpg") == Frame((40, 30))
+    assert Frame((30, 30), 6).of_annotations((30, 30), "a.jpg") == Frame((30, 30), 6)
+    with pytest.raises(ImageError, match=r"a\.jpg.*annotations have \(31, 40\)"):
+        turned.of_annotations((31, 40), "a.jpg")

@@ -19,6 +19,7 @@ from rtdetr_lab.detector import Detector
 from rtdetr_lab.errors import ConfigError, ImageError
 from rtdetr_lab.images import masks as chapter
 from rtdetr_lab.images.decode import read_photo
+from rtdetr_lab.images.frames import Frame
 from rtdetr_lab.images.masks import masks_of
 from rtdetr_lab.images.panoptic import ByOverlap, instance
 from rtdetr_lab.images.postprocess import Found, postprocess, suppress
@@ -68,6 +69,18 @@ def test_of_a_padded_picture_the_mask_is_cut_to_the_picture():
     padding[:, :, 8:] = True
     (found,) = postprocess_softmax(answer(drawn), [(6, 4)], padding=padding, with_masks=True)
     assert found.masks.int().tolist() == [[[0, 0, 1, 1]] * 6]
+
+
+def test_in_a_batch_every_mask_is_cut_by_the_padding_of_its_own_picture():
+    drawn = torch.full((2, 1, 3, 4), -9.0)
+    drawn[..., 2:] = 9
+    padding = torch.zeros(2, 12, 16, dtype=torch.bool)
+    padding[0, :, 8:] = padding[1, 4:] = True
+    one = answer(drawn[0])
+    both = Prediction(one.logits.repeat(2, 1, 1), one.boxes.repeat(2, 1, 1), (), masks=drawn)
+    left, upper = postprocess_softmax(both, [(3, 2), (1, 4)], padding=padding, with_masks=True)
+    assert left.masks.int().tolist() == [[[0, 0]] * 3]
+    assert upper.masks.int().tolist() == [[[0, 0, 1, 1]]]
 
 
 def test_only_what_is_kept_is_enlarged_and_one_at_a_time(monkeypatch):
@@ -128,6 +141,7 @@ def test_masks_of_windows_are_put_where_the_windows_were():
     masks[3, 10:95, 20:130] = True  # larger than a window: only the look at the whole has it
     windows = tiling.windows(size)
     found = [seen_by(window, masks) for window in windows]
+    found[0] = found[0].at(found[0].labels == 3)  # from afar the others are too small
     merged = tiling.merge(found, windows, size)
     assert sorted(merged.queries.tolist()) == [0, 1, 2, 3]
     assert torch.equal(merged.masks, masks[merged.queries])
@@ -201,6 +215,24 @@ def test_masks_leave_as_run_lengths_that_coco_reads(found):
         assert isinstance(told["segmentation"]["counts"], list)
         for where in (row, told):
             assert np.array_equal(decode_mask(where["segmentation"], (50, 70), "row"), mask)
+
+
+def test_masks_of_a_turned_photo_leave_in_the_frame_of_its_file():
+    """A viewer turns it clockwise: what is at the upper left lies at the lower left in the file."""
+    pytest.importorskip("faster_coco_eval", reason="no [eval] extra; runs where it is installed")
+    mask = torch.zeros(1, 40, 30, dtype=torch.bool)
+    mask[0, :3, :7] = True
+    numbers = torch.zeros(1).long()
+    parts = {"scores": torch.ones(1), "labels": numbers, "queries": numbers, "masks": mask}
+    boxes = torch.tensor([[0.0, 0, 7, 3]])
+    turned = Detections(
+        boxes_xyxy=boxes, frame=Frame((30, 40), 6), classes=Classes(("a",)), **parts
+    )
+    (row,) = turned.to_coco(1)
+    stored = decode_mask(row["segmentation"], (30, 40), "row")
+    assert row["bbox"] == [0, 23, 3, 7]
+    assert stored[23:, :3].all()
+    assert stored.sum() == 21
 
 
 def test_a_model_that_does_not_draw_gives_none():

@@ -65,6 +65,13 @@ def test_who_keeps_too_little_of_its_own_mask_is_out_and_its_pixels_are_nobodys(
     assert drawn(found) == ["2222", "1111", "1112"]
 
 
+def test_who_keeps_just_the_least_of_its_own_mask_is_out():
+    out = answer((CAT, SURE, "7777 7777 7777"), (DOG, SURE, LEFT))
+    for least, wanted in ((0.5, "1100"), (0.49, "2211")):
+        (found,) = panoptic(out, SIZE, rule=ByOverlap(min_kept=least))
+        assert drawn(found) == [wanted] * 3
+
+
 def test_the_mask_threshold_decides_what_a_mask_is():
     faint = "4444 4444 4444"
     assert instance(answer((CAT, SURE, faint)), SIZE)[0].segments == ()
@@ -122,6 +129,11 @@ def test_the_authors_join_equal_stuff_in_the_first_pass_only():
     # The other rule never looks a second time: they stay joined.
     (ours,) = panoptic(out, [(3, 6)], stuff={SKY}, rule=ByOverlap(min_kept=0.4))
     assert drawn(ours) == ["111122"] * 3
+
+
+def test_semantic_never_answers_that_there_is_nothing():
+    out = answer((NOTHING, SURE, ALL), (CAT, 0.5, "6666 6666 6666"))
+    assert semantic(out, SIZE)[0].tolist() == [[CAT] * 4] * 3
 
 
 def test_semantic_lets_all_queries_vote():

@@ -7,7 +7,13 @@ from hypothesis import strategies as st
 
 from rtdetr_lab.boxes import iou
 from rtdetr_lab.errors import ImageError
-from rtdetr_lab.images.postprocess import Found, postprocess, suppress, survivors
+from rtdetr_lab.images.postprocess import (
+    Found,
+    of_the_canvas,
+    postprocess,
+    suppress,
+    survivors,
+)
 from rtdetr_lab.structures import Prediction
 
 
@@ -54,6 +60,15 @@ def test_sizes_are_height_first_and_boxes_may_leave_the_picture():
     assert result.boxes_xyxy.tolist() == [[0.0, 25.0, 200.0, 75.0]]
     (beyond,) = postprocess(prediction([[[9.0]]], [[[0.0, 0.5, 0.5, 0.5]]]), [(100, 200)])
     assert beyond.boxes_xyxy[0, 0] == -50
+
+
+def test_on_a_canvas_that_is_not_square_height_and_width_are_enlarged_by_their_own_part():
+    """The picture fills three quarters of the height and four fifths of the width."""
+    padding = torch.ones(1, 40, 100, dtype=torch.bool)
+    padding[0, :30, :80] = False
+    answer = prediction([[[9.0]]], [[[0.4, 0.375, 0.4, 0.375]]])
+    (result,) = postprocess(answer, [(60, 160)], padding=padding, fractions=of_the_canvas)
+    assert result.boxes_xyxy[0].tolist() == pytest.approx([40, 15, 120, 45])
 
 
 def test_a_picture_without_anything_has_zero_rows():

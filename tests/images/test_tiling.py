@@ -89,6 +89,53 @@ def test_two_in_a_crowd_seen_by_one_window_stay_two():
     assert len(merged) == 2
 
 
+SIDE_BY_SIDE = [(0, 0, 100, 100), (0, 50, 100, 150)]
+"""Two windows of a picture of 100 × 150, and no look at the whole."""
+
+
+def one(box, label, left=0, score=0.9):
+    """What a window that begins at column `left` says of one object of the picture."""
+    box = torch.tensor([box]) - torch.tensor([left, 0, left, 0])
+    return Found(box.float(), torch.tensor([score]), torch.tensor([label]), torch.tensor([label]))
+
+
+def test_two_classes_in_one_place_stay_two_and_one_class_becomes_one():
+    box, tiling = [60, 20, 90, 70], Tiling(100)
+    for labels in ((0, 1), (1, 1)):
+        found = [one(box, labels[0]), one(box, labels[1], left=50)]
+        merged = tiling.merge(found, SIDE_BY_SIDE, (100, 150))
+        assert sorted(merged.labels.tolist()) == sorted(set(labels))
+
+
+def test_a_cut_half_goes_with_the_whole_of_its_class_and_with_no_other():
+    whole, half = [48, 20, 95, 90], [50, 30, 70, 60]
+    for label, count in ((0, 1), (1, 2)):
+        found = [one(whole, 0), one(half, label, left=50)]
+        assert len(Tiling(100).merge(found, SIDE_BY_SIDE, (100, 150))) == count
+
+
+def test_the_whole_stays_though_the_cut_part_has_the_better_score():
+    whole, part = [45, 20, 90, 60], [50, 20, 90, 60]
+    found = [one(whole, 0, score=0.6), one(part, 0, left=50, score=0.95)]
+    merged = Tiling(100).merge(found, SIDE_BY_SIDE, (100, 150))
+    assert merged.boxes_xyxy.tolist() == [whole]
+
+
+def test_the_best_comes_first_cut_or_whole():
+    found = [one([5, 20, 30, 60], 0, score=0.6), one([50, 20, 90, 60], 1, left=50, score=0.95)]
+    merged = Tiling(100).merge(found, SIDE_BY_SIDE, (100, 150))
+    assert merged.labels.tolist() == [1, 0]
+
+
+def test_what_ends_at_the_border_of_the_picture_is_whole():
+    """A small object in front of a large one of its class, in the last corner and in the first."""
+    large, tiling = [2, 2, 149, 99], Tiling(100)
+    windows = [(0, 0, 100, 150), *SIDE_BY_SIDE]
+    last, first = one([135, 80, 150, 100], 0, left=50), one([0, 0, 12, 15], 0)
+    merged = tiling.merge([one(large, 0), first, last], windows, (100, 150))
+    assert len(merged) == 3
+
+
 def test_one_window_alone_is_only_sorted():
     boxes, scores = torch.rand(5, 4) * 30, torch.rand(5)
     zeros = torch.zeros(5, dtype=torch.long)

@@ -11,6 +11,7 @@ import torch
 from paths import PROGRAMS, child_environment
 
 from rtdetr_lab.errors import TrainingError
+from rtdetr_lab.training import distributed
 from rtdetr_lab.training.distributed import World, join_processes
 
 SCRIPT = PROGRAMS / "ranks_run.py"
@@ -83,6 +84,16 @@ def test_shares_are_everybodys_and_nobodys_twice():
     pictures = list(range(7))
     shares = [World(rank, 3).share(pictures) for rank in range(3)]
     assert sorted(picture for share in shares for picture in share) == pictures
+
+
+@pytest.mark.parametrize("step", [2, 4])
+def test_a_step_behind_or_ahead_of_another_process_is_refused(monkeypatch, step):
+    """The other process has found step 3."""
+    others = {True: 3, False: -3}
+    monkeypatch.setattr(distributed, "max_over_ranks", lambda n, device: max(n, others[n >= 0]))
+    World(0, 2).check_step(3, ranks_run.CPU)
+    with pytest.raises(TrainingError, match=f"process 0 found step {step}"):
+        World(0, 2).check_step(step, ranks_run.CPU)
 
 
 def test_more_processes_than_pictures_are_refused(monkeypatch):

@@ -103,18 +103,21 @@ def test_a_loss_that_is_not_finite_although_the_answer_is():
     assert found.endswith("every module's output is finite, but the loss l1 is nan")
 
 
-def test_the_step_is_made_again_with_its_own_random_numbers(monkeypatch):
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_the_step_is_made_again_with_its_own_random_numbers(monkeypatch, accumulate):
     """Dropout decides whether the toy overflows; another draw would not find it."""
 
     class Unlucky(nn.Module):
         def forward(self, x):
             return x / 0 if torch.rand(()) < 0.02 else x
 
+    config = replace(CONFIG, num_pictures=4000, accumulate=accumulate)
+
     def run():
         torch.manual_seed(3)
         model = Toy().build()
         model.dropout = Unlucky()
-        train(model, ToyData(), config=replace(CONFIG, num_pictures=4000), progress=False)
+        train(model, ToyData(), config=config, progress=False)
 
     with pytest.raises(TrainingError, match=r"picture 2.*: the output of dropout \(Unlucky\)"):
         run()

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from paths import TESTS, child_environment
@@ -20,7 +22,13 @@ from rtdetr_lab.errors import ConfigError, DataError, TrainingError
 from rtdetr_lab.training import Cosine, from_scratch, train
 from rtdetr_lab.training.distributed import World
 from rtdetr_lab.training.loop import Run
-from rtdetr_lab.training.state import load_state
+from rtdetr_lab.training.state import (
+    load_state,
+    rng_state,
+    save_state,
+    seed_everything,
+    set_rng_state,
+)
 from rtdetr_lab.training.stop import seconds_of
 from rtdetr_lab.training.stream import Steps
 
@@ -61,6 +69,22 @@ def test_a_resume_that_forgets_the_random_numbers_would_be_noticed(tmp_path, mon
     monkeypatch.setattr("rtdetr_lab.training.state.set_rng_state", lambda state: None)
     parts = run_toy(tmp_path / "parts")
     assert not same(whole.model.state_dict(), parts.model.state_dict())
+
+
+def test_the_random_numbers_of_python_numpy_and_torch_go_on_where_they_were(tmp_path):
+    """In the middle of a block of numpy's, with the second of a pair of normal numbers waiting."""
+
+    def draw():
+        set_rng_state(load_state(tmp_path / "state.pt")["rng"])
+        waiting, block = np.random.normal(), np.random.rand(700).tolist()
+        return random.random(), waiting, block, torch.rand(3).tolist()
+
+    random.random(), np.random.rand(7), np.random.normal()
+    save_state(tmp_path / "state.pt", {"rng": rng_state()})
+    first = draw()
+    seed_everything(99)
+    for one, again in zip(first, draw(), strict=True):
+        assert one == again
 
 
 def test_the_number_of_workers_changes_nothing(tmp_path):
