@@ -83,8 +83,8 @@ for sigma in permutations(range(3)):
 
 # %% [markdown]
 # The cheapest pair is (query 0, object 0), with cost 1. If we take it first, and then the cheapest
-# of the other pairs, the total is $1 + 4 + 9 = 14$: the *worst* of the six. In the best matching
-# query 0 gets object 2, which would cost most with the other queries.
+# of the other pairs, the total is $1 + 4 + 9 = 14$: the *worst* of the six. In the best matching,
+# query 0 gets object 2, because object 2 costs most with the other queries.
 
 # %%
 queries, objects = cheapest(table)
@@ -107,8 +107,9 @@ print("by hand:", by_hand, " module:", module)
 assert torch.allclose(by_hand, module, atol=1e-5)
 
 # %% [markdown]
-# A cost can be negative, because only differences count. The cost is lowest for the query that is
-# sure, almost zero for the undecided one, and high for the query that is sure of the opposite.
+# A cost can be negative. This does no harm, because only differences count. The cost is lowest for
+# the query that is sure, almost zero for the undecided one, and high for the query that is sure of
+# the opposite.
 #
 # ## The real module
 
@@ -151,12 +152,12 @@ assert costs.argmin(0).tolist() == queries[objects.argsort()].tolist()
 # In a trained model the objects do not compete: each has its own best query.
 #
 # **From layer to layer.** Every decoder layer has its own loss, so every layer has its own
-# matching. The boxes that the encoder proposes
-# (notebook 09) have one, too. Does an object keep its query?
+# matching. The boxes that the encoder proposes (notebook 09) have one, too. Does an object keep its
+# query?
 
 # %%
-# alt: One line per object over four steps, proposals and three layers. Six lines are level. One
-#   jumps by one query after the proposals.
+# alt: One line per object over proposals and three layers. Six lines are horizontal. One jumps by
+#   one query after the proposals.
 steps = [prediction.proposals.layer, *prediction.layers]
 pairs = [cheapest(costs_of(step, 3)) for step in steps]
 matches = figures.matches_of(*zip(*pairs, strict=True))
@@ -231,10 +232,9 @@ assert last < 0.75 * first
 
 # %% [markdown]
 # At first, at least half of the objects get another token in every step. What a token learns in one
-# step is lost for its object in the next. DN-DETR measures this from epoch to
-# epoch, and calls it *instability*. Denoising (notebook 12)
-# was invented against it, because it needs no matching. (We give no digits here: training amplifies
-# the rounding of a processor. So your curve from scratch will differ, but show the same.)
+# step is lost for its object in the next. DN-DETR measures this from epoch to epoch, and calls it
+# *instability*. Denoising (notebook 12) was invented against it, because it needs no matching. (Your
+# curve from scratch will differ: training amplifies the rounding of a processor.)
 #
 # **More objects than queries.** With $Q$ queries and $T > Q$ objects, the $Q$ pairs with the
 # lowest total cost are matched, and some objects get no query.

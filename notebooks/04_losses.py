@@ -265,8 +265,8 @@ assert abs(both - (1 * one + 14 * fourteen) / 15) < 1e-3
 # | half      | half of them matched with IoU 0.9, the others unmatched   |
 # | rare      | one in ten matched with IoU 0.9, the others unmatched     |
 #
-# **Predict** the score at which training settles, for all five kinds: with the IoU target, and
-# without it. For "mixed" and "half", is it the mean?
+# **Predict** the score at the end of training, for all five kinds: with the IoU target, and without
+# it. For "mixed" and "half", is it the mean IoU (unmatched counts as 0)?
 
 
 # %%
@@ -302,11 +302,11 @@ for name, loss in losses.items():
 # box that is matched half of the time. With the IoU target the order is reversed: half (0.66) ranks
 # above poor (0.5).
 #
-# But the varifocal score is not a plain mean. "Mixed" settles at 0.75 and not at 0.6, because the
+# But the varifocal score is not a plain mean. "Mixed" ends at 0.75 and not at 0.6, because the
 # weight $q$ makes a good outcome count more: where all outcomes are matched, the mean gradient
-# $\sum q\,(p - q)$ is zero at $p = \sum q^2 / \sum q$. "Rare" settles at 0.4
-# and not at 0.09, because the background's weight $\alpha p^\gamma$ is too small to pull it down
-# further. Varifocal scores are good for ranking, but they are not probabilities.
+# $\sum q\,(p - q)$ is zero at $p = \sum q^2 / \sum q$. "Rare" ends at 0.4 and not at 0.09, because
+# the background's weight $\alpha p^\gamma$ is too small to pull it down further. Varifocal scores
+# are good for ranking, but they are not probabilities.
 
 # %%
 assert resting["varifocal"]["half"] > resting["varifocal"]["poor"]
@@ -336,7 +336,7 @@ assert pushed_down["varifocal"] == int((score > overlap).sum()) > 0
 assert pushed_down["varifocal, no IoU"] == 0
 
 # %% [markdown]
-# Only with the IoU target can the loss lower the score of a matched query that is *too* sure.
+# The loss can lower the score of a matched query that is *too* sure, but only with the IoU target.
 #
 # ## What it costs
 #

@@ -68,10 +68,9 @@ assert seen["backbone.S5"].shape[-1] == 256 // 32
 #        \mathrm{norm}(W\,\mathrm{pool}(x)) & \text{first block of a stage} \end{cases}
 #    \tag{05.1} $$
 #
-# $W$ is a 1 × 1 convolution. The first ResNet skips pixels in two places. Its stem is one large
-# convolution with stride 2, and its $W$ with stride 2 reads only one cell in four, without a pool.
-# Variant D, also called ResNet-vd, has three small convolutions in the stem, and takes the mean of
-# 2 × 2 cells before $W$.
+# $W$ is a 1 × 1 convolution. In the first ResNet the stem is one large convolution with stride 2,
+# and $W$ with stride 2 reads only one cell in four. Variant D, also called ResNet-vd, has three
+# small convolutions in the stem, and takes the mean of 2 × 2 cells before $W$.
 
 # %% [markdown]
 # ## By hand, on 3 × 3 cells
@@ -178,8 +177,8 @@ for level, side, e in zip(levels, sides, energy, strict=True):
 
 # %% [markdown]
 # The gradient ends exactly where `reach` says. Nearly all of it (squared and summed) lies in a
-# square of half the side. This is the *effective* receptive field (Luo et al. 2016): many paths
-# lead from the centre to the cell, but only one from each corner.
+# square of half the side. This is the *effective* receptive field (Luo et al. 2016): a
+# pixel in the centre reaches the cell through many chains of filters, a corner only through one.
 #
 # ## Predict, then break it
 #
@@ -193,7 +192,7 @@ for level, side, e in zip(levels, sides, energy, strict=True):
 #
 # A new norm starts with $\mu = 0, v = 1, \gamma = 1, \beta = 0$. What happens if we start from
 # random weights and freeze it like this? Training works well if the features have a spread
-# (standard deviation) of about 1; He's initialisation of the filters was made for that.
+# (standard deviation) of about 1; the initialisation by He et al. (2015) was made for that.
 # **Predict**: what is the spread on S5 of r18? And of r101?
 
 # %%

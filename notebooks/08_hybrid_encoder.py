@@ -193,9 +193,9 @@ counts
 # %% [markdown]
 # The content of $F_5$ does not matter to `nano`: the $F_5$ of another picture works, and so does
 # noise. But the *length* of its cells matters. AIFI ends in a layer norm, so in training the fusion
-# has only met cells of length $\sqrt D$ (nearly: a learned scale and shift follow). Our noise has
-# about the same length. Cells that are ten times as long dominate S3 and S4 in the concatenation.
-# So an input that the model does not use can still do harm.
+# saw only cells with a length near $\sqrt D$. (Only near, because the norm has a learned scale and
+# shift.) Our noise has about the same length. Cells that are ten times as long dominate S3 and S4
+# in the concatenation. So an input that the model does not use can still do harm.
 #
 # CCFF is different: without it no good box is left. This does not mean that CCFF is the more
 # important half *in general*. The decoder was trained on the output of CCFF. If we remove a part

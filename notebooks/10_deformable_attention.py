@@ -204,7 +204,8 @@ assert counts["(a) equal weights"] > 5 * counts["(b) one mean point"]
 #
 # In RT-DETRv2 every level can have its own number of points. It also has a sampler that every
 # accelerator can run: it reads the one cell that contains the point. (A point outside the map reads
-# the nearest border cell.) The points stay the same. The crosses mark the centres of the cells that
+# the nearest border cell. The authors' code reads half a cell further right and down:
+# `samplers.py`.) The points stay the same. The crosses mark the centres of the cells that
 # are read.
 
 # %%

@@ -111,9 +111,9 @@ source(Decoder.forward)
 
 # %% [markdown]
 # `move` is Eq. 11.1. The last two lines of the loop pass its box to the next layer. Every layer
-# computes a box, class logits, and a new reference. `judged` has the same numbers as `start`, but
-# perhaps not its gradient: see "Who learns from a bad box?". *Every layer has its own heads and its
-# own loss*. So each layer is a detector, together with the layers before it.
+# computes a box, class logits, and a new reference. `judged` has the same numbers as `start`. It
+# keeps the gradient or not: see "Who learns from a bad box?". *Every layer has its own heads and
+# its own loss*. So each layer is a detector, together with the layers before it.
 #
 # ## Look inside
 #
@@ -149,10 +149,9 @@ assert layers["proposals"]["tight"] < layers["layer 0"]["tight"] < layers["layer
 
 # %% [markdown]
 # Layer 0 makes the large move, five pixels per coordinate. The later layers make small moves, and
-# these make boxes tight: no proposal, but 29, 52 and 64
-# boxes of layer 0, 1 and 2. Layer 0 even finds five shapes fewer than the proposals.
-# Layer 1 finds 13 more, but adds duplicates. Layer 2 removes most of them. So the layers differ in
-# *what* they do, not only in how well they do it.
+# these make boxes tight: no proposal, but 29, 52 and 64 boxes of layer 0, 1 and 2. Layer 0 even
+# finds five shapes fewer than the proposals. Layer 1 finds 13 more, but adds duplicates. Layer 2
+# removes most of them. So the layers differ in *what* they do, not only in how well they do it.
 #
 # ## Who attends to whom
 #
@@ -220,10 +219,11 @@ for name, counts in again.items():
 assert again["2"]["tight"] < layers["layer 2"]["tight"] / 4 < again["2"]["found"]
 
 # %% [markdown]
-# The tight boxes: of 64, 4 or 5 are left. With the first reference box in both layers, the model
-# finds even fewer shapes than its proposals (75). Layers 1 and 2 expect a box that nearly fits.
-# They take small steps and read close to the edges. With a loose box, neither works. So no layer
-# can correct a box from far away. Refinement is a *second look*, from a better place.
+# Of 64 tight boxes, 4 are left in one experiment and 5 in the other. With the first reference box
+# in both layers, the model finds even fewer shapes than its proposals (75). Layers 1 and 2 expect a
+# box that nearly fits. They take small steps and read close to the edges. With a loose box, neither
+# works. So no layer can correct a box from far away. Refinement is a *second look*, from a better
+# place.
 #
 # **Rearrange the layers.** Layer 2 makes boxes tight. Are they tighter if it runs twice? And if
 # every layer is a detector, does the order matter?

@@ -77,10 +77,11 @@ inwards = torch.tensor([1, 1, -1, -1])
 print("negative, all inwards:              ", corners + inwards * (0.5 + 1) * half)
 
 # %% [markdown]
-# The last box is inside out: its left edge is at 0.6, its right edge at 0.4. If both edges of a
-# negative move inwards, they *always* meet or pass each other, because each moves by at least half
-# of the side. The width is then negative, and `inverse_sigmoid` clamps it to 0. Each edge moves
-# inwards with probability 1/2. So a quarter of the negatives have no width, a quarter no height.
+# The edges of the last box have changed places: its left edge is at 0.6, its right edge at 0.4. If
+# both edges of a negative move inwards, they *always* meet or pass each other, because each moves
+# by at least half of the side. The width is then negative, and `inverse_sigmoid` clamps it to 0.
+# Each edge moves inwards with probability 1/2. So a quarter of the negatives have no width, a
+# quarter no height.
 #
 # ## By hand: who may see whom
 #
@@ -113,8 +114,9 @@ source(ContrastiveDenoising._noised_boxes)
 # $$ G = \max\bigl(1, \min(\lfloor N / T \rfloor, \lfloor R_{\max} / 2T \rfloor)\bigr), \qquad
 #    R = 2\,G\,T \tag{12.3} $$
 #
-# $G$ is the number of groups, and $R$ that of denoising queries: about 200 for most pictures. (The
-# chapter has a table.) This is the mask of our picture:
+# $G$ is the number of groups, and $R$ that of denoising queries: about 200 for most pictures, with
+# RT-DETR's $N = 100$ and $R_{\max} = 600$. `nano` has $N = 50$. (The chapter has a table.) This is
+# the mask of our picture:
 
 # %%
 # alt: A matrix. Seven small open squares lie along the diagonal, and an open band on the right. All
@@ -159,7 +161,8 @@ for i, layer in enumerate(taught.denoising.layers):
 
 # %% [markdown]
 # Positives start at a mean IoU of 0.40 and end at 0.89. Negatives are rejected, not repaired: the
-# loss asks only for a low score. So the decoder learns which boxes are close enough. All queries:
+# loss asks only for a low score (it has no box loss). So the decoder learns which boxes are close
+# enough. All queries:
 
 # %%
 # alt: Scatter of the last layer's score against the IoU at the start. Orange negatives have an IoU

@@ -9,12 +9,12 @@ and richer: S3 still shows where an edge runs, S5 shows that the edge belongs to
 S3, S4 and S5, with strides 8, 16 and 32. It does not use S2 (stride 4), which would bring three
 times as many tokens as the other three maps together.
 
-Variant D ("ResNet-vd") changes two places where a plain ResNet skips pixels:
+Variant D ("ResNet-vd") changes two places of a plain ResNet:
 
 | where | plain ResNet | variant D |
 |---|---|---|
 | stem | one 7×7 convolution, stride 2 | three 3×3 convolutions, the first with stride 2 |
-| stride-2 shortcut | 1×1, stride 2: reads one pixel in four | mean of 2×2, then 1×1: reads all |
+| stride-2 shortcut | 1×1, stride 2: reads one cell in four | mean of 2×2, then 1×1: reads all |
 
 The stem and a max pool after it bring stride 4. Then every stage is a chain of residual blocks. A
 block adds a learned function $F$ to a shortcut $G$:

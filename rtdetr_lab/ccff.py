@@ -32,9 +32,9 @@ convolution whose outputs are added. It *runs* as one 3×3 convolution, because 
 is a linear map (Eq. 07.2, notebook 07). `expansion` is the width inside the block, as a fraction of
 D: 1.0 in r50 and r101, 0.5 in the others. It is the cheapest way to scale the encoder (§4.4).
 
-Upsampling repeats every cell 2×2, and cuts the result to the size of the finer map. A map of 7
-cells meets one of 4 this way: cell $i$ always lies in cell $\lfloor i/2 \rfloor$. So any picture
-size works.
+Upsampling repeats every cell 2×2, and cuts the result to the size of the finer map. For
+example, 4 cells become 8 and are cut to 7. Cell $i$ of the finer map always reads cell $\lfloor i/2
+\rfloor$. So any picture size works.
 """
 
 from collections.abc import Sequence

@@ -8,10 +8,10 @@ Early in training the matching is nearly random: a query is matched with a cat n
 control in the next epoch, and learns neither. The object of a denoising query is known from the
 start. We take the ground truth, add a little noise, and train the decoder to restore the original.
 This needs no matching. These are the *positives*. A second copy gets more noise, and the decoder
-learns to answer "nothing" for it. These are the *negatives*. With positives only, a query near an
-object never learns to say no, so several queries may claim one object. The negatives lie just
-outside the range of the positives, and teach the decoder to reject all but the best of several near
-boxes.
+learns to answer "nothing" for it. These are the *negatives* ("contrastive" means that positives and
+negatives stand side by side). With positives only, a query near an object never learns to say no,
+so several queries may claim one object. The negatives lie just outside the range of the positives,
+and teach the decoder to reject all but the best of several near boxes.
 
 Every corner coordinate moves by $\Delta$, in either direction with probability ½. The size of the
 step is uniform within a range:
@@ -64,11 +64,11 @@ and they are taught "nothing". A batch without any object gets one group of padd
 criterion counts its loss as exactly zero; the group is there so that the label embedding always has
 a gradient.
 
-**Crowds.** The references do not limit $R$: 700 objects make 1,400 queries, and the cost of
-self-attention grows with the square. We limit it to `max_queries`. If a picture holds more than
-`max_queries` / 2 objects, we denoise only that many, drawn at random in every step. The default of
-600 queries is enough for 300 objects, as many as 300 matching queries can find. Up to there we do
-the same as the references.
+**Crowds.** The authors' code and transformers do not limit $R$: 700 objects make 1,400 queries, and
+the cost of self-attention grows with the square. We limit it to `max_queries`. If a picture holds
+more than `max_queries` / 2 objects, we denoise only that many, drawn at random in every step. The
+default of 600 queries is enough for 300 objects, as many as 300 matching queries can find. Up to
+there we do the same as they.
 """
 
 from dataclasses import dataclass

@@ -31,8 +31,9 @@ a box worse to fit its score. The factor $p^\gamma$ makes the easy background ne
 detached too. If the matched box does not overlap its object at all, $q = 0$: the weight is 0, and
 the class loss of that query at that class has no gradient.
 
-**Focal**, the loss varifocal grew from, has the target 1 and the same weights for both sides, up to
-$\alpha_t$, which is $\alpha$ at the object's class and $1 - \alpha$ elsewhere:
+The weight $q$ in front makes good boxes count more. Varifocal was developed from **focal** loss.
+Its target is 1, and both sides have weights of one form. Only the factor $\alpha_t$ differs: it is
+$\alpha$ at the object's class and $1 - \alpha$ elsewhere:
 
 $$ \mathcal L_{\text{focal}} = -\alpha_t\, (1 - p_t)^\gamma \log p_t \tag{04.2} $$
 

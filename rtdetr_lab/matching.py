@@ -30,8 +30,8 @@ $$ \mathcal C_{\text{class}} = -\alpha (1-p)^\gamma \log p
 | `FocalCost(alpha, gamma)`      | above                  | RT-DETR, Deformable DETR   |
 | `SoftmaxCost()`                | $-p$, with softmax     | DETR                       |
 
-The matching does *not* use the varifocal loss, although its result feeds that loss: the target of
-the varifocal loss is an IoU, and here the GIoU cost already covers overlap.
+The matching does *not* use the varifocal loss. The target of that loss is an IoU, and the GIoU cost
+already measures the overlap.
 
 | $\alpha$ of                     | value | weighs                                              |
 |---------------------------------|-------|-----------------------------------------------------|

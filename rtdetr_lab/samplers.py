@@ -15,13 +15,14 @@ as a value:
 | `Naive()` | as bilinear, one point at a time | yes | the check of `Bilinear()` |
 
 Cell $i$ of a map of width $W$ has its centre at $(i + \frac12)/W$. So on a map of width 4 the
-centres lie at 0.125, 0.375, 0.625 and 0.875.
+centres lie at 0.125, 0.375, 0.625 and 0.875. The authors' discrete sampler reads half a cell
+further right and down (`Discrete(shift=0.5)`).
 
-**Outside the map** the two differ, as in the references. Bilinear reads zeros there, discrete reads
-the nearest border cell. Take a row of 4 cells with the values 8, 6, 4, 2, and the point $x =
--0.05$. In units of cells it lies at $-0.05 \cdot 4 - 0.5 = -0.7$, between cell $-1$, which does not
-exist and counts as 0, and cell 0. `Bilinear()` reads $0.7 \cdot 0 + 0.3 \cdot 8 = 2.4$;
-`Discrete()` reads 8.
+**Outside the map** the two differ, as in the authors' code and in transformers. Bilinear reads
+zeros there, discrete reads the nearest border cell. Take a row of 4 cells with the values 8, 6, 4,
+2, and the point $x = -0.05$. In units of cells it lies at $-0.05 \cdot 4 - 0.5 = -0.7$, between
+cell $-1$, which does not exist and counts as 0, and cell 0. `Bilinear()` reads $0.7 \cdot 0 + 0.3
+\cdot 8 = 2.4$; `Discrete()` reads 8.
 """
 
 import math
