@@ -233,8 +233,8 @@ assert last < 0.75 * first
 # %% [markdown]
 # At first, at least half of the objects get another token in every step. What a token learns in one
 # step is lost for its object in the next. DN-DETR measures this from epoch to epoch, and calls it
-# *instability*. Denoising (notebook 12) was invented against it, because it needs no matching. (Your
-# curve from scratch will differ: training amplifies the rounding of a processor.)
+# *instability*. Denoising (notebook 12) was invented against it, because it needs no matching.
+# (Your curve from scratch will differ: training amplifies the rounding of a processor.)
 #
 # **More objects than queries.** With $Q$ queries and $T > Q$ objects, the $Q$ pairs with the
 # lowest total cost are matched, and some objects get no query.
