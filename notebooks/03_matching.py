@@ -61,11 +61,11 @@ ax = figures.matched_boxes(prediction.boxes[3], targets.boxes[3], queries, objec
 # $$ \mathcal C = 2\, \mathcal C_{\text{class}} + 5\, \|b - \hat b\|_1
 #               - 2\, \mathrm{GIoU}(b, \hat b) \tag{03.2} $$
 #
-# GIoU is the IoU minus the empty share of the smallest box around both (notebook 01). The class
-# cost is a difference of two focal losses: that of saying "yes" minus that of saying "no". A focal
-# loss is a cross-entropy times a factor that is small where the score is already right (notebook
-# 04). $p$ is the query's score at the object's class, $\gamma = 2$ and $\alpha = 0.25$. (The
-# $\alpha$ of the varifocal loss in notebook 04 is another one, 0.75.)
+# Take the smallest box around both boxes: GIoU is the IoU minus the part of it that neither covers
+# (notebook 01). The class cost is a difference of two focal losses: that of saying "yes" minus that
+# of saying "no". A focal loss is a cross-entropy times a factor that is small where the score is
+# already right (notebook 04). $p$ is the query's score at the object's class, $\gamma = 2$ and
+# $\alpha = 0.25$. (The $\alpha$ of the varifocal loss in notebook 04 is another one, 0.75.)
 #
 # $$ \mathcal C_{\text{class}} = -\alpha (1-p)^\gamma \log p
 #    + (1-\alpha)\, p^\gamma \log(1-p) \tag{03.3} $$

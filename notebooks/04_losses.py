@@ -82,8 +82,9 @@ ax.legend(frameon=False)
 #    w_{\text{class}} \mathcal L_{\text{class}} + w_{L1} \sum_t \|b_t - \hat b_t\|_1
 #    + w_{\text{giou}} \sum_t \bigl(1 - \mathrm{GIoU}(b_t, \hat b_t)\bigr) \Bigr) \tag{04.4} $$
 #
-# Here $t$ counts the matched boxes of a layer. In RT-DETR the class loss is varifocal, summed over
-# all scores, and the weights $w$ are 1, 5 and 2.
+# (Varifocal: $\alpha = 0.75$, $\gamma = 2$. Focal: $\alpha = 0.25$.) Here $t$ counts the matched
+# boxes of a layer. In RT-DETR the class loss is varifocal, summed over all scores, and the weights
+# $w$ are 1, 5 and 2.
 #
 # ## By hand, on 3 × 3 scores
 #

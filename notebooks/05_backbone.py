@@ -60,8 +60,9 @@ assert seen["backbone.S5"].shape[-1] == 256 // 32
 # one for the other: it has fewer and fewer cells, but more and more channels. RT-DETR uses three of
 # these maps, with strides 8, 16 and 32. At 640 × 640 they have 80² + 40² + 20² = 8,400 cells.
 #
-# A stem and a max pool bring stride 4. Then the first block of every later stage halves its map. A
-# residual block adds a branch $F$ of convolutions and a shortcut $G$:
+# The first convolutions (the *stem*) and a max pool together have stride 4. Then the first block of
+# every later stage halves its map. A residual block adds a branch $F$ of convolutions and a
+# shortcut $G$:
 #
 # $$ y = \mathrm{act}\bigl(F(x) + G(x)\bigr), \qquad
 #    G = \begin{cases} x & \text{other blocks} \\
@@ -185,8 +186,8 @@ for level, side, e in zip(levels, sides, energy, strict=True):
 # **First, the norm.** A backbone with weights from ImageNet also brings the statistics (mean and
 # variance) of ImageNet. Its norms usually stay frozen while the detector is trained: a batch has
 # few pictures, and the statistics of few pictures are noisy. For each channel a frozen norm is a
-# straight line. Its scale $\gamma$ and shift $\beta$ were learned on ImageNet, and are frozen as
-# well:
+# straight line. $\mu$ and $v$ are mean and variance. Its scale $\gamma$ and shift $\beta$ were
+# learned on ImageNet, and are frozen as well:
 #
 # $$ \mathrm{norm}(x) = \gamma\,\frac{x - \mu}{\sqrt{v + \varepsilon}} + \beta \tag{05.2} $$
 #

@@ -116,11 +116,11 @@ chosen.index
 # %% [markdown]
 # It is a maximum and a top-k, without any IoU. Because of the two `detach` calls the losses of the
 # decoder do not train the proposals. (They still train the encoder and the backbone, through the
-# memory that cross-attention reads.) The proposals have their own loss, and this loss is the
-# answer. The class loss is **varifocal**: its target at the right class is not 1 but *the IoU of
+# memory that cross-attention reads.) The proposals have their own loss, and the uncertainty is in
+# this loss. The class loss is **varifocal**: its target at the right class is not 1 but *the IoU of
 # the box that the same token proposed* (notebook 04). So a token learns to have a high score only
 # if its box is good. (The loss is computed for the chosen tokens only.) The selection is a plain
-# top-k of logits, which the sigmoid keeps in order. The idea is in the loss.
+# top-k of logits: the sigmoid does not change their order. The idea is in the loss.
 #
 # ## Look inside
 #

@@ -43,11 +43,12 @@ ax = noised_boxes(batch, picture.boxes[0], images[3])
 # ## The question
 #
 # A query learns from the object that it is matched with (notebook 03). Early in training this
-# object changes from epoch to epoch (DN-DETR §3). How can the decoder learn to correct boxes
-# before the matching is stable? It can skip the matching: the object of a denoising query is
-# *known*. Its content is an embedding of the object's label. With probability 1/4 (half of
-# `label_noise` = 0.5) the label is drawn anew. Its reference is the object's box with noise. Every
-# corner coordinate moves by $\Delta$ (not the step of notebook 11), in a random direction:
+# object changes from epoch to epoch (DN-DETR §3). How can the decoder learn to correct boxes before
+# the matching is stable? It can skip the matching: the object of a denoising query is *known*. Its
+# content is an embedding of the object's label. With probability 1/4 (half of `label_noise` = 0.5)
+# a random label replaces it; the target stays the true label. Its reference is the object's box
+# with noise. Every corner coordinate moves by $\Delta$ (not the step of notebook 11), in a random
+# direction:
 #
 # $$ \text{positive: } |\Delta| < \tfrac12 \lambda\, s, \qquad
 #    \text{negative: } \tfrac12 \lambda\, s \le |\Delta| < \lambda\, s \tag{12.1} $$
@@ -96,7 +97,7 @@ for name, row in zip(names, by_hand, strict=True):
     print(f"{name:5}", " ".join("blocked" if b else "   ·   " for b in row))
 
 # %% [markdown]
-# Only the group itself attends to a group's columns. All queries attend to the matching columns.
+# A denoising query is seen by its own group only. All queries attend to the matching columns.
 #
 # ## The real module
 
@@ -111,7 +112,7 @@ source(ContrastiveDenoising._noised_boxes)
 # How many groups are there? $N$ is a budget of positives (elsewhere $N$ counts tokens). $T$ is the
 # number of objects in the fullest picture of the batch, and $R_{\max}$ is a limit for crowds:
 #
-# $$ G = \max\bigl(1, \min(\lfloor N / T \rfloor, \lfloor R_{\max} / 2T \rfloor)\bigr), \qquad
+# $$ G = \max\bigl(1, \min(\lfloor N / T \rfloor, \lfloor R_{\max} / (2T) \rfloor)\bigr), \qquad
 #    R = 2\,G\,T \tag{12.3} $$
 #
 # $G$ is the number of groups, and $R$ that of denoising queries: about 200 for most pictures, with
@@ -295,7 +296,7 @@ assert honest < 0.4
 
 # %% [markdown]
 # And why must groups not attend to each other? Averaging removes noise. One positive is a poor box.
-# The mean of an object's positives over all groups has twice its IoU, without using the picture.
+# The mean of an object's positives over all groups has twice this IoU, without using the picture.
 
 # %%
 one = Targets(targets.labels[5:6], targets.boxes[5:6])  # one shape: 50 groups
@@ -308,8 +309,8 @@ print(f"IoU of a copy {single:.2f}; of the mean of {len(boxes)} copies {mean.ite
 assert mean > 1.8 * single
 
 # %% [markdown]
-# Inside a group, a positive and a negative of one object may attend to each other: two copies
-# average little away. Denoising queries may also attend to *matching* queries, which have seen no
+# Inside a group, a positive and a negative of one object may attend to each other: the mean of two
+# copies is still noisy. Denoising queries may also attend to *matching* queries, which have seen no
 # answer.
 #
 # ## What it costs

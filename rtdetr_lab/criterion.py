@@ -26,7 +26,7 @@ over the processes. Then the mean of the processes' gradients equals the gradien
 however the objects are spread over the processes. For example, two processes with 1 and 9 objects
 both divide by 5. The mean of their losses is (sum₁ / 5 + sum₂ / 5) / 2 = (sum₁ + sum₂) / 10, which
 is the loss of the batch of 10. Denoising trains one positive per
-object and group, and divides by the number of groups as well.
+object and group, so its loss is divided by objects × groups.
 
 **A batch without objects** is a training signal too: all scores are pulled to 0. Its box and
 denoising terms are exactly zero, but they stay connected to the graph. So every parameter gets a

@@ -11,7 +11,7 @@ A query carries *content* (what) and a *reference box* (where). Every layer asks
 1. *Which other queries look at this object?* Self-attention between the queries. It replaces NMS
    (non-maximum suppression, the step in which other detectors delete duplicates).
 2. *What is there?* Deformable attention around the reference box.
-3. *So what is it?* A feed-forward network on each query.
+3. *What follows from both?* A feed-forward network on each query.
 
 Then a box head predicts a step $\Delta$ that moves the box. The step is added in logit space, so
 that the centre never leaves the picture ($i$ counts steps from 1; layer 0 computes $\Delta^{(1)}$):

@@ -11,7 +11,7 @@ This needs no matching. These are the *positives*. A second copy gets more noise
 learns to answer "nothing" for it. These are the *negatives* ("contrastive" means that positives and
 negatives stand side by side). With positives only, a query near an object never learns to say no,
 so several queries may claim one object. The negatives lie just outside the range of the positives,
-and teach the decoder to reject all but the best of several near boxes.
+and teach the decoder to reject every near box except the best.
 
 Every corner coordinate moves by $\Delta$, in either direction with probability ½. The size of the
 step is uniform within a range:
@@ -25,12 +25,12 @@ other and the box collapses: a quarter of all negatives have no width, and a qua
 
 A label is drawn anew with probability 0.25. This is half of `label_noise` = 0.5, the number in
 Table A: the authors' code multiplies it by 0.5. The new label is uniform over all classes, so
-sometimes it is the right one.
+sometimes it is the right one. The target of the loss is always the true label.
 
 **Groups.** All objects together are shown several times, in groups with different noise. With $T$
 objects in the fullest picture of the batch, the number of groups and of denoising queries is
 
-$$ G = \max\bigl(1, \min(\lfloor N / T \rfloor, \lfloor R_{\max} / 2T \rfloor)\bigr), \qquad
+$$ G = \max\bigl(1, \min(\lfloor N / T \rfloor, \lfloor R_{\max} / (2T) \rfloor)\bigr), \qquad
    R = 2\,G\,T \tag{12.3} $$
 
 A group has $T$ positives and $T$ negatives. $N$ = `num_queries` = 100 counts positives, so about

@@ -13,10 +13,10 @@ the distance between the coordinates and the missing overlap:
 $$ \mathcal L_{L1} = \|b - \hat b\|_1, \qquad
    \mathcal L_{\text{giou}} = 1 - \mathrm{GIoU}(b, \hat b) \tag{04.3} $$
 
-GIoU is the IoU minus the share of the smallest box around both that neither of them covers. So it
-has a gradient where the boxes do not overlap and the IoU has none (`boxes.py`). L1 alone hardly
-punishes errors on small objects, because the coordinates are small numbers. GIoU alone has a weak
-gradient when the boxes are far apart.
+Take the smallest box around both boxes: GIoU is the IoU minus the part of it that neither covers,
+as a fraction (`boxes.py`). So it has a gradient where the boxes do not overlap and the IoU has
+none. L1 alone hardly punishes errors on small objects, because the coordinates are small numbers.
+GIoU alone has a weak gradient when the boxes are far apart.
 
 The second question is where RT-DETR differs from DETR. Its **varifocal** loss has a target for the
 score at the object's class: $q$, *the IoU of the query's own box*. Everywhere else the target is 0:

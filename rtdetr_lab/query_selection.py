@@ -22,8 +22,8 @@ The authors' code computes no $\mathcal U$: it trains with the varifocal loss, w
 class score is the IoU of the box (`losses.py`). *Selection itself is a plain top-k; the idea is in
 the loss.*
 
-Content and reference of a query are detached, so only their own loss trains the heads that made
-them. The losses of the decoder still train the encoder and the backbone, through the memory that
+Content and reference of a query are detached, so only the proposals' own loss trains the proposal
+head. The losses of the decoder still train the encoder and the backbone, through the memory that
 cross-attention reads. DINO's *mixed* selection takes only the reference from the encoder, and
 learns the content; `LearnedContent` does the same.
 
