@@ -136,6 +136,15 @@ def resident():
         return int(file.read().split()[1]) * 4096
 
 
+def test_a_photo_that_a_viewer_turns_is_seen_upright(model, frames, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(frames[1]).save(tmp_path / "a.png", exif=exif)
+    found = Engine(model, SIZE, device="cpu")(tmp_path / "a.png", 0.0)
+    assert found.size == (90, 50)
+    assert alike(found, Detector(model, size=SIZE)(tmp_path / "a.png", 0.0))
+
+
 def test_a_stream_is_in_order_and_names_what_it_cannot_read(model, frames, tmp_path):
     Image.fromarray(frames[0]).save(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"no picture")
