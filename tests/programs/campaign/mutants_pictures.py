@@ -303,6 +303,6 @@ PICTURES = (
         'dynamic["images"][3] = MULTIPLE * torch.export.Dim("columns", min=2, max=64)',
         'dynamic["images"][3] = MULTIPLE * torch.export.Dim("columns", min=10, max=64)',
         "narrow pictures are refused",
-        "unhooked/test_export.py",
+        "unhooked/test_onnx.py",
     ),
 )
