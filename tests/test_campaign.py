@@ -107,15 +107,45 @@ def test_all_surroundings(tmp_path):
 # --- planted bugs -------------------------------------------------------------------------------
 
 
+def lists(part):
+    """The chapters' bugs, and those of the equipment."""
+    return part("mutants").MUTANTS, part("mutants_equipment").MUTANTS
+
+
 def test_every_bug_can_still_be_planted(part):
-    bugs, mutants = part("bugs"), part("mutants").MUTANTS
-    assert len(mutants) >= 60
-    assert len({(module, old, new) for module, old, new, _ in mutants}) == len(mutants)
-    for module, old, new, words in mutants:
+    bugs, (chapters, equipment) = part("bugs"), lists(part)
+    assert len(chapters) >= 60
+    assert len(equipment) >= 150
+    assert len({bug[:3] for bug in chapters + equipment}) == len(chapters + equipment)
+    for module, old, new, words, *tests in chapters + equipment:
         text = (bugs.ROOT / "rtdetr_lab" / f"{module}.py").read_text(encoding="utf8")
         assert text.count(old) == 1, f"{module}: {words}"
         ast.parse(text.replace(old, new))  # a plausible bug compiles
-        assert new not in (old, ""), words
+        assert new != old, words
+        assert all((ROOT / "tests" / test).exists() for test in tests), words
+    assert all(new for _, _, new, *_ in chapters)
+    assert all(tests for _, _, _, _, *tests in equipment)
+
+
+def test_a_list_from_elsewhere_is_planted_and_given_to_the_tests_it_names(tmp_path):
+    caught = ("boxes", "centre - 0.5 * size", "centre - size", "twice", "test_boxes.py")
+    same = ("boxes", "centre - 0.5 * size", "centre - size * 0.5", "nothing", "test_boxes.py")
+    write = (tmp_path / "list.py").write_text
+    write(f"MUTANTS = ({same}, {caught})", encoding="utf8")
+    words = ("--list", tmp_path / "list.py")
+    rows = program("campaign/bugs.py", tmp_path / "b.json", *words)
+    assert [row["caught_by"] for row in rows] == [None, "module"]
+    write(f"MUTANTS = ({caught},)", encoding="utf8")  # results of another list are not taken over
+    rows = program("campaign/bugs.py", tmp_path / "b.json", *words)
+    assert [(row["number"], row["bug"]) for row in rows] == [(0, "twice")]
+
+
+@pytest.mark.parametrize("text", ["", "MUTANTS = ()", "MUTANTS = (('boxes', 'a', 'b'),)"])
+def test_a_list_without_bugs_is_refused(part, tmp_path, text):
+    (tmp_path / "list.py").write_text(text, encoding="utf8")
+    for name in ("list.py", "nowhere.py"):
+        with pytest.raises(SystemExit, match=f"{name} defines no MUTANTS"):
+            part("bugs").listed(tmp_path / name)
 
 
 SAMPLE = {"boxes": "negative sizes", "matching": "overlap is a cost"}

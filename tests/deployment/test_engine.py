@@ -99,6 +99,13 @@ def test_two_sizes_and_three_batches_through_one_engine(model, frames):
         assert alike(found, Detector(model, size=size)(frame, 0.0))
 
 
+def test_of_two_sizes_of_one_shape_the_nearer_is_taken(model):
+    engine = Engine(model, [(64, 32), (128, 64)], device="cpu")
+    sides = ((50, 25), (70, 35), (120, 60), (400, 200))
+    chosen = [engine.bucket_of(np.zeros((*side, 3), np.uint8)) for side in sides]
+    assert chosen == [(64, 32), (64, 32), (128, 64), (128, 64)]
+
+
 def test_eight_threads_get_what_one_gets(model, frames):
     engine = Engine(model, SIZE, (1, 2), device="cpu")
     expected = [engine(frame, 0.0) for frame in frames]
@@ -134,6 +141,15 @@ def resident():
     """Bytes of this process in memory."""
     with open("/proc/self/statm", encoding="ascii") as file:
         return int(file.read().split()[1]) * 4096
+
+
+def test_a_photo_that_a_viewer_turns_is_seen_upright(model, frames, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(frames[1]).save(tmp_path / "a.png", exif=exif)
+    found = Engine(model, SIZE, device="cpu")(tmp_path / "a.png", 0.0)
+    assert found.size == (90, 50)
+    assert alike(found, Detector(model, size=SIZE)(tmp_path / "a.png", 0.0))
 
 
 def test_a_stream_is_in_order_and_names_what_it_cannot_read(model, frames, tmp_path):

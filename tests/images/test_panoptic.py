@@ -115,6 +115,14 @@ def test_the_authors_rule_drops_what_is_too_small_until_nobody_is():
     assert drawn(found) == ["1111", "1121", "1111"]
 
 
+def test_by_the_authors_rule_four_pixels_are_too_few_and_five_are_enough():
+    for dog, wanted in (("9900 9900 0000", {CAT}), ("9900 9900 9000", {CAT, DOG})):
+        (found,) = panoptic(
+            answer((CAT, SURE, "5555 5555 5555"), (DOG, SURE, dog)), SIZE, rule=ByArea()
+        )
+        assert {s.label for s in found.segments} == wanted
+
+
 def test_the_authors_join_equal_stuff_in_the_first_pass_only():
     """Two skies: the second is joined to the first, is empty then and dropped, and what was its
     goes to the cat behind it."""

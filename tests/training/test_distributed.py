@@ -4,11 +4,13 @@ import json
 import socket
 import subprocess
 import sys
+from contextlib import nullcontext, suppress
 
 import pytest
 import ranks_run
 import torch
 from paths import PROGRAMS, child_environment
+from torch import nn
 
 from rtdetr_lab.errors import TrainingError
 from rtdetr_lab.training import distributed
@@ -84,6 +86,19 @@ def test_shares_are_everybodys_and_nobodys_twice():
     pictures = list(range(7))
     shares = [World(rank, 3).share(pictures) for rank in range(3)]
     assert sorted(picture for share in shares for picture in share) == pictures
+
+
+def test_only_with_the_last_part_of_a_step_are_gradients_averaged():
+    class Wrapped(nn.parallel.DistributedDataParallel):
+        def __init__(self):
+            nn.Module.__init__(self)
+
+        def no_sync(self):
+            return suppress(ZeroDivisionError)
+
+    assert isinstance(distributed.hold_gradients(Wrapped(), last=False), suppress)
+    assert isinstance(distributed.hold_gradients(Wrapped(), last=True), nullcontext)
+    assert isinstance(distributed.hold_gradients(nn.Linear(1, 1), last=False), nullcontext)
 
 
 @pytest.mark.parametrize("step", [2, 4])

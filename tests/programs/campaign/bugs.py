@@ -1,27 +1,30 @@
 """Plant every bug in a copy of the package and ask the tests.
 
-    python tests/programs/campaign/bugs.py [--only N …] [--jobs 2] [--out FILE]
+    python tests/programs/campaign/bugs.py [--list LIST] [--only N …] [--jobs 2] [--out FILE]
 
 The package and its tests are copied; one bug is written into the copy; a fork that has torch loaded
 already runs the chapter's tests there, then the wider ones. A bug that passes all of them survived.
 FILE is written after every bug, and a second start goes on from it.
+
+LIST is a Python file that defines `MUTANTS`, as `mutants.py` does. A bug may name test files after
+its words: then it is given to these alone.
 """
 
 import argparse
 import json
 import os
+import runpy
 import shutil
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))  # wherever this is started from
 
-from mutants import MUTANTS
-
+LIST = Path(__file__).with_name("mutants.py")
 ROOT = Path(__file__).resolve().parents[3]
 WIDER = ("test_rtdetr", "test_variants", "test_criterion", "training/test_training")
 PARITY = ("parity/test_rtdetr.py", "parity/test_losses.py", "parity/test_training_mode.py")
@@ -29,13 +32,24 @@ PARITY += ("parity/test_denoising.py", "parity/test_detr.py")
 HANGS = 600
 """Seconds."""
 
+Bug = tuple[str, ...]
+"""(module, what it says, what it would say, the bug in words; then test files, if it names any)"""
+
+
+def listed(path: Path) -> tuple[Bug, ...]:
+    """Read a list of bugs."""
+    found = runpy.run_path(str(path)).get("MUTANTS", ()) if path.exists() else ()
+    if not found or any(len(bug) < 4 or not all(isinstance(s, str) for s in bug) for bug in found):
+        raise SystemExit(f"{path} defines no MUTANTS: (module, old, new, words, tests …)")
+    return tuple(found)
+
 
 def planted(folder: Path, module: str, old: str, new: str) -> None:
     """Write the bug into the copy; the text must be there exactly once."""
     path = folder / "rtdetr_lab" / f"{module}.py"
     text = (ROOT / "rtdetr_lab" / f"{module}.py").read_text(encoding="utf8")
     if text.count(old) != 1:
-        raise SystemExit(f"{module}: {old!r} occurs {text.count(old)} times; mend mutants.py")
+        raise SystemExit(f"{module}: {old!r} occurs {text.count(old)} times; mend the list")
     path.write_text(text.replace(old, new), encoding="utf8")
 
 
@@ -54,13 +68,19 @@ def fails(folder: Path, tests: list[str]) -> bool:
     os.dup2(quiet, 1)
     os.dup2(quiet, 2)
     signal.alarm(HANGS)  # a bug that never ends is noticed, too
+    for number in (signal.SIGINT, signal.SIGHUP):  # a start in the background ignores them
+        signal.signal(number, signal.SIG_DFL)
     import pytest
 
-    os._exit(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests]))
+    # These tests run without the hook that checks shapes, as in the Makefile.
+    bare = ["-o", "addopts=-ra"] if "tests/unhooked/" in tests[0] else []
+    os._exit(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *bare, *tests]))
 
 
-def stages(folder: Path, module: str) -> list[list[str]]:
-    """The tests to ask, the nearest first."""
+def stages(folder: Path, module: str, named: Sequence[str] = ()) -> list[list[str]]:
+    """The tests to ask, the nearest first; only those that the bug has `named`, if any."""
+    if named:
+        return [[f"tests/{name}" for name in named]]
     files = {path.name: path for path in sorted((folder / "tests").glob("*/test_*.py"))}
     files |= {path.name: path for path in (folder / "tests").glob("test_*.py")}
     names = (f"test_{name}.py" for name in reversed(module.split("/")))
@@ -78,41 +98,44 @@ def copied(folder: Path) -> Path:
     return folder
 
 
-def judged(folder: Path, number: int, sound: set[tuple[str, ...]]) -> dict[str, object]:
+def judged(folder: Path, number: int, bug: Bug, sound: set[tuple[str, ...]]) -> dict[str, object]:
     """Plant one, ask the tests, take it out again. Tests that fail are held against the package
     without a bug, once: they must be `sound`."""
-    module, old, new, words = MUTANTS[number]
+    module, old, new, words, *named = bug
     planted(folder, module, old, new)
-    begun, asked_in = time.monotonic(), stages(folder, module)
+    begun, asked_in = time.monotonic(), stages(folder, module, named)
     caught = next((i for i, tests in enumerate(asked_in) if fails(folder, tests)), None)
     healed(folder, module)
     if caught is not None and tuple(asked_in[caught]) not in sound:
         if fails(folder, asked_in[caught]):
             raise SystemExit(f"{asked_in[caught]} fail without any bug")
         sound.add(tuple(asked_in[caught]))
-    by = None if caught is None else ("chapter", "package", "oracle")[caught]
+    places = ("module",) if named else ("chapter", "package", "oracle")
+    by = None if caught is None else places[caught]
     took = round(time.monotonic() - begun, 1)
     found = {"number": number, "module": module, "bug": words, "caught_by": by, "seconds": took}
     print(f"{number:3} {module:22} {by or 'SURVIVED':9} {took:5.1f} s  {words}", flush=True)
     return found
 
 
-def share(numbers: list[int], pipe: int) -> None:
+def share(numbers: list[int], bugs: Sequence[Bug], pipe: int) -> None:
     """One process's part of the bugs, in a copy of its own; a line of JSON for each."""
     with tempfile.TemporaryDirectory() as place:
         folder, sound = copied(Path(place)), set()
         for number in numbers:
-            os.write(pipe, json.dumps(judged(folder, number, sound)).encode() + b"\n")
+            os.write(pipe, json.dumps(judged(folder, number, bugs[number], sound)).encode() + b"\n")
 
 
-def gathered(numbers: list[int], jobs: int, keep: Callable[[dict], None]) -> None:
-    """All of them, by so many processes; `keep` gets every result as it comes."""
+def gathered(
+    numbers: list[int], bugs: Sequence[Bug], jobs: int, keep: Callable[[dict], None]
+) -> None:
+    """These bugs, by so many processes; `keep` gets every result as it comes."""
     read, write = os.pipe()
     children = []
     for part in range(jobs):
         if (child := os.fork()) == 0:
             os.close(read)
-            share(numbers[part::jobs], write)
+            share(numbers[part::jobs], bugs, write)
             os._exit(0)
         children.append(child)
     os.close(write)
@@ -123,9 +146,16 @@ def gathered(numbers: list[int], jobs: int, keep: Callable[[dict], None]) -> Non
         raise SystemExit("a process that plants bugs has died; start again, the rest is kept")
 
 
+def is_of(bugs: Sequence[Bug], row: dict[str, object]) -> bool:
+    """Whether a result is of this list as it is now."""
+    number = row["number"]
+    return number < len(bugs) and bugs[number][::3][:2] == (row["module"], row["bug"])
+
+
 def main() -> int:
     """Run them; 1 if more than one in twenty survived."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--list", type=Path, default=LIST, help="another list of bugs")
     parser.add_argument("--only", type=int, nargs="*")
     parser.add_argument("--jobs", type=int, default=1, help="processes, each with its own copy")
     parser.add_argument("--out", type=Path, help="JSON; what it holds already is not run again")
@@ -138,8 +168,10 @@ def main() -> int:
     torch.set_num_threads(1)
     sys.dont_write_bytecode = True
     results = json.loads(asked.out.read_text("utf8")) if asked.out and asked.out.exists() else []
+    bugs = listed(asked.list)
+    results = [row for row in results if is_of(bugs, row)]
     done = {row["number"] for row in results}
-    wanted = list(range(len(MUTANTS))) if asked.only is None else asked.only
+    wanted = list(range(len(bugs))) if asked.only is None else asked.only
 
     def keep(row: dict[str, object]) -> None:
         results.append(row)
@@ -150,7 +182,7 @@ def main() -> int:
             half.write_text(json.dumps(results, indent=2), encoding="utf8")
             half.replace(asked.out)
 
-    gathered([n for n in wanted if n not in done], asked.jobs, keep)
+    gathered([n for n in wanted if n not in done], bugs, asked.jobs, keep)
     survived = [r for r in results if r["caught_by"] is None]
     print(f"{len(results) - len(survived)} of {len(results)} caught")
     return len(survived) > len(results) // 20

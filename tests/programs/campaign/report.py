@@ -21,6 +21,7 @@ BUILD = ROOT / "build" / "campaign"
 PAGE = ROOT / "docs" / "results" / "reliability.md"
 HERE = "tests/programs/campaign"
 HUB = "tests/checkpoints/test_hub.py"
+EQUIPMENT = f"{HERE}/mutants_equipment.py"
 
 DAMAGE = {
     "pictures": (10_000, "pictures: every format and mode, rotated, several frames; bombs"),
@@ -80,10 +81,11 @@ def commands(python: str) -> dict[str, list[str]]:
     xml = str(BUILD / "hub.xml")
     found["hub"] = [python, "-m", "pytest", "-q", HUB, "--junit-xml", xml]
     found["bugs"] = [python, f"{HERE}/bugs.py", "--jobs", "2", *out["bugs"]]
+    found["equipment"] = [*found["bugs"][:-2], "--list", EQUIPMENT, *out["equipment"]]
     return found
 
 
-NAMES = (*DAMAGE, *KILLS, "surroundings", "endurance", "hub", "bugs")
+NAMES = (*DAMAGE, *KILLS, "surroundings", "endurance", "hub", "bugs", "equipment")
 
 
 def run_missing(only: list[str]) -> int:
@@ -93,7 +95,8 @@ def run_missing(only: list[str]) -> int:
     for name, command in commands(sys.executable).items():
         path = BUILD / f"{name}.json"
         # A list of bugs goes on from where it is.
-        if name not in only if only else path.exists() and name != "bugs":
+        kept = path.exists() and name not in ("bugs", "equipment")
+        if name not in only if only else kept:
             continue
         print(" ".join(command[1:]), flush=True)
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
@@ -250,11 +253,38 @@ def bugs() -> str:
 {places[0]} by the tests of the chapter, {places[1]} by those of the whole model, and {places[2]}
 only by the comparison with transformers.{more}
 """
+    return head + text + _survivors(seen)
+
+
+def _survivors(seen: list[dict[str, Any]]) -> str:
     survivors = [f"- `{b['module']}`: {b['bug']}" for b in seen if not b["caught_by"]]
-    return head + text + ("\nNot caught:\n\n" + "\n".join([*survivors, ""]) if survivors else "")
+    return "\nNot caught:\n\n" + "\n".join([*survivors, ""]) if survivors else ""
 
 
-SECTIONS: tuple[Callable[[], str], ...] = (damage, kills, surroundings, endurance, hub, bugs)
+def equipment() -> str:
+    """Bugs in everything around the chapters: asked are only the tests of the module."""
+    seen = read("equipment")
+    head = "\n## Bugs planted in the equipment\n\n"
+    command = f"`python {HERE}/bugs.py --list {EQUIPMENT}`"
+    if seen is None:
+        return head + f"{command}: not run.\n"
+    caught, modules = [b for b in seen if b["caught_by"]], {b["module"] for b in seen}
+    text = f"""{command} plants {len(seen)} bugs in {len(modules)} modules of the
+equipment, and runs only the tests of that module. {len(caught)} were caught. `--list` takes any
+other list of bugs.
+"""
+    return head + text + _survivors(seen)
+
+
+SECTIONS: tuple[Callable[[], str], ...] = (
+    damage,
+    kills,
+    surroundings,
+    endurance,
+    hub,
+    bugs,
+    equipment,
+)
 
 
 def page() -> str:

@@ -1,0 +1,12 @@
+"""Bugs in the equipment, which the chapters' list (`mutants.py`) does not plant.
+
+python tests/programs/campaign/bugs.py --list tests/programs/campaign/mutants_equipment.py
+"""
+
+from mutants_augmentation import AUGMENTATION
+from mutants_data import DATA
+from mutants_evaluation import EVALUATION
+from mutants_pictures import PICTURES
+from mutants_training import TRAINING
+
+MUTANTS = EVALUATION + PICTURES + TRAINING + AUGMENTATION + DATA
