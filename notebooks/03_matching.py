@@ -96,8 +96,8 @@ assert table[queries, objects].sum() == 10
 # there are about $8 \cdot 10^{13}$. We cannot try them all. The Hungarian algorithm finds the same
 # minimum in polynomial time.
 #
-# Now we compute the class cost for three scores: an undecided query, one that is sure of the class,
-# and one that is sure of the opposite.
+# Now we compute the class cost for three scores: a query that is not sure (0.5), one that is sure
+# of the class (0.9), and one that is sure that the class is wrong (0.1).
 
 # %%
 p = torch.tensor([0.5, 0.9, 0.1])
@@ -233,7 +233,7 @@ assert last < 0.75 * first
 # %% [markdown]
 # At first, at least half of the objects get another token in every step. What a token learns in one
 # step is lost for its object in the next. DN-DETR measures this from epoch to epoch, and calls it
-# *instability*. Denoising (notebook 12) was invented against it, because it needs no matching.
+# *instability*. Denoising (notebook 12) avoids it: denoising queries need no matching.
 # (Your curve from scratch will differ: training amplifies the rounding of a processor.)
 #
 # **More objects than queries.** With $Q$ queries and $T > Q$ objects, the $Q$ pairs with the
@@ -293,10 +293,10 @@ assert worse["trained"][0] == 0 < worse["10 queries"][0] <= worse["untrained"][0
 
 # %% [markdown]
 # For the trained model greedy is *never* worse: the objects do not compete, so the order does not
-# matter. The Hungarian algorithm is needed where they compete: early in training, and in crowds.
+# matter. The Hungarian algorithm is needed where they compete: early in training, and among many
+# objects.
 #
-# **Other weights.** We match by boxes only (the class has its own loss, after all), or by class
-# only.
+# **Other weights.** Could we match by boxes only, because the class has its own loss? Or by class?
 #
 # **Predict**: are the matched boxes of "only L1" much better than with all three costs? And do the
 # matched queries still predict the right class?

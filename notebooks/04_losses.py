@@ -53,8 +53,8 @@ ax.legend(frameon=False)
 # ## The question
 #
 # What should the class head predict for a query? The plain answer is 1 at the object's class and 0
-# elsewhere. This is **cross-entropy**. But of 100 queries × 10 classes nearly all are "elsewhere".
-# So **focal** loss gives little weight to predictions that are already right:
+# elsewhere. This is **cross-entropy**. But nearly all of the 100 queries × 10 classes are
+# "elsewhere". So **focal** loss gives little weight to predictions that are already right:
 #
 # $$ \mathcal L_{\text{focal}} = -\alpha_t\, (1 - p_t)^\gamma \log p_t \tag{04.2} $$
 #
@@ -163,7 +163,8 @@ for name, loss in box_losses.items():
 
 # %% [markdown]
 # Without an overlap, 1 - IoU is always 1, so its gradient is zero. The slope of L1 is the same
-# everywhere. GIoU has a slope everywhere: small from afar (0.4), large close to the object (8.9).
+# everywhere. GIoU has a slope everywhere: it is small far away (0.4), and large close to the object
+# (8.9).
 #
 # Why not L1 alone? We shift a large and a small box, each by a quarter of its width:
 
@@ -233,7 +234,7 @@ for loss in (BinaryCrossEntropy(), Focal(), Varifocal()):
 # the background.
 #
 # **Per object.** Picture 5 has one shape, picture 0 has fourteen. A batch of both divides by 15. So
-# every object counts the same, whichever picture it is in.
+# every object counts the same, in a full picture and in an empty one.
 
 
 # %%

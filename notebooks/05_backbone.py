@@ -56,9 +56,9 @@ assert seen["backbone.S5"].shape[-1] == 256 // 32
 # %% [markdown]
 # ## The question
 #
-# A detector needs to know *what* and *where*. A network that halves its map again and again trades
-# one for the other: it has fewer and fewer cells, but more and more channels. RT-DETR uses three of
-# these maps, with strides 8, 16 and 32. At 640 × 640 they have 80² + 40² + 20² = 8,400 cells.
+# A detector needs to know *what* and *where*. A network that halves its map again and again loses
+# *where* and gains *what*: it has fewer and fewer cells, but more and more channels. RT-DETR uses
+# three of these maps, with strides 8, 16 and 32: 8,400 cells at 640 × 640.
 #
 # The first convolutions (the *stem*) and a max pool together have stride 4. Then the first block of
 # every later stage halves its map. A residual block adds a branch $F$ of convolutions and a
@@ -228,13 +228,13 @@ assert abs(dark["frozen"] - 10) < 1e-3
 assert abs(dark["live"] - 1) < 0.1
 
 # %% [markdown]
-# With new frozen norms the whole network is a ReLU network without biases. So if the input is a
-# tenth, the output is exactly a tenth. That is why `nano`, which started from random weights, has
-# live norms.
+# With new frozen norms the whole network is a ReLU network without biases: a tenth of the input
+# gives exactly a tenth of the output. So `nano`, which started from random weights, has live norms.
 #
 # And why are ImageNet's norms frozen? In training a live norm takes $\mu$ and $v$ from its batch,
-# so the features of a picture depend on the *other* pictures. We draw the companions of one picture
-# eight times. **Predict**: by how many percent does S5 move with a batch of 2? And of 16?
+# so the features of a picture depend on the *other* pictures. We take one picture, and choose the
+# other pictures of its batch eight times at random. **Predict**: by how many percent does S5 move
+# with a batch of 2? And of 16?
 
 
 # %%
@@ -256,9 +256,9 @@ print({f"batch of {n}": f"{share:.0%}" for n, share in wobbles.items()})  # may 
 assert 1.5 * wobbles[16] < 1.5 * wobbles[8] < wobbles[2]
 
 # %% [markdown]
-# With a batch of 2, features move only because of the picture beside theirs. The detector would
-# have to learn from features that shake. A large detector has few pictures per device, so its norms
-# are frozen, or share their statistics over all devices.
+# With a batch of 2, the features of a picture change when the other picture changes. The detector
+# would have to learn from features that shake. A large detector has few pictures per device, so its
+# norms are frozen, or share their statistics over all devices.
 #
 # **Second, the maps.** We set one map at a time to zero in the trained `nano`, and count the good
 # boxes (score above 0.5, IoU above 0.75) on eight pictures. **Predict**: without which map do we

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 06 · AIFI: attention, where the map is small
 #
-# **Paper** RT-DETR §4.2, Eq. 1 · **Chapter** `rtdetr_lab/aifi.py` ·
-# **Before this** [05 backbone](05_backbone.ipynb)
+# **Paper** RT-DETR §4.2, Eq. 1 · **Chapter** `rtdetr_lab/aifi.py` · **Before this** [05
+# backbone](05_backbone.ipynb)
 #
 # A cell of S5 reads only its own square of the picture. One transformer layer lets every cell of S5
 # attend to all others. After this notebook you can explain why the paper uses attention on S5 only,
@@ -194,10 +194,10 @@ assert on_rim.mean() > 0.6 > rim.float().mean()
 assert (on_rim.mean((0, 2)) > 0.5).all(), "every head, over eight pictures"
 
 # %% [markdown]
-# (The first line is $e$ to the power of the entropy. Equal weights on $n$ cells give $n$.)
-# The heads spread over a third to a half of the map, and put two thirds of their weight on its
-# border. One explanation: the weights must sum to 1, so a cell that needs nothing from the others
-# puts its weight where it does no harm. Is that true?
+# (The first line is $e$ to the power of the entropy. Equal weights on $n$ cells give $n$.) The
+# heads spread over a third to a half of the map, and put two thirds of their weight on its border.
+# One explanation: the weights must sum to 1. A cell that needs nothing from the others can put its
+# weight on a useless cell. Is that true?
 #
 # ## Predict, then break it
 #
@@ -284,12 +284,13 @@ for name, cut in {"square": images, "rectangle": images[:, :, 64:256]}.items():
 # %% [markdown]
 # Why do they agree on a square? The authors also swap the two halves of the embedding: theirs
 # begins with the column, ours with the row. On a square the two swaps cancel. In numbers: the first
-# half of entry $n$ embeds $\lfloor n/k \rfloor$ and the second half $n \bmod k$. $k$ is the width
-# in ours and the height in theirs. On 2 × 3 cells, row 1 and column 0 is $n = 3$: we embed (1, 0),
-# they embed (1, 1). RT-DETR is tested at 640 × 640, so this does not show. The authors' code even
-# keeps the positions of 640 × 640. A picture of 512 × 800 has 400 cells on S5 as well, and gets
-# them silently, in wrong places. At 800 × 800 the numbers of cells differ, which is an error. Our
-# order is the correct one; theirs is an option (`docs/differences.md`).
+# half of entry $n$ embeds $\lfloor n/k \rfloor$ and the second half $n \bmod k$. In our code $k$ is
+# the width, in theirs it is the height. On 2 × 3 cells, row 1 and column 0 is $n = 3$: we embed (1,
+# 0), they embed (1, 1). RT-DETR is tested at 640 × 640, so this does not show. The authors' code
+# even keeps the positions (and the anchors of notebook 09) of 640 × 640. A picture of 512 × 800 has
+# 400 cells on S5 as well. So its cells get these positions without an error, but wrong ones. At 800
+# × 800 the numbers of cells differ, which is an error. Our order is the correct one; theirs is an
+# option (`docs/differences.md`).
 #
 # ## What it costs
 #

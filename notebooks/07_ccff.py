@@ -32,7 +32,7 @@ images, targets = shapes(*range(8))  # 320 × 320 pixels
 # Columns are levels, and rows are stages: the maps that enter CCFF, the maps after the top-down
 # path, and the maps after the bottom-up path. The decoder reads the last row. There the large
 # triangle is bright on the two coarse levels as well. (F5 is evenly bright because AIFI ends in a
-# layer norm: its cells differ in direction, but hardly in length.)
+# layer norm: the feature vectors of its cells have nearly one length.)
 
 # %%
 # alt: Nine heat maps of one scene: three levels before CCFF, after the top-down path, after the
@@ -271,9 +271,9 @@ for name, c in costs.items():
 # %% [markdown]
 # CCFF takes 47 of r50's 138 GFLOPs, and AIFI takes 0.8. So these convolutions are cheap only when
 # compared with attention over all cells (85 GFLOPs, notebook 06). This is why the paper scales its
-# encoder by the width inside the blocks: half the width is a third of the work. Merging saves few
-# operations, because a 1 × 1 costs a ninth of a 3 × 3. But it saves a second pass over the map, its
-# norm, and the sum.
+# encoder by the width inside the blocks: with half the width the encoder does a third of the work.
+# Merging saves few operations, because a 1 × 1 costs a ninth of a 3 × 3. But it saves a second pass
+# over the map, its norm, and the sum.
 
 # %%
 assert costs["r18"].flops < 0.34 * costs["r50"].flops

@@ -154,7 +154,7 @@ assert mean_iou["chosen"] > 2 * mean_iou["at random"]
 #
 # We train new heads twice, on the tokens of 12 pictures. The tokens come from the trained `nano`
 # and do not change. Only the target of the class loss differs: it is the IoU of the token's box, or
-# it is 1 whatever the box is. The paper calls the second one *vanilla* (Table 4).
+# it is 1 for every box. The paper calls the second one *vanilla* (Table 4).
 #
 # **Predict**: the heads select slots with a score above 0.5. With which target do more of these
 # slots have a good box (IoU above 0.5)?

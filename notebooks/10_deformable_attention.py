@@ -2,8 +2,8 @@
 # # 10 · Deformable attention: where to look, and how much
 #
 # **Paper** Deformable DETR §4.1, Eq. 3; RT-DETRv2 §2.1 · **Chapters**
-# `rtdetr_lab/deformable_attention.py`, `rtdetr_lab/samplers.py` ·
-# **Before this** [09 query selection](09_query_selection.ipynb)
+# `rtdetr_lab/deformable_attention.py`, `rtdetr_lab/samplers.py` · **Before this** [09 query
+# selection](09_query_selection.ipynb)
 #
 # A query has a starting box. Now it reads the picture. After this notebook you can explain how many
 # values one query reads, which tensors decide *where* it reads, and which decide *how much* each
@@ -233,7 +233,8 @@ assert counts["discrete"] < counts["untouched"]
 
 # %% [markdown]
 # So the paper fine-tunes the model with the new sampler, and then loses only 0.5 AP (RT-DETRv2-S,
-# Table 4). A gather has no gradient with respect to its index, so the offsets are frozen.
+# Table 4). Reading a cell by its index has no gradient with respect to the index, so the offsets
+# are frozen.
 #
 # ## What it costs
 

@@ -149,9 +149,10 @@ assert layers["proposals"]["tight"] < layers["layer 0"]["tight"] < layers["layer
 
 # %% [markdown]
 # Layer 0 makes the large move, five pixels per coordinate. The later layers make small moves, and
-# these make boxes tight: no proposal, but 29, 52 and 64 boxes of layer 0, 1 and 2. Layer 0 even
-# finds five shapes fewer than the proposals. Layer 1 finds 13 more, but adds duplicates. Layer 2
-# removes most of them. So the layers differ in *what* they do, not only in how well they do it.
+# these make boxes tight. No proposal is tight, but 29, 52 and 64 boxes of layers 0, 1 and 2 are.
+# Layer 0 finds five shapes less than the proposals. Layer 1 finds 13 more, but adds duplicates.
+# Layer 2 removes most of them. So the layers differ in *what* they do, not only in how well they do
+# it.
 #
 # ## Who attends to whom
 #
@@ -292,8 +293,8 @@ assert rows[3:] == [[True, False, False], [False, True, False], [False, False, T
 # The diagonal is the same with both rules, and so is every number of the forward pass. Looking
 # forward twice adds the entries left of the diagonal. Here the loss of layer 1 gives box head 0
 # about as much gradient as the loss of layer 0. So an early layer also learns to predict a box from
-# which the *next* layer can do well. The authors train like this, transformers detaches. The same
-# weights work in both, but training runs differ (notebook 19).
+# which the *next* layer can do well. The authors train like this; the library transformers
+# detaches. The same weights work in both, but training runs differ (notebook 19).
 #
 # ## What it costs
 #

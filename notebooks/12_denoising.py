@@ -204,9 +204,9 @@ assert change < 1e-4
 # all denoising queries. **Dropped** blocks nothing: all queries attend to all.
 #
 # To see a decoder copy, we remove everything else. We train a small decoder of one layer on **blank
-# pictures**. We claim that each holds one object, of one of four classes, at a random place. The
-# pictures show nothing. So a matching query that cannot copy must guess, and is right in one of
-# four cases.
+# pictures**. The invented ground truth says that each holds one object, of one of four classes, at
+# a random place. The pictures show nothing. So a matching query that cannot copy must guess, and is
+# right in one of four cases.
 
 # %%
 QUERIES, CLASSES, PICTURES, DIM = 9, 4, 16, 32

@@ -1,4 +1,4 @@
-r"""# AIFI: attention where the map is small and means something
+r"""# AIFI: attention on the smallest map, which shows objects
 
 - **Paper**     RT-DETR §4.2, Eq. 1; the ablation is Fig. 3 and Table 3
 - **Notebook**  `notebooks/06_aifi.ipynb`
@@ -14,9 +14,9 @@ other cell of that map. Attention compares all pairs of tokens, so its cost grow
 | S5 alone (AIFI)             | 400            | 160 thousand |
 
 The paper's argument: a cell of S3 shows an edge or a texture, and has little to tell a distant
-cell. Concepts live on S5. So AIFI runs on S5 alone, and nothing is lost: the encoder that
-Table 3 calls D$_{S5}$ (attention on S5 only) has 46.8 AP in 7.9 ms, and its D (attention on each of
-the three maps) 46.4 AP in 12.2 ms. That is 35 % less time.
+cell. S5 shows objects and their parts. So AIFI runs on S5 alone, and nothing is lost: the encoder
+that Table 3 calls D$_{S5}$ (attention on S5 only) has 46.8 AP in 7.9 ms, and its D (attention on
+each of the three maps) 46.4 AP in 12.2 ms. That is 35 % less time.
 
 $$ F_5 = \mathrm{reshape}(\mathrm{AIFI}(Q = K = \mathrm{flat}(S_5) + P,\;
    V = \mathrm{flat}(S_5))) \tag{06.1} $$

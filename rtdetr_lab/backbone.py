@@ -34,7 +34,7 @@ stride).
 | r50       | `Bottleneck` | 3 4 6 3  | 256 512 1024 2048   | 23.5 M                   |
 | r101      | `Bottleneck` | 3 4 23 3 | 256 512 1024 2048   | 42.4 M                   |
 
-The better the pretrained features, the less training should change them. So RT-DETRv2 (§2.2) lowers
+Good pretrained features should not change much in training. So RT-DETRv2 (§2.2) lowers
 the learning rate of the backbone with its size: 1e-4 (r18), 5e-5 (r34), 1e-5 (r50), 1e-6 (r101),
 with 1e-4 for the rest of the model. The first version uses 1e-5 for all.
 

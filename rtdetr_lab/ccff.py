@@ -1,4 +1,4 @@
-r"""# CCFF: let coarse and fine maps talk, with convolutions
+r"""# CCFF: mix coarse and fine maps, with convolutions
 
 - **Paper**     RT-DETR §4.2, Eq. 1, Fig. 5 ("CNN-based cross-scale feature fusion"; the preprint
   calls it CCFM); RepVGG: Ding et al. 2021; CSP: Wang et al. 2020

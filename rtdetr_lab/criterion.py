@@ -23,7 +23,7 @@ $$ \mathcal L = \frac{1}{\text{objects}} \sum_{\text{layers}} \Bigl(
 
 **Objects** is the number of objects in the batch, at least 1. In a distributed run it is the mean
 over the processes. Then the mean of the processes' gradients equals the gradient of one big batch,
-however the objects are spread over the processes. For example, two processes with 1 and 9 objects
+for any number of objects in each process. For example, two processes with 1 and 9 objects
 both divide by 5. The mean of their losses is (sum₁ / 5 + sum₂ / 5) / 2 = (sum₁ + sum₂) / 10, which
 is the loss of the batch of 10. Denoising trains one positive per
 object and group, so its loss is divided by objects × groups.
@@ -141,7 +141,7 @@ class Criterion:
             if targets.num_boxes:
                 terms |= self._terms(name, layer, targets, pairs, num_boxes * times)
             else:
-                # A batch of padding only, which the references do not denoise at all: no loss.
+                # There is only padding: the loss is zero, as in the authors' code.
                 terms |= dict.fromkeys((f"class{name}", f"l1{name}", f"giou{name}"), _zero(layer))
         return terms
 

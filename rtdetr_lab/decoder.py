@@ -24,8 +24,8 @@ $$ \text{position}^{(i)} = \mathrm{MLP}(b^{(i-1)}) \tag{11.2} $$
 
 **Every layer has its own heads and its own loss.** So a decoder of six layers contains a decoder of
 three. `inference_layers=3` runs only those: it costs 0.7 AP and saves 1.4 ms. Five layers cost 0.1
-AP and save 0.5 ms. More is not better: trained with seven layers, the best AP is 52.6, not 53.1
-(R50, Table 5).
+AP and save 0.5 ms. More layers are not better: a model trained with seven has at most 52.6 AP, not
+53.1 (R50, Table 5).
 
 **Which step learns from which loss?** Layer $i$ reads a *detached* copy of $b^{(i-1)}$. So a loss
 reaches the layers below through the content of the queries, which is never detached, but not
@@ -47,8 +47,8 @@ reaches its own step $\Delta^{(i)}$. DINO lets it also reach the step before, $\
 | `look_forward_twice` | $\Delta^{(i)}$ and $\Delta^{(i-1)}$ | the authors' code; ours       |
 | `look_forward_once`  | $\Delta^{(i)}$                      | transformers; for parity      |
 
-The forward pass is the same to the last bit. With `look_forward_once` the early box heads get about
-half the gradient.
+The forward pass gives exactly the same numbers. With `look_forward_once` the early box heads get
+about half the gradient.
 """
 
 from collections.abc import Callable, Sequence

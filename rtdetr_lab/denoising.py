@@ -5,13 +5,13 @@ r"""# Denoising: teach with objects that are nearly right
 - **Elsewhere** `get_contrastive_denoising_training_group` (authors and transformers)
 
 Early in training the matching is nearly random: a query is matched with a cat now and with a remote
-control in the next epoch, and learns neither. The object of a denoising query is known from the
-start. We take the ground truth, add a little noise, and train the decoder to restore the original.
-This needs no matching. These are the *positives*. A second copy gets more noise, and the decoder
-learns to answer "nothing" for it. These are the *negatives* ("contrastive" means that positives and
-negatives stand side by side). With positives only, a query near an object never learns to say no,
-so several queries may claim one object. The negatives lie just outside the range of the positives,
-and teach the decoder to reject every near box except the best.
+control in the next epoch, and learns to find neither of them. The object of a denoising query is
+known from the start. We take the ground truth, add a little noise, and train the decoder to restore
+the original. This needs no matching. These are the *positives*. A second copy gets more noise, and
+the decoder learns to answer "nothing" for it. These are the *negatives* ("contrastive" means that
+positives and negatives stand side by side). With positives only, a query near an object never
+learns to say no, so several queries may claim one object. The negatives lie just outside the range
+of the positives, and teach the decoder to reject every near box except the best.
 
 Every corner coordinate moves by $\Delta$, in either direction with probability ½. The size of the
 step is uniform within a range:
@@ -68,7 +68,7 @@ a gradient.
 the cost of self-attention grows with the square. We limit it to `max_queries`. If a picture holds
 more than `max_queries` / 2 objects, we denoise only that many, drawn at random in every step. The
 default of 600 queries is enough for 300 objects, as many as 300 matching queries can find. Up to
-there we do the same as they.
+300 objects we do the same.
 """
 
 from dataclasses import dataclass

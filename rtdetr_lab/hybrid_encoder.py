@@ -44,8 +44,8 @@ from rtdetr_lab.layers import ConvNormAct
 
 @dataclass(frozen=True)
 class HybridEncoderConfig:
-    """Width D of the encoder, and its two parts. `aifi=None` leaves AIFI out: CCFF alone is no row
-    of the paper's Table 3."""
+    """Width D of the encoder, and its two parts. `aifi=None` leaves AIFI out: the paper's Table 3
+    has no row for CCFF alone."""
 
     dim: int = 256
     aifi: AIFIConfig | None = field(default_factory=AIFIConfig)

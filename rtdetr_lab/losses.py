@@ -15,8 +15,8 @@ $$ \mathcal L_{L1} = \|b - \hat b\|_1, \qquad
 
 Take the smallest box around both boxes: GIoU is the IoU minus the part of it that neither covers,
 as a fraction (`boxes.py`). So it has a gradient where the boxes do not overlap and the IoU has
-none. L1 alone hardly punishes errors on small objects, because the coordinates are small numbers.
-GIoU alone has a weak gradient when the boxes are far apart.
+none. L1 alone gives little weight to errors on small objects, because their coordinates differ by
+small numbers. GIoU alone has a weak gradient when the boxes are far apart.
 
 The second question is where RT-DETR differs from DETR. Its **varifocal** loss has a target for the
 score at the object's class: $q$, *the IoU of the query's own box*. Everywhere else the target is 0:
@@ -27,9 +27,9 @@ $$ \mathcal L_{\text{varifocal}} = \begin{cases}
 
 A score learned this way can rank boxes. The top-k of `query_selection.py` and the final scores then
 mean "how good is the box", not only "is an object there". $q$ is detached, so the loss never makes
-a box worse to fit its score. The factor $p^\gamma$ makes the easy background nearly free; it is
-detached too. If the matched box does not overlap its object at all, $q = 0$: the weight is 0, and
-the class loss of that query at that class has no gradient.
+a box worse to fit its score. The factor $p^\gamma$ makes the loss of the easy background nearly
+zero; it is detached too. If the matched box does not overlap its object at all, $q = 0$: the weight
+is 0, and the class loss of that query at that class has no gradient.
 
 The weight $q$ in front makes good boxes count more. Varifocal was developed from **focal** loss.
 Its target is 1, and both sides have weights of one form. Only the factor $\alpha_t$ differs: it is

@@ -13,8 +13,8 @@ $$ \hat\sigma = \arg\min_\sigma \sum_t \mathcal C_{\sigma(t), t} \tag{03.1} $$
 $$ \mathcal C = 2\, \mathcal C_{\text{class}} + 5\, \|b - \hat b\|_1
               - 2\, \mathrm{GIoU}(b, \hat b) \tag{03.2} $$
 
-*Total* matters: an object may get its second-best query, if that frees the best one for another
-object. A greedy search (the cheapest pair first, then the next) misses this. Our search is exact
+*Total* matters: an object may get its second-best query, so that another object can have the best
+one. A greedy search (the cheapest pair first, then the next) misses this. Our search is exact
 (Jonker–Volgenant, in scipy) and runs one picture at a time. No gradient flows through it: the
 matching decides *which* query answers, the losses measure *how well* it answers.
 

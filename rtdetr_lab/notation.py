@@ -1,6 +1,6 @@
 r"""# Notation: the letters and names everything else uses
 
-One capital letter, one meaning, in every chapter, notebook, test and figure. A page that needs a
+A capital letter has one meaning in every chapter, notebook, test and figure. A page that needs a
 letter of this table for something else says so (P in AIFI, N in denoising). Two uses are those of
 all papers: Q, K and V are the inputs of an attention, and W is a weight. Other letters belong to
 their page: it defines them, and the next page may use them anew. The letters appear in the
@@ -10,7 +10,7 @@ signatures (`Float[Tensor, "B Q 4"]`), where jaxtyping checks them while the tes
 |---------|------------------------------------------------------------------|-----------------|
 | `B`     | pictures in a batch                                              |                 |
 | `C`     | classes; in a feature map the number of channels                 | 80              |
-| `H`,`W` | height and width of a picture, or of the map at hand             | 640, 640        |
+| `H`,`W` | height and width of a picture, or of a map                       | 640, 640        |
 | `N`     | tokens: cells of all levels, one after the other                 | 8400            |
 | `Q`     | queries, that is decoder slots                                   | 300             |
 | `D`     | width of a token or query                                        | 256             |

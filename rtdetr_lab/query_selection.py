@@ -119,7 +119,7 @@ class ProposalHead(nn.Module):
         reset_heads(self.class_head, self.box_head)
 
     def forward(self, memory: Float[Tensor, "B N D"], shapes: Sequence[Size]) -> TokenProposals:
-        # In the precision of the weights: in autocast's they move by up to 1.4 px of 640.
+        # Use the precision of the weights: autocast's moves anchors by up to 1.4 px of 640.
         anchor_logits, valid = anchors(tuple(shapes), memory.device, self.norm.weight.dtype)
         tokens = self.norm(self.project(valid.to(memory.dtype) * memory))
         logits = tap("logits", self.class_head(tokens))

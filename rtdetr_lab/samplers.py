@@ -20,8 +20,8 @@ further right and down (`Discrete(shift=0.5)`).
 
 **Outside the map** the two differ, as in the authors' code and in transformers. Bilinear reads
 zeros there, discrete reads the nearest border cell. Take a row of 4 cells with the values 8, 6, 4,
-2, and the point $x = -0.05$. In units of cells it lies at $-0.05 \cdot 4 - 0.5 = -0.7$, between
-cell $-1$, which does not exist and counts as 0, and cell 0. `Bilinear()` reads $0.7 \cdot 0 + 0.3
+2, and the point $x = -0.05$. In units of cells it lies at $-0.05 \cdot 4 - 0.5 = -0.7$, between the
+cells $-1$ and 0. Cell $-1$ does not exist and counts as 0. `Bilinear()` reads $0.7 \cdot 0 + 0.3
 \cdot 8 = 2.4$; `Discrete()` reads 8.
 """
 
