@@ -86,7 +86,9 @@ def test_the_random_numbers_of_python_numpy_and_torch_go_on_where_they_were(tmp_
 
     random.random(), np.random.rand(7), np.random.normal()
     save_state(tmp_path / "state.pt", {"rng": rng_state()})
+    went_on = (np.random.normal(), np.random.rand(700).tolist())
     first = draw()
+    assert first[1:3] == went_on
     seed_everything(99)
     for one, again in zip(first, draw(), strict=True):
         assert one == again
