@@ -68,6 +68,16 @@ def test_the_mean_of_the_means_would_be_noticed(monkeypatch):
     assert difference(gradients(parts), gradients(whole)) > 1e-2
 
 
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_what_is_only_measured_is_the_mean_of_the_parts(monkeypatch, count):
+    found = lambda prediction, targets: torch.tensor(6.0)  # noqa: E731
+    monkeypatch.setattr("rtdetr_lab.training.trainer.cardinality_error", found)
+    learning = trainer(replace(CONFIG, accumulate=count))
+    monkeypatch.setattr(type(learning.model), "takes_padding", True)
+    learning.learn(batch())
+    assert learning.take_means()["cardinality_error"] == pytest.approx(6)
+
+
 @pytest.mark.parametrize("count", [0, 9])
 def test_more_parts_than_pictures_are_refused(count):
     with pytest.raises(ConfigError, match="accumulate"):

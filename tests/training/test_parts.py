@@ -15,7 +15,7 @@ from rtdetr_lab.rtdetrv2 import discrete
 from rtdetr_lab.samplers import Bilinear, Discrete
 from rtdetr_lab.training import Constant, Cosine, TrainConfig, from_scratch
 from rtdetr_lab.training.ema import EMA, ema_decay
-from rtdetr_lab.training.optim import adamw, lr_factor, parameter_groups, set_lr
+from rtdetr_lab.training.optim import adamw, learning_mode, lr_factor, parameter_groups, set_lr
 
 
 @pytest.fixture
@@ -41,6 +41,14 @@ def test_frozen_parameters_are_in_no_group():
     model.backbone.requires_grad_(False)
     names = [n for g in parameter_groups(model, 1.0, 1.0, 0.0) for n in g["names"]]
     assert names == ["head.weight", "head.bias"]
+
+
+def test_a_frozen_part_goes_to_eval_mode_and_nothing_around_it():
+    model = Toy().build().eval()
+    model.backbone[1].requires_grad_(False)
+    learning_mode(model)
+    assert (model.training, model.backbone.training, model.dropout.training) == (True, True, True)
+    assert not model.backbone[1].training
 
 
 def test_a_factor_reaches_every_group(groups):

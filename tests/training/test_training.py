@@ -18,10 +18,14 @@ from paths import TESTS, child_environment
 from torch import nn
 from training_toy import CONFIG, Toy, ToyData, same, untimed
 
+from rtdetr_lab.data.augment import Augmentation
 from rtdetr_lab.errors import ConfigError, DataError, TrainingError
 from rtdetr_lab.training import Cosine, from_scratch, train
 from rtdetr_lab.training.distributed import World
+from rtdetr_lab.training.ema import ema_decay
 from rtdetr_lab.training.loop import Run
+from rtdetr_lab.training.metrics import Means
+from rtdetr_lab.training.optim import lr_factor
 from rtdetr_lab.training.state import (
     load_state,
     rng_state,
@@ -30,7 +34,8 @@ from rtdetr_lab.training.state import (
     set_rng_state,
 )
 from rtdetr_lab.training.stop import seconds_of
-from rtdetr_lab.training.stream import Steps
+from rtdetr_lab.training.stream import Steps, shuffle
+from rtdetr_lab.training.trainer import Trainer
 
 
 def run_toy(folder=None, config=CONFIG, data=None, **how) -> Run:
@@ -81,7 +86,9 @@ def test_the_random_numbers_of_python_numpy_and_torch_go_on_where_they_were(tmp_
 
     random.random(), np.random.rand(7), np.random.normal()
     save_state(tmp_path / "state.pt", {"rng": rng_state()})
+    went_on = (np.random.normal(), np.random.rand(700).tolist())
     first = draw()
+    assert first[1:3] == went_on
     seed_everything(99)
     for one, again in zip(first, draw(), strict=True):
         assert one == again
@@ -110,6 +117,30 @@ def test_the_best_state_is_the_one_with_the_highest_ap(tmp_path):
     run = run_toy(tmp_path, validate=mean_weight)
     best = max((r for r in run.history if "AP" in r), key=lambda r: r["AP"])
     assert load_state(tmp_path / "best.pt")["step"] == best["step"]
+
+
+def test_of_equal_bests_the_first_is_kept(tmp_path):
+    run_toy(tmp_path, validate=lambda model: {"AP": 0.5})
+    assert load_state(tmp_path / "best.pt")["step"] == CONFIG.eval_every
+
+
+def test_a_number_of_steps_to_stop_after_counts_from_the_resume(tmp_path):
+    assert [run_toy(tmp_path, stop_after=5).step for _ in range(3)] == [5, 10, 12]
+
+
+def test_the_record_has_the_highest_rate_of_all_groups():
+    rate = CONFIG.lr * lr_factor(11, 12, 3, CONFIG.schedule)
+    assert run_toy().history[-1]["lr"] == pytest.approx(rate)
+
+
+def test_the_average_moves_after_every_step_by_the_decay_of_that_step():
+    learner = Trainer(Toy().build(), CONFIG, torch.device("cpu"))
+    before = learner.model.head.weight.detach().clone()
+    learner.learn(Steps(ToyData(), batch_size=4, seed=0, last=12).batch(0))
+    after, decay = learner.model.head.weight, ema_decay(1, 0.9, 4)
+    wanted = decay * before + (1 - decay) * after
+    assert torch.allclose(learner.ema.model.head.weight, wanted, atol=1e-6, rtol=0)
+    assert not torch.allclose(after, before, atol=1e-4, rtol=0)
 
 
 def test_a_finished_run_stays_as_it_is(tmp_path):
@@ -292,6 +323,33 @@ def test_a_step_is_a_function_of_its_number_and_processes_share_it():
     assert {name for share in shares for name in share.targets.pictures} == set(
         whole.targets.pictures
     )
+
+
+def test_orders_of_neighbouring_seeds_are_not_each_others_a_round_later():
+    orders = [[shuffle(50, seed, epoch).tolist() for epoch in range(3)] for seed in (1, 2)]
+    assert not any(order in orders[0] for order in orders[1])
+
+
+@pytest.mark.parametrize("world", [World(0, 1), World(1, 3)])
+def test_every_picture_has_its_own_place_in_the_stream(world):
+    places = []
+
+    class Noted(Augmentation):
+        def __call__(self, sample, place):
+            places.append((place.position, place.step, place.progress))
+            return sample
+
+    Steps(ToyData(), 4, seed=3, last=8, augment=Noted(), world=world).batch(2)
+    assert places == [(n, 2, 0.25) for n in world.share(range(8, 12))]
+
+
+def test_the_record_has_means_of_the_steps_since_its_last_line():
+    means = Means()
+    for loss in (1.0, 4.0):
+        means.add({"loss": torch.tensor(loss)})
+    assert means.take() == {"loss": 2.5}
+    means.add({"loss": torch.tensor(3.0)})
+    assert means.take() == {"loss": 3.0}
 
 
 def test_durations_are_read():

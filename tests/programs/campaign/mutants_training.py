@@ -100,7 +100,7 @@ TRAINING = (
         "self.ema.update(self.step)",
         "self.ema.update(self.step - 1)",
         "the average is one step late",
-        "training/test_parts.py",
+        "training/test_training.py",
     ),
     (
         "training/trainer",
@@ -226,7 +226,7 @@ TRAINING = (
         "means = {name: float(value) / self.count",
         "means = {name: float(value)",
         "sums for means",
-        "training/test_accumulate.py",
+        "training/test_training.py",
     ),
     (
         "training/metrics",
