@@ -250,7 +250,7 @@ def test_a_fault_of_the_data_keeps_its_type_through_a_worker():
 
 def test_a_folder_that_cannot_be_written_is_named_first(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(TrainingError, match="cannot be used"):
+    with pytest.raises(TrainingError, match="cannot be written"):
         run_toy(tmp_path / "file" / "run")
 
 
