@@ -1,6 +1,7 @@
 """Where the checkout lies, and what a process started from a test needs to find in it."""
 
 import os
+import signal
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -12,3 +13,9 @@ def child_environment(**more: str) -> dict[str, str]:
     """The environment of a child process: this checkout's package, one thread, no window."""
     fixed = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
     return {**os.environ, **fixed, **more}
+
+
+def hear_signals() -> None:
+    """For `preexec_fn`: a child of nohup or of a background job would ignore signals."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        signal.signal(getattr(signal, name), signal.SIG_DFL)

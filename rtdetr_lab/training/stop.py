@@ -40,7 +40,8 @@ class Stop:
     def __enter__(self) -> "Stop":
         if threading.current_thread() is threading.main_thread():
             for number in ENDING:
-                if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+                nohup = signal.getsignal(number) is signal.SIG_IGN and number != signal.SIGINT
+                if not nohup:  # a shell ignores SIGINT for what it starts in the background
                     self._previous[number] = signal.signal(number, self._note)
         return self
 

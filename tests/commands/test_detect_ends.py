@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from paths import child_environment
+from paths import child_environment, hear_signals
 from PIL import Image
 
 from rtdetr_lab.cli import main
@@ -46,7 +46,8 @@ def test_a_signal_keeps_what_is_done(photos, number):
     for i in range(400):
         os.link("photos/a.png", f"photos/{i}.png")
     command = [sys.executable, "-m", "rtdetr_lab", "detect", "photos", "--batch-size", "1"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, env=child_environment())
+    how = {"env": child_environment(), "preexec_fn": hear_signals}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, **how)
     deadline = time.monotonic() + TOO_LONG
     while len(list(Path("out").glob("*_detected.jpg"))) < 3:
         assert process.poll() is None

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from paths import TESTS, child_environment
+from paths import TESTS, child_environment, hear_signals
 from torch import nn
 from training_toy import CONFIG, Toy, ToyData, same, untimed
 
@@ -266,7 +266,8 @@ TOO_LONG = 600
 def training(tmp_path):
     """A process that trains in `tmp_path / "run"` and has saved at least once."""
     command = [*COMMAND, str(tmp_path / "run")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=child_environment())
+    how = {"env": child_environment(), "preexec_fn": hear_signals}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **how)
     deadline = time.monotonic() + TOO_LONG
     while not (tmp_path / "run" / "previous.pt").exists():
         assert process.poll() is None
