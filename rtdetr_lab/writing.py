@@ -19,8 +19,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from rtdetr_lab.errors import LabError, OutputError
 
 HOUR = 3600.0
@@ -50,6 +48,8 @@ def locked(folder: Path, error: type[LabError] = OutputError, name: str = "lock"
     The system frees the lock when the process ends, even if it is killed. A loader worker that
     lives longer does not keep it (filelock closes the lock in a fork).
     """
+    from filelock import FileLock, Timeout  # slow to import, and a command that reads needs none
+
     held = FileLock(folder / name, blocking=False)
     with writing(folder, error):
         folder.mkdir(parents=True, exist_ok=True)
