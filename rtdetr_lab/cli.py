@@ -8,6 +8,7 @@ usage; 130 interrupted (Ctrl-C, SIGTERM, SIGHUP).
 """
 
 import os
+import select
 import signal
 import sys
 import threading
@@ -44,14 +45,15 @@ DESCRIPTION = "Read, run and take apart real-time detection transformers."
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
+    code = 0
     try:
         try:
-            return _run(list(sys.argv[1:] if argv is None else argv))
+            code = _run(list(sys.argv[1:] if argv is None else argv))
         finally:
             sys.stdout.flush()
     except BrokenPipeError:  # a program that we print to, such as head, has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    return code
 
 
 def _run(argv: list[str]) -> int:
@@ -64,9 +66,9 @@ def _run(argv: list[str]) -> int:
     try:
         with interruptible():
             return command.run()
-    except BrokenPipeError:
-        raise
     except (LabError, OSError) as error:
+        if isinstance(error, BrokenPipeError) and reader_is_gone():
+            raise
         if command.debug:
             raise
         complain(error)
@@ -74,6 +76,15 @@ def _run(argv: list[str]) -> int:
     except KeyboardInterrupt:
         complain(KeyboardInterrupt("interrupted"))
         return 130
+
+
+def reader_is_gone() -> bool:
+    """Return whether the program that reads our stdout has ended; True where nothing can tell."""
+    if not hasattr(select, "poll"):  # Windows
+        return True
+    stdout = select.poll()
+    stdout.register(1, 0)  # errors are always reported
+    return any(event & select.POLLERR for _, event in stdout.poll(0))
 
 
 @contextmanager

@@ -308,6 +308,15 @@ def test_a_reader_that_stops_early_is_no_error(words):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_a_pipe_that_breaks_elsewhere_is_an_error(monkeypatch, capsys):
+    def broken(self):
+        raise BrokenPipeError("a worker is gone")
+
+    monkeypatch.setattr("rtdetr_lab.commands.classes.Classes.run", broken)
+    assert main(["classes", "nano"]) == 1
+    assert "a worker is gone" in capsys.readouterr().err
+
+
 def test_every_verb_is_in_the_help_and_explains_its_options(capsys):
     for verb in COMMANDS:
         with pytest.raises(SystemExit) as stop:
