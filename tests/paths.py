@@ -17,5 +17,7 @@ def child_environment(**more: str) -> dict[str, str]:
 
 def hear_signals() -> None:
     """For `preexec_fn`: a child of nohup or of a background job would ignore signals."""
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        signal.signal(getattr(signal, name), signal.SIG_DFL)
+    from rtdetr_lab.writing import ENDING
+
+    for number in ENDING:
+        signal.signal(number, signal.SIG_DFL)

@@ -40,8 +40,9 @@ class Stop:
     def __enter__(self) -> "Stop":
         if threading.current_thread() is threading.main_thread():
             for number in ENDING:
-                nohup = signal.getsignal(number) is signal.SIG_IGN and number != signal.SIGINT
-                if not nohup:  # a shell ignores SIGINT for what it starts in the background
+                # Respect nohup; but a shell ignores SIGINT of every background job.
+                ignored = signal.getsignal(number) is signal.SIG_IGN
+                if number == signal.SIGINT or not ignored:
                     self._previous[number] = signal.signal(number, self._note)
         return self
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -16,7 +15,7 @@ from PIL import Image
 from rtdetr_lab.cli import main
 from rtdetr_lab.commands.pictures import ResultNames
 from rtdetr_lab.errors import OutputError
-from rtdetr_lab.writing import locked
+from rtdetr_lab.writing import ENDING, locked
 
 TOO_LONG = 300
 
@@ -40,8 +39,7 @@ def results():
     return json.loads(Path("out/detections.json").read_text(encoding="utf8"))
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has no SIGHUP; runs elsewhere")
-@pytest.mark.parametrize("number", [signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)])
+@pytest.mark.parametrize("number", ENDING)
 def test_a_signal_keeps_what_is_done(photos, number):
     for i in range(400):
         os.link("photos/a.png", f"photos/{i}.png")

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -36,6 +35,7 @@ from rtdetr_lab.training.state import (
 from rtdetr_lab.training.stop import seconds_of
 from rtdetr_lab.training.stream import Steps, shuffle
 from rtdetr_lab.training.trainer import Trainer
+from rtdetr_lab.writing import ENDING
 
 
 def run_toy(folder=None, config=CONFIG, data=None, **how) -> Run:
@@ -278,7 +278,7 @@ def training(tmp_path):
     process.communicate()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", ENDING)
 def test_a_signal_saves_and_ends_in_peace(training, tmp_path, number):
     training.send_signal(number)
     printed, _ = training.communicate(timeout=TOO_LONG)
