@@ -112,7 +112,8 @@ def prepare(
     """
     says = declared(model)
     known, size = says.metadata.names, says.num_classes
-    new_heads, grown = tuple[NewTensor, ...](), tuple[NewTensor, ...]()
+    new_heads: tuple[NewTensor, ...] = ()
+    grown: tuple[NewTensor, ...] = ()
     if known != tuple(names) and (known or size != len(names)):
         model, new_heads = rehead(model, len(names), seed)
     if queries is not None:

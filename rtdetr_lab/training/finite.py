@@ -38,7 +38,7 @@ EXACTER = "compute in single precision (--fp32 in place of --amp), "
 
 Terms = Callable[[Part], Mapping[str, Tensor]]
 Fault = tuple[str, str]
-"""What is not finite, and the remedy."""
+"""Two texts: which value is not finite, and the remedy."""
 
 
 def first_fault(

@@ -62,7 +62,8 @@ def enter(
         check_same_run(folder, saved, trainer, known)
     check_room(folder, trainer)
     path = folder / "run.json"
-    step, sessions = (saved["step"], _sessions(path)) if saved else (0, [])
+    step = saved["step"] if saved else 0
+    sessions = _sessions(path) if saved else []
     session = {"step": step, "device": str(trainer.device), **environment()}
     tree = description(trainer, known) | {"sessions": [*sessions, session]}
     write_text(path, json.dumps(tree, indent=2), TrainingError)
