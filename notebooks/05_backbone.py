@@ -6,7 +6,7 @@
 #
 # All later parts of the model read three small maps, and never the picture itself. After this
 # notebook you can explain what each map contains, how many pixels one cell reads, and when a frozen
-# norm is a good choice or a bad one.
+# batch norm is a good choice or a bad one.
 
 # %% tags=["imports"]
 from collections import OrderedDict
@@ -60,9 +60,9 @@ assert seen["backbone.S5"].shape[-1] == 256 // 32
 # *where* and gains *what*: it has fewer and fewer cells, but more and more channels. RT-DETR uses
 # three of these maps, with strides 8, 16 and 32: 8,400 cells at 640 × 640.
 #
-# The first convolutions (the *stem*) and a max pool together have stride 4. Then the first block of
-# every later stage halves its map. A residual block adds a branch $F$ of convolutions and a
-# shortcut $G$:
+# The first convolutions (the *stem*) and a max pool together have stride 4. Four *stages* (chains
+# of residual blocks) follow. Stages 2 to 4 halve the map in their first block, and return S3, S4
+# and S5. A block activates (act) the sum of a branch $F$ of convolutions and a shortcut $G$:
 #
 # $$ y = \mathrm{act}\bigl(F(x) + G(x)\bigr), \qquad
 #    G = \begin{cases} x & \text{other blocks} \\
@@ -96,9 +96,9 @@ print(
 )
 
 # %% [markdown]
-# Now the stem: one 7 × 7 against three 3 × 3, the first of them with stride 2. Which square of
-# pixels does one value depend on? A layer with kernel size $k$ widens this square by $k - 1$ steps.
-# The length of a step, in pixels, is the product of all strides before that layer.
+# Now the stem: one 7 × 7 against three 3 × 3, the first of them with stride 2. How large is the
+# square of pixels that one value depends on? A layer with kernel size $k$ widens this square by
+# $k - 1$ steps. The length of a step, in pixels, is the product of all strides before that layer.
 
 
 # %%
@@ -185,9 +185,9 @@ for level, side, e in zip(levels, sides, energy, strict=True):
 #
 # **First, the norm.** A backbone with weights from ImageNet also brings the statistics (mean and
 # variance) of ImageNet. Its norms usually stay frozen while the detector is trained: a batch has
-# few pictures, and the statistics of few pictures are noisy. For each channel a frozen norm is a
-# straight line. $\mu$ and $v$ are mean and variance. Its scale $\gamma$ and shift $\beta$ were
-# learned on ImageNet, and are frozen as well:
+# few pictures, and the statistics of few pictures are noisy. A frozen norm only multiplies each
+# channel by a constant and adds a constant. Mean $\mu$, variance $v$, scale $\gamma$ (not the
+# exponent of notebook 04) and shift $\beta$ come from ImageNet:
 #
 # $$ \mathrm{norm}(x) = \gamma\,\frac{x - \mu}{\sqrt{v + \varepsilon}} + \beta \tag{05.2} $$
 #
@@ -212,9 +212,9 @@ assert all(0.5 < live < 2 for _, live in spread.values())
 
 # %% [markdown]
 # Every residual block *adds* its branch to its input, and with frozen norms nothing scales the sum
-# down. 8 blocks are harmless; 33 blocks give a spread of thousands. With live norms the spread is
-# about 1 at every depth. The frozen norm here normalises nothing. The clearest test: make the
-# picture ten times darker.
+# down. The 8 blocks of r18 are harmless; the 33 blocks of r101 give a spread of thousands. With
+# live norms (they use the statistics of the batch) the spread is about 1 at every depth. The new
+# frozen norm normalises nothing. We test this with a picture that is ten times darker.
 
 # %%
 dark = {}
@@ -228,13 +228,14 @@ assert abs(dark["frozen"] - 10) < 1e-3
 assert abs(dark["live"] - 1) < 0.1
 
 # %% [markdown]
-# With new frozen norms the whole network is a ReLU network without biases: a tenth of the input
-# gives exactly a tenth of the output. So `nano`, which started from random weights, has live norms.
+# With new frozen norms no layer adds a constant, and
+# $\mathrm{ReLU}(x / 10) = \mathrm{ReLU}(x) / 10$. So a tenth of the input gives exactly a tenth of
+# the output. This is why `nano`, which started from random weights, has live norms.
 #
 # And why are ImageNet's norms frozen? In training a live norm takes $\mu$ and $v$ from its batch,
 # so the features of a picture depend on the *other* pictures. We take one picture, and choose the
-# other pictures of its batch eight times at random. **Predict**: by how many percent does S5 move
-# with a batch of 2? And of 16?
+# other pictures of its batch eight times at random. **Predict**: how far does S5 move, in percent,
+# with a batch of 2? And with a batch of 16?
 
 
 # %%
@@ -256,13 +257,14 @@ print({f"batch of {n}": f"{share:.0%}" for n, share in wobbles.items()})  # may 
 assert 1.5 * wobbles[16] < 1.5 * wobbles[8] < wobbles[2]
 
 # %% [markdown]
-# With a batch of 2, the features of a picture change when the other picture changes. The detector
-# would have to learn from features that shake. A large detector has few pictures per device, so its
-# norms are frozen, or share their statistics over all devices.
+# With a batch of 2, the detector would learn from features that change with the other picture. A
+# large detector has few pictures per device. So its norms are frozen, or share their statistics
+# over all devices.
 #
 # **Second, the maps.** We set one map at a time to zero in the trained `nano`, and count the good
 # boxes (score above 0.5, IoU above 0.75) on eight pictures. **Predict**: without which map do we
-# lose the most boxes, and without which the fewest? The shapes are 17 to 174 pixels wide.
+# lose the most boxes, and without which the fewest? The shapes are 17 to 174 pixels wide. (A *tap*
+# is a place in the model where `lab.record` reads or edits a tensor.)
 
 
 # %%
@@ -293,8 +295,7 @@ assert counts["no S5"] >= counts["untouched"] - 3
 # %% [markdown]
 # Without S3 no good box is left; without S5 only one is lost. The world of `nano` is simple: the
 # outline of a shape shows its class, and nothing far away adds to it. On photographs context does
-# help, as the paper's ablation shows (notebook 08). Remember these numbers: we need them in the
-# next three notebooks.
+# help, as the paper's ablation shows (notebook 08). Remember these numbers for notebooks 06 to 08.
 #
 # **Third, variant D.** We give the trained `nano` plain shortcuts, which read one cell in four. In
 # a second copy we reset the statistics of the norms.
@@ -325,8 +326,7 @@ assert counts["untouched"] > counts["plain shortcuts"] > 0 == counts["no statist
 # %% [markdown]
 # ## What it costs
 #
-# We count ResNet-50-D at 640 × 640, stage by stage. (`meta` tensors have shapes but no values, so
-# this takes no time.)
+# We count each stage of ResNet-50-D at 640 × 640. (`meta` tensors have shapes, but no values.)
 
 # %%
 with torch.device("meta"):
@@ -351,8 +351,8 @@ assert flops["S5"] < 0.2 * total.flops
 #
 # ## Exercises
 #
-# **1.** RT-DETR does not use S2 (stride 4). At 640 × 640, how many times as many cells does S2 have
-# as S3, S4 and S5 together?
+# **1.** RT-DETR does not use S2 (stride 4). At 640 × 640, divide the number of cells of S2 by that
+# of S3, S4 and S5 together. What is the result?
 
 # %%
 answer = ...
@@ -372,8 +372,8 @@ with torch.device("meta"):
     check(answer, reach_of(rtdetr_r18().backbone.build(), 4), hint="`reach_of`, with 4 stages.")
 
 # %% [markdown]
-# **3.** A picture has 333 × 500 pixels (height × width), and the backbone drops none of them. What
-# is the shape (height, width) of S5?
+# **3.** A picture has 333 × 500 pixels (height × width), and the backbone drops no pixel. What is
+# the shape (height, width) of S5?
 
 # %%
 answer = ...

@@ -5,9 +5,9 @@ r"""# Backbone: from pixels to three maps
 - **Elsewhere** authors' `PResNet` (`variant="d"`, "vd"); transformers' `RTDetrResNetBackbone`
 
 A detector needs to know *what* and *where*. From stage to stage, the maps of a ResNet get coarser
-and richer: S3 still shows where an edge runs, S5 shows that the edge belongs to a cat. RT-DETR uses
-S3, S4 and S5, with strides 8, 16 and 32. It does not use S2 (stride 4), which would bring three
-times as many tokens as the other three maps together.
+and richer: S3 still shows where an edge is, S5 shows that the edge belongs to a cat. RT-DETR uses
+S3, S4 and S5, with strides 8, 16 and 32. It does not use S2 (stride 4), which has three times as
+many cells as the other three maps together.
 
 Variant D ("ResNet-vd") changes two places of a plain ResNet:
 
@@ -16,8 +16,8 @@ Variant D ("ResNet-vd") changes two places of a plain ResNet:
 | stem | one 7×7 convolution, stride 2 | three 3×3 convolutions, the first with stride 2 |
 | stride-2 shortcut | 1×1, stride 2: reads one cell in four | mean of 2×2, then 1×1: reads all |
 
-The stem and a max pool after it bring stride 4. Then every stage is a chain of residual blocks. A
-block adds a learned function $F$ to a shortcut $G$:
+The stem and a max pool after it have stride 4 together. Then every stage is a chain of residual
+blocks. A block adds a learned function $F$ to a shortcut $G$, then applies an activation (act):
 
 $$ y = \mathrm{act}\bigl(F(x) + G(x)\bigr), \qquad
    G = \begin{cases} x & \text{other blocks} \\
@@ -27,16 +27,16 @@ $$ y = \mathrm{act}\bigl(F(x) + G(x)\bigr), \qquad
 $W$ is a 1×1 convolution, and pool is the mean of 2×2 (nothing in the first stage, which keeps the
 stride).
 
-| preset    | block        | depths   | widths              | parameters (frozen norm) |
-|-----------|--------------|----------|---------------------|--------------------------|
-| r18       | `BasicBlock` | 2 2 2 2  | 64 128 256 512      | 11.2 M                   |
-| r34       | `BasicBlock` | 3 4 6 3  | 64 128 256 512      | 21.3 M                   |
-| r50       | `Bottleneck` | 3 4 6 3  | 256 512 1024 2048   | 23.5 M                   |
-| r101      | `Bottleneck` | 3 4 23 3 | 256 512 1024 2048   | 42.4 M                   |
+| preset | block        | blocks (`depths`) | channels (`widths`) | parameters (frozen norm) |
+|--------|--------------|-------------------|---------------------|--------------------------|
+| r18    | `BasicBlock` | 2 2 2 2           | 64 128 256 512      | 11.2 M                   |
+| r34    | `BasicBlock` | 3 4 6 3           | 64 128 256 512      | 21.3 M                   |
+| r50    | `Bottleneck` | 3 4 6 3           | 256 512 1024 2048   | 23.5 M                   |
+| r101   | `Bottleneck` | 3 4 23 3          | 256 512 1024 2048   | 42.4 M                   |
 
-Good pretrained features should not change much in training. So RT-DETRv2 (§2.2) lowers
-the learning rate of the backbone with its size: 1e-4 (r18), 5e-5 (r34), 1e-5 (r50), 1e-6 (r101),
-with 1e-4 for the rest of the model. The first version uses 1e-5 for all.
+A larger backbone has better pretrained features, which should change less in training. So RT-DETRv2
+(§2.2) lowers the learning rate of the backbone with its size: 1e-4 (r18), 5e-5 (r34), 1e-5 (r50),
+1e-6 (r101), with 1e-4 for the rest of the model. The first version uses 1e-5 for every backbone.
 
 **Any** module can be a backbone. It returns its maps from fine to coarse, and declares their
 `strides` and `channels`. The rest of the model asks for nothing else.
@@ -114,7 +114,7 @@ class BasicBlock(Residual):
 
 
 class Bottleneck(Residual):
-    """1×1 down to a quarter, 3×3 (which carries the stride), 1×1 up again (r50, r101)."""
+    """1×1 to a quarter of the channels, 3×3 with the stride, 1×1 to all channels (r50, r101)."""
 
     def __init__(
         self, channels_in: int, width: int, stride: int, first: bool, act: Activation, norm: Norm
@@ -158,7 +158,7 @@ class ResNetDConfig:
 
 
 class ResNetD(nn.Module):
-    """Stem, then stages that each halve the map (all but the first) and widen it."""
+    """Stem, then stages of more and more channels; each but the first halves the map."""
 
     def __init__(self, cfg: ResNetDConfig) -> None:
         super().__init__()
