@@ -64,20 +64,21 @@ assert every**2 == 441 * cells["S5"] ** 2
 
 # %% [markdown]
 # The paper's answer is attention on S5 alone. Cells of S3 show edges and textures, which matter
-# little to distant cells. S5 shows parts and objects, which matter to each other. $S_5$, projected
-# to the width $D$, is laid out as a list of cells, and $P$ is a position embedding of each cell:
+# little to distant cells. S5 shows parts and objects, which matter to each other. A 1 × 1
+# convolution projects S5 to $D$ channels, and we still call it $S_5$. *flat* makes a list of its
+# cells, and *reshape* makes a map again. $P$ is a position embedding of each cell:
 #
 # $$ F_5 = \mathrm{reshape}(\mathrm{AIFI}(Q = K = \mathrm{flat}(S_5) + P,\;
 #    V = \mathrm{flat}(S_5))) \tag{06.1} $$
 #
 # (Elsewhere $P$ counts sampling points. The paper's Eq. 1 leaves $P$ out; the authors' code has
-# it.) AIFI stands for "attention-based intra-scale feature interaction". It is one ordinary
-# transformer layer. Why is $P$ added to $Q$ and $K$, but not to $V$?
+# it.) AIFI stands for "attention-based intra-scale feature interaction" (a scale is a map: S3, S4
+# or S5). It is one ordinary transformer layer. Why is $P$ added to $Q$ and $K$, but not to $V$?
 #
 # ## By hand, on 3 × 3 cells
 #
 # We take nine cells with two numbers each. One corner is bright, and the other cells are dark. The
-# score of a pair of cells is the product of their contents. Each cell returns the mean of all
+# score of a pair of cells is the dot product of their contents. Each cell returns the mean of all
 # contents, weighted by the softmax of its scores.
 
 # %%
@@ -105,8 +106,9 @@ assert torch.allclose(attend(content[order], content[order], content[order]), re
 
 # %% [markdown]
 # So the cells need positions. RT-DETR embeds a position as sines and cosines of row $y$ and column
-# $x$, at $D/4$ frequencies $f_i$. They go from 1 down to nearly $1/\tau$, with the temperature
-# $\tau = 10{,}000$:
+# $x$, at $D/4$ frequencies $f_i$, with $i = 0, \dots, D/4 - 1$. They go from 1 down to nearly
+# $1/\tau$, with the temperature $\tau = 10{,}000$. Each of the four parts has one number per
+# frequency:
 #
 # $$ P_{(y,x)} = [\,\sin y f_i,\; \cos y f_i,\; \sin x f_i,\; \cos x f_i\,], \qquad
 #    f_i = \tau^{-4i/D} \tag{06.2} $$
@@ -194,17 +196,17 @@ assert on_rim.mean() > 0.6 > rim.float().mean()
 assert (on_rim.mean((0, 2)) > 0.5).all(), "every head, over eight pictures"
 
 # %% [markdown]
-# (The first line is $e$ to the power of the entropy. Equal weights on $n$ cells give $n$.) The
-# heads spread over a third to a half of the map, and put two thirds of their weight on its border.
-# One explanation: the weights must sum to 1. A cell that needs nothing from the others can put its
-# weight on a useless cell. Is that true?
+# (The first line of the output is $e$ to the power of the entropy. Equal weights on $n$ cells give
+# $n$.) The heads attend to a third to a half of the map, and put two thirds of their weight on its
+# border. One explanation: the weights must sum to 1. A cell that needs nothing from the others can
+# put its weight on a useless cell. If so, `nano` does not need what attention returns. Does it?
 #
 # ## Predict, then break it
 #
-# We test it on `nano`, and count the good boxes (score above 0.5, IoU above 0.75) on eight
-# pictures. **Predict** how many of its 53 good boxes are left, (a) if every cell attends to all
-# cells equally, (b) if every cell attends only to itself, (c) without positions, (d) with shuffled
-# positions, (e) if $F_5$ is all zeros.
+# We edit the attention of `nano`, and count the good boxes (score above 0.5, IoU above 0.75) on
+# eight pictures. **Predict** how many of its 53 good boxes are left, (a) if every cell attends to
+# all cells equally, (b) if every cell attends only to itself, (c) without positions, (d) with
+# shuffled positions, (e) if $F_5$ is all zeros.
 
 
 # %%
@@ -257,10 +259,10 @@ assert all(abs(n - counts["untouched"]) <= 2 for n in counts.values())
 # does.
 #
 # Is AIFI useless, then? On COCO a keyboard makes a mouse beside it more likely. There the paper
-# measures (Table 3; ResNet-50, 12 epochs) 44.9 AP with attention within every scale, against 43.0
-# without an encoder. With convolutions across the scales as well, attention within each of the
-# three maps gives 46.4 AP in 12.2 ms, and attention on S5 alone gives 46.8 AP in 7.9 ms. So it
-# depends on the data whether attention helps.
+# measures (Table 3; ResNet-50, 12 epochs) 44.9 AP with attention within each of the three maps, and
+# 43.0 AP without an encoder. With convolutions across the maps as well, attention within each map
+# gives 46.4 AP in 12.2 ms, and attention on S5 alone gives 46.8 AP in 7.9 ms. So it depends on the
+# data whether attention helps.
 #
 # **A last test** does not depend on the data. The authors' code lists the positions column by
 # column, but the cells row by row. **Predict** what happens on 10 × 10 cells, and on 6 × 10.
@@ -282,15 +284,16 @@ for name, cut in {"square": images, "rectangle": images[:, :, 64:256]}.items():
     assert (change == 0) == (name == "square")
 
 # %% [markdown]
-# Why do they agree on a square? The authors also swap the two halves of the embedding: theirs
-# begins with the column, ours with the row. On a square the two swaps cancel. In numbers: the first
-# half of entry $n$ embeds $\lfloor n/k \rfloor$ and the second half $n \bmod k$. In our code $k$ is
-# the width, in theirs it is the height. On 2 × 3 cells, row 1 and column 0 is $n = 3$: we embed (1,
-# 0), they embed (1, 1). RT-DETR is tested at 640 × 640, so this does not show. The authors' code
-# even keeps the positions (and the anchors of notebook 09) of 640 × 640. A picture of 512 × 800 has
-# 400 cells on S5 as well. So its cells get these positions without an error, but wrong ones. At 800
-# × 800 the numbers of cells differ, which is an error. Our order is the correct one; theirs is an
-# option (`docs/differences.md`).
+# Why do they agree on a square? Two things differ: the authors count the positions column by
+# column, and their embedding begins with the column (ours with the row). So on a map of $H$ × $W$
+# cells our entry $n$ embeds first $\lfloor n/W \rfloor$, then $n \bmod W$. Theirs embeds first
+# $\lfloor n/H \rfloor$, then $n \bmod H$. If $H = W$, these are the same two numbers. But on 2 × 3
+# cells, row 1 and column 0 is $n = 3$: we embed (1, 0), they embed (1, 1). RT-DETR is tested at
+# 640 × 640, where both orders agree. The authors' code even keeps the positions (and the anchors of
+# notebook 09) of 640 × 640 for other sizes. A picture of 512 × 800 has 400 cells on S5 as well. So
+# its cells get these positions without an error, but wrong ones. At 800 × 800 the numbers of cells
+# differ, which is an error. Our order is the correct one; theirs is an option
+# (`docs/differences.md`).
 #
 # ## What it costs
 #
@@ -317,8 +320,8 @@ assert on_all.rows[2][2] == 21 * on_s5.rows[2][2], "feed-forward: proportional t
 # %% [markdown]
 # ## Exercises
 #
-# **1.** A picture has 1280 × 1280 pixels. How many times as many pairs does AIFI compare as at
-# 640 × 640?
+# **1.** Divide the number of pairs that AIFI compares at 1280 × 1280 pixels by the number at
+# 640 × 640. What is the result?
 
 # %%
 answer = ...

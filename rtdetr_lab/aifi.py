@@ -5,7 +5,7 @@ r"""# AIFI: attention on the smallest map, which shows objects
 - **Elsewhere** authors' `TransformerEncoder` in `HybridEncoder`; transformers' `RTDetrAIFILayer`
 
 AIFI (attention-based intra-scale feature interaction) lets every cell of a map attend to every
-other cell of that map. Attention compares all pairs of tokens, so its cost grows with the square:
+other cell of that map. Attention compares all pairs of N tokens, so its cost grows with N²:
 
 | attention over              | tokens at 640² | pairs       |
 |-----------------------------|----------------|-------------|
@@ -13,7 +13,7 @@ other cell of that map. Attention compares all pairs of tokens, so its cost grow
 | S3 alone                    | 6400           | 41 million  |
 | S5 alone (AIFI)             | 400            | 160 thousand |
 
-The paper's argument: a cell of S3 shows an edge or a texture, and has little to tell a distant
+The paper's argument: a cell of S3 shows an edge or a texture, which matters little to a distant
 cell. S5 shows objects and their parts. So AIFI runs on S5 alone, and nothing is lost: the encoder
 that Table 3 calls D$_{S5}$ (attention on S5 only) has 46.8 AP in 7.9 ms, and its D (attention on
 each of the three maps) 46.4 AP in 12.2 ms. That is 35 % less time.
@@ -21,15 +21,15 @@ each of the three maps) 46.4 AP in 12.2 ms. That is 35 % less time.
 $$ F_5 = \mathrm{reshape}(\mathrm{AIFI}(Q = K = \mathrm{flat}(S_5) + P,\;
    V = \mathrm{flat}(S_5))) \tag{06.1} $$
 
-$P$ is a 2-D sine embedding of the positions. Only $P$ tells the cells apart. Without it AIFI is
-*permutation-equivariant*: shuffle the cells of S5, and you get the same features, shuffled. We add
-$P$ to queries and keys and never to values. So positions decide which cell attends to which, but
-the features that are passed on contain no position.
+$P$ is a 2-D sine embedding of the positions. AIFI knows the place of a cell only from $P$. Without
+$P$ it is *permutation-equivariant*: shuffle the cells of S5, and you get the same features,
+shuffled. We add $P$ to queries and keys and never to values. So positions decide which cell attends
+to which, but the features that are passed on contain no position.
 
 | symbol  | name        | shape     | meaning                                                     |
 |---------|-------------|-----------|-------------------------------------------------------------|
-| $S_5$   | `s5`        | `B D H W` | the coarsest map, projected to the width D                  |
-| $P$     | `positions` | `1 N D`   | positions (elsewhere $P$ counts sampling points)            |
+| $S_5$   | `s5`        | `B D H W` | the coarsest map, projected to D channels                   |
+| $P$     | `positions` | `1 N D`   | positions of its N cells (elsewhere P counts points)        |
 | $F_5$   | returned    | `B D H W` | S5 after every cell has attended to every cell              |
 """
 
