@@ -4,8 +4,9 @@
 # **Paper** RT-DETR §4.2, Fig. 5 ("CCFM" in the preprint); RepVGG (Ding et al. 2021) · **Chapter**
 # `rtdetr_lab/ccff.py` · **Before this** [06 AIFI](06_aifi.ipynb)
 #
-# CCFF mixes S3, S4 and F5 without any attention. After this notebook you can draw the two paths
-# between the maps, test which of them a detector depends on, and merge two convolutions into one.
+# CCFF (CNN-based cross-scale feature fusion) mixes S3, S4 and F5 without any attention. After this
+# notebook you can draw its two paths, test which of them a detector needs, and merge two
+# convolutions into one.
 
 # %% tags=["imports"]
 from unittest.mock import patch
@@ -32,7 +33,7 @@ images, targets = shapes(*range(8))  # 320 × 320 pixels
 # Columns are levels, and rows are stages: the maps that enter CCFF, the maps after the top-down
 # path, and the maps after the bottom-up path. The decoder reads the last row. There the large
 # triangle is bright on the two coarse levels as well. (F5 is evenly bright because AIFI ends in a
-# layer norm: the feature vectors of its cells have nearly one length.)
+# layer norm: the feature vectors of its cells have nearly the same length.)
 
 # %%
 # alt: Nine heat maps of one scene: three levels before CCFF, after the top-down path, after the
@@ -54,12 +55,12 @@ axes = feature_stages({"S3, S4, F5": entering, "top-down": down, "bottom-up": up
 # first, from coarse to fine, and then bottom-up:
 #
 # ```
-#      top-down: what is there                       bottom-up: where exactly
+#      top-down: what is there                                bottom-up: where exactly
 #
-# F5 ─ lateral ─ F̂5 ──────────────────────────────── cat ─ fuse ─ O5
-#                 │ up ×2                             ↑ stride 2
-# S4 ─────────── cat ─ fuse ─ F4 ─ lateral ─ F̂4 ──── cat ─ fuse ─ O4
-#                                             │ up ×2 ↑ stride 2
+# F5 ─ lateral ─ F̂5 ───────────────────────────────────────────────────── cat ─ fuse ─ O5
+#                 │ up ×2                                                  ↑ stride 2
+# S4 ─────────── cat ─ fuse ─ F4 ─ lateral ─ F̂4 ───────────── cat ─ fuse ─ O4
+#                                             │ up ×2          ↑ stride 2
 # S3 ─────────────────────────────────────── cat ─ fuse ─ F3 = O3
 # ```
 #
@@ -67,11 +68,12 @@ axes = feature_stages({"S3, S4, F5": entering, "top-down": down, "bottom-up": up
 #    F_l = \mathrm{fuse}([\,\uparrow_2 \hat F_{l+1},\, S_l]), \quad
 #    O_{l+1} = \mathrm{fuse}([\downarrow_2 O_l,\, \hat F_{l+1}]), \quad O_3 = F_3 \tag{07.1} $$
 #
-# A lateral is a 1 × 1 convolution, and $\downarrow_2$ a 3 × 3 convolution with stride 2. Every step
-# stacks two maps along the channels, and a block of convolutions mixes them. A cell is
-# mixed with the cells at the same place of the other map, so the work grows with $N$ and not with
-# $N^2$. The block contains RepVGG blocks. They lead to a second question: how can a layer train as
-# two convolutions and run as one?
+# $F_5$ comes from AIFI; then we compute $F_4$, $F_3 = O_3$, $O_4$ and $O_5$. A lateral is a 1 × 1
+# convolution, $\uparrow_2$ repeats every cell 2 × 2, and $\downarrow_2$ is a 3 × 3 convolution with
+# stride 2. The square brackets stack two maps along the channels, and a block of convolutions
+# (fuse) mixes them. A cell is mixed only with cells near its place, so the work grows with $N$ and
+# not with $N^2$. Fuse contains RepVGG blocks. They lead to a second question: how can a layer train
+# as two convolutions and run as one?
 #
 # ## By hand, on 3 × 3 cells
 #
@@ -99,7 +101,8 @@ two[0, 0]
 
 # %% [markdown]
 # The middle cell is $2 + 4 + 6 + 8 - 4 \cdot 5 + 3 \cdot 5 = 15$. One kernel multiplies the cell
-# itself by $-4$, the other by 3. So a single kernel with $-4 + 3 = -1$ in its middle is enough:
+# itself by $-4$, the other by 3. So a single kernel with $-4 + 3 = -1$ in its middle is enough ($*$
+# is a convolution, and pad puts zeros around $W_1$):
 #
 # $$ W_3 * x + W_1 * x = \bigl(W_3 + \mathrm{pad}(W_1)\bigr) * x \tag{07.2} $$
 
@@ -187,9 +190,9 @@ assert all(share > 0 for shares in reached.values() for share in shares), "none 
 assert reached["O3"][0] < reached["O4"][0] < reached["O5"][0]
 
 # %% [markdown]
-# Every output depends on every input level (S3, S4 and F5). O3 is ready after the top-down path and
-# depends on its neighbourhood in these maps only. (AIFI has mixed all cells of S5 into F5 before.)
-# O5 is computed last and depends on the most cells.
+# Every output depends on every input level (S3, S4 and F5). O3 is ready after the top-down path,
+# and its cell depends only on the cells near it in these maps. (But every cell of F5 depends on all
+# cells of S5, because of AIFI.) O5 is computed last and depends on the most cells.
 #
 # ## Predict, then break it
 #
@@ -232,14 +235,14 @@ print("small, medium, large:", there)
 cut
 
 # %% [markdown]
-# The usual reason for a top-down path, and ours above, is that small objects need the meaning from
-# the coarse maps. In `nano` they do not: without the path, almost no box is lost. The outline of a
-# shape shows its class, and notebooks 05 and 06 have shown already that `nano` hardly needs S5.
+# We said above that small objects need the meaning from the coarse maps. This is the usual reason
+# for a top-down path. In `nano` they do not need it: without the path, almost no box is lost. The
+# outline of a shape shows its class, and `nano` hardly needs S5 (notebooks 05 and 06).
 #
-# But `nano` needs the bottom-up path. Without it no large shape gets a good box, while small shapes
-# lose little: what O4 and O5 show about large shapes comes from finer maps. *The name of a level
-# does not tell where its content comes from.* (c) shows that the bottom-up path carries positions:
-# we shift its maps by one cell, and three boxes in ten are lost.
+# But `nano` needs the bottom-up path. Without it no large shape gets a good box, but only few small
+# shapes lose theirs. So what O4 and O5 show about large shapes comes from finer maps. *The name of
+# a level does not tell where its content comes from.* (c) shows that the bottom-up path carries
+# positions: we shift its maps by one cell, and about 30 % of the good boxes are lost.
 
 # %%
 assert sum(cut["(a) no top-down"]) >= sum(before) - 2
@@ -249,12 +252,12 @@ assert sum(cut["(c) bottom-up shifted"]) < 0.75 * sum(before)
 
 # %% [markdown]
 # The paper measures both paths together on COCO (Table 3; ResNet-50, 12 epochs): 44.9 AP with
-# attention within each scale and nothing across, and 46.4 AP with a fusion of this kind added.
+# attention within each scale and nothing across, and 46.4 AP with such paths (PANet) added.
 #
 # ## What it costs
 #
 # We count CCFF at 640 × 640: in RT-DETR-R50, the same with its blocks merged, and in r18, where the
-# blocks have half the width:
+# blocks have half the channels:
 
 
 # %%
@@ -271,9 +274,9 @@ for name, c in costs.items():
 # %% [markdown]
 # CCFF takes 47 of r50's 138 GFLOPs, and AIFI takes 0.8. So these convolutions are cheap only when
 # compared with attention over all cells (85 GFLOPs, notebook 06). This is why the paper scales its
-# encoder by the width inside the blocks: with half the width the encoder does a third of the work.
-# Merging saves few operations, because a 1 × 1 costs a ninth of a 3 × 3. But it saves a second pass
-# over the map, its norm, and the sum.
+# encoder by the number of channels inside the blocks: with half of them the encoder does a third of
+# the work. Merging saves few operations, because a 1 × 1 costs a ninth of a 3 × 3. But it saves a
+# second pass over the map, its norm, and the sum.
 
 # %%
 assert costs["r18"].flops < 0.34 * costs["r50"].flops

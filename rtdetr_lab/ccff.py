@@ -11,26 +11,26 @@ both. CCFF first carries meaning from coarse maps to fine ones (top-down), then 
 maps back to coarse ones (bottom-up):
 
 ```
-     top-down: what is there                       bottom-up: where exactly
+     top-down: what is there                                bottom-up: where exactly
 
-F5 ─ lateral ─ F̂5 ──────────────────────────────── cat ─ fuse ─ O5
-                │ up ×2                             ↑ stride 2
-S4 ─────────── cat ─ fuse ─ F4 ─ lateral ─ F̂4 ──── cat ─ fuse ─ O4
-                                            │ up ×2 ↑ stride 2
+F5 ─ lateral ─ F̂5 ───────────────────────────────────────────────────── cat ─ fuse ─ O5
+                │ up ×2                                                  ↑ stride 2
+S4 ─────────── cat ─ fuse ─ F4 ─ lateral ─ F̂4 ───────────── cat ─ fuse ─ O4
+                                            │ up ×2          ↑ stride 2
 S3 ─────────────────────────────────────── cat ─ fuse ─ F3 = O3
 ```
 
 $$ \hat F_l = \mathrm{lateral}(F_l), \quad F_l = \mathrm{fuse}([\,\uparrow_2 \hat F_{l+1},\, S_l]),
    \quad O_{l+1} = \mathrm{fuse}([\downarrow_2 O_l,\, \hat F_{l+1}]), \quad O_3 = F_3 \tag{07.1} $$
 
-The top-down path computes F4, then F3. The bottom-up path starts with O3, which is F3 unchanged,
-and computes O4, then O5. The square brackets stack two maps along the channels.
+We compute F4, F3 = O3, O4 and O5, in this order. The square brackets stack two maps along the
+channels, $\uparrow_2$ doubles their sides, and $\downarrow_2$ is a 3×3 convolution with stride 2.
 
 The fusion block `fuse` is a `CSPRepLayer` with two parallel paths: one is a 1×1 convolution, the
 other a 1×1 convolution and three `RepVggBlock`s. A RepVggBlock *trains* as a 3×3 and a 1×1
 convolution whose outputs are added. It *runs* as one 3×3 convolution, because a sum of linear maps
-is a linear map (Eq. 07.2, notebook 07). `expansion` is the width inside the block, as a fraction of
-D: 1.0 in r50 and r101, 0.5 in the others. It is the cheapest way to scale the encoder (§4.4).
+is a linear map (Eq. 07.2, notebook 07). The block has `expansion` × D channels inside: 1.0 × D in
+r50 and r101, 0.5 × D in the others. This is the cheapest way to scale the encoder (§4.4).
 
 Upsampling repeats every cell 2×2, and cuts the result to the size of the finer map. For
 example, 4 cells become 8 and are cut to 7. Cell $i$ of the finer map always reads cell $\lfloor i/2
