@@ -29,7 +29,7 @@ images, targets = shapes(*range(8))  # 320 × 320 pixels
 # ## The end, first
 #
 # The paper's Table 3 compares six encoders with the same decoder (ResNet-50, 12 epochs on COCO,
-# milliseconds on a T4). These are the paper's numbers; we have not measured them.
+# milliseconds on a T4 GPU). These are the paper's numbers; we have not measured them.
 
 # %%
 # alt: Average precision against milliseconds. A line starts at A in the lower left, goes right
@@ -49,16 +49,17 @@ ax.grid(alpha=0.3)
 # | variant | within a scale | across scales | M parameters |
 # |---|---|---|---:|
 # | A | nothing | nothing | 31 |
-# | B | attention in each map, one shared layer | nothing | 32 |
+# | B | attention in each map, the same layer for all | nothing | 32 |
 # | C | attention over all tokens at once | the same attention | 32 |
 # | D | as B | convolutions, as in PANet | 35 |
 # | D on S5 | attention on S5 only | as D | 35 |
 # | E | attention on S5 only (AIFI) | CCFF | 42 |
 #
-# Transformer detectors used C, with deformable attention to make it affordable. C does two jobs at
-# once. D separates them, and is better and faster. Remember the next step: D on S5 *leaves out the
-# attention on S3 and S4, where it costs most*. It takes a third less time, **and** it is 0.4 AP
-# better. E spends some of the saved time on a stronger fusion.
+# Earlier transformer detectors used C, and deformable attention (notebook 10) to make it cheaper. C
+# does two jobs at once. D separates them, and is better and faster. Remember the next step: D on S5
+# *leaves out the attention on S3 and S4, where it costs most*. It takes a third less time, **and**
+# it is 0.4 AP better. E spends some of the saved time on a stronger fusion: CCFF has the paths of
+# PANet (Liu et al. 2018), and more parameters.
 
 # %%
 gain = table["D on S5"][0] - table["D"][0], 1 - table["D on S5"][1] / table["D"][1]
@@ -68,12 +69,12 @@ assert max(table, key=lambda name: table[name][0]) == "E"
 # %% [markdown]
 # ## The question
 #
-# So the encoder has two steps, one within a scale and one across scales:
+# So the encoder has two steps, one within a scale and one across scales ($O$: its output maps):
 #
 # $$ F_5 = \mathrm{AIFI}(S_5), \qquad O = \mathrm{CCFF}(\{S_3, S_4, F_5\}) \tag{08.1} $$
 #
 # (The paper's Eq. 1 writes AIFI with Q = K = V = flat(S5), without positions; Eq. 06.1 in notebook
-# 06 has them, as in the authors' code.) Before both steps every map is projected to one width,
+# 06 has them, as in the authors' code.) Before both steps every map is projected to $D$ channels,
 # because AIFI adds and CCFF concatenates. Why is attention on the smallest map enough?
 #
 # ## By hand, on 3 × 3 cells
@@ -192,15 +193,16 @@ counts
 
 # %% [markdown]
 # The content of $F_5$ does not matter to `nano`: the $F_5$ of another picture works, and so does
-# noise. But the *length* of its cells matters. AIFI ends in a layer norm, so in training the fusion
-# saw only cells with a length near $\sqrt D$. (Only near, because the norm has a learned scale and
-# shift.) Our noise has about the same length. Cells that are ten times as long dominate S3 and S4
-# in the concatenation. So an input that the model does not use can still do harm.
+# noise. But the *length* of its feature vectors matters. AIFI ends in a layer norm, which gives the
+# $D$ numbers of a cell the mean square 1. So in training the fusion saw only vectors with a length
+# near $\sqrt D$. (Only near, because the norm has a learned scale and shift.) Our noise has about
+# the same length. Vectors that are ten times as long dominate S3 and S4 in the concatenation. So an
+# input that the model does not use can still do harm.
 #
 # CCFF is different: without it no good box is left. This does not mean that CCFF is the more
 # important half *in general*. The decoder was trained on the output of CCFF. If we remove a part
-# from a trained model, we learn what this model *relies on*. To learn what a part is *good for*, we
-# must train with it and without it, as the paper did above.
+# from a trained model, we learn what this model *relies on*. To learn how much a part *can improve*
+# a model, we must train with it and without it, as the paper did above.
 
 # %%
 least = counts["untouched"] - 3
@@ -210,7 +212,7 @@ assert 0 == counts["(d) no CCFF"] < counts["(c) ten times"] < 0.5 * counts["unto
 # %% [markdown]
 # Which of the output maps does the decoder use? **Predict**. In notebook 05, no good box was left
 # without S3, 8 without S4, and 52 without S5. (We set a map to zero after CCFF has computed all
-# three. An edit of the tap `bottom_up.0` would change O4 and O5 as well.)
+# three. If we edited O3 inside CCFF, O4 and O5 would change as well.)
 
 
 # %%
@@ -238,9 +240,9 @@ assert 0 < left["no O3"] < left["no O4"] < left["no O5"]
 # %% [markdown]
 # ## What the decoder gets
 #
-# One more projection changes the maps to the decoder's width. In r101 the encoder has 384 channels
-# and the decoder 256. If the decoder is configured for more levels than there are maps, the
-# projection adds them. Each added level has half the side of the one before.
+# One more projection gives the maps as many channels as the decoder has. In r101 the encoder has
+# 384 channels and the decoder 256. If the decoder is configured for more levels than there are
+# maps, the projection adds them. Each added level has half the side of the one before.
 
 # %%
 source(MemoryProjection.forward)
@@ -290,7 +292,7 @@ for preset in (rtdetr_r18, rtdetr_r50, rtdetr_r101):
 #
 # ## Exercises
 #
-# **1.** At 640 × 640, how many times as many pairs does C compare as B?
+# **1.** At 640 × 640, divide the number of pairs that C compares by that of B. What is the result?
 
 # %%
 answer = ...

@@ -6,18 +6,18 @@ r"""# Hybrid encoder: AIFI on the coarsest map, CCFF across all
   `encoder_input_proj`)
 
 A transformer encoder over several scales does two jobs at once, and both are expensive: cells of
-one scale attend to each other, and cells of different scales attend to each other. Part of it is
-redundant (§4.2): the coarse maps were computed from the fine ones, and already contain what matters
-of them. The paper separates the two. Within a scale it uses attention, and only on S5 (`aifi.py`).
-Across scales it uses convolutions (`ccff.py`).
+one scale attend to each other, and cells of different scales attend to each other. Part of this
+work is redundant (§4.2): the coarse maps were computed from the fine ones, and already contain what
+matters in them. The paper separates the two jobs. Within a scale it uses attention, and only on S5
+(`aifi.py`). Across scales it uses convolutions (`ccff.py`).
 
 $$ F_5 = \mathrm{AIFI}(S_5), \qquad O = \mathrm{CCFF}(\{S_3, S_4, F_5\}) \tag{08.1} $$
 
 The paper's Eq. 1 writes AIFI with Q = K = V = flat(S5). It leaves out the positions that the
 authors' code adds to Q and K; ours are in Eq. 06.1 (`aifi.py`).
 
-First every map is projected to one width D. The residual sums of AIFI and the concatenation in CCFF
-need equal widths.
+First every map is projected to D channels. The residual sums of AIFI and the concatenation in CCFF
+need equal numbers of channels.
 
 | stage     | in                | out              | at 640², r50               |
 |-----------|-------------------|------------------|----------------------------|
@@ -25,9 +25,9 @@ need equal widths.
 | `aifi`    | the coarsest map  | the same shape   | 20 × 20                    |
 | `ccff`    | all maps          | the same shapes  | 80², 40², 20²              |
 
-The decoder reads these maps through one more projection (`MemoryProjection`). It changes the width
-to the decoder's, which differs from the encoder's in r101, and adds coarser levels if the decoder
-is configured for more.
+The decoder reads these maps through one more projection (`MemoryProjection`). It changes the number
+of channels to the decoder's, which differs from the encoder's in r101. It also adds coarser levels
+if the decoder is configured for more.
 """
 
 from collections.abc import Sequence
