@@ -1,19 +1,19 @@
 r"""# Notation: the letters and names everything else uses
 
-A capital letter has one meaning in every chapter, notebook, test and figure. A page that needs a
-letter of this table for something else says so (P in AIFI, N in denoising). Two uses are those of
-all papers: Q, K and V are the inputs of an attention, and W is a weight. Other letters belong to
-their page: it defines them, and the next page may use them anew. The letters appear in the
-signatures (`Float[Tensor, "B Q 4"]`), where jaxtyping checks them while the tests run.
+A capital letter means the same in every chapter, notebook, test and figure. As in all papers there
+are two exceptions: Q, K and V are also the inputs of an attention, and W is also a weight. A page
+that uses a letter for something else says so (P in AIFI, N in denoising). Other letters belong to
+one page: it defines them, and the next page may use them for something else. The letters appear in
+the signatures (`Float[Tensor, "B Q 4"]`), where jaxtyping checks them while the tests run.
 
 | letter  | meaning                                                          | RT-DETR at 640² |
 |---------|------------------------------------------------------------------|-----------------|
 | `B`     | pictures in a batch                                              |                 |
 | `C`     | classes; in a feature map the number of channels                 | 80              |
 | `H`,`W` | height and width of a picture, or of a map                       | 640, 640        |
-| `N`     | tokens: cells of all levels, one after the other                 | 8400            |
-| `Q`     | queries, that is decoder slots                                   | 300             |
-| `D`     | width of a token or query                                        | 256             |
+| `N`     | tokens: cells of all levels, one after the other; in AIFI of S5  | 8400            |
+| `Q`     | queries of the decoder                                           | 300             |
+| `D`     | channels of a token or query (its *width*)                       | 256             |
 | `L`     | feature levels                                                   | 3               |
 | `M`     | attention heads                                                  | 8               |
 | `K`     | sampling points of one head on one level                         | 4               |
@@ -24,13 +24,13 @@ signatures (`Float[Tensor, "B Q 4"]`), where jaxtyping checks them while the tes
 |------------------|------------------------------------------------------------------------------|
 | `S3`, `S4`, `S5` | backbone maps, strides 8, 16, 32 (paper Fig. 4)                               |
 | `F5`             | S5 after AIFI                                                                |
-| `logits`         | in a name: before the sigmoid; `boxes`, `score` without it: after            |
+| `logits`         | in a name: before the sigmoid; plain `boxes` and `score` are after it        |
 | `_xyxy`          | corners; without it a box is centre-x, centre-y, width, height in [0, 1]     |
 | `num_*`          | a count                                                                      |
 
 **Sizes are (height, width) everywhere.** Points and boxes are (x, y) first, as in the papers.
 **Tokens are level by level, each level row by row**, so token $n$ of level $l$ lies in row
-$\lfloor n / W_l \rfloor$ and column $n \bmod W_l$; `token_grid` says it once for all chapters.
+$\lfloor n / W_l \rfloor$ and column $n \bmod W_l$; `token_grid` computes it for all chapters.
 """
 
 from collections.abc import Sequence
