@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -152,3 +153,12 @@ def model_of(
         ids = tuple(range(len(said)))
         model.metadata = replace(model.metadata, names=said, category_ids=ids)
     return model
+
+
+def bar() -> Callable[..., Any]:
+    """Return a progress bar for an iterable; it shows only in a terminal."""
+    from functools import partial
+
+    from tqdm import tqdm
+
+    return partial(tqdm, unit="picture", file=sys.stderr, disable=not sys.stderr.isatty())

@@ -1,15 +1,13 @@
 """# Data: make, check and convert data sets"""
 
 import json
-import sys
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
-from rtdetr_lab.commands.base import DONE, FAILED, Command, Reading, say, square_of
+from rtdetr_lab.commands.base import DONE, FAILED, Command, Reading, bar, say, square_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,28 +102,51 @@ class Convert:
         return DONE
 
 
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """Divide a data set that has one annotation file, or no validation set, and write it as COCO.
+    Every class has its share of each part; near duplicates are not separated."""
+
+    source: Annotated[Path, tyro.conf.Positional]
+    """A folder, a COCO JSON or a data.yaml."""
+    folder: Annotated[Path, tyro.conf.Positional]
+    """A new folder for the result."""
+    val: float = 0.15
+    """Part of the pictures for validation."""
+    test: float = 0.0
+    """Part of the pictures for a test at the very end."""
+    seed: int = 0
+    """Another seed gives another division."""
+    voc_origin: int = 1
+    """Index of VOC's first column of pixels: 1 by its definition, 0 in some tools."""
+
+    def run(self) -> int:
+        """Read, divide, copy and write."""
+        from rtdetr_lab.data.convert import split_set
+
+        shares = {"train": 1 - self.val - self.test, "val": self.val, "test": self.test}
+        shares = {name: share for name, share in shares.items() if share}
+        made = split_set(self.source, self.folder, shares, self.seed, self.voc_origin, bar())
+        for path in made:
+            say(str(path))
+        say(f"now train on it: rtdetr-lab train --data {self.folder}")
+        return DONE
+
+
 def _verb(name: str) -> Any:
     return tyro.conf.subcommand(name, prefix_name=False)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Data(Command):
-    """Make, check and convert data sets: data shapes, data check, data convert."""
+    """Make, check, convert and split data sets: data shapes, check, convert, split."""
 
     verb: tyro.conf.OmitArgPrefixes[
         Annotated[Shapes, _verb("shapes")]
         | Annotated[Check, _verb("check")]
         | Annotated[Convert, _verb("convert")]
+        | Annotated[Split, _verb("split")]
     ]
 
     def run(self) -> int:
         return self.verb.run()
-
-
-def bar() -> Callable[..., Any]:
-    """Return a progress bar for an iterable; it shows only in a terminal."""
-    from functools import partial
-
-    from tqdm import tqdm
-
-    return partial(tqdm, unit="picture", file=sys.stderr, disable=not sys.stderr.isatty())

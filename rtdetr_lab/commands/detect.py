@@ -13,12 +13,12 @@ from rtdetr_lab.commands.base import (
     FAILED,
     USAGE,
     Command,
+    bar,
     complain,
     device_of,
     model_of,
     say,
 )
-from rtdetr_lab.commands.data import bar
 from rtdetr_lab.commands.pictures import ResultNames, gather, listed
 from rtdetr_lab.config import require
 from rtdetr_lab.errors import ImageError, OutputError

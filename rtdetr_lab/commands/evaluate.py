@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from rtdetr_lab.model import DetectionModel
 
 
+VAL = tyro.conf.arg(help_behavior_hint="(default: 0.15 if the data has no validation set)")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Eval(ModelCommand):
     """Measure the average precision of a model on `shapes`, or on your data."""
@@ -24,6 +27,8 @@ class Eval(ModelCommand):
     """`shapes`, a folder (COCO JSON, YOLO or Pascal VOC), an annotation file or a data.yaml."""
     split: str = "val"
     """The split of the folder."""
+    val_split: Annotated[float | None, VAL] = None
+    """The part that `train` held out."""
     size: str | None = None
     """Size of the model's input: one number (for a DETR: the shortest side), or HxW.
     Default: the size it was trained for."""
@@ -54,7 +59,7 @@ class Eval(ModelCommand):
         from rtdetr_lab.evaluation.examine import examine
         from rtdetr_lab.evaluation.report import write_report
 
-        found = stored_sets(self.data, [self.split], self.reading).get(self.split)
+        found = stored_sets(self.data, [self.split], self.reading, self.val_split).get(self.split)
         model = model_of(self.name, self.size, self.names).to(device_of(self.device))
         data = validation_set(found, model.metadata, self.limit)
         check_classes(model, data.names, self.name)

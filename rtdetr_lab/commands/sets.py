@@ -3,18 +3,25 @@
 `metadata` is the model's: pictures are resized to its size.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rtdetr_lab.checkpoints.names import NAME, note_of, path_of
-from rtdetr_lab.commands.base import Reading, say
+from rtdetr_lab.commands.base import Reading, bar, say
+from rtdetr_lab.config import require
+from rtdetr_lab.data.annotated import Annotations
 from rtdetr_lab.data.batch import Augmented, Dataset, First
 from rtdetr_lab.data.canvas import fitted
 from rtdetr_lab.data.coco import CocoDataset
 from rtdetr_lab.data.findings import Finding, Severity, raise_first_error
-from rtdetr_lab.data.layout import COCO, find_layout
+from rtdetr_lab.data.layout import COCO, Layout, find_layout
+from rtdetr_lab.data.places import Places
 from rtdetr_lab.data.shapes import TRAIN, VAL, ShapesConfig, ShapesDataset
+from rtdetr_lab.data.split import divide
 from rtdetr_lab.data.transforms import RandomFlip
 from rtdetr_lab.data.whole_set import other_classes
+from rtdetr_lab.errors import ConfigError
+from rtdetr_lab.images.decode import Limits
 from rtdetr_lab.model import Metadata
 
 WORLD = "shapes"
@@ -35,13 +42,22 @@ def is_world(source: str) -> bool:
     return source.removeprefix(NAME) == WORLD and path_of(source) is None
 
 
+VAL_SPLIT = 0.15
+"""The part of the pictures that validates, if a data set has no validation set."""
+
+
 def stored_sets(
-    source: str, splits: Sequence[str], reading: Reading = AS_USUAL
+    source: str,
+    splits: Sequence[str],
+    reading: Reading = AS_USUAL,
+    val_split: float | None = None,
 ) -> dict[str, CocoDataset]:
     """Read splits of a data set on disk, each once; the shapes world has none.
 
-    Prints a line if a folder is used in place of that world, and if its format is not COCO JSON.
-    Raises `DataError` if the splits do not have the same classes.
+    If the set has no validation set, `val_split` of its pictures are held out (default: 0.15), the
+    same ones at every call; 0 holds out none. Prints a line about that, if a folder is used in
+    place of the shapes world, and if its format is not COCO JSON. Raises `DataError` if the splits
+    do not have the same classes.
     """
     if is_world(source):
         return {}
@@ -51,9 +67,41 @@ def stored_sets(
     if layout.format != COCO:
         told = f"{source}: a {layout.format} folder, read as it is; to convert it to COCO JSON: "
         say(f"{told}rtdetr-lab data convert {source} NEW_FOLDER", aside=True)
-    found = {s: CocoDataset(layout[s].load(), layout.folder, limits=limits) for s in splits}
+    if set(layout.splits) == {"train"} and "val" in splits and val_split != 0:
+        loaded = _held_out(layout, VAL_SPLIT if val_split is None else val_split, limits)
+    elif val_split and set(layout.splits) != {"train"}:
+        what = f"is {val_split:g}, but {source} has {', '.join(layout.splits)}"
+        raise ConfigError("--val-split", what, "leave it out")
+    else:
+        loaded = {split: layout[split].load() for split in splits}
+    found = {s: CocoDataset(loaded[s], layout.folder, limits=limits) for s in splits}
     raise_first_error(other_classes({name: data.annotations for name, data in found.items()}))
     return found
+
+
+def _held_out(layout: Layout, share: float, limits: Limits) -> dict[str, Annotations]:
+    """Divide a training set, and say so. Raises `ConfigError` for a share that is none."""
+    what = f"is {share:g}"
+    require(0 < share < 1, "--val-split", what, "give a part of the pictures: 0.15")
+    whole = layout["train"].load()
+    places = Places(layout.folder, whole.path)
+    shares = {"train": 1 - share, "val": share}
+    parts = divide(whole, places, shares, limits=limits, progress=bar())
+    told = f"{whole.path} has no validation set: {len(parts['val'].pictures)} of "
+    told += f"{len(whole.pictures)} pictures are held out, the same ones in `train` and `eval`; "
+    say(f"{told}to write them down: rtdetr-lab data split", aside=True)
+    return parts
+
+
+def divided(found: Mapping[str, CocoDataset]) -> dict[str, Any]:
+    """Return which pictures learn and which validate; nothing if the data has both sets itself."""
+    parts = {name: data.annotations for name, data in found.items()}
+    paths = {part.path for part in parts.values()}
+    if len(parts) < 2 or len(paths) > 1:
+        return {}
+    (path,) = paths
+    names = {name: [p.file_name for p in part.pictures] for name, part in parts.items()}
+    return {"annotations": str(path), **names}
 
 
 def tell(findings: Sequence[Finding]) -> None:

@@ -44,21 +44,18 @@ class Train(TrainOptions):
         from rtdetr_lab.data.shapes import SHAPE_NAMES
         from rtdetr_lab.evaluation.evaluate import evaluate
         from rtdetr_lab.training import train
-        from rtdetr_lab.training.callbacks import TensorBoard
 
         if self.running.threads:
             torch.set_num_threads(self.running.threads)
         splits = ("train",) if self.evaluating.overfit else ("train", "val")
-        found = stored_sets(self.data, splits, self.reading)
+        found = stored_sets(self.data, splits, self.reading, self.evaluating.val_split)
         start, model = starting_point(self, found["train"].names if found else SHAPE_NAMES)
         as_stored = bool(augmentation_of(self, model.metadata))
         learn, judge = self._data(model.metadata, as_stored, found)
         tell([*look_at(learn, model.num_queries), *look_at(judge)])
         recipe = recipe_of(self, model, len(innermost(learn)))
         announce(recipe, recipe_name(self), learn, model.metadata.fixed_size)
-        watching: list[Callback] = []
-        if self.running.tensorboard:
-            watching.append(TensorBoard(self.out / "tensorboard"))
+        watching = self._watching(found)
         if self.evaluating.overfit:
             watching.append(doctor := doctor_for(judge, model.num_queries))
         run = train(
@@ -74,6 +71,17 @@ class Train(TrainOptions):
         )
         report(run)
         return verdict(doctor, run) if self.evaluating.overfit else DONE
+
+    def _watching(self, found: dict[str, "CocoDataset"]) -> "list[Callback]":
+        from rtdetr_lab.commands.sets import divided
+        from rtdetr_lab.training.callbacks import Note, TensorBoard
+
+        watching: list[Callback] = []
+        if parts := divided(found):
+            watching.append(Note(self.out / "split.json", parts))
+        if self.running.tensorboard:
+            watching.append(TensorBoard(self.out / "tensorboard"))
+        return watching
 
     def _data(
         self, metadata: "Metadata", as_stored: bool, found: dict[str, "CocoDataset"]

@@ -68,6 +68,8 @@ class Evaluating:
 
     eval_every: Annotated[int | None, _by("a tenth of a fine-tuning run, else 0")] = None
     """Steps between validations; 0: only at the end. model/ holds the best model."""
+    val_split: Annotated[float | None, _by("0.15 if the data has no validation set")] = None
+    """Part of the pictures that is held out for validation; 0: none."""
     val_limit: Annotated[int | None, _by("all")] = None
     """Most pictures in a validation."""
     patience: int = 0

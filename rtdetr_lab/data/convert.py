@@ -1,4 +1,4 @@
-r"""# Convert: YOLO and Pascal VOC folders, and the shapes world, into COCO JSON
+r"""# Convert: YOLO and Pascal VOC folders, and the shapes world, into COCO JSON; splits of any set
 
     convert("their_data", "my_data")   →   my_data/train.json  my_data/val.json  my_data/images/…
     export_coco("shapes", 1000)        →   the same, and shapes/shapes.json, its configuration
@@ -31,8 +31,10 @@ from rtdetr_lab.config_json import to_json
 from rtdetr_lab.data.annotated import Annotated, Annotations, Picture, Progress
 from rtdetr_lab.data.findings import raise_first_error
 from rtdetr_lab.data.layout import COCO, find_layout
+from rtdetr_lab.data.places import Places
 from rtdetr_lab.data.rle import encode_mask
 from rtdetr_lab.data.shapes import DEFAULT, SHAPE_NAMES, TRAIN, VAL, ShapesConfig, draw
+from rtdetr_lab.data.split import divide
 from rtdetr_lab.errors import DataError
 from rtdetr_lab.images.decode import decode, frame_in
 from rtdetr_lab.writing import write_text
@@ -58,6 +60,33 @@ def read_whole(source: str | Path, voc_origin: int = 1) -> dict[str, Annotations
     for annotations in found.values():
         raise_first_error(annotations.findings)
     return found
+
+
+def split_set(
+    source: str | Path,
+    folder: str | Path,
+    shares: Mapping[str, float],
+    seed: int = 0,
+    voc_origin: int = 1,
+    progress: Progress = iter,
+) -> list[Path]:
+    """Write a data set without a validation set as COCO with one, into the new `folder`.
+
+    `shares` and `seed` as in `split.py`. Return the annotation files. Raises `DataError` if the set
+    has several splits, and for what cannot be read.
+    """
+    layout = find_layout(source, voc_origin)
+    name, *more = layout.splits
+    if more:
+        what = f"is split already: {', '.join(layout.splits)}"
+        raise DataError(str(source), what, "train on it directly, or give one annotation file")
+    found = layout[name].load()
+    places = Places(layout.folder, found.path)
+    raise_first_error(places.find_all(found.pictures))
+    paths = (path for p in found.pictures if isinstance(path := places.find(p), Path))
+    pictures = tuple(replace(p, path=f) for p, f in zip(found.pictures, paths, strict=True))
+    parts = divide(replace(found, pictures=pictures), places, shares, seed, progress=progress)
+    return write_coco(parts, folder, progress)
 
 
 def write_coco(
@@ -100,7 +129,8 @@ def _row_of(one: Annotated) -> dict[str, Any]:
     box, drawn = [round(n, 4) for n in one.box_xywh], one.segmentation
     if isinstance(drawn, list):
         drawn = [[round(n, 4) for n in polygon] for polygon in drawn]
-    row = {"category_id": one.label + 1, "bbox": box, "area": round(one.area, 4), "iscrowd": 0}
+    row = {"category_id": one.label + 1, "bbox": box, "area": round(one.area, 4)}
+    row["iscrowd"] = int(one.is_crowd)
     return row | ({"segmentation": drawn} if drawn else {})
 
 
@@ -116,7 +146,7 @@ def _copy_pictures(
 
 def _write_picture(picture: Picture, folder: Path, number: int, taken: set[str]) -> str:
     """Write a picture under its own name; if that is taken, put its number in front."""
-    assert picture.path is not None  # YOLO and VOC list files
+    assert picture.path is not None
     turned = picture.upright and frame_in(picture.path).orientation != 1
     name = f"{picture.path.stem}.png" if turned else picture.path.name
     name = f"{number:06d}_{name}" if name.lower() in taken else name

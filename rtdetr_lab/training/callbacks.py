@@ -12,6 +12,7 @@ A callback that sets `reason` ends the run after the step; everything is saved f
 across a resume, return them from `state` as plain values. `restore` gets them back.
 """
 
+import json
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -19,9 +20,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from rtdetr_lab.errors import MissingExtraError
+from rtdetr_lab.errors import MissingExtraError, TrainingError
 from rtdetr_lab.training.metrics import Record, draw_curves
 from rtdetr_lab.training.trainer import Trainer
+from rtdetr_lab.writing import write_text
 
 
 class Callback:
@@ -62,6 +64,17 @@ def restored(callbacks: list[Callback], saved: Mapping[str, Any] | None) -> list
         if state := known.get(type(callback).__name__):
             callback.restore(state)
     return callbacks
+
+
+class Note(Callback):
+    """A file beside the run, written when the run begins: so it never replaces that of another."""
+
+    def __init__(self, path: Path, tree: dict[str, Any]) -> None:
+        super().__init__()
+        self.path, self.tree = path, tree
+
+    def begins(self, trainer: Trainer) -> None:
+        write_text(self.path, json.dumps(self.tree, ensure_ascii=False, indent=1), TrainingError)
 
 
 class Bar(Callback):

@@ -60,6 +60,41 @@ def test_check_train_and_python_refuse_a_hopeless_set_in_the_same_words(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_set_without_validation_is_split_once_for_train_and_eval(tmp_path, capsys):
+    places = [f"images/{i}" for i in range(8)]
+    folder = write_yolo(tmp_path / "yolo", places, yaml="names: [cat, dog]\ntrain: images\n")
+    for i, path in enumerate(sorted(folder.rglob("*.png"))):
+        pixels = np.random.default_rng(i).integers(0, 256, (3, 4, 3), dtype=np.uint8)
+        Image.fromarray(pixels).resize(SIZE[::-1]).save(path)
+    words = ["train", "--data", str(folder), "--val-split", "0.25", *SHORT]
+    run = tmp_path / "run"
+    assert main([*words, "--out", str(run)]) == 0
+    assert "2 of 8 pictures are held out" in capsys.readouterr().err
+    parts = json.loads((run / "split.json").read_text(encoding="utf8"))
+    assert (len(parts["train"]), len(parts["val"])) == (6, 2)
+    judged = [
+        "eval",
+        str(run),
+        "--data",
+        str(folder),
+        "--device",
+        "cpu",
+        "--out",
+        str(tmp_path / "r"),
+    ]
+    assert main([*judged, "--val-split", "0.25"]) == 0
+    assert "2 pictures" in capsys.readouterr().out
+    assert main([*judged, "--val-split", "7"]) == 1
+    assert "--val-split: is 7; give a part of the pictures" in capsys.readouterr().err
+
+
+def test_a_part_for_validation_is_not_held_out_of_a_set_that_has_one(tmp_path, capsys):
+    folder = write_yolo(tmp_path / "yolo", ["images/train", "images/val"])
+    words = ["train", "--data", str(folder), "--out", str(tmp_path / "run"), *SHORT]
+    assert main([*words, "--val-split", "0.3"]) == 1
+    assert "has train, val; leave it out" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("verb", [["train"], ["eval"], ["data", "check"]])
 def test_every_verb_that_reads_one_has_the_options(verb, capsys):
     with pytest.raises(SystemExit):
