@@ -4,6 +4,7 @@ import sys
 
 import pytest
 from endurance_runs import GROWTH, a_detector, explorers, inferences, threads
+from long_runs import Run, watch
 
 full = pytest.mark.full
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc; runs on Linux")
@@ -29,3 +30,24 @@ def test_memory_does_not_grow_with_inferences(detector, count):
 @pytest.mark.parametrize("count", [20, pytest.param(200, marks=full)])
 def test_memory_does_not_grow_with_explorers(detector, count):
     assert explorers(detector, count) <= GROWTH
+
+
+STEPS = "import threading, time\nkept = []\nfor i in range(40):\n    time.sleep(0.05)\n    {}"
+
+
+@linux
+@pytest.mark.parametrize(
+    ("step", "grows"),
+    [
+        ("bytearray(2**20)", None),
+        ("kept.append(bytearray(2**22))", "growth_mb"),
+        ("kept.append(open('/dev/null'))", "more_handles"),
+        ("threading.Thread(target=time.sleep, args=(99,), daemon=True).start()", "more_threads"),
+    ],
+)
+def test_a_long_run_that_grows_is_seen_from_outside(step, grows, tmp_path):
+    run = Run("steps", [sys.executable, "-c", STEPS.format(step)], endless=False)
+    watch([run], seconds=60.0, every=0.1, folder=tmp_path)
+    assert run.code == 0, run.last_line
+    assert run.flat() == (grows is None), run.verdict()
+    assert grows is None or run.verdict()[grows] > 0

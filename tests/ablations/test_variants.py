@@ -80,6 +80,9 @@ def test_every_row_learns_at_full_size(row, samples):
     batch = collate([world[0]])
     prediction = model(batch.images, batch.targets)
     sum(setup.cfg.criterion.build()(prediction, batch.targets).values()).backward()
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    assert all(gradient.isfinite().all() for gradient in gradients)
+    assert any(gradient.any() for gradient in gradients)
 
 
 @pytest.mark.parametrize("name", TABLES)

@@ -35,7 +35,9 @@ def only_a_docstring():
 
 
 def test_a_body_that_is_a_docstring_stays():
-    compile(N.source(only_a_docstring).code, "shown", "exec")
+    code = N.source(only_a_docstring).code
+    compile(code, "shown", "exec")
+    assert '"""It is all there is."""' in code
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ fp64 decides; 1e-9 is allowed, 1e-13 is what is found.
 """
 
 import copy
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,7 +23,6 @@ from detr_oracle import (
     run,
     same_weights,
     theirs,
-    transformers,
     twins,
 )
 
@@ -186,10 +187,15 @@ def test_theirs_freezes_all_of_its_own_resnet_and_ours_what_is_asked():
     assert all(p.requires_grad for p in ours.parameters())
 
 
-def test_the_oracle_is_the_version_the_differences_were_found_in():
-    """Un-skip by reading `docs/differences.md` against a newer release."""
-    if transformers.__version__ != "5.23.0":
-        pytest.skip(f"transformers {transformers.__version__}, not 5.23.0; runs with that release")
+def test_the_pages_name_the_version_of_the_oracle_that_is_pinned():
+    """Before a new pin: read docs/differences.md and docs/names.md against that release."""
+    root = Path(__file__).parents[2]
+    pin = re.search(
+        r"^transformers==(\d+\.\d+)", (root / "constraints.txt").read_text("utf8"), re.M
+    )
+    for page in ("differences", "names"):
+        named = re.findall(r"transformers (\d+\.\d+)", (root / f"docs/{page}.md").read_text("utf8"))
+        assert set(named) == {pin[1]}, page
 
 
 # --- files --------------------------------------------------------------------------------------

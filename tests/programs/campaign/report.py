@@ -1,16 +1,17 @@
 """`make campaign`: run everything, and write docs/results/reliability.md from what was counted.
 
 Counts are kept in build/campaign/NAME.json; a campaign that lies there is not run again. With
-`--write` nothing is run: the page is written from what is there, and says what is not. `--only`
-runs some of them, by name.
+`--write` nothing is run. `--only` runs some of them, by name. A section whose counts are not there
+stays on the page as it is, with its own date.
 """
 
 import argparse
 import json
-import platform
+import statistics
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from xml.etree import ElementTree
 ROOT = Path(__file__).resolve().parents[3]
 BUILD = ROOT / "build" / "campaign"
 PAGE = ROOT / "docs" / "results" / "reliability.md"
+CURVES = ROOT / "docs" / "img" / "long_runs.svg"
 HERE = "tests/programs/campaign"
 HUB = "tests/checkpoints/test_hub.py"
 EQUIPMENT = f"{HERE}/mutants_equipment.py"
@@ -48,15 +50,15 @@ SEED = 1
 HEAD = """# Reliability: damaged, hostile and interrupted
 
 This page shows how we measured "no silent wrong answer". Every row is a program in `tests/`. `make
-campaign` runs them all, and `make test` runs a small part of each. {machine}
+campaign` runs them all, and `make test` runs a small part of each. Under every title stand the day,
+the processor and the version of torch.
 """
 
 HOW = """
-## Damaged and malicious files
-
 A case is *refused* if a typed error names the file. A case is *read* if the file loads; the result
 is then compared with what it must be. Any other outcome is *wrong*: another exception, other
 weights, 30 s or more of processor time, 500 MB more memory, or a file touched outside its folder.
+The seed is 0.
 
 | what is damaged | cases | refused | read or equal | wrong | slowest | command |
 |---|---|---|---|---|---|---|
@@ -78,6 +80,7 @@ def commands(python: str) -> dict[str, list[str]]:
         found[name] = [python, f"tests/programs/kill_{name}.py", *words]
     found["surroundings"] = [python, f"{HERE}/surroundings.py", *out["surroundings"]]
     found["endurance"] = [python, "tests/programs/endurance_runs.py", *out["endurance"]]
+    found["long"] = [python, "tests/programs/long_runs.py", *out["long"]]
     xml = str(BUILD / "hub.xml")
     found["hub"] = [python, "-m", "pytest", "-q", HUB, "--junit-xml", xml]
     found["bugs"] = [python, f"{HERE}/bugs.py", "--jobs", "2", *out["bugs"]]
@@ -85,7 +88,7 @@ def commands(python: str) -> dict[str, list[str]]:
     return found
 
 
-NAMES = (*DAMAGE, *KILLS, "surroundings", "endurance", "hub", "bugs", "equipment")
+NAMES = (*DAMAGE, *KILLS, "surroundings", "endurance", "long", "hub", "bugs", "equipment")
 
 
 def run_missing(only: list[str]) -> int:
@@ -129,17 +132,15 @@ def line(*cells: object) -> str:
 
 
 def damage() -> str:
-    tallies = {name: read(name) or {"wrong": []} for name in DAMAGE}
+    tallies = {name: read(name) for name in DAMAGE}
     wrong = [f"- {name}, {what}" for name, tally in tallies.items() for what in tally["wrong"]]
     told = ["\nWrong:\n", *wrong, ""] if wrong else [""]
     return HOW + "\n".join([*map(_damage_row, DAMAGE), *told]) + _foreign()
 
 
 def _damage_row(name: str) -> str:
-    tally, (count, words) = read(name), DAMAGE[name]
-    command = f"`python {HERE}/run.py {name} {tally['count'] if tally else count}`"
-    if tally is None:
-        return line(words, "not run", "", "", "", "", command)
+    tally, (_, words) = read(name), DAMAGE[name]
+    command = f"`python {HERE}/run.py {name} {tally['count']}`"
     refused = sum(n for how, n in tally["outcomes"].items() if "refused" in how)
     other = tally["count"] - refused - tally["outcomes"].get("WRONG", 0)
     slowest = f"{tally['slowest_s']:.2f} s"
@@ -149,8 +150,6 @@ def _damage_row(name: str) -> str:
 
 def _foreign() -> str:
     tally = read("foreign")
-    if tally is None:
-        return ""
     silent = sum(n for how, n in tally["outcomes"].items() if how.startswith("other values"))
     return f"""
 Of the third party's files, {silent} of {tally["count"]:,} were read with other values and gave
@@ -161,18 +160,12 @@ number. Files that we write hold a digest, and a pinned name is checked against 
 
 def kills() -> str:
     rows = []
-    for name, (count, words, good) in KILLS.items():
+    for name, (_, words, good) in KILLS.items():
         seen = read(name)
-        number = seen["kills"] if seen else count
-        command = f"`python tests/programs/kill_{name}.py --count {number} --seed {SEED}`"
-        if seen is None:
-            rows.append(line(words, "not run", "", "", "", command))
-            continue
+        command = f"`python tests/programs/kill_{name}.py --count {seen['kills']} --seed {SEED}`"
         held = f"{seen['same']} {good}"
         rows.append(line(words, seen["kills"], seen["struck"], seen["inside"], held, command))
     return """
-## Kills
-
 SIGKILL kills the process. Three of four kills come at a random moment, uniform over the duration
 of the work. One of four comes inside a save (half a file written, before and after each flush and
 rename).
@@ -184,12 +177,8 @@ rename).
 
 def surroundings() -> str:
     seen = read("surroundings")
-    rows = [line("every case", "not run", "", "")]
-    if seen is not None:
-        rows = [line(r["what"], r["how"], _verdict(r), f"{r['seconds']} s") for r in seen]
+    rows = [line(r["what"], r["how"], _verdict(r), f"{r['seconds']} s") for r in seen]
     return f"""
-## Surroundings that fail
-
 `python {HERE}/surroundings.py` runs each case once. Each must end in time with an error of one
 line. It must not lose or change what was there before, and the next start must continue.
 
@@ -203,13 +192,8 @@ def _verdict(row: dict[str, Any]) -> str:
 
 
 def endurance() -> str:
-    seen = read("endurance")
-    if seen is None:
-        return "\n## Endurance\n\n`python tests/programs/endurance_runs.py`: not run.\n"
-    threads, inferences, explorers = (seen[n] for n in ("threads", "inferences", "explorers"))
+    threads, inferences, explorers = (read("endurance")[n] for n in ENDURANCE)
     return f"""
-## Endurance
-
 `python tests/programs/endurance_runs.py`: 64 threads at once requested {threads["count"]:,}
 predictions for pictures of eight sizes; {threads["differ"]} differ from the predictions of one
 thread. After a warm-up, {inferences["count"]:,} inferences add {inferences["growth_mb"]:.2f} MB of
@@ -218,15 +202,70 @@ allowed.
 """
 
 
+ENDURANCE = ("threads", "inferences", "explorers")
+
+
+def long() -> str:
+    """Memory over an hour; the curves are drawn beside the page."""
+    seen = read("long")
+    draw_long(seen, CURVES)
+    rows = "\n".join(_long_row(run) for run in seen)
+    return f"""
+`python tests/programs/long_runs.py --hours 1 --pictures 10000 --out FILE` runs three programs at
+once and samples them every five seconds, with everything that they start. The first quarter of the
+time is a warm-up. *Growth* is the median of the last quarter less that of the second one.
+
+| what | time | memory | growth | open files | growth | threads | growth |
+|---|---|---|---|---|---|---|---|
+{rows}
+
+![Memory over time: three curves that stay level after the first minutes](../img/{CURVES.name})
+"""
+
+
+def _long_row(run: dict[str, Any]) -> str:
+    need = [(statistics.median(run[k]), run[f"more_{k}"]) for k in ("handles", "threads")]
+    cells = [f"{run['seconds'][-1] / 60:.0f} min", f"{statistics.median(run['megabytes']):.0f} MB"]
+    cells += [f"{run['growth_mb']:+.1f} MB"]
+    cells += [f"{n:+.0f}" if i else f"{n:.0f}" for pair in need for i, n in enumerate(pair)]
+    return line(LONG[run["name"]], *cells)
+
+
+def draw_long(runs: list[dict[str, Any]], path: Path) -> None:
+    """Draw the memory of every run over time as an SVG that reads on light and dark pages."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context({"svg.hashsalt": "long", "font.size": 9, "text.color": GREY}):
+        figure = Figure(figsize=(7.2, 2.4), layout="constrained")
+        for run, axes in zip(runs, figure.subplots(1, len(runs)), strict=True):
+            minutes = [second / 60 for second in run["seconds"]]
+            axes.plot(minutes, run["megabytes"], color="#0072b2", linewidth=1.2)
+            axes.set_ylim(0, 1.25 * max(run["megabytes"]))
+            axes.set_title(run["name"], fontsize=10)
+            axes.set_xlabel("minutes", color=GREY)
+            axes.tick_params(colors=GREY)
+            axes.patch.set_alpha(0)
+            for side, spine in axes.spines.items():
+                spine.set_color(GREY)
+                spine.set_visible(side in ("left", "bottom"))
+        figure.axes[0].set_ylabel("memory in MB", color=GREY)
+        figure.savefig(path, format="svg", transparent=True, metadata={"Date": None})
+
+
+GREY = "#808080"
+LONG = {
+    "stream": "pictures without end into one `Detector`",
+    "train": "`rtdetr-lab train`, a validation every 100 steps",
+    "eval": "`rtdetr-lab eval`, 10,000 pictures",
+}
+
+
 def hub() -> str:
     seen = read("hub")
-    found = "not run"
-    if seen is not None:
-        found = f"{seen['tests'] - seen['failed']} of {seen['tests']} cases behave"
-        found += f"; not: {', '.join(seen['names'])}" if seen["names"] else ""
+    found = f"{seen['tests'] - seen['failed']} of {seen['tests']} cases behave"
+    found += f"; not: {', '.join(seen['names'])}" if seen["names"] else ""
     return f"""
-## The hub
-
 `pytest {HUB}`: {found}. The real client talks to a server on this machine. The cases are: a
 missing repository, revision or file; a branch that moves; a commit that disappears during a
 download; a transfer that breaks off or is too short; no network, with and without a cache; 401,
@@ -237,23 +276,21 @@ against their digest.
 
 
 def bugs() -> str:
-    seen = read("bugs")
-    head = "\n## Bugs planted in the chapters\n\n"
-    if seen is None:
-        return head + f"`python {HERE}/bugs.py`: not run.\n"
     sys.path.insert(0, str(Path(__file__).parent))
     from mutants import MUTANTS
 
+    seen = read("bugs")
     caught = [b for b in seen if b["caught_by"]]
     places = [sum(b["caught_by"] == p for b in seen) for p in ("chapter", "package", "oracle")]
     left = len(MUTANTS) - len(seen)
     more = f" {left} were not run." if left else ""
-    text = f"""`python {HERE}/bugs.py` writes one plausible bug at a time into a copy of the package
+    text = f"""
+`python {HERE}/bugs.py` writes one plausible bug at a time into a copy of the package
 (`mutants.py` lists them) and runs its tests. {len(caught)} of {len(seen)} were caught:
 {places[0]} by the tests of the chapter, {places[1]} by those of the whole model, and {places[2]}
 only by the comparison with transformers.{more}
 """
-    return head + text + _survivors(seen)
+    return text + _survivors(seen)
 
 
 def _survivors(seen: list[dict[str, Any]]) -> str:
@@ -264,36 +301,58 @@ def _survivors(seen: list[dict[str, Any]]) -> str:
 def equipment() -> str:
     """Bugs in everything around the chapters: asked are only the tests of the module."""
     seen = read("equipment")
-    head = "\n## Bugs planted in the equipment\n\n"
-    command = f"`python {HERE}/bugs.py --list {EQUIPMENT}`"
-    if seen is None:
-        return head + f"{command}: not run.\n"
     caught, modules = [b for b in seen if b["caught_by"]], {b["module"] for b in seen}
-    text = f"""{command} plants {len(seen)} bugs in {len(modules)} modules of the
+    text = f"""
+`python {HERE}/bugs.py --list {EQUIPMENT}` plants {len(seen)} bugs in {len(modules)} modules of the
 equipment, and runs only the tests of that module. {len(caught)} were caught. `--list` takes any
 other list of bugs.
 """
-    return head + text + _survivors(seen)
+    return text + _survivors(seen)
 
 
-SECTIONS: tuple[Callable[[], str], ...] = (
-    damage,
-    kills,
-    surroundings,
-    endurance,
-    hub,
-    bugs,
-    equipment,
+@dataclass(frozen=True)
+class Section:
+    """A part of the page: its title, the counts it is written from, and how."""
+
+    title: str
+    counts: tuple[str, ...]
+    write: Callable[[], str]
+
+    def text(self, old: dict[str, str]) -> str:
+        """Write it anew if everything was counted; else keep it as it is on the page."""
+        paths = [BUILD / f"{name}.json" for name in self.counts]
+        if not all(path.exists() for path in paths):
+            kept = old.get(self.title, f"\nNot measured yet: {', '.join(self.counts)}.\n")
+            return f"\n## {self.title}\n{kept}"
+        day = date.fromtimestamp(max(path.stat().st_mtime for path in paths))
+        return f"\n## {self.title}\n\n{day}, {processor()}.\n{self.write()}"
+
+
+SECTIONS = (
+    Section("Damaged and malicious files", tuple(DAMAGE), damage),
+    Section("Kills", tuple(KILLS), kills),
+    Section("Surroundings that fail", ("surroundings",), surroundings),
+    Section("Endurance", ("endurance",), endurance),
+    Section("Long runs", ("long",), long),
+    Section("The hub", ("hub",), hub),
+    Section("Bugs planted in the chapters", ("bugs",), bugs),
+    Section("Bugs planted in the equipment", ("equipment",), equipment),
 )
 
 
-def page() -> str:
-    import torch
+def processor() -> str:
+    """Name the processor, its cores and the version of torch."""
+    from rtdetr_lab.deployment.bench.report import machine
 
-    times = [path.stat().st_mtime for path in BUILD.glob("*.json")]
-    day = date.fromtimestamp(max(times)) if times else date.today()
-    machine = f"{day}, {platform.machine()}, torch {torch.__version__}; damage has seed 0."
-    return HEAD.format(machine=machine) + "".join(section() for section in SECTIONS)
+    here = machine()
+    return f"{here['cpu']}, {here['cores']} cores, torch {here['versions']['torch']}"
+
+
+def page(before: str) -> str:
+    """Write the page; `before` is the one that it replaces."""
+    parts = [part.partition("\n") for part in ("\n" + before).split("\n## ")[1:]]
+    old = {title: text.rstrip("\n") + "\n" for title, _, text in parts}
+    return HEAD + "".join(section.text(old) for section in SECTIONS)
 
 
 def main() -> int:
@@ -303,7 +362,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="*", choices=NAMES, default=[], help="run these, again")
     asked = parser.parse_args()
     worst = 0 if asked.write else run_missing(asked.only)
-    PAGE.write_text(page(), encoding="utf8")
+    PAGE.write_text(page(PAGE.read_text(encoding="utf8")), encoding="utf8")
     print(f"wrote {PAGE.relative_to(ROOT)}")
     return worst
 
