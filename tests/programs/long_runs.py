@@ -50,6 +50,17 @@ class Run:
     code: int | None = None
     last_line: str = ""
 
+    def sample(self, process: int, passed: float) -> None:
+        """Take a sample; none if the process, or a child of it, ends meanwhile."""
+        try:
+            megabytes, handles, threads = needs(process)
+        except (FileNotFoundError, ProcessLookupError, StopIteration):
+            return
+        self.seconds.append(round(passed, 1))
+        self.megabytes.append(round(megabytes, 1))
+        self.handles.append(handles)
+        self.threads.append(threads)
+
     def verdict(self) -> dict[str, float]:
         """By how much the last quarter of the samples lies above the second one."""
         return {
@@ -80,7 +91,7 @@ def family(process: int) -> list[int]:
     return [process, *(one for child in children for one in family(int(child)))]
 
 
-def sample(process: int) -> tuple[float, int, int]:
+def needs(process: int) -> tuple[float, int, int]:
     """Megabytes (shared ones divided), open files and threads of a process and its children."""
     megabytes, handles, threads = 0.0, 0, 0
     for one in family(process):
@@ -94,31 +105,24 @@ def sample(process: int) -> tuple[float, int, int]:
 def watch(runs: list[Run], seconds: float, every: float, folder: Path) -> None:
     """Start the runs, sample them until they end; endless ones end after `seconds`."""
     quiet = {**os.environ, "OMP_NUM_THREADS": "1"}
-    logs = {run.name: folder / f"{run.name}.log" for run in runs}
     living = []
     for run in runs:
-        with logs[run.name].open("w", encoding="utf8") as log:
-            process = subprocess.Popen(run.command, stdout=log, stderr=log, env=quiet)
-        living.append((run, process))
+        with (folder / f"{run.name}.log").open("w", encoding="utf8") as log:
+            living.append((run, subprocess.Popen(run.command, stdout=log, stderr=log, env=quiet)))
     began = time.monotonic()
     while living:
         time.sleep(every)
         passed = time.monotonic() - began
         for run, process in list(living):
-            if process.poll() is None and not (run.endless and passed > seconds):
-                try:
-                    megabytes, handles, threads = sample(process.pid)
-                except (FileNotFoundError, ProcessLookupError, StopIteration):
-                    continue  # it, or a child, ended while it was read
-                run.seconds.append(round(passed, 1))
-                run.megabytes.append(round(megabytes, 1))
-                run.handles.append(handles)
-                run.threads.append(threads)
-                continue
-            if process.poll() is None:
+            if run.endless and passed > seconds:
                 process.terminate()
-            run.code = process.wait(timeout=300)
-            lines = logs[run.name].read_text(encoding="utf8").replace("\r", "\n").splitlines()
+                process.wait(timeout=300)
+            if process.poll() is None:
+                run.sample(process.pid, passed)
+                continue
+            run.code = process.returncode
+            text = (folder / f"{run.name}.log").read_text(encoding="utf8")
+            lines = text.replace("\r", "\n").splitlines()
             run.last_line = next((line[:300] for line in reversed(lines) if line.strip()), "")
             living.remove((run, process))
 
