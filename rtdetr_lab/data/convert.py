@@ -4,7 +4,7 @@ r"""# Convert: YOLO and Pascal VOC folders, and the shapes world, into COCO JSON
     export_coco("shapes", 1000)        →   the same, and shapes/shapes.json, its configuration
 
 Training reads all three formats directly; this module writes COCO's for other tools. `layout.py`
-finds and reads the files. Annotations that training would leave out are not written.
+finds and reads the files. Annotations that training would leave out are not written, except crowds.
 
 **Rotated photos.** COCO's boxes refer to the raster as stored, YOLO's to the picture as a viewer
 shows it. VOC's refer to the one of them that has the size in the XML. If the boxes refer to the

@@ -10,8 +10,9 @@ animals that the model was trained on, so the names decide, not the number of cl
 - The data has exactly the model's classes, in the same order: all heads are kept.
 - The model's classes have no names, as in the authors' files, and the data has as many classes: all
   heads are kept. The classes then have the data's names, and `prepare` reports it.
-- Otherwise all class heads (`checkpoints/strict.py`) are new, and so is the embedding of noised
-  labels. `prepare` lists them. Everything else is kept, also the box heads.
+- Otherwise the class heads (`checkpoints/strict.py`) and the embedding of noised labels are built
+  for the data's classes. A class that the model knows by name keeps its rows, in its new place; the
+  rows of the others are new. `prepare` lists both. Everything else is kept, also the box heads.
 
 **Frozen** modules get no gradient and are not in the optimizer. Their batch norms keep their
 statistics: in training mode a norm learns from every batch, even without an optimizer
@@ -63,6 +64,8 @@ class Prepared:
     names: tuple[str, ...]
     known: tuple[str, ...]
     """The classes that the model was trained on; empty if they have no names."""
+    kept: tuple[str, ...]
+    """The classes whose rows in the new heads are those of the model."""
     new_heads: tuple[NewTensor, ...]
     grown: tuple[NewTensor, ...]
     """Tensors with one row per query, if the number of queries changed."""
@@ -80,13 +83,18 @@ class Prepared:
     def _about_heads(self) -> list[str]:
         names, known = first_few(self.names, 5), first_few(self.known, 5)
         if self.new_heads:
-            had = known or "unnamed classes"
-            line = f"new class heads for {names}; the model had {had}"
+            line = self._about_rows() if self.kept else f"new class heads for {names}"
+            line += f"; the model had {known or 'unnamed classes'}"
             return [line, *(f"  {head}" for head in self.new_heads)]
         if known:
             return [f"class heads kept: the data has the model's classes ({names})"]
         count = f"the model's {len(self.names)} classes have no names, and the data has as many"
         return [f"class heads kept: {count}; their names are now {names}"]
+
+    def _about_rows(self) -> str:
+        new = [name for name in self.names if name not in self.kept]
+        line = f"class heads keep their rows for {first_few(self.kept, 5)}"
+        return f"{line}, and have new ones for {first_few(new, 5)}" if new else line
 
     def _about_queries(self) -> list[str]:
         return [f"queries resized, additional ones begin at random: {one}" for one in self.grown]
@@ -114,8 +122,10 @@ def prepare(
     known, size = says.metadata.names, says.num_classes
     new_heads: tuple[NewTensor, ...] = ()
     grown: tuple[NewTensor, ...] = ()
+    kept: tuple[str, ...] = ()
     if known != tuple(names) and (known or size != len(names)):
-        model, new_heads = rehead(model, len(names), seed)
+        kept = tuple(name for name in names if known.count(name) == 1)
+        model, new_heads = rehead(model, names, seed)
     if queries is not None:
         model, grown = requery(model, queries, seed)
     for name in freeze:
@@ -125,16 +135,29 @@ def prepare(
     what = f"{', '.join(freeze)} is the whole model: nothing would learn"
     require(learning, "freeze", what, "freeze fewer modules")
     frozen = sum(n for n, learns in counts if not learns)
-    return Prepared(model, tuple(names), known, new_heads, grown, tuple(freeze), frozen, learning)
+    changes = (tuple(names), known, kept, new_heads, grown, tuple(freeze))
+    return Prepared(model, *changes, frozen, learning)
 
 
 def rehead(
-    model: nn.Module, num_classes: int, seed: int = 0
+    model: nn.Module, names: Sequence[str], seed: int = 0
 ) -> tuple[nn.Module, tuple[NewTensor, ...]]:
-    """Rebuild the model for other classes; return it and the new tensors."""
-    cfg = replace_at(model.cfg, "num_classes", num_classes)
+    """Rebuild the model for other classes; return it and the new tensors.
+
+    Classes that the model knows by name keep their rows. With them stays a last row that belongs to
+    no class: DETR's "no object", and the label of padding.
+    """
+    known = declared(model).metadata.names
+    cfg = replace_at(model.cfg, "num_classes", len(names))
     fresh, heads = _rebuilt(model, cfg, seed, is_new=is_class_head)
     fresh.metadata = replace(fresh.metadata, names=(), category_ids=())
+    place = {name: label for label, name in enumerate(known) if known.count(name) == 1}
+    rows = [(label, place[name]) for label, name in enumerate(names) if name in place]
+    old, new = model.state_dict(), fresh.state_dict()
+    for name in (head.name for head in heads if rows):
+        for mine, theirs in rows:
+            new[name][mine] = old[name][theirs]
+        new[name][len(names) :] = old[name][len(known) :]
     return fresh, heads
 
 

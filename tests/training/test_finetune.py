@@ -54,6 +54,54 @@ def test_other_classes_get_new_heads_and_keep_the_rest():
     assert "for red, white; the model had ant, bee, cat, dog, elk" in str(ready)
 
 
+def test_a_class_that_the_model_knows_keeps_its_rows_in_its_new_place():
+    """One class is new, two are gone, three are in another order."""
+    model = pretrained()
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+    names = ("dog", "fox", "ant", "cat")
+    ready = prepare(model, names)
+    after = ready.model.state_dict()
+    heads = [name for name in before if is_class_head(name)]
+    for label, name in enumerate(names):
+        for head in heads:
+            same = name in NAMES and torch.equal(
+                after[head][label], before[head][NAMES.index(name)]
+            )
+            assert same == (name != "fox"), (head, name)
+    padding = "denoising.label_embedding.weight"
+    assert padding in heads
+    assert torch.equal(after[padding][len(names) :], before[padding][len(NAMES) :])
+    assert ready.kept == ("dog", "ant", "cat")
+    said = "class heads keep their rows for dog, ant, cat, and have new ones for fox; the model had"
+    assert said in str(ready)
+
+
+def test_reordered_classes_give_the_same_scores_in_another_order():
+    model, images = pretrained().eval(), torch.rand(2, 3, 64, 96)
+    with torch.no_grad():
+        before = model(images).logits
+        ready = prepare(model, NAMES[::-1])
+        after = ready.model.eval()(images).logits
+    torch.testing.assert_close(after, before.flip(-1), rtol=0, atol=1e-5)
+    assert (after - before).abs().max() > 0.1
+    assert "class heads keep their rows for elk, dog, cat, bee, ant;" in str(ready)
+
+
+def test_two_classes_of_one_name_cannot_say_which_row_is_theirs():
+    model = pretrained()
+    model.metadata = Metadata(("ant", "bee", "ant", "dog", "elk"), (1, 2, 3, 4, 5))
+    assert prepare(model, ("ant", "dog")).kept == ("dog",)
+
+
+def test_a_detr_keeps_the_row_of_no_object_with_the_classes_it_knows():
+    model = detr_nano(5).build()
+    model.metadata = Metadata(NAMES, (1, 2, 3, 4, 5))
+    before = model.class_head.weight.detach().clone()
+    after = prepare(model, ("yak", "bee"), seed=7).model.class_head.weight
+    assert torch.equal(after[1:], before[[1, 5]])
+    assert not torch.equal(after[0], before[0])
+
+
 def test_as_many_other_classes_are_still_other_classes():
     ready = prepare(pretrained(), ("v", "w", "x", "y", "z"))
     assert len(ready.new_heads) == 9
