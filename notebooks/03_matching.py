@@ -35,8 +35,8 @@ with torch.no_grad():
 # %% [markdown]
 # ## The end, first
 #
-# The picture has seven shapes. Seven of nano's hundred queries answer for them. A query is only an
-# index: query 7 answers for the large triangle in this picture, and for something else in another.
+# The picture has seven shapes. Seven of nano's hundred queries *answer for* them: each must predict
+# one shape. A query is only an index: only in this picture query 7 answers for the large triangle.
 
 # %%
 # alt: A painted picture. Each of seven shapes has a frame. Almost on top of it lies the dashed box
@@ -61,11 +61,11 @@ ax = figures.matched_boxes(prediction.boxes[3], targets.boxes[3], queries, objec
 # $$ \mathcal C = 2\, \mathcal C_{\text{class}} + 5\, \|b - \hat b\|_1
 #               - 2\, \mathrm{GIoU}(b, \hat b) \tag{03.2} $$
 #
-# Take the smallest box around both boxes: GIoU is the IoU minus the part of it that neither covers
-# (notebook 01). The class cost is a difference of two focal losses: that of saying "yes" minus that
-# of saying "no". A focal loss is a cross-entropy times a factor that is small where the score is
-# already right (notebook 04). $p$ is the query's score at the object's class, $\gamma = 2$ and
-# $\alpha = 0.25$. (The $\alpha$ of the varifocal loss in notebook 04 is another one, 0.75.)
+# Take the smallest box around both boxes: GIoU is the IoU minus the fraction of this box that
+# neither covers (notebook 01). The class cost is the focal loss of saying "yes" minus that of
+# saying "no". (The loss of "no" has its own minus, so the second sign is a plus.) A focal loss is a
+# cross-entropy times a factor that is small where the score is already right (notebook 04). $p$ is
+# the query's score at the object's class, $\gamma = 2$ and $\alpha = 0.25$ (varifocal: 0.75).
 #
 # $$ \mathcal C_{\text{class}} = -\alpha (1-p)^\gamma \log p
 #    + (1-\alpha)\, p^\gamma \log(1-p) \tag{03.3} $$
@@ -82,9 +82,9 @@ for sigma in permutations(range(3)):
     print(f"objects 0, 1, 2 go to queries {sigma}: {total:g}")
 
 # %% [markdown]
-# The cheapest pair is (query 0, object 0), with cost 1. If we take it first, and then the cheapest
-# of the other pairs, the total is $1 + 4 + 9 = 14$: the *worst* of the six. In the best matching,
-# query 0 gets object 2, because object 2 costs most with the other queries.
+# The cheapest pair is (query 0, object 0), with cost 1. If we take it first, then the cheapest of
+# the other pairs (a *greedy* search), the total is $1 + 4 + 9 = 14$: the *worst* of the six. In the
+# best matching, query 0 gets object 2, because object 2 costs most with the other queries.
 
 # %%
 queries, objects = cheapest(table)
@@ -177,9 +177,9 @@ assert share < 0.2
 
 # %% [markdown]
 # **From step to step.** An untrained model is different. We train nano from scratch on four small
-# pictures. For comparison, we also continue to train the trained nano. After every step we note
-# which *token* answers for each object. (A query starts from one cell of the encoder, a token. The
-# index of a query is the rank of its token, and it changes: notebook 09.)
+# pictures. For comparison, we also continue to train the trained nano. A query starts from one
+# *token*, a cell of the encoder: query 0 from the token with the highest score (notebook 09). The
+# scores change in training, so we note which token answers for each object, not which query.
 
 
 # %%
@@ -329,9 +329,9 @@ for name, (overlap, score, same) in outcome.items():  # may differ: as usual ± 
 # With L1 only, the IoU of the matched boxes rises by one hundredth, but *half of the objects get
 # another query*: the mean score falls from 0.75 to 0.41. Several queries have a good box for each
 # object, and only the class cost knows which of them has learned a high score. If we matched by
-# boxes only, the next step would raise the score of a duplicate with a low score, and lower that of
-# the right query. With class only, a third of the objects get another query, often one that lies on
-# another shape of the same class. If we swap 2 and 5, almost nothing changes.
+# boxes only, the next step would teach a duplicate a high score, and the right query a low one.
+# With class only, a third of the objects get another query, often one that lies on another shape of
+# the same class. If we swap the weights 2 and 5, almost nothing changes.
 
 # %%
 assert outcome["2 and 5 swapped"][2] > 0.9 * targets.num_boxes
@@ -385,7 +385,7 @@ before, after = cheapest(costs), cheapest(costs + torch.tensor([100.0, 0, 0, 0, 
 check(answer, not torch.equal(before[0], after[0]), hint="Every matching contains it exactly once.")
 
 # %% [markdown]
-# **3.** And if we add a constant, say 100, to all costs in the *row* of one matched query?
+# **3.** Can it change if we add 100 to all costs in the *row* of one matched query?
 
 # %%
 answer = ...

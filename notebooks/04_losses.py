@@ -56,11 +56,11 @@ ax.legend(frameon=False)
 # elsewhere. This is **cross-entropy**. But nearly all of the 100 queries × 10 classes are
 # "elsewhere". So **focal** loss gives little weight to predictions that are already right:
 #
-# $$ \mathcal L_{\text{focal}} = -\alpha_t\, (1 - p_t)^\gamma \log p_t \tag{04.2} $$
+# $$ \mathcal L_{\text{focal}} = -\alpha_t\, (1 - p_t)^\gamma \log p_t \tag{04.1} $$
 #
-# $p_t$ is the probability that the query gives to the right answer ($t$ is for *target*: $p$ at the
-# object's class, $1 - p$ elsewhere). $\alpha_t$ is $\alpha$ at the object's class and $1 - \alpha$
-# elsewhere.
+# $p_t$ is the probability that the query gives to the right answer: its score $p$ at the object's
+# class, $1 - p$ elsewhere. (This $t$ stands for *target*; in notebook 03 it was an object.)
+# $\alpha_t$ is $\alpha$ at the object's class and $1 - \alpha$ elsewhere.
 #
 # Both losses teach *whether* there is an object. But scores are used to **rank**: the query
 # selection ranks tokens, and the user ranks detections. The highest score should belong to the best
@@ -69,7 +69,7 @@ ax.legend(frameon=False)
 #
 # $$ \mathcal L_{\text{varifocal}} = \begin{cases}
 #    -q \bigl(q \log p + (1-q) \log (1-p)\bigr) & \text{matched, at its class} \\
-#    -\alpha\, p^\gamma \log(1-p) & \text{everywhere else} \end{cases} \tag{04.1} $$
+#    -\alpha\, p^\gamma \log(1-p) & \text{everywhere else} \end{cases} \tag{04.2} $$
 #
 # Two losses judge the box itself, by distance and by overlap:
 #
@@ -82,9 +82,9 @@ ax.legend(frameon=False)
 #    w_{\text{class}} \mathcal L_{\text{class}} + w_{L1} \sum_t \|b_t - \hat b_t\|_1
 #    + w_{\text{giou}} \sum_t \bigl(1 - \mathrm{GIoU}(b_t, \hat b_t)\bigr) \Bigr) \tag{04.4} $$
 #
-# (Varifocal: $\alpha = 0.75$, $\gamma = 2$. Focal: $\alpha = 0.25$.) Here $t$ counts the matched
-# boxes of a layer. In RT-DETR the class loss is varifocal, summed over all scores, and the weights
-# $w$ are 1, 5 and 2.
+# (Varifocal: $\alpha = 0.75$, $\gamma = 2$. Focal: $\alpha = 0.25$.) Here $t$ is an object again,
+# and $\hat b_t$ is the box of the query that answers for it. In RT-DETR the class loss is
+# varifocal, summed over all scores, and the weights $w$ are 1, 5 and 2.
 #
 # ## By hand, on 3 × 3 scores
 #
@@ -234,7 +234,7 @@ for loss in (BinaryCrossEntropy(), Focal(), Varifocal()):
 # the background.
 #
 # **Per object.** Picture 5 has one shape, picture 0 has fourteen. A batch of both divides by 15. So
-# every object counts the same, in a full picture and in an empty one.
+# every object counts the same, in a full picture and in a nearly empty one.
 
 
 # %%
@@ -256,8 +256,8 @@ assert abs(both - (1 * one + 14 * fourteen) / 15) < 1e-3
 # ## Predict, then break it
 #
 # We take the IoU out of the target with `iou_target=False`, and change nothing else. What does a
-# score *mean* then? Imagine queries that look exactly alike to the network. They must all get the
-# same score, although their outcomes differ:
+# score *mean* then? We imagine five kinds of queries. Queries of one kind look exactly alike to the
+# network. So they must all get the same score, although their outcomes can differ:
 #
 # | kind      | outcomes                                                  |
 # |-----------|-----------------------------------------------------------|
@@ -298,7 +298,7 @@ for name, loss in losses.items():
     print(f"{name:18}", resting[name])
 
 # %% [markdown]
-# Without the IoU in the target, good, poor and mixed get the same score: 1 (the end of our scale).
+# Without the IoU in the target, good, poor and mixed get the same score: 1 (the highest we try).
 # Such a score tells how often a query is matched (with cross-entropy it is exactly that fraction).
 # It cannot rank IoU 0.9 above 0.5. Worse, a poor box that is always matched ranks *above* a good
 # box that is matched half of the time. With the IoU target the order is reversed: half (0.66) ranks
@@ -306,9 +306,9 @@ for name, loss in losses.items():
 #
 # But the varifocal score is not a plain mean. "Mixed" ends at 0.75 and not at 0.6, because the
 # weight $q$ makes a good outcome count more: where all outcomes are matched, the mean gradient
-# $\sum q\,(p - q)$ is zero at $p = \sum q^2 / \sum q$. "Rare" ends at 0.4 and not at 0.09, because
-# the background's weight $\alpha p^\gamma$ is too small to pull it down further. Varifocal scores
-# are good for ranking, but they are not probabilities.
+# $\sum q\,(p - q)$ is zero at $p = \sum q^2 / \sum q$. "Rare" ends at 0.4 and not at its mean IoU
+# 0.09, because the background's weight $\alpha p^\gamma$ is too small to pull it down further.
+# Varifocal scores are good for ranking, but they are not probabilities.
 
 # %%
 assert resting["varifocal"]["half"] > resting["varifocal"]["poor"]
@@ -377,7 +377,7 @@ answer = ...
 # %% tags=["solution"]
 logit = torch.zeros(1, 1, 1, requires_grad=True)
 Varifocal()(logit, yes, torch.tensor([[0.0]]), 1.0).backward()
-check(answer, logit.grad.item(), hint="Set q = 0 in Eq. 04.1.")
+check(answer, logit.grad.item(), hint="Set q = 0 in Eq. 04.2.")
 
 # %% [markdown]
 # **3.** Two squares of the same size lie side by side and share an edge. What is their GIoU loss?

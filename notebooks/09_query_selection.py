@@ -1,5 +1,5 @@
 # %% [markdown]
-# # 09 · Query selection: which tokens deserve a decoder slot?
+# # 09 · Query selection: which tokens become queries?
 #
 # **Paper** RT-DETR §4.3, Eq. 2 and 3 · **Chapter** `rtdetr_lab/query_selection.py` ·
 # **Before this** [08 hybrid encoder](08_hybrid_encoder.ipynb)
@@ -33,10 +33,11 @@ maps = [(40, 40), (20, 20), (10, 10)]  # a 320 px picture at strides 8, 16, 32
 # %% [markdown]
 # ## The end, first
 #
-# 100 of 2,100 tokens become queries. Each square is the cell of a chosen token. The best are
-# yellow. They lie on the seven shapes: on S3 for small shapes, on S5 for the large triangle. (S3,
-# S4 and S5 are the maps of stride 8, 16 and 32.) The violet tokens rank lowest and fill the other
-# slots.
+# 100 of 2,100 tokens become queries: the decoder has 100 *slots*, one per query. Each square is the
+# cell of a chosen token. The tokens with the highest scores are yellow. They lie on the seven
+# shapes: on O3 for small shapes, on O5 for the large triangle. (O3, O4 and O5 are the encoder's
+# maps with stride 8, 16 and 32. Figures name a level by its stride, S3 to S5.) The violet tokens
+# rank lowest and fill the other slots.
 
 # %%
 # alt: The same picture three times, once per feature level. Squares mark the cells of the 100
@@ -62,10 +63,10 @@ axes = selected_tokens(prediction.proposals.index[0], maps, images[0])
 #
 # The paper wants tokens whose class *and* box are good. Its Eq. 2 defines the *uncertainty* of an
 # encoder feature $\hat X$ as $\mathcal U(\hat X) = \|\mathcal P(\hat X) - \mathcal C(\hat X)\|$.
-# Here $\mathcal P$ tells how well the feature localises (from its box), and $\mathcal C$ how sure
-# it is of its class (from its scores). They are not the $P$ and $C$ that count points and classes.
-# Its Eq. 3 puts $\mathcal U$ into the class loss. But Eq. 09.1 does not contain this uncertainty,
-# and the authors' code never computes it. Where is it?
+# Here $\mathcal P$ tells how good the feature's box is, and $\mathcal C$ how sure the feature is of
+# its class. (In Eq. 09.1 and elsewhere $c$ and $C$ are about classes; $P$ counts points.) The
+# paper's Eq. 3 puts $\mathcal U$ into the class loss. But Eq. 09.1 does not contain this
+# uncertainty, and the authors' code never computes it. Where is it?
 
 # %% [markdown]
 # ## By hand, on 3 × 3 cells
@@ -115,12 +116,13 @@ chosen.index
 
 # %% [markdown]
 # It is a maximum and a top-k, without any IoU. Because of the two `detach` calls the losses of the
-# decoder do not train the proposals. (They still train the encoder and the backbone, through the
-# memory that cross-attention reads.) The proposals have their own loss, and the uncertainty is in
-# this loss. The class loss is **varifocal**: its target at the right class is not 1 but *the IoU of
-# the box that the same token proposed* (notebook 04). So a token learns to have a high score only
-# if its box is good. (The loss is computed for the chosen tokens only.) The selection is a plain
-# top-k of logits: the sigmoid does not change their order. The idea is in the loss.
+# decoder do not train the proposals. (These losses still train the encoder and the backbone,
+# through the memory that cross-attention reads.) The proposals have their own loss, and the
+# uncertainty is in this loss. The class loss is **varifocal**: its target at the right class is not
+# 1 but *the IoU of the box that the same token proposed* (notebook 04). So a token learns to have a
+# high score only if its box is good. (The loss is computed for the chosen tokens only.) The
+# selection is a plain top-k of logits: the sigmoid does not change their order. The idea is in the
+# loss.
 #
 # ## Look inside
 #
@@ -156,8 +158,8 @@ assert mean_iou["chosen"] > 2 * mean_iou["at random"]
 # and do not change. Only the target of the class loss differs: it is the IoU of the token's box, or
 # it is 1 for every box. The paper calls the second one *vanilla* (Table 4).
 #
-# **Predict**: the heads select slots with a score above 0.5. With which target do more of these
-# slots have a good box (IoU above 0.5)?
+# **Predict**: we look at the slots with a score above 0.5. With which target does a larger share of
+# them have a good box (IoU above 0.5)?
 
 
 # %%
@@ -278,7 +280,7 @@ counts
 assert at_random < best == counts[20], "few good tokens beat many random ones"
 
 # %% [markdown]
-# Twenty good tokens are enough for this picture, and even ten. Five are not, because each query can
+# Twenty good tokens are enough for this picture. Ten are, too. Five are not, because each query can
 # find only one of the seven shapes. The paper keeps 300: a COCO picture can have dozens of objects.
 #
 # ## What it costs
@@ -300,10 +302,10 @@ with_100
 # operations in this table. It has 21 times the queries, but it projects the memory only once for
 # all of them (notebook 10).
 #
-# The table leaves out the pairs of self-attention, $4 Q^2 D$ per layer. In three layers they cost
-# 0.01 GFLOPs with Q = 100 and 5.1 with Q = 2,100. In RT-DETR at 640 px there are 8,400 tokens and
-# 300 slots, so without selection there would be 784 times as many pairs. *This* is why the top-k
-# comes before the decoder.
+# The table leaves out the pairs of self-attention, $4 Q^2 D$ per layer (two products, each with
+# $Q^2 D$ multiplications and as many additions). In three layers they cost 0.01 GFLOPs with Q = 100
+# and 5.1 with Q = 2,100. In RT-DETR at 640 px there are 8,400 tokens and 300 slots, so without
+# selection there would be 784 times as many pairs. *This* is why the top-k comes first.
 
 # %%
 assert decoder["Q = 2100"] > 8 * decoder["Q = 100"]

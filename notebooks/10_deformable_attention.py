@@ -32,8 +32,8 @@ images, targets = shapes(*range(8))  # 320 × 320 pixels, 2,100 tokens
 # ## The end, first
 #
 # We show one query in three decoder layers. Each mark is a sampling point. Its area shows its
-# weight, and its colour shows the level that it reads. The dashed frame is the reference box of the
-# layer.
+# weight, and its colour shows the level that it reads. (The figures name a level by its stride: S3
+# is the encoder's map O3.) The dashed frame is the reference box of the layer.
 
 # %%
 # alt: Three close-ups of one shape, one per decoder layer. Marks of three colours lie on and around
@@ -48,12 +48,12 @@ axes = sampling_panels(looks, images[3], view=view)
 # %% [markdown]
 # ## The question
 #
-# In DETR a query attends to *every* token: it computes 8,400 weights, and nearly all are close to
-# zero. In deformable attention the query chooses where to look. Two linear layers predict $P$
-# offsets $o$ and $P$ weights $A$ for each of $M$ heads. Their input is the content of the query
-# plus its position (notebook 11). Of the $P$ points of a head, $K_l$ lie on level $l$. Here there
-# are 4 on each of 3 levels, so $P = 12$. The reference box has the centre $c$ and the size
-# $(w, h)$. Point $k$ of head $m$ lies at
+# In DETR a query attends to *every* token. For the 8,400 tokens of RT-DETR it would compute 8,400
+# weights, and nearly all would be close to zero. In deformable attention the query chooses where to
+# look. Two linear layers predict $P$ offsets $o$ and $P$ weights $A$ for each of $M$ heads. Their
+# input is the content of the query plus its position (notebook 11). Of the $P$ points of a head,
+# $K_l$ lie on level $l$. Here there are 4 on each of 3 levels, so $P = 12$. The reference box has
+# the centre $c$ and the size $(w, h)$. Point $k$ of head $m$ lies at
 #
 # $$ p_{mk} = c + \frac{o_{mk}}{K_l} \cdot \frac{(w, h)}{2} \tag{10.1} $$
 #
@@ -63,11 +63,11 @@ axes = sampling_panels(looks, images[3], view=view)
 #    \sum_k A_{mk} = 1 \tag{10.2} $$
 #
 # $x\langle p \rangle$ is the value that the head reads at $p$, *between* the cells of the projected
-# map. The softmax runs over all $P$ points, all levels together. $W_m$ is the part of the output
-# projection for head $m$.
+# map $x$. The softmax runs over all $P$ points, all levels together. $W_m$ is the part of the
+# output projection for head $m$.
 #
-# So the box sets the centre and the unit. The query decides in which direction the points lie, and
-# how many units away.
+# So the box sets the centre and the unit, which is half a side divided by $K_l$: a point with the
+# offset $K_l$ lies on the edge. The query sets the direction of a point, and the number of units.
 
 # %% [markdown]
 # ## By hand, on 3 × 3 cells
@@ -87,8 +87,8 @@ assert abs(out.item() - by_hand) < 1e-6
 
 # %% [markdown]
 # A point that is not on a centre reads four cells, weighted by nearness. Cells outside the map
-# count as zero. (`samplers.py` works such a point through, for both samplers.) The value changes
-# smoothly with the point, so there is a gradient. *This* is how the offsets are learned.
+# count as zero. (`samplers.py` has an example with numbers.) The value changes smoothly with the
+# point, so there is a gradient. *This* is how the offsets are learned.
 
 # %%
 point = torch.tensor([0.6, 0.45], requires_grad=True)
@@ -130,8 +130,9 @@ assert torch.allclose(fast, slow, atol=1e-5)
 # %% [markdown]
 # ## Look inside
 #
-# There are six heads. Training starts from a star: head $m$ looks at the angle $2\pi m / M$. The
-# slider shows what is left of it, one head at a time. Each head has its own edge or corner.
+# There are six heads. Training starts from a star: head $m$ looks in the direction with the angle
+# $2\pi m / M$. The slider shows where the points of each head lie after training. Each head has its
+# own edge or corner.
 
 # %%
 slider(
@@ -146,7 +147,7 @@ weights = seen["decoder.layers.2.cross_attn.weights"]
 shares = weights.unflatten(-1, (3, 4)).sum(-1).mean((0, 1, 2))
 points = weights[0, 0].numel()
 print(f"points per query and layer: {points}, cells behind them: {4 * points}, tokens: 2100")
-print("share of the weight on S3, S4, S5:", [round(s, 2) for s in shares.tolist()])
+print("share of the weight on O3, O4, O5:", [round(s, 2) for s in shares.tolist()])
 assert torch.allclose(weights.sum(-1), torch.ones(()), atol=1e-5)
 
 # %% [markdown]
@@ -162,7 +163,7 @@ assert torch.allclose(weights.sum(-1), torch.ones(()), atol=1e-5)
 #
 # **Predict** the order, from harmless to fatal: (a) all points have the same weight; (b) all points
 # of a head move to their mean; (c) every head takes the points of its neighbour; (d) the query
-# reads only level S3; (e) only level S5.
+# reads only O3; (e) only O5.
 
 
 # %%
@@ -182,8 +183,8 @@ counts = {"untouched": count_good(prediction, targets)}
 counts["(a) equal weights"] = broken("weights", lambda w: torch.full_like(w, 1 / 12))
 counts["(b) one mean point"] = broken("locations", lambda p: p.mean(3, True).expand_as(p))
 counts["(c) the neighbour's points"] = broken("locations", lambda p: p.roll(1, dims=2))
-counts["(d) only S3"] = broken("weights", only(0))
-counts["(e) only S5"] = broken("weights", only(2))
+counts["(d) only O3"] = broken("weights", only(0))
+counts["(e) only O5"] = broken("weights", only(2))
 print(f"of {sum(targets.counts)} shapes")
 counts
 
@@ -192,20 +193,20 @@ counts
 # left. With all points of a head at one place, one is left. A box head needs to know where the
 # edges are, and it learns this from points at the edges. (c) leaves none, because the values of
 # each head are made for *its own* places. (d) and (e) change weights, but a point with weight zero
-# is not read. S3 alone works well: a box is given by its edges, and S3 is fine enough for the edges
-# of small and large shapes. S5 alone finds nothing.
+# is not read. O3 alone works well: a box is given by its edges, and O3 is fine enough for the edges
+# of small and large shapes. O5 alone finds nothing.
 
 # %%
-assert counts["untouched"] > counts["(d) only S3"] > counts["(a) equal weights"]
+assert counts["untouched"] > counts["(d) only O3"] > counts["(a) equal weights"]
 assert counts["(a) equal weights"] > 5 * counts["(b) one mean point"]
 
 # %% [markdown]
 # ## v1, v2, discrete
 #
-# In RT-DETRv2 every level can have its own number of points. It also has a sampler that every
-# accelerator can run: it reads the one cell that contains the point. (A point outside the map reads
-# the nearest border cell. The authors' code reads half a cell further right and down:
-# `samplers.py`.) The points stay the same. The crosses mark the centres of the cells that
+# In RT-DETRv2 every level can have its own number of points. RT-DETRv2 also has a *discrete*
+# sampler that every accelerator can run: it reads the one cell that contains the point. (A point
+# outside the map reads the nearest border cell. The authors' code reads half a cell further right
+# and down: `samplers.py`.) The points stay the same. The crosses mark the centres of the cells that
 # are read.
 
 # %%
@@ -243,7 +244,7 @@ cost(attention, content, boxes, memory, maps_small)
 
 # %% [markdown]
 # The layers for offsets and weights are small. The largest part is the projection of the *memory*,
-# and it grows with the picture. The table leaves out the reading, which does not grow.
+# and it grows with the picture. The table leaves out the sampler, whose work does not grow.
 #
 # ## Exercises
 #

@@ -58,11 +58,12 @@ ax = box_trails(boxes, images[3], pairs.queries[3].tolist(), ax)
 # A query carries *content* (what) and a *reference box* (where). In every layer the queries first
 # exchange information (self-attention). Then each query reads the picture around its box
 # (deformable attention), and computes its new content (feed-forward network). At the end a box head
-# moves the box $b$. It adds a step to the logits of the four numbers, not to the numbers:
+# moves the box $b$. It adds a step $\Delta$ to the logits of the four numbers, not to the numbers:
 #
 # $$ b^{(i)} = \sigma\bigl(\Delta^{(i)} + \sigma^{-1}(b^{(i-1)})\bigr) \tag{11.1} $$
 #
-# The next layer gets the moved box, through the position embedding of the query:
+# ($i$ counts steps from 1: layer 0 moves the proposed box $b^{(0)}$ by $\Delta^{(1)}$.) A layer
+# gets its box through the position of the query, an embedding that a small network computes:
 #
 # $$ \text{position}^{(i)} = \mathrm{MLP}(b^{(i-1)}) \tag{11.2} $$
 #
@@ -86,7 +87,7 @@ assert torch.allclose(by_hand, moved)
 # %% [markdown]
 # The small width nearly doubles. The large one grows by a tenth, and it can never pass 1. In logits
 # a step is *relative* for small boxes, so one box head works for objects of all sizes. (For $x$ and
-# $y$ it only keeps the centre in the picture.) The steps of three layers simply add up:
+# $y$ the logits only keep the centre in the picture.) The steps of three layers simply add up:
 
 # %%
 deltas = torch.tensor([[0.9, 0.0, 0.7, 0.7], [0.3, 0.1, 0.2, -0.2], [0.1, 0.0, 0.0, 0.1]])
@@ -111,9 +112,9 @@ source(Decoder.forward)
 
 # %% [markdown]
 # `move` is Eq. 11.1. The last two lines of the loop pass its box to the next layer. Every layer
-# computes a box, class logits, and a new reference. `judged` has the same numbers as `start`. It
-# keeps the gradient or not: see "Who learns from a bad box?". *Every layer has its own heads and
-# its own loss*. So each layer is a detector, together with the layers before it.
+# computes a box, class logits, and a new reference. `judged` has the same numbers as `start`. Only
+# its gradient can differ: see "Who learns from a bad box?". *Every layer has its own heads and its
+# own loss*. So each layer is a detector, together with the layers before it.
 #
 # ## Look inside
 #
@@ -150,7 +151,7 @@ assert layers["proposals"]["tight"] < layers["layer 0"]["tight"] < layers["layer
 # %% [markdown]
 # Layer 0 makes the large move, five pixels per coordinate. The later layers make small moves, and
 # these make boxes tight. No proposal is tight, but 29, 52 and 64 boxes of layers 0, 1 and 2 are.
-# Layer 0 finds five shapes less than the proposals. Layer 1 finds 13 more, but adds duplicates.
+# Layer 0 finds five shapes fewer than the proposals. Layer 1 finds 13 more, but adds duplicates.
 # Layer 2 removes most of them. So the layers differ in *what* they do, not only in how well they do
 # it.
 #
@@ -195,10 +196,10 @@ for name, where in {"in layer 0": "0", "in layer 2": "2", "in all": "*"}.items()
     print(f"cut {name:11}", cut[name])
 
 # %% [markdown]
-# Without a cut it was 83 found, 64 tight, 14 repeated. The cut in layer 2 is the worst in every
+# Without a cut there were 83 found, 64 tight, 14 repeated. The cut in layer 2 is the worst in every
 # count. Later layers partly repair what a cut in layer 0 breaks, but no layer comes after the last.
-# The cut in layer 2 also loses 19 shapes. Perhaps a query is less sure when it cannot see that no
-# other query took the object. A cut in all layers is no worse than a cut in the last one. No step
+# The cut in layer 2 also loses 19 shapes. Perhaps a query becomes sure only when it sees that the
+# object is still free. A cut in all layers is no worse than a cut in the last one. No step
 # after the decoder removes duplicates; *self-attention* does it.
 
 # %%
@@ -221,10 +222,10 @@ assert again["2"]["tight"] < layers["layer 2"]["tight"] / 4 < again["2"]["found"
 
 # %% [markdown]
 # Of 64 tight boxes, 4 are left in one experiment and 5 in the other. With the first reference box
-# in both layers, the model finds even fewer shapes than its proposals (75). Layers 1 and 2 expect a
-# box that nearly fits. They take small steps and read close to the edges. With a loose box, neither
-# works. So no layer can correct a box from far away. Refinement is a *second look*, from a better
-# place.
+# in both layers, the model finds 31 shapes, even fewer than the 75 of its proposals. Layers 1 and 2
+# expect a box that nearly fits. They take small steps and read close to the edges. With a loose
+# box, neither works. So layers 1 and 2 cannot correct a box from far away. Refinement is a *second
+# look*, from a better place.
 #
 # **Rearrange the layers.** Layer 2 makes boxes tight. Are they tighter if it runs twice? And if
 # every layer is a detector, does the order matter?
@@ -258,11 +259,10 @@ assert orders["210"]["found"] < 5 < orders["02"]["found"]
 # ## Who learns from a bad box?
 #
 # Layer 1 starts from the box of layer 0. If the box of layer 1 is bad, which *box head* learns from
-# the loss? (All layers below learn through the content, which is never detached.) The reference is
-# detached, so perhaps only the head of layer 1. But with DINO's *look forward twice* the loss of a
-# layer also reaches the step before it. `decoder.py` has a drawing of both rules. (There the steps
-# are $\Delta^{(1)}$ to $\Delta^{(3)}$; layer 0 computes $\Delta^{(1)}$.) We compute the gradient
-# that the box loss of each layer (rows) sends to each box head (columns), with both rules.
+# the loss? (All layers below learn through the content, which is not detached between layers.) The
+# reference is detached, so perhaps only the head of layer 1. But with DINO's *look forward twice*
+# the loss of a layer also reaches the step before it. `decoder.py` has a drawing of both rules. We
+# compute the gradient that the box loss of each layer (rows) sends to each box head (columns).
 
 
 # %%
@@ -290,15 +290,16 @@ assert rows[:3] == [[True, False, False], [True, True, False], [False, True, Tru
 assert rows[3:] == [[True, False, False], [False, True, False], [False, False, True]]
 
 # %% [markdown]
-# The diagonal is the same with both rules, and so is every number of the forward pass. Looking
-# forward twice adds the entries left of the diagonal. Here the loss of layer 1 gives box head 0
-# about as much gradient as the loss of layer 0. So an early layer also learns to predict a box from
-# which the *next* layer can do well. The authors train like this; the library transformers
+# Both rules give the same diagonal, and the same numbers in the forward pass. Looking forward twice
+# adds the entries left of the diagonal. Here the loss of layer 1 gives box head 0 about as much
+# gradient as the loss of layer 0. So an early layer also learns to predict a box that is a good
+# start for the *next* layer. The authors train like this; the library transformers
 # detaches. The same weights work in both, but training runs differ (notebook 19).
 #
 # ## What it costs
 #
-# Any number of first layers is a detector, so we can choose the depth *after* training:
+# Layer 0 alone is a detector, and so are layers 0 and 1. So we can choose the depth *after*
+# training:
 
 # %%
 depth = {k: cost(model.trim(k).eval(), images[:1]).rows for k in (1, 2, 3)}

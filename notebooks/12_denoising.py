@@ -5,7 +5,8 @@
 # `rtdetr_lab/denoising.py` · **Before this** [11 decoder](11_decoder.ipynb)
 #
 # In training the decoder gets extra queries: noisy copies of the ground truth. After this notebook
-# you can explain what they are for, which queries may attend to them, and why no query can copy.
+# you can explain what they are for, which queries may attend to them, and why no query can copy the
+# answer.
 
 # %% tags=["imports"]
 import matplotlib.pyplot as plt
@@ -59,7 +60,8 @@ ax = noised_boxes(batch, picture.boxes[0], images[3])
 # But a denoising query carries an answer, and a query that attends to it could copy this answer.
 # Queries exchange information only in self-attention, so one mask there is enough. A **group** has
 # one positive and one negative of every object. $g_i$ is the group of query $i$, and $-1$ for a
-# **matching** query (one of the usual queries). Query $i$ must not attend to query $j$ if
+# **matching** query (a usual query, which takes part in the matching). Query $i$ must not attend to
+# query $j$ if ($\wedge$ means *and*)
 #
 # $$ \mathrm{blocked}_{ij} = (g_i \ne g_j) \wedge (g_j \ge 0) \tag{12.2} $$
 #
@@ -81,13 +83,13 @@ print("negative, all inwards:              ", corners + inwards * (0.5 + 1) * ha
 # The edges of the last box have changed places: its left edge is at 0.6, its right edge at 0.4. If
 # both edges of a negative move inwards, they *always* meet or pass each other, because each moves
 # by at least half of the side. The width is then negative, and `inverse_sigmoid` clamps it to 0.
-# Each edge moves inwards with probability 1/2. So a quarter of the negatives have no width, a
-# quarter no height.
+# Each edge moves inwards with probability 1/2, so both do with probability 1/4: a quarter of the
+# negatives have no width, and a quarter have no height.
 #
 # ## By hand: who may see whom
 #
-# One object, two groups, two matching queries: a group has a positive and a negative, so there are
-# six queries. A row is a query that attends, a column is a query that it attends to.
+# There are one object, two groups and two matching queries. A group has a positive and a negative,
+# so there are six queries. A row is a query that attends, a column is a query that it attends to.
 
 # %%
 group = [0, 0, 1, 1, -1, -1]
@@ -97,7 +99,7 @@ for name, row in zip(names, by_hand, strict=True):
     print(f"{name:5}", " ".join("blocked" if b else "   ·   " for b in row))
 
 # %% [markdown]
-# A denoising query is seen by its own group only. All queries attend to the matching columns.
+# Only its own group attends to a denoising query. All queries attend to the matching queries.
 #
 # ## The real module
 
@@ -163,7 +165,7 @@ for i, layer in enumerate(taught.denoising.layers):
 # %% [markdown]
 # Positives start at a mean IoU of 0.40 and end at 0.89. Negatives are rejected, not repaired: the
 # loss asks only for a low score (it has no box loss). So the decoder learns which boxes are close
-# enough. All queries:
+# enough. The figure shows all denoising queries:
 
 # %%
 # alt: Scatter of the last layer's score against the IoU at the start. Orange negatives have an IoU
@@ -199,9 +201,9 @@ print(f"with {noised.num_queries} denoising queries: largest change {change:.4f}
 assert change < 1e-4
 
 # %% [markdown]
-# By nothing: matching queries behave in training as at inference, where there are no answers. Now
-# we break the mask in two ways. **Transposed** is the easiest mistake: matching queries attend to
-# all denoising queries. **Dropped** blocks nothing: all queries attend to all.
+# They change nothing: matching queries behave in training as at inference, where there are no
+# answers. Now we break the mask in two ways. **Transposed** is the easiest mistake: matching
+# queries attend to all denoising queries. **Dropped** blocks nothing: all queries attend to all.
 #
 # To see a decoder copy, we remove everything else. We train a small decoder of one layer on **blank
 # pictures**. The invented ground truth says that each holds one object, of one of four classes, at
@@ -296,7 +298,8 @@ assert honest < 0.4
 
 # %% [markdown]
 # And why must groups not attend to each other? Averaging removes noise. One positive is a poor box.
-# The mean of an object's positives over all groups has twice this IoU, without using the picture.
+# The mean of an object's positives over all groups has twice the IoU of one positive, and nothing
+# in the picture is needed to compute it.
 
 # %%
 one = Targets(targets.labels[5:6], targets.boxes[5:6])  # one shape: 50 groups

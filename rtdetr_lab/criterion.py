@@ -18,15 +18,15 @@ $$ \mathcal L = \frac{1}{\text{objects}} \sum_{\text{layers}} \Bigl(
 | `l1`                   | `loss_bbox`           | 5      | its matched boxes, cxcywh in [0, 1] |
 | `giou`                 | `loss_giou`           | 2      | the same boxes                     |
 | `class.layer0`, …      | `loss_vfl_aux_0`, …   | same   | the decoder layers before the last |
-| `class.proposals`, …   | the last `_aux_`      | same   | the encoder's chosen tokens        |
+| `class.proposals`, …   | last `loss_vfl_aux_…` | same   | the encoder's chosen tokens        |
 | `class.denoising0`, …  | `loss_vfl_dn_0`, …    | same   | denoising queries, every layer     |
 
 **Objects** is the number of objects in the batch, at least 1. In a distributed run it is the mean
 over the processes. Then the mean of the processes' gradients equals the gradient of one big batch,
-for any number of objects in each process. For example, two processes with 1 and 9 objects
-both divide by 5. The mean of their losses is (sum₁ / 5 + sum₂ / 5) / 2 = (sum₁ + sum₂) / 10, which
-is the loss of the batch of 10. Denoising trains one positive per
-object and group, so its loss is divided by objects × groups.
+for any number of objects in each process. For example, two processes with 1 and 9 objects both
+divide by 5. The mean of their losses is (sum₁ / 5 + sum₂ / 5) / 2 = (sum₁ + sum₂) / 10, which is
+the loss of the batch of 10. Denoising trains one positive per object and group, so its loss is
+divided by objects × groups.
 
 **A batch without objects** is a training signal too: all scores are pulled to 0. Its box and
 denoising terms are exactly zero, but they stay connected to the graph. So every parameter gets a
@@ -60,7 +60,7 @@ Pairs = dict[str, Assignment]
 
 @dataclass(frozen=True)
 class CriterionConfig:
-    """The matcher, the class loss as a value, and the weights of the three terms."""
+    """The matcher, the class loss (a function), and the weights of the three terms."""
 
     matcher: MatcherConfig = field(default_factory=MatcherConfig)
     classification: ClassLoss = field(default_factory=Varifocal)

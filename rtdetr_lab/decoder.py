@@ -18,7 +18,8 @@ that the centre never leaves the picture ($i$ counts steps from 1; layer 0 compu
 
 $$ b^{(i)} = \sigma\bigl(\Delta^{(i)} + \sigma^{-1}(b^{(i-1)})\bigr) \tag{11.1} $$
 
-The next layer starts from the moved box. Its position embedding is a small network of that box:
+The next layer starts from the moved box. A small network computes its position embedding from that
+box:
 
 $$ \text{position}^{(i)} = \mathrm{MLP}(b^{(i-1)}) \tag{11.2} $$
 
@@ -28,9 +29,9 @@ AP and save 0.5 ms. More layers are not better: a model trained with seven has a
 53.1 (R50, Table 5).
 
 **Which step learns from which loss?** Layer $i$ reads a *detached* copy of $b^{(i-1)}$. So a loss
-reaches the layers below through the content of the queries, which is never detached, but not
-through the position or the sampling points. And which *steps* does it reach? The loss of layer $i$
-reaches its own step $\Delta^{(i)}$. DINO lets it also reach the step before, $\Delta^{(i-1)}$:
+reaches the layers below through the content of the queries, which is not detached between layers.
+It does not reach them through the position or the sampling points. Through the boxes it reaches its
+own step $\Delta^{(i)}$, and with DINO's rule also the step before, $\Delta^{(i-1)}$:
 
 ```
             Δ1                  Δ2                  Δ3
@@ -207,7 +208,7 @@ class Decoder(nn.Module):
             boxes = tap(f"boxes.{i}", move(delta, judged))
             logits = tap(f"logits.{i}", self.class_heads[i](content))
             predictions.append(LayerPrediction(logits, boxes))
-            # In training the next start has the gradient of this step only. An edited box goes on.
+            # In training the next start has the gradient of this step only, unless it was edited.
             alone = self.training and not edited(f"boxes.{i}")
             start = move(delta, reference) if alone else boxes
         return tuple(predictions)

@@ -5,22 +5,24 @@ r"""# Deformable attention: where to look, how much, and what is there
 - **Elsewhere** `MSDeformableAttention` (authors), `MultiscaleDeformableAttention` (transformers)
 
 A query that attends to all 8400 tokens computes 8400 weights, and nearly all of them end up close
-to zero. Deformable attention lets the query choose where to look. Two linear layers predict, from
-the query and for each of $M$ heads, $P$ offsets and $P$ weights. So a query reads only $M \cdot P =
-8 \cdot 12 = 96$ points in a layer.
+to zero. Deformable attention lets the query choose where to look. Two linear layers predict $P$
+offsets $o$ and $P$ weights $A$ from the query, for each of $M$ heads. So a query reads only $M
+\cdot P = 8 \cdot 12 = 96$ points in a layer.
 
 The location of point $k$ of head $m$ is measured from the centre $c$ of the reference box:
 
 $$ p_{mk} = c + \frac{o_{mk}}{K_l} \cdot \frac{(w, h)}{2} \tag{10.1} $$
 
-The output is a weighted sum of the values read there; the weights of a head sum to 1:
+The output is a weighted sum of the values read there. The weights of a head sum to 1, and $W_m$ is
+the part of the output projection for head $m$:
 
 $$ \mathrm{out} = \sum_m W_m \sum_{k=1}^{P} A_{mk} \, x\langle p_{mk} \rangle, \qquad
    \sum_k A_{mk} = 1 \tag{10.2} $$
 
-$w$ and $h$ are the width and height of the reference box, so the points of a large box lie further
-apart. $K_l$ is the number of points on the point's level: we divide by it, so at the start of
-training the last point of a head lies on the edge of the box.
+In Eq. 10.1 $w$ and $h$ are the width and height of the reference box, and half of them leads from
+the centre to the edge. So the points of a large box lie further apart. $K_l$ is the number of
+points on the level. At the start of training the points of a head lie 1, 2, … $K_l$ steps away. We
+divide by $K_l$, so the last one lies on the edge of the box.
 
 Few points are enough: RT-DETRv2-S (Table 3) has 47.9 AP with four points per level, and 47.3 with
 one.

@@ -23,9 +23,9 @@ $s$ is the width (for x) or height (for y) of the box, and $\lambda$ = `box_nois
 clipped to the picture. If both edges of a negative move inwards along one axis, they pass each
 other and the box collapses: a quarter of all negatives have no width, and a quarter have no height.
 
-A label is drawn anew with probability 0.25. This is half of `label_noise` = 0.5, the number in
-Table A: the authors' code multiplies it by 0.5. The new label is uniform over all classes, so
-sometimes it is the right one. The target of the loss is always the true label.
+With probability 0.25 a random label replaces the label. This is half of `label_noise` = 0.5, the
+number in Table A: the authors' code multiplies it by 0.5. The random label is uniform over all
+classes, so sometimes it is the right one. The target of the loss is always the true label.
 
 **Groups.** All objects together are shown several times, in groups with different noise. With $T$
 objects in the fullest picture of the batch, the number of groups and of denoising queries is
@@ -34,8 +34,8 @@ $$ G = \max\bigl(1, \min(\lfloor N / T \rfloor, \lfloor R_{\max} / (2T) \rfloor)
    R = 2\,G\,T \tag{12.3} $$
 
 A group has $T$ positives and $T$ negatives. $N$ = `num_queries` = 100 counts positives, so about
-200 queries come out (the "200" of Table A). $R_{\max}$ = `max_queries` = 600 is a limit for crowds
-(see below): in the formula $T$ is at most $R_{\max} / 2$.
+200 queries come out (the "200" of Table A). $R_{\max}$ = `max_queries` = 600 is a limit for crowds:
+with more than $R_{\max} / 2$ objects, the formula takes $T = R_{\max} / 2$ (see below).
 
 | objects $T$ | 1   | 7   | 49  | 51  | 100 | 300 | 700 |
 |-------------|-----|-----|-----|-----|-----|-----|-----|
@@ -43,11 +43,11 @@ A group has $T$ positives and $T$ negatives. $N$ = `num_queries` = 100 counts po
 | queries $R$ | 200 | 196 | 196 | 102 | 200 | 600 | 600 |
 
 **No copying.** Queries exchange information only in self-attention, so one mask there is enough. A
-matching query that attends to a denoising query could copy the answer from it. At inference there
-are no denoising queries, so this must not be learned. Therefore matching queries never attend to
-denoising queries, and groups never attend to each other. A denoising query does attend to the
-matching queries and to its own group. With $g_i$ the group of query $i$, and $-1$ for a matching
-query:
+*matching* query (a usual query, which is no copy) that attends to a denoising query could copy the
+answer from it. At inference there are no denoising queries, so this must not be learned. Therefore
+matching queries never attend to denoising queries, and groups never attend to each other. A
+denoising query does attend to the matching queries and to its own group. Let $g_i$ be the group of
+query $i$, and $-1$ for a matching query ($\wedge$ means *and*):
 
 $$ \mathrm{blocked}_{ij} = (g_i \ne g_j) \wedge (g_j \ge 0) \tag{12.2} $$
 
@@ -59,10 +59,10 @@ $$ \mathrm{blocked}_{ij} = (g_i \ne g_j) \wedge (g_j \ge 0) \tag{12.2} $$
 ```
 
 **Padding.** A picture with fewer than $T$ objects is filled up with padding rows: label $C$, whose
-embedding is zero, and a box without size. As in the papers' code, their own group attends to them,
-and they are taught "nothing". A batch without any object gets one group of padding only. The
-criterion counts its loss as exactly zero; the group is there so that the label embedding always has
-a gradient.
+embedding is zero, and a box without size. As in the papers' code, the queries of their group attend
+to these rows, and the rows learn to answer "nothing". A batch without any object gets one group of
+padding only. The criterion counts its loss as exactly zero; the group is there so that the label
+embedding always has a gradient.
 
 **Crowds.** The authors' code and transformers do not limit $R$: 700 objects make 1,400 queries, and
 the cost of self-attention grows with the square. We limit it to `max_queries`. If a picture holds
@@ -173,7 +173,7 @@ class ContrastiveDenoising(nn.Module):
     ) -> Int[Tensor, "B R"]:
         if self.cfg.label_noise == 0:
             return labels
-        # float32 and int32 as in the reference, so that one seed draws the same numbers in both.
+        # float32 and int32 as in transformers, so that one seed draws the same numbers in both.
         redraw = torch.rand_like(labels, dtype=torch.float32) < self.cfg.label_noise * 0.5
         other = torch.randint_like(labels, 0, self.num_classes, dtype=torch.int32).long()
         return torch.where(redraw & real, other, labels)

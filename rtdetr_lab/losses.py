@@ -6,39 +6,41 @@ r"""# Losses: what is an error?
 - **Elsewhere** the `loss_labels_*` and `loss_boxes` of `SetCriterion` (authors) and `RTDetrLoss`
   (transformers); `matching.py` and `criterion.py` decide which query is compared with which object
 
-The matching has decided which query answers for which object. Two questions are left: *is the box
-right?* and *is the score right?* All models of this family answer the first in the same way, with
-the distance between the coordinates and the missing overlap:
+The matching has decided which query answers for which object. Two questions are left: *is the score
+right?* and *is the box right?*
+
+The models of this family answer the first in different ways. **Focal** loss has the target 1 at the
+object's class and 0 elsewhere. It gives little weight to scores that are already right:
+
+$$ \mathcal L_{\text{focal}} = -\alpha_t\, (1 - p_t)^\gamma \log p_t \tag{04.1} $$
+
+$p_t$ is the probability that the query gives to the right answer: its score $p$ at the object's
+class, $1 - p$ elsewhere. $\alpha_t$ is $\alpha$ at the object's class and $1 - \alpha$ elsewhere.
+
+RT-DETR's **varifocal** loss was developed from it. Its target for the score at the object's class
+is $q$, *the IoU of the query's own box*. Everywhere else the target is 0:
+
+$$ \mathcal L_{\text{varifocal}} = \begin{cases}
+   -q \bigl(q \log p + (1-q) \log (1-p)\bigr) & \text{matched, at its class} \\
+   -\alpha\, p^\gamma \log(1-p) & \text{everywhere else} \end{cases} \tag{04.2} $$
+
+The weight $q$ in front makes good boxes count more. A score with this target can rank boxes. The
+top-k of `query_selection.py` and the final scores then mean "how good is the box", not only "is an
+object there". $q$ is detached, so the loss never makes a box worse to fit its score. The factor
+$p^\gamma$ makes the loss of the easy background nearly zero; it is detached too. If the matched box
+does not overlap its object at all, $q = 0$: the weight is 0, and the class loss of that query at
+that class has no gradient.
+
+All models of this family answer the second question in the same way, with the distance between the
+coordinates and the missing overlap:
 
 $$ \mathcal L_{L1} = \|b - \hat b\|_1, \qquad
    \mathcal L_{\text{giou}} = 1 - \mathrm{GIoU}(b, \hat b) \tag{04.3} $$
 
-Take the smallest box around both boxes: GIoU is the IoU minus the part of it that neither covers,
-as a fraction (`boxes.py`). So it has a gradient where the boxes do not overlap and the IoU has
-none. L1 alone gives little weight to errors on small objects, because their coordinates differ by
-small numbers. GIoU alone has a weak gradient when the boxes are far apart.
-
-The second question is where RT-DETR differs from DETR. Its **varifocal** loss has a target for the
-score at the object's class: $q$, *the IoU of the query's own box*. Everywhere else the target is 0:
-
-$$ \mathcal L_{\text{varifocal}} = \begin{cases}
-   -q \bigl(q \log p + (1-q) \log (1-p)\bigr) & \text{matched, at its class} \\
-   -\alpha\, p^\gamma \log(1-p) & \text{everywhere else} \end{cases} \tag{04.1} $$
-
-A score learned this way can rank boxes. The top-k of `query_selection.py` and the final scores then
-mean "how good is the box", not only "is an object there". $q$ is detached, so the loss never makes
-a box worse to fit its score. The factor $p^\gamma$ makes the loss of the easy background nearly
-zero; it is detached too. If the matched box does not overlap its object at all, $q = 0$: the weight
-is 0, and the class loss of that query at that class has no gradient.
-
-The weight $q$ in front makes good boxes count more. Varifocal was developed from **focal** loss.
-Its target is 1, and both sides have weights of one form. Only the factor $\alpha_t$ differs: it is
-$\alpha$ at the object's class and $1 - \alpha$ elsewhere:
-
-$$ \mathcal L_{\text{focal}} = -\alpha_t\, (1 - p_t)^\gamma \log p_t \tag{04.2} $$
-
-where $p_t$ is the probability that the query gives to the right answer: $p$ at the object's class,
-$1 - p$ elsewhere.
+Take the smallest box around both boxes: GIoU is the IoU minus the fraction of this box that neither
+covers (`boxes.py`). So it has a gradient where the boxes do not overlap and the IoU has none. L1
+alone gives little weight to errors on small objects, because their coordinates differ by small
+numbers. GIoU alone has a weak gradient when the boxes are far apart.
 
 | class loss           | target, its class | weight there         | elsewhere            | of      |
 |----------------------|-------------------|----------------------|----------------------|---------|
@@ -76,7 +78,7 @@ ClassLoss = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 
 @dataclass(frozen=True)
 class Varifocal:
-    """Pull the score to the IoU at the object's class and to 0 elsewhere (Eq. 04.1).
+    """Pull the score to the IoU at the object's class and to 0 elsewhere (Eq. 04.2).
 
     A matched box that misses its object (IoU 0) has weight 0: its score gets no gradient there.
     """
@@ -101,7 +103,7 @@ class Varifocal:
 
 @dataclass(frozen=True)
 class Focal:
-    r"""Cross-entropy weighted by $\alpha_t\, (1 - p_t)^\gamma$ (Eq. 04.2).
+    r"""Cross-entropy weighted by $\alpha_t\, (1 - p_t)^\gamma$ (Eq. 04.1).
 
     Unlike in varifocal, gradients flow through the weight as well.
     """

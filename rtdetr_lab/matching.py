@@ -4,9 +4,9 @@ r"""# Matching: which query answers for which object?
 - **Notebook**  `notebooks/03_matching.ipynb`
 - **Elsewhere** `HungarianMatcher` (authors), `RTDetrHungarianMatcher` (transformers)
 
-A detector without suppression must *learn* not to answer twice. So training gives every object to
-exactly one query, and teaches all other queries to say "nothing". The assignment $\hat\sigma$ is
-the one with the lowest total cost:
+A detector that has no step to delete duplicates must *learn* to answer once. So training gives
+every object to exactly one query: this query *answers for* the object. It teaches all other queries
+to say "nothing". The assignment $\hat\sigma$ is the one with the lowest total cost:
 
 $$ \hat\sigma = \arg\min_\sigma \sum_t \mathcal C_{\sigma(t), t} \tag{03.1} $$
 
@@ -14,13 +14,14 @@ $$ \mathcal C = 2\, \mathcal C_{\text{class}} + 5\, \|b - \hat b\|_1
               - 2\, \mathrm{GIoU}(b, \hat b) \tag{03.2} $$
 
 *Total* matters: an object may get its second-best query, so that another object can have the best
-one. A greedy search (the cheapest pair first, then the next) misses this. Our search is exact
-(Jonker–Volgenant, in scipy) and runs one picture at a time. No gradient flows through it: the
-matching decides *which* query answers, the losses measure *how well* it answers.
+one. A greedy search (the cheapest pair first, then the next) misses this. Our search is exact: the
+Jonker–Volgenant algorithm, in scipy, finds the same minimum as the Hungarian one. It runs one
+picture at a time. No gradient flows through it: the matching decides *which* query answers, the
+losses measure *how well* it answers.
 
 **The class cost** compares two losses at the object's class: the loss of saying "yes" minus the
 loss of saying "no". It is low for a query that already says "yes". With the focal loss, and $p$ the
-score of the object's class:
+score of the object's class (the loss of "no" has its own minus, so the second sign is a plus):
 
 $$ \mathcal C_{\text{class}} = -\alpha (1-p)^\gamma \log p
    + (1-\alpha)\, p^\gamma \log(1-p) \tag{03.3} $$

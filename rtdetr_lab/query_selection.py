@@ -1,4 +1,4 @@
-r"""# Query selection: which tokens deserve a decoder slot?
+r"""# Query selection: which tokens become queries?
 
 - **Paper**     RT-DETR §4.3, Eq. 2, 3 (preprint: *IoU-aware*; CVPR: *uncertainty-minimal*)
 - **Notebook**  `notebooks/09_query_selection.ipynb`
@@ -14,32 +14,35 @@ $$ I = \operatorname{top\text{-}Q}_n \max_c s_{n,c} \tag{09.1} $$
 
 $$ \hat b_n = \sigma\bigl(\Delta_n + \sigma^{-1}(a_n)\bigr) \tag{09.2} $$
 
-A token with a high class score and a poor box wastes a query. The paper's Eq. 2 calls this the
-*uncertainty* of an encoder feature $\hat X$, the distance $\mathcal U(\hat X) = \|\mathcal P(\hat
-X) - \mathcal C(\hat X)\|$ between how well the feature localises ($\mathcal P$, of the box) and how
-sure it is of its class ($\mathcal C$, of the scores). Eq. 3 puts $\mathcal U$ into the class loss.
-The authors' code computes no $\mathcal U$: it trains with the varifocal loss, whose target for the
-class score is the IoU of the box (`losses.py`). *Selection itself is a plain top-k; the idea is in
-the loss.*
+$\hat b_n$ is the box of token $n$. The box head predicts $\Delta_n$, a step from the *anchor* $a_n$
+(below). The step is added before the sigmoid $\sigma$.
+
+A token with a high class score and a poor box wastes a query. The paper describes this with two
+quantities of an encoder feature $\hat X$: $\mathcal P$ says how well it localises (from its box),
+and $\mathcal C$ how sure it is of its class. Eq. 2 calls their distance the *uncertainty*,
+$\mathcal U(\hat X) = \|\mathcal P(\hat X) - \mathcal C(\hat X)\|$, and Eq. 3 puts $\mathcal U$ into
+the class loss. The authors' code computes no $\mathcal U$. It trains with the varifocal loss: the
+target of the class score is the IoU of the box (`losses.py`). *Selection is a plain top-k; the idea
+is in the loss.*
 
 Content and reference of a query are detached, so only the proposals' own loss trains the proposal
 head. The losses of the decoder still train the encoder and the backbone, through the memory that
 cross-attention reads. DINO's *mixed* selection takes only the reference from the encoder, and
-learns the content; `LearnedContent` does the same.
+learns the content. `LearnedContent` does the same.
 
 The box of a token is relative to its **anchor** $a_n$, a square around the centre of its cell. On
 level $l$ (0 is the finest) the side of the square is $0.05 \cdot 2^l$ of the picture.
 
 **Invalid anchors.** An anchor with a coordinate outside (0.01, 0.99) is invalid; in practice its
 centre lies too close to the border. There are 0, 316 and 1580 of them at 320, 640 and 1280 pixels.
-The memory of an invalid anchor is set to zero, so all invalid tokens are one and the same vector
-with one and the same score, and the box logits are infinite: the box is (1, 1, 1, 1). Such a token
-still competes. It is selected if that score is among the $Q$ highest, and its box is useless.
+The memory of an invalid anchor is set to zero, so all invalid tokens are the same vector and have
+the same score. Their box logits are infinite, so the box is (1, 1, 1, 1). Such a token still
+competes: it is selected if its score is among the $Q$ highest, although its box is useless.
 
-| symbol  | name         | shape   | meaning                                |
-|---------|--------------|---------|----------------------------------------|
-|         | `tokens`     | `B N D` | memory, projected and normalised       |
-| $s$     | `logits`     | `B N C` | scores before the sigmoid (same order) |
+| symbol  | name         | shape   | meaning                                           |
+|---------|--------------|---------|---------------------------------------------------|
+|         | `tokens`     | `B N D` | memory, projected and normalised                  |
+| $s$     | `logits`     | `B N C` | scores before the sigmoid, which keeps their order |
 | $\Delta + \sigma^{-1}(a)$ | `box_logits` | `B N 4` | box of every token, before the sigmoid |
 """
 

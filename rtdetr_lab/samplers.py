@@ -5,8 +5,8 @@ r"""# Samplers: reading a map between its cells
 - **Elsewhere** `multi_scale_deformable_attention_v2`, `method="default"` or `"discrete"`
 
 Deformable attention (`deformable_attention.py`) asks for values at real coordinates; a map has
-values at whole cells only. The **sampler** decides how $x\langle p \rangle$ is read. It is passed
-as a value:
+values at whole cells only. The **sampler** decides how the value $x\langle p \rangle$ at a point
+$p$ is read. It is an argument of the attention, so you can pass another one:
 
 | sampler | reads | gradient to the location | used for |
 |---|---|---|---|
@@ -94,9 +94,9 @@ class Bilinear(Sampler):
 class Discrete(Sampler):
     """Read the one cell that contains the point: a gather, which every accelerator has.
 
-    With the default, a point on a cell centre reads exactly what `Bilinear` reads. `shift=0.5`
-    reads half a cell further right and down, because the references add 0.5 before they truncate;
-    checkpoints that were fine-tuned with the references need it (`docs/differences.md`).
+    By default a point on a cell centre reads exactly what `Bilinear` reads. The authors' code and
+    transformers add 0.5 before they truncate, so they read half a cell further right and down.
+    `shift=0.5` does the same, for checkpoints fine-tuned with their code (`docs/differences.md`).
     """
 
     shift: float = 0.0

@@ -59,7 +59,7 @@ def by_the_equations(loss, p, matched, q):
 
 @pytest.mark.parametrize("loss", SIGMOID, ids=str)
 def test_a_class_loss_is_its_equation_summed_over_all_scores(loss, answer):
-    """Eq. 04.1 and Eq. 04.2, and their neighbours in the table."""
+    """Eq. 04.1 (focal) and Eq. 04.2 (varifocal), and their neighbours in the table."""
     logits, is_class, iou = answer
     total = sum(
         by_the_equations(
