@@ -15,7 +15,7 @@ A model with masks fills `masks`: for every row the pixels of its query, in the 
 keep many. `SegmentedPicture` gives each pixel to one segment instead.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,9 +92,17 @@ class Detections(Found):
             return self.at(index)
         return self.at(torch.as_tensor(index).long())
 
-    def above(self, threshold: float) -> "Detections":
-        """Select the rows with a score strictly above `threshold`."""
-        return self[self.scores > threshold]
+    def above(self, threshold: float | Mapping[str, float]) -> "Detections":
+        """Select the rows with a score strictly above `threshold`, or above that of their class.
+
+        Classes that are not in the mapping keep all rows. Raises `ConfigError` for an unknown name.
+        """
+        if not isinstance(threshold, Mapping):
+            return self[self.scores > threshold]
+        least = torch.full((len(self.classes),), -1.0, dtype=self.scores.dtype)
+        for name, score in threshold.items():
+            least[self.classes.label_of(name)] = score
+        return self[self.scores > least[self.labels]]
 
     def only(self, *names: str) -> "Detections":
         """Select the rows of the named classes; raise `ConfigError` for an unknown name."""

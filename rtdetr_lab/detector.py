@@ -19,7 +19,7 @@ in order, a `Detections` or the `ImageError` for every source.
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from os import PathLike
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 import torch
 from torch import nn
@@ -45,6 +45,7 @@ class Detector:
     default to those of the checkpoint, else to "class 0" … and 640 × 640. For a DETR, `edges`
     (shortest, longest) keep the aspect ratio of pictures instead, and `fractions` defines what its
     boxes are fractions of (`images/postprocess.py`). Both default to those of the checkpoint.
+    `threshold` "auto" is the one that the model's validation recommends.
     `tiling` detects in windows of large pictures, `max_iou` removes overlapping boxes of any class.
     Both are off by default, and are not part of RT-DETR.
     """
@@ -54,7 +55,7 @@ class Detector:
         model: nn.Module,
         names: Iterable[str] | None = None,
         *,
-        threshold: float = 0.5,
+        threshold: float | Literal["auto"] = 0.5,
         size: Size | None = None,
         device: torch.device | str | None = None,
         tiling: Tiling | None = None,
@@ -65,7 +66,7 @@ class Detector:
     ) -> None:
         self.model = model if device is None else _moved(model, device)
         self.classes = classes_of(model, names)
-        self.threshold = _checked("threshold", threshold)
+        self.threshold = threshold_of(model, threshold)
         self.preprocess = look_of(model, size, edges)
         self.fractions = fractions
         self.tiling, self.limits = tiling, limits
@@ -76,7 +77,7 @@ class Detector:
         cls,
         id_or_path: str | PathLike[str],
         device: torch.device | str | None = None,
-        threshold: float = 0.5,
+        threshold: float | Literal["auto"] = 0.5,
         size: Size | None = None,
         *,
         revision: str | None = None,
@@ -188,6 +189,20 @@ def _moved(model: nn.Module, device: torch.device | str) -> nn.Module:
     except (RuntimeError, AssertionError) as error:  # either, depending on the device
         reason = str(error).splitlines()[0]
         raise ConfigError("device", f"{device} cannot be used: {reason}", 'try "cpu"') from error
+
+
+def threshold_of(model: nn.Module, given: float | Literal["auto"]) -> float:
+    """Return the given threshold, or for "auto" the one that is stored with the model.
+
+    Raises `ConfigError` if it is no score, and if the model stores none.
+    """
+    if given != "auto":
+        return _checked("threshold", given)
+    known = declared(model).metadata.threshold
+    what = "is auto, but the model stores no threshold"
+    require(known is not None, "threshold", what, "give a number; `train` stores one")
+    assert known is not None
+    return known
 
 
 def _checked(where: str, fraction: float) -> float:

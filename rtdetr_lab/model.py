@@ -66,7 +66,8 @@ class Metadata:
     and takes pictures of any size. A DETR keeps the aspect ratio of a picture: `edges` are its
     shortest and longest side, and only uses with a fixed size (export) read `image_size`.
     `canvas_boxes` is True if boxes of padded pictures are fractions of the canvas
-    (`images/preprocess.py`). `sha256` is the digest of the tensors that were read.
+    (`images/preprocess.py`). `threshold` is the score that validation recommends
+    (`evaluation/thresholds.py`). `sha256` is the digest of the tensors that were read.
     """
 
     names: tuple[str, ...] = ()
@@ -78,6 +79,7 @@ class Metadata:
     sha256: str | None = None
     edges: Edges | None = None
     canvas_boxes: bool = False
+    threshold: float | None = None
 
     def __post_init__(self) -> None:
         where, remedy = "metadata", "give one name and one category id per class"
@@ -89,6 +91,9 @@ class Metadata:
         if self.edges is not None and not 1 <= self.edges[0] <= self.edges[1]:
             what = f"edges are {self.edges}"
             raise CheckpointError(where, what, "give the shortest side and the longest, in pixels")
+        if self.threshold is not None and not 0 <= self.threshold < 1:
+            what = f"threshold is {self.threshold}"
+            raise CheckpointError(where, what, "give a score from 0 to 1")
         if self.image_size is not None and min(self.image_size) < 1:
             what = f"image_size is {self.image_size}"
             raise CheckpointError(where, what, "give (height, width) in pixels")

@@ -61,6 +61,7 @@ REMEDIES = {
     "image_size": "give (height, width) in pixels",
     "edges": "give two numbers of pixels",
     "canvas_boxes": "give true or false",
+    "threshold": "give a score from 0 to 1, or null",
 }
 """Remedies for values that are not text."""
 

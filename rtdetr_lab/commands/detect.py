@@ -20,6 +20,7 @@ from rtdetr_lab.commands.base import (
     say,
 )
 from rtdetr_lab.commands.pictures import ResultNames, gather, listed
+from rtdetr_lab.commands.wanted import Wanted
 from rtdetr_lab.config import require
 from rtdetr_lab.errors import ImageError, OutputError
 from rtdetr_lab.writing import first_few, locked, write_text, writing
@@ -40,8 +41,11 @@ class Detect(Command):
     """A short name (r18, v2_r50 …; nano is for shapes), a hub id, a folder or a weights file."""
     revision: str | None = None
     """Branch, tag or commit of a hub id; a commit pins it."""
-    threshold: float = 0.5
-    """Keep detections with a score above this."""
+    threshold: str = "0.5"
+    """Keep detections with a score above this. cat=0.4,dog=0.6 sets it by class (others 0.5);
+    auto is the threshold that is stored with the model."""
+    only: str | None = None
+    """Keep only these classes: cat,dog."""
     out: Path = Path("out")
     """Folder for the annotated pictures and detections.json."""
     pictures: bool = True
@@ -75,7 +79,8 @@ class Detect(Command):
         require(self.limit is None or self.limit > 0, "limit", f"is {self.limit}", "give 1 or more")
         paths = gather(self.images, leave_out=self.out)[: self.limit]
         known = listed(paths, self.annotations)
-        detector = self._detector()
+        wanted = Wanted.read(self.threshold, self.only)
+        detector = self._detector(wanted)
         report = Report(ResultNames(self.out))
         results = detector.each(paths, batch_size=self.batch_size)
         if len(paths) > self.batch_size:
@@ -83,33 +88,40 @@ class Detect(Command):
         with locked(self.out, name=".lock"):
             try:
                 for path, one, result in zip(paths, known, results, strict=True):
-                    self._take(report, path, one, result)
+                    self._take(report, path, one, wanted, result)
             finally:  # after Ctrl-C too: keep the results so far
                 self._write(report, detector)
         return FAILED if report.unread or report.undrawn else DONE
 
-    def _detector(self) -> "Detector":
+    def _detector(self, wanted: Wanted) -> "Detector":
         from rtdetr_lab.detector import Detector
         from rtdetr_lab.images.decode import Limits
         from rtdetr_lab.images.tiling import Tiling
 
         detector = Detector(
             model_of(self.model, self.size, revision=self.revision),
-            threshold=self.threshold,
+            threshold=wanted.threshold,
             device=device_of(self.device),
             tiling=Tiling(self.tile) if self.tile else None,
             max_iou=self.max_iou,
             limits=Limits(bits=self.bits),
         )
         introduce(self.model, detector, aside=self.json)
+        wanted.check(detector.classes)
         return detector
 
     def _take(
-        self, report: "Report", path: Path, listed: "Listed", result: "Detections | ImageError"
+        self,
+        report: "Report",
+        path: Path,
+        listed: "Listed",
+        wanted: Wanted,
+        result: "Detections | ImageError",
     ) -> None:
         try:
             if isinstance(result, ImageError):
                 raise result
+            result = wanted.of(result)
             rows = result.to_coco(listed.id, size=listed.size) if self.coco else []
         except ImageError as error:
             complain(error)
@@ -133,7 +145,7 @@ class Detect(Command):
     def _write(self, report: "Report", detector: "Detector") -> None:
         tree = {
             "model": self.model,
-            "threshold": self.threshold,
+            "threshold": detector.threshold,
             "classes": list(detector.classes.names),
             "images": report.images,
             "unread": report.unread,
@@ -172,6 +184,9 @@ def introduce(model: str, detector: "Detector", aside: bool = False) -> None:
     licence = declared(detector.model).metadata.licence
     say(f"{model} has {len(names)} classes: {first_few(names, 12)}", aside=aside)
     say(f"licence of its weights: {licence or 'not stated'}", aside=aside)
+    if recommended := declared(detector.model).metadata.threshold:
+        used = "used" if detector.threshold == recommended else "--threshold auto uses it"
+        say(f"its validation recommends the threshold {recommended:.2f} ({used})", aside=aside)
 
 
 def summary(found: "Detections") -> str:

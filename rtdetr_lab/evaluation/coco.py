@@ -61,6 +61,8 @@ class Metrics(Mapping[str, float]):
     ARm: float
     ARl: float
     classes: tuple[ClassMetrics, ...] = ()
+    threshold: float | None = None
+    """The recommended threshold of scores (`thresholds.py`); None if it was not measured."""
 
     @property
     def by_name(self) -> dict[str, float]:

@@ -10,7 +10,7 @@ picture as stored. To evaluate a model at another size, change its metadata:
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from rtdetr_lab.errors import DataError
 from rtdetr_lab.evaluation.coco import Metrics, Scored, coco_truth, scored
 from rtdetr_lab.evaluation.library import MAX_DETECTIONS
 from rtdetr_lab.evaluation.table import Table
+from rtdetr_lab.evaluation.thresholds import Curves, Marks, curves_of
 from rtdetr_lab.images.postprocess import Found
 from rtdetr_lab.images.predict import predict
 from rtdetr_lab.model import declared
@@ -48,9 +49,11 @@ def evaluate(
     seen, answers = fitted(dataset, declared(model).metadata), Answers(dataset)
     with inference(model):
         for samples in progress(in_order(seen, batch_size, num_workers)):
-            answers.add("last layer", samples, detect(model, samples, device))
-            answers.truths += [sample.truth for sample in samples]
-    return answers.scored()["last layer"].metrics
+            found, truths = detect(model, samples, device), [sample.truth for sample in samples]
+            answers.add("last layer", samples, found)
+            answers.take(truths, found)
+    metrics = answers.scored()["last layer"].metrics
+    return replace(metrics, threshold=answers.curves().recommended)
 
 
 @dataclass
@@ -64,12 +67,22 @@ class Answers:
     dataset: Dataset
     truths: list[Truth] = field(default_factory=list)
     tables: dict[str, list[Table]] = field(default_factory=lambda: defaultdict(list))
+    marks: list[Marks] = field(default_factory=list)
 
     def add(self, way: str, samples: Sequence[Sample], found: Sequence[Found]) -> None:
         """Keep the detections in some pictures."""
         rows = [(s.image_id, one) for s, one in zip(samples, found, strict=True)]
         table = Table.of_found(rows, self.dataset.category_ids)
         self.tables[way].append(table.best(MAX_DETECTIONS[-1]))
+
+    def take(self, truths: Sequence[Truth], found: Sequence[Found]) -> None:
+        """Keep the truth about some pictures, and which detections are right, for thresholds."""
+        self.truths += truths
+        self.marks.append(Marks.of(truths, found, len(self.dataset.names)))
+
+    def curves(self) -> Curves:
+        """Compute precision and recall above every threshold of scores."""
+        return curves_of(self.marks, self.dataset.names)
 
     def scored(self) -> dict[str, Scored]:
         """Compute COCO's numbers for every way. Raises `DataError` if there are no pictures."""

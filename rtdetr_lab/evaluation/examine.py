@@ -24,6 +24,7 @@ from rtdetr_lab.data.canvas import fitted
 from rtdetr_lab.evaluation.coco import Metrics, Scored
 from rtdetr_lab.evaluation.evaluate import Answers, Progress, inference
 from rtdetr_lab.evaluation.mistakes import Judgement, judge
+from rtdetr_lab.evaluation.thresholds import Curves
 from rtdetr_lab.images.postprocess import Found, postprocess_of
 from rtdetr_lab.images.predict import see
 from rtdetr_lab.model import declared
@@ -42,6 +43,7 @@ class Examination:
     queries: dict[int, Metrics]
     judgements: tuple[Judgement, ...]
     threshold: float
+    curves: Curves
 
     @property
     def worst(self) -> list[int]:
@@ -68,9 +70,10 @@ def examine(
     with inference(model):
         for samples in progress(in_order(seen, batch_size, num_workers)):
             found = _look(model, samples, few, device, answers)
-            for sample, one in zip(samples, found, strict=True):
-                answers.truths.append(sample.truth)
-                judgements.append(judge(sample.truth, one.at(one.scores > threshold)))
+            truths = [sample.truth for sample in samples]
+            answers.take(truths, found)
+            for truth, one in zip(truths, found, strict=True):
+                judgements.append(judge(truth, one.at(one.scores > threshold)))
     results = answers.scored()
     counts = {n: results.pop(_with_queries(n)).metrics for n in few}
     *_, last = results.values()
@@ -78,7 +81,8 @@ def examine(
         counts[says.num_queries] = last.metrics
     layers = {way: one.metrics for way, one in results.items()}
     names = tuple(dataset.names)
-    return Examination(names, last, layers, counts, tuple(judgements), threshold)
+    curves = answers.curves()
+    return Examination(names, last, layers, counts, tuple(judgements), threshold, curves)
 
 
 def _look(

@@ -106,12 +106,13 @@ def share_inside(
     return (shared / area[:, None]).amax(1)
 
 
-def confusion_matrix(judgements: list[Judgement], num_classes: int) -> Int[np.ndarray, "K K"]:
+def confusion_matrix(judgements: list[Judgement], num_classes: int) -> Int[np.ndarray, "R K"]:
     """Count detections and objects by class.
 
-    Rows are true classes and "nothing there"; columns are predicted classes and "not found".
+    Rows are true classes, "found already" and "nothing there"; columns are predicted classes and
+    "not found".
     """
-    counts = np.zeros((num_classes + 1, num_classes + 1), dtype=np.int64)
+    counts = np.zeros((num_classes + 2, num_classes + 1), dtype=np.int64)
     for one in judgements:
         truth, labels = one.truth.labels.tolist(), one.found.labels.tolist()
         for n, answer in one.pairs:
@@ -119,5 +120,6 @@ def confusion_matrix(judgements: list[Judgement], num_classes: int) -> Int[np.nd
         for label, kind in zip(truth, one.of_objects, strict=True):
             counts[label, num_classes] += kind == MISS
         for label, kind in zip(labels, one.of_found, strict=True):
-            counts[num_classes, label] += kind in (DUPLICATE, BACKGROUND)
+            counts[num_classes, label] += kind == DUPLICATE
+            counts[num_classes + 1, label] += kind == BACKGROUND
     return counts

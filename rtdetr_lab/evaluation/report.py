@@ -1,6 +1,7 @@
 """# Report: an examination as a folder to read
 
-    report.md   report.json   precision_recall.png   confusion.png   layers.png   queries.png
+    report.md   report.json   precision_recall.png   thresholds.png   confusion.png
+    layers.png   queries.png
     worst/01_….png …
 
 `report.md` shows the tables and the pictures; `report.json` contains the same numbers.
@@ -18,14 +19,20 @@ from PIL import Image
 from rtdetr_lab.data.batch import Dataset
 from rtdetr_lab.evaluation.coco import NAMES, Metrics, shown
 from rtdetr_lab.evaluation.examine import Examination
-from rtdetr_lab.evaluation.mistakes import MISTAKES, Judgement, confusion_matrix
+from rtdetr_lab.evaluation.mistakes import DUPLICATE, MISTAKES, Judgement, confusion_matrix
+from rtdetr_lab.evaluation.thresholds import GRID
 from rtdetr_lab.viz.evaluation import (
+    NO_OBJECT,
     draw_bars,
     draw_confusion,
     draw_mistakes,
     draw_precision_recall,
+    draw_thresholds,
 )
 from rtdetr_lab.writing import markdown_table, markdown_text
+
+MANY_DUPLICATES = 0.2
+"""The part of all mistakes above which the report gives advice about duplicates."""
 
 LONGEST = 900
 """Length of the longer side of a drawn picture, in pixels."""
@@ -43,6 +50,8 @@ def write_report(
     counts = confusion_matrix(list(exam.judgements), len(exam.names))
     drawn = [_draw_worst(folder, exam, dataset, n, i) for n, i in enumerate(exam.worst[:worst], 1)]
     _save(draw_precision_recall(exam.scored.precision, exam.names), folder / "precision_recall.png")
+    curves = (exam.curves.F1, exam.names, exam.curves.recommended)
+    _save(draw_thresholds(GRID, *curves), folder / "thresholds.png")
     _save(draw_confusion(counts, exam.names), folder / "confusion.png")
     _save(draw_bars(exam.layers, "after"), folder / "layers.png")
     if exam.queries:
@@ -63,10 +72,12 @@ def _record(exam: Examination, counts: np.ndarray, drawn: list[dict[str, Any]]) 
         "classes": [vars(row) for row in metrics.classes],
         "layers": {n: {k: m[k] for k in NAMES} for n, m in exam.layers.items()},
         "queries": {str(n): {k: m[k] for k in NAMES} for n, m in exam.queries.items()},
+        "recommended_threshold": exam.curves.recommended,
+        "best_thresholds": [vars(point) for point in exam.curves.best],
         "threshold": exam.threshold,
         "mistakes": {kind: total[kind] for kind in MISTAKES},
         "confusion": {
-            "rows": [*exam.names, "nothing there"],
+            "rows": [*exam.names, *NO_OBJECT],
             "columns": [*exam.names, "not found"],
             "counts": counts.tolist(),
         },
@@ -128,6 +139,29 @@ def _table(head: str, rows: dict[str, Metrics]) -> str:
     return markdown_table([head, *keys], lines)
 
 
+def _about_thresholds(exam: Examination) -> list[str]:
+    rows = (
+        [one.name, *map(shown, (one.threshold, one.precision, one.recall, one.F1))]
+        for one in exam.curves.best
+    )
+    advice = "No detection is right at an IoU of 0.5, so no threshold is recommended."
+    if exam.curves.recommended is not None:
+        advice = f"Recommended for all classes: **{exam.curves.recommended:.2f}**, where the mean"
+        advice += " F1 is largest. If these are test pictures, choose on validation pictures."
+    head = ["class", "best threshold", "precision", "recall", "F1"]
+    return ["## Which threshold?", advice, markdown_table(head, rows), "![F1](thresholds.png)"]
+
+
+def _about_duplicates(mistakes: dict[str, int]) -> list[str]:
+    if mistakes[DUPLICATE] < MANY_DUPLICATES * max(sum(mistakes.values()), 1):
+        return []
+    return [
+        "Many mistakes are duplicates: a second box on an object that was found. A model that is"
+        " trained longer learns to suppress them; until then, `--max-iou 0.7` removes boxes that"
+        " overlap a better one."
+    ]
+
+
 def _markdown(exam: Examination, record: dict[str, Any]) -> str:
     metrics = exam.scored.metrics
     classes = (
@@ -140,6 +174,7 @@ def _markdown(exam: Examination, record: dict[str, Any]) -> str:
         markdown_table(["number", "value"], ([name, shown(metrics[name])] for name in NAMES)),
         markdown_table(["class", "AP", "AP50", "AR100", "objects"], classes),
         "## Precision and recall\n\n![curves](precision_recall.png)",
+        *_about_thresholds(exam),
         "## After every layer, in one run\n\n" + _table("after", exam.layers),
         "![layers](layers.png)",
     ]
@@ -150,6 +185,7 @@ def _markdown(exam: Examination, record: dict[str, Any]) -> str:
     parts += [
         f"## Mistakes\n\nDetections above a score of {exam.threshold}, at an IoU of 0.5.",
         markdown_table(["kind", "number"], record["mistakes"].items()),
+        *_about_duplicates(record["mistakes"]),
         "![confusion](confusion.png)",
         "## The worst pictures",
         *(f"![{markdown_text(one['picture'])}]({one['file']})" for one in record["worst"]),

@@ -12,7 +12,7 @@ start, and then every few minutes, even if a step takes long.
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from rtdetr_lab.data.batch import Dataset, collate
 from rtdetr_lab.data.canvas import collate_on_canvas
 from rtdetr_lab.errors import TrainingError
 from rtdetr_lab.images.postprocess import NotFinite
+from rtdetr_lab.model import declared
 from rtdetr_lab.structures import Batch
 from rtdetr_lab.training import state as keep
 from rtdetr_lab.training.callbacks import Callback, states
@@ -175,6 +176,11 @@ class Session:
         trainer.ema.model.eval()
         keep.set_rng_state(rng)
         self._append({k: float(v) for k, v in scores.items()})
+        known, recommended = (
+            declared(trainer.ema.model).metadata,
+            getattr(scores, "threshold", None),
+        )
+        trainer.ema.model.metadata = replace(known, threshold=recommended)
         if self.folder and scores["AP"] > trainer.best:
             trainer.best = float(scores["AP"])
             keep.save_state(self.folder / "best.pt", self._state())

@@ -25,6 +25,9 @@ STYLES = {
 }
 """Colour, dash and width of a frame, by kind."""
 
+NO_OBJECT = ("found already", "nothing there")
+"""Rows of a confusion matrix for detections without an object of their own."""
+
 MANY = 8
 """Maximum number of classes with a name in a figure of curves."""
 
@@ -58,20 +61,47 @@ def draw_precision_recall(
 
 
 def draw_confusion(
-    counts: Int[np.ndarray, "K K"], names: Sequence[str], ax: Axes | None = None
+    counts: Int[np.ndarray, "R K"], names: Sequence[str], ax: Axes | None = None
 ) -> Axes:
     """Draw true classes (rows) against predicted ones (columns), shaded by the share of the row."""
-    side, few = min(12.0, 2.4 + 0.45 * len(counts)), len(counts) <= 30
+    side, few = min(12.0, 2.4 + 0.45 * len(counts)), len(counts) <= 31
     ax, page = new_plot(ax, side, side + 1)
     part = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     words = np.where(counts > 0, counts.astype(str), "") if few else ()
     matrix(ax, part, words, cmap="Blues", vmin=0, vmax=1)
-    ticks, size = range(len(counts)), 8 if few else 4
-    ax.set_xticks(ticks, [*names, "not found"], rotation=45, ha="right", fontsize=size)
-    ax.set_yticks(ticks, [*names, "nothing there"], fontsize=size)
+    columns, rows, size = [*names, "not found"], [*names, *NO_OBJECT], 8 if few else 4
+    ax.set_xticks(range(len(columns)), columns, rotation=45, ha="right", fontsize=size)
+    ax.set_yticks(range(len(rows)), rows, fontsize=size)
     ax.set(xlabel="predicted class", ylabel="true class")
     for line in (ax.axhline, ax.axvline):
-        line(len(counts) - 1.5, color=page.muted, lw=0.8)
+        line(len(names) - 0.5, color=page.muted, lw=0.8)
+    return ax
+
+
+def draw_thresholds(
+    thresholds: Float[np.ndarray, "n"],
+    F1: Float[np.ndarray, "n K"],
+    names: Sequence[str],
+    recommended: float | None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw F1 over the threshold: every class, the mean, and the recommended threshold."""
+    ax, page = new_plot(ax, 4.2)
+    known = [k for k in range(len(names)) if not np.isnan(F1[0, k])]
+    for k in known:
+        labelled = len(known) <= MANY
+        color, alpha = page.color(k) if labelled else page.muted, 0.9 if labelled else 0.25
+        label = names[k] if labelled else None
+        ax.plot(thresholds, F1[:, k], color=color, alpha=alpha, lw=1.2, label=label)
+    if known:
+        ax.plot(thresholds, F1[:, known].mean(1), color=page.ink, lw=2.2, label="mean")
+    if recommended is not None:
+        label = f"recommended: {recommended:.2f}"
+        ax.axvline(recommended, color=page.muted, ls="--", lw=1.2, label=label)
+    ax.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="threshold of the score", ylabel="F1")
+    ax.grid(alpha=0.25)
+    if known:
+        ax.legend(fontsize=8, frameon=False, loc="lower left")
     return ax
 
 

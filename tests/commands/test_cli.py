@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,55 @@ def test_the_command_line_and_the_library_say_the_same(model, photos):
     assert row == found.to_json()
     assert "annotated" not in row
     assert sorted(os.listdir("out")) == [".lock", "detections.json"]
+
+
+def names_and_scores():
+    rows = [d for image in results()["images"] for d in image["detections"]]
+    return [(row["name"], row["score"]) for row in rows]
+
+
+def test_every_class_may_have_its_own_threshold_and_classes_may_be_left_out(model, photos):
+    detect(model, "photos", "--threshold", "0", "--no-pictures")
+    everything = names_and_scores()
+    cut = sorted(score for name, score in everything if name == "two words")[2]
+    words = ("--threshold", f"two words={cut}, stone=0.99", "--no-pictures")
+    least = {"two words": cut, "stone": 0.99, "grass": 0.5}
+    wanted = [(name, score) for name, score in everything if score > least[name]]
+    detect(model, "photos", *words)
+    assert names_and_scores() == wanted != everything
+    detect(model, "photos", *words, "--only", "grass,two words")
+    assert names_and_scores() == [one for one in wanted if one[0] != "stone"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--threshold", "2"], "--threshold: '2' is not a score"),
+        (["--threshold", "stone=high"], "--threshold: 'high' is not a score"),
+        (["--threshold", "gras=0.4"], "class: 'gras' is unknown; nearest: grass"),
+        (["--only", "stones"], "class: 'stones' is unknown; nearest: stone"),
+        (["--threshold", "auto"], "threshold: is auto, but the model stores no threshold"),
+    ],
+)
+def test_an_odd_threshold_or_class_is_refused(model, photos, capsys, words, said):
+    assert detect(model, "photos", *words) == 1
+    assert said in capsys.readouterr().err
+    assert not Path("out/detections.json").exists()
+
+
+def test_auto_is_the_threshold_that_is_stored_with_the_model(model, photos, capsys, tmp_path):
+    from rtdetr_lab.checkpoints.load import load_pretrained
+    from rtdetr_lab.checkpoints.save import save_pretrained
+
+    trained = load_pretrained(model)
+    trained.metadata = replace(trained.metadata, threshold=0.62)
+    save_pretrained(trained, tmp_path / "trained")
+    detect(model, "photos", "--threshold", "0.62", "--no-pictures")
+    wanted = names_and_scores()
+    assert detect(str(tmp_path / "trained"), "photos", "--threshold", "auto", "--no-pictures") == 0
+    assert names_and_scores() == wanted
+    assert results()["threshold"] == 0.62
+    assert "its validation recommends the threshold 0.62 (used)" in capsys.readouterr().out
 
 
 def test_json_is_all_there_is_on_stdout(model, photos, capsys):

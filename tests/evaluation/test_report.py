@@ -14,6 +14,7 @@ from rtdetr_lab.evaluation.examine import Examination, examine
 from rtdetr_lab.evaluation.mistakes import confusion_matrix, judge
 from rtdetr_lab.evaluation.report import write_report
 from rtdetr_lab.evaluation.table import Table
+from rtdetr_lab.evaluation.thresholds import Marks, curves_of
 from rtdetr_lab.images.postprocess import Found
 from rtdetr_lab.model import Metadata
 from rtdetr_lab.rtdetr import rtdetr_nano
@@ -42,7 +43,7 @@ def test_every_mistake_gets_its_name():
     assert one.of_found == ("right", "duplicate", "confusion", "background")
     assert one.of_objects == ("right", "confusion", "miss")
     assert one.num_mistakes == 4
-    wanted = [[1, 1, 0], [0, 0, 1], [2, 0, 0]]
+    wanted = [[1, 1, 0], [0, 0, 1], [1, 0, 0], [1, 0, 0]]  # then "found already", "nothing there"
     assert confusion_matrix([one], 2).tolist() == wanted
 
 
@@ -70,7 +71,9 @@ def test_the_pictures_with_most_mistakes_come_first_and_ties_keep_their_order():
     missed = [judge(truth([LEFT, RIGHT, FAR][:n], [0] * n), nothing) for n in (1, 0, 3, 1)]
     tree = coco_truth([missed[0].truth], ["a"], [1])
     numbers = scored(tree, Table.of([], tree))
-    assert Examination(("a",), numbers, {}, {}, tuple(missed), 0.5).worst == [2, 0, 3]
+    curves = curves_of([Marks.of([missed[0].truth], [nothing], 1)], ["a"])
+    exam = Examination(("a",), numbers, {}, {}, tuple(missed), 0.5, curves)
+    assert exam.worst == [2, 0, 3]
 
 
 @pytest.mark.parametrize("objects", [0, 2])

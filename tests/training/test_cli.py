@@ -140,7 +140,8 @@ def test_other_classes_get_new_heads_frozen_parts_stay_and_both_are_said(folder,
     words = ["--model", "nano", "--freeze", "backbone, encoder", "--out", str(tmp_path / "run")]
     assert main(["train", "--data", str(other), *SHORT, *words]) == 0
     said = capsys.readouterr().out
-    assert "nano: new class heads for cat, ellipse" in said
+    assert "nano: class heads keep their rows for ellipse, ring" in said
+    assert "and have new ones for cat; the model had circle, ellipse" in said
     assert "  decoder.class_heads.0.weight (10, 96) → (10, 96)" in said
     assert "frozen: backbone, encoder (" in said
     nano, tuned = load_pretrained("nano"), load_pretrained(tmp_path / "run" / "model")

@@ -18,6 +18,7 @@ from rtdetr_lab.viz.evaluation import (
     draw_confusion,
     draw_mistakes,
     draw_precision_recall,
+    draw_thresholds,
 )
 
 
@@ -73,18 +74,30 @@ def test_without_a_single_known_class_there_are_axes_and_no_legend():
 
 
 def test_the_confusion_table_holds_the_counts_and_is_shaded_by_row():
-    counts = np.array([[6, 2, 0], [0, 5, 5], [1, 0, 0]])
+    counts = np.array([[6, 2, 0], [0, 5, 5], [1, 0, 0], [0, 3, 0]])
     ax = draw_confusion(counts, ["red", "white"])
     written = {(int(t.get_position()[1]), int(t.get_position()[0])): t for t in ax.texts}
     assert {place: int(t.get_text()) for place, t in written.items()} == {
-        (0, 0): 6, (0, 1): 2, (1, 1): 5, (1, 2): 5, (2, 0): 1,
+        (0, 0): 6, (0, 1): 2, (1, 1): 5, (1, 2): 5, (2, 0): 1, (3, 1): 3,
     }  # fmt: skip
     shade = ax.images[0].get_array()
-    np.testing.assert_allclose(shade, [[0.75, 0.25, 0], [0, 0.5, 0.5], [1, 0, 0]])
+    np.testing.assert_allclose(shade, [[0.75, 0.25, 0], [0, 0.5, 0.5], [1, 0, 0], [0, 1, 0]])
     assert same_color(written[0, 0].get_color(), "white")
     assert same_color(written[0, 1].get_color(), "black")
     assert [t.get_text() for t in ax.get_xticklabels()] == ["red", "white", "not found"]
-    assert [t.get_text() for t in ax.get_yticklabels()] == ["red", "white", "nothing there"]
+    rows = [t.get_text() for t in ax.get_yticklabels()]
+    assert rows == ["red", "white", "found already", "nothing there"]
+
+
+def test_the_curves_of_f1_leave_out_classes_without_objects_and_mark_the_recommendation():
+    F1 = np.array([[0.2, np.nan, 0.4], [0.6, np.nan, 0.8]])
+    ax = draw_thresholds(np.array([0.1, 0.9]), F1, ["a", "b", "c"], 0.9)
+    drawn = {line.get_label(): line.get_ydata() for line in ax.lines}
+    assert list(drawn) == ["a", "c", "mean", "recommended: 0.90"]
+    np.testing.assert_allclose(drawn["mean"], [0.3, 0.7])
+    assert "recommended: 0.90" in [t.get_text() for t in ax.get_legend().get_texts()]
+    alone = draw_thresholds(np.array([0.1, 0.9]), F1 * np.nan, ["a", "b", "c"], None)
+    assert not alone.lines
 
 
 def test_the_bars_are_as_high_as_the_numbers():
