@@ -277,14 +277,14 @@ def test_prose_does_not_count_as_code():
 
 
 ALLOWED = {
-    "top level": 2_610,
+    "top level": 2_630,
     "ablations": 1_720,
-    "checkpoints": 2_420,
-    "commands": 1_280,
+    "checkpoints": 2_430,
+    "commands": 1_330,
     "data": 2_910,
     "deployment": 1_370,
     "detr": 590,
-    "evaluation": 870,
+    "evaluation": 990,
     "images": 910,
     "javascript": 350,
     "kernels": 480,
@@ -292,7 +292,7 @@ ALLOWED = {
     "structures": 310,
     "training": 1_730,
     "transformers_api": 1_650,
-    "viz": 1_860,
+    "viz": 1_880,
 }
 """Lines of code a room may hold. Who raises a number says why in the commit; the sum stays below
 `ALLOWED_IN_ALL`: new chapters are paid for by simpler equipment."""
