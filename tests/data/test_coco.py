@@ -75,6 +75,15 @@ def test_evaluation_sees_boxes_as_annotated_and_the_crowd(folder):
     assert (truth.image_id, truth.size) == (70, (30, 40))
 
 
+@pytest.mark.parametrize("mark", [1, "1", True])
+def test_a_crowd_may_be_marked_by_a_word_and_so_may_an_object(folder, mark):
+    tree = damaged(
+        annotations_0_iscrowd="0", annotations_1_iscrowd=None, annotations_4_iscrowd=mark
+    )
+    truth = CocoDataset.from_folder(folder(tree))[0].truth
+    assert truth.is_crowd.tolist() == [False, False, True]
+
+
 def test_what_training_does_not_see_is_counted(folder):
     data = CocoDataset.from_folder(folder(two_pictures()))
     expected = {"box without area": 1, "box outside the picture": 1, "crowd region": 1}

@@ -198,6 +198,14 @@ def test_a_line_that_cannot_be_understood_is_named_and_nothing_is_written(
     assert not (tmp_path / "coco").exists()
 
 
+def test_names_are_those_of_their_numbers_whatever_the_order_of_the_file(tmp_path):
+    write_yolo(tmp_path / "yolo")
+    names = "".join(f"  {i}: {SHAPE_NAMES[i]}\n" for i in reversed(range(len(SHAPE_NAMES))))
+    write(tmp_path / "yolo/data.yaml", f"names:\n{names}")
+    convert(tmp_path / "yolo", tmp_path / "coco")
+    assert_is_the_shapes_world(tmp_path / "coco", SHAPE_NAMES)
+
+
 # --- what a VOC file can be -----------------------------------------------------------------------
 
 
@@ -235,8 +243,10 @@ def test_the_size_in_the_xml_says_which_way_is_up(xml):
     assert tree["images"][0]["file_name"].endswith("a.png")
 
 
-def test_a_photo_annotated_as_stored_is_copied_as_it_is(xml, tmp_path):
-    xml(voc_xml("a.jpg", (40, 60), []), orientation=8)
+@pytest.mark.parametrize("orientation", [8, 3])
+def test_a_photo_annotated_as_stored_is_copied_as_it_is(xml, tmp_path, orientation):
+    """Upside down, both frames have the size in the XML; the stored one counts."""
+    xml(voc_xml("a.jpg", (40, 60), []), orientation)
     copies = [(tmp_path / p).read_bytes() for p in ("voc/a.jpg", "coco/images/train/a.jpg")]
     assert copies[0] == copies[1]
 
@@ -313,13 +323,14 @@ def test_a_missing_or_broken_picture_is_named(tmp_path):
 
 
 def test_pictures_of_one_name_do_not_replace_each_other(tmp_path):
-    for place in ("x", "y"):
-        save(tmp_path / f"yolo/{place}/same.png", PICTURES["train"][0])
-        write(tmp_path / f"yolo/{place}/same.txt", "0 0.5 0.5 0.1 0.1")
+    """Nor on a disk where letters differ in case and names do not."""
+    for place, name in (("x", "same"), ("y", "same"), ("z", "Same")):
+        save(tmp_path / f"yolo/{place}/{name}.png", PICTURES["train"][0])
+        write(tmp_path / f"yolo/{place}/{name}.txt", "0 0.5 0.5 0.1 0.1")
     write(tmp_path / "yolo/classes.txt", "cat")
     convert(tmp_path / "yolo", tmp_path / "coco")
-    assert len(list((tmp_path / "coco/images/train").iterdir())) == 2
-    assert len(CocoDataset.from_folder(tmp_path / "coco")) == 2
+    assert len({p.name.lower() for p in (tmp_path / "coco/images/train").iterdir()}) == 3
+    assert len(CocoDataset.from_folder(tmp_path / "coco")) == 3
 
 
 def test_check_train_and_eval_read_voc_from_0_when_they_are_told(tmp_path, capsys):

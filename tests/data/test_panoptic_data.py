@@ -100,6 +100,21 @@ def test_a_crowd_is_true_and_not_learned_from(folder):
     assert sample.truth.is_crowd.tolist() == [False, True]
 
 
+def test_what_is_learned_from_beside_a_crowd_has_its_own_mask(folder):
+    def crowd(tree):
+        tree["annotations"][0]["segments_info"][0]["iscrowd"] = 1
+
+    sample = edited(folder, crowd)[0]
+    assert sample.labels.tolist() == [0]
+    assert sample.masks.sum() == 300, "the cat's"
+
+
+def test_labels_are_places_among_the_sorted_category_ids(folder):
+    data = edited(folder, lambda tree: tree["categories"].reverse())
+    assert (data.names, data.category_ids, data.stuff_ids) == (("cat", "sky"), (17, 187), {187})
+    assert data[0].labels.tolist() == [1, 0]
+
+
 def test_boxes_are_the_outer_edges_of_masks():
     masks = torch.zeros(2, 4, 5, dtype=torch.bool)
     masks[0, 1:3, 2] = True

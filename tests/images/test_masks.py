@@ -13,7 +13,7 @@ from PIL import Image
 from small import shaken
 from small_detr import SEGMENTER as SMALL
 
-from rtdetr_lab.data.rle import decode_mask
+from rtdetr_lab.data.rle import decode_mask, run_lengths
 from rtdetr_lab.detections import Classes, Detections
 from rtdetr_lab.detector import Detector
 from rtdetr_lab.errors import ConfigError, ImageError
@@ -215,6 +215,14 @@ def test_masks_leave_as_run_lengths_that_coco_reads(found):
         assert isinstance(told["segmentation"]["counts"], list)
         for where in (row, told):
             assert np.array_equal(decode_mask(where["segmentation"], (50, 70), "row"), mask)
+
+
+def test_run_lengths_begin_with_what_is_outside():
+    """An upper left corner that is inside has 0 pixels before it."""
+    mask = np.array([[1, 0, 1], [1, 1, 0]], bool)
+    assert run_lengths(mask) == {"size": [2, 3], "counts": [0, 2, 1, 2, 1]}
+    assert run_lengths(~mask) == {"size": [2, 3], "counts": [2, 1, 2, 1]}
+    assert run_lengths(mask[:0]) == {"size": [0, 3], "counts": [0]}
 
 
 def test_masks_of_a_turned_photo_leave_in_the_frame_of_its_file():

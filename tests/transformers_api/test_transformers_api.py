@@ -195,6 +195,36 @@ def annotated(**changes):
     return {"image_id": 1, "annotations": [one | changes]}
 
 
+def in_turn():
+    """A crowd, a box without area, one beside the picture, and two that are learned."""
+    names = ("bbox", "category_id", "area", "iscrowd")
+    rows = [
+        ([0, 0, 30, 20], 4, 600, 1),
+        ([3, 4, 0, 5], 2, 9, 0),
+        ([6, 4, 12, 8], 1, 70, 0),
+        ([31, 0, 5, 5], 5, 25, 0),
+        ([-3, 10, 9, 20], 3, 50, 0),
+    ]
+    return {"image_id": 8, "annotations": [dict(zip(names, row, strict=True)) for row in rows]}
+
+
+@pytest.mark.parametrize("kind", ["RTDetrImageProcessor", "DetrImageProcessor"])
+def test_annotations_become_labels_of_the_resized_picture(kind):
+    """From 20 × 30 to 60 × 45: three times as high, half as wide again."""
+    processor = getattr(lab, kind)(size={"height": 60, "width": 45})
+    (found,) = processor(picture(), annotations=in_turn(), return_tensors="pt")["labels"]
+    assert found["image_id"].tolist() == [8]
+    assert found["class_labels"].tolist() == [1, 3]
+    assert found["iscrowd"].tolist() == [0, 0]
+    assert found["area"].tolist() == [70 * 4.5, 50 * 4.5]
+    assert found["orig_size"].tolist() == [20, 30]
+    assert found["size"].tolist() == [60, 45]
+    wanted = [[12 / 30, 8 / 20, 12 / 30, 8 / 20], [3 / 30, 15 / 20, 6 / 30, 10 / 20]]
+    torch.testing.assert_close(found["boxes"], torch.tensor(wanted))
+    (plain,) = processor(picture(), annotations=in_turn(), do_convert_annotations=False)["labels"]
+    assert plain["boxes"].tolist() == [[9, 12, 27, 36], [0, 30, 9, 60]]
+
+
 WRONG_NUMBERS = {
     "a bbox of three": (annotated(bbox=[1, 2, 3]), r"annotations\]\[0\]\[bbox"),
     "a bbox in words": (annotated(bbox="here"), r"\[bbox"),
