@@ -14,6 +14,7 @@ from rtdetr_lab.images.arrays import RGB
 from rtdetr_lab.viz.canvas import Axes, new_axes, new_plot, picture_axes
 from rtdetr_lab.viz.marks import frame_corners, key_below, line_key, matrix
 from rtdetr_lab.viz.palette import BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILLION, YELLOW
+from rtdetr_lab.writing import figure_text
 
 STYLES = {
     "right": (SKY, "-", 1.0),
@@ -24,6 +25,9 @@ STYLES = {
     "in a crowd": ("#B0B0B0", "--", 1.0),
 }
 """Colour, dash and width of a frame, by kind."""
+
+LONGEST = 120
+"""Maximum number of characters of a text beside a picture."""
 
 MANY = 8
 """Maximum number of classes with a name in a figure of curves."""
@@ -40,7 +44,7 @@ def draw_precision_recall(
         labelled = len(known) <= MANY
         color = page.color(k) if labelled else page.muted
         style = {"lw": 1.2, "alpha": 0.9 if labelled else 0.25, "color": color}
-        label = f"{names[k]}, IoU 0.5" if labelled else None
+        label = f"{figure_text(names[k])}, IoU 0.5" if labelled else None
         ax.plot(recall, precision[0, :, k], label=label, **style)
         if labelled:
             ax.plot(recall, precision[5, :, k], ls=":", **style)
@@ -67,8 +71,9 @@ def draw_confusion(
     words = np.where(counts > 0, counts.astype(str), "") if few else ()
     matrix(ax, part, words, cmap="Blues", vmin=0, vmax=1)
     ticks, size = range(len(counts)), 8 if few else 4
-    ax.set_xticks(ticks, [*names, "not found"], rotation=45, ha="right", fontsize=size)
-    ax.set_yticks(ticks, [*names, "nothing there"], fontsize=size)
+    shown = [figure_text(name) for name in names]
+    ax.set_xticks(ticks, [*shown, "not found"], rotation=45, ha="right", fontsize=size)
+    ax.set_yticks(ticks, [*shown, "nothing there"], fontsize=size)
     ax.set(xlabel="predicted class", ylabel="true class")
     for line in (ax.axhline, ax.axvline):
         line(len(counts) - 1.5, color=page.muted, lw=0.8)
@@ -85,7 +90,7 @@ def draw_bars(
         heights = [max(0.0, v[name]) for v in values.values()]
         drawn = ax.bar(place + shift, heights, 0.38, color=color, label=name)
         ax.bar_label(drawn, fmt="%.3f", fontsize=7, padding=1)
-    ax.set_xticks(place, list(values))
+    ax.set_xticks(place, [figure_text(name) for name in values])
     ax.set(ylim=(0, 1.08), xlabel=xlabel)
     ax.legend(fontsize=8, frameon=False, ncols=2, loc="upper left")
     return ax
@@ -109,9 +114,10 @@ def draw_mistakes(
             x, y = boxes_xyxy[i, :2].tolist()
             place = (min(max(x, 0), width), min(max(y, 0.04 * height), height))
             box = {"facecolor": "black", "alpha": 0.7, "pad": 1.0, "edgecolor": "none"}
-            ax.text(*place, texts[i], color=color, fontsize=7, va="bottom", bbox=box, clip_on=True)
+            style = {"color": color, "fontsize": 7, "va": "bottom", "bbox": box, "clip_on": True}
+            ax.text(*place, figure_text(texts[i], LONGEST), **style)
     present = [k for k in STYLES if k in kinds]
     if present:
         key_below(ax, [line_key(k, STYLES[k][0], STYLES[k][1]) for k in present])
-    ax.set_title(title, fontsize=9, loc="left")
+    ax.set_title(figure_text(title, LONGEST), fontsize=9, loc="left")
     return ax
