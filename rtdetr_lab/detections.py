@@ -35,10 +35,10 @@ from rtdetr_lab.images.frames import Frame
 from rtdetr_lab.images.panoptic import Segments
 from rtdetr_lab.images.postprocess import Found
 from rtdetr_lab.notation import Size
-from rtdetr_lab.viz.boxes import save_annotated, shorten, show_boxes
+from rtdetr_lab.viz.boxes import save_annotated, show_boxes
 from rtdetr_lab.viz.masks import paint_masks
 from rtdetr_lab.viz.palette import DARK
-from rtdetr_lab.writing import printable
+from rtdetr_lab.writing import printable, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -117,7 +117,7 @@ class Detections(Found):
         height, width = self.size
         source = f" in {printable(self.source)}" if self.source else ""
         head = f"{len(self)} detection{'s' * (len(self) != 1)}{source} ({width} × {height})"
-        names = [shorten(printable(n), 40, len) for n in self.names]
+        names = [shorten(printable(n), 40) for n in self.names]
         wide = max(map(len, names), default=0)
         rows = [
             f"  {n:<{wide}}  {d.score:.3f}  [" + ", ".join(f"{v:.1f}" for v in d.box_xyxy) + "]"

@@ -7,15 +7,25 @@ it; then we flush the folder, too. The old file stays until the rename.
 An error of the system becomes one typed error. The file gets the permissions of a new file of its
 user. A link is replaced and not followed: in the hub's cache it would lead to a shared file.
 
-Reports write their tables with `markdown_table`, and messages list names with `first_few`.
+Text from outside (names of files, classes, variants) is escaped here, for every place it goes to:
+
+| place                     | function                                            |
+|---------------------------|-----------------------------------------------------|
+| a line of text, a tag     | `printable`, `shorten`                              |
+| a report in Markdown      | `markdown_text`, `_code`, `_block` and `_table`     |
+| a label of a figure       | `figure_text`                                       |
+| a part of a file name     | `file_stem`                                         |
+
+In HTML, `html.escape` does it. Messages list names with `first_few`.
 """
 
 import glob
 import os
+import re
 import secrets
 import signal
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -25,6 +35,9 @@ HOUR = 3600.0
 
 ENDING = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
 """Signals that ask a process to end: Ctrl-C, a cluster, a closed terminal (not on Windows)."""
+
+LONGEST_STEM = 100
+"""Bytes of `file_stem`; file systems allow names of 255."""
 
 MAKE_ROOM = "make room, or give another place"
 
@@ -106,8 +119,12 @@ def write_text(path: Path, text: str, error: type[LabError] = OutputError) -> No
     write_bytes(path, text.encode("utf8", "backslashreplace"), error=error)
 
 
+class Markdown(str):
+    """Text that is Markdown already, so that a table does not escape it."""
+
+
 def markdown_table(head: Iterable[object], rows: Iterable[Iterable[object]]) -> str:
-    """Format a table in Markdown, every value with `str`; bars are escaped, new lines removed.
+    """Format a table in Markdown, every value with `markdown_text`.
 
     >>> print(markdown_table(["class", "AP"], [["cat", 0.5]]))
     | class | AP |
@@ -115,18 +132,64 @@ def markdown_table(head: Iterable[object], rows: Iterable[Iterable[object]]) -> 
     | cat | 0.5 |
     """
     head = list(head)
-    lines: list[Iterable[object]] = [head, ["---"] * len(head), *rows]
+    lines: list[Iterable[object]] = [head, [Markdown("---")] * len(head), *rows]
     return "\n".join(f"| {' | '.join(map(markdown_text, line))} |" for line in lines)
 
 
+MARKUP = {c: f"\\{c}" for c in "\\`*[]{}|"} | {c: f"&#{ord(c)};" for c in "$~"}
+MARKUP |= {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+"""Replacements for Markdown. Not every reader of Markdown knows `\\$` or `\\<`."""
+
+
 def markdown_text(value: object) -> str:
-    """Format a value for a cell, or for the brackets of a link."""
-    return printable(str(value).replace("\n", " ")).replace("|", "\\|")
+    """Format a value as text inside a line of Markdown: no markup, no link, no end of a cell."""
+    if isinstance(value, Markdown):
+        return value
+    text = printable(str(value).replace("\n", " "))
+    text = "".join(MARKUP.get(c, c) for c in text)
+    return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\_", text)  # inside a word it is no markup
+
+
+def markdown_code(text: str) -> Markdown:
+    """Format a text as code inside a line of Markdown."""
+    return Markdown(f"`{printable(text).replace('`', chr(39)).replace('|', chr(92) + '|')}`")
+
+
+def markdown_block(text: str) -> str:
+    """Format lines of text as a block of code in Markdown; no line can end it."""
+    return "\n".join(f"    {printable(line)}" for line in text.splitlines())
 
 
 def printable(text: str) -> str:
     r"""Put a text on one line: characters that cannot be printed become escapes (`\n`, `\x1b`)."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def shorten(text: str, width: float | int, measure: Callable[[str], float | int] = len) -> str:
+    """Shorten a text to `width` as `measure` counts it; the end (a score) stays readable."""
+    if measure(text) <= width:
+        return text
+    head, tail = text[:-5], text[-5:]
+    while head and measure(head + "…" + tail) > width:
+        head = head[:-1]
+    return head.rstrip() + "…" + tail
+
+
+def figure_text(text: str, longest: int = 40) -> str:
+    """Format a text for matplotlib: `$` begins no formula, and `_` hides no entry of a legend."""
+    shown = shorten(printable(text), longest).replace("$", r"\$")
+    return f" {shown}" if shown.startswith("_") else shown
+
+
+def file_stem(text: str) -> str:
+    """Make a part of a file name that every system allows and no link has to escape.
+
+    Letters and digits stay; other characters become `_`, and a long name is cut. Windows reserves
+    names such as CON: they get a `_` more.
+    """
+    stem = "".join(c if c.isalnum() or c in "-_" else "_" for c in text)
+    stem = stem.encode()[:LONGEST_STEM].decode(errors="ignore")
+    return stem + "_" * bool(re.fullmatch(r"(?i)con|prn|aux|nul|(com|lpt)\d|", stem))
 
 
 def first_few(names: Sequence[str], most: int = 3) -> str:

@@ -277,14 +277,14 @@ def test_prose_does_not_count_as_code():
 
 
 ALLOWED = {
-    "top level": 2_630,
-    "ablations": 1_720,
+    "top level": 2_660,
+    "ablations": 1_740,
     "checkpoints": 2_430,
     "commands": 1_330,
     "data": 2_910,
     "deployment": 1_370,
     "detr": 590,
-    "evaluation": 990,
+    "evaluation": 1_000,
     "images": 910,
     "javascript": 350,
     "kernels": 480,

@@ -14,6 +14,7 @@ start of the worker's command line: `("torchrun", "--nproc-per-node=2", "-m")` m
 distributed one.
 """
 
+import hashlib
 import json
 import os
 import subprocess
@@ -32,7 +33,7 @@ from rtdetr_lab.config import require
 from rtdetr_lab.config_json import from_json, to_json
 from rtdetr_lab.errors import ConfigError, TrainingError
 from rtdetr_lab.structures.environment import num_cores
-from rtdetr_lab.writing import write_text
+from rtdetr_lab.writing import file_stem, write_text
 
 Started = Callable[[Job], None]
 PYTHON = (sys.executable, "-m")
@@ -100,8 +101,9 @@ class Errand:
             remedy = "a variant defined in a notebook needs InProcess()"
             raise ConfigError(job.key, what, remedy) from error
         require(same, job.key, "changes when it is written to JSON", "use InProcess()")
-        name = "".join(c if c.isalnum() else "_" for c in job.key)
-        path = folder / "jobs" / f"{name}.{job.fingerprint}.json"
+        # "a b", "a_b" and "A_b" differ
+        apart = hashlib.sha256(job.key.encode(errors="surrogatepass")).hexdigest()[:8]
+        path = folder / "jobs" / f"{file_stem(job.key)}.{apart}.{job.fingerprint}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, text, TrainingError)
         return cls(job, path, runs)

@@ -11,7 +11,13 @@ import numpy as np
 
 from rtdetr_lab.ablations.findings import SHOWN, Entry, Findings
 from rtdetr_lab.ablations.studies import TABLES
-from rtdetr_lab.writing import markdown_table
+from rtdetr_lab.writing import (
+    Markdown,
+    markdown_block,
+    markdown_code,
+    markdown_table,
+    markdown_text,
+)
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
@@ -46,9 +52,14 @@ def changes(report: Findings) -> str:
     """Make the table of changes and hypotheses, one row per variant."""
     rows = []
     for v in report.plan["variants"]:
-        found = "; ".join(f"`{path}`: {a} → {b}" for path, a, b in v["differences"])
-        rows.append([v["name"], found or "nothing: the reference", v["hypothesis"]])
+        found = "; ".join(_changed(*change) for change in v["differences"])
+        told = Markdown(found or "nothing: the reference")
+        rows.append([v["name"], told, v["hypothesis"]])
     return markdown_table(["variant", "changes", "hypothesis"], rows)
+
+
+def _changed(path: str, before: object, after: object) -> str:
+    return f"{markdown_code(path)}: {markdown_text(before)} → {markdown_text(after)}"
 
 
 def order_sentence(report: Findings) -> str:
@@ -85,24 +96,25 @@ def facts(report: Findings) -> list[str]:
     plan, cost = report.plan, report.cost
     height, width = plan["picture_size"]
     threads = " and ".join(f"{n} thread{'s' if n > 1 else ''}" for n in cost["threads"])
+    machine = markdown_text("; ".join(cost["machine"]))
     command = shlex.join(str(part) for part in plan["command"][1:])
-    again = f"`rtdetr-lab {command}`; report again: add `--report-only`"
+    again = f"{markdown_code(f'rtdetr-lab {command}')}; report again: add `--report-only`"
     return [
         f"Command: {again if command else 'none, called from Python'}.",
         f"Runs: {cost['runs']}, each on {plan['pictures']} pictures of {height}×{width}; seeds "
         f"{', '.join(map(str, plan['seeds']))}; evaluated on {plan['val_pictures']} pictures.",
         f"Starts from: {_beginning(plan.get('base', {}))}.",
         f"Cost: {cost['train_hours']:.2f} h of training, {threads}. "
-        f"Date: {cost['date']}. Machine: {'; '.join(cost['machine'])}. "
-        f"Commit: {', '.join(cost['commits'])}.",
+        f"Date: {markdown_text(cost['date'])}. Machine: {machine}. "
+        f"Commit: {markdown_text(', '.join(cost['commits']))}.",
     ]
 
 
 def _beginning(base: Mapping[str, Any]) -> str:
     if base.get("weights"):
-        return f"the weights of {base['weights']}, where names and shapes fit"
+        return f"the weights of {markdown_text(base['weights'])}, where names and shapes fit"
     if base.get("backbone_weights"):
-        return f"the backbone of {base['backbone_weights']}; everything else is new"
+        return f"the backbone of {markdown_text(base['backbone_weights'])}; everything else is new"
     return "new weights"
 
 
@@ -110,7 +122,7 @@ def markdown_of(report: Findings, images: Mapping[str, str] | None = None) -> st
     """Render the page as Markdown; `images` maps titles to links of figures."""
     table = TABLES.get(report.name)
     parts = [
-        f"# Ablation: {report.name}",
+        f"# Ablation: {markdown_text(report.name)}",
         *([f"{table.question} ({table.source})"] if table else []),
         results(report),
         power_sentence(report),
@@ -127,7 +139,10 @@ def markdown_of(report: Findings, images: Mapping[str, str] | None = None) -> st
 
 def _failures(report: Findings) -> list[str]:
     found = [(e.name, f) for e in report.entries for f in e.failures]
-    said = [f"{name}, seed {f['seed']}:\n\n```\n{f['traceback']}\n```" for name, f in found]
+    said = [
+        f"{markdown_text(name)}, seed {f['seed']}:\n\n{markdown_block(f['traceback'])}"
+        for name, f in found
+    ]
     return ["## Failed", *said] if said else []
 
 

@@ -17,6 +17,7 @@ from rtdetr_lab.ablations.executors import Outcome
 from rtdetr_lab.ablations.job import Job
 from rtdetr_lab.ablations.journal import Journal, Line
 from rtdetr_lab.ablations.study import Watch
+from rtdetr_lab.writing import printable
 
 LOOKS_PER_SECOND = 0.5
 """Rate at which the logs are read and the bars are drawn."""
@@ -28,7 +29,7 @@ class ProgressBars(Progress, Watch):
     def __init__(self, pictures: int, todo: int, runs: Path) -> None:
         console = Console(file=sys.stderr, highlight=False)
         super().__init__(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             TextColumn("{task.completed:.0f}/{task.total:.0f} pictures"),
             TimeRemainingColumn(),
@@ -42,10 +43,10 @@ class ProgressBars(Progress, Watch):
         self.whole = self.add_task("study", total=todo * pictures)
 
     def started(self, job: Job) -> None:
-        task = self.add_task(job.key, total=job.setup.recipe.num_pictures)
+        task = self.add_task(printable(job.key), total=job.setup.recipe.num_pictures)
         self.running[job.key] = (job, task)
         if self.disable:
-            self.console.print(f"{job.key} begins ({job.fingerprint})")
+            self._tell(f"{job.key} begins ({job.fingerprint})")
 
     def ended(self, outcome: Outcome) -> None:
         _, task = self.running.pop(outcome.job.key)
@@ -53,13 +54,16 @@ class ProgressBars(Progress, Watch):
         self.gone += 1
         if outcome.row is None:
             self.failed += 1
-            self.console.print(f"[red]{outcome.job.key} failed[/]: {_last(outcome.error or '')}")
+            self._tell(f"{outcome.job.key} failed: {_last(outcome.error or '')}", "red")
         else:
             scores = outcome.row["scores"].get("") or next(iter(outcome.row["scores"].values()))
             seconds = outcome.row["cost"]["whole_s"]
-            self.console.print(f"{outcome.job.key}: AP {scores['AP']:.3f}, {seconds:.0f} s")
+            self._tell(f"{outcome.job.key}: AP {scores['AP']:.3f}, {seconds:.0f} s")
         words = f"study ({self.failed} failed)" if self.failed else "study"
         self.update(self.whole, description=words)
+
+    def _tell(self, text: str, style: str | None = None) -> None:
+        self.console.print(printable(text), style=style, markup=False)
 
     def get_renderable(self) -> RenderableType:
         """Return the bars, updated from the logs."""

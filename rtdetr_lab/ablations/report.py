@@ -22,7 +22,7 @@ from rtdetr_lab.ablations.page import html_of, markdown_of
 from rtdetr_lab.config import require
 from rtdetr_lab.errors import TrainingError
 from rtdetr_lab.viz import ablation as viz
-from rtdetr_lab.writing import write_bytes
+from rtdetr_lab.writing import file_stem, write_bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,11 +41,11 @@ class Report(Findings):
     def save(self, folder: str | Path) -> list[Path]:
         """Write report and figures; returns the files, the Markdown first."""
         Path(folder).mkdir(parents=True, exist_ok=True)
-        links, pictures = {}, {}
+        stem, links, pictures = file_stem(self.name), {}, {}
         figures: dict[str, bytes] = {}
         for title, name, draw in self._drawings():
             pictures[title], svg = _rendered(draw)
-            links[title] = f"{self.name}_{name}.png"
+            links[title] = f"{stem}_{name}.png"
             figures |= {f"_{name}.png": pictures[title], f"_{name}.svg": svg}
         texts = {
             ".md": markdown_of(self, links),
@@ -54,7 +54,7 @@ class Report(Findings):
             "_page.html": html_of(self, pictures),
         }
         contents = {end: text.encode() for end, text in texts.items()} | figures
-        paths = {Path(folder) / f"{self.name}{end}": content for end, content in contents.items()}
+        paths = {Path(folder) / f"{stem}{end}": content for end, content in contents.items()}
         for path, content in paths.items():
             write_bytes(path, content, error=TrainingError)
         return list(paths)

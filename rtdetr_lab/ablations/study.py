@@ -69,6 +69,8 @@ class Study:
     device: str | None = None
 
     def __post_init__(self) -> None:
+        inside = Path(self.name).name == self.name not in ("", "..")
+        require(inside, "name", f"{self.name!r} is no name of a folder", "use letters and digits")
         names = [v.name for v in self._rows]
         twice = sorted({n for n in names if names.count(n) > 1})
         require(not twice, "variants", f"{twice} occur twice", "give each its own name")

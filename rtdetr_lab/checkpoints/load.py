@@ -26,6 +26,7 @@ from rtdetr_lab.checkpoints.source import Source, locate
 from rtdetr_lab.checkpoints.strict import fit, is_class_head, num_classes_of
 from rtdetr_lab.config import replace_at, require
 from rtdetr_lab.errors import CheckpointError, ConfigError, LabError
+from rtdetr_lab.writing import printable
 
 log = logging.getLogger("rtdetr_lab")
 
@@ -66,9 +67,8 @@ def load_pretrained(
     model.metadata = _completed(metadata, source, weights)
     # Python's default logging shows warnings: a licence from the hub must be seen.
     level = logging.WARNING if source.revision else logging.INFO
-    log.log(
-        level, "%s: weights under licence %s", source.name, model.metadata.licence or "(not stated)"
-    )
+    licence = printable(model.metadata.licence or "(not stated)")  # a stranger's text
+    log.log(level, "%s: weights under licence %s", source.name, licence)
     return model.eval()
 
 

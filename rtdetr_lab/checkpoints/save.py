@@ -44,7 +44,7 @@ from rtdetr_lab.deformable_attention import points_per_level
 from rtdetr_lab.detr.model import DETRConfig
 from rtdetr_lab.errors import CheckpointError, ConfigError
 from rtdetr_lab.model import declared
-from rtdetr_lab.writing import write_text
+from rtdetr_lab.writing import printable, write_text
 
 log = logging.getLogger("rtdetr_lab")
 
@@ -85,6 +85,7 @@ def _save_ours(cfg: Any, tensors: Mapping[str, Tensor], known: Metadata, folder:
     tree = {"format": FORMAT, "version": 1, "model": to_dict(cfg), "metadata": known.to_dict()}
     tree["sha256"] = text_digest(tree)
     text = json.dumps(tree, indent=2, allow_nan=False, ensure_ascii=False)
+    text = text.encode("utf8", "backslashreplace").decode()  # half of a surrogate pair
     write_weights(folder / "model.safetensors", tensors, {HEADER: text})
     write_text(folder / "config.json", text + "\n", CheckpointError)
 
@@ -136,11 +137,18 @@ def write_card(folder: Path, licence: str | None) -> None:
     told = card.read_text(encoding="utf8", errors="replace") if card.is_file() else ""
     if told and not re.fullmatch(r"---\nlicense: [^\n]+\n---\n", told):
         if licence and licence_in(folder) != licence:
-            log.warning("%s stays as it is; the licence of the weights is %s", card, licence)
+            what = "%s stays as it is; the licence of the weights is %s"
+            log.warning(what, card, printable(licence))
     elif licence:
-        write_text(card, f"---\nlicense: {licence}\n---\n", CheckpointError)
+        write_text(card, f"---\n{licence_line(licence)}\n---\n", CheckpointError)
     else:
         card.unlink(missing_ok=True)  # its licence belonged to other weights
+
+
+def licence_line(licence: str) -> str:
+    """Format a licence for the front matter of a card (YAML)."""
+    plain = re.fullmatch(r"[\w.+-]+", licence)
+    return f"license: {licence if plain else json.dumps(licence)}"
 
 
 def _scales(cfg: Any) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rtdetr_lab.commands.base import DONE, Command, say, shown_size, size_of
 from rtdetr_lab.config import require
+from rtdetr_lab.writing import write_text
 
 if TYPE_CHECKING:
     from rtdetr_lab.deployment.bench.subjects import Case
@@ -67,8 +68,8 @@ class Bench(Command):
             record["nms"] = self._nms(pages)
         if self.out is not None:
             text = json.dumps(record, indent=1) + "\n"
-            (self.out / "bench.json").write_text(text, encoding="utf8")
-            (self.out / "bench.md").write_text("\n".join(pages) + "\n", encoding="utf8")
+            write_text(self.out / "bench.json", text)
+            write_text(self.out / "bench.md", "\n".join(pages) + "\n")
             say(f"→ {self.out / 'bench.json'}")
         return DONE
 

@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 
-from rtdetr_lab.commands.base import DONE, ModelCommand
+from rtdetr_lab.commands.base import DONE, ModelCommand, say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class Classes(ModelCommand):
             keys = ("label", "category_id", "name")
             print(json.dumps([dict(zip(keys, row, strict=True)) for row in rows]))
             return DONE
-        print(f"{'label':>5}  {'category id':>11}  name")
+        say(f"{'label':>5}  {'category id':>11}  name")
         for label, category_id, name in rows:
-            print(f"{label:>5}  {category_id:>11}  {name}")
+            say(f"{label:>5}  {category_id:>11}  {name}")
         return DONE

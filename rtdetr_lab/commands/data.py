@@ -68,7 +68,7 @@ class Check:
             self.reading.voc_origin,
         )
         if self.json:
-            print(json.dumps([report.to_dict() for report in reports], ensure_ascii=False))
+            print(json.dumps([report.to_dict() for report in reports]))
         else:
             say("\n\n".join(map(str, reports)))
         if self.picture:

@@ -162,7 +162,7 @@ class Detect(Command):
             write_text(self.coco, json.dumps(report.coco) + "\n")
             say(f"{len(report.coco)} rows in COCO's format → {self.coco}", aside=self.json)
         if self.json:
-            print(text.encode("utf8", "backslashreplace").decode())
+            print(json.dumps(tree, indent=1))  # ASCII: no terminal obeys it
 
 
 @dataclass

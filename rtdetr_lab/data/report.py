@@ -10,6 +10,7 @@ import numpy as np
 
 from rtdetr_lab.data.findings import RULES, Finding, Rule, Severity, count_dropped
 from rtdetr_lab.errors import DataError
+from rtdetr_lab.writing import figure_text
 
 EDGES = (8, 16, 32, 64, 96, 128, 256, 512)
 """Edges between the bars of the histogram of sides. COCO: small is below 32, large above 96."""
@@ -141,12 +142,13 @@ BLUE, GREY = "#0072B2", "#808080"
 
 def _draw_classes(ax: Any, report: Report) -> None:
     ranked = _rank_classes(report.classes, MOST_BARS - (len(report.classes) > MOST_BARS))
-    names, counts = [name for name, _ in ranked], [count for _, count in ranked]
+    names, counts = [figure_text(name) for name, _ in ranked], [count for _, count in ranked]
     colours = [BLUE if row in report.classes else GREY for row in ranked]
     ax.set_yticks(range(len(names)), names, fontsize=7)
     ax.invert_yaxis()
     ax.set_xticks([])
-    title = f"{Path(report.file).name}: {report.num_pictures} pictures, {report.num_boxes} boxes"
+    file = figure_text(Path(report.file).name)
+    title = f"{file}: {report.num_pictures} pictures, {report.num_boxes} boxes"
     _finish(ax, ax.barh(range(len(names)), counts, color=colours), title)
 
 

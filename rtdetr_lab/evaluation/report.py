@@ -9,6 +9,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,14 @@ from rtdetr_lab.viz.evaluation import (
     draw_precision_recall,
     draw_thresholds,
 )
-from rtdetr_lab.writing import markdown_table, markdown_text
+from rtdetr_lab.writing import (
+    file_stem,
+    markdown_table,
+    markdown_text,
+    printable,
+    shorten,
+    write_text,
+)
 
 MANY_DUPLICATES = 0.2
 """The part of all mistakes above which the report gives advice about duplicates."""
@@ -58,8 +66,8 @@ def write_report(
         by_count = {str(n): m for n, m in exam.queries.items()}
         _save(draw_bars(by_count, "queries"), folder / "queries.png")
     record = _record(exam, counts, drawn)
-    (folder / "report.json").write_text(json.dumps(record, indent=1), encoding="utf8")
-    (folder / "report.md").write_text(_markdown(exam, record), encoding="utf8")
+    write_text(folder / "report.json", json.dumps(record, indent=1))
+    write_text(folder / "report.md", _markdown(exam, record))
     return record
 
 
@@ -96,17 +104,17 @@ def _draw_worst(
         pixels = (pixels * 255).round().astype(np.uint8)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     image = np.array(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
-    boxes, kinds, texts = _frames(one, exam.names)
-    name = "".join(c if c.isalnum() or c in "-_" else "_" for c in Path(sample.name).stem)
-    file = f"worst/{place:02d}_{name}.png"
-    title = f"{sample.name}: {_counted(one)}"
+    names = [shorten(printable(name), 40) for name in exam.names]
+    boxes, kinds, texts = _frames(one, names)
+    file = f"worst/{place:02d}_{file_stem(Path(sample.name).stem)}.png"
+    title = f"{shorten(printable(sample.name), 60)}: {_counted(one)}"
     _save(draw_mistakes(image, boxes * scale, kinds, texts, title), folder / file)
     return {"file": file, "picture": sample.name, "image_id": sample.image_id} | {
         "mistakes": dict(one.counts)
     }
 
 
-def _frames(one: Judgement, names: tuple[str, ...]) -> tuple[torch.Tensor, list[str], list[str]]:
+def _frames(one: Judgement, names: Sequence[str]) -> tuple[torch.Tensor, list[str], list[str]]:
     """Return boxes, kinds and texts of all detections, and of the objects that were not found."""
     lost = [n for n, kind in enumerate(one.of_objects) if kind not in ("right", "confusion")]
     boxes = torch.cat([one.found.boxes_xyxy.cpu(), one.truth.boxes_xyxy[lost]])

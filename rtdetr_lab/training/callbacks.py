@@ -23,7 +23,7 @@ from tqdm import tqdm
 from rtdetr_lab.errors import MissingExtraError, TrainingError
 from rtdetr_lab.training.metrics import Record, draw_curves
 from rtdetr_lab.training.trainer import Trainer
-from rtdetr_lab.writing import write_text
+from rtdetr_lab.writing import printable, write_text
 
 
 class Callback:
@@ -167,7 +167,7 @@ class TensorBoard(Callback):
         kind = "train" if "loss" in record else "val"
         for name, value in record.items():
             if name != "step":
-                self.writer.add_scalar(f"{kind}/{name}", value, record["step"])
+                self.writer.add_scalar(printable(f"{kind}/{name}"), value, record["step"])
 
     def ends(self, trainer: Trainer) -> None:
         self.writer.close()

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from rtdetr_lab.errors import TrainingError
 from rtdetr_lab.layers import has_float64
-from rtdetr_lab.writing import write_bytes, write_text
+from rtdetr_lab.writing import figure_text, write_bytes, write_text
 
 Record = dict[str, Any]
 NOT_TERMS = {"step", "pictures", "seconds", "loss", "grad_norm", "lr", "pictures_per_s"}
@@ -94,7 +94,7 @@ def draw_curves(records: list[Record], path: Path) -> None:
     loss.set(title="loss", xlabel="pictures seen", yscale="log")
     for name in sorted(training[-1].keys() - NOT_TERMS):
         if "." not in name:  # only the last layer; the other layers are in the record
-            terms.plot(seen, [r[name] for r in training], linewidth=1, label=name)
+            terms.plot(seen, [r[name] for r in training], linewidth=1, label=figure_text(name))
     terms.set(title="last layer", xlabel="pictures seen", yscale="log")
     terms.legend()
     _draw_score(score, records, training)

@@ -19,7 +19,7 @@ from torch import nn
 
 from rtdetr_lab.checkpoints.files import FORMAT, read_json
 from rtdetr_lab.checkpoints.load import load_pretrained
-from rtdetr_lab.checkpoints.save import write_theirs
+from rtdetr_lab.checkpoints.save import licence_line, write_theirs
 from rtdetr_lab.checkpoints.transformers_config import to_transformers
 from rtdetr_lab.config import require
 from rtdetr_lab.detr.model import DETRConfig
@@ -27,7 +27,7 @@ from rtdetr_lab.errors import CheckpointError, ConfigError
 from rtdetr_lab.model import Metadata
 from rtdetr_lab.transformers_api.hub import FILE, Pushable, folder_of, pushed
 from rtdetr_lab.transformers_api.options import Options
-from rtdetr_lab.writing import write_text
+from rtdetr_lab.writing import markdown_text, write_text
 
 log = logging.getLogger("rtdetr_lab")
 
@@ -164,8 +164,8 @@ class Pretrained(Pushable, nn.Module):
             name=repo_id,
             kind=self.config.model_type,
             count=len(classes),
-            classes=", ".join(classes[:20]) + (" …" if len(classes) > 20 else ""),
-            licence=f"license: {licence}\n" if licence else "",
+            classes=markdown_text(", ".join(classes[:20])) + (" …" if len(classes) > 20 else ""),
+            licence=f"{licence_line(licence)}\n" if licence else "",
         )
         write_text(folder / "README.md", card)
 

@@ -20,6 +20,7 @@ import numpy as np
 from rtdetr_lab.config import require
 from rtdetr_lab.viz.canvas import Axes, new_grid, new_plot, page_of
 from rtdetr_lab.viz.marks import key_beside, name_rows, note, series_style
+from rtdetr_lab.writing import figure_text
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def differences(found: Mapping[str, Interval], reference: str, ax: Axes | None =
         note(ax, f"{100 * d.mean:+.1f}", (100 * d.mean, y), (0, 5), page.ink, align="center")
     name_rows(ax, list(found))
     ax.set_ylim(len(found) - 0.5, -0.75)
-    units = f"difference in AP (points) to “{reference}”"
+    units = f"difference in AP (points) to “{figure_text(reference)}”"
     ax.set_xlabel(f"{units}, 95 % interval; filled: excludes zero")
     return ax
 
@@ -93,7 +94,7 @@ def score_curves(
         x = sorted({pictures for pictures, _ in points})
         found = [[score for pictures, score in points if pictures == at] for at in x]
         mean = [float(np.mean(scores)) for scores in found]
-        ax.plot(x, mean, label=name, linewidth=1.6, **series_style(page, i))
+        ax.plot(x, mean, label=figure_text(name), linewidth=1.6, **series_style(page, i))
         low, high = list(map(min, found)), list(map(max, found))
         ax.fill_between(x, low, high, color=page.color(i), alpha=0.13, linewidth=0)
     ax.set(xlabel="pictures seen", ylabel="AP (%), mean and range of seeds", ylim=(0, None))
@@ -116,7 +117,7 @@ def front(
         t = latencies[name]
         spread = values.std(ddof=1) if len(values) > 1 else 0.0
         sides = [[t["median"] - t["low"]], [t["high"] - t["median"]]]
-        style = {**series_style(page, i, 7), "capsize": 2, "label": name}
+        style = {**series_style(page, i, 7), "capsize": 2, "label": figure_text(name)}
         ax.errorbar(t["median"], values.mean(), yerr=spread, xerr=sides, **style)
     ax.set(xlabel="ms per picture (median, quartiles)", ylabel="AP (%), mean ± sd over seeds")
     key_beside(ax)
@@ -135,7 +136,7 @@ def score_iou(
         ax.axhline(0.5, color=page.muted, linewidth=0.8)
         ax.axvline(0.5, color=page.muted, linewidth=0.8)
         ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="class score", ylabel="IoU with an object")
-        ax.set_title(name, fontsize=9)
+        ax.set_title(figure_text(name), fontsize=9)
     return panels
 
 

@@ -26,22 +26,12 @@ from rtdetr_lab.images.arrays import RGB
 from rtdetr_lab.notation import Size
 from rtdetr_lab.viz.canvas import Axes
 from rtdetr_lab.viz.palette import text_on
-from rtdetr_lab.writing import printable
+from rtdetr_lab.writing import printable, shorten
 
 Rect = tuple[float, float, float, float]
 Pair = tuple[float, float]
 RIM = "#000000"
 PAD_POINTS = 1.5
-
-
-def shorten(text: str, width: float | int, measure: Any) -> str:
-    """Shorten a text to `width` as `measure` counts it; the end (a score) stays readable."""
-    if measure(text) <= width:
-        return text
-    head, tail = text[:-5], text[-5:]
-    while head and measure(head + "…" + tail) > width:
-        head = head[:-1]
-    return head.rstrip() + "…" + tail
 
 
 def place_labels(boxes: Sequence[Rect], label_sizes: Sequence[Pair], size: Size) -> list[Pair]:
@@ -155,7 +145,7 @@ def draw_boxes(
         frame = Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, ec=color, lw=2, path_effects=rim)
         frame.set_zorder(2 + z / 1000)
         artists.append(ax.add_patch(frame))
-        label = ax.text(x0, y0, shorten(printable(text), 40, len), fontsize=font_points, va="top")
+        label = ax.text(x0, y0, shorten(printable(text), 40), fontsize=font_points, va="top")
         label.set(color=text_on(color), zorder=3 + z / 1000, parse_math=False, usetex=False)
         label.set(clip_on=True, in_layout=False)  # a long name must not shrink the picture
         label.set_bbox({"facecolor": color, "edgecolor": "none", "pad": PAD_POINTS})

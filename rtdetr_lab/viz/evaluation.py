@@ -14,6 +14,7 @@ from rtdetr_lab.images.arrays import RGB
 from rtdetr_lab.viz.canvas import Axes, new_axes, new_plot, picture_axes
 from rtdetr_lab.viz.marks import frame_corners, key_below, line_key, matrix
 from rtdetr_lab.viz.palette import BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILLION, YELLOW
+from rtdetr_lab.writing import figure_text
 
 STYLES = {
     "right": (SKY, "-", 1.0),
@@ -27,6 +28,9 @@ STYLES = {
 
 NO_OBJECT = ("found already", "nothing there")
 """Rows of a confusion matrix for detections without an object of their own."""
+
+LONGEST = 120
+"""Maximum number of characters of a text beside a picture."""
 
 MANY = 8
 """Maximum number of classes with a name in a figure of curves."""
@@ -43,7 +47,7 @@ def draw_precision_recall(
         labelled = len(known) <= MANY
         color = page.color(k) if labelled else page.muted
         style = {"lw": 1.2, "alpha": 0.9 if labelled else 0.25, "color": color}
-        label = f"{names[k]}, IoU 0.5" if labelled else None
+        label = f"{figure_text(names[k])}, IoU 0.5" if labelled else None
         ax.plot(recall, precision[0, :, k], label=label, **style)
         if labelled:
             ax.plot(recall, precision[5, :, k], ls=":", **style)
@@ -69,7 +73,8 @@ def draw_confusion(
     part = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     words = np.where(counts > 0, counts.astype(str), "") if few else ()
     matrix(ax, part, words, cmap="Blues", vmin=0, vmax=1)
-    columns, rows, size = [*names, "not found"], [*names, *NO_OBJECT], 8 if few else 4
+    shown, size = [figure_text(name) for name in names], 8 if few else 4
+    columns, rows = [*shown, "not found"], [*shown, *NO_OBJECT]
     ax.set_xticks(range(len(columns)), columns, rotation=45, ha="right", fontsize=size)
     ax.set_yticks(range(len(rows)), rows, fontsize=size)
     ax.set(xlabel="predicted class", ylabel="true class")
@@ -91,7 +96,7 @@ def draw_thresholds(
     for k in known:
         labelled = len(known) <= MANY
         color, alpha = page.color(k) if labelled else page.muted, 0.9 if labelled else 0.25
-        label = names[k] if labelled else None
+        label = figure_text(names[k]) if labelled else None
         ax.plot(thresholds, F1[:, k], color=color, alpha=alpha, lw=1.2, label=label)
     if known:
         ax.plot(thresholds, F1[:, known].mean(1), color=page.ink, lw=2.2, label="mean")
@@ -115,7 +120,7 @@ def draw_bars(
         heights = [max(0.0, v[name]) for v in values.values()]
         drawn = ax.bar(place + shift, heights, 0.38, color=color, label=name)
         ax.bar_label(drawn, fmt="%.3f", fontsize=7, padding=1)
-    ax.set_xticks(place, list(values))
+    ax.set_xticks(place, [figure_text(name) for name in values])
     ax.set(ylim=(0, 1.08), xlabel=xlabel)
     ax.legend(fontsize=8, frameon=False, ncols=2, loc="upper left")
     return ax
@@ -139,9 +144,10 @@ def draw_mistakes(
             x, y = boxes_xyxy[i, :2].tolist()
             place = (min(max(x, 0), width), min(max(y, 0.04 * height), height))
             box = {"facecolor": "black", "alpha": 0.7, "pad": 1.0, "edgecolor": "none"}
-            ax.text(*place, texts[i], color=color, fontsize=7, va="bottom", bbox=box, clip_on=True)
+            style = {"color": color, "fontsize": 7, "va": "bottom", "bbox": box, "clip_on": True}
+            ax.text(*place, figure_text(texts[i], LONGEST), **style)
     present = [k for k in STYLES if k in kinds]
     if present:
         key_below(ax, [line_key(k, STYLES[k][0], STYLES[k][1]) for k in present])
-    ax.set_title(title, fontsize=9, loc="left")
+    ax.set_title(figure_text(title, LONGEST), fontsize=9, loc="left")
     return ax

@@ -32,11 +32,10 @@ from rtdetr_lab.errors import RecordError
 from rtdetr_lab.images.arrays import RGB
 from rtdetr_lab.notation import Size, num_tokens, token_grid
 from rtdetr_lab.structures import Prediction
-from rtdetr_lab.viz.boxes import shorten
 from rtdetr_lab.viz.cells import DECODER_LEVELS
 from rtdetr_lab.viz.life import life_of_query
 from rtdetr_lab.viz.palette import DARK
-from rtdetr_lab.writing import printable
+from rtdetr_lab.writing import printable, shorten
 
 if TYPE_CHECKING:
     from rtdetr_lab.viz.explorer import Explorer
@@ -125,7 +124,7 @@ def exploration(
 
 def _words(names: Sequence[str], points: Sequence[int], shapes: Sequence[Size]) -> dict[str, Any]:
     return {
-        "names": [shorten(printable(name), 40, len) for name in names],
+        "names": [shorten(printable(name), 40) for name in names],
         "colors": [DARK.color(label) for label in range(len(names))],
         "levels": list(DECODER_LEVELS[: len(points)]),
         "points": list(points),

@@ -13,6 +13,8 @@ import json
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from rtdetr_lab.writing import write_text
+
 SCRIPT = Path(__file__).with_name("explorer.js")
 
 BOOT = """
@@ -82,7 +84,7 @@ def write_page(explored: Packed, path: str | Path) -> Path:
     """Write the page; return its path."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page(explored), encoding="utf8")
+    write_text(path, page(explored))
     return path
 
 

@@ -16,6 +16,7 @@ from rtdetr_lab.boxes import scale_boxes, xyxy_from_cxcywh
 from rtdetr_lab.notation import Size
 from rtdetr_lab.viz.canvas import Axes
 from rtdetr_lab.viz.palette import ORANGE, RIM, VERMILLION, YELLOW, Palette, mix, text_on
+from rtdetr_lab.writing import figure_text
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*")
 """Markers of the series, a second difference beside the colour."""
@@ -131,7 +132,7 @@ def key_above(
 
 def name_rows(ax: Axes, names: Sequence[str]) -> None:
     """Write names at the left side, the first on top."""
-    ax.set_yticks(range(len(names)), names, fontsize=8)
+    ax.set_yticks(range(len(names)), [figure_text(n) for n in names], fontsize=8)
     ax.invert_yaxis()
     open_frame(ax)
 

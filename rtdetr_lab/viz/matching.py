@@ -20,7 +20,7 @@ from rtdetr_lab.config import require
 from rtdetr_lab.viz import marks
 from rtdetr_lab.viz.canvas import Axes, Picture, new_axes, new_plot, picture_axes, scale_bar
 from rtdetr_lab.viz.palette import ORANGE, SKY
-from rtdetr_lab.writing import printable
+from rtdetr_lab.writing import figure_text
 
 
 def rows_to_show(cost: Float[Tensor, "Q T"], queries: Int[Tensor, "A"], count: int) -> list[int]:
@@ -115,7 +115,7 @@ def matches_over_steps(
 
 
 def _titles(names: Sequence[str], count: int) -> list[str]:
-    return [printable(n) for n in names] or [f"object {t}" for t in range(count)]
+    return [figure_text(n) for n in names] or [f"object {t}" for t in range(count)]
 
 
 def matches_of(queries: Sequence[Int[Tensor, "_"]], objects: Sequence[Int[Tensor, "_"]]) -> Tensor:

@@ -22,11 +22,11 @@ from torch import Tensor
 from rtdetr_lab.config import require
 from rtdetr_lab.images.arrays import RGB
 from rtdetr_lab.images.panoptic import Segments
-from rtdetr_lab.viz.boxes import shorten, show_boxes
+from rtdetr_lab.viz.boxes import show_boxes
 from rtdetr_lab.viz.canvas import Axes
 from rtdetr_lab.viz.marks import rim
 from rtdetr_lab.viz.palette import DARK, rgb, shade
-from rtdetr_lab.writing import printable
+from rtdetr_lab.writing import printable, shorten
 
 AGAIN = (0.0, 0.45, -0.35, 0.25, -0.2)
 """Shifts of the colours of further things of one class towards white (+) or black (-)."""
@@ -113,7 +113,7 @@ def _shown(
         if mask.mean() < SMALLEST:
             continue
         x, y = visible_centre(mask)
-        label = ax.text(x, y, shorten(printable(text), 40, len), ha="center", va="center")
+        label = ax.text(x, y, shorten(printable(text), 40), ha="center", va="center")
         label.set(color="white", fontsize=9, parse_math=False, usetex=False, clip_on=True)
         label.set(in_layout=False, path_effects=rim(2.4))
     return ax

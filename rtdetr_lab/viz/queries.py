@@ -22,6 +22,7 @@ from rtdetr_lab.viz.canvas import Axes, Picture, new_plot, panel_width, picture_
 from rtdetr_lab.viz.cells import cells_of_tokens, centres_of_cells, level_name
 from rtdetr_lab.viz.marks import MARKERS, key_above, mark_key
 from rtdetr_lab.viz.palette import DARK, LIGHT, RIM
+from rtdetr_lab.writing import figure_text
 
 Cloud = tuple[Float[Tensor, "Q"], Float[Tensor, "Q"]]
 """Class score and IoU of every query."""
@@ -49,7 +50,7 @@ def proposal_scatter(clouds: Mapping[str, Cloud], ax: Axes | None = None) -> Axe
         color = page.color(label)
         ax.scatter(x, y, s=16, color=color, marker=marker, alpha=0.65, linewidths=0, label=name)
         good = f"{((x > GOOD) & (y > GOOD)).sum()} of {len(x)} with both above {GOOD:g}"
-        entries.append(mark_key(f"{name}: {good}", color, marker))
+        entries.append(mark_key(f"{figure_text(name)}: {good}", color, marker))
     for line in (ax.axvline, ax.axhline):
         line(GOOD, color=page.muted, lw=0.8, ls=":", zorder=0)
     ax.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")

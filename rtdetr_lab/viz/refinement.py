@@ -29,7 +29,7 @@ from rtdetr_lab.viz.canvas import (
 from rtdetr_lab.viz.cells import corners_of_cells, level_name
 from rtdetr_lab.viz.life import QueryLife
 from rtdetr_lab.viz.palette import RIM, SKY
-from rtdetr_lab.writing import printable
+from rtdetr_lab.writing import figure_text
 
 
 def draw_life(
@@ -78,7 +78,7 @@ def _score_steps(ax: Axes, life: QueryLife, names: Sequence[str], colors: Sequen
     before = -1
     for step, (score, label) in enumerate(zip(scores, life.labels.tolist(), strict=True)):
         if label != before:  # only where the class changes
-            name = printable(names[label]) if names else f"class {label}"
+            name = figure_text(names[label]) if names else f"class {label}"
             below = score > 0.85
             marks.note(ax, name, (step, score), (0, -14 if below else 8), align="center")
         before = label

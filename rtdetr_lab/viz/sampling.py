@@ -28,6 +28,7 @@ from rtdetr_lab.viz.canvas import Axes, Picture, panel_width, picture_axes, pict
 from rtdetr_lab.viz.cells import DECODER_LEVELS
 from rtdetr_lab.viz.marks import MARKERS, frame_box, key_below, line_key, mark_key
 from rtdetr_lab.viz.palette import FRAME, LEVEL_COLORS, RIM
+from rtdetr_lab.writing import figure_text
 
 View = tuple[float, float, float, float]
 """Visible part of the picture: left, top, right, bottom in pixels."""
@@ -131,7 +132,7 @@ def sampling_panels(
     view = view or around(list(samplings.values()), size)
     for ax, (title, one) in zip(axes, samplings.items(), strict=True):
         handles = _draw_points(ax, one, size, head, view)
-        ax.set_title(title, fontsize=9)
+        ax.set_title(figure_text(title), fontsize=9)
     key_below(axes, handles)
     return axes
 

@@ -77,6 +77,7 @@ def slider(draw: Callable[[Any], Any], alt: str, dpi: int = 80, **values: Iterab
     """
     require(len(values) == 1, "slider", f"{len(values)} keywords", "give one: layer=range(3)")
     ((name, wanted),) = values.items()
+    require(name.isidentifier(), f"slider {name!r}", "is no name", "give one like layer")
     chosen = tuple(wanted)
     require(bool(chosen), f"slider {name}", "has no values", "give at least one")
     return Frames(name, chosen, tuple(_drawn(draw, value, dpi) for value in chosen), alt)

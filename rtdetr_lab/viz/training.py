@@ -18,6 +18,7 @@ import numpy as np
 from rtdetr_lab.config import require
 from rtdetr_lab.viz.canvas import Axes, new_plot
 from rtdetr_lab.viz.marks import key_above, open_frame, series_style
+from rtdetr_lab.writing import figure_text
 
 HATCHES = ("", "///", "...", "xxx", "\\\\\\")
 """Hatches of the terms, a second difference beside the colour."""
@@ -61,7 +62,7 @@ def validation_curves(
         points = [(r["pictures"], r[score]) for r in records if score in r]
         require(points, name, f"has no line with {score}", "train with --eval-every")
         style = {**series_style(page, i, 4), "linestyle": DASHES[i % len(DASHES)]}
-        ax.plot(*zip(*points, strict=True), label=name, **style)
+        ax.plot(*zip(*points, strict=True), label=figure_text(name), **style)
     ax.set(xlabel="pictures seen", ylabel=f"{score} on validation", ylim=(0, 1), xlim=(0, None))
     ax.grid(color=page.muted, alpha=0.25)
     open_frame(ax)

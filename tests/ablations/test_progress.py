@@ -1,5 +1,7 @@
 """What a study says while it runs."""
 
+from dataclasses import replace
+
 from ablation_toy import study
 
 from rtdetr_lab.ablations.executors import Outcome
@@ -22,3 +24,15 @@ def test_bars_and_lines_are_what_the_records_say(tmp_path, capsys):
     bars.get_renderable()
     assert [(t.description, t.completed) for t in bars.tasks] == [("study (1 failed)", 16)]
     assert capsys.readouterr().err.splitlines()[-1] == "base #0 failed: ValueError: why"
+
+
+def test_an_error_is_shown_as_it_is_and_sends_no_codes(tmp_path, capsys):
+    made = study(tmp_path, [], seeds=(0,))
+    (job,) = made.jobs(16)
+    bars = show_progress(made.plan(), made.journal)
+    odd = replace(job, variant="[/b] \x1b[31m")
+    bars.started(odd)
+    bars.ended(Outcome(odd, error="ValueError: [/red] is no shape \x1b[2J"))
+    begins, ends = capsys.readouterr().err.splitlines()
+    assert begins.startswith("[/b] \\x1b[31m #0 begins (")
+    assert ends == "[/b] \\x1b[31m #0 failed: ValueError: [/red] is no shape \\x1b[2J"

@@ -126,6 +126,24 @@ def test_tensorboard_is_optional_and_its_absence_named(tmp_path, monkeypatch):
         TensorBoard(tmp_path)
 
 
+def test_a_tag_of_tensorboard_is_one_line_of_text(tmp_path, monkeypatch):
+    """protobuf refuses half of a surrogate pair, in the middle of a run."""
+    written = []
+
+    class Writer:
+        def __init__(self, folder, purge_step):
+            self.close = list
+
+        def add_scalar(self, name, value, step):
+            written.append(name)
+
+    fake = types.SimpleNamespace(SummaryWriter=Writer)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", fake)
+    odd = lambda model: {"AP": 0.5, "AP of a/b\n\x1b\udc80": 0.25}  # noqa: E731
+    run(config=replace(CONFIG, eval_every=6), validate=odd, callbacks=[TensorBoard(tmp_path)])
+    assert {n for n in written if n.startswith("val/AP of")} == {"val/AP of a/b\\n\\x1b\\udc80"}
+
+
 def test_tensorboard_gets_the_numbers_of_the_record(tmp_path, monkeypatch):
     written = []
 

@@ -13,12 +13,11 @@ from rtdetr_lab.viz.boxes import (
     annotate,
     draw_boxes,
     place_labels,
-    printable,
     save_annotated,
-    shorten,
     show_boxes,
 )
 from rtdetr_lab.viz.palette import DARK, LIGHT, OKABE_ITO, contrast, luminance, rgb, text_on
+from rtdetr_lab.writing import printable, shorten
 
 COLOR = "#0072B2"
 

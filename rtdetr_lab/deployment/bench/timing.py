@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from rtdetr_lab.writing import markdown_table
+from rtdetr_lab.writing import Markdown, markdown_table, markdown_text
 
 Subject = Callable[[], object]
 """Function that does the work once. We wait for what it leaves running on the device."""
@@ -70,7 +70,7 @@ def times_table(
     more = columns or {}
     rows = [
         [
-            f"**{name}**" if name in bold else name,
+            Markdown(f"**{markdown_text(name)}**") if name in bold else name,
             f"{t.median * 1e3:.2f}",
             f"{t.spread:.0%}",
             *(cell(name) for cell in more.values()),
