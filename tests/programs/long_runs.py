@@ -4,7 +4,8 @@
 
 Three runs at once: a stream of pictures into one detector; `rtdetr-lab train` with a validation
 every hundred steps; `rtdetr-lab eval` over a folder of many pictures. A run is *flat* if the last
-quarter of its samples needs little more than the second one: the first quarter warms up.
+quarter of its samples needs little more than the second one: the first quarter warms up. With
+`--only` the other runs in FILE stay.
 """
 
 import argparse
@@ -19,6 +20,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+NAMES = ("stream", "train", "eval")
+
 GROWTH_MB = 20.0
 """Megabytes by which the median of the last quarter may lie above that of the second."""
 
@@ -31,7 +34,7 @@ pictures = sorted(Path(sys.argv[1]).rglob("*.png"))
 detector = Detector.from_pretrained("nano")
 for count, found in enumerate(detector.each(itertools.cycle(pictures)), 1):
     if count % 100 == 0:
-        print(count, sum(found.scores > 0.5).item(), flush=True)
+        print(count, len(found), flush=True)
 """
 """A program without an end: it yields results for as long as pictures come."""
 
@@ -155,6 +158,7 @@ def main() -> int:
     parser.add_argument("--hours", type=float, default=1.0)
     parser.add_argument("--pictures", type=int, default=10_000)
     parser.add_argument("--every", type=float, default=5.0, help="seconds between samples")
+    parser.add_argument("--only", nargs="*", choices=NAMES, default=NAMES, help="run these")
     parser.add_argument("--out", type=Path, required=True)
     asked = parser.parse_args()
     with TemporaryDirectory() as name:
@@ -162,14 +166,16 @@ def main() -> int:
         made = ["data", "shapes", str(folder / "data"), "--count", "1", "--size", "128"]
         made += ["--val-count", str(asked.pictures)]
         subprocess.run([sys.executable, "-m", "rtdetr_lab", *made], check=True)
-        runs = planned(folder, asked.hours)
+        runs = [run for run in planned(folder, asked.hours) if run.name in asked.only]
         watch(runs, asked.hours * 3600, asked.every, folder)
-    rows = [{**asdict(run), **run.verdict(), "flat": run.flat()} for run in runs]
+    kept = json.loads(asked.out.read_text(encoding="utf8")) if asked.out.exists() else []
+    found = {row["name"]: row for row in kept}
+    found |= {run.name: {**asdict(run), **run.verdict(), "flat": run.flat()} for run in runs}
     asked.out.parent.mkdir(parents=True, exist_ok=True)
-    asked.out.write_text(json.dumps(rows), encoding="utf8")
-    for row in rows:
+    asked.out.write_text(json.dumps(list(found.values())), encoding="utf8")
+    for row in found.values():
         print(row["name"], "flat" if row["flat"] else "GROWS", row["growth_mb"], row["last_line"])
-    return 0 if all(row["flat"] for row in rows) else 1
+    return 0 if all(row["flat"] for row in found.values()) else 1
 
 
 if __name__ == "__main__":
