@@ -38,6 +38,8 @@ from .rtdetrv2 import rtdetrv2_r50_m as rtdetrv2_r50_m
 from .rtdetrv2 import rtdetrv2_r101 as rtdetrv2_r101
 from .structures import Prediction as Prediction
 from .structures import Targets as Targets
+from .successors.hgnetv2 import rtdetr_l as rtdetr_l
+from .successors.hgnetv2 import rtdetr_x as rtdetr_x
 from .taps import record as record
 from .taps import tap as tap
 from .training import train as train

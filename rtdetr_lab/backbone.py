@@ -143,18 +143,26 @@ class ResNetDConfig:
     def __post_init__(self) -> None:
         require_at_least(2, "backbone", stem_width=self.stem_width)
         require_divisible("backbone.stem_width", self.stem_width, 2)
-        count = len(self.depths)
-        what = f"{self.depths} are depths for {len(self.widths)} widths"
-        require(count == len(self.widths), "backbone.depths", what, "give one per stage each")
-        require_at_least(1, "backbone", depths=min(self.depths, default=0))
-        require_at_least(1, "backbone", widths=min(self.widths, default=0))
-        what = f"{self.outputs} are not stages of a backbone with {count}"
-        remedy = "name stages in rising order, 1 being the one with stride 4"
-        rising = [stage for stage in range(1, count + 1) if stage in self.outputs]
-        require(rising and rising == list(self.outputs), "backbone.outputs", what, remedy)
+        require_stages(self.widths, outputs=self.outputs, depths=self.depths)
 
     def build(self) -> "ResNetD":
         return ResNetD(self)
+
+
+def require_stages(
+    widths: tuple[int, ...], outputs: tuple[int, ...], **per_stage: tuple[int, ...]
+) -> None:
+    """Raise `ConfigError` unless there is one number per stage each, and outputs are stages."""
+    count = len(widths)
+    for name, values in per_stage.items():
+        what = f"{values} are {name} for {count} widths"
+        require(count == len(values), f"backbone.{name}", what, "give one per stage each")
+        require_at_least(1, "backbone", **{name: min(values, default=0)})
+    require_at_least(1, "backbone", widths=min(widths, default=0))
+    what = f"{outputs} are not stages of a backbone with {count}"
+    remedy = "name stages in rising order, 1 being the one with stride 4"
+    rising = [stage for stage in range(1, count + 1) if stage in outputs]
+    require(rising and rising == list(outputs), "backbone.outputs", what, remedy)
 
 
 class ResNetD(nn.Module):
@@ -171,7 +179,7 @@ class ResNetD(nn.Module):
         # Stages after the last output are not built: they would only cost parameters and time.
         stages = range(cfg.outputs[-1])
         self.stages = nn.ModuleList(self.make_stage(i, entries[i]) for i in stages)
-        self.reset_parameters()
+        reset_filters(self)
 
     def make_stem(self) -> nn.Module:
         """Three small convolutions, the first with stride 2."""
@@ -193,21 +201,30 @@ class ResNetD(nn.Module):
             blocks.append(cfg.block(width, width, 1, False, cfg.act, cfg.norm))
         return nn.Sequential(*blocks)
 
-    def reset_parameters(self) -> None:
-        """Initialise so that activations keep their variance across layers (He et al. 2015)."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B _ _ _"], ...]:
-        x = self.pool(self.stem(images))
-        maps = []
-        for number, stage in enumerate(self.stages, start=1):
-            x = stage(x)
-            if number in self.cfg.outputs:
-                x = tap(LEVEL_NAMES[number - 1], x)
-                maps.append(x)
-        return tuple(maps)
+        return stage_maps(self.pool(self.stem(images)), self.stages, self.cfg.outputs)
+
+
+def reset_filters(backbone: nn.Module) -> None:
+    """Initialise so that activations keep their variance across layers (He et al. 2015)."""
+    for module in backbone.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            # torch counts the filters of all groups; a channel is read by those of its own.
+            module.weight.data *= module.groups**0.5
+
+
+def stage_maps(
+    x: Float[Tensor, "B _ _ _"], stages: nn.ModuleList, outputs: tuple[int, ...]
+) -> tuple[Float[Tensor, "B _ _ _"], ...]:
+    """Run the stages one after the other; return, and tap, the maps of those in `outputs`."""
+    maps = []
+    for number, stage in enumerate(stages, start=1):
+        x = stage(x)
+        if number in outputs:
+            x = tap(LEVEL_NAMES[number - 1], x)
+            maps.append(x)
+    return tuple(maps)
 
 
 def check_room(images: Float[Tensor, "B 3 H W"], stride: int) -> None:

@@ -12,6 +12,7 @@ from rtdetr_lab.hybrid_encoder import HybridEncoderConfig
 from rtdetr_lab.query_selection import TopScore
 from rtdetr_lab.rtdetr import RTDETRConfig
 from rtdetr_lab.structures import Targets
+from rtdetr_lab.successors.hgnetv2 import HGNetV2Config
 
 SMALL = RTDETRConfig(
     num_classes=5,
@@ -21,6 +22,16 @@ SMALL = RTDETRConfig(
     decoder=DecoderConfig(dim=16, num_layers=3, num_heads=4, ffn_dim=24),
     denoising=DenoisingConfig(num_queries=6),
 )
+
+SMALL_HGNET = HGNetV2Config(
+    stem=(4, 8),
+    widths=(8, 12, 16, 24),
+    mid_widths=(4, 4, 6, 6),
+    depths=(1, 1, 2, 1),
+    num_layers=(2, 2, 2, 2),
+    norm=torch.nn.BatchNorm2d,
+)
+"""Another backbone for it."""
 
 
 def small(changes=None, **more):

@@ -34,14 +34,13 @@ PARTS |= {"deformable_attention", "samplers", "losses", "criterion", "hybrid_enc
 DETR_PARTS = {"detr.resnet", "detr.positions", "detr.transformer"}
 MASK_PARTS = {"detr.mask_head", "detr.mask_losses"}
 CHAPTERS = PARTS | DETR_PARTS | MASK_PARTS
-CHAPTERS |= {"rtdetr", "rtdetrv2", "detr.model", "detr.segmentation"}
+CHAPTERS |= {"rtdetr", "rtdetrv2", "detr.model", "detr.segmentation", "successors.hgnetv2"}
 EQUIPMENT = {"images", "viz", "checkpoints", "data", "evaluation", "training"}
 EQUIPMENT |= {"ablations", "deployment", "kernels"}
 
 MAY_IMPORT = {
+    **{key: set() for key in ("errors", "notation", "detr", "successors")},
     # bricks
-    "errors": set(),
-    "notation": set(),
     "taps": {"errors"},
     "config": {"errors"},
     "config_json": {"errors", "config"},
@@ -72,12 +71,11 @@ MAY_IMPORT = {
     "detr.mask_head": BRICKS,
     "detr.mask_losses": BRICKS | {"criterion"},
     "detr.segmentation": BRICKS | MASK_PARTS | {"detr.model", "detr.resnet", "matching", "losses"},
-    "detr": set(),
+    "successors.hgnetv2": PARTS | {"rtdetr"},
     # equipment: viz takes tensors and images, never a model
     "images": BRICKS,
     "viz": BRICKS | {"images"},
-    "checkpoints": CHAPTERS | {"images"},
-    "data": CHAPTERS | {"images"},
+    **dict.fromkeys(("checkpoints", "data"), CHAPTERS | {"images"}),
     "evaluation": CHAPTERS | {"images", "data"},
     # puts pictures beside the numbers
     "evaluation.report": CHAPTERS | {"images", "data", "evaluation", "viz"},
@@ -277,9 +275,9 @@ def test_prose_does_not_count_as_code():
 
 
 ALLOWED = {
-    "top level": 2_660,
+    "top level": 2_670,
     "ablations": 1_740,
-    "checkpoints": 2_430,
+    "checkpoints": 2_550,
     "commands": 1_330,
     "data": 2_910,
     "deployment": 1_370,
@@ -290,6 +288,7 @@ ALLOWED = {
     "kernels": 480,
     "notebook_tools": 370,
     "structures": 310,
+    "successors": 130,
     "training": 1_730,
     "transformers_api": 1_650,
     "viz": 1_880,

@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from configurations import differ, is_configuration
-from small import SMALL, pictures, shaken, small, targets
+from small import SMALL, SMALL_HGNET, pictures, shaken, small, targets
 
 from rtdetr_lab.aifi import AIFIConfig
 from rtdetr_lab.backbone import Bottleneck, ResNetDConfig
@@ -27,9 +27,11 @@ from rtdetr_lab.matching import FocalCost, MatcherConfig, SoftmaxCost
 from rtdetr_lab.query_selection import LearnedContent, TopScore
 from rtdetr_lab.rtdetr import RTDETRConfig
 from rtdetr_lab.samplers import Bilinear, Discrete, Naive
+from rtdetr_lab.successors.hgnetv2 import HGNetV2Config
 
 CHAPTERS = ("aifi", "backbone", "ccff", "hybrid_encoder", "query_selection", "samplers", "decoder")
 CHAPTERS += ("deformable_attention", "denoising", "matching", "losses", "criterion", "rtdetr")
+CHAPTERS += ("successors.hgnetv2",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +69,22 @@ OTHER = {
                 With((4,), {"decoder.num_levels": 1, "selection.num_queries": 5}),
                 With((1, 2, 3, 4), {"decoder.num_levels": 4}),
             ],
+            "norm": [FrozenBatchNorm2d],
+            "act": [F.silu],
+        },
+    ),
+    HGNetV2Config: (
+        "backbone",
+        {
+            "stem": [(4, 6)],
+            "widths": [(8, 12, 16, 20)],
+            "mid_widths": [(6, 4, 6, 6)],
+            "depths": [(1, 2, 1, 2)],
+            "num_layers": [(2, 2, 1, 3)],
+            "kernels": [(3, 3, 3, 5)],
+            "light": [(), (2, 3, 4)],
+            "outputs": [With((4,), {"decoder.num_levels": 1, "selection.num_queries": 5})],
+            "affine": [True],
             "norm": [FrozenBatchNorm2d],
             "act": [F.silu],
         },
@@ -140,6 +158,9 @@ OTHER = {
     CrossEntropy: (LOSS, {"no_object": [1.0]}),
 }
 
+STARTS = {LearnedContent: LearnedContent(10), HGNetV2Config: SMALL_HGNET}
+"""Parts whose defaults do not fit the small model."""
+
 NEEDS = {FocalCost: {"criterion.matcher.class_cost": 20.0}}
 """What makes a variant visible in a model as small as this one."""
 
@@ -169,9 +190,7 @@ def model_of(cls, place, **fields):
     part = SMALL
     for step in filter(None, place.split(".")):
         part = getattr(part, step)
-    part = part if type(part) is cls else cls()
-    if cls is LearnedContent:
-        part = LearnedContent(10)
+    part = part if type(part) is cls else STARTS.get(cls) or cls()
     also = dict(NEEDS.get(cls, {}))
     for name, value in fields.items():
         if isinstance(value, With):

@@ -33,7 +33,8 @@ from rtdetr_lab.checkpoints.metadata import Metadata, metadata_for, metadata_fro
 from rtdetr_lab.checkpoints.preprocessor import detr_metadata, image_size_of, pixels_of
 from rtdetr_lab.checkpoints.source import Source
 from rtdetr_lab.checkpoints.strict import num_classes_of
-from rtdetr_lab.checkpoints.transformers_config import from_transformers, placed
+from rtdetr_lab.checkpoints.transformers_config import from_transformers
+from rtdetr_lab.checkpoints.transformers_table import placed
 from rtdetr_lab.config import require
 from rtdetr_lab.config_json import from_dict
 from rtdetr_lab.detr.model import DETRConfig

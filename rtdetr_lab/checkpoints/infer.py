@@ -32,7 +32,7 @@ import torch
 from torch import Tensor
 
 from rtdetr_lab.backbone import Bottleneck
-from rtdetr_lab.checkpoints.presets import SIZES, function_of
+from rtdetr_lab.checkpoints.presets import HGNET_SIZES, SIZES, function_of
 from rtdetr_lab.checkpoints.strict import num_classes_of
 from rtdetr_lab.config import replace_at, require
 from rtdetr_lab.detr.model import DETRConfig
@@ -44,7 +44,7 @@ from rtdetr_lab.writing import first_few
 
 log = logging.getLogger("rtdetr_lab")
 
-PRESETS = tuple(function_of(name) for name in (*SIZES, "nano"))
+PRESETS = tuple(function_of(name) for name in (*SIZES, *HGNET_SIZES, "nano"))
 """Presets that a file is compared with. v2's presets have the same shapes."""
 
 DETR_PRESETS = tuple(function_of(name) for name in ("detr_r50", "detr_r101", "detr_nano"))
@@ -109,7 +109,7 @@ def with_masks(cfg: DETRConfig) -> SegmentationConfig:
 
 def signature(tensors: Mapping[str, Tensor]) -> Signature:
     """Return the signature of tensors under our names; missing parts give 0 or nothing."""
-    pattern = re.compile(r"backbone\.stages\.(\d+)\.(\d+)\.")
+    pattern = re.compile(r"backbone\.stages\.(\d+)\.(?:blocks\.)?(\d+)\.")
     blocks = {(int(m[1]), int(m[2])) for name in tensors if (m := pattern.match(name))}
     stages = range(max((stage for stage, _ in blocks), default=-1) + 1)
     width, hidden = DETR_WIDTHS if is_detr(tensors) else WIDTHS
@@ -148,7 +148,7 @@ def _signature_of(cfg: Any) -> Signature:
     detr, encoder, decoder = isinstance(cfg, DETRConfig), cfg.encoder, cfg.decoder
     return {
         "depths": cfg.backbone.depths,
-        "bottleneck": cfg.backbone.block is Bottleneck,
+        "bottleneck": getattr(cfg.backbone, "block", None) is Bottleneck,
         "width": cfg.dim if detr else encoder.dim,
         "hidden": decoder.ffn_dim if detr else int(encoder.dim * encoder.ccff.expansion),
         "encoder_layers": encoder.num_layers if detr else 0,

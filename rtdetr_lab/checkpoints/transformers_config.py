@@ -1,6 +1,7 @@
 r"""# transformers' configuration: their flat fields ↔ our tree
 
-`transformers_fields.py` maps their fields to ours, and `transformers_resnet.py` reads a backbone.
+`transformers_fields.py` maps their fields to ours; `transformers_resnet.py` and
+`transformers_hgnet.py` read a backbone.
 This file converts whole configurations in both directions. A value that we do not support is not
 ignored: the error names it. Their config states some widths twice; if the two differ, that is an
 error, too. Keys that no computation reads are ignored.
@@ -14,8 +15,7 @@ pixels are described in `preprocessor_config.json`. The name of its class shows 
 masks.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rtdetr_lab.checkpoints.transformers_fields import (
@@ -24,20 +24,28 @@ from rtdetr_lab.checkpoints.transformers_fields import (
     RTDetrFields,
     RTDetrV2Fields,
 )
+from rtdetr_lab.checkpoints.transformers_hgnet import hgnet_values, spelled_hgnet
 from rtdetr_lab.checkpoints.transformers_resnet import (
     resnet_d_values,
     resnet_values,
     spelled_resnet,
 )
-from rtdetr_lab.checkpoints.transformers_table import KEEP, REMEDY, spelled, values_of
+from rtdetr_lab.checkpoints.transformers_table import (
+    KEEP,
+    REMEDY,
+    class_names,
+    placed,
+    spelled,
+    values_of,
+)
 from rtdetr_lab.config import diff, replace_all, replace_at, require
 from rtdetr_lab.deformable_attention import points_per_level
 from rtdetr_lab.detr.model import DETRConfig, detr_r50
 from rtdetr_lab.detr.segmentation import SegmentationConfig, detr_r50_panoptic
-from rtdetr_lab.errors import ConfigError, LabError
 from rtdetr_lab.query_selection import LearnedContent
 from rtdetr_lab.rtdetr import RTDETRConfig, rtdetr_r50
 from rtdetr_lab.samplers import Bilinear
+from rtdetr_lab.successors.hgnetv2 import HGNetV2Config, rtdetr_l
 
 HARMLESS = (
     "criterion",
@@ -50,6 +58,13 @@ HARMLESS = (
     "std",
 )
 """Paths whose value affects only training, or is written elsewhere."""
+
+
+BACKBONES: dict[str, tuple[Callable[[int], Any], Callable[..., dict[str, Any]]]] = {
+    "rt_detr_resnet": (rtdetr_r50, resnet_d_values),
+    "hgnet_v2": (rtdetr_l, hgnet_values),
+}
+"""Their kind of backbone → a preset that has it, and the reader of its `backbone_config`."""
 
 
 def draws(cfg: Any) -> bool:
@@ -78,9 +93,13 @@ def from_transformers(
 
 
 def _rtdetr(tree: Mapping[str, Any], where: str, num_classes: int) -> RTDETRConfig:
-    base = rtdetr_r50(num_classes)  # has their defaults
-    values = values_of(RTDetrV2Fields, tree, where, base)
-    values |= resnet_d_values(tree.get("backbone_config") or {}, f"{where}[backbone_config]")
+    inner, at = tree.get("backbone_config") or {}, f"{where}[backbone_config]"
+    kind = inner.get("model_type", "rt_detr_resnet")
+    remedy = f"use one of {', '.join(BACKBONES)}"
+    require(kind in BACKBONES, f"{at}[model_type]", f"is {kind!r}", remedy)
+    preset, read = BACKBONES[kind]
+    base = preset(num_classes)  # has their defaults
+    values = values_of(RTDetrV2Fields, tree, where, base) | read(inner, at)
     learned, at = tree.get("learn_initial_query", False), f"{where}[learn_initial_query]"
     require(type(learned) is bool, at, f"is {learned!r}", "give true or false")
     if learned:
@@ -105,19 +124,6 @@ def _detr(tree: Mapping[str, Any], where: str, num_classes: int, masks: bool) ->
         values["num_mask_heads"] = values["encoder.num_heads"]
     cfg: DETRConfig = replace_all(base, values)
     return cfg
-
-
-@contextmanager
-def placed(where: str) -> Iterator[None]:
-    """Add `where` to every error inside the block; foreign errors become `ConfigError`."""
-    try:
-        yield
-    except LabError as error:
-        place = error.where if error.where.startswith(where) else f"{where}: {error.where}"
-        raise type(error)(place, error.what, error.remedy) from error
-    except Exception as error:  # a list for a number, or a word for a list
-        what = f"has a value of the wrong type ({error})"
-        raise ConfigError(where, what, "correct its values") from error
 
 
 def to_transformers(cfg: Any, names: tuple[str, ...]) -> dict[str, Any]:
@@ -151,18 +157,24 @@ def _with_equal_points(cfg: RTDETRConfig) -> RTDETRConfig:
 
 def _rtdetr_tree(cfg: RTDETRConfig) -> dict[str, Any]:
     base, v2 = rtdetr_r50(), cfg.decoder.sampler != Bilinear()
-    resnet = spelled(ResNetFields, cfg, base)
     tree = {
         "model_type": "rt_detr_v2" if v2 else "rt_detr",
         "architectures": [f"RTDetr{'V2' if v2 else ''}ForObjectDetection"],
         "num_denoising": 0,
         **spelled(RTDetrV2Fields if v2 else RTDetrFields, cfg, base),
-        "backbone_config": {"model_type": "rt_detr_resnet", **resnet},
+        "backbone_config": _backbone_tree(cfg),
         "learn_initial_query": isinstance(cfg.selection, LearnedContent),
         **_said_twice(cfg),
     }
-    tree["backbone_config"]["out_indices"] = list(cfg.backbone.outputs)
     return tree | ({"decoder_n_levels": cfg.decoder.num_levels} if v2 else {})
+
+
+def _backbone_tree(cfg: RTDETRConfig) -> dict[str, Any]:
+    if isinstance(cfg.backbone, HGNetV2Config):
+        return spelled_hgnet(cfg)
+    resnet = spelled(ResNetFields, cfg, rtdetr_r50())
+    outputs = list(cfg.backbone.outputs)
+    return {"model_type": "rt_detr_resnet", **resnet, "out_indices": outputs}
 
 
 def _detr_tree(cfg: DETRConfig) -> dict[str, Any]:
@@ -184,16 +196,3 @@ def _said_twice(cfg: RTDETRConfig) -> dict[str, list[int]]:
         "encode_proj_layers": [len(outputs) - 1],
         "decoder_in_channels": [cfg.encoder.dim] * len(outputs),
     }
-
-
-def class_names(tree: Mapping[str, Any], where: str) -> tuple[str, ...]:
-    """Return the names of the classes in order, from `id2label`, else from `num_labels`."""
-    count = tree.get("num_labels")
-    unnamed = {i: f"LABEL_{i}" for i in range(2 if count is None else count)}  # as in transformers
-    # In JSON the numbers are text.
-    by_id = {int(i): str(name) for i, name in (tree.get("id2label") or unnamed).items()}
-    require(by_id, f"{where}[num_labels]", f"is {count}", "give at least one class")
-    what = f"numbers its {len(by_id)} classes {min(by_id)} … {max(by_id)}"
-    contiguous = sorted(by_id) == list(range(len(by_id)))
-    require(contiguous, f"{where}[id2label]", what, "number them 0, 1, 2 …")
-    return tuple(by_id[i] for i in range(len(by_id)))

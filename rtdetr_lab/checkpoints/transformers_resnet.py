@@ -45,8 +45,13 @@ def resnet_d_values(inner: Mapping[str, Any], at: str) -> dict[str, Any]:
     kind = inner.get("model_type", "rt_detr_resnet")
     what = f"is {kind!r}, only 'rt_detr_resnet' works"
     require(kind == "rt_detr_resnet", f"{at}[model_type]", what, REMEDY)
-    outputs = whole_numbers(_outputs(inner) or (2, 3, 4), f"{at}[out_indices]")
-    return {**values_of(ResNetFields, inner, at, rtdetr_r50()), "backbone.outputs": outputs}
+    values = values_of(ResNetFields, inner, at, rtdetr_r50())
+    return {**values, "backbone.outputs": outputs_of(inner, at)}
+
+
+def outputs_of(inner: Mapping[str, Any], at: str) -> tuple[int, ...]:
+    """Return the stages that a `backbone_config` of an RT-DETR names as outputs."""
+    return whole_numbers(_outputs(inner) or (2, 3, 4), f"{at}[out_indices]")
 
 
 def resnet_values(tree: Mapping[str, Any], where: str, base: DETRConfig) -> dict[str, Any]:

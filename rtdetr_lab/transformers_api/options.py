@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from rtdetr_lab.checkpoints.files import read_json
-from rtdetr_lab.checkpoints.transformers_config import class_names, from_transformers, placed
+from rtdetr_lab.checkpoints.transformers_config import from_transformers
+from rtdetr_lab.checkpoints.transformers_table import class_names, placed
 from rtdetr_lab.config import require
 from rtdetr_lab.transformers_api.hub import OneFile
 
