@@ -24,8 +24,8 @@ $s$ is the width (for x) or height (for y) of the box, and $\lambda$ = `box_nois
 clipped to the picture. If both edges of a negative move inwards along one axis, they pass each
 other and the box collapses: a quarter of all negatives have no width, and a quarter have no height.
 (DN-DETR, §4, adds noise to centre and size instead: the centre moves by at most $\lambda_1 s / 2$,
-and a side is multiplied by a factor between $1 - \lambda_2$ and $1 + \lambda_2$. With $\lambda_1 <
-1$ the centre stays inside the object.)
+and a side is multiplied by a factor between $1 - \lambda_2$ and $1 + \lambda_2$. The centre stays
+inside the object, because $\lambda_1 < 1$.)
 
 With probability 0.25 a random label replaces the label. This is half of `label_noise` = 0.5, the
 number in Table A: the authors' code multiplies it by 0.5. The random label is uniform over all
