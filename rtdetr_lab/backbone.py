@@ -16,6 +16,11 @@ Variant D ("ResNet-vd") changes two places of a plain ResNet:
 | stem | one 7×7 convolution, stride 2 | three 3×3 convolutions, the first with stride 2 |
 | stride-2 shortcut | 1×1, stride 2: reads one cell in four | mean of 2×2, then 1×1: reads all |
 
+In the first ResNet, a bottleneck that halves the map has its stride in the first 1×1 convolution of
+the branch, which skips three positions in four. Variant B moves the stride to the 3×3, whose
+windows overlap, so no position is skipped ("Bag of Tricks", §4.2, Fig. 2a). Variant D includes this
+change.
+
 The stem and a max pool after it have stride 4 together. Then every stage is a chain of residual
 blocks. A block adds a learned function $F$ to a shortcut $G$, then applies an activation (act):
 
@@ -24,8 +29,8 @@ $$ y = \mathrm{act}\bigl(F(x) + G(x)\bigr), \qquad
        \mathrm{norm}(W\,\mathrm{pool}(x)) & \text{first block of a stage} \end{cases}
    \tag{05.1} $$
 
-$W$ is a 1×1 convolution, and pool is the mean of 2×2 (nothing in the first stage, which keeps the
-stride).
+$W$ is a 1×1 convolution, and pool is the mean of 2×2. In the first stage there is no pool, because
+this stage does not halve the map.
 
 | preset | block        | blocks (`depths`) | channels (`widths`) | parameters (frozen norm) |
 |--------|--------------|-------------------|---------------------|--------------------------|
@@ -34,9 +39,9 @@ stride).
 | r50    | `Bottleneck` | 3 4 6 3           | 256 512 1024 2048   | 23.5 M                   |
 | r101   | `Bottleneck` | 3 4 23 3          | 256 512 1024 2048   | 42.4 M                   |
 
-A larger backbone has better pretrained features, which should change less in training. So RT-DETRv2
-(§2.2) lowers the learning rate of the backbone with its size: 1e-4 (r18), 5e-5 (r34), 1e-5 (r50),
-1e-6 (r101), with 1e-4 for the rest of the model. The first version uses 1e-5 for every backbone.
+A larger backbone has better pretrained features, which should change less in training. So in
+RT-DETRv2 (§2.2) a larger backbone has a lower learning rate: 1e-4 (r18), 5e-5 (r34), 1e-5 (r50),
+1e-6 (r101). The rest of the model has 1e-4. The first version uses 1e-5 for every backbone.
 
 **Any** module can be a backbone. It returns its maps from fine to coarse, and declares their
 `strides` and `channels`. The rest of the model asks for nothing else.

@@ -28,9 +28,13 @@ channels, $\uparrow_2$ doubles their sides, and $\downarrow_2$ is a 3×3 convolu
 
 The fusion block `fuse` is a `CSPRepLayer` with two parallel paths: one is a 1×1 convolution, the
 other a 1×1 convolution and three `RepVggBlock`s. A RepVggBlock *trains* as a 3×3 and a 1×1
-convolution whose outputs are added. It *runs* as one 3×3 convolution, because a sum of linear maps
-is a linear map (Eq. 07.2, notebook 07). The block has `expansion` × D channels inside: 1.0 × D in
-r50 and r101, 0.5 × D in the others. This is the cheapest way to scale the encoder (§4.4).
+convolution whose outputs are added, as in the code below. For inference `kernels/folding.py` can
+merge the two into one 3×3 convolution: a sum of linear maps is a linear map
+(Eq. 07.2, notebook 07).
+
+The paper scales the encoder by the number of RepVggBlocks in a fusion block and by the width D
+(§4.4). The published ResNet models all have three, and D = 256 (r101: 384). In addition, a fusion
+block has `expansion` × D channels inside: 1.0 × D in r50 and r101, 0.5 × D in the smaller models.
 
 Upsampling repeats every cell 2×2, and cuts the result to the size of the finer map. For
 example, 4 cells become 8 and are cut to 7. Cell $i$ of the finer map always reads cell $\lfloor i/2

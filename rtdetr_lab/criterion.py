@@ -18,7 +18,7 @@ $$ \mathcal L = \frac{1}{\text{objects}} \sum_{\text{layers}} \Bigl(
 | `l1`                   | `loss_bbox`           | 5      | its matched boxes, cxcywh in [0, 1] |
 | `giou`                 | `loss_giou`           | 2      | the same boxes                     |
 | `class.layer0`, …      | `loss_vfl_aux_0`, …   | same   | the decoder layers before the last |
-| `class.proposals`, …   | last `loss_vfl_aux_…` | same   | the encoder's chosen tokens        |
+| `class.proposals`, …   | `loss_vfl_aux_n`, highest n | same | the encoder's chosen tokens    |
 | `class.denoising0`, …  | `loss_vfl_dn_0`, …    | same   | denoising queries, every layer     |
 
 **Objects** is the number of objects in the batch, at least 1. In a distributed run it is the mean

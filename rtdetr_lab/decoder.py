@@ -14,33 +14,41 @@ A query carries *content* (what) and a *reference box* (where). Every layer asks
 3. *What follows from both?* A feed-forward network on each query.
 
 Then a box head predicts a step $\Delta$ that moves the box. The step is added in logit space, so
-that the centre never leaves the picture ($i$ counts steps from 1; layer 0 computes $\Delta^{(1)}$):
+that the centre never leaves the picture. Layer $i$, counted from 0, starts from the box $b^{(i)}$
+and moves it by its own $\Delta^{(i)}$:
 
-$$ b^{(i)} = \sigma\bigl(\Delta^{(i)} + \sigma^{-1}(b^{(i-1)})\bigr) \tag{11.1} $$
+$$ b^{(i+1)} = \sigma\bigl(\Delta^{(i)} + \sigma^{-1}(b^{(i)})\bigr) \tag{11.1} $$
 
-The next layer starts from the moved box. A small network computes its position embedding from that
-box:
+The next layer starts from the moved box. A small network computes the position embedding of layer
+$i$ from $b^{(i)}$:
 
-$$ \text{position}^{(i)} = \mathrm{MLP}(b^{(i-1)}) \tag{11.2} $$
+$$ \text{position}^{(i)} = \mathrm{MLP}(b^{(i)}) \tag{11.2} $$
+
+**Why only early layers leave duplicates.** Training rewards one query per object (`matching.py`),
+and self-attention lets the queries settle which one. For this they must have seen the picture. In
+DETR they start without any content, so the first layer leaves duplicates: NMS after it helps, and
+after the last layer it does not (DETR §4.2). In RT-DETR a query starts with the content and the box
+of a token, so even the first self-attention can compare the queries of one object.
 
 **Every layer has its own heads and its own loss.** So a decoder of six layers contains a decoder of
 three. `inference_layers=3` runs only those: it costs 0.7 AP and saves 1.4 ms. Five layers cost 0.1
-AP and save 0.5 ms. More layers are not better: a model trained with seven has at most 52.6 AP, not
-53.1 (R50, Table 5).
+AP and save 0.5 ms. More layers are not better: a model trained with seven has 52.6 AP after its
+last layer, and one trained with six has 53.1 (R50, Table 5).
 
-**Which step learns from which loss?** Layer $i$ reads a *detached* copy of $b^{(i-1)}$. So a loss
-reaches the layers below through the content of the queries, which is not detached between layers.
-It does not reach them through the position or the sampling points. Through the boxes it reaches its
-own step $\Delta^{(i)}$, and with DINO's rule also the step before, $\Delta^{(i-1)}$:
+**Which step learns from which loss?** Layer $i$ reads a *detached* copy of $b^{(i)}$. So no loss
+reaches earlier layers through the position or the sampling points. It reaches them through the
+content of the queries, which is not detached between layers. Through the boxes the loss of layer
+$i$ reaches its own step $\Delta^{(i)}$, and with DINO's rule also the step before,
+$\Delta^{(i-1)}$:
 
 ```
-            Δ1                  Δ2                  Δ3
+            Δ0                  Δ1                  Δ2
             ↓                   ↓                   ↓
      b0 ─── + ──────── b1 ───── + ──────── b2 ───── + ──────── b3
                        │                   │                   │
-                     loss 1              loss 2              loss 3
-  look_forward_once:   Δ1                  Δ2                  Δ3
-  look_forward_twice:  Δ1                  Δ1, Δ2              Δ2, Δ3
+                     loss 0              loss 1              loss 2
+  look_forward_once:   Δ0                  Δ1                  Δ2
+  look_forward_twice:  Δ0                  Δ0, Δ1              Δ1, Δ2
 ```
 
 | `box_gradient`       | loss of layer i reaches the steps  | used by                       |

@@ -122,7 +122,7 @@ class ProposalHead(nn.Module):
         reset_heads(self.class_head, self.box_head)
 
     def forward(self, memory: Float[Tensor, "B N D"], shapes: Sequence[Size]) -> TokenProposals:
-        # Use the precision of the weights: autocast's moves anchors by up to 1.4 px of 640.
+        # Use the precision of the weights: that of autocast moves anchors by up to 1.4 px of 640.
         anchor_logits, valid = anchors(tuple(shapes), memory.device, self.norm.weight.dtype)
         tokens = self.norm(self.project(valid.to(memory.dtype) * memory))
         logits = tap("logits", self.class_head(tokens))
@@ -131,7 +131,7 @@ class ProposalHead(nn.Module):
 
 
 def reset_heads(class_head: nn.Module, box_head: nn.Module) -> None:
-    """Let scores start at `CLASS_PRIOR` and boxes at their reference."""
+    """Let scores start at `CLASS_PRIOR`, and boxes at their reference (of a token: its anchor)."""
     nn.init.constant_(class_head.get_parameter("bias"), -math.log(1 / CLASS_PRIOR - 1))
     *_, last = (m for m in box_head.modules() if isinstance(m, nn.Linear))
     nn.init.zeros_(last.weight)
