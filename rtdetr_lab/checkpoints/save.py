@@ -5,10 +5,10 @@ r"""# Saving: a folder that describes itself
 | `"lab"`          | `config.json` (model and metadata), `model.safetensors`                     |
 | `"transformers"` | the same two as transformers writes them, `preprocessor_config.json`, card  |
 
-Our `model.safetensors` contains its description in its header as well, so the file alone is enough.
-Every file is written completely or not at all, the weights before the config that describes them.
-Both contain the digest of the tensors. So if a save is stopped between the two, the next load
-detects it.
+`model.safetensors` contains our description in its header as well, so the file alone is enough.
+Every file is written completely or not at all. A save removes the old `config.json`, replaces the
+weights, and writes the new `config.json` last. So a save that is stopped leaves no `config.json`,
+and never one of another model: transformers refuses the folder, and we read the header.
 
 The card, `README.md`, states the licence in transformers' layout. We never change a card that
 contains more than the licence: a person wrote it.
@@ -81,13 +81,19 @@ def save_pretrained(
 
 
 def _save_ours(cfg: Any, tensors: Mapping[str, Tensor], known: Metadata, folder: Path) -> None:
+    text = _write_described(folder, cfg, tensors, known)
+    write_text(folder / "config.json", text + "\n", CheckpointError)
+
+
+def _write_described(folder: Path, cfg: Any, tensors: Mapping[str, Tensor], known: Metadata) -> str:
+    """Replace the weights, remove the config of the old ones; return our description."""
     known = replace(known, sha256=digest(tensors))
     tree = {"format": FORMAT, "version": 1, "model": to_dict(cfg), "metadata": known.to_dict()}
     tree["sha256"] = text_digest(tree)
     text = json.dumps(tree, indent=2, allow_nan=False, ensure_ascii=False)
     text = text.encode("utf8", "backslashreplace").decode()  # half of a surrogate pair
-    write_weights(folder / "model.safetensors", tensors, {HEADER: text})
-    write_text(folder / "config.json", text + "\n", CheckpointError)
+    write_weights(folder / "model.safetensors", tensors, {HEADER: text}, folder / "config.json")
+    return text
 
 
 def _save_theirs(cfg: Any, tensors: Mapping[str, Tensor], known: Metadata, folder: Path) -> None:
@@ -97,7 +103,7 @@ def _save_theirs(cfg: Any, tensors: Mapping[str, Tensor], known: Metadata, folde
         described = detr_preprocessor_config(pixels)
     else:
         described = preprocessor_config(known.fixed_size)
-    write_theirs(folder, cfg, tensors, tree, described, known.licence)
+    write_theirs(folder, cfg, tensors, tree, described, known)
 
 
 def write_theirs(
@@ -106,16 +112,16 @@ def write_theirs(
     tensors: Mapping[str, Tensor],
     config: Mapping[str, Any],
     preprocessor: Mapping[str, Any] | None,
-    licence: str | None,
+    known: Metadata,
 ) -> None:
     """Write the files of transformers' layout; a preprocessor that is None stays as it is."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_weights(folder / "model.safetensors", _their_tensors(cfg, tensors, folder, config), {})
-    trees = {"config.json": config, "preprocessor_config.json": preprocessor}
-    for name, tree in trees.items():
+    _write_described(folder, cfg, _their_tensors(cfg, tensors, folder, config), known)
+    write_card(folder, known.licence)
+    trees = {"preprocessor_config.json": preprocessor, "config.json": config}
+    for name, tree in trees.items():  # the config last: it makes the folder complete
         if tree is not None:
             write_text(folder / name, json.dumps(tree, indent=2) + "\n", CheckpointError)
-    write_card(folder, licence)
 
 
 def _their_tensors(

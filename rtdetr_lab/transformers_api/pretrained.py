@@ -149,7 +149,7 @@ class Pretrained(Pushable, nn.Module):
         known = replace(lab.metadata, names=names, category_ids=tuple(range(len(names))))
         config = replace(self.config, architectures=[type(self).__name__]).to_dict()
         preprocessor = None if (at / FILE).is_file() else self.preprocessor(known)
-        write_theirs(at, lab.cfg, lab.state_dict(), config, preprocessor, known.licence)
+        write_theirs(at, lab.cfg, lab.state_dict(), config, preprocessor, known)
         pushed(self, folder, push_to_hub, told)
 
     def preprocessor(self, known: Metadata) -> dict[str, Any]:
