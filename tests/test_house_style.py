@@ -277,9 +277,9 @@ def test_prose_does_not_count_as_code():
 
 
 ALLOWED = {
-    "top level": 2_610,
+    "top level": 2_620,
     "ablations": 1_720,
-    "checkpoints": 2_420,
+    "checkpoints": 2_470,
     "commands": 1_220,
     "data": 2_800,
     "deployment": 1_370,
@@ -291,7 +291,7 @@ ALLOWED = {
     "notebook_tools": 370,
     "structures": 310,
     "training": 1_700,
-    "transformers_api": 1_650,
+    "transformers_api": 1_830,
     "viz": 1_860,
 }
 """Lines of code a room may hold. Who raises a number says why in the commit; the sum stays below

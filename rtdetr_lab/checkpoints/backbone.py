@@ -48,7 +48,7 @@ def load_backbone(
     what = f"holds no ResNet-D: its names begin like {next(iter(weights.tensors), 'nothing')!r}"
     remedy = "give a detector, transformers' RTDetrResNetBackbone or the authors' ResNet-vd"
     require(found, weights.where, what, remedy, CheckpointError)
-    fit(getattr(model, "backbone", model), found, weights.where, reheaded=False)
+    fit(getattr(model, "backbone", model), found, weights.where)
     return model
 
 

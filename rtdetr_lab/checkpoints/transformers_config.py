@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from rtdetr_lab.backbone import BasicBlock
 from rtdetr_lab.checkpoints.transformers_fields import (
     DetrFields,
     ResNetFields,
@@ -25,6 +26,7 @@ from rtdetr_lab.checkpoints.transformers_fields import (
     RTDetrV2Fields,
 )
 from rtdetr_lab.checkpoints.transformers_resnet import (
+    UnpooledBlock,
     resnet_d_values,
     resnet_values,
     spelled_resnet,
@@ -151,6 +153,8 @@ def _with_equal_points(cfg: RTDETRConfig) -> RTDETRConfig:
 
 def _rtdetr_tree(cfg: RTDETRConfig) -> dict[str, Any]:
     base, v2 = rtdetr_r50(), cfg.decoder.sampler != Bilinear()
+    if cfg.backbone.block is UnpooledBlock:
+        cfg = replace_at(cfg, "backbone.block", BasicBlock)  # their word for both
     resnet = spelled(ResNetFields, cfg, base)
     tree = {
         "model_type": "rt_detr_v2" if v2 else "rt_detr",
