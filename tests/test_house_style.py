@@ -275,9 +275,9 @@ def test_prose_does_not_count_as_code():
 
 
 ALLOWED = {
-    "top level": 2_670,
+    "top level": 2_680,
     "ablations": 1_740,
-    "checkpoints": 2_550,
+    "checkpoints": 2_590,
     "commands": 1_330,
     "data": 2_910,
     "deployment": 1_370,
@@ -290,7 +290,7 @@ ALLOWED = {
     "structures": 310,
     "successors": 130,
     "training": 1_730,
-    "transformers_api": 1_650,
+    "transformers_api": 1_830,
     "viz": 1_880,
 }
 """Lines of code a room may hold. Who raises a number says why in the commit; the sum stays below

@@ -49,7 +49,7 @@ def load_backbone(
     what = f"holds no ResNet-D or HGNetv2: its names begin like {first!r}"
     remedy = "give a detector, transformers' RTDetrResNetBackbone or the authors' ResNet-vd"
     require(found, weights.where, what, remedy, CheckpointError)
-    fit(getattr(model, "backbone", model), found, weights.where, reheaded=False)
+    fit(getattr(model, "backbone", model), found, weights.where)
     return model
 
 

@@ -35,7 +35,7 @@ from rtdetr_lab.checkpoints.preprocessor import (
     preprocessor_config,
 )
 from rtdetr_lab.checkpoints.rename import export_tensors
-from rtdetr_lab.checkpoints.tables import TRANSFORMERS
+from rtdetr_lab.checkpoints.tables import TRANSFORMERS, Table
 from rtdetr_lab.checkpoints.tables_detr import DETR, DETR_MASKS, DETR_MASKS_TIMM, DETR_TIMM
 from rtdetr_lab.checkpoints.transformers_config import draws, to_transformers
 from rtdetr_lab.checkpoints.transformers_resnet import speaks_timm
@@ -103,7 +103,8 @@ def _save_theirs(cfg: Any, tensors: Mapping[str, Tensor], known: Metadata, folde
         described = detr_preprocessor_config(pixels)
     else:
         described = preprocessor_config(known.fixed_size)
-    write_theirs(folder, cfg, tensors, tree, described, known)
+    named = their_tensors(cfg, tensors, str(folder), tree)
+    write_theirs(folder, cfg, named, tree, described, known)
 
 
 def write_theirs(
@@ -114,9 +115,12 @@ def write_theirs(
     preprocessor: Mapping[str, Any] | None,
     known: Metadata,
 ) -> None:
-    """Write the files of transformers' layout; a preprocessor that is None stays as it is."""
+    """Write the files of transformers' layout; `tensors` have transformers' names.
+
+    A preprocessor that is None stays as it is.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    _write_described(folder, cfg, _their_tensors(cfg, tensors, folder, config), known)
+    _write_described(folder, cfg, tensors, known)
     write_card(folder, known.licence)
     trees = {"preprocessor_config.json": preprocessor, "config.json": config}
     for name, tree in trees.items():  # the config last: it makes the folder complete
@@ -124,16 +128,21 @@ def write_theirs(
             write_text(folder / name, json.dumps(tree, indent=2) + "\n", CheckpointError)
 
 
-def _their_tensors(
-    cfg: Any, tensors: Mapping[str, Tensor], folder: Path, tree: Mapping[str, Any]
+def their_table(cfg: Any, tree: Mapping[str, Any]) -> Table:
+    """Return the table of transformers' names for a `config.json` like `tree`."""
+    if tree["model_type"] != "detr":
+        return TRANSFORMERS
+    own, timm = (DETR_MASKS, DETR_MASKS_TIMM) if draws(cfg) else (DETR, DETR_TIMM)
+    return timm if speaks_timm(tree) else own
+
+
+def their_tensors(
+    cfg: Any, tensors: Mapping[str, Tensor], where: str, tree: Mapping[str, Any]
 ) -> dict[str, Tensor]:
     """Return the tensors under transformers' names, for a `config.json` like `tree`."""
-    if tree["model_type"] == "detr":
-        own, timm = (DETR_MASKS, DETR_MASKS_TIMM) if draws(cfg) else (DETR, DETR_TIMM)
-        # Their batch norms are always frozen, and have no counter.
-        counted = {n: t for n, t in tensors.items() if not n.endswith(".num_batches_tracked")}
-        return export_tensors(timm if speaks_timm(tree) else own, counted, str(folder))
-    theirs = export_tensors(TRANSFORMERS, tensors, str(folder))
+    if tree["model_type"] == "detr":  # their batch norms are always frozen, and have no counter
+        tensors = {n: t for n, t in tensors.items() if not n.endswith(".num_batches_tracked")}
+    theirs = export_tensors(their_table(cfg, tree), tensors, where)
     return theirs | _scales(cfg) if tree["model_type"] == "rt_detr_v2" else theirs
 
 
@@ -162,7 +171,8 @@ def _scales(cfg: Any) -> dict[str, Tensor]:
     points = points_per_level(cfg.decoder.num_points, cfg.decoder.num_levels)
     scale = torch.tensor([1 / k for k in points for _ in range(k)], dtype=torch.float32)
     name = "model.decoder.layers.{}.encoder_attn.n_points_scale"
-    return {name.format(i): scale for i in range(cfg.decoder.num_layers)}
+    # One tensor each: clients save a tensor with two names once.
+    return {name.format(i): scale.clone() for i in range(cfg.decoder.num_layers)}
 
 
 Save = Callable[[Any, Mapping[str, Tensor], Metadata, Path], None]

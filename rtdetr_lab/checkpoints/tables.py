@@ -120,6 +120,11 @@ TRANSFORMERS = Table(
         ("backbone.stages.0.<j>.shortcut.<u>.<p>", f"{STAGES}.0.layers.<j>.shortcut.<u>.<p>"),
         # Only the first stage keeps its size; other shortcuts pool before they project.
         ("backbone.stages.<n>.<j>.shortcut.<u>.<p>", f"{STAGES}.<n>.layers.<j>.shortcut.1.<u>.<p>"),
+        # A shortcut that does not pool is not in a sequence there (`transformers_resnet.py`).
+        (
+            "backbone.stages.<n>.<j>.shortcut.0.<u>.<p>",
+            f"{STAGES}.<n>.layers.<j>.shortcut.<u>.<p>",
+        ),
         ("encoder.project.<i>.<s>.<p>", "model.encoder_input_proj.<i>.<s>.<p>"),
         ("encoder.aifi.layers.<i>.<layer>.<p>", "model.encoder.encoder.0.layers.<i>.<layer>.<p>"),
         *((ours, f"model.{theirs}") for ours, theirs in CCFF),

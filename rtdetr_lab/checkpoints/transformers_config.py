@@ -18,6 +18,7 @@ masks.
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from rtdetr_lab.backbone import BasicBlock
 from rtdetr_lab.checkpoints.transformers_fields import (
     DetrFields,
     ResNetFields,
@@ -26,6 +27,7 @@ from rtdetr_lab.checkpoints.transformers_fields import (
 )
 from rtdetr_lab.checkpoints.transformers_hgnet import hgnet_values, spelled_hgnet
 from rtdetr_lab.checkpoints.transformers_resnet import (
+    UnpooledBlock,
     resnet_d_values,
     resnet_values,
     spelled_resnet,
@@ -172,6 +174,8 @@ def _rtdetr_tree(cfg: RTDETRConfig) -> dict[str, Any]:
 def _backbone_tree(cfg: RTDETRConfig) -> dict[str, Any]:
     if isinstance(cfg.backbone, HGNetV2Config):
         return spelled_hgnet(cfg)
+    if cfg.backbone.block is UnpooledBlock:
+        cfg = replace_at(cfg, "backbone.block", BasicBlock)  # their word for both
     resnet = spelled(ResNetFields, cfg, rtdetr_r50())
     outputs = list(cfg.backbone.outputs)
     return {"model_type": "rt_detr_resnet", **resnet, "out_indices": outputs}

@@ -64,7 +64,6 @@ def targets_of(labels: Any, device: torch.device, masks: bool = False) -> Target
 class DetectorModel(Pretrained):
     """Base of the detectors: their call, and their output."""
 
-    config: Any
     output_class: ClassVar[Any]
     judge: ClassVar[Any]
     """Function of criterion, prediction, targets and a flag "every layer"; it returns the loss and
@@ -109,7 +108,7 @@ class DetectorModel(Pretrained):
             pred_masks=prediction.masks,
         )
         if targets is not None:
-            every, criterion = self.config.auxiliary_loss, self.lab.cfg.criterion
+            every, criterion = self.settings.auxiliary_loss, self.lab.cfg.criterion
             output.loss, output.loss_dict = self.judge(criterion, prediction, targets, every)
             output.auxiliary_outputs = auxiliary(prediction) if every else None
         return output

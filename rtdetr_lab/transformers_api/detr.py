@@ -25,22 +25,22 @@ from typing import Any
 from torch import Tensor, nn
 
 from rtdetr_lab.checkpoints.hooks import outputs_of
+from rtdetr_lab.checkpoints.load import Opened
 from rtdetr_lab.checkpoints.preprocessor import Pixels, detr_preprocessor_config
 from rtdetr_lab.checkpoints.transformers_config import draws
 from rtdetr_lab.config import require
-from rtdetr_lab.errors import ConfigError
 from rtdetr_lab.model import Metadata
 from rtdetr_lab.structures import Prediction
 from rtdetr_lab.taps import record
 from rtdetr_lab.transformers_api.calls import Call, DetectorModel, refuse_parts
 from rtdetr_lab.transformers_api.config import DetrConfig
 from rtdetr_lab.transformers_api.detr_fields import edits, inner_fields, judged, kept, padding_of
+from rtdetr_lab.transformers_api.loading import NoHead, fill
 from rtdetr_lab.transformers_api.outputs import (
     DetrModelOutput,
     DetrObjectDetectionOutput,
     DetrSegmentationOutput,
 )
-from rtdetr_lab.transformers_api.pretrained import refitted
 
 ZERO, ONE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
@@ -61,22 +61,31 @@ class DetrPreTrainedModel(DetectorModel):
     """Base of the three documented DETR classes."""
 
     config_class = DetrConfig
-    config: DetrConfig
 
-    def build(self, config: Any) -> nn.Module:
-        """Build a new model for normalised pixels."""
-        if config.use_pretrained_backbone:
-            what = "would need a download of weights"
-            remedy = "leave it out, or load the whole model with from_pretrained"
-            raise ConfigError("DetrConfig[use_pretrained_backbone]", what, remedy)
-        return as_normalised(super().build(config))
+    def __init__(self, config: Any) -> None:
+        at = "DetrConfig[use_pretrained_backbone]"
+        remedy = "leave it out, or load the whole model with from_pretrained"
+        wanted = getattr(config, "use_pretrained_backbone", False)
+        require(not wanted, at, "would need a download of weights", remedy)
+        super().__init__(config)
+
+    def _hold(self, config: Any, lab: Any) -> None:
+        super()._hold(config, as_normalised(lab))
+
+    @classmethod
+    def seeing(cls, cfg: Any, found: Opened) -> Any:
+        """Return `cfg` for the pixels that the checkpoint was trained on."""
+        return replace(cfg, mean=found.cfg.mean, std=found.cfg.std)
 
     @classmethod
     def around(cls, config: Any, lab: Any) -> Any:
         """Wrap an existing model; add or drop a mask head, as this class needs."""
         if draws(lab.cfg) != cls.masks:
-            lab = refitted(lab, cls.lab_config(config))
-        return super().around(config, as_normalised(lab))
+            given, known = Opened(lab.cfg, lab.metadata, lab.state_dict(), None, "the model"), lab
+            lab = cls.fresh(config, replace(cls.lab_config(config), mean=ZERO, std=ONE))
+            fill(lab, given)
+            lab.metadata, lab.pixels = known.metadata, as_normalised(known).pixels
+        return super().around(config, lab)
 
     @property
     def pixels(self) -> Pixels:
@@ -122,12 +131,21 @@ class DetrPreTrainedModel(DetectorModel):
 class DetrModel(DetrPreTrainedModel):
     """DETR up to its last decoder layer."""
 
+    place = ("", "model.")
+
+    @classmethod
+    def fresh(cls, config: Any, cfg: Any) -> Any:
+        """Build a new model without heads."""
+        lab = super().fresh(config, cfg)
+        lab.class_head, lab.box_head = NoHead(0), NoHead(4)
+        return lab
+
     def output(self, prediction: Prediction, targets: Any, found: dict[str, Any]) -> Any:
         """Return all fields except `logits` and `pred_boxes`."""
         what, remedy = "need a detector", "use DetrForObjectDetection with labels"
         require(targets is None, "labels", what, remedy)
         every = (
-            found if self.config.auxiliary_loss else {**found, "intermediate_hidden_states": None}
+            found if self.settings.auxiliary_loss else {**found, "intermediate_hidden_states": None}
         )
         return DetrModelOutput(**every)
 

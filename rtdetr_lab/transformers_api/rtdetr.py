@@ -17,12 +17,19 @@ In training their `logits` also contain the denoising queries; ours have the doc
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
+from rtdetr_lab.checkpoints.files import read_weights
 from rtdetr_lab.checkpoints.hooks import after_each, outputs_of
+from rtdetr_lab.checkpoints.load import Opened
 from rtdetr_lab.checkpoints.preprocessor import preprocessor_config
+from rtdetr_lab.checkpoints.rename import import_tensors
+from rtdetr_lab.checkpoints.source import locate
+from rtdetr_lab.checkpoints.tables import TRANSFORMERS
 from rtdetr_lab.errors import ImageError
 from rtdetr_lab.model import Metadata
 from rtdetr_lab.structures import Prediction
@@ -35,6 +42,7 @@ from rtdetr_lab.transformers_api.config import (
     RTDetrV2ResNetConfig,
 )
 from rtdetr_lab.transformers_api.fields import fields_of, judged, kept
+from rtdetr_lab.transformers_api.loading import NoHead
 from rtdetr_lab.transformers_api.outputs import (
     BackboneOutput,
     RTDetrModelOutput,
@@ -47,15 +55,14 @@ class RTDetrPreTrainedModel(DetectorModel):
     """Base of both documented RT-DETR models."""
 
     config_class = RTDetrConfig
-    config: RTDetrConfig
 
-    def build(self, config: Any) -> nn.Module:
-        """Build a new model, with the class biases of the configuration."""
-        lab: Any = super().build(config)
-        if (prior := config.initializer_bias_prior_prob) is not None:
-            heads = [lab.proposal_head.class_head, *lab.decoder.class_heads]
-            for head in heads:
-                nn.init.constant_(head.bias, math.log(prior / (1 - prior)))
+    @classmethod
+    def fresh(cls, config: Any, cfg: Any) -> Any:
+        """Build a new model, with the documented class biases."""
+        lab: Any = cfg.build()
+        prior = config.initializer_bias_prior_prob or 1 / (config.num_labels + 1)
+        for head in (lab.proposal_head.class_head, *lab.decoder.class_heads):
+            nn.init.constant_(head.bias, math.log(prior / (1 - prior)))
         return lab
 
     def preprocessor(self, known: Metadata) -> dict[str, Any]:
@@ -70,7 +77,7 @@ class RTDetrPreTrainedModel(DetectorModel):
             what = "hides pixels, but RT-DETR has no padding mask"
             raise ImageError("pixel_mask", what, "resize to one size instead of padding")
         lab, started = self.lab, {}
-        asked = {**asked, "by_level": self.config.model_type == "rt_detr"}
+        asked = {**asked, "by_level": self.settings.model_type == "rt_detr"}
         parts = {"decoder": lab.decoder, "aifi": lab.encoder.aifi}
         starting = after_each(parts, lambda name, inputs, output: started.update({name: inputs}))
         with starting, record(lab, keep=kept(lab, asked), grad=True) as seen:
@@ -96,7 +103,22 @@ class RTDetrPreTrainedModel(DetectorModel):
 
 
 class RTDetrModel(RTDetrPreTrainedModel):
-    """RT-DETR up to its last decoder layer."""
+    """RT-DETR up to its last decoder layer.
+
+    As documented it has no heads, so no layer moves a box. `RTDetrForObjectDetection.model` shares
+    the detector's heads.
+    """
+
+    place = ("", "model.")
+
+    @classmethod
+    def fresh(cls, config: Any, cfg: Any) -> Any:
+        """Build a new model without the heads of the decoder."""
+        lab = super().fresh(config, cfg)
+        layers = range(len(lab.decoder.layers))
+        lab.decoder.box_heads = nn.ModuleList(NoHead(4) for _ in layers)
+        lab.decoder.class_heads = nn.ModuleList(NoHead(0) for _ in layers)
+        return lab
 
     def output(self, prediction: Prediction, targets: Any, found: dict[str, Any]) -> Any:
         """Return all fields except `logits` and `pred_boxes`."""
@@ -114,12 +136,31 @@ class RTDetrResNetBackbone(Pretrained):
     """Backbone alone, a ResNet-D."""
 
     config_class = RTDetrResNetConfig
-    config: RTDetrResNetConfig
+    place = ("backbone.", "model.backbone.model.")
+
+    @classmethod
+    def opened(cls, folder: Path) -> Opened:
+        """Read the tensors in a folder."""
+        source = locate(folder)
+        weights, (ours, theirs) = read_weights(source.weights), cls.place
+        named = {theirs + name: tensor for name, tensor in weights.tensors.items()}
+        tensors = import_tensors(TRANSFORMERS, named, weights.where)
+        tensors = {name.removeprefix(ours): tensor for name, tensor in tensors.items()}
+        return Opened(None, Metadata(licence=source.licence), tensors, source, weights.where)
+
+    @classmethod
+    def lab_config(cls, config: Any) -> Any:
+        """Convert the configuration; outside a detector the batch norms are not frozen."""
+        return replace(config.to_lab(), norm=nn.BatchNorm2d)
+
+    def facts(self) -> Metadata:
+        """Return the facts to save."""
+        return getattr(self.lab, "metadata", Metadata())
 
     @property
     def channels(self) -> list[int]:
         """Number of channels of each output map."""
-        return self.config.channels
+        return list(self.settings.channels)
 
     def forward(
         self,

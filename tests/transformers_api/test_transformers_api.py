@@ -22,7 +22,7 @@ from rtdetr_lab.errors import (
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)
-    return lab.RTDetrForObjectDetection(lab.RTDetrConfig(**SMALL))
+    return lab.RTDetrForObjectDetection(lab.RTDetrConfig(**SMALL)).eval()
 
 
 @pytest.fixture
@@ -179,7 +179,7 @@ def test_a_v2_is_written_once_with_the_scales_only_it_has(tmp_path, monkeypatch)
 
     written, write = [], save.write_weights
     monkeypatch.setattr(save, "write_weights", lambda *a: written.append(a[0]) or write(*a))
-    made = lab.RTDetrV2ForObjectDetection(lab.RTDetrV2Config(**SMALL))
+    made = lab.RTDetrV2ForObjectDetection(lab.RTDetrV2Config(**SMALL)).eval()
     made.save_pretrained(tmp_path)
     assert written == [tmp_path / "model.safetensors"]
     with safe_open(tmp_path / "model.safetensors", "pt") as file:
