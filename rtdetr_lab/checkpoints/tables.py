@@ -34,7 +34,6 @@ class Table:
     """True if the three input maps of an attention are one matrix."""
 
 
-EMBEDDER = "model.backbone.model.embedder"
 STAGES = "model.backbone.model.encoder.stages"
 LAYERS = "backbone.res_layers"
 
@@ -114,8 +113,8 @@ SHARED_WORDS: dict[str, Pairs] = {
 TRANSFORMERS = Table(
     "transformers",
     rows=(
-        *hgnet(EMBEDDER, STAGES, "<u>"),
-        ("backbone.stem.<i>.<u>.<p>", f"{EMBEDDER}.embedder.<i>.<u>.<p>"),
+        *hgnet("model.backbone.model.embedder", STAGES, "<u>"),
+        ("backbone.stem.<i>.<u>.<p>", "model.backbone.model.embedder.embedder.<i>.<u>.<p>"),
         ("backbone.stages.<i>.<j>.<b>.<u>.<p>", f"{STAGES}.<i>.layers.<j>.<b>.<u>.<p>"),
         ("backbone.stages.0.<j>.shortcut.<u>.<p>", f"{STAGES}.0.layers.<j>.shortcut.<u>.<p>"),
         # Only the first stage keeps its size; other shortcuts pool before they project.
