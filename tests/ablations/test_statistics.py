@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from rtdetr_lab.ablations.judge import judge
 from rtdetr_lab.ablations.resample import average_precision, picture_weights, ranked_by_class
 from rtdetr_lab.ablations.statistics import paired_difference, verdict
-from rtdetr_lab.data.batch import Truth
+from rtdetr_lab.data.batch import Sample, Truth
 from rtdetr_lab.errors import ConfigError
 from rtdetr_lab.evaluation.coco import coco_metrics, coco_truth
 from rtdetr_lab.evaluation.evaluate import coco_detections
@@ -106,6 +107,35 @@ def test_of_two_objects_that_overlap_equally_the_last_is_taken_as_in_coco():
     _, found = boxed([[0, 0, 10, 10], [0, 0, 10, 6]])
     ours = average_precision(ranked_by_class([truth], [found], CLASSES), np.ones((1, 1), int))
     assert ours[0] == pytest.approx(coco_ap([truth], [found]), abs=1e-9)
+
+
+class Scenes:
+    """A data set of scenes that were drawn before."""
+
+    names, category_ids = ("a", "b", "c"), (2, 5, 9)
+
+    def __init__(self, truths):
+        self.truths = truths
+
+    def __len__(self):
+        return len(self.truths)
+
+    def __getitem__(self, index):
+        return Sample.of(torch.zeros(3, 100, 100, dtype=torch.uint8), self.truths[index])
+
+
+def test_a_run_is_judged_on_all_pictures_and_all_classes(monkeypatch):
+    """Batches hold 16 pictures, so the last of 21 is short."""
+    rng = np.random.default_rng(6)
+    truths, founds = zip(*(scene(rng, 100 - i) for i in range(21)), strict=True)
+    by_id = {truth.image_id: found for truth, found in zip(truths, founds, strict=True)}
+    answer = lambda model, samples: [by_id[s.image_id] for s in samples]  # noqa: E731
+    monkeypatch.setattr("rtdetr_lab.ablations.judge.detect", answer)
+    scores = judge(torch.nn.Identity(), Scenes(truths))
+    weights = picture_weights(21, len(scores["resampled"]))
+    redrawn = average_precision(ranked_by_class(truths, founds, CLASSES), weights)
+    assert scores["resampled"] == pytest.approx(redrawn.tolist(), abs=1e-6)
+    assert scores["AP"] == pytest.approx(coco_ap(truths, founds), abs=1e-6)
 
 
 FIELDS = ("size", "labels", "boxes_xyxy", "areas", "is_crowd")

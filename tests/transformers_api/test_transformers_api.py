@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from small_api import SMALL, label, picture
 
 import rtdetr_lab as lab
@@ -223,6 +224,37 @@ def test_annotations_become_labels_of_the_resized_picture(kind):
     torch.testing.assert_close(found["boxes"], torch.tensor(wanted))
     (plain,) = processor(picture(), annotations=in_turn(), do_convert_annotations=False)["labels"]
     assert plain["boxes"].tolist() == [[9, 12, 27, 36], [0, 30, 9, 60]]
+
+
+def test_on_a_canvas_boxes_are_fractions_of_the_canvas():
+    """Pictures of 20 × 30 and 12 × 50 share a canvas of 20 × 50."""
+    wide = Image.new("RGB", (50, 12))
+    given = {"annotations": [in_turn(), in_turn()], "return_tensors": "pt", "do_resize": False}
+    found = lab.DetrImageProcessor()([picture(), wide], **given)
+    upper, lower = found["labels"]
+    assert found["pixel_mask"].sum((1, 2)).tolist() == [20 * 30, 12 * 50]
+    torch.testing.assert_close(upper["boxes"][0], torch.tensor([12 / 50, 8 / 20, 12 / 50, 8 / 20]))
+    torch.testing.assert_close(lower["boxes"][0], torch.tensor([12 / 50, 8 / 20, 12 / 50, 8 / 20]))
+
+
+def test_a_picture_may_have_a_largest_height_and_a_largest_width():
+    for most, size in (((30, 33), (22, 33)), ((26, 60), (26, 39))):
+        size_of = {"max_height": most[0], "max_width": most[1]}
+        processor = lab.RTDetrImageProcessor(size=size_of)
+        assert processor(picture(), return_tensors="pt").pixel_values.shape == (1, 3, *size)
+
+
+def test_every_picture_of_a_batch_is_prepared():
+    batch = np.stack([np.full((20, 30, 3), v, np.uint8) for v in (10, 20, 40)])
+    found = lab.RTDetrImageProcessor(do_resize=False)(batch, return_tensors="pt").pixel_values
+    torch.testing.assert_close(255 * found.mean((1, 2, 3)), torch.tensor([10.0, 20, 40]))
+
+
+def test_colours_are_moved_by_their_means_and_divided_by_their_deviations():
+    told = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.5, 0.4, 0.2], "do_normalize": True}
+    found = lab.RTDetrImageProcessor(do_resize=False, **told)(picture(), return_tensors="pt")
+    wanted = (7 / 255 - torch.tensor([0.1, 0.2, 0.3])) / torch.tensor([0.5, 0.4, 0.2])
+    torch.testing.assert_close(found.pixel_values[0, :, 3, 4], wanted)
 
 
 WRONG_NUMBERS = {

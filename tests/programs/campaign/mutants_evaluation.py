@@ -338,6 +338,6 @@ EVALUATION = (
         "resampled = average_precision(classes, picture_weights(len(truths), REPLICATES))",
         "resampled = average_precision(classes[:1], picture_weights(len(truths), REPLICATES))",
         "only the first class is resampled",
-        "ablations/test_ablations.py",
+        "ablations/test_statistics.py",
     ),
 )
