@@ -87,6 +87,7 @@ MAY_IMPORT = {
     "ablations": CHAPTERS | (EQUIPMENT - {"ablations", "deployment"}),
     # on top
     "detections": BRICKS | {"images", "viz", "data"},
+    "tables": BRICKS | {"images", "data", "detections"},
     "detector": CHAPTERS | EQUIPMENT | {"detections"},
     "transformers_api": CHAPTERS | EQUIPMENT | {"detections", "detector"},
     # for notebooks, and for those who make them
@@ -94,7 +95,7 @@ MAY_IMPORT = {
     "notebook_tools": {"errors", "config", "viz"},
     "commands": CHAPTERS
     | EQUIPMENT
-    | {"detections", "detector", "notebook_tools"}
+    | {"detections", "detector", "notebook_tools", "tables"}
     | {"evaluation.report"},
     "cli": CHAPTERS | EQUIPMENT | {"detections", "detector", "transformers_api", "commands"},
     "__main__": {"cli"},
@@ -275,10 +276,10 @@ def test_prose_does_not_count_as_code():
 
 
 ALLOWED = {
-    "top level": 2_670,
+    "top level": 2_790,
     "ablations": 1_740,
     "checkpoints": 2_550,
-    "commands": 1_330,
+    "commands": 1_370,
     "data": 2_910,
     "deployment": 1_370,
     "detr": 590,
