@@ -280,7 +280,7 @@ ALLOWED = {
     "ablations": 1_740,
     "checkpoints": 2_550,
     "commands": 1_385,
-    "data": 2_975,
+    "data": 2_980,
     "deployment": 1_370,
     "detr": 590,
     "evaluation": 1_000,
