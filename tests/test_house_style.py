@@ -87,6 +87,7 @@ MAY_IMPORT = {
     "ablations": CHAPTERS | (EQUIPMENT - {"ablations", "deployment"}),
     # on top
     "detections": BRICKS | {"images", "viz", "data"},
+    "tables": BRICKS | {"images", "data", "detections"},
     "detector": CHAPTERS | EQUIPMENT | {"detections"},
     "transformers_api": CHAPTERS | EQUIPMENT | {"detections", "detector"},
     # for notebooks, and for those who make them
@@ -94,7 +95,7 @@ MAY_IMPORT = {
     "notebook_tools": {"errors", "config", "viz"},
     "commands": CHAPTERS
     | EQUIPMENT
-    | {"detections", "detector", "notebook_tools"}
+    | {"detections", "detector", "notebook_tools", "tables"}
     | {"evaluation.report"},
     "cli": CHAPTERS | EQUIPMENT | {"detections", "detector", "transformers_api", "commands"},
     "__main__": {"cli"},
@@ -275,11 +276,11 @@ def test_prose_does_not_count_as_code():
 
 
 ALLOWED = {
-    "top level": 2_680,
+    "top level": 2_800,
     "ablations": 1_740,
     "checkpoints": 2_590,
-    "commands": 1_330,
-    "data": 2_910,
+    "commands": 1_380,
+    "data": 2_970,
     "deployment": 1_370,
     "detr": 590,
     "evaluation": 1_000,
