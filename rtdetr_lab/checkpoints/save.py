@@ -37,10 +37,10 @@ from rtdetr_lab.checkpoints.preprocessor import (
 from rtdetr_lab.checkpoints.rename import export_tensors
 from rtdetr_lab.checkpoints.tables import TRANSFORMERS
 from rtdetr_lab.checkpoints.tables_detr import DETR, DETR_MASKS, DETR_MASKS_TIMM, DETR_TIMM
+from rtdetr_lab.checkpoints.tables_dfine import DFINE
 from rtdetr_lab.checkpoints.transformers_config import draws, to_transformers
 from rtdetr_lab.checkpoints.transformers_resnet import speaks_timm
 from rtdetr_lab.config_json import to_dict
-from rtdetr_lab.deformable_attention import points_per_level
 from rtdetr_lab.detr.model import DETRConfig
 from rtdetr_lab.errors import CheckpointError, ConfigError
 from rtdetr_lab.model import declared
@@ -126,8 +126,13 @@ def _their_tensors(
         # Their batch norms are always frozen, and have no counter.
         counted = {n: t for n, t in tensors.items() if not n.endswith(".num_batches_tracked")}
         return export_tensors(timm if speaks_timm(tree) else own, counted, str(folder))
-    theirs = export_tensors(TRANSFORMERS, tensors, str(folder))
-    return theirs | _scales(cfg) if tree["model_type"] == "rt_detr_v2" else theirs
+    is_dfine = tree["model_type"] == "d_fine"
+    theirs = export_tensors(DFINE if is_dfine else TRANSFORMERS, tensors, str(folder))
+    if is_dfine:
+        constants = {"up": cfg.decoder.reach, "reg_scale": cfg.decoder.scale}
+        theirs |= {f"model.decoder.{n}": torch.tensor([v]) for n, v in constants.items()}
+        return theirs | _scales(cfg, "num_points_scale")
+    return theirs | _scales(cfg, "n_points_scale") if tree["model_type"] == "rt_detr_v2" else theirs
 
 
 def write_card(folder: Path, licence: str | None) -> None:
@@ -143,12 +148,11 @@ def write_card(folder: Path, licence: str | None) -> None:
         card.unlink(missing_ok=True)  # its licence belonged to other weights
 
 
-def _scales(cfg: Any) -> dict[str, Tensor]:
-    """Compute 1/K of every point, which transformers' v2 stores as a tensor."""
-    points = points_per_level(cfg.decoder.num_points, cfg.decoder.num_levels)
-    scale = torch.tensor([1 / k for k in points for _ in range(k)], dtype=torch.float32)
-    name = "model.decoder.layers.{}.encoder_attn.n_points_scale"
-    return {name.format(i): scale for i in range(cfg.decoder.num_layers)}
+def _scales(cfg: Any, name: str) -> dict[str, Tensor]:
+    """Compute 1/K of every point, which transformers' v2 and D-FINE store as a tensor."""
+    scale = torch.tensor([1 / k for k in cfg.decoder.points for _ in range(k)], dtype=torch.float32)
+    layers = range(cfg.decoder.num_layers)
+    return {f"model.decoder.layers.{i}.encoder_attn.{name}": scale for i in layers}
 
 
 Save = Callable[[Any, Mapping[str, Tensor], Metadata, Path], None]
