@@ -38,6 +38,12 @@ from .rtdetrv2 import rtdetrv2_r50_m as rtdetrv2_r50_m
 from .rtdetrv2 import rtdetrv2_r101 as rtdetrv2_r101
 from .structures import Prediction as Prediction
 from .structures import Targets as Targets
+from .successors.dfine import DFINEConfig as DFINEConfig
+from .successors.dfine import dfine_l as dfine_l
+from .successors.dfine import dfine_m as dfine_m
+from .successors.dfine import dfine_n as dfine_n
+from .successors.dfine import dfine_s as dfine_s
+from .successors.dfine import dfine_x as dfine_x
 from .successors.hgnetv2 import rtdetr_l as rtdetr_l
 from .successors.hgnetv2 import rtdetr_x as rtdetr_x
 from .taps import record as record

@@ -48,7 +48,7 @@ RT-DETRv2 (§2.2) a larger backbone has a lower learning rate: 1e-4 (r18), 5e-5 
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -171,9 +171,15 @@ def require_stages(
 
 
 class ResNetD(nn.Module):
-    """Stem, then stages of more and more channels; each but the first halves the map."""
+    """Stem, then stages of more and more channels; each but the first halves the map.
 
-    def __init__(self, cfg: ResNetDConfig) -> None:
+
+    A subclass that makes other stages has a config with `outputs`, `widths` and `stem_width`, too.
+    """
+
+    cfg: ResNetDConfig
+
+    def __init__(self, cfg: Any) -> None:
         super().__init__()
         self.cfg = cfg
         self.strides = tuple(2 ** (stage + 1) for stage in cfg.outputs)
@@ -184,7 +190,7 @@ class ResNetD(nn.Module):
         # Stages after the last output are not built: they would only cost parameters and time.
         stages = range(cfg.outputs[-1])
         self.stages = nn.ModuleList(self.make_stage(i, entries[i]) for i in stages)
-        reset_filters(self)
+        self.reset_parameters()
 
     def make_stem(self) -> nn.Module:
         """Three small convolutions, the first with stride 2."""
@@ -206,30 +212,23 @@ class ResNetD(nn.Module):
             blocks.append(cfg.block(width, width, 1, False, cfg.act, cfg.norm))
         return nn.Sequential(*blocks)
 
+    def reset_parameters(self) -> None:
+        """Initialise so that activations keep their variance across layers (He et al. 2015)."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                # torch counts the filters of all groups; a channel is read by those of its own.
+                module.weight.data *= module.groups**0.5
+
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B _ _ _"], ...]:
-        return stage_maps(self.pool(self.stem(images)), self.stages, self.cfg.outputs)
-
-
-def reset_filters(backbone: nn.Module) -> None:
-    """Initialise so that activations keep their variance across layers (He et al. 2015)."""
-    for module in backbone.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            # torch counts the filters of all groups; a channel is read by those of its own.
-            module.weight.data *= module.groups**0.5
-
-
-def stage_maps(
-    x: Float[Tensor, "B _ _ _"], stages: nn.ModuleList, outputs: tuple[int, ...]
-) -> tuple[Float[Tensor, "B _ _ _"], ...]:
-    """Run the stages one after the other; return, and tap, the maps of those in `outputs`."""
-    maps = []
-    for number, stage in enumerate(stages, start=1):
-        x = stage(x)
-        if number in outputs:
-            x = tap(LEVEL_NAMES[number - 1], x)
-            maps.append(x)
-    return tuple(maps)
+        x = self.pool(self.stem(images))
+        maps = []
+        for number, stage in enumerate(self.stages, start=1):
+            x = stage(x)
+            if number in self.cfg.outputs:
+                x = tap(LEVEL_NAMES[number - 1], x)
+                maps.append(x)
+        return tuple(maps)
 
 
 def check_room(images: Float[Tensor, "B 3 H W"], stride: int) -> None:

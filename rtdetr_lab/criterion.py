@@ -87,17 +87,21 @@ class Criterion:
         device = prediction.boxes.device
         targets = targets.to(device)
         with torch.autocast(device.type, enabled=False):
-            layers = matched_layers(prediction)
+            layers = self.layers(prediction)
             pairs = {name: self.matcher(layer, targets) for name, layer in layers}
             num_boxes = mean_over_ranks(targets.num_boxes, device)
             return self.terms(prediction, targets, pairs, num_boxes)
+
+    def layers(self, prediction: Prediction) -> Iterator[tuple[str, LayerPrediction]]:
+        """Every prediction that needs a matching, with the suffix of its terms."""
+        return matched_layers(prediction)
 
     def terms(
         self, prediction: Prediction, targets: Targets, pairs: Pairs, num_boxes: float
     ) -> dict[str, Tensor]:
         """Compute all terms, given the assignment of every layer."""
         terms: dict[str, Tensor] = {}
-        for name, layer in matched_layers(prediction):
+        for name, layer in self.layers(prediction):
             terms |= self._terms(name, layer, targets, pairs[name], num_boxes)
         if prediction.denoising is not None:
             terms |= self._denoising_terms(prediction.denoising, targets, num_boxes)

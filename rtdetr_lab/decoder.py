@@ -93,12 +93,12 @@ def move(
     return torch.sigmoid(delta + inverse_sigmoid(reference))
 
 
-def look_forward_twice(start: Float[Tensor, "B Q 4"]) -> Float[Tensor, "B Q 4"]:
+def look_forward_twice(start: Float[Tensor, "B Q *n"]) -> Float[Tensor, "B Q *n"]:
     """Let the loss of a layer reach the step before it too: keep the gradient of its start."""
     return start
 
 
-def look_forward_once(start: Float[Tensor, "B Q 4"]) -> Float[Tensor, "B Q 4"]:
+def look_forward_once(start: Float[Tensor, "B Q *n"]) -> Float[Tensor, "B Q *n"]:
     """Let the loss of a layer reach its own step only: detach its start."""
     return start.detach()
 
@@ -135,16 +135,29 @@ class DecoderConfig:
     def build(self, num_classes: int) -> "Decoder":
         return Decoder(self, num_classes)
 
+    def layer(self) -> "DecoderLayer":
+        """Make a layer."""
+        return DecoderLayer(self)
+
+    @property
+    def points(self) -> tuple[int, ...]:
+        """Sampling points of a head on every level."""
+        return points_per_level(self.num_points, self.num_levels)
+
+    @property
+    def box_outputs(self) -> int:
+        """Numbers that a box head predicts for a query: here, the step of a box."""
+        return 4
+
 
 class DecoderLayer(nn.Module):
     """Self-attention, deformable cross-attention, feed-forward; each added and normalised."""
 
     def __init__(self, cfg: DecoderConfig) -> None:
         super().__init__()
-        points = points_per_level(cfg.num_points, cfg.num_levels)
         self.self_attn = Attention(cfg.dim, cfg.num_heads, cfg.dropout)
         self.norm1 = nn.LayerNorm(cfg.dim)
-        self.cross_attn = DeformableAttention(cfg.dim, cfg.num_heads, points, cfg.sampler)
+        self.cross_attn = DeformableAttention(cfg.dim, cfg.num_heads, cfg.points, cfg.sampler)
         self.norm2 = nn.LayerNorm(cfg.dim)
         self.ffn = FeedForward(cfg.dim, cfg.ffn_dim, cfg.act, cfg.dropout)
         self.norm3 = nn.LayerNorm(cfg.dim)
@@ -162,21 +175,31 @@ class DecoderLayer(nn.Module):
         where = content + position
         content = self.norm1(content + self.dropout(self.self_attn(where, where, content, blocked)))
         seen = self.cross_attn(content + position, reference, memory, shapes)
-        content = self.norm2(content + self.dropout(seen))
+        content = self.merge(content, self.dropout(seen))
         return self.norm3(content + self.dropout(self.ffn(content)))
+
+    def merge(
+        self, content: Float[Tensor, "B Q D"], seen: Float[Tensor, "B Q D"]
+    ) -> Float[Tensor, "B Q D"]:
+        """Join the query and what it has seen: here, add and normalise."""
+        return self.norm2(content + seen)
 
 
 class Decoder(nn.Module):
     """Decoder layers; after each, a class head, and a box head that moves the reference."""
+
+    per_layer: tuple[str, ...] = ("layers", "class_heads", "box_heads")
+    """Names of the lists with one module per layer."""
 
     def __init__(self, cfg: DecoderConfig, num_classes: int) -> None:
         super().__init__()
         self.cfg = cfg
         layers = range(cfg.num_layers)
         self.query_position = MLP(4, 2 * cfg.dim, cfg.dim, num_layers=2)
-        self.layers = nn.ModuleList(DecoderLayer(cfg) for _ in layers)
+        outputs = cfg.box_outputs
+        self.layers = nn.ModuleList(cfg.layer() for _ in layers)
         self.class_heads = nn.ModuleList(nn.Linear(cfg.dim, num_classes) for _ in layers)
-        self.box_heads = nn.ModuleList(MLP(cfg.dim, cfg.dim, 4, num_layers=3) for _ in layers)
+        self.box_heads = nn.ModuleList(MLP(cfg.dim, cfg.dim, outputs, num_layers=3) for _ in layers)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -34,7 +34,8 @@ PARTS |= {"deformable_attention", "samplers", "losses", "criterion", "hybrid_enc
 DETR_PARTS = {"detr.resnet", "detr.positions", "detr.transformer"}
 MASK_PARTS = {"detr.mask_head", "detr.mask_losses"}
 CHAPTERS = PARTS | DETR_PARTS | MASK_PARTS
-CHAPTERS |= {"rtdetr", "rtdetrv2", "detr.model", "detr.segmentation", "successors.hgnetv2"}
+SUCCESSORS = {f"successors.{name}" for name in ("hgnetv2", "gelan", "fdr", "dfine", "dfine_losses")}
+CHAPTERS |= {"rtdetr", "rtdetrv2", "detr.model", "detr.segmentation"} | SUCCESSORS
 EQUIPMENT = {"images", "viz", "checkpoints", "data", "evaluation", "training"}
 EQUIPMENT |= {"ablations", "deployment", "kernels"}
 
@@ -45,24 +46,19 @@ MAY_IMPORT = {
     "config": {"errors"},
     "config_json": {"errors", "config"},
     "boxes": {"notation"},
-    "model": {"errors", "notation"},
-    "structures": {"errors", "notation"},
+    **{name: {"errors", "notation"} for name in ("model", "structures")},
     "writing": {"errors"},
     "layers": {"errors", "notation", "taps", "config"},
     # chapters, in reading order
     "detr.resnet": BRICKS | {"backbone"},
-    "detr.positions": BRICKS,
-    "detr.transformer": BRICKS,
+    **{name: BRICKS for name in ("detr.positions", "detr.transformer")},
     "detr.model": BRICKS | DETR_PARTS | {"matching", "losses", "criterion", "backbone"},
     "matching": BRICKS - {"layers"},
     "losses": BRICKS,
     "criterion": BRICKS | {"matching", "losses"},
-    "backbone": BRICKS,
-    "aifi": BRICKS,
-    "ccff": BRICKS,
+    **{name: BRICKS for name in ("backbone", "aifi", "ccff")},
     "hybrid_encoder": BRICKS | {"aifi", "ccff"},
-    "query_selection": BRICKS,
-    "samplers": BRICKS,
+    **{name: BRICKS for name in ("query_selection", "samplers")},
     "deformable_attention": BRICKS | {"samplers"},
     "decoder": BRICKS | {"samplers", "deformable_attention", "query_selection"},
     "denoising": BRICKS,
@@ -72,6 +68,10 @@ MAY_IMPORT = {
     "detr.mask_losses": BRICKS | {"criterion"},
     "detr.segmentation": BRICKS | MASK_PARTS | {"detr.model", "detr.resnet", "matching", "losses"},
     "successors.hgnetv2": PARTS | {"rtdetr"},
+    "successors.gelan": BRICKS | {"ccff"},
+    "successors.fdr": BRICKS | {"decoder", "deformable_attention", "query_selection"},
+    "successors.dfine_losses": BRICKS | {"criterion", "successors.fdr"},
+    "successors.dfine": PARTS | {"rtdetr"} | (SUCCESSORS - {"successors.dfine"}),
     # equipment: viz takes tensors and images, never a model
     "images": BRICKS,
     "viz": BRICKS | {"images"},
@@ -276,9 +276,9 @@ def test_prose_does_not_count_as_code():
 
 
 ALLOWED = {
-    "top level": 2_800,
+    "top level": 2_820,
     "ablations": 1_740,
-    "checkpoints": 2_590,
+    "checkpoints": 2_720,
     "commands": 1_380,
     "data": 2_970,
     "deployment": 1_370,
@@ -288,8 +288,8 @@ ALLOWED = {
     "javascript": 350,
     "kernels": 480,
     "notebook_tools": 370,
-    "structures": 310,
-    "successors": 130,
+    "structures": 320,
+    "successors": 510,
     "training": 1_730,
     "transformers_api": 1_830,
     "viz": 1_880,

@@ -37,10 +37,10 @@ from rtdetr_lab.checkpoints.preprocessor import (
 from rtdetr_lab.checkpoints.rename import export_tensors
 from rtdetr_lab.checkpoints.tables import TRANSFORMERS, Table
 from rtdetr_lab.checkpoints.tables_detr import DETR, DETR_MASKS, DETR_MASKS_TIMM, DETR_TIMM
+from rtdetr_lab.checkpoints.tables_dfine import DFINE
 from rtdetr_lab.checkpoints.transformers_config import draws, to_transformers
 from rtdetr_lab.checkpoints.transformers_resnet import speaks_timm
 from rtdetr_lab.config_json import to_dict
-from rtdetr_lab.deformable_attention import points_per_level
 from rtdetr_lab.detr.model import DETRConfig
 from rtdetr_lab.errors import CheckpointError, ConfigError
 from rtdetr_lab.model import declared
@@ -131,7 +131,7 @@ def write_theirs(
 def their_table(cfg: Any, tree: Mapping[str, Any]) -> Table:
     """Return the table of transformers' names for a `config.json` like `tree`."""
     if tree["model_type"] != "detr":
-        return TRANSFORMERS
+        return DFINE if tree["model_type"] == "d_fine" else TRANSFORMERS
     own, timm = (DETR_MASKS, DETR_MASKS_TIMM) if draws(cfg) else (DETR, DETR_TIMM)
     return timm if speaks_timm(tree) else own
 
@@ -140,10 +140,15 @@ def their_tensors(
     cfg: Any, tensors: Mapping[str, Tensor], where: str, tree: Mapping[str, Any]
 ) -> dict[str, Tensor]:
     """Return the tensors under transformers' names, for a `config.json` like `tree`."""
-    if tree["model_type"] == "detr":  # their batch norms are always frozen, and have no counter
+    kind = tree["model_type"]
+    if kind == "detr":  # their batch norms are always frozen, and have no counter
         tensors = {n: t for n, t in tensors.items() if not n.endswith(".num_batches_tracked")}
     theirs = export_tensors(their_table(cfg, tree), tensors, where)
-    return theirs | _scales(cfg) if tree["model_type"] == "rt_detr_v2" else theirs
+    if kind == "d_fine":
+        constants = {"up": cfg.decoder.reach, "reg_scale": cfg.decoder.scale}
+        theirs |= {f"model.decoder.{n}": torch.tensor([v]) for n, v in constants.items()}
+        return theirs | _scales(cfg, "num_points_scale")
+    return theirs | _scales(cfg, "n_points_scale") if kind == "rt_detr_v2" else theirs
 
 
 def write_card(folder: Path, licence: str | None) -> None:
@@ -166,13 +171,12 @@ def licence_line(licence: str) -> str:
     return f"license: {licence if plain else json.dumps(licence)}"
 
 
-def _scales(cfg: Any) -> dict[str, Tensor]:
-    """Compute 1/K of every point, which transformers' v2 stores as a tensor."""
-    points = points_per_level(cfg.decoder.num_points, cfg.decoder.num_levels)
-    scale = torch.tensor([1 / k for k in points for _ in range(k)], dtype=torch.float32)
-    name = "model.decoder.layers.{}.encoder_attn.n_points_scale"
+def _scales(cfg: Any, name: str) -> dict[str, Tensor]:
+    """Compute 1/K of every point, which transformers' v2 and D-FINE store as a tensor."""
+    scale = torch.tensor([1 / k for k in cfg.decoder.points for _ in range(k)], dtype=torch.float32)
+    layers = range(cfg.decoder.num_layers)
     # One tensor each: clients save a tensor with two names once.
-    return {name.format(i): scale.clone() for i in range(cfg.decoder.num_layers)}
+    return {f"model.decoder.layers.{i}.encoder_attn.{name}": scale.clone() for i in layers}
 
 
 Save = Callable[[Any, Mapping[str, Tensor], Metadata, Path], None]

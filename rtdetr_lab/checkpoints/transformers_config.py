@@ -15,20 +15,17 @@ pixels are described in `preprocessor_config.json`. The name of its class shows 
 masks.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from rtdetr_lab.backbone import BasicBlock
+from rtdetr_lab.checkpoints.transformers_dfine import DFineFields, dfine_values, spelled_dfine
 from rtdetr_lab.checkpoints.transformers_fields import (
     DetrFields,
-    ResNetFields,
     RTDetrFields,
     RTDetrV2Fields,
 )
-from rtdetr_lab.checkpoints.transformers_hgnet import hgnet_values, spelled_hgnet
+from rtdetr_lab.checkpoints.transformers_hgnet import BACKBONES, backbone_tree
 from rtdetr_lab.checkpoints.transformers_resnet import (
-    UnpooledBlock,
-    resnet_d_values,
     resnet_values,
     spelled_resnet,
 )
@@ -47,7 +44,7 @@ from rtdetr_lab.detr.segmentation import SegmentationConfig, detr_r50_panoptic
 from rtdetr_lab.query_selection import LearnedContent
 from rtdetr_lab.rtdetr import RTDETRConfig, rtdetr_r50
 from rtdetr_lab.samplers import Bilinear
-from rtdetr_lab.successors.hgnetv2 import HGNetV2Config, rtdetr_l
+from rtdetr_lab.successors.dfine import DFINEConfig, dfine_l
 
 HARMLESS = (
     "criterion",
@@ -62,11 +59,13 @@ HARMLESS = (
 """Paths whose value affects only training, or is written elsewhere."""
 
 
-BACKBONES: dict[str, tuple[Callable[[int], Any], Callable[..., dict[str, Any]]]] = {
-    "rt_detr_resnet": (rtdetr_r50, resnet_d_values),
-    "hgnet_v2": (rtdetr_l, hgnet_values),
+KINDS = ("rt_detr", "rt_detr_v2", "d_fine", "detr")
+OTHER_FAMILIES = {
+    "deimv2": "DEIMv2, a D-FINE on DINOv3 features, is not among our chapters",
+    "lw_detr": "LW-DETR, a ViT with groups of queries, is not among our chapters",
+    "rf_detr": "RF-DETR, a DINOv2 with groups of queries, is not among our chapters",
 }
-"""Their kind of backbone → a preset that has it, and the reader of its `backbone_config`."""
+"""Model types of the family that we know by name only."""
 
 
 def draws(cfg: Any) -> bool:
@@ -83,8 +82,10 @@ def from_transformers(
     `ConfigError` for values that no model can be built from, or that our model does not support.
     """
     kind = tree.get("model_type")
-    known = kind in ("rt_detr", "rt_detr_v2", "detr")
-    require(known, where, f"model_type is {kind!r}", "give an rt_detr, rt_detr_v2 or detr")
+    what = f"model_type is {kind!r}"
+    if kind in OTHER_FAMILIES:
+        what = f"{what}: {OTHER_FAMILIES[kind]}"
+    require(kind in KINDS, where, what, f"give one of {', '.join(KINDS)}")
     with placed(where):
         if masks is None:
             masks = "DetrForSegmentation" in (tree.get("architectures") or ())
@@ -95,13 +96,17 @@ def from_transformers(
 
 
 def _rtdetr(tree: Mapping[str, Any], where: str, num_classes: int) -> RTDETRConfig:
+    is_dfine = tree["model_type"] == "d_fine"
     inner, at = tree.get("backbone_config") or {}, f"{where}[backbone_config]"
-    kind = inner.get("model_type", "rt_detr_resnet")
+    kind = inner.get("model_type", "hgnet_v2" if is_dfine else "rt_detr_resnet")
     remedy = f"use one of {', '.join(BACKBONES)}"
     require(kind in BACKBONES, f"{at}[model_type]", f"is {kind!r}", remedy)
-    preset, read = BACKBONES[kind]
-    base = preset(num_classes)  # has their defaults
-    values = values_of(RTDetrV2Fields, tree, where, base) | read(inner, at)
+    backbone, read = BACKBONES[kind]
+    preset = dfine_l if is_dfine else rtdetr_r50  # has their defaults
+    base = replace_at(preset(num_classes), "backbone", backbone)
+    fields = DFineFields if is_dfine else RTDetrV2Fields
+    values = values_of(fields, tree, where, base) | read(inner, at)
+    values |= dfine_values(tree, where) if is_dfine else {}
     learned, at = tree.get("learn_initial_query", False), f"{where}[learn_initial_query]"
     require(type(learned) is bool, at, f"is {learned!r}", "give true or false")
     if learned:
@@ -136,7 +141,7 @@ def to_transformers(cfg: Any, names: tuple[str, ...]) -> dict[str, Any]:
     if isinstance(cfg, DETRConfig):
         tree = _detr_tree(cfg)
     else:
-        cfg = _with_equal_points(cfg)
+        cfg = cfg if isinstance(cfg, DFINEConfig) else _with_equal_points(cfg)
         tree = _rtdetr_tree(cfg)
     tree["id2label"] = {str(i): name for i, name in enumerate(names)}
     tree["label2id"] = {name: i for i, name in enumerate(names)}
@@ -158,27 +163,22 @@ def _with_equal_points(cfg: RTDETRConfig) -> RTDETRConfig:
 
 
 def _rtdetr_tree(cfg: RTDETRConfig) -> dict[str, Any]:
-    base, v2 = rtdetr_r50(), cfg.decoder.sampler != Bilinear()
+    is_dfine = isinstance(cfg, DFINEConfig)
+    v2 = cfg.decoder.sampler != Bilinear() and not is_dfine
+    base = dfine_l() if is_dfine else rtdetr_r50()
+    fields = DFineFields if is_dfine else RTDetrV2Fields if v2 else RTDetrFields
+    name = "DFine" if is_dfine else "RTDetrV2" if v2 else "RTDetr"
     tree = {
-        "model_type": "rt_detr_v2" if v2 else "rt_detr",
-        "architectures": [f"RTDetr{'V2' if v2 else ''}ForObjectDetection"],
+        "model_type": "d_fine" if is_dfine else "rt_detr_v2" if v2 else "rt_detr",
+        "architectures": [f"{name}ForObjectDetection"],
         "num_denoising": 0,
-        **spelled(RTDetrV2Fields if v2 else RTDetrFields, cfg, base),
-        "backbone_config": _backbone_tree(cfg),
+        **spelled(fields, cfg, base),
+        **(spelled_dfine(cfg) if is_dfine else {}),
+        "backbone_config": backbone_tree(cfg),
         "learn_initial_query": isinstance(cfg.selection, LearnedContent),
         **_said_twice(cfg),
     }
     return tree | ({"decoder_n_levels": cfg.decoder.num_levels} if v2 else {})
-
-
-def _backbone_tree(cfg: RTDETRConfig) -> dict[str, Any]:
-    if isinstance(cfg.backbone, HGNetV2Config):
-        return spelled_hgnet(cfg)
-    if cfg.backbone.block is UnpooledBlock:
-        cfg = replace_at(cfg, "backbone.block", BasicBlock)  # their word for both
-    resnet = spelled(ResNetFields, cfg, rtdetr_r50())
-    outputs = list(cfg.backbone.outputs)
-    return {"model_type": "rt_detr_resnet", **resnet, "out_indices": outputs}
 
 
 def _detr_tree(cfg: DETRConfig) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-r"""# transformers' configuration of an HGNetv2, and ours
+r"""# transformers' configuration of an HGNetv2, and ours; which backbone a config has
 
 | theirs                       | ours                                    |
 |------------------------------|-----------------------------------------|
@@ -12,14 +12,16 @@ The other keys are fields with one value each (`transformers_fields.py`). transf
 `hidden_act` to the stem only, and ReLU inside the stages. So only `relu` is possible there.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from rtdetr_lab.checkpoints.transformers_fields import HGNetV2Fields
-from rtdetr_lab.checkpoints.transformers_resnet import outputs_of
+from rtdetr_lab.backbone import BasicBlock
+from rtdetr_lab.checkpoints.transformers_fields import HGNetV2Fields, ResNetFields
+from rtdetr_lab.checkpoints.transformers_resnet import UnpooledBlock, outputs_of, resnet_d_values
 from rtdetr_lab.checkpoints.transformers_table import spelled, values_of, whole_numbers
-from rtdetr_lab.config import require
-from rtdetr_lab.successors.hgnetv2 import rtdetr_l
+from rtdetr_lab.config import replace_at, require
+from rtdetr_lab.rtdetr import RTDETRConfig, rtdetr_r50
+from rtdetr_lab.successors.hgnetv2 import HGNetV2Config, hgnetv2_b4, rtdetr_l
 
 BY_HAND = (
     "stem_channels",
@@ -78,3 +80,21 @@ def spelled_hgnet(cfg: Any) -> dict[str, Any]:
         "use_learnable_affine_block": backbone.affine,
         "out_indices": list(backbone.outputs),
     }
+
+
+BACKBONES: dict[str, tuple[Any, Callable[..., dict[str, Any]]]] = {
+    "rt_detr_resnet": (rtdetr_r50().backbone, resnet_d_values),
+    "hgnet_v2": (hgnetv2_b4(), hgnet_values),
+}
+"""Their kind of backbone → ours with their defaults, and the reader of its `backbone_config`."""
+
+
+def backbone_tree(cfg: RTDETRConfig) -> dict[str, Any]:
+    """Return their `backbone_config` for the backbone of our config."""
+    if isinstance(cfg.backbone, HGNetV2Config):
+        return spelled_hgnet(cfg)
+    if cfg.backbone.block is UnpooledBlock:
+        cfg = replace_at(cfg, "backbone.block", BasicBlock)  # their word for both
+    resnet = spelled(ResNetFields, cfg, rtdetr_r50())
+    outputs = list(cfg.backbone.outputs)
+    return {"model_type": "rt_detr_resnet", **resnet, "out_indices": outputs}

@@ -69,7 +69,7 @@ from jaxtyping import Float
 from torch import Tensor, cat, nn, ones, zeros
 
 from rtdetr_lab.aifi import AIFIConfig
-from rtdetr_lab.backbone import require_stages, reset_filters, stage_maps
+from rtdetr_lab.backbone import ResNetD, require_stages
 from rtdetr_lab.config import require, require_at_least, require_divisible
 from rtdetr_lab.hybrid_encoder import HybridEncoderConfig
 from rtdetr_lab.layers import Activation, ConvNormAct, FrozenBatchNorm2d, Norm, identity
@@ -118,6 +118,11 @@ class HGNetV2Config:
 
     def build(self) -> "HGNetV2":
         return HGNetV2(self)
+
+    @property
+    def stem_width(self) -> int:
+        """Channels of the stem's map."""
+        return self.stem[1]
 
     def unit(
         self, channels_in: int, channels_out: int, kernel: int, stride: int = 1, groups: int = 1
@@ -192,36 +197,33 @@ class HGBlock(nn.Module):
         return mixed + x if self.residual else mixed
 
 
-class HGNetV2(nn.Module):
-    """Stem, then stages that each halve the map (all but the first) and widen it."""
+class HGNetV2(ResNetD):
+    """Stem, then stages that each halve the map (all but the first) and widen it.
+
+    It shares with a ResNet-D how stages follow each other, and nothing inside them.
+    """
+
+    cfg: HGNetV2Config  # type: ignore[assignment]
 
     def __init__(self, cfg: HGNetV2Config) -> None:
-        super().__init__()
-        self.cfg = cfg
-        self.strides = tuple(2 ** (stage + 1) for stage in cfg.outputs)
-        self.channels = tuple(cfg.widths[stage - 1] for stage in cfg.outputs)
-        self.stem = Stem(cfg)
-        # Stages after the last output are not built.
-        stages = range(1, cfg.outputs[-1] + 1)
-        self.stages = nn.ModuleList(self.make_stage(stage) for stage in stages)
-        reset_filters(self)
+        super().__init__(cfg)
+        self.pool = nn.Identity()  # type: ignore[assignment]
 
-    def make_stage(self, stage: int) -> nn.Module:
+    def make_stem(self) -> nn.Module:
+        """Make a stem that brings stride 4 alone."""
+        return Stem(self.cfg)
+
+    def make_stage(self, index: int, channels_in: int) -> nn.Sequential:
         """Halve the map with a depthwise convolution, except in the first stage; then blocks."""
-        cfg, width = self.cfg, self.cfg.widths[stage - 1]
-        entry = cfg.stem[1] if stage == 1 else cfg.widths[stage - 2]
+        cfg, width, stage = self.cfg, self.cfg.widths[index], index + 1
         halve: nn.Module = nn.Identity()
-        if stage > 1:
-            halve = ConvNormAct(entry, entry, 3, 2, identity, cfg.norm, groups=entry)
+        if index > 0:
+            halve = ConvNormAct(channels_in, channels_in, 3, 2, identity, cfg.norm, channels_in)
         blocks = [
-            HGBlock(cfg, stage, entry if index == 0 else width, residual=index > 0)
-            for index in range(cfg.depths[stage - 1])
+            HGBlock(cfg, stage, width if number else channels_in, residual=number > 0)
+            for number in range(cfg.depths[index])
         ]
-        parts = {"downsample": halve, "blocks": nn.Sequential(*blocks)}
-        return nn.Sequential(OrderedDict(parts))
-
-    def forward(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B _ _ _"], ...]:
-        return stage_maps(self.stem(images), self.stages, self.cfg.outputs)
+        return nn.Sequential(OrderedDict(downsample=halve, blocks=nn.Sequential(*blocks)))
 
 
 def hgnetv2_b4() -> HGNetV2Config:
