@@ -17,18 +17,8 @@ from paths import ROOT
 
 PACKAGE = ROOT / "rtdetr_lab"
 
-BRICKS = {
-    "errors",
-    "notation",
-    "taps",
-    "config",
-    "config_json",
-    "boxes",
-    "structures",
-    "layers",
-    "model",
-    "writing",
-}
+BRICKS = {"errors", "notation", "gathering", "taps", "config", "config_json"}
+BRICKS |= {"boxes", "structures", "layers", "model", "writing"}
 PARTS = BRICKS | {"matching", "backbone", "aifi", "ccff", "query_selection", "denoising"}
 PARTS |= {"deformable_attention", "samplers", "losses", "criterion", "hybrid_encoder", "decoder"}
 DETR_PARTS = {"detr.resnet", "detr.positions", "detr.transformer"}
@@ -42,7 +32,8 @@ MAY_IMPORT = {
     # bricks
     "errors": set(),
     "notation": set(),
-    "taps": {"errors"},
+    "gathering": set(),
+    "taps": {"errors", "gathering"},
     "config": {"errors"},
     "config_json": {"errors", "config"},
     "boxes": {"notation"},
@@ -277,7 +268,7 @@ def test_prose_does_not_count_as_code():
 
 
 ALLOWED = {
-    "top level": 2_620,
+    "top level": 2_640,
     "ablations": 1_720,
     "checkpoints": 2_470,
     "commands": 1_220,
@@ -291,7 +282,7 @@ ALLOWED = {
     "notebook_tools": 370,
     "structures": 310,
     "training": 1_700,
-    "transformers_api": 1_830,
+    "transformers_api": 1_850,
     "viz": 1_860,
 }
 """Lines of code a room may hold. Who raises a number says why in the commit; the sum stays below
