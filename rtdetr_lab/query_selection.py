@@ -89,6 +89,12 @@ def anchors(
     return logits.masked_fill(~valid, torch.inf).to(dtype), valid
 
 
+def rows_at(values: Float[Tensor, "B N K"], index: Int[Tensor, "B Q"]) -> Float[Tensor, "B Q K"]:
+    """Take the rows of every picture at its index."""
+    # `take_along_dim` would fix the batch size of an exported graph.
+    return values.gather(1, index.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
+
+
 @exportable
 @dataclass(frozen=True, eq=False)
 class TokenProposals:
@@ -100,9 +106,8 @@ class TokenProposals:
 
     def at(self, index: Int[Tensor, "B Q"]) -> Proposals:
         """Proposals of the tokens in `index`. Gradients flow: proposals have their own loss."""
-        keep = index.unsqueeze(-1)
-        boxes = self.box_logits.take_along_dim(keep, dim=1).sigmoid()
-        return Proposals(index, self.logits.take_along_dim(keep, dim=1), boxes)
+        boxes = rows_at(self.box_logits, index).sigmoid()
+        return Proposals(index, rows_at(self.logits, index), boxes)
 
 
 class ProposalHead(nn.Module):
@@ -179,9 +184,8 @@ class QuerySelection(nn.Module):
         index = tap("index", score.topk(self.num_kept(score), dim=1).indices)
 
         # Detach both: the encoder heads learn from their own loss, not through the decoder.
-        keep = index.unsqueeze(-1)
-        content = self.content_of(tokens.take_along_dim(keep, dim=1).detach())
-        reference_logits = box_logits.take_along_dim(keep, dim=1).detach()
+        content = self.content_of(rows_at(tokens, index).detach())
+        reference_logits = rows_at(box_logits, index).detach()
         return Selection(index, content, reference_logits)
 
     def content_of(self, tokens: Float[Tensor, "B Q D"]) -> Float[Tensor, "B Q D"]:

@@ -17,18 +17,8 @@ from paths import ROOT
 
 PACKAGE = ROOT / "rtdetr_lab"
 
-BRICKS = {
-    "errors",
-    "notation",
-    "taps",
-    "config",
-    "config_json",
-    "boxes",
-    "structures",
-    "layers",
-    "model",
-    "writing",
-}
+BRICKS = {"errors", "notation", "gathering", "taps", "config", "config_json"}
+BRICKS |= {"boxes", "structures", "layers", "model", "writing"}
 PARTS = BRICKS | {"matching", "backbone", "aifi", "ccff", "query_selection", "denoising"}
 PARTS |= {"deformable_attention", "samplers", "losses", "criterion", "hybrid_encoder", "decoder"}
 DETR_PARTS = {"detr.resnet", "detr.positions", "detr.transformer"}
@@ -42,7 +32,8 @@ EQUIPMENT |= {"ablations", "deployment", "kernels"}
 MAY_IMPORT = {
     **{key: set() for key in ("errors", "notation", "detr", "successors")},
     # bricks
-    "taps": {"errors"},
+    "gathering": set(),
+    "taps": {"errors", "gathering"},
     "config": {"errors"},
     "config_json": {"errors", "config"},
     "boxes": {"notation"},
@@ -276,7 +267,7 @@ def test_prose_does_not_count_as_code():
 
 
 ALLOWED = {
-    "top level": 2_820,
+    "top level": 2_850,
     "ablations": 1_740,
     "checkpoints": 2_720,
     "commands": 1_380,
@@ -291,13 +282,13 @@ ALLOWED = {
     "structures": 320,
     "successors": 510,
     "training": 1_730,
-    "transformers_api": 1_830,
+    "transformers_api": 1_840,
     "viz": 1_880,
 }
 """Lines of code a room may hold. Who raises a number says why in the commit; the sum stays below
 `ALLOWED_IN_ALL`: new chapters are paid for by simpler equipment."""
 
-ALLOWED_IN_ALL = 23_000
+ALLOWED_IN_ALL = 24_000
 
 
 def room_of(path: Path) -> str:

@@ -127,6 +127,7 @@ def _detr(tree: Mapping[str, Any], where: str, num_classes: int, masks: bool) ->
     require(not scaled, at, f"is {scaled!r}, only False works", REMEDY)  # from releases before 5
     base = detr_r50_panoptic(num_classes) if masks else detr_r50(num_classes)
     values = values_of(DetrFields, tree, where, base) | resnet_values(tree, where, base)
+    values["decoder.norm_between"] = bool(tree.get("auxiliary_loss"))
     if masks:
         values["num_mask_heads"] = values["encoder.num_heads"]
     cfg: DETRConfig = replace_all(base, values)
@@ -187,6 +188,7 @@ def _detr_tree(cfg: DETRConfig) -> dict[str, Any]:
         "model_type": "detr",
         "architectures": [f"DetrFor{'Segmentation' if draws(cfg) else 'ObjectDetection'}"],
         **spelled(DetrFields, cfg, base),
+        "auxiliary_loss": cfg.decoder.norm_between,
         **spelled_resnet(cfg, base),
     }
 

@@ -9,7 +9,7 @@ from the records:
 | `last_hidden_state`                  | the decoder's output, normalised                     |
 | `intermediate_hidden_states`         | the normalised output of every decoder layer         |
 | `encoder_last_hidden_state`          | the encoder's output                                 |
-| `encoder_hidden_states`              | `project`, then taps `encoder.content.*`             |
+| `encoder_hidden_states`              | its input, then taps `encoder.content.*`             |
 | `decoder_hidden_states`              | zeros, taps `decoder.content.*`, the last normalised |
 | attentions                           | taps `weights` of `*.self_attn` and `*.cross_attn`   |
 
@@ -19,16 +19,17 @@ standard deviation of the checkpoint are in `.pixels`, and are saved again. `pix
 """
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 
-from rtdetr_lab.checkpoints.hooks import outputs_of
 from rtdetr_lab.checkpoints.load import Opened
 from rtdetr_lab.checkpoints.preprocessor import Pixels, detr_preprocessor_config
 from rtdetr_lab.checkpoints.transformers_config import draws
 from rtdetr_lab.config import require
+from rtdetr_lab.gathering import gathered
 from rtdetr_lab.model import Metadata
 from rtdetr_lab.structures import Prediction
 from rtdetr_lab.taps import record
@@ -61,6 +62,7 @@ class DetrPreTrainedModel(DetectorModel):
     """Base of the three documented DETR classes."""
 
     config_class = DetrConfig
+    watched = ("encoder", "decoder")
 
     def __init__(self, config: Any) -> None:
         at = "DetrConfig[use_pretrained_backbone]"
@@ -101,13 +103,11 @@ class DetrPreTrainedModel(DetectorModel):
         self, images: Tensor, call: Call, targets: Any, asked: Mapping[str, bool]
     ) -> tuple[Prediction, dict[str, Any]]:
         """Run the forward pass, and fill the documented fields."""
-        lab = self.lab
         padding = padding_of(call.pixel_mask, images)
-        edit = edits(call.query_mask, (len(images), lab.num_queries))
-        parts = {"project": lab.project, "encoder": lab.encoder, "decoder": lab.decoder}
-        with outputs_of(parts) as passed, record(lab, kept(lab, asked), edit, grad=True) as seen:
-            prediction = lab(images, targets, padding)
-        return prediction, inner_fields(lab, seen, passed, asked)
+        edit = edits(call.query_mask, self.lab.num_queries)
+        with record(self.lab, edit=edit) if edit else nullcontext(), gathered(kept(asked)) as seen:
+            prediction = self.lab(images, targets, padding)
+        return prediction, inner_fields(self.lab, seen, asked)
 
     def forward(
         self,

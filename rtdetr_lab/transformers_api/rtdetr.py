@@ -24,16 +24,16 @@ from typing import Any
 from torch import Tensor, nn
 
 from rtdetr_lab.checkpoints.files import read_weights
-from rtdetr_lab.checkpoints.hooks import after_each, outputs_of
+from rtdetr_lab.checkpoints.hooks import outputs_of
 from rtdetr_lab.checkpoints.load import Opened
 from rtdetr_lab.checkpoints.preprocessor import preprocessor_config
 from rtdetr_lab.checkpoints.rename import import_tensors
 from rtdetr_lab.checkpoints.source import locate
 from rtdetr_lab.checkpoints.tables import TRANSFORMERS
 from rtdetr_lab.errors import ImageError
+from rtdetr_lab.gathering import gathered
 from rtdetr_lab.model import Metadata
 from rtdetr_lab.structures import Prediction
-from rtdetr_lab.taps import record
 from rtdetr_lab.transformers_api.calls import Call, DetectorModel, refuse_parts
 from rtdetr_lab.transformers_api.config import (
     RTDetrConfig,
@@ -55,6 +55,7 @@ class RTDetrPreTrainedModel(DetectorModel):
     """Base of both documented RT-DETR models."""
 
     config_class = RTDetrConfig
+    watched = ("decoder", "encoder.aifi")
 
     @classmethod
     def fresh(cls, config: Any, cfg: Any) -> Any:
@@ -76,13 +77,10 @@ class RTDetrPreTrainedModel(DetectorModel):
         if call.pixel_mask is not None and not bool(call.pixel_mask.bool().all()):
             what = "hides pixels, but RT-DETR has no padding mask"
             raise ImageError("pixel_mask", what, "resize to one size instead of padding")
-        lab, started = self.lab, {}
         asked = {**asked, "by_level": self.settings.model_type == "rt_detr"}
-        parts = {"decoder": lab.decoder, "aifi": lab.encoder.aifi}
-        starting = after_each(parts, lambda name, inputs, output: started.update({name: inputs}))
-        with starting, record(lab, keep=kept(lab, asked), grad=True) as seen:
-            prediction = lab(images, targets)
-        return prediction, fields_of(lab, prediction, seen, started, asked)
+        with gathered(kept(asked)) as seen:
+            prediction = self.lab(images, targets)
+        return prediction, fields_of(self.lab, prediction, seen, asked)
 
     def forward(
         self,
