@@ -2,6 +2,7 @@
 
 import copy
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -232,6 +233,23 @@ def test_segments_without_area_or_crowd_flag_are_counted(drawn):
     assert found["area"].tolist() == [270, 240]
     assert found["iscrowd"].tolist() == [0, 0]
     assert found["masks"].sum((1, 2)).tolist() == [270, 240]
+
+
+def test_a_segment_ends_on_its_last_pixel_and_may_be_a_crowd(drawn):
+    """Theirs are boxes of pixels: 30 columns reach from 0 to 29."""
+    folder, segments = drawn
+    found = panoptic(folder, [segments[0], segments[1] | {"iscrowd": 1}])["labels"][0]
+    assert found["iscrowd"].tolist() == [0, 1]
+    wanted = [[14.5 / 30, 4 / 20, 29 / 30, 8 / 20], [14.5 / 30, 15.5 / 20, 29 / 30, 7 / 20]]
+    torch.testing.assert_close(found["boxes"], torch.tensor(wanted))
+
+
+def test_boxes_come_in_the_order_of_the_queries():
+    scores = torch.tensor([[[0.6, 0.1, 0.3], [0.05, 0.9, 0.05], [0.2, 0.1, 0.7], [0.7, 0.1, 0.2]]])
+    outputs = SimpleNamespace(logits=scores.log(), pred_boxes=torch.full((1, 4, 4), 0.5))
+    (found,) = lab.DetrImageProcessor().post_process_object_detection(outputs)
+    assert found["labels"].tolist() == [0, 1, 0]
+    torch.testing.assert_close(found["scores"], torch.tensor([0.6, 0.9, 0.7]))
 
 
 def test_a_map_and_a_list_that_disagree_are_refused(drawn):
