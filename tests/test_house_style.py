@@ -24,7 +24,8 @@ PARTS |= {"deformable_attention", "samplers", "losses", "criterion", "hybrid_enc
 DETR_PARTS = {"detr.resnet", "detr.positions", "detr.transformer"}
 MASK_PARTS = {"detr.mask_head", "detr.mask_losses"}
 CHAPTERS = PARTS | DETR_PARTS | MASK_PARTS
-SUCCESSORS = {f"successors.{name}" for name in ("hgnetv2", "gelan", "fdr", "dfine", "dfine_losses")}
+LINE = ("hgnetv2", "gelan", "fdr", "dfine_losses", "dfine", "deim")
+SUCCESSORS = {f"successors.{chapter}" for chapter in LINE}
 CHAPTERS |= {"rtdetr", "rtdetrv2", "detr.model", "detr.segmentation"} | SUCCESSORS
 EQUIPMENT = {"images", "viz", "checkpoints", "data", "evaluation", "training"}
 EQUIPMENT |= {"ablations", "deployment", "kernels"}
@@ -42,7 +43,7 @@ MAY_IMPORT = {
     "layers": {"errors", "notation", "taps", "config"},
     # chapters, in reading order
     "detr.resnet": BRICKS | {"backbone"},
-    **{name: BRICKS for name in ("detr.positions", "detr.transformer")},
+    **{f"detr.{name}": BRICKS for name in ("positions", "transformer", "mask_head")},
     "detr.model": BRICKS | DETR_PARTS | {"matching", "losses", "criterion", "backbone"},
     "matching": BRICKS - {"layers"},
     "losses": BRICKS,
@@ -55,13 +56,13 @@ MAY_IMPORT = {
     "denoising": BRICKS,
     "rtdetr": PARTS,
     "rtdetrv2": PARTS | {"rtdetr"},
-    "detr.mask_head": BRICKS,
     "detr.mask_losses": BRICKS | {"criterion"},
     "detr.segmentation": BRICKS | MASK_PARTS | {"detr.model", "detr.resnet", "matching", "losses"},
     "successors.hgnetv2": PARTS | {"rtdetr"},
     "successors.gelan": BRICKS | {"ccff"},
     "successors.fdr": BRICKS | {"decoder", "deformable_attention", "query_selection"},
     "successors.dfine_losses": BRICKS | {"criterion", "successors.fdr"},
+    "successors.deim": BRICKS | {"losses"},
     "successors.dfine": PARTS | {"rtdetr"} | (SUCCESSORS - {"successors.dfine"}),
     # equipment: viz takes tensors and images, never a model
     "images": BRICKS,
@@ -280,7 +281,7 @@ ALLOWED = {
     "kernels": 480,
     "notebook_tools": 370,
     "structures": 320,
-    "successors": 510,
+    "successors": 540,
     "training": 1_730,
     "transformers_api": 1_840,
     "viz": 1_880,

@@ -28,6 +28,7 @@ from rtdetr_lab.matching import FocalCost, MatcherConfig, SoftmaxCost
 from rtdetr_lab.query_selection import LearnedContent, TopScore
 from rtdetr_lab.rtdetr import RTDETRConfig
 from rtdetr_lab.samplers import Bilinear, Discrete, Naive
+from rtdetr_lab.successors.deim import MatchabilityAware
 from rtdetr_lab.successors.dfine import DFINEConfig
 from rtdetr_lab.successors.dfine_losses import DFINECriterionConfig
 from rtdetr_lab.successors.fdr import FDRConfig
@@ -37,7 +38,7 @@ from rtdetr_lab.successors.hgnetv2 import HGNetV2Config
 CHAPTERS = ("aifi", "backbone", "ccff", "hybrid_encoder", "query_selection", "samplers", "decoder")
 CHAPTERS += ("deformable_attention", "denoising", "matching", "losses", "criterion", "rtdetr")
 CHAPTERS += tuple(f"successors.{name}" for name in ("hgnetv2", "gelan", "fdr", "dfine"))
-CHAPTERS += ("successors.dfine_losses",)
+CHAPTERS += ("successors.dfine_losses", "successors.deim")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,6 +212,7 @@ OTHER = {
     SoftmaxCost: (COST, {}),
     Varifocal: (LOSS, {"alpha": [0.25], "gamma": [0.0], "iou_target": [False]}),
     Focal: (LOSS, {"alpha": [0.75], "gamma": [0.0], "iou_target": [True]}),
+    MatchabilityAware: (LOSS, {"gamma": [2.5]}),
     BinaryCrossEntropy: (LOSS, {"iou_target": [True]}),
     CrossEntropy: (LOSS, {"no_object": [1.0]}),
 }

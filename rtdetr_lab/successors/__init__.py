@@ -7,4 +7,5 @@
 | `fdr`          | the decoder of D-FINE: a distribution for every edge of a box    |
 | `dfine`        | D-FINE: these parts together                                     |
 | `dfine_losses` | its losses on the distributions, and one matching for all boxes  |
+| `deim`         | a class loss that listens to poor matches, for any of them       |
 """

@@ -26,6 +26,7 @@ from rtdetr_lab.checkpoints.rename import (
 from rtdetr_lab.checkpoints.save import save_pretrained
 from rtdetr_lab.checkpoints.tables_dfine import DFINE, DFINE_AUTHORS, DFINE_TABLES
 from rtdetr_lab.checkpoints.transformers_config import from_transformers, to_transformers
+from rtdetr_lab.checkpoints.verify import verify
 from rtdetr_lab.config import diff
 from rtdetr_lab.config_json import from_json, to_json
 from rtdetr_lab.errors import ConfigError
@@ -250,3 +251,13 @@ def test_what_we_cannot_do_is_refused_by_key(change, key):
 def test_another_family_is_refused_by_its_name(kind, name):
     with pytest.raises(ConfigError, match=rf"{kind}.*{name}.*not among our chapters"):
         from_transformers({"model_type": kind}, "config.json")
+
+
+def test_verify_compares_what_theirs_returns(tmp_path):
+    _, ours = twins("n")
+    save_pretrained(ours.float(), tmp_path)
+    report = verify(tmp_path, size=(96, 128))
+    assert report.ok
+    names = [stage.name for stage in report.comparison.stages]
+    assert {"backbone S5", "CCFF 1", "proposals logits", "decoder 2 boxes"} <= set(names)
+    assert "decoder 0 boxes" not in names, "their model returns its last layer only"
