@@ -279,8 +279,8 @@ ALLOWED = {
     "top level": 2_790,
     "ablations": 1_740,
     "checkpoints": 2_550,
-    "commands": 1_385,
-    "data": 2_980,
+    "commands": 1_520,
+    "data": 2_970,
     "deployment": 1_370,
     "detr": 590,
     "evaluation": 1_000,
@@ -292,7 +292,7 @@ ALLOWED = {
     "successors": 130,
     "training": 1_730,
     "transformers_api": 1_650,
-    "viz": 1_880,
+    "viz": 2_010,
 }
 """Lines of code a room may hold. Who raises a number says why in the commit; the sum stays below
 `ALLOWED_IN_ALL`: new chapters are paid for by simpler equipment."""
