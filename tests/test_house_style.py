@@ -271,7 +271,7 @@ ALLOWED = {
     "top level": 2_850,
     "ablations": 1_740,
     "checkpoints": 2_720,
-    "commands": 1_380,
+    "commands": 1_520,
     "data": 2_970,
     "deployment": 1_370,
     "detr": 590,
@@ -284,7 +284,7 @@ ALLOWED = {
     "successors": 540,
     "training": 1_730,
     "transformers_api": 1_840,
-    "viz": 1_880,
+    "viz": 2_010,
 }
 """Lines of code a room may hold. Who raises a number says why in the commit; the sum stays below
 `ALLOWED_IN_ALL`: new chapters are paid for by simpler equipment."""

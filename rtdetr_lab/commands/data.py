@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import tyro
 
 from rtdetr_lab.commands.base import DONE, FAILED, Command, Reading, bar, say, square_of
+from rtdetr_lab.commands.look import Look
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,11 +162,12 @@ def _verb(name: str) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Data(Command):
-    """Make, check and rewrite data sets: data shapes, check, convert, split, upright."""
+    """Make, check and rewrite data sets: data shapes, check, look, convert, split, upright."""
 
     verb: tyro.conf.OmitArgPrefixes[
         Annotated[Shapes, _verb("shapes")]
         | Annotated[Check, _verb("check")]
+        | Annotated[Look, _verb("look")]
         | Annotated[Convert, _verb("convert")]
         | Annotated[Split, _verb("split")]
         | Annotated[Upright, _verb("upright")]

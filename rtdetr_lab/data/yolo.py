@@ -74,7 +74,7 @@ class Yolo:
             if isinstance(one, Annotated):
                 reading.keep(one, number, size, labels)
             else:
-                reading.find(rules.UNREADABLE, one[0], "line", line, one[1], labels)
+                reading.find(rules.UNREADABLE, one[0], "line", line, one[1], labels, number)
         kept = tuple(reading.kept.get(number, ()))
         name = str(place.relative_to(self.folder))
         return Picture(number, name, size, kept, upright=True, path=place)
