@@ -282,7 +282,7 @@ ALLOWED = {
     "notebook_tools": 370,
     "structures": 310,
     "training": 1_700,
-    "transformers_api": 1_850,
+    "transformers_api": 1_870,
     "viz": 1_860,
 }
 """Lines of code a room may hold. Who raises a number says why in the commit; the sum stays below
