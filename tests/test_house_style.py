@@ -283,7 +283,7 @@ ALLOWED = {
     "structures": 320,
     "successors": 540,
     "training": 1_730,
-    "transformers_api": 1_840,
+    "transformers_api": 1_870,
     "viz": 2_010,
 }
 """Lines of code a room may hold. Who raises a number says why in the commit; the sum stays below

@@ -23,7 +23,15 @@ def _tree(name: Any, file: str, options: dict[str, Any]) -> dict[str, Any]:
 
 
 class AutoModelForObjectDetection:
-    """Loader for all detectors: only `from_pretrained`."""
+    """Loader for all detectors: `from_pretrained`, and `from_config` for a new model."""
+
+    @classmethod
+    def from_config(cls, config: Any) -> Any:
+        """Build a new model, in the class of the configuration's `model_type`."""
+        kind = getattr(config, "model_type", "")
+        known = f"give the configuration of one of {', '.join(MODELS)}"
+        require(kind in MODELS, "config[model_type]", f"is {kind!r}", known)
+        return MODELS[kind](config)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, **options: Any) -> Any:

@@ -30,6 +30,8 @@ class DocumentedModel(Pushable, nn.Module):
     kept: ClassVar[tuple[str, ...]] = (FILE, "README.md")
     place: ClassVar[tuple[str, str]] = ("", "")
     """Prefix of this model's tensors in a whole detector: in our names, in the documented ones."""
+    inner_class: ClassVar[Any] = None
+    """Class of the model without heads, if this one has heads."""
     base_model_prefix = "model"
     main_input_name = "pixel_values"
     name_or_path = ""
@@ -58,6 +60,25 @@ class DocumentedModel(Pushable, nn.Module):
     def lab_config(cls, config: Any) -> Any:
         """Convert the configuration to ours."""
         return config.to_lab(cls.masks)
+
+    @property
+    def model(self) -> Any:
+        """Model without heads; it shares all parts."""
+        if self.inner_class is None:
+            raise AttributeError(f"{type(self).__name__} has no model: it has no heads")
+        inner = self.inner_class.sharing(self.settings, self.lab)
+        inner.training = self.training
+        return inner
+
+    @property
+    def base_model(self) -> Any:
+        """Model without heads: this one, or the one inside."""
+        return self if self.inner_class is None else self.model
+
+    @property
+    def backbone(self) -> Any:
+        """Backbone."""
+        return self.lab.backbone
 
     @property
     def device(self) -> torch.device:

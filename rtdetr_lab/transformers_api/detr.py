@@ -153,6 +153,7 @@ class DetrModel(DetrPreTrainedModel):
 class DetrForObjectDetection(DetrPreTrainedModel):
     """DETR that returns logits, boxes and, with labels, the loss."""
 
+    inner_class = DetrModel
     output_class = DetrObjectDetectionOutput
     judge = staticmethod(judged)
 

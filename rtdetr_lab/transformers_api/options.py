@@ -44,6 +44,7 @@ class Options(OneFile):
     filename: ClassVar[str] = "config.json"
     called: ClassVar[str] = "config"
     model_type: ClassVar[str] = ""
+    name_or_path: ClassVar[str] = ""
     special_cases: ClassVar[tuple[str, ...]] = ()  # other model types that this class accepts
 
     use_return_dict = property(attrgetter("return_dict"), doc="Another name of `return_dict`.")

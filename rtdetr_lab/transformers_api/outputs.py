@@ -7,7 +7,7 @@ of all fields in place of the first one.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -30,11 +30,10 @@ class Output(dict[str, Any]):
         )
 
     def __post_init__(self) -> None:
-        names = [known.name for known in fields(self)]  # type: ignore[arg-type]
-        given = self.__dict__
-        if isinstance(first := given[names[0]], Mapping):  # clients rebuild it from a dictionary
-            given |= {names[0]: None, **first}
-        super().update({name: given[name] for name in names if given[name] is not None})
+        first, given = next(iter(self.__dict__)), self.__dict__
+        if isinstance(told := given[first], Mapping):  # clients add keys of their own
+            given |= {first: None, **told}
+        super().update({name: value for name, value in given.items() if value is not None})
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)

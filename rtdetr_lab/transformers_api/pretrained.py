@@ -109,10 +109,11 @@ class Pretrained(DocumentedModel):
     @classmethod
     def around(cls, config: Any, lab: Any) -> Any:
         """Wrap an existing model, in eval mode."""
-        return cls._around(config, lab).eval()
+        return cls.sharing(config, lab).eval()
 
     @classmethod
-    def _around(cls, config: Any, lab: Any) -> Any:
+    def sharing(cls, config: Any, lab: Any) -> Any:
+        """Wrap an existing model, in its mode."""
         model = cls.__new__(cls)
         model._hold(config, lab)
         return model

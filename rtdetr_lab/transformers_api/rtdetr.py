@@ -12,6 +12,7 @@ We record one forward pass of `rtdetr.py`. The documented fields come from the r
 | attentions of the decoder             | taps `weights` of `decoder.layers.*`        |
 | attentions of the encoder             | taps `weights` of `encoder.aifi.layers.*`   |
 
+RT-DETR has no padding mask. As in transformers, `pixel_mask` is accepted and changes nothing.
 In training their `logits` also contain the denoising queries; ours have the documented shape.
 """
 
@@ -30,7 +31,6 @@ from rtdetr_lab.checkpoints.preprocessor import preprocessor_config
 from rtdetr_lab.checkpoints.rename import import_tensors
 from rtdetr_lab.checkpoints.source import locate
 from rtdetr_lab.checkpoints.tables import TRANSFORMERS
-from rtdetr_lab.errors import ImageError
 from rtdetr_lab.gathering import gathered
 from rtdetr_lab.model import Metadata
 from rtdetr_lab.structures import Prediction
@@ -74,9 +74,6 @@ class RTDetrPreTrainedModel(DetectorModel):
         self, images: Tensor, call: Call, targets: Any, asked: Mapping[str, bool]
     ) -> tuple[Prediction, dict[str, Any]]:
         """Run the forward pass, and fill the documented fields."""
-        if call.pixel_mask is not None and not bool(call.pixel_mask.bool().all()):
-            what = "hides pixels, but RT-DETR has no padding mask"
-            raise ImageError("pixel_mask", what, "resize to one size instead of padding")
         asked = {**asked, "by_level": self.settings.model_type == "rt_detr"}
         with gathered(kept(asked)) as seen:
             prediction = self.lab(images, targets)
@@ -126,6 +123,7 @@ class RTDetrModel(RTDetrPreTrainedModel):
 class RTDetrForObjectDetection(RTDetrPreTrainedModel):
     """RT-DETR that returns logits, boxes and, with labels, the loss."""
 
+    inner_class = RTDetrModel
     output_class = RTDetrObjectDetectionOutput
     judge = staticmethod(judged)
 
@@ -188,6 +186,7 @@ class RTDetrV2Model(RTDetrModel):
 class RTDetrV2ForObjectDetection(RTDetrForObjectDetection):
     """RT-DETRv2 that returns logits, boxes and, with labels, the loss."""
 
+    inner_class = RTDetrV2Model
     config_class = RTDetrV2Config
 
 

@@ -2,10 +2,13 @@
 
 import json
 import math
+import re
 import shutil
+from dataclasses import fields
 
 import pytest
 import torch
+from paths import ROOT
 from safetensors.torch import load_file
 from small_api import SMALL, SMALL_DETR
 
@@ -172,3 +175,21 @@ def test_parameters_can_be_counted(model):
     fewer = model.num_parameters(only_trainable=True)
     model.unfreeze_backbone()
     assert fewer < model.num_parameters(only_trainable=True)
+
+
+def test_a_new_model_can_be_made_from_a_configuration_alone():
+    for kind, small in (("RTDetr", SMALL), ("RTDetrV2", SMALL), ("Detr", SMALL_DETR)):
+        config = getattr(lab, f"{kind}Config")(**small)
+        made = lab.AutoModelForObjectDetection.from_config(config)
+        assert type(made) is getattr(lab, f"{kind}ForObjectDetection")
+    with pytest.raises(ConfigError, match="rt_detr_resnet"):
+        lab.AutoModelForObjectDetection.from_config(lab.RTDetrResNetConfig())
+
+
+def test_the_page_lists_every_parameter_with_one_value():
+    page = (ROOT / "docs" / "transformers.md").read_text()
+    section = page.partition("## Parameters with one value")[2].partition("\n## ")[0]
+    cells = [line.split(" | ")[0] for line in section.splitlines() if line.startswith("| `")]
+    listed = {name for cell in cells for name in re.findall(r"`(.*?)`", cell)}
+    configs = (lab.RTDetrV2Config, lab.DetrConfig, lab.RTDetrResNetConfig)
+    assert listed == {f.name for c in configs for f in fields(c) if "only" in f.metadata}

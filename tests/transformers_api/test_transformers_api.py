@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_api import SMALL, label, picture
+from small_api import SMALL, SMALL_DETR, label, picture
 
 import rtdetr_lab as lab
 from rtdetr_lab.errors import (
@@ -108,12 +108,10 @@ def test_labels_that_contradict_themselves_are_refused(case, model, images):
     assert isinstance(error.value, ValueError)
 
 
-def test_padding_and_shortcuts_are_refused_not_ignored(model, images):
+def test_a_pixel_mask_changes_nothing_as_documented_and_shortcuts_are_refused(model, images):
     mask = torch.ones(2, 64, 64)
-    assert torch.equal(model(images, pixel_mask=mask).logits, model(images).logits)
     mask[0, 40:] = 0
-    with pytest.raises(ImageError, match="pixel_mask"):
-        model(images, pixel_mask=mask)
+    assert torch.equal(model(images, pixel_mask=mask).logits, model(images).logits)
     for name in ("encoder_outputs", "inputs_embeds", "decoder_inputs_embeds"):
         with pytest.raises(ConfigError, match=name):
             model(images, **{name: torch.zeros(1)})
@@ -296,6 +294,41 @@ def test_numbers_no_picture_can_be_prepared_with_are_refused_by_name(option):
         lab.RTDetrImageProcessor(**{option: IMPOSSIBLE[option]})
     with pytest.raises(ConfigError, match=option):
         lab.DetrImageProcessor()(picture(), **{option: IMPOSSIBLE[option]})
+
+
+def test_tensors_in_annotations_and_sizes_are_numbers():
+    one, box = annotated()["annotations"][0], [1.0, 2.0, 3.0, 4.0]
+    tensors = {"bbox": torch.tensor(box), "category_id": torch.tensor(1), "area": np.float32(12)}
+    given = {"image_id": torch.tensor(1), "annotations": [one | tensors]}
+    found = lab.RTDetrImageProcessor()(picture(), given, return_tensors="pt").labels[0]
+    plain = lab.RTDetrImageProcessor()(picture(), annotated(), return_tensors="pt").labels[0]
+    assert all(torch.equal(found[name], plain[name]) for name in plain)
+    outputs = SimpleNamespace(logits=torch.zeros(2, 3, 4), pred_boxes=torch.ones(2, 3, 4) / 2)
+    post_process = lab.RTDetrImageProcessor().post_process_object_detection
+    listed = post_process(outputs, 0.0, [torch.tensor([30, 40]), torch.tensor([50, 60])])
+    expected = post_process(outputs, 0.0, [(30, 40), (50, 60)])
+    assert all(torch.equal(a["boxes"], b["boxes"]) for a, b in zip(listed, expected, strict=True))
+    as_dictionary = post_process(vars(outputs), 0.0, [(30, 40), (50, 60)])
+    assert torch.equal(as_dictionary[1]["boxes"], expected[1]["boxes"])
+
+
+def test_options_may_be_given_in_their_documented_order():
+    given = annotated(segmentation=[[1, 1, 5, 1, 5, 5]])
+    pytest.importorskip("faster_coco_eval", reason="no [eval] extra; runs where it is")
+    found = lab.DetrImageProcessor().preprocess(picture(), given, True, None, return_tensors="pt")
+    assert found.labels[0]["masks"].any()
+
+
+@pytest.mark.parametrize("kind", ["RTDetr", "RTDetrV2", "Detr"])
+def test_the_model_inside_shares_its_parts(kind, images):
+    config = getattr(lab, f"{kind}Config")(**(SMALL_DETR if kind == "Detr" else SMALL))
+    made = getattr(lab, f"{kind}ForObjectDetection")(config).eval()
+    assert type(made.model) is type(made.base_model) is getattr(lab, f"{kind}Model")
+    assert made.model.base_model.training is False
+    assert made.model.backbone is made.backbone is made.lab.backbone
+    inner, outer = made.model(images), made(images)
+    assert torch.equal(inner.last_hidden_state, outer.last_hidden_state)
+    assert not hasattr(made.model, "model")
 
 
 @pytest.mark.parametrize("sizes", [[(3, 4, 5)] * 2, "ab", [(0, 4)] * 2, [(-1, 4)] * 2, [3, 4]])
