@@ -55,6 +55,13 @@ def test_a_wrong_name_does_not_hide_a_right_one_however_sure_it_is():
     assert one.of_found == ("duplicate", "right")
 
 
+@pytest.mark.parametrize("heights", [(14.0, 18.0), (18.0, 14.0)])
+def test_of_two_objects_a_detection_takes_the_one_that_it_overlaps_more(heights):
+    objects = truth([FAR, *([0.0, 0, 10, height] for height in heights)], [0, 0, 0])
+    one = judge(objects, found([RIGHT, [0.0, 0, 10, 20]], [0, 0], [0.9, 0.8]))
+    assert one.pairs == ((1 + heights.index(18), 1),)
+
+
 def test_in_a_crowd_nothing_is_a_mistake():
     one = judge(truth([[0.0, 0, 90, 90]], [0], crowd=[0]), found([FAR], [0], [0.9]))
     assert one.num_mistakes == 0

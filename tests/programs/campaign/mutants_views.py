@@ -184,7 +184,7 @@ VIEWS = (
         "mean = overlap.mean(1)",
         "mean = overlap.mean(0)",
         "means over steps for those over queries",
-        "viz/test_queries.py",
+        "viz/test_life.py",
     ),
     (
         "viz/sampling",
