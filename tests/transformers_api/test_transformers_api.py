@@ -11,11 +11,9 @@ from small_api import SMALL, SMALL_DETR, label, picture
 
 import rtdetr_lab as lab
 from rtdetr_lab.errors import (
-    CheckpointError,
     ConfigError,
     DataError,
     ImageError,
-    LabError,
     TargetError,
 )
 
@@ -376,29 +374,3 @@ def test_a_frozen_backbone_learns_nothing_until_it_thaws(model):
     assert any(p.requires_grad for p in model.parameters())
     model.unfreeze_backbone()
     assert all(p.requires_grad for p in model.lab.backbone.parameters())
-
-
-def test_a_saved_model_and_processor_come_back(model, images, tmp_path):
-    model.save_pretrained(tmp_path)
-    lab.RTDetrImageProcessor(size={"height": 64, "width": 96}).save_pretrained(tmp_path)
-    back = lab.AutoModelForObjectDetection.from_pretrained(tmp_path)
-    assert torch.equal(back(images).logits, model(images).logits)
-    assert back.config.id2label == {0: "cat", 1: "dog", 2: "cow"}
-    processor = lab.AutoImageProcessor.from_pretrained(tmp_path)
-    assert processor(picture(), return_tensors="pt").pixel_values.shape == (1, 3, 64, 96)
-
-
-def test_new_classes_are_asked_for_in_so_many_words(model, tmp_path):
-    model.save_pretrained(tmp_path)
-    new = {"id2label": {0: "a", 1: "b"}, "label2id": {"a": 0, "b": 1}}
-    with pytest.raises(CheckpointError, match="3 classes, but 2"):
-        lab.RTDetrForObjectDetection.from_pretrained(tmp_path, **new)
-    found = lab.RTDetrForObjectDetection.from_pretrained(
-        tmp_path, **new, ignore_mismatched_sizes=True
-    )
-    assert found(torch.rand(1, 3, 64, 64)).logits.shape[-1] == 2
-
-
-def test_a_folder_without_the_file_is_named(tmp_path):
-    with pytest.raises(LabError, match=r"config\.json"):
-        lab.RTDetrForObjectDetection.from_pretrained(tmp_path)
