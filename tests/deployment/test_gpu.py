@@ -18,7 +18,7 @@ import torch
 from paths import PROGRAMS, child_environment
 
 from rtdetr_lab.ablations.studies import TABLES
-from rtdetr_lab.deployment.bench.gpu import clock, learning, page
+from rtdetr_lab.deployment.bench.gpu import clock, learning, page, speed
 from rtdetr_lab.deployment.bench.gpu.__main__ import main
 from rtdetr_lab.deployment.bench.gpu.record import (
     SECTIONS,
@@ -29,6 +29,7 @@ from rtdetr_lab.deployment.bench.gpu.record import (
     runs_so_far,
 )
 from rtdetr_lab.deployment.bench.gpu.task import Task
+from rtdetr_lab.deployment.bench.subjects import Case
 
 ON_CPU = not torch.cuda.is_available()
 
@@ -314,6 +315,18 @@ def test_goals_are_computed_from_the_rows_as_the_issue_words_them():
     }  # fmt: skip
     measured = {what: value for what, _, value, _ in page.goal_rows(records)}
     assert list(measured.values()) == ["0.10", "0.25", "30%", "6.0×", "2.5×", "1.50×"]
+
+
+def test_a_subject_that_cannot_run_is_named_and_the_others_are_timed(tmp_path):
+    def cannot(case):
+        raise RuntimeError("no graph of this")
+
+    builds = {"ours": lambda case: lambda: case.batch, "ours, graph": cannot}
+    found = speed.compare(Case("nano"), builds, task_in(tmp_path, tiny=True))
+    assert set(found["times"]) == {"ours"}
+    assert "no graph of this" in found["broken"]["ours, graph"]
+    row = {**done(**found), "state": "done"}
+    assert "no graph of this" in "".join(page.unfinished({"speed": {"nano": row}}))
 
 
 def test_a_record_that_was_damaged_is_named(tmp_path, capsys):

@@ -35,14 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         task = Task(out, asked.minutes, run, until, asked.tiny)
         if asked.until:
             return clock.measure(task)
-        command = [
-            "-m",
-            "rtdetr_lab.deployment.bench.gpu",
-            str(out),
-            "--minutes",
-            str(asked.minutes),
-        ]
-        return clock.supervise(task, [*command, *(["--tiny"] if asked.tiny else [])])
+        words = ["--minutes", str(asked.minutes), *(["--tiny"] if asked.tiny else [])]
+        return clock.supervise(task, ["-m", page.MODULE, str(out), *words])
     except LabError as error:
         print(error, file=sys.stderr)
         return 1

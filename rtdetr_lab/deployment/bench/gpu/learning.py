@@ -186,4 +186,4 @@ def need(*libraries: str) -> None:
     """Raise `SkippedError` if a library is not installed."""
     missing = [name for name in libraries if importlib.util.find_spec(name) is None]
     if missing:
-        raise SkippedError(f"{', '.join(missing)} not installed: docs/gpu.md has the line")
+        raise SkippedError(f"{', '.join(missing)} not installed: docs/deploy.md has the line")

@@ -5,6 +5,7 @@ Without a finished row the page says how to measure. Every title names the card 
 """
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,11 @@ from rtdetr_lab.notebook_tools.pages import page as notebook_page
 from rtdetr_lab.writing import markdown_block, markdown_table, write_bytes, write_text
 
 DOCS = PACKAGE.parent / "docs" / "results"
-COMMAND = "python -m rtdetr_lab.deployment.bench.gpu"
+MODULE = "rtdetr_lab.deployment.bench.gpu"
 HEAD = f"""\
 # GPU
 
-`{COMMAND} OUT --write` makes this page from the records in OUT.
+`python -m {MODULE} OUT --write` makes this page from the records in OUT.
 [Deploying](../deploy.md#a-gpu-for-minutes) says how to fill them on a machine with a GPU.
 """
 NOTHING = "\nNothing was measured on a GPU yet: every figure of this page is missing.\n"
@@ -37,7 +38,7 @@ python -m rtdetr_lab.training.ship runs/gpu/nano
 rtdetr-lab ablate STUDY --report-only --out runs/gpu/ablations --report docs/results/ablations
 ```
 
-The goal were {PICTURES:,} pictures.
+The goal was {PICTURES:,} pictures.
 """
 
 Rows = dict[str, dict[str, Any]]
@@ -95,11 +96,12 @@ def times_of(row: dict[str, Any]) -> dict[str, Times]:
 
 def fastest(row: dict[str, Any], ours: bool, *kinds: str) -> float:
     """Return the least median of ours or of transformers, in one of the precisions."""
-    return min(
+    found = [
         t.median
         for name, t in times_of(row).items()
         if name.startswith("ours") == ours and any(kind in name for kind in kinds)
-    )
+    ]
+    return min(found, default=math.nan)
 
 
 def goal_rows(done: dict[str, Rows]) -> Iterator[list[str]]:
@@ -174,5 +176,7 @@ def unfinished(records: dict[str, Rows]) -> Iterator[str]:
             if row["state"] != "done":
                 why = row.get("why") or json.dumps(row.get("found", ""))
                 lines += [f"{section}: {name}: {row['state']}", *why.splitlines()[-3:]]
+            for subject, why in row.get("found", {}).get("broken", {}).items():
+                lines += [f"{section}: {name}: {subject}: failed", *why.splitlines()[-3:]]
     if lines:
         yield "\n## Not finished\n\n" + markdown_block("\n".join(lines)) + "\n"

@@ -4,6 +4,7 @@ A row is a comparison: its subjects run in turn, in one process. Compiled models
 own, because the compiler needs a minute for each; ours run beside them again.
 """
 
+import traceback
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -17,7 +18,7 @@ from rtdetr_lab.deployment.bench.parts import split
 from rtdetr_lab.deployment.bench.report import plain
 from rtdetr_lab.deployment.bench.roofline import ceilings
 from rtdetr_lab.deployment.bench.subjects import BASE, Build, Case, eager, ours
-from rtdetr_lab.deployment.bench.timing import CLOCKS, interleaved
+from rtdetr_lab.deployment.bench.timing import CLOCKS, Subject, interleaved
 from rtdetr_lab.deployment.bench.training import bench_training
 from rtdetr_lab.deployment.fastest import NAMES
 
@@ -76,12 +77,18 @@ def plain_ones(task: Task) -> dict[str, Build]:
 
 
 def compare(case: Case, builds: dict[str, Build], task: Task) -> dict[str, Any]:
-    """Time all subjects in turn."""
-    subjects = {name: build(case) for name, build in builds.items()}
-    return {
-        "case": asdict(case),
-        "times": plain(interleaved(subjects, task.rounds, clock=CLOCKS["wall"])),
-    }
+    """Time all subjects in turn; one that cannot run is named with its traceback."""
+    subjects: dict[str, Subject] = {}
+    broken: dict[str, str] = {}
+    for name, build in builds.items():
+        try:
+            run = build(case)
+            run()
+            subjects[name] = run
+        except Exception:
+            broken[name] = traceback.format_exc()
+    times = interleaved(subjects, task.rounds, clock=CLOCKS["wall"])
+    return {"case": asdict(case), "times": plain(times), "broken": broken}
 
 
 def compare_compiled(case: Case, dtype: torch.dtype, task: Task) -> dict[str, Any]:
