@@ -247,7 +247,7 @@ def test_every_row_of_a_machine_without_a_card_is_done_or_says_why_not(day):
     assert done == [
         "speed: nano, batch 2",
         "speed: nano, batch 2: parts",
-        "steps: nano, batch 2",
+        "steps: training step, nano, batch 2",
         "learning: nano",
         "learning: study losses",
     ]

@@ -50,7 +50,7 @@ def rows(task: Task) -> dict[str, Row]:
 def step_rows(task: Task) -> dict[str, Row]:
     """Return the rows of training steps."""
     cases = [("nano", 2)] if task.tiny else [("r18", 8), ("r50", 8)]
-    return {named(*c): partial(steps, case_of(task, *c), task) for c in cases}
+    return {f"training step, {named(*c)}": partial(steps, case_of(task, *c), task) for c in cases}
 
 
 def named(preset: str, batch: int) -> str:
