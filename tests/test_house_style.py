@@ -272,7 +272,7 @@ ALLOWED = {
     "top level": 2_860,
     "ablations": 2_310,
     "checkpoints": 2_720,
-    "commands": 1_530,
+    "commands": 1_660,
     "data": 2_970,
     "deployment": 2_040,
     "detr": 590,
@@ -285,7 +285,7 @@ ALLOWED = {
     "successors": 540,
     "training": 1_730,
     "transformers_api": 1_870,
-    "viz": 2_010,
+    "viz": 2_070,
 }
 """Lines of code a room may hold. Who raises a number says why in the commit; the sum stays below
 `ALLOWED_IN_ALL`: new chapters are paid for by simpler equipment."""
