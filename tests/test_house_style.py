@@ -281,7 +281,7 @@ ALLOWED = {
     "checkpoints": 2_550,
     "commands": 1_520,
     "data": 2_970,
-    "deployment": 1_370,
+    "deployment": 1_385,
     "detr": 590,
     "evaluation": 1_000,
     "images": 910,
