@@ -290,7 +290,7 @@ ALLOWED = {
 """Lines of code a room may hold. Who raises a number says why in the commit; the sum stays below
 `ALLOWED_IN_ALL`: new chapters are paid for by simpler equipment."""
 
-ALLOWED_IN_ALL = 24_000
+ALLOWED_IN_ALL = 25_000
 
 
 def room_of(path: Path) -> str:
