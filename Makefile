@@ -4,7 +4,9 @@ BIN := .venv/bin
 # Whole files per worker (tests/conftest.py); each wants about 3 GiB.
 WORKERS := -n auto --maxprocesses=4 --no-loadscope-reorder
 
-.PHONY: demo test test-full lint notebooks docs figures campaign
+OUT ?= build/gpu
+
+.PHONY: demo test test-full lint notebooks docs figures campaign gpu
 
 demo: .venv/core  ## detect on a sample picture, and check against the oracle where it is installed
 	$(BIN)/rtdetr-lab demo
@@ -30,6 +32,9 @@ docs: .venv/docs  ## the site, into site/
 
 campaign: .venv/dev  ## damage, malice, kills and planted bugs, all of them (an hour); its page
 	$(BIN)/python tests/programs/campaign/report.py
+
+gpu:  ## what needs a GPU, row by row, for 8.5 minutes; the same command goes on (docs/deploy.md)
+	$(PYTHON) -m rtdetr_lab.deployment.bench.gpu $(OUT)
 
 figures: .venv/dev  ## the pictures of the README and the site
 	$(BIN)/python docs/hooks/figures.py

@@ -36,7 +36,7 @@ with torch.no_grad():
 # ## The end, first
 #
 # The picture has seven shapes. Seven of nano's hundred queries *answer for* them: each must predict
-# one shape. A query is only an index: only in this picture query 7 answers for the large triangle.
+# one shape. A query is only an index: in other pictures query 7 answers for other shapes.
 
 # %%
 # alt: A painted picture. Each of seven shapes has a frame. Almost on top of it lies the dashed box
@@ -63,9 +63,9 @@ ax = figures.matched_boxes(prediction.boxes[3], targets.boxes[3], queries, objec
 #
 # Take the smallest box around both boxes: GIoU is the IoU minus the fraction of this box that
 # neither covers (notebook 01). The class cost is the focal loss of saying "yes" minus that of
-# saying "no". (The loss of "no" has its own minus, so the second sign is a plus.) A focal loss is a
-# cross-entropy times a factor that is small where the score is already right (notebook 04). $p$ is
-# the query's score at the object's class, $\gamma = 2$ and $\alpha = 0.25$ (varifocal: 0.75).
+# saying "no". A focal loss is a cross-entropy times a factor that is small where the score is
+# already right (notebook 04). $p$ is the query's score at the object's class, $\gamma = 2$ and
+# $\alpha = 0.25$. The second sign is a plus, because the loss of "no" has its own minus:
 #
 # $$ \mathcal C_{\text{class}} = -\alpha (1-p)^\gamma \log p
 #    + (1-\alpha)\, p^\gamma \log(1-p) \tag{03.3} $$
@@ -329,9 +329,9 @@ for name, (overlap, score, same) in outcome.items():  # may differ: as usual ± 
 # With L1 only, the IoU of the matched boxes rises by one hundredth, but *half of the objects get
 # another query*: the mean score falls from 0.75 to 0.41. Several queries have a good box for each
 # object, and only the class cost knows which of them has learned a high score. If we matched by
-# boxes only, the next step would teach a duplicate a high score, and the right query a low one.
-# With class only, a third of the objects get another query, often one that lies on another shape of
-# the same class. If we swap the weights 2 and 5, almost nothing changes.
+# boxes only, the next step would raise the score of a duplicate, and lower the score of the right
+# query. With class only, a third of the objects get another query, often one that lies on another
+# shape of the same class. If we swap the weights 2 and 5, almost nothing changes.
 
 # %%
 assert outcome["2 and 5 swapped"][2] > 0.9 * targets.num_boxes

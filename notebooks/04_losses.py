@@ -84,7 +84,8 @@ ax.legend(frameon=False)
 #
 # (Varifocal: $\alpha = 0.75$, $\gamma = 2$. Focal: $\alpha = 0.25$.) Here $t$ is an object again,
 # and $\hat b_t$ is the box of the query that answers for it. In RT-DETR the class loss is
-# varifocal, summed over all scores, and the weights $w$ are 1, 5 and 2.
+# varifocal, summed over all scores, and the weights $w$ are 1, 5 and 2. (Denoising layers train
+# every object once per group, so they are divided by objects × groups: notebook 12.)
 #
 # ## By hand, on 3 × 3 scores
 #
@@ -129,8 +130,9 @@ source(Varifocal)
 source(Criterion._terms)
 
 # %% [markdown]
-# *This line* makes the score IoU-aware: `iou[matched]`, the target of the class loss, is computed
-# from the detached boxes of the same step. When a box gets better, the target of its score rises.
+# The line that begins with `iou[matched]` makes the score IoU-aware: it computes the target of the
+# class loss from the detached boxes of the same step. When a box gets better, the target of its
+# score rises.
 #
 # ## Look inside
 #
@@ -305,10 +307,10 @@ for name, loss in losses.items():
 # above poor (0.5).
 #
 # But the varifocal score is not a plain mean. "Mixed" ends at 0.75 and not at 0.6, because the
-# weight $q$ makes a good outcome count more: where all outcomes are matched, the mean gradient
-# $\sum q\,(p - q)$ is zero at $p = \sum q^2 / \sum q$. "Rare" ends at 0.4 and not at its mean IoU
-# 0.09, because the background's weight $\alpha p^\gamma$ is too small to pull it down further.
-# Varifocal scores are good for ranking, but they are not probabilities.
+# weight $q$ makes a good outcome count more: where all outcomes are matched, the sum of the
+# gradients, $\sum q\,(p - q)$, is zero at $p = \sum q^2 / \sum q$. "Rare" ends at 0.4 and not at
+# its mean IoU 0.09, because the background's weight $\alpha p^\gamma$ is too small to pull it down
+# further. Varifocal scores are good for ranking, but they are not probabilities.
 
 # %%
 assert resting["varifocal"]["half"] > resting["varifocal"]["poor"]

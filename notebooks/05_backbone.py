@@ -37,7 +37,7 @@ images, targets = shapes(*range(8))  # 320 × 320 pixels
 # The figure shows a cat and the three maps that `nano` makes of it: 32 × 32, 16 × 16 and 8 × 8
 # cells. A bright cell has large features (root mean square over the channels). `nano` was trained
 # on painted shapes only, but its maps respond to the cat. On S3 we see eyes, nose and the stripes
-# of the forehead; on S5 only patches.
+# of the forehead; on S5 we see only bright and dark patches.
 
 # %%
 # alt: A photograph of a cat and three heat maps of it, of 32, 16 and 8 cells a side. The finest
@@ -192,7 +192,7 @@ for level, side, e in zip(levels, sides, energy, strict=True):
 # $$ \mathrm{norm}(x) = \gamma\,\frac{x - \mu}{\sqrt{v + \varepsilon}} + \beta \tag{05.2} $$
 #
 # A new norm starts with $\mu = 0, v = 1, \gamma = 1, \beta = 0$. What happens if we start from
-# random weights and freeze it like this? Training works well if the features have a spread
+# random weights and freeze all norms like this? Training works well if the features have a spread
 # (standard deviation) of about 1; the initialisation by He et al. (2015) was made for that.
 # **Predict**: what is the spread on S5 of r18? And of r101?
 
@@ -347,7 +347,7 @@ assert flops["S5"] < 0.2 * total.flops
 # %% [markdown]
 # Most parameters are in the coarse stages, because the channels double from stage to stage. The
 # work is spread more evenly, because the number of cells falls at the same time. RT-DETR-R50 as a
-# whole does 138 GFLOPs, so the backbone is half of it.
+# whole does 138 GFLOPs; the backbone's 71 are half of it.
 #
 # ## Exercises
 #

@@ -32,7 +32,7 @@ WEIGHTS = "encoder.aifi.layers.0.self_attn.weights"
 #
 # The star marks a cell in the large triangle. The bright cells are those it attends to (mean of the
 # six heads). We would expect attention to its neighbours, or to the other shapes. But it attends to
-# the border of the map, and most to a corner without any shape.
+# the border of the map. The brightest cells lie in a corner that contains no shape.
 
 # %%
 # alt: A scene with a large triangle and a star on it. Cells along the left and lower border are
@@ -163,7 +163,7 @@ assert torch.allclose(inside["layers.0.self_attn.weights"][0, 0], mine, atol=1e-
 # ## Look inside
 #
 # First we look at $P$ alone: how similar are the embeddings of two cells? Cells in rows or columns
-# near the marked cell are similar to it. Cells near in both are the most similar.
+# near the marked cell are similar to it. Cells near it in row *and* column are the most similar.
 
 # %%
 # alt: A 10 by 10 heat map of similarity with one cell. There is a bright cross along its row and
@@ -196,10 +196,11 @@ assert on_rim.mean() > 0.6 > rim.float().mean()
 assert (on_rim.mean((0, 2)) > 0.5).all(), "every head, over eight pictures"
 
 # %% [markdown]
-# (The first line of the output is $e$ to the power of the entropy. Equal weights on $n$ cells give
-# $n$.) The heads attend to a third to a half of the map, and put two thirds of their weight on its
-# border. One explanation: the weights must sum to 1. A cell that needs nothing from the others can
-# put its weight on a useless cell. If so, `nano` does not need what attention returns. Does it?
+# (We count the cells that a head attends to as $e$ to the power of the entropy of its weights.
+# Equal weights on $n$ cells, and none on the others, give exactly $n$.) The heads attend to a third
+# to a half of the map, and put two thirds of their weight on its border. One explanation: the
+# weights must sum to 1. A cell that needs nothing from the others can put its weight on a useless
+# cell. If so, `nano` does not need what attention returns. Does it?
 #
 # ## Predict, then break it
 #
@@ -284,16 +285,16 @@ for name, cut in {"square": images, "rectangle": images[:, :, 64:256]}.items():
     assert (change == 0) == (name == "square")
 
 # %% [markdown]
-# Why do they agree on a square? Two things differ: the authors count the positions column by
-# column, and their embedding begins with the column (ours with the row). So on a map of $H$ × $W$
-# cells our entry $n$ embeds first $\lfloor n/W \rfloor$, then $n \bmod W$. Theirs embeds first
-# $\lfloor n/H \rfloor$, then $n \bmod H$. If $H = W$, these are the same two numbers. But on 2 × 3
-# cells, row 1 and column 0 is $n = 3$: we embed (1, 0), they embed (1, 1). RT-DETR is tested at
-# 640 × 640, where both orders agree. The authors' code even keeps the positions (and the anchors of
-# notebook 09) of 640 × 640 for other sizes. A picture of 512 × 800 has 400 cells on S5 as well. So
-# its cells get these positions without an error, but wrong ones. At 800 × 800 the numbers of cells
-# differ, which is an error. Our order is the correct one; theirs is an option
-# (`docs/differences.md`).
+# Why do they agree on a square? Two things differ. The authors list the cells column by column, and
+# we row by row. And the first half of their embedding is about the column, that of ours about the
+# row. So on a map of $H$ × $W$ cells our entry $n$ has $\lfloor n/W \rfloor$ in its first half and
+# $n \bmod W$ in its second. Theirs has $\lfloor n/H \rfloor$ and $n \bmod H$. If $H = W$, these are
+# the same two numbers. But on 2 × 3 cells, row 1 and column 0 is entry $n = 3$: ours has (1, 0),
+# theirs (1, 1). RT-DETR is tested at 640 × 640, where both orders agree. The authors' code even
+# keeps the positions (and the anchors of notebook 09) of 640 × 640 for other sizes. A picture of
+# 512 × 800 also has 400 cells on S5. So it gets these positions, which are wrong for it, and no
+# error is raised. At 800 × 800 the number of cells differs, and the code stops with an error. Our
+# order is the correct one; theirs is an option (`docs/differences.md`).
 #
 # ## What it costs
 #

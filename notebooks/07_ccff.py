@@ -198,8 +198,8 @@ assert reached["O3"][0] < reached["O4"][0] < reached["O5"][0]
 #
 # We cut the connections. We sort the shapes by size, and count those that get a good box (score
 # above 0.5, IoU above 0.75). **Predict** for each cut which sizes suffer: (a) the upsampled maps of
-# the top-down path are zero; (b) the downsampled maps of the bottom-up path are zero; (c) those
-# maps are shifted one cell to the right.
+# the top-down path are zero; (b) the downsampled maps of the bottom-up path are zero; (c) the
+# downsampled maps are not zero, but shifted one cell to the right.
 
 
 # %%
@@ -240,9 +240,10 @@ cut
 # outline of a shape shows its class, and `nano` hardly needs S5 (notebooks 05 and 06).
 #
 # But `nano` needs the bottom-up path. Without it no large shape gets a good box, but only few small
-# shapes lose theirs. So what O4 and O5 show about large shapes comes from finer maps. *The name of
-# a level does not tell where its content comes from.* (c) shows that the bottom-up path carries
-# positions: we shift its maps by one cell, and about 30 % of the good boxes are lost.
+# shapes lose theirs. So in `nano`, O4 and O5 get their information about large shapes from the
+# finer maps. *The name of a level does not tell where its content comes from.* (c) shows that the
+# bottom-up path carries positions: we shift its maps by one cell, and about 30 % of the good boxes
+# are lost.
 
 # %%
 assert sum(cut["(a) no top-down"]) >= sum(before) - 2
@@ -273,10 +274,11 @@ for name, c in costs.items():
 
 # %% [markdown]
 # CCFF takes 47 of r50's 138 GFLOPs, and AIFI takes 0.8. So these convolutions are cheap only when
-# compared with attention over all cells (85 GFLOPs, notebook 06). This is why the paper scales its
-# encoder by the number of channels inside the blocks: with half of them the encoder does a third of
-# the work. Merging saves few operations, because a 1 × 1 costs a ninth of a 3 × 3. But it saves a
-# second pass over the map, its norm, and the sum.
+# compared with attention over all cells (85 GFLOPs, notebook 06). In the smaller models the blocks
+# have half the channels inside, and CCFF does a third of the work. The paper (§4.4) scales its
+# encoder by the number of RepVGG blocks and by the width $D$; a larger $D$ makes AIFI more
+# expensive, too. Merging saves few operations, because a 1 × 1 costs a ninth of a 3 × 3. But it
+# saves a second pass over the map, its norm, and the sum.
 
 # %%
 assert costs["r18"].flops < 0.34 * costs["r50"].flops

@@ -74,8 +74,9 @@ assert max(table, key=lambda name: table[name][0]) == "E"
 # $$ F_5 = \mathrm{AIFI}(S_5), \qquad O = \mathrm{CCFF}(\{S_3, S_4, F_5\}) \tag{08.1} $$
 #
 # (The paper's Eq. 1 writes AIFI with Q = K = V = flat(S5), without positions; Eq. 06.1 in notebook
-# 06 has them, as in the authors' code.) Before both steps every map is projected to $D$ channels,
-# because AIFI adds and CCFF concatenates. Why is attention on the smallest map enough?
+# 06 has them, as in the authors' code.) Before both steps every map is projected to $D$ channels:
+# AIFI and all blocks of CCFF are built for this one width. Why is attention on the smallest map
+# enough?
 #
 # ## By hand, on 3 × 3 cells
 #
@@ -157,8 +158,8 @@ assert near.float().mean() < 0.5
 assert strengths["with AIFI"][~near].sum() > strengths["with AIFI"][near].sum()
 
 # %% [markdown]
-# With AIFI the cell depends on the whole of S5. More than half of this dependence is on cells that
-# CCFF alone does not reach ("far away" in the output). Does the detector use it?
+# With AIFI the cell depends on the whole of S5. More than half of the gradient's strength lies on
+# cells that CCFF alone does not reach (printed as "far away"). Does the detector use this?
 #
 # ## Predict, then break it
 #
@@ -195,9 +196,9 @@ counts
 # The content of $F_5$ does not matter to `nano`: the $F_5$ of another picture works, and so does
 # noise. But the *length* of its feature vectors matters. AIFI ends in a layer norm, which gives the
 # $D$ numbers of a cell the mean square 1. So in training the fusion saw only vectors with a length
-# near $\sqrt D$. (Only near, because the norm has a learned scale and shift.) Our noise has about
-# the same length. Vectors that are ten times as long dominate S3 and S4 in the concatenation. So an
-# input that the model does not use can still do harm.
+# near $\sqrt D$. (The length is not exactly $\sqrt D$, because the norm also has a learned scale
+# and shift.) Our noise has about the same length. Vectors that are ten times as long dominate S3
+# and S4 in the concatenation. So an input that the model does not use can still do harm.
 #
 # CCFF is different: without it no good box is left. This does not mean that CCFF is the more
 # important half *in general*. The decoder was trained on the output of CCFF. If we remove a part

@@ -66,8 +66,9 @@ axes = sampling_panels(looks, images[3], view=view)
 # map $x$. The softmax runs over all $P$ points, all levels together. $W_m$ is the part of the
 # output projection for head $m$.
 #
-# So the box sets the centre and the unit, which is half a side divided by $K_l$: a point with the
-# offset $K_l$ lies on the edge. The query sets the direction of a point, and the number of units.
+# So the box sets the centre and the unit. The unit is half a side of the box divided by $K_l$, so a
+# point with the offset $K_l$ lies on the edge. The query sets the direction of a point, and the
+# number of units.
 
 # %% [markdown]
 # ## By hand, on 3 × 3 cells
@@ -189,11 +190,12 @@ print(f"of {sum(targets.counts)} shapes")
 counts
 
 # %% [markdown]
-# *How much* matters, but *where* matters most. With equal weights nearly half of the good boxes are
-# left. With all points of a head at one place, one is left. A box head needs to know where the
-# edges are, and it learns this from points at the edges. (c) leaves none, because the values of
-# each head are made for *its own* places. (d) and (e) change weights, but a point with weight zero
-# is not read. O3 alone works well: a box is given by its edges, and O3 is fine enough for the edges
+# The weights (*how much*) matter, but the locations (*where*) matter most. With equal weights
+# nearly half of the good boxes are left. If all points of a head lie at one place, only one good
+# box is left. A box head needs to know where the edges are, and it learns this from points at the
+# edges. (c) leaves none, because the values of each head are made for *its own* places. (d) and (e)
+# change only weights. But a point with weight zero is not read, so they also change *where* the
+# query reads. O3 alone works well: a box is given by its edges, and O3 is fine enough for the edges
 # of small and large shapes. O5 alone finds nothing.
 
 # %%

@@ -60,12 +60,13 @@ ax = box_trails(boxes, images[3], pairs.queries[3].tolist(), ax)
 # (deformable attention), and computes its new content (feed-forward network). At the end a box head
 # moves the box $b$. It adds a step $\Delta$ to the logits of the four numbers, not to the numbers:
 #
-# $$ b^{(i)} = \sigma\bigl(\Delta^{(i)} + \sigma^{-1}(b^{(i-1)})\bigr) \tag{11.1} $$
+# $$ b^{(i+1)} = \sigma\bigl(\Delta^{(i)} + \sigma^{-1}(b^{(i)})\bigr) \tag{11.1} $$
 #
-# ($i$ counts steps from 1: layer 0 moves the proposed box $b^{(0)}$ by $\Delta^{(1)}$.) A layer
-# gets its box through the position of the query, an embedding that a small network computes:
+# ($i$ counts layers from 0, as in the figures: layer 0 moves the proposed box $b^{(0)}$ by
+# $\Delta^{(0)}$ to $b^{(1)}$.) A layer gets its box through the position of the query, an embedding
+# that a small network computes:
 #
-# $$ \text{position}^{(i)} = \mathrm{MLP}(b^{(i-1)}) \tag{11.2} $$
+# $$ \text{position}^{(i)} = \mathrm{MLP}(b^{(i)}) \tag{11.2} $$
 #
 # Deformable DETR calls this *iterative refinement*. There are three layers here, and six in
 # RT-DETR-R50. If the first layer already sees the object, what do the others do?
@@ -151,9 +152,9 @@ assert layers["proposals"]["tight"] < layers["layer 0"]["tight"] < layers["layer
 # %% [markdown]
 # Layer 0 makes the large move, five pixels per coordinate. The later layers make small moves, and
 # these make boxes tight. No proposal is tight, but 29, 52 and 64 boxes of layers 0, 1 and 2 are.
-# Layer 0 finds five shapes fewer than the proposals. Layer 1 finds 13 more, but adds duplicates.
-# Layer 2 removes most of them. So the layers differ in *what* they do, not only in how well they do
-# it.
+# Layer 0 finds five shapes fewer than the proposals. Layer 1 finds 13 more than layer 0, but adds
+# duplicates. Layer 2 removes most of them. So the layers differ in *what* they do, not only in how
+# well they do it.
 #
 # ## Who attends to whom
 #
@@ -259,10 +260,11 @@ assert orders["210"]["found"] < 5 < orders["02"]["found"]
 # ## Who learns from a bad box?
 #
 # Layer 1 starts from the box of layer 0. If the box of layer 1 is bad, which *box head* learns from
-# the loss? (All layers below learn through the content, which is not detached between layers.) The
-# reference is detached, so perhaps only the head of layer 1. But with DINO's *look forward twice*
-# the loss of a layer also reaches the step before it. `decoder.py` has a drawing of both rules. We
-# compute the gradient that the box loss of each layer (rows) sends to each box head (columns).
+# the loss? (All earlier *layers* learn from it through the content, which is not detached between
+# layers.) The reference is detached, so perhaps only the head of layer 1. But with DINO's *look
+# forward twice* the loss of a layer also reaches the step before it. `decoder.py` has a drawing of
+# both rules. We compute the gradient that the box loss of each layer (rows) sends to each box head
+# (columns).
 
 
 # %%
@@ -293,8 +295,9 @@ assert rows[3:] == [[True, False, False], [False, True, False], [False, False, T
 # Both rules give the same diagonal, and the same numbers in the forward pass. Looking forward twice
 # adds the entries left of the diagonal. Here the loss of layer 1 gives box head 0 about as much
 # gradient as the loss of layer 0. So an early layer also learns to predict a box that is a good
-# start for the *next* layer. The authors train like this; the library transformers
-# detaches. The same weights work in both, but training runs differ (notebook 19).
+# start for the *next* layer. The authors train like this. The library transformers detaches the
+# reference, so it looks forward once. The same weights work in both, but training runs differ
+# (notebook 19).
 #
 # ## What it costs
 #

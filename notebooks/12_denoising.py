@@ -46,10 +46,10 @@ ax = noised_boxes(batch, picture.boxes[0], images[3])
 # A query learns from the object that it is matched with (notebook 03). Early in training this
 # object changes from epoch to epoch (DN-DETR §3). How can the decoder learn to correct boxes before
 # the matching is stable? It can skip the matching: the object of a denoising query is *known*. Its
-# content is an embedding of the object's label. With probability 1/4 (half of `label_noise` = 0.5)
-# a random label replaces it; the target stays the true label. Its reference is the object's box
-# with noise. Every corner coordinate moves by $\Delta$ (not the step of notebook 11), in a random
-# direction:
+# content is an embedding of the object's label. With probability 1/4 a random label is embedded
+# instead; the target of the loss stays the true label. (1/4 is half of `label_noise`, which is
+# 0.5.) Its reference is the object's box with noise. Every corner coordinate moves by $\Delta$ (not
+# the step of notebook 11), in a random direction:
 #
 # $$ \text{positive: } |\Delta| < \tfrac12 \lambda\, s, \qquad
 #    \text{negative: } \tfrac12 \lambda\, s \le |\Delta| < \lambda\, s \tag{12.1} $$
@@ -99,7 +99,8 @@ for name, row in zip(names, by_hand, strict=True):
     print(f"{name:5}", " ".join("blocked" if b else "   ·   " for b in row))
 
 # %% [markdown]
-# Only its own group attends to a denoising query. All queries attend to the matching queries.
+# Only queries of the same group attend to a denoising query. All queries attend to the matching
+# queries.
 #
 # ## The real module
 
@@ -163,9 +164,9 @@ for i, layer in enumerate(taught.denoising.layers):
     print(f"layer {i}: IoU {ious[0]:.2f}, {ious[1]:.2f}; score {scores[0]:.2f}, {scores[1]:.2f}")
 
 # %% [markdown]
-# Positives start at a mean IoU of 0.40 and end at 0.89. Negatives are rejected, not repaired: the
-# loss asks only for a low score (it has no box loss). So the decoder learns which boxes are close
-# enough. The figure shows all denoising queries:
+# Positives start at a mean IoU of 0.40 and end at 0.89. Negatives are rejected, not repaired: a
+# negative has only a class loss, which asks for a low score, and no box loss. So the decoder learns
+# which boxes are close enough. The figure shows all denoising queries:
 
 # %%
 # alt: Scatter of the last layer's score against the IoU at the start. Orange negatives have an IoU
@@ -299,7 +300,8 @@ assert honest < 0.4
 # %% [markdown]
 # And why must groups not attend to each other? Averaging removes noise. One positive is a poor box.
 # The mean of an object's positives over all groups has twice the IoU of one positive, and nothing
-# in the picture is needed to compute it.
+# in the picture is needed to compute it: the copies of one object lie near each other, and most
+# have its label.
 
 # %%
 one = Targets(targets.labels[5:6], targets.boxes[5:6])  # one shape: 50 groups

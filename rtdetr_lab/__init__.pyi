@@ -8,6 +8,7 @@ from .checkpoints.backbone import load_backbone as load_backbone
 from .checkpoints.load import load_pretrained as load_pretrained
 from .checkpoints.save import save_pretrained as save_pretrained
 from .commands.explore import explore as explore
+from .commands.readings import heatmap as heatmap
 from .config import diff as diff
 from .config import replace_at as replace_at
 from .deployment.form import deploy as deploy
@@ -38,6 +39,14 @@ from .rtdetrv2 import rtdetrv2_r50_m as rtdetrv2_r50_m
 from .rtdetrv2 import rtdetrv2_r101 as rtdetrv2_r101
 from .structures import Prediction as Prediction
 from .structures import Targets as Targets
+from .successors.dfine import DFINEConfig as DFINEConfig
+from .successors.dfine import dfine_l as dfine_l
+from .successors.dfine import dfine_m as dfine_m
+from .successors.dfine import dfine_n as dfine_n
+from .successors.dfine import dfine_s as dfine_s
+from .successors.dfine import dfine_x as dfine_x
+from .successors.hgnetv2 import rtdetr_l as rtdetr_l
+from .successors.hgnetv2 import rtdetr_x as rtdetr_x
 from .taps import record as record
 from .taps import tap as tap
 from .training import train as train

@@ -24,7 +24,9 @@ $$ F_5 = \mathrm{reshape}(\mathrm{AIFI}(Q = K = \mathrm{flat}(S_5) + P,\;
 $P$ is a 2-D sine embedding of the positions. AIFI knows the place of a cell only from $P$. Without
 $P$ it is *permutation-equivariant*: shuffle the cells of S5, and you get the same features,
 shuffled. We add $P$ to queries and keys and never to values. So positions decide which cell attends
-to which, but the features that are passed on contain no position.
+to which, but the features that are passed on contain no position. DETR adds positions to the keys
+of its decoder's cross-attention, too: its queries find a place even if the encoder has no
+positions. RT-DETR's decoder needs none there, because it reads the maps at given locations.
 
 | symbol  | name        | shape     | meaning                                                     |
 |---------|-------------|-----------|-------------------------------------------------------------|

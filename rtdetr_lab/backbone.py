@@ -16,6 +16,11 @@ Variant D ("ResNet-vd") changes two places of a plain ResNet:
 | stem | one 7×7 convolution, stride 2 | three 3×3 convolutions, the first with stride 2 |
 | stride-2 shortcut | 1×1, stride 2: reads one cell in four | mean of 2×2, then 1×1: reads all |
 
+In the first ResNet, a bottleneck that halves the map has its stride in the first 1×1 convolution of
+the branch, which skips three positions in four. Variant B moves the stride to the 3×3, whose
+windows overlap, so no position is skipped ("Bag of Tricks", §4.2, Fig. 2a). Variant D includes this
+change.
+
 The stem and a max pool after it have stride 4 together. Then every stage is a chain of residual
 blocks. A block adds a learned function $F$ to a shortcut $G$, then applies an activation (act):
 
@@ -24,8 +29,8 @@ $$ y = \mathrm{act}\bigl(F(x) + G(x)\bigr), \qquad
        \mathrm{norm}(W\,\mathrm{pool}(x)) & \text{first block of a stage} \end{cases}
    \tag{05.1} $$
 
-$W$ is a 1×1 convolution, and pool is the mean of 2×2 (nothing in the first stage, which keeps the
-stride).
+$W$ is a 1×1 convolution, and pool is the mean of 2×2. In the first stage there is no pool, because
+this stage does not halve the map.
 
 | preset | block        | blocks (`depths`) | channels (`widths`) | parameters (frozen norm) |
 |--------|--------------|-------------------|---------------------|--------------------------|
@@ -34,16 +39,16 @@ stride).
 | r50    | `Bottleneck` | 3 4 6 3           | 256 512 1024 2048   | 23.5 M                   |
 | r101   | `Bottleneck` | 3 4 23 3          | 256 512 1024 2048   | 42.4 M                   |
 
-A larger backbone has better pretrained features, which should change less in training. So RT-DETRv2
-(§2.2) lowers the learning rate of the backbone with its size: 1e-4 (r18), 5e-5 (r34), 1e-5 (r50),
-1e-6 (r101), with 1e-4 for the rest of the model. The first version uses 1e-5 for every backbone.
+A larger backbone has better pretrained features, which should change less in training. So in
+RT-DETRv2 (§2.2) a larger backbone has a lower learning rate: 1e-4 (r18), 5e-5 (r34), 1e-5 (r50),
+1e-6 (r101). The rest of the model has 1e-4. The first version uses 1e-5 for every backbone.
 
 **Any** module can be a backbone. It returns its maps from fine to coarse, and declares their
 `strides` and `channels`. The rest of the model asks for nothing else.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -143,24 +148,38 @@ class ResNetDConfig:
     def __post_init__(self) -> None:
         require_at_least(2, "backbone", stem_width=self.stem_width)
         require_divisible("backbone.stem_width", self.stem_width, 2)
-        count = len(self.depths)
-        what = f"{self.depths} are depths for {len(self.widths)} widths"
-        require(count == len(self.widths), "backbone.depths", what, "give one per stage each")
-        require_at_least(1, "backbone", depths=min(self.depths, default=0))
-        require_at_least(1, "backbone", widths=min(self.widths, default=0))
-        what = f"{self.outputs} are not stages of a backbone with {count}"
-        remedy = "name stages in rising order, 1 being the one with stride 4"
-        rising = [stage for stage in range(1, count + 1) if stage in self.outputs]
-        require(rising and rising == list(self.outputs), "backbone.outputs", what, remedy)
+        require_stages(self.widths, outputs=self.outputs, depths=self.depths)
 
     def build(self) -> "ResNetD":
         return ResNetD(self)
 
 
-class ResNetD(nn.Module):
-    """Stem, then stages of more and more channels; each but the first halves the map."""
+def require_stages(
+    widths: tuple[int, ...], outputs: tuple[int, ...], **per_stage: tuple[int, ...]
+) -> None:
+    """Raise `ConfigError` unless there is one number per stage each, and outputs are stages."""
+    count = len(widths)
+    for name, values in per_stage.items():
+        what = f"{values} are {name} for {count} widths"
+        require(count == len(values), f"backbone.{name}", what, "give one per stage each")
+        require_at_least(1, "backbone", **{name: min(values, default=0)})
+    require_at_least(1, "backbone", widths=min(widths, default=0))
+    what = f"{outputs} are not stages of a backbone with {count}"
+    remedy = "name stages in rising order, 1 being the one with stride 4"
+    rising = [stage for stage in range(1, count + 1) if stage in outputs]
+    require(rising and rising == list(outputs), "backbone.outputs", what, remedy)
 
-    def __init__(self, cfg: ResNetDConfig) -> None:
+
+class ResNetD(nn.Module):
+    """Stem, then stages of more and more channels; each but the first halves the map.
+
+
+    A subclass that makes other stages has a config with `outputs`, `widths` and `stem_width`, too.
+    """
+
+    cfg: ResNetDConfig
+
+    def __init__(self, cfg: Any) -> None:
         super().__init__()
         self.cfg = cfg
         self.strides = tuple(2 ** (stage + 1) for stage in cfg.outputs)
@@ -198,6 +217,8 @@ class ResNetD(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                # torch counts the filters of all groups; a channel is read by those of its own.
+                module.weight.data *= module.groups**0.5
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B _ _ _"], ...]:
         x = self.pool(self.stem(images))

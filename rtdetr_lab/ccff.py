@@ -28,9 +28,13 @@ channels, $\uparrow_2$ doubles their sides, and $\downarrow_2$ is a 3×3 convolu
 
 The fusion block `fuse` is a `CSPRepLayer` with two parallel paths: one is a 1×1 convolution, the
 other a 1×1 convolution and three `RepVggBlock`s. A RepVggBlock *trains* as a 3×3 and a 1×1
-convolution whose outputs are added. It *runs* as one 3×3 convolution, because a sum of linear maps
-is a linear map (Eq. 07.2, notebook 07). The block has `expansion` × D channels inside: 1.0 × D in
-r50 and r101, 0.5 × D in the others. This is the cheapest way to scale the encoder (§4.4).
+convolution whose outputs are added, as in the code below. For inference `kernels/folding.py` can
+merge the two into one 3×3 convolution: a sum of linear maps is a linear map
+(Eq. 07.2, notebook 07).
+
+The paper scales the encoder by the number of RepVggBlocks in a fusion block and by the width D
+(§4.4). The published ResNet models all have three, and D = 256 (r101: 384). In addition, a fusion
+block has `expansion` × D channels inside: 1.0 × D in r50 and r101, 0.5 × D in the smaller models.
 
 Upsampling repeats every cell 2×2, and cuts the result to the size of the finer map. For
 example, 4 cells become 8 and are cut to 7. Cell $i$ of the finer map always reads cell $\lfloor i/2
@@ -91,25 +95,40 @@ class CCFFConfig:
     def build(self, dim: int, num_levels: int) -> "CCFF":
         what = f"{self.expansion} leaves no channel of {dim}"
         remedy = "choose a number from 0.25 to 2"
-        require(int(dim * self.expansion) >= 1, "encoder.ccff.expansion", what, remedy)
+        require(self.hidden(dim) >= 1, "encoder.ccff.expansion", what, remedy)
         require_at_least(0, "encoder.ccff", num_blocks=self.num_blocks)
         return CCFF(self, dim, num_levels)
 
+    def hidden(self, dim: int) -> int:
+        """Width inside a fusion block."""
+        return int(dim * self.expansion)
+
+    def lateral(self, dim: int) -> nn.Module:
+        """Make the unit that a coarse map goes through on its way down."""
+        return ConvNormAct(dim, dim, 1, act=self.act)
+
+    def fuse(self, dim: int) -> nn.Module:
+        """Make the fusion of two stacked maps."""
+        return CSPRepLayer(2 * dim, dim, self.hidden(dim), self.num_blocks, self.act)
+
+    def downsample(self, dim: int) -> nn.Module:
+        """Make the unit that halves a fine map on its way up."""
+        return ConvNormAct(dim, dim, 3, 2, self.act)
+
 
 class CCFF(nn.Module):
-    """Fuse top-down, then bottom-up (Eq. 07.1); any number of levels, a single one is unchanged."""
+    """Fuse top-down, then bottom-up (Eq. 07.1); any number of levels, a single one is unchanged.
+
+    The config makes the parts: one that makes others fuses in another way.
+    """
 
     def __init__(self, cfg: CCFFConfig, dim: int, num_levels: int) -> None:
         super().__init__()
         steps = range(num_levels - 1)
-
-        def fuse() -> CSPRepLayer:
-            return CSPRepLayer(2 * dim, dim, int(dim * cfg.expansion), cfg.num_blocks, cfg.act)
-
-        self.lateral = nn.ModuleList(ConvNormAct(dim, dim, 1, act=cfg.act) for _ in steps)
-        self.top_down = nn.ModuleList(fuse() for _ in steps)
-        self.downsample = nn.ModuleList(ConvNormAct(dim, dim, 3, 2, cfg.act) for _ in steps)
-        self.bottom_up = nn.ModuleList(fuse() for _ in steps)
+        self.lateral = nn.ModuleList(cfg.lateral(dim) for _ in steps)
+        self.top_down = nn.ModuleList(cfg.fuse(dim) for _ in steps)
+        self.downsample = nn.ModuleList(cfg.downsample(dim) for _ in steps)
+        self.bottom_up = nn.ModuleList(cfg.fuse(dim) for _ in steps)
 
     def forward(self, maps: Sequence[Float[Tensor, "B D _ _"]]) -> list[Float[Tensor, "B D _ _"]]:
         """Fuse maps, ordered from fine to coarse, into as many maps of the same sizes."""

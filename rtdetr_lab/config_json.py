@@ -11,7 +11,8 @@ r"""# Configurations as JSON: the form in checkpoints and run folders
 
 **Reading JSON never runs code that a file chooses.** A class path is resolved only inside
 `rtdetr_lab`, and only to a frozen dataclass defined there. A function is resolved only through the
-table. A reader's own class or function must be passed as `classes=[MySelection]`.
+table. A reader's own class or function must be passed as `classes=[MySelection]`; its module may
+have changed since, from `__main__` to a file for instance.
 
 **A value must fit its field.** JSON has numbers, text, lists and objects. The annotation of a field
 checks its value. Only plain values are checked: a dataclass or a function in a field is a variant,
@@ -80,7 +81,10 @@ def from_json(text: str, classes: Sequence[Any] = ()) -> Any:
 def from_dict(tree: Any, classes: Sequence[Any] = ()) -> Any:
     """Read the config that `to_dict` wrote."""
     require(isinstance(tree, dict), "config", "is not a JSON object", "write it with to_json")
-    return _decode(tree, "", {_path_of(c): c for c in classes})
+    own = {_path_of(c): c for c in classes}
+    return _decode(
+        tree, "", {_own_name(path): c for path, c in own.items() if _own_name(path)} | own
+    )
 
 
 def _encode(value: Any, path: str) -> Any:
@@ -119,7 +123,7 @@ def _decode(tree: Any, path: str, own: dict[str, Any]) -> Any:
     kind = "function" if set(tree) == {"function"} else "class"
     require(kind in tree, path or "config", 'has no "class"', "write it with to_json")
     name = tree[kind]
-    found = own.get(name) if isinstance(name, str) else None
+    found = own.get(name) or own.get(_own_name(name)) if isinstance(name, str) else None
     if kind == "function":
         return found or _find_function(name, path)
     return _construct(found or _find_class(name, path), tree, path, own)
@@ -146,7 +150,7 @@ def _construct(cls: Any, tree: dict[str, Any], path: str, own: dict[str, Any]) -
 
 def _find_class(name: Any, path: str) -> Any:
     where = join(path, "class")
-    remedy = "pass your own class as classes=[…]"
+    remedy = f"pass your own class as classes=[{_own_name(name)[1:] or '…'}]"
     inside = isinstance(name, str) and re.fullmatch(rf"{PACKAGE}(\.[a-z]\w*)*:[A-Z]\w*", name)
     require(inside, where, f"{name!r} is not a class of {PACKAGE}", remedy)
     module, _, class_name = name.partition(":")
@@ -162,9 +166,19 @@ def _find_class(name: Any, path: str) -> Any:
 
 def _find_function(name: Any, path: str) -> Any:
     known = isinstance(name, str) and name in FUNCTIONS
-    remedy = f"use one of {', '.join(FUNCTIONS)}, or pass your own function as classes=[…]"
+    own = _own_name(name)[1:] or "…"
+    remedy = f"use one of {', '.join(FUNCTIONS)}, or pass your own function as classes=[{own}]"
     require(known, path or "config", f"there is no function {name!r}", remedy)
     return _resolve(FUNCTIONS[name])
+
+
+def _own_name(name: Any) -> str:
+    """Return the name of a reader's own class without its module, after a colon.
+
+    A class may move: from `__main__`, a script or a notebook, into a module.
+    """
+    own = isinstance(name, str) and re.fullmatch(r"[\w.<>]+:[\w.<>]+", name)
+    return "" if not own or name.startswith(PACKAGE) else f":{name.partition(':')[2]}"
 
 
 def _path_of(item: Any) -> str:

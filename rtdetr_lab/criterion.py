@@ -18,7 +18,7 @@ $$ \mathcal L = \frac{1}{\text{objects}} \sum_{\text{layers}} \Bigl(
 | `l1`                   | `loss_bbox`           | 5      | its matched boxes, cxcywh in [0, 1] |
 | `giou`                 | `loss_giou`           | 2      | the same boxes                     |
 | `class.layer0`, …      | `loss_vfl_aux_0`, …   | same   | the decoder layers before the last |
-| `class.proposals`, …   | last `loss_vfl_aux_…` | same   | the encoder's chosen tokens        |
+| `class.proposals`, …   | `loss_vfl_aux_n`, highest n | same | the encoder's chosen tokens    |
 | `class.denoising0`, …  | `loss_vfl_dn_0`, …    | same   | denoising queries, every layer     |
 
 **Objects** is the number of objects in the batch, at least 1. In a distributed run it is the mean
@@ -87,17 +87,21 @@ class Criterion:
         device = prediction.boxes.device
         targets = targets.to(device)
         with torch.autocast(device.type, enabled=False):
-            layers = matched_layers(prediction)
+            layers = self.layers(prediction)
             pairs = {name: self.matcher(layer, targets) for name, layer in layers}
             num_boxes = mean_over_ranks(targets.num_boxes, device)
             return self.terms(prediction, targets, pairs, num_boxes)
+
+    def layers(self, prediction: Prediction) -> Iterator[tuple[str, LayerPrediction]]:
+        """Every prediction that needs a matching, with the suffix of its terms."""
+        return matched_layers(prediction)
 
     def terms(
         self, prediction: Prediction, targets: Targets, pairs: Pairs, num_boxes: float
     ) -> dict[str, Tensor]:
         """Compute all terms, given the assignment of every layer."""
         terms: dict[str, Tensor] = {}
-        for name, layer in matched_layers(prediction):
+        for name, layer in self.layers(prediction):
             terms |= self._terms(name, layer, targets, pairs[name], num_boxes)
         if prediction.denoising is not None:
             terms |= self._denoising_terms(prediction.denoising, targets, num_boxes)

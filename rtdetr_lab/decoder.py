@@ -14,33 +14,41 @@ A query carries *content* (what) and a *reference box* (where). Every layer asks
 3. *What follows from both?* A feed-forward network on each query.
 
 Then a box head predicts a step $\Delta$ that moves the box. The step is added in logit space, so
-that the centre never leaves the picture ($i$ counts steps from 1; layer 0 computes $\Delta^{(1)}$):
+that the centre never leaves the picture. Layer $i$, counted from 0, starts from the box $b^{(i)}$
+and moves it by its own $\Delta^{(i)}$:
 
-$$ b^{(i)} = \sigma\bigl(\Delta^{(i)} + \sigma^{-1}(b^{(i-1)})\bigr) \tag{11.1} $$
+$$ b^{(i+1)} = \sigma\bigl(\Delta^{(i)} + \sigma^{-1}(b^{(i)})\bigr) \tag{11.1} $$
 
-The next layer starts from the moved box. A small network computes its position embedding from that
-box:
+The next layer starts from the moved box. A small network computes the position embedding of layer
+$i$ from $b^{(i)}$:
 
-$$ \text{position}^{(i)} = \mathrm{MLP}(b^{(i-1)}) \tag{11.2} $$
+$$ \text{position}^{(i)} = \mathrm{MLP}(b^{(i)}) \tag{11.2} $$
+
+**Why only early layers leave duplicates.** Training rewards one query per object (`matching.py`),
+and self-attention lets the queries settle which one. For this they must have seen the picture. In
+DETR they start without any content, so the first layer leaves duplicates: NMS after it helps, and
+after the last layer it does not (DETR §4.2). In RT-DETR a query starts with the content and the box
+of a token, so even the first self-attention can compare the queries of one object.
 
 **Every layer has its own heads and its own loss.** So a decoder of six layers contains a decoder of
 three. `inference_layers=3` runs only those: it costs 0.7 AP and saves 1.4 ms. Five layers cost 0.1
-AP and save 0.5 ms. More layers are not better: a model trained with seven has at most 52.6 AP, not
-53.1 (R50, Table 5).
+AP and save 0.5 ms. More layers are not better: a model trained with seven has 52.6 AP after its
+last layer, and one trained with six has 53.1 (R50, Table 5).
 
-**Which step learns from which loss?** Layer $i$ reads a *detached* copy of $b^{(i-1)}$. So a loss
-reaches the layers below through the content of the queries, which is not detached between layers.
-It does not reach them through the position or the sampling points. Through the boxes it reaches its
-own step $\Delta^{(i)}$, and with DINO's rule also the step before, $\Delta^{(i-1)}$:
+**Which step learns from which loss?** Layer $i$ reads a *detached* copy of $b^{(i)}$. So no loss
+reaches earlier layers through the position or the sampling points. It reaches them through the
+content of the queries, which is not detached between layers. Through the boxes the loss of layer
+$i$ reaches its own step $\Delta^{(i)}$, and with DINO's rule also the step before,
+$\Delta^{(i-1)}$:
 
 ```
-            Δ1                  Δ2                  Δ3
+            Δ0                  Δ1                  Δ2
             ↓                   ↓                   ↓
      b0 ─── + ──────── b1 ───── + ──────── b2 ───── + ──────── b3
                        │                   │                   │
-                     loss 1              loss 2              loss 3
-  look_forward_once:   Δ1                  Δ2                  Δ3
-  look_forward_twice:  Δ1                  Δ1, Δ2              Δ2, Δ3
+                     loss 0              loss 1              loss 2
+  look_forward_once:   Δ0                  Δ1                  Δ2
+  look_forward_twice:  Δ0                  Δ0, Δ1              Δ1, Δ2
 ```
 
 | `box_gradient`       | loss of layer i reaches the steps  | used by                       |
@@ -85,12 +93,12 @@ def move(
     return torch.sigmoid(delta + inverse_sigmoid(reference))
 
 
-def look_forward_twice(start: Float[Tensor, "B Q 4"]) -> Float[Tensor, "B Q 4"]:
+def look_forward_twice(start: Float[Tensor, "B Q *n"]) -> Float[Tensor, "B Q *n"]:
     """Let the loss of a layer reach the step before it too: keep the gradient of its start."""
     return start
 
 
-def look_forward_once(start: Float[Tensor, "B Q 4"]) -> Float[Tensor, "B Q 4"]:
+def look_forward_once(start: Float[Tensor, "B Q *n"]) -> Float[Tensor, "B Q *n"]:
     """Let the loss of a layer reach its own step only: detach its start."""
     return start.detach()
 
@@ -127,16 +135,29 @@ class DecoderConfig:
     def build(self, num_classes: int) -> "Decoder":
         return Decoder(self, num_classes)
 
+    def layer(self) -> "DecoderLayer":
+        """Make a layer."""
+        return DecoderLayer(self)
+
+    @property
+    def points(self) -> tuple[int, ...]:
+        """Sampling points of a head on every level."""
+        return points_per_level(self.num_points, self.num_levels)
+
+    @property
+    def box_outputs(self) -> int:
+        """Numbers that a box head predicts for a query: here, the step of a box."""
+        return 4
+
 
 class DecoderLayer(nn.Module):
     """Self-attention, deformable cross-attention, feed-forward; each added and normalised."""
 
     def __init__(self, cfg: DecoderConfig) -> None:
         super().__init__()
-        points = points_per_level(cfg.num_points, cfg.num_levels)
         self.self_attn = Attention(cfg.dim, cfg.num_heads, cfg.dropout)
         self.norm1 = nn.LayerNorm(cfg.dim)
-        self.cross_attn = DeformableAttention(cfg.dim, cfg.num_heads, points, cfg.sampler)
+        self.cross_attn = DeformableAttention(cfg.dim, cfg.num_heads, cfg.points, cfg.sampler)
         self.norm2 = nn.LayerNorm(cfg.dim)
         self.ffn = FeedForward(cfg.dim, cfg.ffn_dim, cfg.act, cfg.dropout)
         self.norm3 = nn.LayerNorm(cfg.dim)
@@ -154,21 +175,31 @@ class DecoderLayer(nn.Module):
         where = content + position
         content = self.norm1(content + self.dropout(self.self_attn(where, where, content, blocked)))
         seen = self.cross_attn(content + position, reference, memory, shapes)
-        content = self.norm2(content + self.dropout(seen))
+        content = self.merge(content, self.dropout(seen))
         return self.norm3(content + self.dropout(self.ffn(content)))
+
+    def merge(
+        self, content: Float[Tensor, "B Q D"], seen: Float[Tensor, "B Q D"]
+    ) -> Float[Tensor, "B Q D"]:
+        """Join the query and what it has seen: here, add and normalise."""
+        return self.norm2(content + seen)
 
 
 class Decoder(nn.Module):
     """Decoder layers; after each, a class head, and a box head that moves the reference."""
+
+    per_layer: tuple[str, ...] = ("layers", "class_heads", "box_heads")
+    """Names of the lists with one module per layer."""
 
     def __init__(self, cfg: DecoderConfig, num_classes: int) -> None:
         super().__init__()
         self.cfg = cfg
         layers = range(cfg.num_layers)
         self.query_position = MLP(4, 2 * cfg.dim, cfg.dim, num_layers=2)
-        self.layers = nn.ModuleList(DecoderLayer(cfg) for _ in layers)
+        outputs = cfg.box_outputs
+        self.layers = nn.ModuleList(cfg.layer() for _ in layers)
         self.class_heads = nn.ModuleList(nn.Linear(cfg.dim, num_classes) for _ in layers)
-        self.box_heads = nn.ModuleList(MLP(cfg.dim, cfg.dim, 4, num_layers=3) for _ in layers)
+        self.box_heads = nn.ModuleList(MLP(cfg.dim, cfg.dim, outputs, num_layers=3) for _ in layers)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -19,10 +19,10 @@ the part of the output projection for head $m$:
 $$ \mathrm{out} = \sum_m W_m \sum_{k=1}^{P} A_{mk} \, x\langle p_{mk} \rangle, \qquad
    \sum_k A_{mk} = 1 \tag{10.2} $$
 
-In Eq. 10.1 $w$ and $h$ are the width and height of the reference box, and half of them leads from
-the centre to the edge. So the points of a large box lie further apart. $K_l$ is the number of
-points on the level. At the start of training the points of a head lie 1, 2, … $K_l$ steps away. We
-divide by $K_l$, so the last one lies on the edge of the box.
+In Eq. 10.1 $w$ and $h$ are the width and height of the reference box, so $w/2$ and $h/2$ are the
+distances from its centre to its edges. So the points of a large box lie further apart. $K_l$ is the
+number of points on the level. At the start of training the points of a head lie 1, 2, … $K_l$ steps
+away. We divide by $K_l$, so the last one lies on the edge of the box.
 
 Few points are enough: RT-DETRv2-S (Table 3) has 47.9 AP with four points per level, and 47.3 with
 one.
@@ -80,7 +80,7 @@ class DeformableAttention(nn.Module):
         self.sampling_offsets.requires_grad_(self.sampler.trains_offsets)
 
     def reset_parameters(self) -> None:
-        """Start as a star: head m looks in direction 2πm/M, its k-th point k steps from the centre.
+        """Start as a star: the k-th point of head m lies k steps from the centre, at angle 2πm/M.
 
         All points start with equal weights.
         """

@@ -11,7 +11,8 @@ the original. This needs no matching. These are the *positives*. A second copy g
 the decoder learns to answer "nothing" for it. These are the *negatives* ("contrastive" means that
 positives and negatives stand side by side). With positives only, a query near an object never
 learns to say no, so several queries may claim one object. The negatives lie just outside the range
-of the positives, and teach the decoder to reject every near box except the best.
+of the positives, and teach the decoder to say no to a box that is near an object, but not near
+enough.
 
 Every corner coordinate moves by $\Delta$, in either direction with probability ½. The size of the
 step is uniform within a range:
@@ -22,6 +23,9 @@ $$ \text{positive: } |\Delta| < \tfrac12 \lambda\, s, \qquad
 $s$ is the width (for x) or height (for y) of the box, and $\lambda$ = `box_noise`. Boxes are
 clipped to the picture. If both edges of a negative move inwards along one axis, they pass each
 other and the box collapses: a quarter of all negatives have no width, and a quarter have no height.
+(DN-DETR, §4, adds noise to centre and size instead: the centre moves by at most $\lambda_1 s / 2$,
+and a side is multiplied by a factor between $1 - \lambda_2$ and $1 + \lambda_2$. The centre stays
+inside the object, because $\lambda_1 < 1$.)
 
 With probability 0.25 a random label replaces the label. This is half of `label_noise` = 0.5, the
 number in Table A: the authors' code multiplies it by 0.5. The random label is uniform over all
@@ -43,11 +47,11 @@ with more than $R_{\max} / 2$ objects, the formula takes $T = R_{\max} / 2$ (see
 | queries $R$ | 200 | 196 | 196 | 102 | 200 | 600 | 600 |
 
 **No copying.** Queries exchange information only in self-attention, so one mask there is enough. A
-*matching* query (a usual query, which is no copy) that attends to a denoising query could copy the
-answer from it. At inference there are no denoising queries, so this must not be learned. Therefore
-matching queries never attend to denoising queries, and groups never attend to each other. A
-denoising query does attend to the matching queries and to its own group. Let $g_i$ be the group of
-query $i$, and $-1$ for a matching query ($\wedge$ means *and*):
+*matching* query (a usual query, not made from the ground truth) that attends to a denoising query
+could copy the answer from it. At inference there are no denoising queries, so this must not be
+learned. Therefore matching queries never attend to denoising queries, and groups never attend to
+each other. A denoising query does attend to the matching queries and to its own group. Let $g_i$ be
+the group of query $i$, and $-1$ for a matching query ($\wedge$ means *and*):
 
 $$ \mathrm{blocked}_{ij} = (g_i \ne g_j) \wedge (g_j \ge 0) \tag{12.2} $$
 
@@ -68,7 +72,7 @@ embedding always has a gradient.
 the cost of self-attention grows with the square. We limit it to `max_queries`. If a picture holds
 more than `max_queries` / 2 objects, we denoise only that many, drawn at random in every step. The
 default of 600 queries is enough for 300 objects, as many as 300 matching queries can find. Up to
-300 objects we do the same.
+300 objects our code makes the same queries as theirs.
 """
 
 from dataclasses import dataclass

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from rtdetr_lab.boxes import xywh_from_xyxy
 from rtdetr_lab.data.rle import encode_mask, run_lengths
-from rtdetr_lab.errors import ImageError, MissingExtraError
+from rtdetr_lab.errors import ImageError, MissingExtraError, import_extra
 from rtdetr_lab.images.arrays import RGB
 from rtdetr_lab.images.classes import Classes as Classes
 from rtdetr_lab.images.classes import classes_of as classes_of
@@ -42,6 +42,11 @@ from rtdetr_lab.writing import printable, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+
+COLUMNS = ("image", "width", "height", "name", "label", "score", "x0", "y0", "x1", "y1")
+"""Columns of `Detections.rows`: path, size in pixels, class name and label, score, and corners in
+pixels, all of the upright picture."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +146,24 @@ class Detections(Found):
     def save(self, path: str | Path) -> Path:
         """Write the annotated picture; the suffix of `path` chooses the format."""
         return save_annotated(Path(path), *self._drawable())
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return a row per detection, with the columns `COLUMNS`; numbers have six decimals.
+
+        `tables.py` writes the rows of many pictures for other tools.
+        """
+        height, width = self.size
+        start = (self.source, width, height)
+        rows = ((*start, d.name, d.label, d.score, *d.box_xyxy) for d in self)
+        decimals = ([round(v, 6) if isinstance(v, float) else v for v in row] for row in rows)
+        return [dict(zip(COLUMNS, row, strict=True)) for row in decimals]
+
+    def to_pandas(self) -> Any:
+        """Make a `pandas.DataFrame` of the `rows`; `tables.to_pandas` does it for many pictures.
+
+        Raises `MissingExtraError` if pandas is not installed.
+        """
+        return import_extra("pandas", "notebooks").DataFrame(self.rows(), columns=list(COLUMNS))
 
     def to_json(self) -> dict[str, Any]:
         """Convert to plain numbers and texts for `json.dumps`; masks are COCO's plain run lengths.

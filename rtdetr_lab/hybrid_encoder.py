@@ -7,17 +7,17 @@ r"""# Hybrid encoder: AIFI on the coarsest map, CCFF across all
 
 A transformer encoder over several scales does two jobs at once, and both are expensive: cells of
 one scale attend to each other, and cells of different scales attend to each other. Part of this
-work is redundant (§4.2): the coarse maps were computed from the fine ones, and already contain what
-matters in them. The paper separates the two jobs. Within a scale it uses attention, and only on S5
-(`aifi.py`). Across scales it uses convolutions (`ccff.py`).
+work is redundant (§4.2): the backbone computes the coarse maps from the fine ones, so the coarse
+maps already contain what matters in the fine maps. The paper separates the two jobs. Within a scale
+it uses attention, and only on S5 (`aifi.py`). Across scales it uses convolutions (`ccff.py`).
 
 $$ F_5 = \mathrm{AIFI}(S_5), \qquad O = \mathrm{CCFF}(\{S_3, S_4, F_5\}) \tag{08.1} $$
 
 The paper's Eq. 1 writes AIFI with Q = K = V = flat(S5). It leaves out the positions that the
 authors' code adds to Q and K; ours are in Eq. 06.1 (`aifi.py`).
 
-First every map is projected to D channels. The residual sums of AIFI and the concatenation in CCFF
-need equal numbers of channels.
+First every map is projected to D channels: AIFI and all blocks of CCFF are built for this one
+width.
 
 | stage     | in                | out              | at 640², r50               |
 |-----------|-------------------|------------------|----------------------------|

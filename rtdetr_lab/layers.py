@@ -95,7 +95,11 @@ class FrozenBatchNorm2d(nn.Module):
 
 
 class ConvNormAct(nn.Module):
-    """Convolution (no bias, "same" padding), batch norm, activation."""
+    """Convolution (no bias, "same" padding if the kernel is odd), batch norm, activation.
+
+    `groups` cuts the channels into that many parts that are convolved alone; as many groups as
+    channels make a depthwise convolution.
+    """
 
     def __init__(
         self,
@@ -105,10 +109,13 @@ class ConvNormAct(nn.Module):
         stride: int = 1,
         act: Activation = identity,
         norm: Norm = nn.BatchNorm2d,
+        groups: int = 1,
     ) -> None:
         super().__init__()
         padding = (kernel - 1) // 2
-        self.conv = nn.Conv2d(channels_in, channels_out, kernel, stride, padding, bias=False)
+        self.conv = nn.Conv2d(
+            channels_in, channels_out, kernel, stride, padding, groups=groups, bias=False
+        )
         self.norm = norm(channels_out)
         self.act = act
 

@@ -9,8 +9,9 @@ r"""# Losses: what is an error?
 The matching has decided which query answers for which object. Two questions are left: *is the score
 right?* and *is the box right?*
 
-The models of this family answer the first in different ways. **Focal** loss has the target 1 at the
-object's class and 0 elsewhere. It gives little weight to scores that are already right:
+The models of this family answer the question about the score in different ways. **Focal** loss has
+the target 1 at the object's class and 0 elsewhere. It gives little weight to scores that are
+already right:
 
 $$ \mathcal L_{\text{focal}} = -\alpha_t\, (1 - p_t)^\gamma \log p_t \tag{04.1} $$
 
@@ -24,22 +25,22 @@ $$ \mathcal L_{\text{varifocal}} = \begin{cases}
    -q \bigl(q \log p + (1-q) \log (1-p)\bigr) & \text{matched, at its class} \\
    -\alpha\, p^\gamma \log(1-p) & \text{everywhere else} \end{cases} \tag{04.2} $$
 
-The weight $q$ in front makes good boxes count more. A score with this target can rank boxes. The
-top-k of `query_selection.py` and the final scores then mean "how good is the box", not only "is an
-object there". $q$ is detached, so the loss never makes a box worse to fit its score. The factor
-$p^\gamma$ makes the loss of the easy background nearly zero; it is detached too. If the matched box
-does not overlap its object at all, $q = 0$: the weight is 0, and the class loss of that query at
-that class has no gradient.
+The weight $q$ in front makes good boxes count more. A score with this target tells "how good is the
+box", not only "is an object there". So it can rank boxes: the proposals of the tokens
+(`query_selection.py`), and the final detections. $q$ is detached, so the loss never makes a box
+worse to fit its score. The factor $p^\gamma$ makes the loss of the easy background nearly zero; it
+is detached too. If the matched box does not overlap its object at all, $q = 0$: the weight is 0,
+and the class loss of that query at that class has no gradient.
 
-All models of this family answer the second question in the same way, with the distance between the
-coordinates and the missing overlap:
+All models of this family answer the question about the box in the same way, with the distance
+between the coordinates and the missing overlap:
 
 $$ \mathcal L_{L1} = \|b - \hat b\|_1, \qquad
    \mathcal L_{\text{giou}} = 1 - \mathrm{GIoU}(b, \hat b) \tag{04.3} $$
 
 Take the smallest box around both boxes: GIoU is the IoU minus the fraction of this box that neither
-covers (`boxes.py`). So it has a gradient where the boxes do not overlap and the IoU has none. L1
-alone gives little weight to errors on small objects, because their coordinates differ by small
+covers (`boxes.py`). So it has a gradient even if the boxes do not overlap; the IoU has none there.
+L1 alone gives little weight to errors on small objects, because their coordinates differ by small
 numbers. GIoU alone has a weak gradient when the boxes are far apart.
 
 | class loss           | target, its class | weight there         | elsewhere            | of      |

@@ -5,8 +5,8 @@ r"""# Matching: which query answers for which object?
 - **Elsewhere** `HungarianMatcher` (authors), `RTDetrHungarianMatcher` (transformers)
 
 A detector that has no step to delete duplicates must *learn* to answer once. So training gives
-every object to exactly one query: this query *answers for* the object. It teaches all other queries
-to say "nothing". The assignment $\hat\sigma$ is the one with the lowest total cost:
+every object to exactly one query: this query *answers for* the object. All other queries learn to
+say "nothing". The assignment $\hat\sigma$ is the one with the lowest total cost:
 
 $$ \hat\sigma = \arg\min_\sigma \sum_t \mathcal C_{\sigma(t), t} \tag{03.1} $$
 
@@ -20,8 +20,9 @@ picture at a time. No gradient flows through it: the matching decides *which* qu
 losses measure *how well* it answers.
 
 **The class cost** compares two losses at the object's class: the loss of saying "yes" minus the
-loss of saying "no". It is low for a query that already says "yes". With the focal loss, and $p$ the
-score of the object's class (the loss of "no" has its own minus, so the second sign is a plus):
+loss of saying "no". It is low for a query that already says "yes". This is the cost with the focal
+loss; $p$ is the score of the object's class. The second sign is a plus, because the loss of "no"
+has its own minus:
 
 $$ \mathcal C_{\text{class}} = -\alpha (1-p)^\gamma \log p
    + (1-\alpha)\, p^\gamma \log(1-p) \tag{03.3} $$
@@ -37,7 +38,7 @@ already measures the overlap.
 | $\alpha$ of                     | value | weighs                                              |
 |---------------------------------|-------|-----------------------------------------------------|
 | the focal *cost* (this chapter) | 0.25  | "yes" with $\alpha$, "no" with $1 - \alpha$         |
-| the varifocal *loss* (`losses.py`) | 0.75 | background only; an object is weighted by its IoU |
+| the varifocal *loss* (`losses.py`) | 0.75 | background; a matched query by the IoU of its box |
 
 | situation                    | what happens                                                   |
 |------------------------------|----------------------------------------------------------------|

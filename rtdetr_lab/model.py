@@ -29,7 +29,7 @@ $$ s_q = \max_{c < C} \operatorname{softmax}(\ell_q)_c, \qquad
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from jaxtyping import Float, Int
@@ -97,6 +97,12 @@ class Metadata:
         if self.image_size is not None and min(self.image_size) < 1:
             what = f"image_size is {self.image_size}"
             raise CheckpointError(where, what, "give (height, width) in pixels")
+
+    def named(self, names: tuple[str, ...]) -> "Metadata":
+        """Return these facts with other names of classes, if they are others."""
+        if names == self.names:
+            return self
+        return replace(self, names=names, category_ids=tuple(range(len(names))))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""

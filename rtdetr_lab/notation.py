@@ -1,10 +1,11 @@
 r"""# Notation: the letters and names everything else uses
 
-A capital letter means the same in every chapter, notebook, test and figure. As in all papers there
-are two exceptions: Q, K and V are also the inputs of an attention, and W is also a weight. A page
-that uses a letter for something else says so (P in AIFI, N in denoising). Other letters belong to
-one page: it defines them, and the next page may use them for something else. The letters appear in
-the signatures (`Float[Tensor, "B Q 4"]`), where jaxtyping checks them while the tests run.
+A capital letter means the same in every chapter, notebook, test and figure, with a few exceptions.
+C counts classes or channels; Q, K and V are also the inputs of an attention, and W is also a
+weight. A page that uses a letter for something else says so (P in AIFI, N in denoising). Other
+letters belong to one page: it defines them, and the next page may use them for something else. The
+letters appear in the signatures (`Float[Tensor, "B Q 4"]`), where jaxtyping checks them while the
+tests run.
 
 | letter  | meaning                                                          | RT-DETR at 640² |
 |---------|------------------------------------------------------------------|-----------------|
@@ -29,8 +30,9 @@ the signatures (`Float[Tensor, "B Q 4"]`), where jaxtyping checks them while the
 | `num_*`          | a count                                                                      |
 
 **Sizes are (height, width) everywhere.** Points and boxes are (x, y) first, as in the papers.
-**Tokens are level by level, each level row by row**, so token $n$ of level $l$ lies in row
-$\lfloor n / W_l \rfloor$ and column $n \bmod W_l$; `token_grid` computes it for all chapters.
+**Tokens are level by level, each level row by row.** So token $n$ of level $l$, counted from 0 in
+each level, lies in row $\lfloor n / W_l \rfloor$ and column $n \bmod W_l$; `token_grid` computes it
+for all chapters.
 """
 
 from collections.abc import Sequence

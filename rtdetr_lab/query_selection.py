@@ -89,6 +89,12 @@ def anchors(
     return logits.masked_fill(~valid, torch.inf).to(dtype), valid
 
 
+def rows_at(values: Float[Tensor, "B N K"], index: Int[Tensor, "B Q"]) -> Float[Tensor, "B Q K"]:
+    """Take the rows of every picture at its index."""
+    # `take_along_dim` would fix the batch size of an exported graph.
+    return values.gather(1, index.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
+
+
 @exportable
 @dataclass(frozen=True, eq=False)
 class TokenProposals:
@@ -100,9 +106,8 @@ class TokenProposals:
 
     def at(self, index: Int[Tensor, "B Q"]) -> Proposals:
         """Proposals of the tokens in `index`. Gradients flow: proposals have their own loss."""
-        keep = index.unsqueeze(-1)
-        boxes = self.box_logits.take_along_dim(keep, dim=1).sigmoid()
-        return Proposals(index, self.logits.take_along_dim(keep, dim=1), boxes)
+        boxes = rows_at(self.box_logits, index).sigmoid()
+        return Proposals(index, rows_at(self.logits, index), boxes)
 
 
 class ProposalHead(nn.Module):
@@ -122,7 +127,7 @@ class ProposalHead(nn.Module):
         reset_heads(self.class_head, self.box_head)
 
     def forward(self, memory: Float[Tensor, "B N D"], shapes: Sequence[Size]) -> TokenProposals:
-        # Use the precision of the weights: autocast's moves anchors by up to 1.4 px of 640.
+        # Use the precision of the weights: that of autocast moves anchors by up to 1.4 px of 640.
         anchor_logits, valid = anchors(tuple(shapes), memory.device, self.norm.weight.dtype)
         tokens = self.norm(self.project(valid.to(memory.dtype) * memory))
         logits = tap("logits", self.class_head(tokens))
@@ -131,7 +136,7 @@ class ProposalHead(nn.Module):
 
 
 def reset_heads(class_head: nn.Module, box_head: nn.Module) -> None:
-    """Let scores start at `CLASS_PRIOR` and boxes at their reference."""
+    """Let scores start at `CLASS_PRIOR`, and boxes at their reference (of a token: its anchor)."""
     nn.init.constant_(class_head.get_parameter("bias"), -math.log(1 / CLASS_PRIOR - 1))
     *_, last = (m for m in box_head.modules() if isinstance(m, nn.Linear))
     nn.init.zeros_(last.weight)
@@ -179,9 +184,8 @@ class QuerySelection(nn.Module):
         index = tap("index", score.topk(self.num_kept(score), dim=1).indices)
 
         # Detach both: the encoder heads learn from their own loss, not through the decoder.
-        keep = index.unsqueeze(-1)
-        content = self.content_of(tokens.take_along_dim(keep, dim=1).detach())
-        reference_logits = box_logits.take_along_dim(keep, dim=1).detach()
+        content = self.content_of(rows_at(tokens, index).detach())
+        reference_logits = rows_at(box_logits, index).detach()
         return Selection(index, content, reference_logits)
 
     def content_of(self, tokens: Float[Tensor, "B Q D"]) -> Float[Tensor, "B Q D"]:

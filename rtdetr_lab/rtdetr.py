@@ -92,12 +92,16 @@ class RTDETR(DetectionModel):
         dim = cfg.decoder.dim
         self.backbone = cfg.backbone.build()
         self.encoder = cfg.encoder.build(self.backbone.channels)
-        self.to_memory = MemoryProjection(self.encoder.channels, dim, cfg.decoder.num_levels)
+        self.to_memory = self.make_memory(self.encoder.channels)
         self.proposal_head = ProposalHead(dim, cfg.num_classes)
         self.selection = cfg.selection.build(dim)
         noise = cfg.denoising
         self.denoising = None if noise is None else noise.build(cfg.num_classes, dim)
         self.decoder = cfg.decoder.build(cfg.num_classes)
+
+    def make_memory(self, channels: tuple[int, ...]) -> MemoryProjection:
+        """Make the projection of encoder maps with these channels to the decoder's levels."""
+        return MemoryProjection(channels, self.cfg.decoder.dim, self.cfg.decoder.num_levels)
 
     def forward(
         self, images: Float[Tensor, "B 3 H W"], targets: Targets | None = None
@@ -157,7 +161,7 @@ class RTDETR(DetectionModel):
         decoder = replace(self.cfg.decoder, num_layers=num_layers, inference_layers=None)
         model.cfg = replace(self.cfg, decoder=decoder)
         model.decoder.cfg = decoder
-        for name in ("layers", "class_heads", "box_heads"):
+        for name in model.decoder.per_layer:
             setattr(model.decoder, name, getattr(model.decoder, name)[:num_layers])
         return model
 
@@ -168,8 +172,8 @@ def _prediction(
     if noised is None:
         return Prediction(layers[-1].logits, layers[-1].boxes, layers, proposals)
     count = noised.num_queries
-    denoised = tuple(LayerPrediction(p.logits[:, :count], p.boxes[:, :count]) for p in layers)
-    matched = tuple(LayerPrediction(p.logits[:, count:], p.boxes[:, count:]) for p in layers)
+    denoised = tuple(layer.queries(slice(count)) for layer in layers)
+    matched = tuple(layer.queries(slice(count, None)) for layer in layers)
     last = matched[-1]
     return Prediction(last.logits, last.boxes, matched, proposals, Denoised(denoised, noised))
 

@@ -18,11 +18,11 @@ Cell $i$ of a map of width $W$ has its centre at $(i + \frac12)/W$. So on a map 
 centres lie at 0.125, 0.375, 0.625 and 0.875. The authors' discrete sampler reads half a cell
 further right and down (`Discrete(shift=0.5)`).
 
-**Outside the map** the two differ, as in the authors' code and in transformers. Bilinear reads
-zeros there, discrete reads the nearest border cell. Take a row of 4 cells with the values 8, 6, 4,
-2, and the point $x = -0.05$. In units of cells it lies at $-0.05 \cdot 4 - 0.5 = -0.7$, between the
-cells $-1$ and 0. Cell $-1$ does not exist and counts as 0. `Bilinear()` reads $0.7 \cdot 0 + 0.3
-\cdot 8 = 2.4$; `Discrete()` reads 8.
+**Outside the map** `Bilinear` and `Discrete` differ, as in the authors' code and in transformers.
+`Bilinear` reads zeros there, `Discrete` reads the nearest border cell. Take a row of 4 cells with
+the values 8, 6, 4, 2, and the point $x = -0.05$. In units of cells it lies at
+$-0.05 \cdot 4 - 0.5 = -0.7$, between the cells $-1$ and 0. Cell $-1$ does not exist and counts as
+0. `Bilinear()` reads $0.7 \cdot 0 + 0.3 \cdot 8 = 2.4$; `Discrete()` reads 8.
 """
 
 import math

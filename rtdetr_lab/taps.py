@@ -39,6 +39,8 @@ after its tap; it equals the effect of a small change made by an edit. A tensor 
 (such as the first reference box, which selection detaches) becomes a leaf by an edit: `lambda box:
 box.requires_grad_()`.
 
+A `record` is not for code that becomes a graph; `gathering.py` is.
+
 `record` never fails silently. It raises `RecordError` if a pattern matched no tap, if the model
 never ran, or if the model is compiled, scripted or exported (its Python lines are then gone).
 """
@@ -56,6 +58,7 @@ import torch
 from torch import Tensor, nn
 
 from rtdetr_lab.errors import RecordError
+from rtdetr_lab.gathering import gather, gathers
 
 Edit = Callable[[Tensor], Tensor]
 """Function of an edit; it must keep shape, dtype and device."""
@@ -66,7 +69,8 @@ _open_records: list["Record"] = []  # of the whole process; an idle tap reads on
 def tap(name: str, value: Tensor) -> Tensor:
     """Return `value`, unless a `record` on this thread keeps or edits it."""
     if _open_records and not torch.compiler.is_compiling():
-        return _observe(name, value)
+        value = _observe(name, value)
+    gather(name, value)
     return value
 
 
@@ -76,7 +80,7 @@ def watched(name: str) -> bool:
     Attention calls it, because its fused kernel never stores the weights: if they are watched, it
     uses the explicit softmax. The call also tells the record that a tap of this name exists.
     """
-    return _asked(Record.wants, name)
+    return _asked(Record.wants, name) or gathers(name)
 
 
 def edited(name: str) -> bool:

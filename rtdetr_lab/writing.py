@@ -77,11 +77,15 @@ def locked(folder: Path, error: type[LabError] = OutputError, name: str = "lock"
 
 @contextmanager
 def replacing(
-    path: Path, error: type[LabError] = OutputError, keep_old_as: Path | None = None
+    path: Path,
+    error: type[LabError] = OutputError,
+    keep_old_as: Path | None = None,
+    outdates: Path | None = None,
 ) -> Iterator[Path]:
     """Yield a temporary file to fill; when the block ends, it becomes `path`.
 
-    The old file can be kept under another name. Raises `error` if the file cannot be written.
+    The old file can be kept under another name. `outdates` describes the old file: it is removed,
+    so that it never lies beside the new one. Raises `error` if the file cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     with writing(path, error):
@@ -95,6 +99,8 @@ def replacing(
                 os.fsync(file.fileno())
             if keep_old_as and path.exists():
                 os.replace(path, keep_old_as)  # if killed here, the owner resumes from this
+            if outdates:
+                outdates.unlink(missing_ok=True)
             os.replace(temporary, path)
             _sync_folder(path.parent)
         finally:

@@ -1,7 +1,7 @@
 """One small model of every family, and a batch each can learn from."""
 
 import torch
-from small import pictures, shaken, small, targets
+from small import SMALL_DFINE, SMALL_HGNET, pictures, shaken, small, targets
 from small_detr import DETECTOR as DETR
 from small_detr import SEGMENTER as SEGMENTATION
 from small_detr import corner, objects
@@ -15,6 +15,8 @@ FAMILIES = {
     "rtdetr": small(),
     "rtdetr_learned_content": small({"selection": LearnedContent(10)}),
     "rtdetr_four_levels": small({"decoder.num_levels": 4}),
+    "rtdetr_hgnet": small({"backbone": replace_at(SMALL_HGNET, "affine", True)}),
+    "rtdetr_dfine": SMALL_DFINE,
     "rtdetrv2_points": small({"decoder.num_points": (4, 2, 1)}),
     "rtdetrv2_discrete": small({"decoder.sampler": Discrete()}),
     "detr": DETR,

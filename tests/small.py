@@ -12,6 +12,10 @@ from rtdetr_lab.hybrid_encoder import HybridEncoderConfig
 from rtdetr_lab.query_selection import TopScore
 from rtdetr_lab.rtdetr import RTDETRConfig
 from rtdetr_lab.structures import Targets
+from rtdetr_lab.successors.dfine import DFINEConfig
+from rtdetr_lab.successors.fdr import FDRConfig
+from rtdetr_lab.successors.gelan import GELANConfig
+from rtdetr_lab.successors.hgnetv2 import HGNetV2Config
 
 SMALL = RTDETRConfig(
     num_classes=5,
@@ -21,6 +25,26 @@ SMALL = RTDETRConfig(
     decoder=DecoderConfig(dim=16, num_layers=3, num_heads=4, ffn_dim=24),
     denoising=DenoisingConfig(num_queries=6),
 )
+
+SMALL_HGNET = HGNetV2Config(
+    stem=(4, 8),
+    widths=(8, 12, 16, 24),
+    mid_widths=(4, 4, 6, 6),
+    depths=(1, 1, 2, 1),
+    num_layers=(2, 2, 2, 2),
+    norm=torch.nn.BatchNorm2d,
+)
+"""Another backbone for it."""
+
+SMALL_DFINE = DFINEConfig(
+    num_classes=5,
+    backbone=SMALL_HGNET,
+    encoder=HybridEncoderConfig(16, AIFIConfig(num_heads=4, ffn_dim=24), GELANConfig(0.5, 1)),
+    selection=TopScore(num_queries=10),
+    decoder=FDRConfig(16, 3, 4, ffn_dim=24, num_points=2, num_bins=8, quality_dim=8),
+    denoising=DenoisingConfig(num_queries=6),
+)
+"""A whole D-FINE of that size."""
 
 
 def small(changes=None, **more):

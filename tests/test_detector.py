@@ -2,8 +2,10 @@
 
 import io
 import json
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -307,13 +309,24 @@ def test_save_writes_the_annotated_picture(found, tmp_path):
     assert not np.array_equal(drawn, found.image)
 
 
-def test_supervision_where_it_is_installed_else_the_way_to_it(found):
+def test_supervision_gets_the_same_detections(found, monkeypatch):
+    """With the real package where it is installed, else with one that keeps what it is given."""
     try:
         import supervision
     except ImportError:
-        with pytest.raises(MissingExtraError, match="pip install supervision"):
-            found.to_supervision()
-        return
+        monkeypatch.setitem(sys.modules, "supervision", SimpleNamespace(Detections=SimpleNamespace))
+        supervision = None
     theirs = found.to_supervision()
-    assert isinstance(theirs, supervision.Detections)
-    assert theirs.xyxy.shape == (3, 4)
+    assert supervision is None or isinstance(theirs, supervision.Detections)
+    np.testing.assert_allclose(theirs.xyxy, found.boxes_xyxy)
+    np.testing.assert_allclose(theirs.confidence, found.scores)
+    assert theirs.class_id.tolist() == found.labels.tolist()
+    assert tuple(theirs.data["class_name"]) == found.names
+    masks = torch.rand(len(found), *found.size) > 0.5
+    assert np.array_equal(replace(found, masks=masks).to_supervision().mask, masks)
+
+
+def test_without_supervision_the_error_says_what_to_install(found, monkeypatch):
+    monkeypatch.setitem(sys.modules, "supervision", None)
+    with pytest.raises(MissingExtraError, match="pip install supervision"):
+        found.to_supervision()

@@ -17,67 +17,57 @@ from paths import ROOT
 
 PACKAGE = ROOT / "rtdetr_lab"
 
-BRICKS = {
-    "errors",
-    "notation",
-    "taps",
-    "config",
-    "config_json",
-    "boxes",
-    "structures",
-    "layers",
-    "model",
-    "writing",
-}
+BRICKS = {"errors", "notation", "gathering", "taps", "config", "config_json"}
+BRICKS |= {"boxes", "structures", "layers", "model", "writing"}
 PARTS = BRICKS | {"matching", "backbone", "aifi", "ccff", "query_selection", "denoising"}
 PARTS |= {"deformable_attention", "samplers", "losses", "criterion", "hybrid_encoder", "decoder"}
 DETR_PARTS = {"detr.resnet", "detr.positions", "detr.transformer"}
 MASK_PARTS = {"detr.mask_head", "detr.mask_losses"}
 CHAPTERS = PARTS | DETR_PARTS | MASK_PARTS
-CHAPTERS |= {"rtdetr", "rtdetrv2", "detr.model", "detr.segmentation"}
+LINE = ("hgnetv2", "gelan", "fdr", "dfine_losses", "dfine", "deim")
+SUCCESSORS = {f"successors.{chapter}" for chapter in LINE}
+CHAPTERS |= {"rtdetr", "rtdetrv2", "detr.model", "detr.segmentation"} | SUCCESSORS
 EQUIPMENT = {"images", "viz", "checkpoints", "data", "evaluation", "training"}
 EQUIPMENT |= {"ablations", "deployment", "kernels"}
 
 MAY_IMPORT = {
+    **{key: set() for key in ("errors", "notation", "detr", "successors")},
     # bricks
-    "errors": set(),
-    "notation": set(),
-    "taps": {"errors"},
+    "gathering": set(),
+    "taps": {"errors", "gathering"},
     "config": {"errors"},
     "config_json": {"errors", "config"},
     "boxes": {"notation"},
-    "model": {"errors", "notation"},
-    "structures": {"errors", "notation"},
+    **{name: {"errors", "notation"} for name in ("model", "structures")},
     "writing": {"errors"},
     "layers": {"errors", "notation", "taps", "config"},
     # chapters, in reading order
     "detr.resnet": BRICKS | {"backbone"},
-    "detr.positions": BRICKS,
-    "detr.transformer": BRICKS,
+    **{f"detr.{name}": BRICKS for name in ("positions", "transformer", "mask_head")},
     "detr.model": BRICKS | DETR_PARTS | {"matching", "losses", "criterion", "backbone"},
     "matching": BRICKS - {"layers"},
     "losses": BRICKS,
     "criterion": BRICKS | {"matching", "losses"},
-    "backbone": BRICKS,
-    "aifi": BRICKS,
-    "ccff": BRICKS,
+    **{name: BRICKS for name in ("backbone", "aifi", "ccff")},
     "hybrid_encoder": BRICKS | {"aifi", "ccff"},
-    "query_selection": BRICKS,
-    "samplers": BRICKS,
+    **{name: BRICKS for name in ("query_selection", "samplers")},
     "deformable_attention": BRICKS | {"samplers"},
     "decoder": BRICKS | {"samplers", "deformable_attention", "query_selection"},
     "denoising": BRICKS,
     "rtdetr": PARTS,
     "rtdetrv2": PARTS | {"rtdetr"},
-    "detr.mask_head": BRICKS,
     "detr.mask_losses": BRICKS | {"criterion"},
     "detr.segmentation": BRICKS | MASK_PARTS | {"detr.model", "detr.resnet", "matching", "losses"},
-    "detr": set(),
+    "successors.hgnetv2": PARTS | {"rtdetr"},
+    "successors.gelan": BRICKS | {"ccff"},
+    "successors.fdr": BRICKS | {"decoder", "deformable_attention", "query_selection"},
+    "successors.dfine_losses": BRICKS | {"criterion", "successors.fdr"},
+    "successors.deim": BRICKS | {"losses"},
+    "successors.dfine": PARTS | {"rtdetr"} | (SUCCESSORS - {"successors.dfine"}),
     # equipment: viz takes tensors and images, never a model
     "images": BRICKS,
     "viz": BRICKS | {"images"},
-    "checkpoints": CHAPTERS | {"images"},
-    "data": CHAPTERS | {"images"},
+    **dict.fromkeys(("checkpoints", "data"), CHAPTERS | {"images"}),
     "evaluation": CHAPTERS | {"images", "data"},
     # puts pictures beside the numbers
     "evaluation.report": CHAPTERS | {"images", "data", "evaluation", "viz"},
@@ -85,10 +75,12 @@ MAY_IMPORT = {
     # viz: the roofline
     "kernels": CHAPTERS,
     "deployment": CHAPTERS
-    | {"images", "data", "evaluation", "checkpoints", "detections", "kernels", "viz"},
+    | {"images", "data", "evaluation", "checkpoints", "detections", "kernels", "viz"}
+    | {"notebook_tools"},
     "ablations": CHAPTERS | (EQUIPMENT - {"ablations", "deployment"}),
     # on top
     "detections": BRICKS | {"images", "viz", "data"},
+    "tables": BRICKS | {"images", "data", "detections"},
     "detector": CHAPTERS | EQUIPMENT | {"detections"},
     "transformers_api": CHAPTERS | EQUIPMENT | {"detections", "detector"},
     # for notebooks, and for those who make them
@@ -96,7 +88,7 @@ MAY_IMPORT = {
     "notebook_tools": {"errors", "config", "viz"},
     "commands": CHAPTERS
     | EQUIPMENT
-    | {"detections", "detector", "notebook_tools"}
+    | {"detections", "detector", "notebook_tools", "tables"}
     | {"evaluation.report"},
     "cli": CHAPTERS | EQUIPMENT | {"detections", "detector", "transformers_api", "commands"},
     "__main__": {"cli"},
@@ -277,27 +269,28 @@ def test_prose_does_not_count_as_code():
 
 
 ALLOWED = {
-    "top level": 2_660,
-    "ablations": 1_740,
-    "checkpoints": 2_430,
-    "commands": 1_330,
-    "data": 2_910,
-    "deployment": 1_370,
+    "top level": 2_860,
+    "ablations": 2_310,
+    "checkpoints": 2_720,
+    "commands": 1_660,
+    "data": 2_970,
+    "deployment": 2_050,
     "detr": 590,
     "evaluation": 1_000,
     "images": 910,
     "javascript": 350,
     "kernels": 480,
     "notebook_tools": 370,
-    "structures": 310,
-    "training": 1_730,
-    "transformers_api": 1_650,
-    "viz": 1_880,
+    "structures": 320,
+    "successors": 540,
+    "training": 1_750,
+    "transformers_api": 1_870,
+    "viz": 2_070,
 }
 """Lines of code a room may hold. Who raises a number says why in the commit; the sum stays below
 `ALLOWED_IN_ALL`: new chapters are paid for by simpler equipment."""
 
-ALLOWED_IN_ALL = 23_000
+ALLOWED_IN_ALL = 25_000
 
 
 def room_of(path: Path) -> str:

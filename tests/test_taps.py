@@ -134,6 +134,26 @@ def test_an_edit_must_return_what_it_was_given_a_kind_of(model, x, edit, says):
         model(x)
 
 
+def test_gathered_values_come_by_own_name_in_order_and_only_on_their_thread(model, x):
+    from threading import Thread
+
+    from rtdetr_lab.gathering import gathered
+
+    with gathered(["out"]) as seen:
+        other = Thread(target=model, args=(x,))
+        other.start(), other.join()
+        assert seen == []
+        with gathered(["out"]) as inner:
+            model(x)
+        assert seen == [], "the inner one gathers alone"
+        first = model(x)
+    assert [name for name, _ in seen] == [name for name, _ in inner] != []
+    assert {name.partition(".")[0] for name, _ in seen} == {"out"}
+    model(x)
+    assert len(seen) == len(inner)
+    assert seen[-1][1].requires_grad == first.requires_grad, "values stay in their graph"
+
+
 def test_nested_records_see_the_same_and_edits_add_up(model, x):
     plain = model(x)
     with record(model, "out") as outer:

@@ -40,6 +40,12 @@ RTDETR = {
     f"decoder.layers.{LAYER}.self_attn.weights": ["decoder.layers.{i}.cross_attn.weights"],
     f"decoder.layers.{LAYER}.cross_attn.weights": ["decoder.content.{i}"],
     f"decoder.layers.{LAYER}.cross_attn.locations": ["decoder.content.{i}"],
+    f"decoder.layers.{LAYER}.gate.weights": ["decoder.content.{i}"],
+    f"decoder.corner_logits.{LAYER}": [
+        "decoder.boxes.{i}",
+        "decoder.logits.{i}",
+        "decoder.corner_logits.{after}",
+    ],
     f"decoder.content.{LAYER}": [
         "decoder.boxes.{i}",
         "decoder.logits.{i}",

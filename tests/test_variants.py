@@ -12,11 +12,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from configurations import differ, is_configuration
-from small import SMALL, pictures, shaken, small, targets
+from small import SMALL, SMALL_DFINE, SMALL_HGNET, pictures, shaken, targets
 
 from rtdetr_lab.aifi import AIFIConfig
 from rtdetr_lab.backbone import Bottleneck, ResNetDConfig
 from rtdetr_lab.ccff import CCFFConfig
+from rtdetr_lab.config import replace_all
 from rtdetr_lab.criterion import CriterionConfig
 from rtdetr_lab.decoder import DecoderConfig, look_forward_once
 from rtdetr_lab.denoising import DenoisingConfig
@@ -27,9 +28,17 @@ from rtdetr_lab.matching import FocalCost, MatcherConfig, SoftmaxCost
 from rtdetr_lab.query_selection import LearnedContent, TopScore
 from rtdetr_lab.rtdetr import RTDETRConfig
 from rtdetr_lab.samplers import Bilinear, Discrete, Naive
+from rtdetr_lab.successors.deim import MatchabilityAware
+from rtdetr_lab.successors.dfine import DFINEConfig
+from rtdetr_lab.successors.dfine_losses import DFINECriterionConfig
+from rtdetr_lab.successors.fdr import FDRConfig
+from rtdetr_lab.successors.gelan import GELANConfig
+from rtdetr_lab.successors.hgnetv2 import HGNetV2Config
 
 CHAPTERS = ("aifi", "backbone", "ccff", "hybrid_encoder", "query_selection", "samplers", "decoder")
 CHAPTERS += ("deformable_attention", "denoising", "matching", "losses", "criterion", "rtdetr")
+CHAPTERS += tuple(f"successors.{name}" for name in ("hgnetv2", "gelan", "fdr", "dfine"))
+CHAPTERS += ("successors.dfine_losses", "successors.deim")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,9 +80,76 @@ OTHER = {
             "act": [F.silu],
         },
     ),
+    HGNetV2Config: (
+        "backbone",
+        {
+            "stem": [(4, 6)],
+            "widths": [(8, 12, 16, 20)],
+            "mid_widths": [(6, 4, 6, 6)],
+            "depths": [(1, 2, 1, 2)],
+            "num_layers": [(2, 2, 1, 3)],
+            "kernels": [(3, 3, 3, 5)],
+            "light": [(), (2, 3, 4)],
+            "outputs": [With((4,), {"decoder.num_levels": 1, "selection.num_queries": 5})],
+            "affine": [True],
+            "norm": [FrozenBatchNorm2d],
+            "act": [F.silu],
+        },
+    ),
     HybridEncoderConfig: (
         "encoder",
         {"dim": [24], "aifi": [None], "ccff": [CCFFConfig(1.0, 2)]},
+    ),
+    DFINEConfig: (
+        "",
+        {
+            "num_classes": [7],
+            "backbone": [ResNetDConfig((1, 1, 1, 1), (8, 8, 8, 8), stem_width=4)],
+            "encoder": [HybridEncoderConfig(12, AIFIConfig(num_heads=2), GELANConfig(1.0, 1))],
+            "selection": [LearnedContent(10)],
+            "decoder": [FDRConfig(16, 2, 2, ffn_dim=8)],
+            "denoising": [None],
+            "criterion": [DFINECriterionConfig(l1_weight=1.0)],
+        },
+    ),
+    DFINECriterionConfig: (
+        "criterion",
+        {
+            "matcher": [MatcherConfig(class_cost=0.0)],
+            "classification": [Focal()],
+            "class_weight": [2.0],
+            "l1_weight": [0.0],
+            "giou_weight": [0.0],
+            "fgl_weight": [0.0],
+            "ddf_weight": [0.0],
+            "temperature": [1.0],
+            "one_matching": [False],
+        },
+    ),
+    GELANConfig: (
+        "encoder.ccff",
+        {"expansion": [1.0, 0.25], "num_blocks": [0, 2], "act": [F.relu]},
+    ),
+    FDRConfig: (
+        "decoder",
+        {
+            "dim": [24],
+            "num_layers": [1],
+            "num_heads": [2],
+            "ffn_dim": [8],
+            "num_levels": [4],
+            "num_points": [(2, 3, 2)],
+            "sampler": [Discrete()],
+            "box_gradient": [look_forward_once],
+            "inference_layers": [1],
+            "dropout": [0.3],
+            "act": [F.gelu],
+            "num_bins": [6],
+            "scale": [8.0],
+            "reach": [1.0],
+            "top_bins": [2],
+            "quality_dim": [4],
+        },
     ),
     AIFIConfig: (
         "encoder.aifi",
@@ -136,9 +212,16 @@ OTHER = {
     SoftmaxCost: (COST, {}),
     Varifocal: (LOSS, {"alpha": [0.25], "gamma": [0.0], "iou_target": [False]}),
     Focal: (LOSS, {"alpha": [0.75], "gamma": [0.0], "iou_target": [True]}),
+    MatchabilityAware: (LOSS, {"gamma": [2.5]}),
     BinaryCrossEntropy: (LOSS, {"iou_target": [True]}),
     CrossEntropy: (LOSS, {"no_object": [1.0]}),
 }
+
+STARTS = {LearnedContent: LearnedContent(10), HGNetV2Config: SMALL_HGNET}
+"""Parts whose defaults do not fit the small model."""
+
+BASES = dict.fromkeys((DFINEConfig, DFINECriterionConfig, GELANConfig, FDRConfig), SMALL_DFINE)
+"""Parts of another model than the small RT-DETR."""
 
 NEEDS = {FocalCost: {"criterion.matcher.class_cost": 20.0}}
 """What makes a variant visible in a model as small as this one."""
@@ -166,19 +249,17 @@ def cases():
 
 def model_of(cls, place, **fields):
     """The small model with the small model's own part of this class, or the class's defaults."""
-    part = SMALL
+    base = part = BASES.get(cls, SMALL)
     for step in filter(None, place.split(".")):
         part = getattr(part, step)
-    part = part if type(part) is cls else cls()
-    if cls is LearnedContent:
-        part = LearnedContent(10)
+    part = part if type(part) is cls else STARTS.get(cls) or cls()
     also = dict(NEEDS.get(cls, {}))
     for name, value in fields.items():
         if isinstance(value, With):
             value, also = value.value, also | value.also
         assert getattr(part, name) != value, "this is the value it has anyway"
         part = dataclasses.replace(part, **{name: value})
-    return small({place: part, **also} if place else also) if place else part
+    return replace_all(base, {place: part, **also}) if place else replace_all(part, also)
 
 
 def run(cfg):

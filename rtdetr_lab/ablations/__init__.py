@@ -6,19 +6,20 @@ r"""# Ablations: swap a part, train with a few seeds, get a table with intervals
 | `variant`      | a change with its hypothesis; differences of configurations                 |
 | `studies`      | the papers' tables by name; rows: `encoder`, `selection`, `decoder`, …      |
 | `bases`        | the start of a study, in miniature and at full size                     |
-| `job`, `judge` | one run, from a value to a row                                              |
+| `task`, `source`, `uses`, `contents` | what identifies a run: values, code, pictures         |
+| `job`, `trained`, `judge` | one run, from a value to a row                                   |
 | `executors`, `worker`, `cluster` | runs in this process, in local ones, on a cluster         |
 | `plan`, `journal` | the planned runs, and the finished ones, one line each                   |
 | `resample`, `statistics` | redrawn validation sets; intervals                                |
 | `measure`      | parameters, GFLOPs, latency in turn                                         |
-| `findings`, `report`, `page` | tables, files and figures, pages                              |
+| `findings`, `tables`, `report`, `page` | results, files and figures, pages                   |
 """
 
 from rtdetr_lab.ablations.cluster import Submitit
 from rtdetr_lab.ablations.executors import InProcess, LocalProcesses
 from rtdetr_lab.ablations.report import Report
 from rtdetr_lab.ablations.study import Study
-from rtdetr_lab.ablations.variant import Setup, Variant, variant
+from rtdetr_lab.ablations.variant import Setup, Variant, sweep, variant
 
 __all__ = [
     "InProcess",
@@ -28,5 +29,6 @@ __all__ = [
     "Study",
     "Submitit",
     "Variant",
+    "sweep",
     "variant",
 ]

@@ -40,9 +40,12 @@ class Submitit:
         waiting = {}
         for job in jobs:
             errand = Errand.of(job, folder.resolve(), runs.resolve())
+            started(job)
+            if isinstance(errand, Outcome):
+                yield errand
+                continue
             call = submitit.helpers.CommandFunction([*self.command, *errand.arguments])
             waiting[errand] = executor.submit(call)
-            started(job)
         while waiting:
             for errand in [e for e, submitted in waiting.items() if submitted.done()]:
                 yield errand.outcome(str(waiting.pop(errand).exception() or ""))

@@ -9,7 +9,10 @@ An executor is a function from jobs to outcomes, in the order in which they fini
 | `Submitit()`       | a job of the cluster    | Slurm, through submitit (`cluster.py`)   |
 
 A process reads its job from a file, `JOB.json`, and writes `JOB.row.json` (a row or a traceback).
-So if a study is killed while its runs continue, the next start finds their rows. `command` is the
+So if a study is killed while its runs continue, the next start finds their rows. A reader's own
+class must be in a file, a module or the script that starts the study: the process imports it from
+there (a script needs `if __name__ == "__main__":` around its start, as for `multiprocessing`). If
+the file was edited in between, the run does not start. `command` is the
 start of the worker's command line: `("torchrun", "--nproc-per-node=2", "-m")` makes every run a
 distributed one.
 """
@@ -23,12 +26,15 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from rtdetr_lab.ablations.job import Job, Row, execute, fingerprint
+from rtdetr_lab.ablations.job import Job, Row, execute
 from rtdetr_lab.ablations.journal import Line
-from rtdetr_lab.ablations.variant import Setup
+from rtdetr_lab.ablations.source import own_classes
+from rtdetr_lab.ablations.task import fingerprint, starts
+from rtdetr_lab.ablations.uses import IN_PROCESS, modules_of
 from rtdetr_lab.config import require
 from rtdetr_lab.config_json import from_json, to_json
 from rtdetr_lab.errors import ConfigError, TrainingError
@@ -89,24 +95,25 @@ class Errand:
     job: Job
     path: Path
     runs: Path
+    modules: tuple[str, ...] = ()
+    """Modules with a reader's own classes, as NAME=FILE; and folders to search, as =FOLDER."""
 
     @classmethod
-    def of(cls, job: Job, folder: Path, runs: Path) -> "Errand":
-        """Write the job to a file. Raises `ConfigError` if another process could not read it."""
-        text = to_json(job)
-        try:
-            same = from_json(text) == job
-        except ConfigError as error:
-            what = f"cannot run in another process: {error.where} {error.what}"
-            remedy = "a variant defined in a notebook needs InProcess()"
-            raise ConfigError(job.key, what, remedy) from error
-        require(same, job.key, "changes when it is written to JSON", "use InProcess()")
+    def of(cls, job: Job, folder: Path, runs: Path) -> "Errand | Outcome":
+        """Write the job to a file; a job that another process could not read is an outcome."""
         # "a b", "a_b" and "A_b" differ
         apart = hashlib.sha256(job.key.encode(errors="surrogatepass")).hexdigest()[:8]
         path = folder / "jobs" / f"{file_stem(job.key)}.{apart}.{job.fingerprint}.json"
+        try:
+            text = to_json(job)
+            modules = modules_of(text)
+            same = from_json(text, own_classes(job)) == job
+            require(same, job.key, "changes when it is written to JSON", IN_PROCESS)
+        except ConfigError:
+            return Outcome(job, error=traceback.format_exc())
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, text, TrainingError)
-        return cls(job, path, runs)
+        return cls(job, path, runs, tuple(modules))
 
     @property
     def log(self) -> Path:
@@ -121,15 +128,15 @@ class Errand:
     @property
     def arguments(self) -> tuple[str, ...]:
         """Arguments of the worker's command line."""
-        return (WORKER, str(self.path), str(self.answer), str(self.runs))
+        return (WORKER, str(self.path), str(self.answer), str(self.runs), *self.modules)
 
-    @property
+    @cached_property
     def needs(self) -> set[str]:
         """Run folders that this job writes; only one job at a time may use a folder."""
-        setups: list[Setup] = [self.job.setup]
-        while (start := setups[-1].start) is not None:
-            setups.append(start)
-        return {fingerprint(setup, self.job.task.train) for setup in setups}
+        job, needs = self.job, {self.job.fingerprint}
+        for n, start in enumerate(starts(job.setup), 1):
+            needs.add(fingerprint(start, job.task.contents[0], job.code[n:]))
+        return needs
 
     def outcome(self, complaint: str) -> Outcome:
         """Read the worker's file; without one, `complaint` is the error."""
@@ -153,7 +160,14 @@ class LocalProcesses:
     def __call__(
         self, jobs: Sequence[Job], folder: Path, runs: Path, started: Started
     ) -> Iterator[Outcome]:
-        waiting = [Errand.of(job, folder, runs) for job in jobs]
+        waiting: list[Errand] = []
+        for job in jobs:
+            errand = Errand.of(job, folder, runs)
+            if isinstance(errand, Errand):
+                waiting.append(errand)
+            else:
+                started(job)
+                yield errand
         count = self.workers or max(1, num_cores() // self.threads)
         places: list[int | None] = list(self.gpus) or [None] * count
         running: dict[Any, tuple[Errand, Any]] = {}

@@ -5,17 +5,15 @@ variant, or a view of it (`train 3, run 2`). A cell is the mean over seeds ± st
 difference to the reference is taken seed by seed (`statistics.py`).
 """
 
-import csv
-import io
-import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from rtdetr_lab.ablations.journal import Line
-from rtdetr_lab.ablations.statistics import Difference, paired_difference, verdict
+from rtdetr_lab.ablations.plan import belongs
+from rtdetr_lab.ablations.statistics import NOTHING, Difference, holm, paired_difference, verdict
 
 SHOWN = ("AP", "AP50", "APs", "APm", "APl")
 """Scores in the table; all twelve are in the CSV."""
@@ -31,6 +29,9 @@ class Entry:
     rows: tuple[Line, ...]
     difference: Difference | None
     failures: tuple[Line, ...] = ()
+    p_value: float | None = None
+    """Adjusted for the number of differences in the table (`statistics.holm`)."""
+    learned_nothing: bool = False
 
     def values(self, score: str) -> list[float]:
         """Return a score, seed by seed; values of -1 (no such objects) are left out."""
@@ -44,6 +45,8 @@ class Entry:
     @property
     def verdict(self) -> str:
         """Result in words."""
+        if self.learned_nothing:
+            return f"no verdict: nothing learned yet (AP below {100 * NOTHING:g})"
         if self.difference is None:
             return "reference" if self.rows else "no result"
         return verdict(self.difference)
@@ -51,7 +54,7 @@ class Entry:
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """Results of a study; `csv` and `json` hold all of them, `Report` makes pages and figures."""
+    """Results of a study; `Report` makes pages, tables and figures of them."""
 
     plan: Line
     lines: tuple[Line, ...]
@@ -68,19 +71,27 @@ class Findings:
         for variant in self.plan["variants"]:
             rows = self._rows(variant["name"])
             failed = self._latest("failed", variant["name"])
-            missing = sorted(set(failed) - {row["seed"] for row in rows})
-            failures = tuple(failed[seed] for seed in missing)
+            seeds = {row["seed"] for row in rows}
+            failures = tuple(line for seed, line in failed.items() if seed not in seeds)
             views = sorted({v for row in rows for v in row["scores"]}) or [""]
             for view in views:
                 name = f"{variant['name']}, {view}" if view else variant["name"]
-                difference = self._difference(variant["name"], view, rows)
-                found.append(Entry(name, variant, view, rows, difference, failures))
-        return tuple(found)
+                nothing = self._learned_nothing(view, rows)
+                difference = None if nothing else self._difference(variant["name"], view, rows)
+                entry = Entry(name, variant, view, rows, difference, failures)
+                found.append(replace(entry, learned_nothing=nothing))
+        compared = [entry.difference for entry in found if entry.difference]
+        adjusted = iter(holm([difference.p_value for difference in compared]))
+        return tuple(
+            replace(entry, p_value=next(adjusted)) if entry.difference else entry for entry in found
+        )
 
     @property
     def latency(self) -> dict[str, dict[str, float]]:
-        """Variant → median, low, high in milliseconds; empty if not measured."""
+        """Variant → median, low, high in milliseconds; empty if not measured for this plan."""
+        runs = self.plan["runs"]
         found = [line for line in self.lines if line["kind"] == "latency"]
+        found = [line for line in found if line.get("runs", runs) == runs]
         return dict(found[-1]["milliseconds"]) if found else {}
 
     @property
@@ -106,44 +117,21 @@ class Findings:
         found = [row["measures"] for entry in self.entries for row in entry.rows]
         return sorted({n for m in found for n, v in m.items() if not isinstance(v, list)})
 
-    @property
-    def csv(self) -> str:
-        """Table as CSV: one line per row and seed, without times."""
-        out = io.StringIO()
-        names = [n for e in self.entries for row in e.rows for n in row["scores"][e.view]]
-        scores = [n for n in dict.fromkeys(names) if n != "resampled"]
-        writer = csv.writer(out, lineterminator="\n")
-        head = ["variant", "view", "seed", "run", "pictures", "parameters", "gflops"]
-        writer.writerow([*head, *scores, *self.measures])
-        for entry in self.entries:
-            size = [entry.variant["parameters"], entry.variant["gflops"]]
-            for row in entry.rows:
-                first = [row["variant"], entry.view, row["seed"], row["run"], row["pictures"]]
-                found = [row["scores"][entry.view][n] for n in scores]
-                said = [row["measures"].get(n, "") for n in self.measures]
-                writer.writerow([*first, *size, *found, *said])
-        return out.getvalue()
-
-    @property
-    def json(self) -> str:
-        """Table as JSON: means, spreads, differences, verdicts, plan and cost."""
-        tree = {
-            "plan": self.plan,
-            "cost": self.cost,
-            "latency_ms": self.latency,
-            "rows": [_as_data(entry, self.measures) for entry in self.entries],
-        }
-        return json.dumps(tree, indent=1) + "\n"
-
-    def _latest(self, kind: str, name: str) -> dict[int, Line]:
+    def _latest(self, kind: str, name: str) -> dict[int | None, Line]:
         """Return seed → the latest line of a variant, of the runs in this plan."""
-        runs = self.plan["runs"][name]
         lines = [line for line in self.lines if line["kind"] == kind and line["variant"] == name]
-        return {line["seed"]: line for line in lines if line["run"] in runs}
+        return {line["seed"]: line for line in lines if belongs(line, self.plan)}
 
     def _rows(self, name: str) -> tuple[Line, ...]:
         found = self._latest("row", name)
         return tuple(found[seed] for seed in self.plan["seeds"] if seed in found)
+
+    def _learned_nothing(self, view: str, rows: tuple[Line, ...]) -> bool:
+        """Return True if neither these rows nor those of the reference have an AP to speak of."""
+        others = [row["scores"][""]["AP"] for row in self._rows(self.plan["reference"])]
+        mine = [row["scores"][view]["AP"] for row in rows]
+        means = [np.mean(values) for values in (mine, others) if values]
+        return bool(mine and max(means) < NOTHING)
 
     def _difference(self, name: str, view: str, rows: tuple[Line, ...]) -> Difference | None:
         if name == self.plan["reference"] and not view:
@@ -167,21 +155,3 @@ def _brief(commit: str | None) -> str:
     """Return eight digits, and the `+` of a checkout with uncommitted changes."""
     text = str(commit)
     return text[:8] + ("+" if text.endswith("+") else "")
-
-
-def _as_data(entry: Entry, measures: list[str]) -> Line:
-    d, spoken = entry.difference, [n for n in measures if entry.measured(n)]
-    return {
-        "name": entry.name,
-        "seeds": [row["seed"] for row in entry.rows],
-        "mean_sd": {n: _mean_sd(entry.values(n)) for n in SHOWN},
-        "measures": {n: _mean_sd(entry.measured(n)) for n in spoken},
-        "difference": None if d is None else vars(d),
-        "verdict": entry.verdict,
-        "failures": [f["traceback"] for f in entry.failures],
-    }
-
-
-def _mean_sd(values: list[float]) -> list[float | None]:
-    mean = round(float(np.mean(values)), 6) if values else None
-    return [mean, round(float(np.std(values, ddof=1)), 6) if len(values) > 1 else None]

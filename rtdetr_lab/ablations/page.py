@@ -33,8 +33,31 @@ code, pre { background: #f3f3f3; font-size: 13px } pre { padding: .6rem; overflo
 def results(report: Findings) -> str:
     """Make the table of scores, costs, and differences to the reference."""
     latency, measures = report.latency, report.measures
-    head = ["variant", *SHOWN, *measures, "params (M)", "GFLOPs", "ms", "difference to reference"]
+    head = _head(measures)
     return markdown_table(head, [_cells(e, measures, latency) for e in report.entries])
+
+
+def _head(measures: list[str]) -> list[str]:
+    sizes = ["params (M)", "GFLOPs", "ms"]
+    return ["variant", *SHOWN, *measures, *sizes, "difference to reference", "p (Holm)"]
+
+
+def latex_of(report: Findings) -> str:
+    """Make the table of results for LaTeX, with the rules of `booktabs`."""
+    latency, measures = report.latency, report.measures
+    rows = [_head(measures), *(_cells(e, measures, latency) for e in report.entries)]
+    head, *body = [" & ".join(map(_latex, row)) + r" \\" for row in rows]
+    lines = [r"\toprule", head, r"\midrule", *body, r"\bottomrule"]
+    start = rf"\begin{{tabular}}{{l{'r' * (len(rows[0]) - 3)}lr}}"
+    return "\n".join([start, *lines, r"\end{tabular}"]) + "\n"
+
+
+def _latex(text: str) -> str:
+    """Escape a cell for LaTeX."""
+    special = {c: rf"\{c}" for c in "&%$#_{}"} | {"~": r"\textasciitilde{}"}
+    special |= {"\\": r"\textbackslash{}", "^": r"\textasciicircum{}"}
+    special |= {"±": r"$\pm$", "–": "--", "−": "$-$"}
+    return "".join(special.get(c, c) for c in text)
 
 
 def _cells(entry: Entry, measures: list[str], latency: Mapping[str, Any]) -> list[str]:
@@ -42,10 +65,11 @@ def _cells(entry: Entry, measures: list[str], latency: Mapping[str, Any]) -> lis
     said = [_mean_sd(entry.measured(n), 2) for n in measures]
     ms = latency.get(entry.variant["name"]) if not entry.view else None
     speed = f"{ms['median']:.1f} ({ms['low']:.1f}–{ms['high']:.1f})" if ms else ""
-    whole = not entry.view
+    whole = not entry.view and "gflops" in entry.variant
     size = f"{entry.variant['parameters'] / 1e6:.2f}" if whole else ""
     flops = f"{entry.variant['gflops']:.3f}" if whole else ""
-    return [entry.name, *scores, *said, size, flops, speed, entry.verdict]
+    p = "" if entry.p_value is None else f"{entry.p_value:.3f}"
+    return [entry.name, *scores, *said, size, flops, speed, entry.verdict, p]
 
 
 def changes(report: Findings) -> str:
@@ -53,8 +77,8 @@ def changes(report: Findings) -> str:
     rows = []
     for v in report.plan["variants"]:
         found = "; ".join(_changed(*change) for change in v["differences"])
-        told = Markdown(found or "nothing: the reference")
-        rows.append([v["name"], told, v["hypothesis"]])
+        same = "nothing: the reference" if v["name"] == report.plan["reference"] else "failed"
+        rows.append([v["name"], Markdown(found or same), v["hypothesis"]])
     return markdown_table(["variant", "changes", "hypothesis"], rows)
 
 
@@ -140,10 +164,13 @@ def markdown_of(report: Findings, images: Mapping[str, str] | None = None) -> st
 def _failures(report: Findings) -> list[str]:
     found = [(e.name, f) for e in report.entries for f in e.failures]
     said = [
-        f"{markdown_text(name)}, seed {f['seed']}:\n\n{markdown_block(f['traceback'])}"
-        for name, f in found
+        f"{markdown_text(name)}{_seed(f)}:\n\n{markdown_block(f['traceback'])}" for name, f in found
     ]
     return ["## Failed", *said] if said else []
+
+
+def _seed(failure: Mapping[str, Any]) -> str:
+    return ", before its first run" if failure["seed"] is None else f", seed {failure['seed']}"
 
 
 def html_of(report: Findings, images: Mapping[str, bytes]) -> str:

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rtdetr_lab.ablations.executors import Outcome
 from rtdetr_lab.ablations.job import Job
 from rtdetr_lab.ablations.journal import Journal, Line
+from rtdetr_lab.ablations.plan import belongs
 from rtdetr_lab.ablations.study import Watch
 from rtdetr_lab.writing import printable
 
@@ -79,13 +80,9 @@ class ProgressBars(Progress, Watch):
 
 def show_progress(plan: Line, journal: Journal) -> ProgressBars:
     """Show bars on stderr; use it as `Study.run(watch=show_progress)`."""
-    total = len(plan["variants"]) * len(plan["seeds"])
-    done = {(r["variant"], r["seed"]) for r in journal.of_kind("row") if _belongs(r, plan)}
+    total = sum(map(len, plan["runs"].values()))
+    done = {(r["variant"], r["seed"]) for r in journal.of_kind("row") if belongs(r, plan)}
     return ProgressBars(plan["pictures"], total - len(done), journal.path.parent.parent / "runs")
-
-
-def _belongs(row: Line, plan: Line) -> bool:
-    return row["run"] in plan["runs"].get(row["variant"], ())
 
 
 def _seen(path: Path) -> int:
@@ -102,8 +99,8 @@ def _last(error: str) -> str:
 
 
 def estimate(plan: Line, workers: int = 1) -> str:
-    """Estimate the hours and minutes of a plan from the measured steps."""
-    per_seed = sum(v["s_per_picture"] for v in plan["variants"]) * plan["pictures"]
+    """Estimate the hours and minutes of a plan from its seconds per picture."""
+    per_seed = sum(plan["s_per_picture"].values()) * plan["pictures"]
     seconds = per_seed * len(plan["seeds"]) / workers
     if seconds >= 86400:
         return f"{seconds / 3600:.0f} h"

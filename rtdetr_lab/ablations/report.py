@@ -6,7 +6,9 @@ r"""# Report: the results of a study as a page, as files with figures, or in a n
 | `NAME_page.html` | the same in one file (a site makes its own NAME.html from the .md)   |
 | `NAME.csv`    | a line per row and seed; two equal studies give two equal files         |
 | `NAME.json`   | everything, for another program                                         |
-| `NAME_*.png`, `.svg` | bars, differences, curves, AP against latency, scatter           |
+| `NAME_pictures.csv` | AP of every run on each validation picture alone                 |
+| `NAME.tex`    | the table of results for LaTeX                                          |
+| `NAME_*.png`, `.svg`, `.pdf` | bars, differences, curves, AP against latency, scatter   |
 """
 
 import io
@@ -18,7 +20,8 @@ from typing import Any
 
 from rtdetr_lab.ablations.findings import Findings
 from rtdetr_lab.ablations.journal import Journal
-from rtdetr_lab.ablations.page import html_of, markdown_of
+from rtdetr_lab.ablations.page import html_of, latex_of, markdown_of
+from rtdetr_lab.ablations.tables import csv_of, json_of, pictures_csv_of
 from rtdetr_lab.config import require
 from rtdetr_lab.errors import TrainingError
 from rtdetr_lab.viz import ablation as viz
@@ -34,6 +37,16 @@ class Report(Findings):
         """Whole report as Markdown, without figures."""
         return markdown_of(self)
 
+    @property
+    def csv(self) -> str:
+        """Table as CSV: one line per row and seed, without times."""
+        return csv_of(self)
+
+    @property
+    def json(self) -> str:
+        """Everything, for another program."""
+        return json_of(self)
+
     def figures(self) -> Mapping[str, object]:
         """Draw the figures for a notebook; return title → axes."""
         return {title: draw() for title, _, draw in self._drawings()}
@@ -44,16 +57,18 @@ class Report(Findings):
         stem, links, pictures = file_stem(self.name), {}, {}
         figures: dict[str, bytes] = {}
         for title, name, draw in self._drawings():
-            pictures[title], svg = _rendered(draw)
-            links[title] = f"{stem}_{name}.png"
-            figures |= {f"_{name}.png": pictures[title], f"_{name}.svg": svg}
+            drawn = _rendered(draw)
+            pictures[title], links[title] = drawn["png"], f"{stem}_{name}.png"
+            figures |= {f"_{name}.{kind}": content for kind, content in drawn.items()}
         texts = {
             ".md": markdown_of(self, links),
             ".csv": self.csv,
             ".json": self.json,
             "_page.html": html_of(self, pictures),
+            ".tex": latex_of(self),
+            "_pictures.csv": pictures_csv_of(self),
         }
-        contents = {end: text.encode() for end, text in texts.items()} | figures
+        contents = {end: text.encode() for end, text in texts.items() if text} | figures
         paths = {Path(folder) / f"{stem}{end}": content for end, content in contents.items()}
         for path, content in paths.items():
             write_bytes(path, content, error=TrainingError)
@@ -90,15 +105,18 @@ def report_of(journal: Journal) -> Report:
     return Report(journal.plan, tuple(journal.lines))
 
 
-def _rendered(draw: Callable[[], Any]) -> tuple[bytes, bytes]:
+def _rendered(draw: Callable[[], Any]) -> dict[str, bytes]:
     import matplotlib
     import matplotlib.pyplot as plt
 
     with matplotlib.rc_context({"svg.hashsalt": "rtdetr_lab"}):
         drawn = draw()
         figure = (drawn[0] if isinstance(drawn, list) else drawn).figure
-        png, svg = io.BytesIO(), io.BytesIO()
-        figure.savefig(png, format="png", dpi=110, bbox_inches="tight")
-        figure.savefig(svg, format="svg", bbox_inches="tight", metadata={"Date": None})
+        found = {}
+        # without dates: two equal reports are equal files
+        for kind, said in {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}.items():
+            out = io.BytesIO()
+            figure.savefig(out, format=kind, dpi=110, bbox_inches="tight", metadata=said)
+            found[kind] = out.getvalue()
         plt.close(figure)
-    return png.getvalue(), svg.getvalue()
+    return found

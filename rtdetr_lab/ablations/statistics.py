@@ -4,15 +4,21 @@ A difference between two variants depends on chance in two ways: through the **s
 order) and through the **pictures** of the validation set. Each seed gives one paired difference
 $d_s$, same seed against same seed. We report the mean over seeds. Its variance has both parts:
 
-$$ V = \underbrace{s_d^2 / n}_{\text{seeds}} +
-       \underbrace{\operatorname{Var}_{\text{bootstrap}}(\bar d)}_{\text{pictures}}, \qquad
-   \bar d \pm t_{0.975,\,\nu} \sqrt{V} $$
+$$ V_s = s_d^2 / n, \qquad V_p = \operatorname{Var}_{\text{bootstrap}}(\bar d), \qquad
+   \bar d \pm \sqrt{t_{n-1}^2 V_s + t_{m-1}^2 V_p} $$
 
-The first part is the spread of the $d_s$. The second is measured: we compute AP of both variants on
-the same hundreds of redrawn validation sets (`resample.py`), averaged over seeds. Their degrees of
-freedom combine after Welch and Satterthwaite, $\nu = V^2 / (V_s^2/(n-1) + V_p^2/(m-1))$, for $n$
-seeds and $m$ pictures. If the seeds dominate, $\nu$ is near 2 and the interval is wide, as three
-seeds require ($t = 4.3$).
+for $n$ seeds and $m$ pictures (or as many replicates, if these are fewer). $V_s$ comes from the
+spread of the $d_s$. $V_p$ is measured: we compute AP of both variants on the same hundreds of
+redrawn validation sets (`resample.py`), averaged over seeds.
+
+**Each part has the quantile of its own degrees of freedom** ($t_2 = 4.3$, $t_1 = 12.7$). So the
+interval is never narrower than the seeds alone allow, and its coverage is at least what it claims
+(Banerjee 1961). The usual way is one $t$ for the sum, with degrees of freedom after Welch and
+Satterthwaite. With two or three seeds that fails: if these happen to agree, it takes them for
+certain. A test measures both coverages.
+
+The same formula, solved for the level at which the interval touches zero, is the p-value. A study
+makes several comparisons, so a report adjusts them (`holm`).
 
 **Why not simply resample the seeds?** There are only ten ways to draw three values with repetition,
 and their percentiles understate the spread. With three seeds the nested bootstrap covers far less
@@ -20,7 +26,8 @@ than the 95 % it claims. A test measures both coverages. An interaction of seed 
 both parts, so our interval is rather too wide than too narrow.
 
 A single seed says nothing about the spread of seeds. Then the interval is that of the pictures, and
-the verdict says so.
+the verdict says so. If a model has learned nothing, it has no difference to another one that has
+learned nothing: below `NOTHING` on both sides there is no verdict.
 """
 
 from collections.abc import Sequence
@@ -33,6 +40,10 @@ from rtdetr_lab.config import require
 from rtdetr_lab.viz.ablation import Interval
 
 Replicates = Float[np.ndarray, "S R"]
+Part = tuple[float, int]
+
+NOTHING = 0.01
+"""AP below which a model has learned nothing."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +51,21 @@ class Difference(Interval):
     """Paired difference with its 95 % interval, in the units of the compared values."""
 
     per_seed: tuple[float, ...]
+    parts: tuple[Part, ...] = ()
+    """Variance and degrees of freedom of the seeds, and of the pictures."""
+
+    @property
+    def p_value(self) -> float:
+        """Smallest p at which the interval of level 1 - p excludes zero."""
+        from scipy.optimize import brentq
+
+        def gap(p: float) -> float:
+            return half_width(self.parts, 1 - p) - abs(self.mean)
+
+        least = 1e-9
+        if self.mean == 0:
+            return 1.0
+        return least if gap(least) <= 0 else float(brentq(gap, least, 1 - least))
 
     @property
     def half_width(self) -> float:
@@ -61,26 +87,41 @@ def paired_difference(
     level: float = 0.95,
 ) -> Difference:
     """Difference of `one` minus `other`, seed by seed, with resampled AP per seed and replicate."""
-    from scipy.stats import t
-
     require(len(one) == len(other) > 0, "seeds", f"{len(one)} and {len(other)}", "pair them")
     per_seed = np.asarray(one, float) - np.asarray(other, float)
     replicates = one_resampled - other_resampled
     n = len(per_seed)
     by_seed = per_seed.var(ddof=1) / n if n > 1 else 0.0
     by_picture = replicates.mean(0).var(ddof=1) if replicates.shape[-1] > 1 else 0.0
-    variance = by_seed + by_picture
-    freedom = _freedom((by_seed, n - 1), (by_picture, num_pictures - 1))
-    half = float(t.ppf(0.5 + level / 2, freedom) * variance**0.5) if variance > 0 else 0.0
-    mean = float(per_seed.mean())
-    return Difference(mean, mean - half, mean + half, tuple(map(float, per_seed)))
+    known = min(num_pictures, replicates.shape[-1])  # few replicates estimate no variance either
+    parts = ((float(by_seed), n - 1), (float(by_picture), known - 1))
+    mean, half = float(per_seed.mean()), half_width(parts, level)
+    return Difference(mean, mean - half, mean + half, tuple(map(float, per_seed)), parts)
 
 
-def _freedom(*parts: tuple[float, int]) -> float:
-    """Degrees of freedom of a sum of estimated variances, after Welch and Satterthwaite."""
-    total = sum(variance for variance, _ in parts)
-    pieces = sum(variance**2 / max(freedom, 1) for variance, freedom in parts)
-    return total**2 / pieces if pieces > 0 else 1.0
+def half_width(parts: Sequence[Part], level: float) -> float:
+    """Return half an interval from (variance, degrees of freedom) of independent parts."""
+    from scipy.stats import t
+
+    square = sum(
+        variance * float(t.ppf(0.5 + level / 2, max(freedom, 1))) ** 2
+        for variance, freedom in parts
+        if variance > 0
+    )
+    return float(square**0.5)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjust p-values for their number (Holm 1979).
+
+    If all below 0.05 are called clear, the chance of a single false one is at most 5 %.
+    """
+    found = [1.0] * len(p_values)
+    largest = 0.0
+    for rank, i in enumerate(np.argsort(p_values, kind="stable")):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
+        found[i] = largest
+    return found
 
 
 def verdict(difference: Difference, unit: str = "AP", scale: float = 100.0) -> str:

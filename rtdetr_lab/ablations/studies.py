@@ -12,10 +12,10 @@ from rtdetr_lab.ablations.decoder import LOOKING_FORWARD, EveryDepth, depths, qu
 from rtdetr_lab.ablations.denoising import MatchingStability, positives
 from rtdetr_lab.ablations.encoder import ENCODERS
 from rtdetr_lab.ablations.family import FAMILY
-from rtdetr_lab.ablations.job import AsTrained, Measure, Views
 from rtdetr_lab.ablations.losses import LOSSES
 from rtdetr_lab.ablations.sampling import DISCRETE, POINTS
 from rtdetr_lab.ablations.selection import SELECTIONS, ProposalQuality
+from rtdetr_lab.ablations.task import AsTrained, Measure, Views
 from rtdetr_lab.ablations.variant import Variant
 from rtdetr_lab.rtdetr import RTDETRConfig
 

@@ -6,14 +6,17 @@ r"""# Study: a base, changes of it, and several seeds
 
 Every (variant, seed) has one run folder, and the study has a journal (`journal.py`). If a study is
 stopped at any moment, the same call resumes it. A variant that fails is reported and does not stop
-the others. All runs see the same number of pictures, in an order that depends only on the seed:
-**runs with the same seed are a pair**, and differences are taken within pairs.
+the others. If code, pictures or measures change, the same call makes a new plan and runs what it
+needs: no row of the old plan is shown. All runs see the same number of pictures, in an order that
+depends only on the seed: **runs with the same seed are a pair**, and differences are taken within
+pairs.
 
 The budget is a number of pictures per run, or a time for the whole study ("20m"). For a time, we
-measure a few steps of every variant and compute the number from them.
+measure a few steps of every variant once, and compute the number from them.
 """
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -21,15 +24,25 @@ from pathlib import Path
 from typing import Any
 
 from rtdetr_lab.ablations.bases import short_recipe, small_world
+from rtdetr_lab.ablations.contents import content_of
 from rtdetr_lab.ablations.executors import Executor, InProcess, Outcome
-from rtdetr_lab.ablations.job import AsTrained, Job, Measure, Task, Views
+from rtdetr_lab.ablations.job import Job
 from rtdetr_lab.ablations.journal import Journal, Line
-from rtdetr_lab.ablations.measure import latencies
-from rtdetr_lab.ablations.plan import pictures_and_speed, plan_line
+from rtdetr_lab.ablations.measure import latencies, rough_seconds
+from rtdetr_lab.ablations.plan import (
+    Prepared,
+    belongs,
+    is_same,
+    measured,
+    pictures_for,
+    pictures_of,
+    plan_line,
+    prepare,
+)
 from rtdetr_lab.ablations.report import Report, report_of
+from rtdetr_lab.ablations.task import AsTrained, Measure, Task, Views, codes
 from rtdetr_lab.ablations.variant import Change, Setup, Variant, variant, with_seed
 from rtdetr_lab.config import require
-from rtdetr_lab.config_json import to_dict
 from rtdetr_lab.data.batch import Dataset
 from rtdetr_lab.errors import TrainingError
 from rtdetr_lab.writing import locked
@@ -52,7 +65,7 @@ class Study:
     `base` is a model's configuration, or a `Setup` for another recipe; `data` is (train, val).
     `views` evaluates a trained model in several ways, each as a row; `measures` adds columns beside
     AP. The variant that changes nothing is the reference; if there is none, the study adds it as
-    `base`.
+    `base`. With `tensorboard`, the folder of every run has its record in that form, too.
     """
 
     base: Any
@@ -67,6 +80,7 @@ class Study:
     curve_points: int = 4
     latency_rounds: int = 20
     device: str | None = None
+    tensorboard: bool = False
 
     def __post_init__(self) -> None:
         inside = Path(self.name).name == self.name not in ("", "..")
@@ -84,20 +98,26 @@ class Study:
     @cached_property
     def _rows(self) -> tuple[Variant, ...]:
         rows = tuple(map(variant, self.variants))
-        if any(row(self._setup) == self._setup for row in rows):
+        if any(row.changes_nothing(self._setup) for row in rows):
             return rows
         return (Variant("base", _unchanged, "The configuration that the variants change."), *rows)
 
     @property
     def reference(self) -> str:
         """Name of the variant that changes nothing; all others are compared with it."""
-        return next(row.name for row in self._rows if row(self._setup) == self._setup)
+        return next(row.name for row in self._rows if row.changes_nothing(self._setup))
 
     @cached_property
     def task(self) -> Task:
-        """Common part of all runs of this study."""
+        """Common part of all runs of this study, with the digests of its pictures."""
+        return replace(self._task, contents=(content_of(self.data[0]), content_of(self.data[1])))
+
+    @cached_property
+    def _task(self) -> Task:
+        """The task before its pictures are read."""
         train, val = self.data
-        return Task(train, val, self.views, self.measures, self.device)
+        task = Task(train, val, self.views, self.measures, self.device)
+        return replace(task, tensorboard=self.tensorboard)
 
     @property
     def home(self) -> Path:
@@ -109,30 +129,41 @@ class Study:
         """Journal of the study, read from disk."""
         return Journal(self.home / "journal.jsonl")
 
-    def setups(self, num_pictures: int) -> dict[str, Setup]:
-        """Map every variant to its setup, for the given number of pictures per run."""
+    def prepared(self, num_pictures: int) -> Prepared:
+        """Apply all variants, for the given number of pictures per run."""
         steps = -(-num_pictures // self._setup.recipe.batch_size)
         every = max(1, steps // self.curve_points) if self.curve_points else 0
         recipe = replace(self._setup.recipe, num_pictures=num_pictures, eval_every=every)
         base = replace(self._setup, recipe=recipe)
-        return {row.name: row(base) for row in self._rows}
+        return prepare(self._rows, base, self.reference, self._task)
 
     def jobs(self, num_pictures: int) -> list[Job]:
         """List all runs, seed by seed, so that a stopped study has complete pairs."""
-        setups = self.setups(num_pictures)
+        return self._jobs(self.prepared(num_pictures).setups)
+
+    def _jobs(self, setups: Mapping[str, Setup]) -> list[Job]:
+        code = {name: codes(setup) for name, setup in setups.items()}
         return [
-            Job(name, seed, with_seed(setup, seed), self.task)
+            Job(name, seed, with_seed(setup, seed), self.task, code[name])
             for seed in self.seeds
             for name, setup in setups.items()
         ]
 
-    def plan(self) -> Line:
-        """Time some steps and return the plan, the first line of a journal."""
-        first = self.setups(self.budget if isinstance(self.budget, int) else 1)
-        count, speed = pictures_and_speed(self.budget, first, self.task, len(self.seeds))
-        setups = self.setups(count)
-        line = plan_line(self._rows, setups, self.reference, self.task, self.seeds, speed)
-        return {**line, "name": self.name, "budget": self.budget}
+    def preview(self) -> Line:
+        """Return what `run` would do, in seconds: nothing is trained, timed or read in full.
+
+        The time per picture is a rough estimate from GFLOPs, and with a budget in time the number
+        of pictures is, too.
+        """
+        began, timed = time.monotonic(), isinstance(self.budget, str)
+        ready = self.prepared(1 if timed else int(self.budget))
+        gflops = {line["name"]: line["gflops"] for line in ready.lines if "gflops" in line}
+        size = self.data[1][0].image.shape[-2:]
+        speed = rough_seconds(ready.setups[self.reference].cfg, gflops, size)
+        batch, seeds = self._setup.recipe.batch_size, list(self.seeds)
+        count = pictures_for(str(self.budget), speed, len(seeds), batch, began) if timed else 0
+        line = {"name": self.name, "variants": ready.lines, "seeds": seeds, "s_per_picture": speed}
+        return {**line, "pictures": count or self.budget, "failures": dict(ready.failures)}
 
     def run(
         self,
@@ -142,43 +173,46 @@ class Study:
         """Run everything that is missing, and return the report. Failed runs are tried again."""
         with locked(self.home, TrainingError):
             journal = self.journal
-            plan = self._plan_for(journal)
+            ready, jobs = self._planned(journal)
+            plan = journal.plan
             with watch(plan, journal) if watch else nullcontext(Watch()) as watching:
-                self._finish(journal, plan, executor or InProcess(), watching)
-            if self.latency_rounds and not _measured(journal, plan):
-                setups = self.setups(plan["pictures"])
-                found = latencies(setups, plan["picture_size"], self.latency_rounds)
-                journal.append({"kind": "latency", "milliseconds": found})
+                self._finish(journal, jobs, executor or InProcess(), watching)
+            if self.latency_rounds and not _timed(journal, plan):
+                found = latencies(ready.setups, plan["picture_size"], self.latency_rounds)
+                runs = plan["runs"]
+                journal.append({"kind": "latency", "milliseconds": found, "runs": runs})
         return self.report()
 
     def report(self) -> Report:
         """Make the report from the journal, without training."""
         return report_of(self.journal)
 
-    def _plan_for(self, journal: Journal) -> Line:
-        """Return the journal's plan if it is of this study; otherwise append a new one."""
-        if not (journal.plan and self._is(journal.plan)):
-            journal.append(self.plan())
-        return journal.plan
+    def _planned(self, journal: Journal) -> tuple[Prepared, list[Job]]:
+        """Prepare all runs. Append their plan to the journal if its last plan is another."""
+        began, speed, pictures = time.monotonic(), None, self.budget
+        asked: Line = {"name": self.name, "budget": self.budget, "seeds": list(self.seeds)}
+        if isinstance(pictures, str):
+            pictures = pictures_of(journal.plan, asked, [row.name for row in self._rows])
+        if not pictures:
+            speed = measured(self.prepared(1).setups, self._task)
+            seeds, batch = len(self.seeds), self._setup.recipe.batch_size
+            pictures = pictures_for(str(self.budget), speed, seeds, batch, began)
+        ready = self.prepared(pictures)
+        jobs = self._jobs(ready.setups)
+        line = plan_line(ready, jobs, self.reference, self.task) | asked
+        if not is_same(line, journal.plan):
+            journal.append({**line, "s_per_picture": speed} if speed else line)
+        for failed in ready.failed_lines():
+            if failed not in journal.lines:
+                journal.append(failed)
+        return ready, jobs
 
-    def _is(self, plan: Line) -> bool:
-        """Return True if a journal's plan is of this study."""
-        base = self.setups(plan["pictures"])[self.reference]
-        mine = {
-            "reference": self.reference,
-            "seeds": list(self.seeds),
-            "budget": self.budget,
-            "val_pictures": len(self.task.val),
-            "base": to_dict(base),
-        }
-        rows = [row.describe(base) for row in self._rows]
-        then = [{k: v[k] for k in rows[0]} for v in plan["variants"]]
-        return rows == then and mine == {k: plan[k] for k in mine}
-
-    def _finish(self, journal: Journal, plan: Line, executor: Executor, watch: Watch) -> None:
-        done = {(r["variant"], r["seed"], r["run"]) for r in journal.of_kind("row")}
-        jobs = self.jobs(plan["pictures"])
-        missing = [j for j in jobs if (j.variant, j.seed, j.fingerprint) not in done]
+    def _finish(
+        self, journal: Journal, jobs: Sequence[Job], executor: Executor, watch: Watch
+    ) -> None:
+        rows = [line for line in journal.of_kind("row") if belongs(line, journal.plan)]
+        done = {(row["variant"], row["run"]) for row in rows}
+        missing = [job for job in jobs if (job.variant, job.fingerprint) not in done]
         runs = Path(self.folder) / "runs"
         for outcome in executor(missing, self.home, runs, watch.started):
             journal.append(outcome.line)
@@ -189,8 +223,7 @@ def _unchanged(setup: Setup) -> Setup:
     return setup
 
 
-def _measured(journal: Journal, plan: Line) -> bool:
-    """Return True if the last latencies are those of this plan's variants."""
-    wanted = {v["name"] for v in plan["variants"]}
+def _timed(journal: Journal, plan: Line) -> bool:
+    """Return True if the last latencies are those of this plan's runs."""
     found = journal.of_kind("latency")
-    return bool(found) and set(found[-1]["milliseconds"]) == wanted
+    return bool(found) and found[-1].get("runs") == plan["runs"]

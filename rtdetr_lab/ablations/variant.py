@@ -19,11 +19,22 @@ Every difference in a report is a difference to it.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from itertools import product
+from typing import Any, Literal, get_origin
 
-from rtdetr_lab.config import diff, replace_at, require
+from rtdetr_lab.config import (
+    diff,
+    field_names,
+    is_config,
+    join,
+    replace_all,
+    replace_at,
+    require,
+)
+from rtdetr_lab.config_json import fits, hints_of, spelled
 from rtdetr_lab.training import TrainConfig
 
 Change = Callable[[Any], Any]
@@ -55,14 +66,29 @@ class Variant:
     hypothesis: str
 
     def __call__(self, base: Setup) -> Setup:
-        """Return the setup of this variant. The base is not changed."""
+        """Return the setup of this variant. The base is not changed.
+
+        Raises `ConfigError` if the change returns something else, or a value that does not fit its
+        field, such as text in the place of a number.
+        """
         argument, *_ = inspect.signature(self.change, eval_str=True).parameters.values()
         changes = argument.annotation
-        if changes is Setup:
-            return self.change(base)
-        if changes is TrainConfig:
-            return replace(base, recipe=self.change(base.recipe))
-        return replace(base, cfg=self.change(base.cfg))
+        part = {Setup: "", TrainConfig: "recipe"}.get(changes, "cfg")
+        changed = self.change(getattr(base, part) if part else base)
+        wanted = changes if changes in (Setup, TrainConfig) else object
+        fitting = isinstance(changed, wanted) and is_config(changed)
+        what = f"returns {'nothing' if changed is None else type(changed).__name__}"
+        remedy = f"return the changed {part or 'Setup'}: a frozen dataclass"
+        require(fitting, self.name, what, remedy)
+        setup = replace(base, **{part: changed}) if part else changed
+        _check_values(setup, self.name)
+        return setup
+
+    def changes_nothing(self, base: Setup) -> bool:
+        """Return True for a reference. A change that raises is none; the plan reports it."""
+        with suppress(Exception):
+            return self(base) == base
+        return False
 
     def describe(self, base: Setup) -> dict[str, Any]:
         """Return name, hypothesis and differences to the base, as the journal stores them.
@@ -86,6 +112,34 @@ class Put:
         return replace_at(cfg, self.path, self.value)
 
 
+@dataclass(frozen=True)
+class Settings:
+    """Change that puts values at several paths of a setup at once."""
+
+    values: tuple[tuple[str, Any], ...]
+
+    def __call__(self, setup: Setup) -> Setup:
+        return replace_all(setup, dict(self.values))
+
+
+def sweep(hypothesis: str, **values: Sequence[Any]) -> tuple[Variant, ...]:
+    """Make a variant for every combination of values; a path has `__` in place of its dots.
+
+        sweep("A lower rate learns less.", recipe__lr=(3e-5, 1e-4), cfg__num_classes=(9, 10))
+
+    Paths begin at the `Setup`: with `recipe`, or with `cfg`, the model's configuration. The
+    combination that the base has is the reference.
+    """
+    paths = [name.replace("__", ".") for name in values]
+    steps = [path.rpartition(".")[2] for path in paths]
+    found = []
+    for chosen in product(*values.values()):
+        name = ", ".join(f"{step} {value}" for step, value in zip(steps, chosen, strict=True))
+        change = Settings(tuple(zip(paths, chosen, strict=True)))
+        found.append(Variant(name, change, hypothesis))
+    return tuple(found)
+
+
 def variant(change: "Change | Variant", name: str | None = None) -> Variant:
     """Make a `Variant` from a function; its docstring is the hypothesis. A `Variant` is returned.
 
@@ -98,6 +152,18 @@ def variant(change: "Change | Variant", name: str | None = None) -> Variant:
     reason = " ".join((inspect.getdoc(change) or "").split())
     require(reason, own, "has no docstring", "write the hypothesis there: what you expect")
     return Variant(name or own.replace("_", " "), change, reason)
+
+
+def _check_values(value: Any, path: str) -> None:
+    """Raise `ConfigError` for a number, text or None that does not fit its field's annotation."""
+    hints = hints_of(type(value))
+    for name in field_names(value) if is_config(value) else ():
+        inner, where = getattr(value, name), join(path, name)
+        expected = hints.get(name, Any)
+        is_plain = inner is None or isinstance(inner, bool | int | float | str)
+        if is_plain and get_origin(expected) is not Literal:
+            require(fits(inner, expected), where, f"is {inner!r}", f"give {spelled(expected)}")
+        _check_values(inner, where)
 
 
 def with_seed(setup: Setup, seed: int) -> Setup:

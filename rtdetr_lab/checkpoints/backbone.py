@@ -6,9 +6,9 @@ new model and changes nothing else. Every tensor of the backbone must be in the 
 | the file may be                                   | its names begin with                     |
 |---------------------------------------------------|------------------------------------------|
 | a whole detector: ours, transformers', authors'   | `backbone.`, `model.backbone.model.`     |
-| transformers' `RTDetrResNetBackbone`              | `embedder.`, `encoder.stages.`           |
+| transformers' `RTDetrResNetBackbone`, `HGNetV2Backbone` | `embedder.`, `encoder.stages.`     |
 | the authors' ImageNet file (`ResNet18_vd_…`)      | `conv1.`, `res_layers.`                  |
-| a `state_dict()` of our `ResNetD`                 | `stem.`, `stages.`                       |
+| a `state_dict()` of our `ResNetD` or `HGNetV2`, or the authors' HGNetv2 | `stem.`, `stages.` |
 """
 
 import os
@@ -45,10 +45,11 @@ def load_backbone(
     weights = read_weights(locate(source, revision).weights)
     ours = under_our_names(_of_a_detector(weights.tensors), weights.where)
     found = {n.removeprefix("backbone."): t for n, t in ours.items() if n.startswith("backbone.")}
-    what = f"holds no ResNet-D: its names begin like {next(iter(weights.tensors), 'nothing')!r}"
+    first = next(iter(weights.tensors), "nothing")
+    what = f"holds no ResNet-D or HGNetv2: its names begin like {first!r}"
     remedy = "give a detector, transformers' RTDetrResNetBackbone or the authors' ResNet-vd"
     require(found, weights.where, what, remedy, CheckpointError)
-    fit(getattr(model, "backbone", model), found, weights.where, reheaded=False)
+    fit(getattr(model, "backbone", model), found, weights.where)
     return model
 
 

@@ -7,9 +7,8 @@ The configuration comes from the first of these that exists:
 3. the header of a `.safetensors` file that we wrote;
 4. the shapes (`infer.py`), since the authors' `.pth` files contain nothing else.
 
-A save writes the weights first and `config.json` second. If it is stopped between the two, new
-weights lie beside the description of the old ones. Then the header of the new weights names the
-weights they replaced, and contains its own description.
+A save that is stopped leaves weights without a `config.json` (`save.py`). Then the folder holds the
+model that the header describes, and is refused if the header describes none.
 """
 
 import json
@@ -23,7 +22,6 @@ from torch import Tensor
 from rtdetr_lab.checkpoints.files import (
     FORMAT,
     HEADER,
-    REPLACES,
     WeightsFile,
     read_json,
     text_digest,
@@ -33,7 +31,8 @@ from rtdetr_lab.checkpoints.metadata import Metadata, metadata_for, metadata_fro
 from rtdetr_lab.checkpoints.preprocessor import detr_metadata, image_size_of, pixels_of
 from rtdetr_lab.checkpoints.source import Source
 from rtdetr_lab.checkpoints.strict import num_classes_of
-from rtdetr_lab.checkpoints.transformers_config import from_transformers, placed
+from rtdetr_lab.checkpoints.transformers_config import from_transformers
+from rtdetr_lab.checkpoints.transformers_table import placed
 from rtdetr_lab.config import require
 from rtdetr_lab.config_json import from_dict
 from rtdetr_lab.detr.model import DETRConfig
@@ -57,6 +56,10 @@ def described(
         found = _from_json(source, weights, classes)
     elif HEADER in weights.header:
         found = _from_ours(_header(weights), weights.where, classes)
+    if source.cut_short:
+        what = "has no config.json, and the weights do not describe themselves"
+        require(found, source.name, what, "save the model there again", CheckpointError)
+        log.warning("%s: has no config.json: a save was cut short", source.name)
     if found is not None:
         return config or found[0], found[1]
     if is_detr(tensors):
@@ -74,8 +77,9 @@ def _from_json(
     tree, where = read_json(source.config), str(source.config)
     if tree.get("format") == FORMAT:
         cfg, metadata = _from_ours(tree, where, classes)
-        if metadata.sha256 not in (None, weights.sha256):
-            return _from_a_save_cut_short(source, weights, metadata, classes)
+        what = f"describes other weights than {source.weights.name}"
+        same, remedy = metadata.sha256 in (None, weights.sha256), "copy both from the same save"
+        require(same, where, what, remedy, CheckpointError)
         return cfg, metadata
     what = 'is neither ours ("format") nor transformers\' ("model_type")'
     remedy = "give a folder that save_pretrained wrote"
@@ -88,19 +92,6 @@ def _from_json(
         known = detr_metadata(cfg.num_classes, names, pixels)
         return replace(cfg, mean=pixels.mean, std=pixels.std), known
     return cfg, metadata_for(cfg.num_classes, names, image_size=image_size_of(beside))
-
-
-def _from_a_save_cut_short(
-    source: Source, weights: WeightsFile, before: Metadata, classes: Sequence[Any]
-) -> tuple[Any, Metadata]:
-    """Read the configuration from weights that are newer than the config.json beside them."""
-    if HEADER in weights.header and weights.header.get(REPLACES) == before.sha256:
-        cfg, metadata = _from_ours(_header(weights), weights.where, classes)
-        if metadata.sha256 == weights.sha256:
-            log.warning("%s: is from the save before; a save was cut short", source.config)
-            return cfg, metadata
-    what = f"describes other weights than {source.weights.name}"
-    raise CheckpointError(str(source.config), what, "copy both files from the same save")
 
 
 def _from_ours(tree: Mapping[str, Any], where: str, classes: Sequence[Any]) -> tuple[Any, Metadata]:

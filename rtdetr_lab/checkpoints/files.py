@@ -10,7 +10,6 @@ read is compared with it.
 import hashlib
 import json
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -42,11 +41,6 @@ HEADER_DIGEST = "rtdetr_lab.header_sha256"
 
 DIGESTS = "rtdetr_lab.sha256s"
 """Key of the first digits of every tensor's own digest; they tell which tensor is damaged."""
-
-REPLACES = "rtdetr_lab.replaces"
-"""Key of the digest in the config.json that lies beside a file while the file is written.
-
-A save that is stopped between the two leaves new weights and the description of the old ones."""
 
 MOST_KEYS = 1_000_000
 """Limit on the keys of a header, far above the thousands of any model. Without it, a header with
@@ -111,30 +105,25 @@ def read_weights(path: Path) -> WeightsFile:
     return WeightsFile(read_pickle(path), str(path))
 
 
-def write_weights(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> str:
-    """Write a `.safetensors` file with its digest in the header; return the digest."""
+def write_weights(
+    path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str], config: Path | None = None
+) -> str:
+    """Write a `.safetensors` file with its digest in the header; return the digest.
+
+    `config` describes the file that was there, and is removed with it.
+    """
     own = {name: t.detach().cpu().clone().contiguous() for name, t in tensors.items()}
     sha256 = digest(own)
     full = {"format": "pt", **header, DIGEST: sha256, DIGESTS: json.dumps(_digests(own))}
     full.pop(HEADER_DIGEST, None)  # it belongs to the file this header was read from
-    full.pop(REPLACES, None)
-    if (before := _described(path.parent / "config.json")) not in (None, sha256):
-        full[REPLACES] = str(before)
     full[HEADER_DIGEST] = text_digest(full)
-    with replacing(path, CheckpointError) as temporary:
+    with replacing(path, CheckpointError, outdates=config) as temporary:
         try:
             save_file(own, temporary, full)
         except SafetensorError as error:
             what = f"cannot be written: {error}"
             raise CheckpointError(str(path), what, MAKE_ROOM) from error
     return sha256
-
-
-def _described(config: Path) -> str | None:
-    """Return the digest in a config.json of ours, if there is one."""
-    with suppress(OSError, ValueError, RecursionError, TypeError, KeyError):
-        return json.loads(config.read_text(encoding="utf8"))["metadata"]["sha256"]
-    return None
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -32,7 +32,7 @@ import torch
 from torch import Tensor
 
 from rtdetr_lab.backbone import Bottleneck
-from rtdetr_lab.checkpoints.presets import SIZES, function_of
+from rtdetr_lab.checkpoints.presets import DFINE_SIZES, HGNET_SIZES, SIZES, function_of
 from rtdetr_lab.checkpoints.strict import num_classes_of
 from rtdetr_lab.config import replace_at, require
 from rtdetr_lab.detr.model import DETRConfig
@@ -44,12 +44,13 @@ from rtdetr_lab.writing import first_few
 
 log = logging.getLogger("rtdetr_lab")
 
-PRESETS = tuple(function_of(name) for name in (*SIZES, "nano"))
+PRESETS = tuple(function_of(name) for name in (*SIZES, *HGNET_SIZES, *DFINE_SIZES, "nano"))
 """Presets that a file is compared with. v2's presets have the same shapes."""
 
 DETR_PRESETS = tuple(function_of(name) for name in ("detr_r50", "detr_r101", "detr_nano"))
 
 WIDTHS = ("encoder.project.0.conv.weight", "encoder.ccff.top_down.0.conv1.conv.weight")
+DFINE_WIDTHS = (WIDTHS[0], "encoder.ccff.top_down.0.branch1.1.conv.weight")
 DETR_WIDTHS = ("project.weight", "decoder.layers.0.ffn.fc1.bias")
 """Tensors whose number of rows is the width of a model, and of its hidden layers."""
 
@@ -109,10 +110,12 @@ def with_masks(cfg: DETRConfig) -> SegmentationConfig:
 
 def signature(tensors: Mapping[str, Tensor]) -> Signature:
     """Return the signature of tensors under our names; missing parts give 0 or nothing."""
-    pattern = re.compile(r"backbone\.stages\.(\d+)\.(\d+)\.")
+    pattern = re.compile(r"backbone\.stages\.(\d+)\.(?:blocks\.)?(\d+)\.")
     blocks = {(int(m[1]), int(m[2])) for name in tensors if (m := pattern.match(name))}
     stages = range(max((stage for stage, _ in blocks), default=-1) + 1)
-    width, hidden = DETR_WIDTHS if is_detr(tensors) else WIDTHS
+    width, hidden = DFINE_WIDTHS if DFINE_WIDTHS[1] in tensors else WIDTHS
+    if is_detr(tensors):
+        width, hidden = DETR_WIDTHS
     return {
         "depths": tuple(sum(1 for stage, _ in blocks if stage == s) for s in stages),
         "bottleneck": "backbone.stages.0.0.conv3.conv.weight" in tensors,
@@ -148,9 +151,9 @@ def _signature_of(cfg: Any) -> Signature:
     detr, encoder, decoder = isinstance(cfg, DETRConfig), cfg.encoder, cfg.decoder
     return {
         "depths": cfg.backbone.depths,
-        "bottleneck": cfg.backbone.block is Bottleneck,
+        "bottleneck": getattr(cfg.backbone, "block", None) is Bottleneck,
         "width": cfg.dim if detr else encoder.dim,
-        "hidden": decoder.ffn_dim if detr else int(encoder.dim * encoder.ccff.expansion),
+        "hidden": decoder.ffn_dim if detr else encoder.ccff.hidden(encoder.dim),
         "encoder_layers": encoder.num_layers if detr else 0,
         "decoder_layers": decoder.num_layers,
     }
@@ -169,6 +172,6 @@ def _with_points(
     offsets = tensors.get("decoder.layers.0.cross_attn.sampling_offsets.weight", torch.empty(0))
     total = len(offsets) // (2 * cfg.decoder.num_heads)  # over all levels, for one head
     per_level, rest = divmod(total, cfg.decoder.num_levels)
-    if rest or not per_level or per_level == cfg.decoder.num_points:
+    if rest or not per_level or total == sum(cfg.decoder.points):
         return cfg  # the sum does not show an uneven split: the error of strict.py names config=
     return replace_at(cfg, "decoder.num_points", per_level)

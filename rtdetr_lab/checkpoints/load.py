@@ -10,12 +10,12 @@ tensor must fit (`strict.py`). The model is returned in eval mode.
 
 import logging
 import os
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from rtdetr_lab.checkpoints.building import no_larger_than
 from rtdetr_lab.checkpoints.description import described
@@ -29,6 +29,9 @@ from rtdetr_lab.errors import CheckpointError, ConfigError, LabError
 from rtdetr_lab.writing import printable
 
 log = logging.getLogger("rtdetr_lab")
+
+SOURCE = ("source", "revision", "licence", "sha256")
+"""Facts about the file itself."""
 
 
 def load_pretrained(
@@ -46,30 +49,71 @@ def load_pretrained(
     The model has `.cfg` and `.metadata`. Raises `UnknownModelError`, `HubError`, `ConfigError` or
     `CheckpointError`; no tensor is left out or keeps its initial value without a message.
     """
-    source = locate(id_or_path, revision)
-    weights = _read(source)
-    tensors = under_our_names(weights.tensors, weights.where)
-    cfg, metadata = described(source, weights, tensors, config, classes)
+    found = opened(id_or_path, revision, config=config, classes=classes)
+    cfg, metadata, tensors, where = found.cfg, found.metadata, found.tensors, found.where
 
     trained_for = num_classes_of(tensors)
     reheaded = num_classes is not None and num_classes != trained_for
     if num_classes is not None and (reheaded or num_classes != cfg.num_classes):
         cfg = replace_at(cfg, "num_classes", num_classes)
-        kept = {n: getattr(metadata, n) for n in ("image_size", "edges", "canvas_boxes")}
-        metadata = replace(metadata_for(cfg.num_classes), **kept)
-    # Initial values are overwritten; the caller's random numbers stay the same.
-    with torch.random.fork_rng(devices=[]), no_larger_than(tensors, weights.where):
-        model = _built(cfg, weights.where)
-    fit(model, tensors, weights.where, reheaded=reheaded)
-    if reheaded:
-        _tell_new_heads(model, trained_for)
-    check_names(metadata, cfg.num_classes, weights.where)
-    model.metadata = _completed(metadata, source, weights)
+        kept = ("image_size", "edges", "canvas_boxes", *SOURCE)
+        known = {name: getattr(metadata, name) for name in kept}
+        metadata = replace(metadata_for(cfg.num_classes), **known)
+    model = built(cfg.build, tensors, where)
+    new = [name for name in model.state_dict() if is_class_head(name)] if reheaded else []
+    fit(model, tensors, where, new=new)
+    if new:
+        what = "trained for %s classes; these heads are new and must be trained: %s"
+        log.warning(what, trained_for, ", ".join(new))
+    check_names(metadata, cfg.num_classes, where)
+    model.metadata = metadata
     # Python's default logging shows warnings: a licence from the hub must be seen.
-    level = logging.WARNING if source.revision else logging.INFO
-    licence = printable(model.metadata.licence or "(not stated)")  # a stranger's text
-    log.log(level, "%s: weights under licence %s", source.name, licence)
+    level = logging.WARNING if found.source and found.source.revision else logging.INFO
+    licence = printable(metadata.licence or "(not stated)")  # a stranger's text
+    log.log(level, "%s: weights under licence %s", metadata.source, licence)
     return model.eval()
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """Content of a checkpoint: configuration, facts, and tensors under our names."""
+
+    cfg: Any
+    metadata: Metadata
+    tensors: Mapping[str, Tensor]
+    source: Source | None
+    where: str
+
+
+def opened(
+    id_or_path: str | os.PathLike[str],
+    revision: str | None = None,
+    *,
+    config: Any = None,
+    classes: Sequence[Any] = (),
+) -> Opened:
+    """Read a checkpoint without building its model; for the arguments see `load_pretrained`."""
+    source = locate(id_or_path, revision)
+    weights = _read(source)
+    tensors = under_our_names(weights.tensors, weights.where)
+    cfg, metadata = described(source, weights, tensors, config, classes)
+    return Opened(cfg, _completed(metadata, source, weights), tensors, source, weights.where)
+
+
+def built(build: Callable[[], Any], tensors: Mapping[str, Tensor], where: str) -> Any:
+    """Build a model for these tensors, and refuse one that is much larger.
+
+    The tensors replace its initial values, so the caller's random numbers stay the same.
+    """
+    with torch.random.fork_rng(devices=[]), no_larger_than(tensors, where):
+        try:
+            return build()
+        except LabError:
+            raise
+        except Exception as error:  # torch raises many types for impossible sizes
+            kind = type(error).__name__
+            what = f"no model can be built from its configuration ({kind}: {error})"
+            raise ConfigError(where, what.splitlines()[0], "correct its sizes") from error
 
 
 def _read(source: Source) -> WeightsFile:
@@ -83,16 +127,6 @@ def _read(source: Source) -> WeightsFile:
     return weights
 
 
-def _built(cfg: Any, where: str) -> Any:
-    try:
-        return cfg.build()
-    except LabError:
-        raise
-    except Exception as error:  # torch raises many types for impossible sizes
-        what = f"no model can be built from its configuration ({type(error).__name__}: {error})"
-        raise ConfigError(where, what.splitlines()[0], "correct its sizes") from error
-
-
 def _completed(metadata: Metadata, source: Source, weights: WeightsFile) -> Metadata:
     return replace(
         metadata,
@@ -100,13 +134,4 @@ def _completed(metadata: Metadata, source: Source, weights: WeightsFile) -> Meta
         revision=source.revision or metadata.revision,
         licence=source.licence or metadata.licence,
         sha256=weights.sha256,
-    )
-
-
-def _tell_new_heads(model: nn.Module, trained_for: int | None) -> None:
-    new = [name for name in model.state_dict() if is_class_head(name)]
-    log.warning(
-        "trained for %s classes; these heads are new and must be trained: %s",
-        trained_for,
-        ", ".join(new),
     )

@@ -8,11 +8,15 @@ from typing import Any
 from rtdetr_lab.config import require
 
 SIZES = ("r18", "r34", "r50_m", "r50", "r101")
+HGNET_SIZES = ("l", "x")
+DFINE_SIZES = tuple(f"dfine_{size}" for size in "nsmlx")
 DETR_SIZES = ("r50", "r101", "r50_dc5", "r101_dc5")
 PRESETS = {
     "nano": ("rtdetr:rtdetr_nano", "256"),
     **{size: (f"rtdetr:rtdetr_{size}", "640") for size in SIZES},
     **{f"v2_{size}": (f"rtdetrv2:rtdetrv2_{size}", "640") for size in SIZES},
+    **{size: (f"successors.hgnetv2:rtdetr_{size}", "640") for size in HGNET_SIZES},
+    **{size: (f"successors.dfine:{size}", "640") for size in DFINE_SIZES},
     "detr_nano": ("detr.model:detr_nano", "256"),
     **{f"detr_{size}": (f"detr.model:detr_{size}", "800") for size in DETR_SIZES},
 }

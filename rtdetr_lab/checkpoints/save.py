@@ -5,10 +5,10 @@ r"""# Saving: a folder that describes itself
 | `"lab"`          | `config.json` (model and metadata), `model.safetensors`                     |
 | `"transformers"` | the same two as transformers writes them, `preprocessor_config.json`, card  |
 
-Our `model.safetensors` contains its description in its header as well, so the file alone is enough.
-Every file is written completely or not at all, the weights before the config that describes them.
-Both contain the digest of the tensors. So if a save is stopped between the two, the next load
-detects it.
+`model.safetensors` contains our description in its header as well, so the file alone is enough.
+Every file is written completely or not at all. A save removes the old `config.json`, replaces the
+weights, and writes the new `config.json` last. So a save that is stopped leaves no `config.json`,
+and never one of another model: transformers refuses the folder, and we read the header.
 
 The card, `README.md`, states the licence in transformers' layout. We never change a card that
 contains more than the licence: a person wrote it.
@@ -35,12 +35,12 @@ from rtdetr_lab.checkpoints.preprocessor import (
     preprocessor_config,
 )
 from rtdetr_lab.checkpoints.rename import export_tensors
-from rtdetr_lab.checkpoints.tables import TRANSFORMERS
+from rtdetr_lab.checkpoints.tables import TRANSFORMERS, Table
 from rtdetr_lab.checkpoints.tables_detr import DETR, DETR_MASKS, DETR_MASKS_TIMM, DETR_TIMM
+from rtdetr_lab.checkpoints.tables_dfine import DFINE
 from rtdetr_lab.checkpoints.transformers_config import draws, to_transformers
 from rtdetr_lab.checkpoints.transformers_resnet import speaks_timm
 from rtdetr_lab.config_json import to_dict
-from rtdetr_lab.deformable_attention import points_per_level
 from rtdetr_lab.detr.model import DETRConfig
 from rtdetr_lab.errors import CheckpointError, ConfigError
 from rtdetr_lab.model import declared
@@ -81,13 +81,19 @@ def save_pretrained(
 
 
 def _save_ours(cfg: Any, tensors: Mapping[str, Tensor], known: Metadata, folder: Path) -> None:
+    text = _write_described(folder, cfg, tensors, known)
+    write_text(folder / "config.json", text + "\n", CheckpointError)
+
+
+def _write_described(folder: Path, cfg: Any, tensors: Mapping[str, Tensor], known: Metadata) -> str:
+    """Replace the weights, remove the config of the old ones; return our description."""
     known = replace(known, sha256=digest(tensors))
     tree = {"format": FORMAT, "version": 1, "model": to_dict(cfg), "metadata": known.to_dict()}
     tree["sha256"] = text_digest(tree)
     text = json.dumps(tree, indent=2, allow_nan=False, ensure_ascii=False)
     text = text.encode("utf8", "backslashreplace").decode()  # half of a surrogate pair
-    write_weights(folder / "model.safetensors", tensors, {HEADER: text})
-    write_text(folder / "config.json", text + "\n", CheckpointError)
+    write_weights(folder / "model.safetensors", tensors, {HEADER: text}, folder / "config.json")
+    return text
 
 
 def _save_theirs(cfg: Any, tensors: Mapping[str, Tensor], known: Metadata, folder: Path) -> None:
@@ -97,7 +103,8 @@ def _save_theirs(cfg: Any, tensors: Mapping[str, Tensor], known: Metadata, folde
         described = detr_preprocessor_config(pixels)
     else:
         described = preprocessor_config(known.fixed_size)
-    write_theirs(folder, cfg, tensors, tree, described, known.licence)
+    named = their_tensors(cfg, tensors, str(folder), tree)
+    write_theirs(folder, cfg, named, tree, described, known)
 
 
 def write_theirs(
@@ -106,29 +113,42 @@ def write_theirs(
     tensors: Mapping[str, Tensor],
     config: Mapping[str, Any],
     preprocessor: Mapping[str, Any] | None,
-    licence: str | None,
+    known: Metadata,
 ) -> None:
-    """Write the files of transformers' layout; a preprocessor that is None stays as it is."""
+    """Write the files of transformers' layout; `tensors` have transformers' names.
+
+    A preprocessor that is None stays as it is.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    write_weights(folder / "model.safetensors", _their_tensors(cfg, tensors, folder, config), {})
-    trees = {"config.json": config, "preprocessor_config.json": preprocessor}
-    for name, tree in trees.items():
+    _write_described(folder, cfg, tensors, known)
+    write_card(folder, known.licence)
+    trees = {"preprocessor_config.json": preprocessor, "config.json": config}
+    for name, tree in trees.items():  # the config last: it makes the folder complete
         if tree is not None:
             write_text(folder / name, json.dumps(tree, indent=2) + "\n", CheckpointError)
-    write_card(folder, licence)
 
 
-def _their_tensors(
-    cfg: Any, tensors: Mapping[str, Tensor], folder: Path, tree: Mapping[str, Any]
+def their_table(cfg: Any, tree: Mapping[str, Any]) -> Table:
+    """Return the table of transformers' names for a `config.json` like `tree`."""
+    if tree["model_type"] != "detr":
+        return DFINE if tree["model_type"] == "d_fine" else TRANSFORMERS
+    own, timm = (DETR_MASKS, DETR_MASKS_TIMM) if draws(cfg) else (DETR, DETR_TIMM)
+    return timm if speaks_timm(tree) else own
+
+
+def their_tensors(
+    cfg: Any, tensors: Mapping[str, Tensor], where: str, tree: Mapping[str, Any]
 ) -> dict[str, Tensor]:
     """Return the tensors under transformers' names, for a `config.json` like `tree`."""
-    if tree["model_type"] == "detr":
-        own, timm = (DETR_MASKS, DETR_MASKS_TIMM) if draws(cfg) else (DETR, DETR_TIMM)
-        # Their batch norms are always frozen, and have no counter.
-        counted = {n: t for n, t in tensors.items() if not n.endswith(".num_batches_tracked")}
-        return export_tensors(timm if speaks_timm(tree) else own, counted, str(folder))
-    theirs = export_tensors(TRANSFORMERS, tensors, str(folder))
-    return theirs | _scales(cfg) if tree["model_type"] == "rt_detr_v2" else theirs
+    kind = tree["model_type"]
+    if kind == "detr":  # their batch norms are always frozen, and have no counter
+        tensors = {n: t for n, t in tensors.items() if not n.endswith(".num_batches_tracked")}
+    theirs = export_tensors(their_table(cfg, tree), tensors, where)
+    if kind == "d_fine":
+        constants = {"up": cfg.decoder.reach, "reg_scale": cfg.decoder.scale}
+        theirs |= {f"model.decoder.{n}": torch.tensor([v]) for n, v in constants.items()}
+        return theirs | _scales(cfg, "num_points_scale")
+    return theirs | _scales(cfg, "n_points_scale") if kind == "rt_detr_v2" else theirs
 
 
 def write_card(folder: Path, licence: str | None) -> None:
@@ -151,12 +171,12 @@ def licence_line(licence: str) -> str:
     return f"license: {licence if plain else json.dumps(licence)}"
 
 
-def _scales(cfg: Any) -> dict[str, Tensor]:
-    """Compute 1/K of every point, which transformers' v2 stores as a tensor."""
-    points = points_per_level(cfg.decoder.num_points, cfg.decoder.num_levels)
-    scale = torch.tensor([1 / k for k in points for _ in range(k)], dtype=torch.float32)
-    name = "model.decoder.layers.{}.encoder_attn.n_points_scale"
-    return {name.format(i): scale for i in range(cfg.decoder.num_layers)}
+def _scales(cfg: Any, name: str) -> dict[str, Tensor]:
+    """Compute 1/K of every point, which transformers' v2 and D-FINE store as a tensor."""
+    scale = torch.tensor([1 / k for k in cfg.decoder.points for _ in range(k)], dtype=torch.float32)
+    layers = range(cfg.decoder.num_layers)
+    # One tensor each: clients save a tensor with two names once.
+    return {f"model.decoder.layers.{i}.encoder_attn.{name}": scale.clone() for i in layers}
 
 
 Save = Callable[[Any, Mapping[str, Tensor], Metadata, Path], None]

@@ -7,6 +7,7 @@ beside it, and their source.
 |-------------------------|------------------------------------------------------------------|
 | a file                  | the file itself                                                  |
 | a folder with a config  | the first of `hub.WEIGHTS` in it                                 |
+| a save that was stopped | `model.safetensors`, without a config                            |
 | the folder of a run     | those in its `model/`; without it, its best state, else its last |
 | a repository            | a snapshot in the hub's cache: a folder with a config            |
 | `nano`                  | a file of this package, compared with the digest in its record   |
@@ -34,7 +35,8 @@ ASSETS = Path(__file__).resolve().parents[1] / "assets"
 class Source:
     """Weights file, the config beside it if there is one, and their source.
 
-    `sha256` is the required digest of the tensors, if it is pinned.
+    `sha256` is the required digest of the tensors, if it is pinned. `cut_short` is True for the
+    folder of a save that was stopped: only the weights say what they are.
     """
 
     weights: Path
@@ -43,6 +45,7 @@ class Source:
     revision: str | None = None
     licence: str | None = None
     sha256: str | None = None
+    cut_short: bool = False
 
 
 def locate(id_or_path: str | os.PathLike[str], revision: str | None = None) -> Source:
@@ -84,6 +87,8 @@ def _folder(folder: Path) -> Source:
     config = folder / "config.json"
     if config.is_file():
         return Source(_weights_in(folder), config, str(folder), licence=licence_in(folder))
+    if (folder / WEIGHTS[0]).is_file():
+        return Source(folder / WEIGHTS[0], None, str(folder), cut_short=True)
     if (folder / "model" / "config.json").is_file():
         log.info("%s: is a run; using its model/", folder)
         return _folder(folder / "model")

@@ -66,18 +66,22 @@ def paired_stages(ours: Any, theirs: Any, images: Float[Tensor, "B 3 H W"]) -> t
         out = theirs(ours.normalise(images, None) if is_detr else images)
     ran = [stage for stage in parts if stage in seen_there]  # an AIFI without layers does not run
     layers_here = [(layer.logits, layer.boxes) for layer in found.layers]
+    numbers = list(range(len(layers_here)))
     if is_detr:
         layers_there = _read_by_heads(whole, [seen_there[name] for name in decoder])
     else:
-        layers_here.insert(0, (found.proposals.logits, found.proposals.boxes))
-        layers_there = [(out.enc_topk_logits, out.enc_topk_bboxes)]
         boxes = out.intermediate_reference_points.unbind(1)
-        layers_there += zip(out.intermediate_logits.unbind(1), boxes, strict=True)
+        layers_there = list(zip(out.intermediate_logits.unbind(1), boxes, strict=True))
+        # Their D-FINE returns its last layer only.
+        last = -min(len(layers_there), len(layers_here))
+        proposals = found.proposals.logits, found.proposals.boxes
+        numbers, layers_here = [-1, *numbers[last:]], [proposals, *layers_here[last:]]
+        layers_there = [(out.enc_topk_logits, out.enc_topk_bboxes), *layers_there[last:]]
     layers_there[-1] = (out.logits, out.pred_boxes)
-    first, masks = 0 if is_detr else -1, getattr(out, "pred_masks", None)
+    masks = getattr(out, "pred_masks", None)
     return (
-        _rows(_named(ran, seen), layers_here, first, ours.rank, found.masks),
-        _rows(_named(ran, seen_there), layers_there, first, ours.rank, masks),
+        _rows(_named(ran, seen), layers_here, numbers, ours.rank, found.masks),
+        _rows(_named(ran, seen_there), layers_there, numbers, ours.rank, masks),
     )
 
 
@@ -107,9 +111,9 @@ def _named(parts: Sequence[str], seen: Mapping[str, Any]) -> Rows:
     return rows
 
 
-def _rows(rows: Rows, layers: Pairs, first: int, rank: Rank, masks: Tensor | None) -> Rows:
-    """Add rows of the predictions to `rows`; layers are numbered from `first`, -1 for proposals."""
-    for i, (logits, boxes) in enumerate(layers, first):
+def _rows(rows: Rows, layers: Pairs, numbers: list[int], rank: Rank, masks: Tensor | None) -> Rows:
+    """Add rows of the predictions to `rows`; the number of the proposals is -1."""
+    for i, (logits, boxes) in zip(numbers, layers, strict=True):
         name = "proposals" if i < 0 else f"decoder {i}"
         rows |= {f"{name} logits": logits, f"{name} boxes": boxes}
     if masks is not None:

@@ -15,7 +15,7 @@ rest is loaded.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -54,15 +54,17 @@ def num_classes_of(tensors: Mapping[str, Tensor]) -> int | None:
     return None
 
 
-def fit(model: nn.Module, tensors: Mapping[str, Tensor], where: str, *, reheaded: bool) -> None:
-    """Copy all of `tensors` into `model` and nothing else; class heads stay new if `reheaded`."""
-    wanted = {n: t for n, t in model.state_dict().items() if not (reheaded and is_class_head(n))}
-    given = {n: t for n, t in tensors.items() if not (reheaded and is_class_head(n))}
+def fit(
+    model: nn.Module, tensors: Mapping[str, Tensor], where: str, *, new: Collection[str] = ()
+) -> None:
+    """Copy all of `tensors` into `model` and nothing else; tensors in `new` keep their values."""
+    wanted = {n: t for n, t in model.state_dict().items() if n not in new}
+    given = {n: t for n, t in tensors.items() if n not in new}
     given = _counters_settled(wanted, given)
     _check_names(wanted, given, where)
     _check_shapes(wanted, given, where)
     _check_values(wanted, given, where)
-    model.load_state_dict(given, strict=not reheaded)
+    model.load_state_dict(given, strict=not new)
 
 
 def _counters_settled(

@@ -37,6 +37,23 @@ class Table:
 STAGES = "model.backbone.model.encoder.stages"
 LAYERS = "backbone.res_layers"
 
+BLOCKS = "blocks.<j>.layers.<k>"
+HGNET = ("downsample", BLOCKS, f"{BLOCKS}.<light>", "blocks.<j>.aggregation.<k>")
+"""Convolutions in a stage of an HGNetv2; the light ones have other names here."""
+
+HGNET_WORDS: dict[str, Pairs] = {
+    "stem": tuple((f"stem{part}", f"stem{part}") for part in ("1", "2a", "2b", "3", "4")),
+    "light": (("0", "conv1"), ("1", "conv2")),
+}
+
+
+def hgnet(stem: str, stages: str, part: str) -> Pairs:
+    """Rows of an HGNetv2: their names of stem and stages, and the word for parts of a unit."""
+    inside = [f"<i>.{name}.{part}.<p>" for name in HGNET]
+    rows = [(f"backbone.stages.{name}", f"{stages}.{name}") for name in inside]
+    return ((f"backbone.stem.<stem>.{part}.<p>", f"{stem}.<stem>.{part}.<p>"), *rows)
+
+
 CCFF: Pairs = (
     ("encoder.ccff.lateral.<i>.<p>", "encoder.lateral_convs.<i>.<p>"),
     ("encoder.ccff.downsample.<i>.<p>", "encoder.downsample_convs.<i>.<p>"),
@@ -60,7 +77,7 @@ AUTHORS_LAYER: Pairs = (
 )
 
 TRANSFORMERS_WORDS: dict[str, Pairs] = {
-    "u": (("conv", "convolution"), ("norm", "normalization")),
+    "u": (("conv", "convolution"), ("norm", "normalization"), ("act", "lab")),
     "b": (("conv1", "layer.0"), ("conv2", "layer.1"), ("conv3", "layer.2")),
     "layer": (
         ("self_attn", "self_attn"),
@@ -83,6 +100,7 @@ TRANSFORMERS_WORDS: dict[str, Pairs] = {
 
 SHARED_WORDS: dict[str, Pairs] = {
     **CCFF_WORDS,
+    **HGNET_WORDS,
     "s": (("conv", "0"), ("norm", "1")),
     "enc": (
         ("project", "enc_output.0"),
@@ -95,11 +113,17 @@ SHARED_WORDS: dict[str, Pairs] = {
 TRANSFORMERS = Table(
     "transformers",
     rows=(
+        *hgnet("model.backbone.model.embedder", STAGES, "<u>"),
         ("backbone.stem.<i>.<u>.<p>", "model.backbone.model.embedder.embedder.<i>.<u>.<p>"),
         ("backbone.stages.<i>.<j>.<b>.<u>.<p>", f"{STAGES}.<i>.layers.<j>.<b>.<u>.<p>"),
         ("backbone.stages.0.<j>.shortcut.<u>.<p>", f"{STAGES}.0.layers.<j>.shortcut.<u>.<p>"),
         # Only the first stage keeps its size; other shortcuts pool before they project.
         ("backbone.stages.<n>.<j>.shortcut.<u>.<p>", f"{STAGES}.<n>.layers.<j>.shortcut.1.<u>.<p>"),
+        # A shortcut that does not pool is not in a sequence there (`transformers_resnet.py`).
+        (
+            "backbone.stages.<n>.<j>.shortcut.0.<u>.<p>",
+            f"{STAGES}.<n>.layers.<j>.shortcut.<u>.<p>",
+        ),
         ("encoder.project.<i>.<s>.<p>", "model.encoder_input_proj.<i>.<s>.<p>"),
         ("encoder.aifi.layers.<i>.<layer>.<p>", "model.encoder.encoder.0.layers.<i>.<layer>.<p>"),
         *((ours, f"model.{theirs}") for ours, theirs in CCFF),
@@ -129,6 +153,7 @@ TRANSFORMERS = Table(
 AUTHORS = Table(
     "the authors' code",
     rows=(
+        *hgnet("backbone.stem", "backbone.stages", "<unit>"),
         *((f"backbone.stem.{i}.<p>", f"backbone.conv1.conv1_{i + 1}.<p>") for i in range(3)),
         ("backbone.stages.<i>.<j>.<b>.<p>", f"{LAYERS}.<i>.blocks.<j>.<b>.<p>"),
         ("backbone.stages.0.<j>.shortcut.<p>", f"{LAYERS}.0.blocks.<j>.short.<p>"),
@@ -150,6 +175,7 @@ AUTHORS = Table(
     words={
         **SHARED_WORDS,
         "b": (("conv1", "branch2a"), ("conv2", "branch2b"), ("conv3", "branch2c")),
+        "unit": (("conv", "conv"), ("norm", "bn"), ("act", "lab")),
         "in": (("self_attn.in", "self_attn.in"),),
         "layer": AUTHORS_LAYER,
         "head": (("class_heads", "dec_score_head"), ("box_heads", "dec_bbox_head")),
@@ -166,7 +192,12 @@ AUTHORS = Table(
         r"^decoder\.(anchors|valid_mask)$",
         r"^encoder\.pos_embed\d+$",
     ),
-    probes=("backbone.conv1.", "backbone.res_layers.", "decoder.dec_score_head."),
+    probes=(
+        "backbone.conv1.",
+        "backbone.res_layers.",
+        "backbone.stem.stem1.bn.",
+        "decoder.dec_score_head.",
+    ),
     stacks_attention=True,
 )
 

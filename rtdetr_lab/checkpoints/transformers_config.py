@@ -1,6 +1,7 @@
 r"""# transformers' configuration: their flat fields ↔ our tree
 
-`transformers_fields.py` maps their fields to ours, and `transformers_resnet.py` reads a backbone.
+`transformers_fields.py` maps their fields to ours; `transformers_resnet.py` and
+`transformers_hgnet.py` read a backbone.
 This file converts whole configurations in both directions. A value that we do not support is not
 ignored: the error names it. Their config states some widths twice; if the two differ, that is an
 error, too. Keys that no computation reads are ignored.
@@ -14,30 +15,36 @@ pixels are described in `preprocessor_config.json`. The name of its class shows 
 masks.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
+from rtdetr_lab.checkpoints.transformers_dfine import DFineFields, dfine_values, spelled_dfine
 from rtdetr_lab.checkpoints.transformers_fields import (
     DetrFields,
-    ResNetFields,
     RTDetrFields,
     RTDetrV2Fields,
 )
+from rtdetr_lab.checkpoints.transformers_hgnet import BACKBONES, backbone_tree
 from rtdetr_lab.checkpoints.transformers_resnet import (
-    resnet_d_values,
     resnet_values,
     spelled_resnet,
 )
-from rtdetr_lab.checkpoints.transformers_table import KEEP, REMEDY, spelled, values_of
+from rtdetr_lab.checkpoints.transformers_table import (
+    KEEP,
+    REMEDY,
+    class_names,
+    placed,
+    spelled,
+    values_of,
+)
 from rtdetr_lab.config import diff, replace_all, replace_at, require
 from rtdetr_lab.deformable_attention import points_per_level
 from rtdetr_lab.detr.model import DETRConfig, detr_r50
 from rtdetr_lab.detr.segmentation import SegmentationConfig, detr_r50_panoptic
-from rtdetr_lab.errors import ConfigError, LabError
 from rtdetr_lab.query_selection import LearnedContent
 from rtdetr_lab.rtdetr import RTDETRConfig, rtdetr_r50
 from rtdetr_lab.samplers import Bilinear
+from rtdetr_lab.successors.dfine import DFINEConfig, dfine_l
 
 HARMLESS = (
     "criterion",
@@ -50,6 +57,15 @@ HARMLESS = (
     "std",
 )
 """Paths whose value affects only training, or is written elsewhere."""
+
+
+KINDS = ("rt_detr", "rt_detr_v2", "d_fine", "detr")
+OTHER_FAMILIES = {
+    "deimv2": "DEIMv2, a D-FINE on DINOv3 features, is not among our chapters",
+    "lw_detr": "LW-DETR, a ViT with groups of queries, is not among our chapters",
+    "rf_detr": "RF-DETR, a DINOv2 with groups of queries, is not among our chapters",
+}
+"""Model types of the family that we know by name only."""
 
 
 def draws(cfg: Any) -> bool:
@@ -66,8 +82,10 @@ def from_transformers(
     `ConfigError` for values that no model can be built from, or that our model does not support.
     """
     kind = tree.get("model_type")
-    known = kind in ("rt_detr", "rt_detr_v2", "detr")
-    require(known, where, f"model_type is {kind!r}", "give an rt_detr, rt_detr_v2 or detr")
+    what = f"model_type is {kind!r}"
+    if kind in OTHER_FAMILIES:
+        what = f"{what}: {OTHER_FAMILIES[kind]}"
+    require(kind in KINDS, where, what, f"give one of {', '.join(KINDS)}")
     with placed(where):
         if masks is None:
             masks = "DetrForSegmentation" in (tree.get("architectures") or ())
@@ -78,9 +96,17 @@ def from_transformers(
 
 
 def _rtdetr(tree: Mapping[str, Any], where: str, num_classes: int) -> RTDETRConfig:
-    base = rtdetr_r50(num_classes)  # has their defaults
-    values = values_of(RTDetrV2Fields, tree, where, base)
-    values |= resnet_d_values(tree.get("backbone_config") or {}, f"{where}[backbone_config]")
+    is_dfine = tree["model_type"] == "d_fine"
+    inner, at = tree.get("backbone_config") or {}, f"{where}[backbone_config]"
+    kind = inner.get("model_type", "hgnet_v2" if is_dfine else "rt_detr_resnet")
+    remedy = f"use one of {', '.join(BACKBONES)}"
+    require(kind in BACKBONES, f"{at}[model_type]", f"is {kind!r}", remedy)
+    backbone, read = BACKBONES[kind]
+    preset = dfine_l if is_dfine else rtdetr_r50  # has their defaults
+    base = replace_at(preset(num_classes), "backbone", backbone)
+    fields = DFineFields if is_dfine else RTDetrV2Fields
+    values = values_of(fields, tree, where, base) | read(inner, at)
+    values |= dfine_values(tree, where) if is_dfine else {}
     learned, at = tree.get("learn_initial_query", False), f"{where}[learn_initial_query]"
     require(type(learned) is bool, at, f"is {learned!r}", "give true or false")
     if learned:
@@ -101,23 +127,11 @@ def _detr(tree: Mapping[str, Any], where: str, num_classes: int, masks: bool) ->
     require(not scaled, at, f"is {scaled!r}, only False works", REMEDY)  # from releases before 5
     base = detr_r50_panoptic(num_classes) if masks else detr_r50(num_classes)
     values = values_of(DetrFields, tree, where, base) | resnet_values(tree, where, base)
+    values["decoder.norm_between"] = bool(tree.get("auxiliary_loss"))
     if masks:
         values["num_mask_heads"] = values["encoder.num_heads"]
     cfg: DETRConfig = replace_all(base, values)
     return cfg
-
-
-@contextmanager
-def placed(where: str) -> Iterator[None]:
-    """Add `where` to every error inside the block; foreign errors become `ConfigError`."""
-    try:
-        yield
-    except LabError as error:
-        place = error.where if error.where.startswith(where) else f"{where}: {error.where}"
-        raise type(error)(place, error.what, error.remedy) from error
-    except Exception as error:  # a list for a number, or a word for a list
-        what = f"has a value of the wrong type ({error})"
-        raise ConfigError(where, what, "correct its values") from error
 
 
 def to_transformers(cfg: Any, names: tuple[str, ...]) -> dict[str, Any]:
@@ -128,7 +142,7 @@ def to_transformers(cfg: Any, names: tuple[str, ...]) -> dict[str, Any]:
     if isinstance(cfg, DETRConfig):
         tree = _detr_tree(cfg)
     else:
-        cfg = _with_equal_points(cfg)
+        cfg = cfg if isinstance(cfg, DFINEConfig) else _with_equal_points(cfg)
         tree = _rtdetr_tree(cfg)
     tree["id2label"] = {str(i): name for i, name in enumerate(names)}
     tree["label2id"] = {name: i for i, name in enumerate(names)}
@@ -150,18 +164,21 @@ def _with_equal_points(cfg: RTDETRConfig) -> RTDETRConfig:
 
 
 def _rtdetr_tree(cfg: RTDETRConfig) -> dict[str, Any]:
-    base, v2 = rtdetr_r50(), cfg.decoder.sampler != Bilinear()
-    resnet = spelled(ResNetFields, cfg, base)
+    is_dfine = isinstance(cfg, DFINEConfig)
+    v2 = cfg.decoder.sampler != Bilinear() and not is_dfine
+    base = dfine_l() if is_dfine else rtdetr_r50()
+    fields = DFineFields if is_dfine else RTDetrV2Fields if v2 else RTDetrFields
+    name = "DFine" if is_dfine else "RTDetrV2" if v2 else "RTDetr"
     tree = {
-        "model_type": "rt_detr_v2" if v2 else "rt_detr",
-        "architectures": [f"RTDetr{'V2' if v2 else ''}ForObjectDetection"],
+        "model_type": "d_fine" if is_dfine else "rt_detr_v2" if v2 else "rt_detr",
+        "architectures": [f"{name}ForObjectDetection"],
         "num_denoising": 0,
-        **spelled(RTDetrV2Fields if v2 else RTDetrFields, cfg, base),
-        "backbone_config": {"model_type": "rt_detr_resnet", **resnet},
+        **spelled(fields, cfg, base),
+        **(spelled_dfine(cfg) if is_dfine else {}),
+        "backbone_config": backbone_tree(cfg),
         "learn_initial_query": isinstance(cfg.selection, LearnedContent),
         **_said_twice(cfg),
     }
-    tree["backbone_config"]["out_indices"] = list(cfg.backbone.outputs)
     return tree | ({"decoder_n_levels": cfg.decoder.num_levels} if v2 else {})
 
 
@@ -171,6 +188,7 @@ def _detr_tree(cfg: DETRConfig) -> dict[str, Any]:
         "model_type": "detr",
         "architectures": [f"DetrFor{'Segmentation' if draws(cfg) else 'ObjectDetection'}"],
         **spelled(DetrFields, cfg, base),
+        "auxiliary_loss": cfg.decoder.norm_between,
         **spelled_resnet(cfg, base),
     }
 
@@ -184,16 +202,3 @@ def _said_twice(cfg: RTDETRConfig) -> dict[str, list[int]]:
         "encode_proj_layers": [len(outputs) - 1],
         "decoder_in_channels": [cfg.encoder.dim] * len(outputs),
     }
-
-
-def class_names(tree: Mapping[str, Any], where: str) -> tuple[str, ...]:
-    """Return the names of the classes in order, from `id2label`, else from `num_labels`."""
-    count = tree.get("num_labels")
-    unnamed = {i: f"LABEL_{i}" for i in range(2 if count is None else count)}  # as in transformers
-    # In JSON the numbers are text.
-    by_id = {int(i): str(name) for i, name in (tree.get("id2label") or unnamed).items()}
-    require(by_id, f"{where}[num_labels]", f"is {count}", "give at least one class")
-    what = f"numbers its {len(by_id)} classes {min(by_id)} … {max(by_id)}"
-    contiguous = sorted(by_id) == list(range(len(by_id)))
-    require(contiguous, f"{where}[id2label]", what, "number them 0, 1, 2 …")
-    return tuple(by_id[i] for i in range(len(by_id)))

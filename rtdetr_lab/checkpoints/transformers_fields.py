@@ -52,6 +52,31 @@ class ResNetFields:
 
 
 @dataclass(kw_only=True)
+class HGNetV2Fields:
+    """Fields of an HGNetv2."""
+
+    num_channels: int = only(3)
+    embedding_size: int = unread(64)
+    hidden_sizes: Sequence[int] = (256, 512, 1024, 2048)
+    depths: Sequence[int] = unread((3, 4, 6, 3))
+    hidden_act: str = only("relu")
+    stem_channels: Sequence[int] = (3, 32, 48)
+    stem_strides: Sequence[int] = only((2, 1, 1, 2, 1))
+    stage_in_channels: Sequence[int] = (48, 128, 512, 1024)
+    stage_mid_channels: Sequence[int] = at((48, 96, 192, 384), "backbone.mid_widths")
+    stage_out_channels: Sequence[int] = at((128, 512, 1024, 2048), "backbone.widths")
+    stage_num_blocks: Sequence[int] = at((1, 1, 3, 1), "backbone.depths")
+    stage_downsample: Sequence[bool] = only((False, True, True, True))
+    stage_downsample_strides: Sequence[int] = only((2, 2, 2, 2))
+    stage_light_block: Sequence[bool] = (False, False, True, True)
+    stage_kernel_size: Sequence[int] = at((3, 3, 5, 5), "backbone.kernels")
+    stage_numb_of_layers: Sequence[int] = at((6, 6, 6, 6), "backbone.num_layers")
+    use_learnable_affine_block: bool = False
+    out_features: list[str] | None = None
+    out_indices: Sequence[int] | None = None
+
+
+@dataclass(kw_only=True)
 class RTDetrFields:
     """Fields of RT-DETR."""
 

@@ -14,7 +14,10 @@ was meant. So we write a DC5 in the first way, and everything else in the third.
 """
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
+
+from torch import nn
 
 from rtdetr_lab.backbone import BasicBlock, Bottleneck
 from rtdetr_lab.checkpoints.transformers_fields import ResNetFields
@@ -28,6 +31,7 @@ from rtdetr_lab.checkpoints.transformers_table import (
 from rtdetr_lab.config import require
 from rtdetr_lab.detr.model import DETRConfig
 from rtdetr_lab.detr.resnet import ResNetConfig
+from rtdetr_lab.layers import Activation, ConvNormAct, Norm
 from rtdetr_lab.rtdetr import rtdetr_r50
 
 TIMM = {
@@ -40,13 +44,32 @@ TIMM = {
 """timm's plain ResNets: depths, widths, block."""
 
 
+class UnpooledBlock(BasicBlock):
+    """Basic block of transformers: where the width stays, its shortcut does not pool."""
+
+    def __init__(
+        self, channels_in: int, width: int, stride: int, first: bool, act: Activation, norm: Norm
+    ) -> None:
+        super().__init__(channels_in, width, stride, first, act, norm)
+        if first and stride == 2 and channels_in == width:
+            self.shortcut = nn.Sequential(ConvNormAct(width, width, 1, stride, norm=norm))
+
+
 def resnet_d_values(inner: Mapping[str, Any], at: str) -> dict[str, Any]:
     """Return our path → our value, from an RT-DETR's `backbone_config`."""
     kind = inner.get("model_type", "rt_detr_resnet")
     what = f"is {kind!r}, only 'rt_detr_resnet' works"
     require(kind == "rt_detr_resnet", f"{at}[model_type]", what, REMEDY)
-    outputs = whole_numbers(_outputs(inner) or (2, 3, 4), f"{at}[out_indices]")
-    return {**values_of(ResNetFields, inner, at, rtdetr_r50()), "backbone.outputs": outputs}
+    values = values_of(ResNetFields, inner, at, rtdetr_r50())
+    values["backbone.outputs"] = outputs_of(inner, at)
+    stays = any(a == b for a, b in pairwise(values["backbone.widths"]))
+    unpooled = stays and values["backbone.block"] is BasicBlock
+    return values | ({"backbone.block": UnpooledBlock} if unpooled else {})
+
+
+def outputs_of(inner: Mapping[str, Any], at: str) -> tuple[int, ...]:
+    """Return the stages that a `backbone_config` of an RT-DETR names as outputs."""
+    return whole_numbers(_outputs(inner) or (2, 3, 4), f"{at}[out_indices]")
 
 
 def resnet_values(tree: Mapping[str, Any], where: str, base: DETRConfig) -> dict[str, Any]:

@@ -7,7 +7,8 @@ does not have is skipped, such as the weight of a mask in a detector without mas
 single fields is in `transformers_config.py`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
 from functools import reduce
 from typing import Any
@@ -18,6 +19,7 @@ from torch import nn
 from rtdetr_lab.backbone import BasicBlock, Bottleneck
 from rtdetr_lab.config import require
 from rtdetr_lab.detr.positions import LearnedPositions, SinePositions
+from rtdetr_lab.errors import ConfigError, LabError
 from rtdetr_lab.layers import FrozenBatchNorm2d
 from rtdetr_lab.samplers import Bilinear, Discrete
 
@@ -43,7 +45,8 @@ def values_of(kind: Any, tree: Mapping[str, Any], where: str, base: Any) -> dict
         theirs, place = tree.get(known.name, known.default), f"{where}[{known.name}]"
         if "in_files" in known.metadata:
             what = f"is {theirs!r}, only {known.default!r} works"
-            require(theirs == known.default, place, what, REMEDY)
+            same = (tuple(theirs) if isinstance(theirs, list) else theirs) == known.default
+            require(same, place, what, REMEDY)
         for path in known.metadata.get("paths", ()):
             if (like := _value_at(base, path)) is not None:
                 values[path] = _read(theirs, known.default, like, place)
@@ -110,3 +113,29 @@ def _words(default: Any) -> dict[Any, Any] | None:
 
 def _value_at(cfg: Any, path: str) -> Any:
     return reduce(lambda part, name: getattr(part, name, None), path.split("."), cfg)
+
+
+@contextmanager
+def placed(where: str) -> Iterator[None]:
+    """Add `where` to every error inside the block; foreign errors become `ConfigError`."""
+    try:
+        yield
+    except LabError as error:
+        place = error.where if error.where.startswith(where) else f"{where}: {error.where}"
+        raise type(error)(place, error.what, error.remedy) from error
+    except Exception as error:  # a list for a number, or a word for a list
+        what = f"has a value of the wrong type ({error})"
+        raise ConfigError(where, what, "correct its values") from error
+
+
+def class_names(tree: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    """Return the names of the classes in order, from `id2label`, else from `num_labels`."""
+    count = tree.get("num_labels")
+    unnamed = {i: f"LABEL_{i}" for i in range(2 if count is None else count)}  # as in transformers
+    # In JSON the numbers are text.
+    by_id = {int(i): str(name) for i, name in (tree.get("id2label") or unnamed).items()}
+    require(by_id, f"{where}[num_labels]", f"is {count}", "give at least one class")
+    what = f"numbers its {len(by_id)} classes {min(by_id)} … {max(by_id)}"
+    contiguous = sorted(by_id) == list(range(len(by_id)))
+    require(contiguous, f"{where}[id2label]", what, "number them 0, 1, 2 …")
+    return tuple(by_id[i] for i in range(len(by_id)))

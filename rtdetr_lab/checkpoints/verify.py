@@ -41,7 +41,7 @@ from rtdetr_lab.images.decode import decode
 from rtdetr_lab.images.predict import look_of
 from rtdetr_lab.notation import Size
 
-PREFIXES = {"rt_detr": "RTDetr", "rt_detr_v2": "RTDetrV2", "detr": "Detr"}
+PREFIXES = {"rt_detr": "RTDetr", "rt_detr_v2": "RTDetrV2", "d_fine": "DFine", "detr": "Detr"}
 """First part of the names of transformers' classes, by `model_type`."""
 
 

@@ -55,7 +55,7 @@ class Ablate(Command):
     report: Path | None = None
     """Folder for the report; default: OUT/STUDY/report."""
     dry_run: bool = False
-    """Print the plan: variants, differences, parameters, time. Nothing is trained or saved."""
+    """Print variants, differences, parameters and a rough time. Nothing is trained or saved."""
     report_only: bool = False
     """Write the report from the journal. Nothing is trained."""
     workers: int = 1
@@ -66,6 +66,8 @@ class Ablate(Command):
     """Submit the runs with submitit: slurm, or local for a test."""
     torchrun: int | None = None
     """Processes per run: each run is a distributed job."""
+    tensorboard: bool = False
+    """Also write the record of each run for TensorBoard, into its folder."""
     amp: bool = False
     """Compute in bfloat16."""
     device: str | None = None
@@ -107,6 +109,7 @@ class Ablate(Command):
             views=table.views,
             measures=table.measures,
             device=self.device,
+            tensorboard=self.tensorboard,
         )
 
     def _base(self) -> Any:
@@ -157,14 +160,17 @@ def show(study: "Study", workers: int) -> int:
     """Print the plan of a study."""
     from rtdetr_lab.ablations.progress import estimate
 
-    plan = study.plan()
+    plan = study.preview()
     seeds, pictures = len(plan["seeds"]), plan["pictures"]
     say(f"{plan['name']}: {len(plan['variants'])} variants × {seeds} seeds × {pictures} pictures")
     for row in plan["variants"]:
-        size = f"{row['parameters'] / 1e6:.2f} M, {row['gflops']:.2f} GFLOPs"
-        speed = f"{1 / row['s_per_picture']:.1f} pictures/s"
-        say(f"  {row['name']}: {size}, {speed}")
+        name = row["name"]
+        if name in plan["failures"]:
+            say(f"  {name}: fails\n{plan['failures'][name]}")
+            continue
+        speed = f"about {1 / plan['s_per_picture'][name]:.2g} pictures/s"
+        say(f"  {name}: {row['parameters'] / 1e6:.2f} M, {row['gflops']:.2f} GFLOPs, {speed}")
         for path, before, after in row["differences"]:
             say(f"      {path}: {before} → {after}")
-    say(f"about {estimate(plan, workers)} of training with {workers} at a time")
-    return DONE
+    say(f"about {estimate(plan, workers)} of training with {workers} at a time, by GFLOPs")
+    return FAILED if plan["failures"] else DONE

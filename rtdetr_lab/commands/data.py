@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import tyro
 
 from rtdetr_lab.commands.base import DONE, FAILED, Command, Reading, bar, say, square_of
+from rtdetr_lab.commands.look import Look
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,19 +134,43 @@ class Split:
         return DONE
 
 
+@dataclass(frozen=True, kw_only=True)
+class Upright:
+    """Write a data set as COCO, with pictures that EXIF turns as a viewer shows them."""
+
+    source: Annotated[Path, tyro.conf.Positional]
+    """A folder, a COCO JSON or a data.yaml."""
+    folder: Annotated[Path, tyro.conf.Positional]
+    """A new folder for the result."""
+    voc_origin: int = 1
+    """Index of VOC's first column of pixels: 1 by its definition, 0 in some tools."""
+
+    def run(self) -> int:
+        """Read, turn and write."""
+        from rtdetr_lab.data.upright import write_upright
+
+        made, turned = write_upright(self.source, self.folder, self.voc_origin, bar())
+        for path in made:
+            say(str(path))
+        say(f"{turned} pictures turned; now check: rtdetr-lab data check {self.folder}")
+        return DONE
+
+
 def _verb(name: str) -> Any:
     return tyro.conf.subcommand(name, prefix_name=False)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Data(Command):
-    """Make, check, convert and split data sets: data shapes, check, convert, split."""
+    """Make, check and rewrite data sets: data shapes, check, look, convert, split, upright."""
 
     verb: tyro.conf.OmitArgPrefixes[
         Annotated[Shapes, _verb("shapes")]
         | Annotated[Check, _verb("check")]
+        | Annotated[Look, _verb("look")]
         | Annotated[Convert, _verb("convert")]
         | Annotated[Split, _verb("split")]
+        | Annotated[Upright, _verb("upright")]
     ]
 
     def run(self) -> int:

@@ -1,10 +1,9 @@
 """# Detect: read pictures, write annotated pictures and JSON"""
 
-import json
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -19,11 +18,12 @@ from rtdetr_lab.commands.base import (
     model_of,
     say,
 )
-from rtdetr_lab.commands.pictures import ResultNames, gather, listed
+from rtdetr_lab.commands.pictures import gather, listed
+from rtdetr_lab.commands.results import Report, formats_of
 from rtdetr_lab.commands.wanted import Wanted
 from rtdetr_lab.config import require
 from rtdetr_lab.errors import ImageError, OutputError
-from rtdetr_lab.writing import first_few, locked, write_text, writing
+from rtdetr_lab.writing import first_few, locked, writing
 
 if TYPE_CHECKING:
     from rtdetr_lab.data.annotated import Listed
@@ -52,6 +52,8 @@ class Detect(Command):
     """Write annotated pictures; --no-pictures writes only JSON."""
     json: bool = False
     """Print the JSON to stdout, and everything else to stderr."""
+    write: str = ""
+    """Also write the boxes for other tools, into --out: csv, yolo, label_studio, coco."""
     coco: Path | None = None
     """Also write COCO's results format to this file (with --threshold 0 for AP)."""
     annotations: Path | None = None
@@ -80,8 +82,8 @@ class Detect(Command):
         paths = gather(self.images, leave_out=self.out)[: self.limit]
         known = listed(paths, self.annotations)
         wanted = Wanted.read(self.threshold, self.only)
+        report = Report(self.out, formats_of(self.write, paths), self.coco)
         detector = self._detector(wanted)
-        report = Report(ResultNames(self.out))
         results = detector.each(paths, batch_size=self.batch_size)
         if len(paths) > self.batch_size:
             results = bar()(results, total=len(paths))
@@ -90,7 +92,7 @@ class Detect(Command):
                 for path, one, result in zip(paths, known, results, strict=True):
                     self._take(report, path, one, wanted, result)
             finally:  # after Ctrl-C too: keep the results so far
-                self._write(report, detector)
+                report.write(self.model, detector, aside=self.json)
         return FAILED if report.unread or report.undrawn else DONE
 
     def _detector(self, wanted: Wanted) -> "Detector":
@@ -112,7 +114,7 @@ class Detect(Command):
 
     def _take(
         self,
-        report: "Report",
+        report: Report,
         path: Path,
         listed: "Listed",
         wanted: Wanted,
@@ -127,7 +129,9 @@ class Detect(Command):
             complain(error)
             report.unread.append({"image": str(path), "problem": str(error)})
             return
-        report.coco += rows
+        report.rows += rows
+        if report.formats:
+            report.found.append(replace(result, image=None, masks=None))  # they fill the memory
         row, line = result.to_json(), f"{path}: {summary(result)}"
         if self.pictures:
             target = report.names(path)
@@ -141,39 +145,6 @@ class Detect(Command):
                 report.undrawn += 1
         report.images.append(row)
         say(line, aside=self.json)
-
-    def _write(self, report: "Report", detector: "Detector") -> None:
-        tree = {
-            "model": self.model,
-            "threshold": detector.threshold,
-            "classes": list(detector.classes.names),
-            "images": report.images,
-            "unread": report.unread,
-        }
-        target = self.out / "detections.json"
-        text = json.dumps(tree, ensure_ascii=False, indent=1)
-        write_text(target, text + "\n")
-        counts = f"{len(report.images)} done, {len(report.unread)} not read"
-        counts += f", {report.undrawn} not drawn" if report.undrawn else ""
-        say(f"{counts} → {target}", aside=self.json)
-        if self.coco:
-            with writing(self.coco):
-                self.coco.parent.mkdir(parents=True, exist_ok=True)
-            write_text(self.coco, json.dumps(report.coco) + "\n")
-            say(f"{len(report.coco)} rows in COCO's format → {self.coco}", aside=self.json)
-        if self.json:
-            print(json.dumps(tree, indent=1))  # ASCII: no terminal obeys it
-
-
-@dataclass
-class Report:
-    """The results so far."""
-
-    names: ResultNames
-    images: list[dict[str, Any]] = field(default_factory=list)
-    unread: list[dict[str, str]] = field(default_factory=list)
-    coco: list[dict[str, Any]] = field(default_factory=list)
-    undrawn: int = 0
 
 
 def introduce(model: str, detector: "Detector", aside: bool = False) -> None:

@@ -112,16 +112,18 @@ class Reading:
         number: Any = None,
         advice: str = "",
         file: Path | None = None,
+        picture: int | None = None,
     ) -> None:
         """Keep a finding about a file; the default is the file that is being read."""
-        self.findings.append(Finding(rule, str(file or self.path), what, kind, number, advice))
+        where = str(file or self.path)
+        self.findings.append(Finding(rule, where, what, kind, number, advice, picture))
 
     def keep(self, one: Annotated, picture: int, size: Size, file: Path | None = None) -> None:
         """Keep an annotation of a picture if evaluation sees it. Report it if training does not."""
         rule = reason_to_drop(one.box_xywh, one.is_crowd, size)
         if rule is not None:
             what = f"has the bbox {list(one.box_xywh)} on picture {picture} of {size[1]}×{size[0]}"
-            self.find(rule, what, "annotation", one.id, file=file)
+            self.find(rule, what, "annotation", one.id, file=file, picture=picture)
         if rule in (None, rules.CROWD):
             self.kept.setdefault(picture, []).append(one)
 

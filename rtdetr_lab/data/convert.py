@@ -30,7 +30,7 @@ from rtdetr_lab.boxes import xywh_from_xyxy
 from rtdetr_lab.config_json import to_json
 from rtdetr_lab.data.annotated import Annotated, Annotations, Picture, Progress
 from rtdetr_lab.data.findings import raise_first_error
-from rtdetr_lab.data.layout import COCO, find_layout
+from rtdetr_lab.data.layout import COCO, Layout, find_layout
 from rtdetr_lab.data.places import Places
 from rtdetr_lab.data.rle import encode_mask
 from rtdetr_lab.data.shapes import DEFAULT, SHAPE_NAMES, TRAIN, VAL, ShapesConfig, draw
@@ -80,13 +80,21 @@ def split_set(
     if more:
         what = f"is split already: {', '.join(layout.splits)}"
         raise DataError(str(source), what, "train on it directly, or give one annotation file")
-    found = layout[name].load()
+    found = load_with_paths(layout, name)
+    places = Places(layout.folder, found.path)
+    parts = divide(found, places, shares, seed, progress=progress)
+    return write_coco(parts, folder, progress)
+
+
+def load_with_paths(layout: Layout, split: str) -> Annotations:
+    """Return the annotations of a split, every picture with its path; raises `DataError` if one is
+    missing."""
+    found = layout[split].load()
     places = Places(layout.folder, found.path)
     raise_first_error(places.find_all(found.pictures))
     paths = (path for p in found.pictures if isinstance(path := places.find(p), Path))
     pictures = tuple(replace(p, path=f) for p, f in zip(found.pictures, paths, strict=True))
-    parts = divide(replace(found, pictures=pictures), places, shares, seed, progress=progress)
-    return write_coco(parts, folder, progress)
+    return replace(found, pictures=pictures)
 
 
 def write_coco(

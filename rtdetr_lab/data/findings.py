@@ -50,12 +50,19 @@ class Finding:
     id: Any = None
     advice: str = ""
     """A remedy that is more exact than that of the rule, or empty."""
+    of_picture: int | None = None
+    """The id of the picture on which an annotation or a line lies, if it is known."""
 
     @property
     def where(self) -> str:
         """File, kind and id in one line."""
         number = "" if self.id is None else f" {self.id}"
         return f"{self.file}: {self.kind}{number}" if self.kind else self.file
+
+    @property
+    def picture(self) -> Any:
+        """The id of the picture that the finding is about, or None."""
+        return self.id if self.kind == "picture" else self.of_picture
 
     @property
     def remedy(self) -> str:

@@ -107,7 +107,7 @@ def _look_at_boxes(annotations: Annotations, reading: Reading) -> None:
         for a in picture.annotations:
             twin = seen.setdefault((a.label, a.box_xywh, a.is_crowd), a.id)
             for rule, what in _about_box(a, picture, twin):
-                reading.find(rule, what, "annotation", a.id)
+                reading.find(rule, what, "annotation", a.id, picture=picture.id)
 
 
 def _about_box(a: Annotated, picture: Picture, twin: int) -> Iterator[tuple[Rule, str]]:

@@ -74,7 +74,7 @@ class Yolo:
             if isinstance(one, Annotated):
                 reading.keep(one, number, size, labels)
             else:
-                reading.find(rules.UNREADABLE, one[0], "line", line, one[1], labels)
+                reading.find(rules.UNREADABLE, one[0], "line", line, one[1], labels, number)
         kept = tuple(reading.kept.get(number, ()))
         name = str(place.relative_to(self.folder))
         return Picture(number, name, size, kept, upright=True, path=place)
@@ -174,9 +174,14 @@ def _usual(folder: Path, split: str) -> list[Path]:
 
 
 def _listed(value: Any, tree: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Return the pictures of a YAML entry: folders, or text files with a path per line."""
+    """Return the pictures of a YAML entry: folders, or text files with a path per line.
+
+    Roboflow names a folder for tests also if it exports none.
+    """
     found = []
     for entry in value if isinstance(value, list) else [value]:
+        if value == tree.get("test") and not _places(str(entry), tree, folder):
+            continue
         place = _place(str(entry), tree, folder)
         if place.is_dir():
             found += pictures_in(place)
@@ -186,13 +191,18 @@ def _listed(value: Any, tree: Mapping[str, Any], folder: Path) -> list[Path]:
 
 
 def _place(entry: str, tree: Mapping[str, Any], folder: Path) -> Path:
+    """Return the path of the YAML; raises `DataError` if it is not there."""
+    found = _places(entry, tree, folder)
+    require(found, folder, f"its YAML names {entry!r}, which is not there", "correct it", DataError)
+    return found[0]
+
+
+def _places(entry: str, tree: Mapping[str, Any], folder: Path) -> list[Path]:
     """Resolve a path of the YAML below the folder; it may have been written for another place."""
     name = slashed(entry)
     places = [f"{tree.get('path') or '.'}/{name}", name, re.sub(r"^(\.\./)+", "", name) or ".."]
+    places.append(name.removeprefix("data/"))  # CVAT writes its lists for a folder `data`
     if ROOT.match(name):  # a path of another machine
         places = [tail for tail in tails(name) if "/" in tail or split_of(tail)]
-    for place in places:
-        path = inside(folder, folder / place)
-        if path is not None and path.exists():
-            return path
-    raise DataError(str(folder), f"its YAML names {entry!r}, which is not there", "correct it")
+    paths = (inside(folder, folder / place) for place in places)
+    return [path for path in paths if path is not None and path.exists()]

@@ -15,13 +15,17 @@ supports. Both files go through `torch.export`: no value of the example picture 
 | in, with post-processing | `sizes` | `B 2` | (height, width) of the pictures, in pixels |
 | out | `logits`, `boxes` | `B Q C`, `B Q 4` | before the sigmoid; cxcywh in [0, 1] |
 | out, post-processed | `boxes`, `scores`, `labels` | `B Q 4`, `B Q`, `B Q` | corners in pixels |
+
+The metadata of the ONNX file has the class names, category ids, size, preprocessing and licence.
 """
 
 import contextlib
 import io
+import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -93,7 +97,19 @@ def onnx_bytes(
     names = ["boxes", "scores", "labels"] if postprocessing else ["logits", "boxes"]
     with _quiet():
         program = _program(module, given, size)
-    return written(program, inputs=list(given), outputs=names)
+    return written(program, inputs=list(given), outputs=names, facts=facts_of(model, size))
+
+
+def facts_of(model: nn.Module, size: Size | None) -> dict[str, str]:
+    """Return what a program must know to use the file: texts, lists as JSON."""
+    known = declared(model).metadata
+    return {
+        "names": json.dumps(known.names),
+        "category_ids": json.dumps(known.category_ids),
+        "size": json.dumps(size),
+        "preprocessing": "RGB, float32 in [0, 1], stretched to size (height, width)",
+        "licence": known.licence or "not stated",
+    }
 
 
 def written(
@@ -101,8 +117,12 @@ def written(
     given: tuple[Tensor, ...] = (),
     inputs: Sequence[str] = ("images",),
     outputs: Sequence[str] = ("logits", "boxes"),
+    facts: Mapping[str, str] = MappingProxyType({}),
 ) -> bytes:
-    """Export a program, or a module with example inputs `given`, and return the file's bytes."""
+    """Export a program, or a module with example inputs `given`, and return the file's bytes.
+
+    `facts` become the metadata of the file.
+    """
     onnx = import_extra("onnx", "export")
     import_extra("onnxscript", "export")  # torch's exporter needs it
     with _quiet(), torch.no_grad():
@@ -115,7 +135,9 @@ def written(
             dynamo=True,
         )
     assert made is not None
-    file = bytes(made.model_proto.SerializeToString())
+    proto = made.model_proto
+    onnx.helper.set_model_props(proto, dict(facts))
+    file = bytes(proto.SerializeToString())
     onnx.checker.check_model(file)
     return file
 

@@ -103,7 +103,7 @@ class MaskLevel(nn.Module):
     ) -> Float[Tensor, "BQ Co H W"]:
         x = F.interpolate(x, size=finer.shape[-2:], mode="nearest")
         adapted = self.adapt(finer)  # once per picture, then added to every query of it
-        x = x.unflatten(0, (len(adapted), -1)) + adapted.unsqueeze(1)
+        x = x.unflatten(0, (adapted.shape[0], -1)) + adapted.unsqueeze(1)
         return self.refine(x.flatten(0, 1))
 
 

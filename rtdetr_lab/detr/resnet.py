@@ -17,9 +17,11 @@ stride 2. A shortcut with stride 2 reads one cell in four and ignores the others
 **DC5.** DETR attends to one coarse map with stride 32, where small objects are hard to see.
 `dilated=True` removes the stride of the last stage and dilates its 3×3 filters instead. Every
 filter sees as far as before, on a map with four times as many cells. The encoder then compares
-sixteen times as many pairs of tokens; later multi-scale detectors avoid this cost. The filter that
-had the stride is not dilated, because it reads the map of the stage before. Every second cell of
-the new map then equals the old map exactly.
+sixteen times as many pairs of tokens; later multi-scale detectors avoid this cost. No filter
+changes its shape, so the pretrained weights still fit. The stem and the earlier stages do not
+change, so the whole model costs only about twice as much. The filter that had the stride is not
+dilated, because it reads the map of the stage before. Every second cell of the new map then equals
+the old map exactly.
 
 **Frozen.** `frozen_stages=1` keeps the ImageNet weights of the stem and the first stage, as the
 authors do. With random weights nothing could be learned through them, so `detr_nano` freezes

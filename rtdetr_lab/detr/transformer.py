@@ -64,7 +64,11 @@ class DETREncoderConfig:
 
 @dataclass(frozen=True)
 class DETRDecoderConfig:
-    """Settings of the decoder: queries attend to each other and to all cells."""
+    """Settings of the decoder: queries attend to each other and to all cells.
+
+    `norm_between` also normalises what the next layer reads, as transformers does when a model is
+    trained with `auxiliary_loss`.
+    """
 
     num_queries: int = 100
     num_layers: int = 6
@@ -72,6 +76,7 @@ class DETRDecoderConfig:
     ffn_dim: int = 2048
     dropout: float = 0.1
     layer_drop: float = 0.0
+    norm_between: bool = False
     act: Activation = F.relu
 
     def build(self, dim: int) -> "DETRDecoder":
@@ -176,13 +181,15 @@ class DETRDecoder(nn.Module):
     ) -> tuple[Float[Tensor, "B Q D"], ...]:
         """Return the normalised content after every layer, in order."""
         asked = self.query_positions
-        content = torch.zeros_like(asked).expand(len(memory), -1, -1)
+        content = torch.zeros_like(asked).expand(memory.shape[0], -1, -1)
         drop = self.cfg.layer_drop if self.training else 0.0
-        read = []
+        read, between = [], self.cfg.norm_between
         for i, layer in enumerate(self.layers):
             after = layer(content, asked, memory, positions, blocked)
             content = tap(f"content.{i}", _maybe(after, content, drop))
-            read.append(self.norm(content))
+            content = self.norm(content) if between else content
+            done = between and i + 1 < len(self.layers)
+            read.append(content if done else self.norm(content))
         return tuple(read)
 
 

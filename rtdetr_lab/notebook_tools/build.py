@@ -14,7 +14,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,7 @@ def stale(path: Path) -> str:
     return ""
 
 
-def execute(notebook: Any, folder: Path) -> list[str]:
+def execute(notebook: Any, folder: Path, kernel: Mapping[str, str] = ENVIRONMENT) -> list[str]:
     """Run every cell in a new kernel; return the modules of `rtdetr_lab` that it imported."""
     import nbformat
     from nbclient import NotebookClient
@@ -98,7 +98,7 @@ def execute(notebook: Any, folder: Path) -> list[str]:
         resources={"metadata": {"path": str(folder)}},
         record_timing=False,
     )
-    client.execute(env={**os.environ, **ENVIRONMENT, "PYTHONPATH": path})
+    client.execute(env={**os.environ, **kernel, "PYTHONPATH": path})
     notebook.cells = own
     modules: list[str] = json.loads(last.outputs[0].text)
     return modules

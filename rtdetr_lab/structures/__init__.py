@@ -18,8 +18,8 @@ are defined in `structures/targets.py`.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -30,6 +30,13 @@ from rtdetr_lab.structures.targets import Batch as Batch
 from rtdetr_lab.structures.targets import Targets as Targets
 
 Record = TypeVar("Record")
+
+
+def _some(part: Any, which: slice) -> Any:
+    """Cut a part of a layer's prediction to some queries; a vector belongs to all of them."""
+    if isinstance(part, LayerPrediction):
+        return part.queries(which)
+    return part[:, which] if part.ndim > 1 else part
 
 
 def exportable(record: type[Record]) -> type[Record]:
@@ -45,6 +52,12 @@ class LayerPrediction:
 
     logits: Float[Tensor, "B Q C"]
     boxes: Float[Tensor, "B Q 4"]
+
+    def queries(self, which: slice) -> "LayerPrediction":
+        """Return the prediction for some of the queries."""
+        parts = {f.name: getattr(self, f.name) for f in fields(self)}
+        kept = {name: _some(part, which) for name, part in parts.items()}
+        return replace(self, **kept)
 
 
 @exportable

@@ -78,27 +78,45 @@ class Note(Callback):
 
 
 class Bar(Callback):
-    """Progress bar: pictures seen, time left and pictures per second; the last recorded loss and
-    rate."""
+    """Progress bar: pictures seen, time left and pictures per second; the last loss, rate and AP.
+
+    It begins with the loss of the first step. Every validation gets a line of its own, which a log
+    file keeps too. Without a terminal, the bar is written once a minute.
+    """
 
     def begins(self, trainer: Trainer) -> None:
         size, config = trainer.config.batch_size, trainer.config
         done, total = trainer.step * size, config.num_steps * size
         where = {"unit": "img", "file": sys.stderr, "smoothing": 0.05}
-        self.bar: Any = tqdm(total=total, initial=done, **where)
+        pause = 0.1 if sys.stderr.isatty() else 60.0
+        self.bar: Any = tqdm(total=total, initial=done, mininterval=pause, **where)
+        self.shown: dict[str, str] = {}
+        if trainer.step:
+            self._say(f"continues at step {trainer.step:,} of {config.num_steps:,}")
 
     def stepped(self, trainer: Trainer) -> None:
+        if not self.shown:  # the first line of the record may be many steps away
+            self._show(loss=f"{trainer.means.mean('loss'):.3f}")
         self.bar.update(trainer.config.batch_size)
 
     def recorded(self, trainer: Trainer, record: Record) -> None:
         if "loss" in record:
-            shown = {"loss": f"{record['loss']:.3f}", "lr": f"{record['lr']:.2g}"}
-        else:
-            shown = {"AP": f"{record.get('AP', -1):.3f}"}
-        self.bar.set_postfix(shown)
+            self._show(loss=f"{record['loss']:.3f}", lr=f"{record['lr']:.2g}")
+        if "AP" in record:
+            self._show(AP=f"{record['AP']:.3f}")
+            scores = (f"{name} {record[name]:.3f}" for name in ("AP", "AP50") if name in record)
+            best = ", the best so far" * (record["AP"] > max(trainer.best, 0.0))
+            self._say(f"step {record['step']:,}: {', '.join(scores)}{best}")
 
     def ends(self, trainer: Trainer) -> None:
         self.bar.close()
+
+    def _show(self, **values: str) -> None:
+        self.shown |= values
+        self.bar.set_postfix(self.shown, refresh=sys.stderr.isatty())
+
+    def _say(self, line: str) -> None:
+        self.bar.write(line, file=sys.stderr)
 
 
 class EarlyStopping(Callback):

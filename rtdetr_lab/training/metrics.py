@@ -5,7 +5,7 @@ r"""# Metrics: the record of a run
 | kind       | fields                                                                       |
 |------------|------------------------------------------------------------------------------|
 | training   | `loss`, its terms, `grad_norm` (means since the last line), `lr`, `pictures_per_s` |
-| validation | `AP`, `AP50` …: what the evaluation returned                                 |
+| validation | `AP`, `AP50` …, `AP_class/NAME`: what the evaluation returned                |
 
 The run appends lines while it trains. A run that resumes from step s removes the lines after s: it
 will write them again.
@@ -41,6 +41,10 @@ class Means:
             value = value.double() if has_float64(value.device) else value
             self.sums[name] = self.sums[name] + value if name in self.sums else value
         self.count += 1
+
+    def mean(self, name: str) -> float:
+        """Return one mean so far."""
+        return float(self.sums[name]) / self.count
 
     def take(self) -> dict[str, float]:
         """Return the means so far, and begin again."""

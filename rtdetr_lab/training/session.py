@@ -181,9 +181,10 @@ class Session:
             getattr(scores, "threshold", None),
         )
         trainer.ema.model.metadata = replace(known, threshold=recommended)
-        if self.folder and scores["AP"] > trainer.best:
+        if scores["AP"] > trainer.best:
             trainer.best = float(scores["AP"])
-            keep.save_state(self.folder / "best.pt", self._state())
+            if self.folder:
+                keep.save_state(self.folder / "best.pt", self._state())
             self._publish()
         self.logged = (trainer.step, time.monotonic())
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from rtdetr_lab.boxes import cxcywh_from_xyxy, xyxy_from_xywh
 from rtdetr_lab.config import require
@@ -90,6 +91,10 @@ def _detection(tree: Any, size: Size, masks: bool, where: str) -> dict[str, Any]
         "iscrowd": np.zeros(int(keep.sum()), dtype=np.int64),
         "orig_size": np.asarray(size, dtype=np.int64),
     }
+    if objects and all("keypoints" in one for one in objects):
+        points = [np.asarray(one["keypoints"], np.float32).reshape(-1, 3) for one in objects]
+        # As theirs: one row per point, in pixels of the picture before resizing.
+        label["keypoints"] = np.stack(points)[keep].reshape(-1, 3)
     if masks:
         drawn = [
             decode_mask(one["segmentation"], size, f"{where}[annotations][{i}]")
@@ -110,6 +115,11 @@ def _check_object(one: Mapping[str, Any], where: str) -> None:
     require(usable, f"{where}[area]", what, "give a number of pixels", DataError)
 
 
+def plain(value: Any) -> Any:
+    """Return a tensor or an array of numbers as numbers; other values stay."""
+    return value.tolist() if isinstance(value, Tensor | np.ndarray | np.generic) else value
+
+
 def is_number(value: Any) -> bool:
     """Return True for a finite number."""
     return isinstance(value, Real) and math.isfinite(value)
@@ -127,13 +137,14 @@ def _objects(tree: Any, masks: bool, where: str) -> list[Mapping[str, Any]]:
     remedy = 'give {"image_id": 1, "annotations": [{"bbox": …, "category_id": …, "area": …}]}'
     require(usable, where, "is not in the format coco_detection", remedy, DataError)
     needed = (*NEEDED, "segmentation") if masks else NEEDED
-    for i, one in enumerate(tree["annotations"]):
+    listed = [{name: plain(v) for name, v in one.items()} for one in tree["annotations"]]
+    for i, one in enumerate(listed):
         missing, at = [n for n in needed if n not in one], f"{where}[annotations][{i}]"
         what = f"has no {', '.join(missing)}"
         require(not missing, at, what, "add it, or remove the object", DataError)
         _check_object(one, at)
-    whole_number(tree["image_id"], f"{where}[image_id]")
-    return [one for one in tree["annotations"] if not one.get("iscrowd", 0)]
+    whole_number(plain(tree["image_id"]), f"{where}[image_id]")
+    return [one for one in listed if not one.get("iscrowd", 0)]
 
 
 def resized_annotation(label: Annotated, before: Sequence[int], after: Sequence[int]) -> Annotated:

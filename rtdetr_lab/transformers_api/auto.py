@@ -5,7 +5,7 @@ from typing import Any
 from rtdetr_lab.checkpoints.files import read_json
 from rtdetr_lab.config import require
 from rtdetr_lab.transformers_api.detr import DetrForObjectDetection
-from rtdetr_lab.transformers_api.hub import file_of
+from rtdetr_lab.transformers_api.hub import file_of, taken
 from rtdetr_lab.transformers_api.processor import DetrImageProcessor, RTDetrImageProcessor
 from rtdetr_lab.transformers_api.rtdetr import RTDetrForObjectDetection, RTDetrV2ForObjectDetection
 
@@ -16,20 +16,28 @@ MODELS: dict[str, Any] = {
 }
 PROCESSORS: dict[str, Any] = {"RTDetr": RTDetrImageProcessor, "Detr": DetrImageProcessor}
 """First letters of their class names → our class."""
-KEYS = ("revision", "cache_dir", "token", "local_files_only")
 
 
 def _tree(name: Any, file: str, options: dict[str, Any]) -> dict[str, Any]:
-    return read_json(file_of(name, file, **{key: options[key] for key in KEYS if key in options}))
+    return read_json(file_of(name, file, **taken(options)))
 
 
 class AutoModelForObjectDetection:
-    """Loader for all detectors: only `from_pretrained`."""
+    """Loader for all detectors: `from_pretrained`, and `from_config` for a new model."""
 
     @classmethod
-    def from_pretrained(cls, name: Any, **options: Any) -> Any:
+    def from_config(cls, config: Any) -> Any:
+        """Build a new model, in the class of the configuration's `model_type`."""
+        kind = getattr(config, "model_type", "")
+        known = f"give the configuration of one of {', '.join(MODELS)}"
+        require(kind in MODELS, "config[model_type]", f"is {kind!r}", known)
+        return MODELS[kind](config)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **options: Any) -> Any:
         """Load the model of a hub id or folder, in the class of its `model_type`."""
-        kind = _tree(name, "config.json", options).get("model_type", "")
+        name = pretrained_model_name_or_path
+        kind = _tree(name, "config.json", dict(options)).get("model_type", "")
         known = f"give one of {', '.join(MODELS)}"
         require(kind in MODELS, f"{name}[model_type]", f"is {kind!r}", known)
         return MODELS[kind].from_pretrained(name, **options)
@@ -39,13 +47,12 @@ class AutoImageProcessor:
     """Loader for all image processors: only `from_pretrained`."""
 
     @classmethod
-    def from_pretrained(cls, name: Any, **options: Any) -> Any:
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **options: Any) -> Any:
         """Load the processor of a hub id or folder, in the class that wrote it."""
-        options.pop("use_fast", None)  # here both values resize with Pillow
+        name = pretrained_model_name_or_path
         tree = _tree(name, "preprocessor_config.json", options)
         kind = str(tree.get("image_processor_type", tree.get("feature_extractor_type")))
         fitting = [one for start, one in PROCESSORS.items() if kind.startswith(start)]
         remedy = "give the processor of an RT-DETR or a DETR"
         require(fitting, f"{name}[image_processor_type]", f"is {kind!r}", remedy)
-        changes = {key: value for key, value in options.items() if key not in KEYS}
-        return fitting[0].from_dict(tree, **changes)
+        return fitting[0].from_dict(tree, **options)

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rtdetr_lab.config import require
 from rtdetr_lab.errors import ImageError, TargetError
+from rtdetr_lab.gathering import gather
 from rtdetr_lab.structures import Prediction, Targets
 from rtdetr_lab.transformers_api.pretrained import Pretrained
 
@@ -61,14 +62,32 @@ def targets_of(labels: Any, device: torch.device, masks: bool = False) -> Target
     return Targets.of(pictures).to(device)
 
 
+@dataclass(frozen=True)
+class Watch:
+    """Gathers (inputs, output) of a part when it runs; it stays, since graphs cannot add hooks."""
+
+    name: str
+
+    def __call__(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        gather(self.name, (inputs, output))
+
+
 class DetectorModel(Pretrained):
     """Base of the detectors: their call, and their output."""
 
-    config: Any
     output_class: ClassVar[Any]
+    watched: ClassVar[tuple[str, ...]]
+    """Parts of `.lab` with documented inputs or outputs that no tap has."""
     judge: ClassVar[Any]
     """Function of criterion, prediction, targets and a flag "every layer"; it returns the loss and
     its documented terms."""
+
+    def _hold(self, config: Any, lab: Any) -> None:
+        super()._hold(config, lab)
+        for path in self.watched:
+            part = lab.get_submodule(path)
+            if not any(isinstance(hook, Watch) for hook in part._forward_hooks.values()):
+                part.register_forward_hook(Watch(path.rpartition(".")[2]))
 
     def answer(
         self,
@@ -100,19 +119,15 @@ class DetectorModel(Pretrained):
 
     def output(self, prediction: Prediction, targets: Any, found: dict[str, Any]) -> Any:
         """Return the output and, with targets, its loss."""
-        # The documented outputs of DETR's detectors have fewer fields than those of its model.
-        known = {name: value for name, value in found.items() if hasattr(self.output_class, name)}
-        output = self.output_class(
-            **known,
-            logits=prediction.logits,
-            pred_boxes=prediction.boxes,
-            pred_masks=prediction.masks,
-        )
+        told = dict(found)
         if targets is not None:
-            every, criterion = self.config.auxiliary_loss, self.lab.cfg.criterion
-            output.loss, output.loss_dict = self.judge(criterion, prediction, targets, every)
-            output.auxiliary_outputs = auxiliary(prediction) if every else None
-        return output
+            every, criterion = self.settings.auxiliary_loss, self.lab.cfg.criterion
+            told["loss"], told["loss_dict"] = self.judge(criterion, prediction, targets, every)
+            told["auxiliary_outputs"] = auxiliary(prediction) if every else None
+        told |= {"logits": prediction.logits, "pred_boxes": prediction.boxes}
+        told["pred_masks"] = prediction.masks
+        # The documented outputs of DETR's detectors have fewer fields than those of its model.
+        return self.output_class(**{n: v for n, v in told.items() if hasattr(self.output_class, n)})
 
 
 def auxiliary(prediction: Prediction) -> list[dict[str, Tensor]]:

@@ -23,7 +23,6 @@ from operator import attrgetter
 from typing import Any, ClassVar
 
 from rtdetr_lab.backbone import ResNetDConfig
-from rtdetr_lab.checkpoints.transformers_config import placed
 from rtdetr_lab.checkpoints.transformers_fields import (
     DetrFields,
     ResNetFields,
@@ -31,6 +30,7 @@ from rtdetr_lab.checkpoints.transformers_fields import (
     RTDetrV2Fields,
 )
 from rtdetr_lab.checkpoints.transformers_resnet import resnet_d_values
+from rtdetr_lab.checkpoints.transformers_table import placed
 from rtdetr_lab.config import replace_all, require
 from rtdetr_lab.rtdetr import rtdetr_r50
 from rtdetr_lab.transformers_api.options import DetectorOptions, Options

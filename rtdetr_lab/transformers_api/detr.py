@@ -9,7 +9,7 @@ from the records:
 | `last_hidden_state`                  | the decoder's output, normalised                     |
 | `intermediate_hidden_states`         | the normalised output of every decoder layer         |
 | `encoder_last_hidden_state`          | the encoder's output                                 |
-| `encoder_hidden_states`              | `project`, then taps `encoder.content.*`             |
+| `encoder_hidden_states`              | its input, then taps `encoder.content.*`             |
 | `decoder_hidden_states`              | zeros, taps `decoder.content.*`, the last normalised |
 | attentions                           | taps `weights` of `*.self_attn` and `*.cross_attn`   |
 
@@ -19,28 +19,29 @@ standard deviation of the checkpoint are in `.pixels`, and are saved again. `pix
 """
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 
-from rtdetr_lab.checkpoints.hooks import outputs_of
+from rtdetr_lab.checkpoints.load import Opened
 from rtdetr_lab.checkpoints.preprocessor import Pixels, detr_preprocessor_config
 from rtdetr_lab.checkpoints.transformers_config import draws
 from rtdetr_lab.config import require
-from rtdetr_lab.errors import ConfigError
+from rtdetr_lab.gathering import gathered
 from rtdetr_lab.model import Metadata
 from rtdetr_lab.structures import Prediction
 from rtdetr_lab.taps import record
 from rtdetr_lab.transformers_api.calls import Call, DetectorModel, refuse_parts
 from rtdetr_lab.transformers_api.config import DetrConfig
 from rtdetr_lab.transformers_api.detr_fields import edits, inner_fields, judged, kept, padding_of
+from rtdetr_lab.transformers_api.loading import NoHead, fill
 from rtdetr_lab.transformers_api.outputs import (
     DetrModelOutput,
     DetrObjectDetectionOutput,
     DetrSegmentationOutput,
 )
-from rtdetr_lab.transformers_api.pretrained import refitted
 
 ZERO, ONE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
@@ -61,22 +62,32 @@ class DetrPreTrainedModel(DetectorModel):
     """Base of the three documented DETR classes."""
 
     config_class = DetrConfig
-    config: DetrConfig
+    watched = ("encoder", "decoder")
 
-    def build(self, config: Any) -> nn.Module:
-        """Build a new model for normalised pixels."""
-        if config.use_pretrained_backbone:
-            what = "would need a download of weights"
-            remedy = "leave it out, or load the whole model with from_pretrained"
-            raise ConfigError("DetrConfig[use_pretrained_backbone]", what, remedy)
-        return as_normalised(super().build(config))
+    def __init__(self, config: Any) -> None:
+        at = "DetrConfig[use_pretrained_backbone]"
+        remedy = "leave it out, or load the whole model with from_pretrained"
+        wanted = getattr(config, "use_pretrained_backbone", False)
+        require(not wanted, at, "would need a download of weights", remedy)
+        super().__init__(config)
+
+    def _hold(self, config: Any, lab: Any) -> None:
+        super()._hold(config, as_normalised(lab))
+
+    @classmethod
+    def seeing(cls, cfg: Any, found: Opened) -> Any:
+        """Return `cfg` for the pixels that the checkpoint was trained on."""
+        return replace(cfg, mean=found.cfg.mean, std=found.cfg.std)
 
     @classmethod
     def around(cls, config: Any, lab: Any) -> Any:
         """Wrap an existing model; add or drop a mask head, as this class needs."""
         if draws(lab.cfg) != cls.masks:
-            lab = refitted(lab, cls.lab_config(config))
-        return super().around(config, as_normalised(lab))
+            given, known = Opened(lab.cfg, lab.metadata, lab.state_dict(), None, "the model"), lab
+            lab = cls.fresh(config, replace(cls.lab_config(config), mean=ZERO, std=ONE))
+            fill(lab, given)
+            lab.metadata, lab.pixels = known.metadata, as_normalised(known).pixels
+        return super().around(config, lab)
 
     @property
     def pixels(self) -> Pixels:
@@ -92,13 +103,11 @@ class DetrPreTrainedModel(DetectorModel):
         self, images: Tensor, call: Call, targets: Any, asked: Mapping[str, bool]
     ) -> tuple[Prediction, dict[str, Any]]:
         """Run the forward pass, and fill the documented fields."""
-        lab = self.lab
         padding = padding_of(call.pixel_mask, images)
-        edit = edits(call.query_mask, (len(images), lab.num_queries))
-        parts = {"project": lab.project, "encoder": lab.encoder, "decoder": lab.decoder}
-        with outputs_of(parts) as passed, record(lab, kept(lab, asked), edit, grad=True) as seen:
-            prediction = lab(images, targets, padding)
-        return prediction, inner_fields(lab, seen, passed, asked)
+        edit = edits(call.query_mask, self.lab.num_queries)
+        with record(self.lab, edit=edit) if edit else nullcontext(), gathered(kept(asked)) as seen:
+            prediction = self.lab(images, targets, padding)
+        return prediction, inner_fields(self.lab, seen, asked)
 
     def forward(
         self,
@@ -122,12 +131,21 @@ class DetrPreTrainedModel(DetectorModel):
 class DetrModel(DetrPreTrainedModel):
     """DETR up to its last decoder layer."""
 
+    place = ("", "model.")
+
+    @classmethod
+    def fresh(cls, config: Any, cfg: Any) -> Any:
+        """Build a new model without heads."""
+        lab = super().fresh(config, cfg)
+        lab.class_head, lab.box_head = NoHead(0), NoHead(4)
+        return lab
+
     def output(self, prediction: Prediction, targets: Any, found: dict[str, Any]) -> Any:
         """Return all fields except `logits` and `pred_boxes`."""
         what, remedy = "need a detector", "use DetrForObjectDetection with labels"
         require(targets is None, "labels", what, remedy)
         every = (
-            found if self.config.auxiliary_loss else {**found, "intermediate_hidden_states": None}
+            found if self.settings.auxiliary_loss else {**found, "intermediate_hidden_states": None}
         )
         return DetrModelOutput(**every)
 
@@ -135,6 +153,7 @@ class DetrModel(DetrPreTrainedModel):
 class DetrForObjectDetection(DetrPreTrainedModel):
     """DETR that returns logits, boxes and, with labels, the loss."""
 
+    inner_class = DetrModel
     output_class = DetrObjectDetectionOutput
     judge = staticmethod(judged)
 

@@ -16,6 +16,7 @@ from rtdetr_lab.detr.model import cardinality_error
 from rtdetr_lab.errors import ImageError
 from rtdetr_lab.structures import Prediction, Targets
 from rtdetr_lab.taps import Edit
+from rtdetr_lab.transformers_api.fields import Seen, values
 
 TERMS = {
     "class": ("loss_ce", "class_weight"),
@@ -42,14 +43,14 @@ def padding_of(pixel_mask: Tensor | None, images: Tensor) -> Bool[Tensor, "B H W
     return padding.to(images.device) if bool(padding.any()) else None
 
 
-def edits(query_mask: Tensor | None, wanted: tuple[int, int]) -> dict[str, Edit] | None:
+def edits(query_mask: Tensor | None, num_queries: int) -> dict[str, Edit] | None:
     """Edits that apply `decoder_attention_mask` (1 for queries that may be attended to).
 
     The weights of masked queries become zero, and the others are scaled to a sum of 1.
     """
     if query_mask is None:
         return None
-    allowed = query_mask.bool()
+    allowed, wanted = query_mask.bool(), (query_mask.shape[0], num_queries)
     if tuple(allowed.shape) != wanted or not bool(allowed.any(1).all()):
         what = f"has shape {tuple(allowed.shape)}, or hides all queries of a picture"
         remedy = f"pass {wanted}, 1 for queries that may be attended to"
@@ -62,40 +63,32 @@ def edits(query_mask: Tensor | None, wanted: tuple[int, int]) -> dict[str, Edit]
     return {"decoder.layers.*.self_attn.weights": hide}
 
 
-def kept(lab: Any, asked: Mapping[str, bool]) -> list[str]:
-    """Return the names of the taps that a call needs."""
-    names = ["logits.*"]
-    encoder = len(lab.encoder.layers) > 0
-    if asked["output_attentions"]:
-        names += ["decoder.layers.*.weights"] + ["encoder.layers.*.weights"] * encoder
-    if asked["output_hidden_states"]:
-        names += ["decoder.content.*"] + ["encoder.content.*"] * encoder
-    return names
+def kept(asked: Mapping[str, bool]) -> list[str]:
+    """Return the names that a call needs."""
+    names = ["encoder", "decoder"] + ["weights"] * asked["output_attentions"]
+    return names + ["content"] * asked["output_hidden_states"]
 
 
-def inner_fields(
-    lab: Any, seen: Any, passed: Mapping[str, Any], asked: Mapping[str, bool]
-) -> dict[str, Any]:
-    """Make all fields of `DetrModelOutput`; `passed` are the outputs of the model's parts."""
-    content = passed["decoder"]
-    encoder, decoder = range(len(lab.encoder.layers)), range(len(lab.decoder.layers))
+def inner_fields(lab: Any, seen: Seen, asked: Mapping[str, bool]) -> dict[str, Any]:
+    """Make all fields of `DetrModelOutput`."""
+    ((cells, *_), encoder), (_, read) = values(seen, "encoder")[-1], values(seen, "decoder")[-1]
+    count, layers = len(lab.encoder.layers), len(lab.decoder.layers)
     found = {
-        "last_hidden_state": content[-1],
-        "intermediate_hidden_states": torch.stack(content),
-        "encoder_last_hidden_state": passed["encoder"],
+        "last_hidden_state": read[-1],
+        "intermediate_hidden_states": torch.stack(read),
+        "encoder_last_hidden_state": encoder,
     }
     if asked["output_hidden_states"]:
-        between = [seen[f"decoder.content.{i}"] for i in decoder[:-1]]
-        found["decoder_hidden_states"] = (torch.zeros_like(content[-1]), *between, content[-1])
-        cells = [seen[f"encoder.content.{i}"] for i in encoder]
-        found["encoder_hidden_states"] = (passed["project"].flatten(2).transpose(1, 2), *cells)
+        content = values(seen, "content")
+        between = content[count : count + layers - 1]
+        found["decoder_hidden_states"] = (torch.zeros_like(read[-1]), *between, read[-1])
+        found["encoder_hidden_states"] = (cells, *content[:count])
     if asked["output_attentions"]:
-        for name, layers, part in (
-            ("decoder_attentions", decoder, "decoder.layers.{}.self_attn"),
-            ("cross_attentions", decoder, "decoder.layers.{}.cross_attn"),
-            ("encoder_attentions", encoder, "encoder.layers.{}.self_attn"),
-        ):
-            found[name] = tuple(seen[f"{part.format(i)}.weights"] for i in layers)
+        # Every layer of the decoder attends to queries, then to cells; a mask head comes last.
+        weights = values(seen, "weights")[: count + 2 * layers]
+        found["encoder_attentions"] = tuple(weights[:count])
+        found["decoder_attentions"] = tuple(weights[count::2])
+        found["cross_attentions"] = tuple(weights[count + 1 :: 2])
     return found
 
 

@@ -4,7 +4,7 @@ The loss terms are ours under their names: `class.layer0` is their `loss_vfl_aux
 proposals are their last `_aux_`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,33 +15,27 @@ from rtdetr_lab.structures import Prediction, Targets
 KINDS = {"class": "loss_vfl", "l1": "loss_bbox", "giou": "loss_giou"}
 
 
-def kept(lab: Any, asked: Mapping[str, bool]) -> list[str]:
-    """Return the names of the taps that a call needs."""
-    names = ["decoder.content.*", "proposal_head.*", "encoder.ccff.bottom_up.*"]
-    if asked["output_attentions"]:
-        names.append("decoder.layers.*.weights")
-        if _layers(lab):
-            names.append("encoder.aifi.layers.*.weights")
-    if asked["output_hidden_states"] and _layers(lab):
-        names.append("encoder.aifi.F5")
-    return names
+Seen = Sequence[tuple[str, Any]]
+"""Own names of taps and parts, and their values, in the order of the forward pass."""
 
 
-def _layers(lab: Any) -> int:
-    return len(getattr(lab.encoder.aifi, "layers", ()))
+def kept(asked: Mapping[str, bool]) -> list[str]:
+    """Return the names that a call needs."""
+    names = ["content", "logits", "box_logits", "bottom_up", "decoder", "aifi"]
+    return names + ["weights"] * asked["output_attentions"]
+
+
+def values(seen: Seen, name: str) -> list[Any]:
+    """Return the values of a name, with all its numbers."""
+    return [value for own, value in seen if own.partition(".")[0] == name]
 
 
 def fields_of(
-    lab: Any,
-    prediction: Prediction,
-    seen: Any,
-    started: Mapping[str, tuple[Any, ...]],
-    asked: Mapping[str, bool],
+    lab: Any, prediction: Prediction, seen: Seen, asked: Mapping[str, bool]
 ) -> dict[str, Any]:
-    """Make all fields of `RTDetrModelOutput`; `started` are the inputs of decoder and AIFI."""
-    start, reference_logits = started["decoder"][:2]
-    count, levels = len(prediction.layers), len(lab.encoder.channels)
-    content = [seen[f"decoder.content.{i}"] for i in range(count)]
+    """Make all fields of `RTDetrModelOutput`."""
+    content = values(seen, "content")
+    (start, reference_logits), layers = values(seen, "decoder")[-1][0][:2], _layers(lab)
     proposals = prediction.proposals
     assert proposals is not None
     found = {
@@ -49,33 +43,36 @@ def fields_of(
         "intermediate_hidden_states": torch.stack(content, dim=1),
         "intermediate_logits": _all(prediction, "logits"),
         "intermediate_reference_points": _all(prediction, "boxes"),
-        "encoder_last_hidden_state": [seen[f"encoder.ccff.bottom_up.{i}"] for i in range(levels)],
+        "encoder_last_hidden_state": values(seen, "bottom_up"),
         "init_reference_points": reference_logits.detach(),
         "enc_topk_logits": proposals.logits,
         "enc_topk_bboxes": proposals.boxes,
-        "enc_outputs_class": seen["proposal_head.logits"],
-        "enc_outputs_coord_logits": seen["proposal_head.box_logits"],
+        "enc_outputs_class": values(seen, "logits")[0],
+        "enc_outputs_coord_logits": values(seen, "box_logits")[0],
         "denoising_meta_values": _meta(prediction),
     }
     if asked["output_hidden_states"]:
         found["decoder_hidden_states"] = (start, *content)
-        if _layers(lab):
-            found["encoder_hidden_states"] = (started["aifi"][0], seen["encoder.aifi.F5"])
+        if layers:
+            (before, *_), after = values(seen, "aifi")[-1]
+            found["encoder_hidden_states"] = (before, after)
     if asked["output_attentions"]:
-        found |= _attentions(lab, seen, count, asked["by_level"])
+        found |= _attentions(lab, values(seen, "weights"), layers, asked["by_level"])
     return found
 
 
-def _attentions(lab: Any, seen: Any, count: int, by_level: bool) -> dict[str, Any]:
-    own = tuple(seen[f"decoder.layers.{i}.self_attn.weights"] for i in range(count))
-    cross = [seen[f"decoder.layers.{i}.cross_attn.weights"] for i in range(count)]
+def _layers(lab: Any) -> int:
+    return len(getattr(lab.encoder.aifi, "layers", ()))
+
+
+def _attentions(lab: Any, weights: Sequence[Tensor], layers: int, by_level: bool) -> dict[str, Any]:
+    # AIFI comes first; every layer of the decoder attends to queries, then to maps.
+    encoder, own, cross = weights[:layers], weights[layers::2], weights[layers + 1 :: 2]
     if by_level:  # v1 has an axis of levels; v2 has not, as its levels may differ in points
         levels = lab.cfg.decoder.num_levels
-        cross = [weights.unflatten(-1, (levels, -1)) for weights in cross]
-    layers = range(_layers(lab))
-    encoder = tuple(seen[f"encoder.aifi.layers.{i}.self_attn.weights"] for i in layers)
-    found = {"decoder_attentions": own, "cross_attentions": tuple(cross)}
-    return found | ({"encoder_attentions": encoder} if encoder else {})
+        cross = [one.unflatten(-1, (levels, -1)) for one in cross]
+    found = {"decoder_attentions": tuple(own), "cross_attentions": tuple(cross)}
+    return found | ({"encoder_attentions": tuple(encoder)} if encoder else {})
 
 
 def _all(prediction: Prediction, name: str) -> Tensor:

@@ -25,32 +25,53 @@ from rtdetr_lab.writing import write_text
 FILE = "preprocessor_config.json"
 
 
+FINDING = ("revision", "cache_dir", "token", "local_files_only", "force_download", "subfolder")
+"""Arguments of `from_pretrained` that tell where the files are."""
+
+UNREAD = ("trust_remote_code", "low_cpu_mem_usage", "resume_download", "weights_only", "use_fast")
+"""Arguments of `from_pretrained` that change nothing here: we run no code from the hub, build every
+model once, read no pickled objects, and always resize with Pillow."""
+
+
+def taken(told: dict[str, Any]) -> dict[str, Any]:
+    """Take the arguments in `FINDING` and `UNREAD` out of `told`; return the former."""
+    found = {key: told.pop(key) for key in (*FINDING, *UNREAD) if key in told}
+    return {key: found[key] for key in FINDING if found.get(key) is not None}
+
+
 def file_of(
-    name: str | os.PathLike[str], file: str, revision: str | None = None, **how: Any
+    name: str | os.PathLike[str],
+    file: str,
+    revision: str | None = None,
+    subfolder: str = "",
+    **how: Any,
 ) -> Path:
     """Find one file of a folder or hub id.
 
-    `how` goes to the hub's client: `cache_dir`, `token`, `local_files_only`. Raises
-    `CheckpointError` or `HubError`.
+    `how` goes to the hub's client: `cache_dir`, `token`, `local_files_only`, `force_download`.
+    Raises `CheckpointError` or `HubError`.
     """
-    named = model_of(name)
+    named, inside = model_of(name), Path(subfolder) / file
     if named.repo:
-        return download(named.repo, file, named.revision(revision), **how)
+        return download(named.repo, inside.as_posix(), named.revision(revision), **how)
     if named.path is None:
         what = "is the model inside this package, which is a single file"
         raise CheckpointError(os.fspath(name), what, "load it with rtdetr_lab.load_pretrained")
     for home in (named.path, named.path / "model"):  # `model` is the folder of a training run
-        if (home / file).is_file():
-            return home / file
-    raise CheckpointError(str(named.path), f"has no {file}", "give a folder that has it")
+        if (home / inside).is_file():
+            return home / inside
+    raise CheckpointError(str(named.path), f"has no {inside}", "give a folder that has it")
 
 
-def folder_of(name: str | os.PathLike[str], revision: str | None = None, **how: Any) -> Path:
+def folder_of(name: str | os.PathLike[str], **where: Any) -> Path:
     """Find the folder with config and weights; from the hub, all files of one commit."""
     named = model_of(name)
-    if not named.repo:
-        return file_of(name, "config.json").parent
-    return fetch(named.repo, named.revision(revision), **how).folder
+    if named.repo and not where.get("subfolder"):
+        revision = named.revision(where.pop("revision", None))
+        return fetch(named.repo, revision, **where).folder
+    if named.repo:
+        file_of(name, "model.safetensors", **where)
+    return file_of(name, "config.json", **where).parent
 
 
 PUSHED = ("repo_id", "private", "token", "commit_message", "revision")
@@ -130,18 +151,11 @@ class OneFile(Pushable):
 
     @classmethod
     def from_pretrained(
-        cls,
-        name: str | os.PathLike[str],
-        *,
-        revision: str | None = None,
-        cache_dir: str | os.PathLike[str] | None = None,
-        token: str | bool | None = None,
-        local_files_only: bool = False,
-        **changes: Any,
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], **told: Any
     ) -> Any:
-        """Read the file of a hub id or folder, and apply `changes`."""
-        how = {"cache_dir": cache_dir, "token": token, "local_files_only": local_files_only}
-        return cls.from_dict(read_json(file_of(name, cls.filename, revision, **how)), **changes)
+        """Read the file of a hub id or folder (`FINDING` tells where), and apply other changes."""
+        path = file_of(pretrained_model_name_or_path, cls.filename, **taken(told))
+        return cls.from_dict(read_json(path), **told)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the file's content."""
@@ -152,12 +166,12 @@ class OneFile(Pushable):
         return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
 
     def save_pretrained(
-        self, folder: str | os.PathLike[str], push_to_hub: bool = False, **told: Any
+        self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **told: Any
     ) -> None:
         """Write the file into a folder, and push it if requested."""
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        write_text(Path(folder) / self.filename, self.to_json_string())
-        pushed(self, folder, push_to_hub, told)
+        Path(save_directory).mkdir(parents=True, exist_ok=True)
+        write_text(Path(save_directory) / self.filename, self.to_json_string())
+        pushed(self, save_directory, push_to_hub, told)
 
     def write_upload(self, repo_id: str, folder: Path) -> None:
         """Write the file into a folder."""

@@ -77,6 +77,7 @@ class ImageProcessor(OneFile):
     kind: ClassVar[str] = ""
     filename: ClassVar[str] = FILE
     called: ClassVar[str] = "image processor"
+    model_input_names: ClassVar[list[str]] = ["pixel_values", "pixel_mask"]
 
     def __post_init__(self) -> None:
         self.size = dict(self.default_size) if self.size is None else self.size
@@ -96,8 +97,9 @@ class ImageProcessor(OneFile):
         self,
         images: Any,
         annotations: Any = None,
-        *,
+        return_segmentation_masks: bool | None = None,
         masks_path: Any = None,
+        *,
         return_tensors: str | None = None,
         data_format: str = "channels_first",
         input_data_format: str | None = None,
@@ -108,7 +110,7 @@ class ImageProcessor(OneFile):
         You can set any documented option for this call. Raises `ImageError`, `DataError` or
         `ConfigError`.
         """
-        told = _without_fast(options)
+        told = _without_fast({**options, "return_segmentation_masks": return_segmentation_masks})
         device, remedy = told.pop("device", None), 'set return_tensors="pt"'
         what = "is given, but only tensors can be moved to a device"
         require(device is None or return_tensors == "pt", "device", what, remedy)

@@ -16,9 +16,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from rtdetr_lab.checkpoints.files import read_json
-from rtdetr_lab.checkpoints.transformers_config import class_names, from_transformers, placed
+from rtdetr_lab.checkpoints.transformers_config import from_transformers
+from rtdetr_lab.checkpoints.transformers_table import class_names, placed
 from rtdetr_lab.config import require
 from rtdetr_lab.transformers_api.hub import OneFile
+
+CLASSES = ("num_labels", "id2label", "label2id")
+"""Parameters that describe the classes; setting one of the first two replaces the others."""
 
 GONE = ("backbone", "use_pretrained_backbone", "use_timm_backbone", "backbone_kwargs")
 """Parameters until release 5, which neither reads nor writes them for these models."""
@@ -40,6 +44,7 @@ class Options(OneFile):
     filename: ClassVar[str] = "config.json"
     called: ClassVar[str] = "config"
     model_type: ClassVar[str] = ""
+    name_or_path: ClassVar[str] = ""
     special_cases: ClassVar[tuple[str, ...]] = ()  # other model types that this class accepts
 
     use_return_dict = property(attrgetter("return_dict"), doc="Another name of `return_dict`.")
@@ -47,6 +52,19 @@ class Options(OneFile):
     def __post_init__(self) -> None:
         self._name_classes()
         self.check()
+        self.__dict__["_complete"] = True
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name in CLASSES[:2] and "_complete" in self.__dict__:
+            self.__dict__.update({**dict.fromkeys(CLASSES), name: value})
+            self._name_classes()
+
+    def __getattr__(self, name: str) -> Any:
+        extra = self.__dict__.get("extra", {})
+        if name not in extra:
+            raise AttributeError(f"{type(self).__name__} has no {name}")
+        return extra[name]
 
     def check(self) -> None:
         """Raise `ConfigError` for values that cannot be built or are not supported here."""
@@ -60,6 +78,18 @@ class Options(OneFile):
     def to_lab(self, masks: bool = False) -> Any:
         """Convert to our configuration of the same model; `masks` adds the mask head of a DETR."""
         return from_transformers(self.to_dict(), type(self).__name__, masks)[0]
+
+    @classmethod
+    def of(cls, given: Any) -> Any:
+        """Read a configuration of either library, a dictionary, a folder or a hub id."""
+        if isinstance(given, cls):
+            return given
+        if isinstance(given, str | os.PathLike):
+            return cls.from_pretrained(given)
+        tree = given.to_dict() if callable(getattr(given, "to_dict", None)) else given
+        known, what = isinstance(tree, Mapping), f"is a {type(given).__name__}"
+        require(known, f"{cls.__name__}[config]", what, f"give a {cls.__name__}")
+        return cls.from_dict(tree)
 
     @classmethod
     def from_dict(cls, tree: Mapping[str, Any], **changes: Any) -> Any:
@@ -103,9 +133,11 @@ class Options(OneFile):
             names = class_names({"num_labels": given, "id2label": self.id2label}, where)
         what, agree = f"is {given}, id2label has {len(names)}", given in (None, len(names))
         require(agree, self._at("num_labels"), what, "leave num_labels out")
-        self.num_labels, self.id2label = len(names), dict(enumerate(names))
-        self.label2id = self.label2id or {name: i for i, name in enumerate(names)}
-        agree = all(self.id2label.get(i) == name for name, i in self.label2id.items())
+        label2id = self.label2id or {name: i for i, name in enumerate(names)}
+        # Not by setting them one by one: each would replace the others.
+        self.__dict__.update(num_labels=len(names), id2label=dict(enumerate(names)))
+        self.label2id = label2id
+        agree = all((self.id2label or {}).get(i) == name for name, i in label2id.items())
         require(agree, self._at("label2id"), "contradicts id2label", "leave it out")
 
     def _at(self, key: str) -> str:

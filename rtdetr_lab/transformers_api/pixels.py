@@ -188,7 +188,9 @@ def sizes_of(target_sizes: Any, count: int) -> list[Size]:
         return [(1, 1)] * count
     remedy = "give one (height, width) of 1 pixel or more per picture"
     try:
-        given = torch.as_tensor(target_sizes)
+        listed = isinstance(target_sizes, list | tuple)
+        plain = [one.tolist() if isinstance(one, Tensor) else one for one in target_sizes]
+        given = torch.as_tensor(plain if listed else target_sizes)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ImageError("target_sizes", f"is {target_sizes!r}", remedy) from error
     if given.ndim != 2 or given.shape[1] != 2 or bool((given < 1).any()):

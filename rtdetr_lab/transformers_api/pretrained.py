@@ -1,35 +1,37 @@
 r"""# Pretrained: a model of ours in a documented class
 
-`.lab` is the model, `.config` the documented configuration. We load with `load_pretrained`, and
-save with the writers of transformers' layout.
-
-`from_pretrained(name, dropout=0.3)` changes the configuration, and loads the file's weights into
-the changed model (`refitted`). All tensors must fit. Only a mask head may be missing or left over.
+| argument of `from_pretrained`            | here                                                  |
+|------------------------------------------|-------------------------------------------------------|
+| `config`                                 | an object of either library, a dictionary, a folder   |
+| `decoder_layers=1`, `num_denoising=0`, … | change the configuration (`fill`)                     |
+| `ignore_mismatched_sizes=True`           | tensors of another shape are new                      |
+| `dtype`, `torch_dtype`                   | a dtype, its name, or "auto": that of the file        |
+| `device_map`                             | one device, or "auto": the first GPU, if there is one |
+| `attn_implementation`                    | "eager" or "sdpa": each call takes what it needs      |
+| `use_safetensors`                        | must agree with the file                              |
+| `FINDING` and `UNREAD` in `hub.py`       | where the files are; what changes nothing here        |
 """
 
-import logging
 import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor
 
 from rtdetr_lab.checkpoints.files import FORMAT, read_json
-from rtdetr_lab.checkpoints.load import load_pretrained
+from rtdetr_lab.checkpoints.load import Opened, built, opened
 from rtdetr_lab.checkpoints.save import licence_line, write_theirs
-from rtdetr_lab.checkpoints.transformers_config import to_transformers
+from rtdetr_lab.checkpoints.transformers_config import draws, to_transformers
 from rtdetr_lab.config import require
-from rtdetr_lab.detr.model import DETRConfig
-from rtdetr_lab.errors import CheckpointError, ConfigError
+from rtdetr_lab.errors import CheckpointError
 from rtdetr_lab.model import Metadata
-from rtdetr_lab.transformers_api.hub import FILE, Pushable, folder_of, pushed
-from rtdetr_lab.transformers_api.options import Options
-from rtdetr_lab.writing import markdown_text, write_text
-
-log = logging.getLogger("rtdetr_lab")
+from rtdetr_lab.transformers_api.base import DocumentedModel
+from rtdetr_lab.transformers_api.hub import FILE, folder_of, pushed, taken
+from rtdetr_lab.transformers_api.loading import changes_among, device_of, dtype_of, fill
+from rtdetr_lab.writing import first_few, markdown_text, write_text
 
 CARD = """---
 {licence}library_name: rtdetr_lab
@@ -53,166 +55,120 @@ The files are in transformers' layout, so transformers can load them, too.
 """
 
 
-class Pretrained(Pushable, nn.Module):
-    """Base of every documented model: loading, saving, freezing."""
-
-    config_class: ClassVar[type[Options]] = Options
-    called: ClassVar[str] = "model"
-    masks: ClassVar[bool] = False
-    kept: ClassVar[tuple[str, ...]] = (FILE, "README.md")
-
-    def __init__(self, config: Options) -> None:
-        super().__init__()
-        known, what = isinstance(config, self.config_class), f"is a {type(config).__name__}"
-        remedy = f"give a {self.config_class.__name__}"
-        require(known, f"{type(self).__name__}(config)", what, remedy)
-        self.config = config
-        self.lab: Any = self.build(config)
-        self.eval()
-
-    def build(self, config: Options) -> Any:
-        """Build a new model of ours."""
-        return self.lab_config(config).build()
-
-    @classmethod
-    def lab_config(cls, config: Any) -> Any:
-        """Convert the configuration to ours."""
-        return config.to_lab(cls.masks)
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the parameters."""
-        return next(self.parameters()).device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Type of the parameters."""
-        return next(self.parameters()).dtype
+class Pretrained(DocumentedModel):
+    """Base of every documented model: loading and saving."""
 
     @classmethod
     def from_pretrained(
         cls,
-        name: str | os.PathLike[str],
+        pretrained_model_name_or_path: str | os.PathLike[str],
         *,
-        config: Options | None = None,
-        revision: str | None = None,
-        cache_dir: str | os.PathLike[str] | None = None,
-        token: str | bool | None = None,
-        local_files_only: bool = False,
+        config: Any = None,
         ignore_mismatched_sizes: bool = False,
-        dtype: torch.dtype | None = None,
-        device_map: str | int | torch.device | None = None,
-        **changes: Any,
+        output_loading_info: bool = False,
+        dtype: torch.dtype | str | None = None,
+        device_map: Any = None,
+        **told: Any,
     ) -> Any:
-        """Load a hub id or folder, in eval mode; `changes` apply to its configuration.
+        """Load a hub id or folder, in eval mode; the table above explains the arguments.
 
-        Another number of classes needs `ignore_mismatched_sizes=True`, and gets new class heads.
-        `device_map` is a device, or "auto": the first GPU, if there is one.
+        With `output_loading_info` the result is a pair: the model, and the documented names of the
+        tensors that were missing, left over, or of another shape.
         """
+        name, old = pretrained_model_name_or_path, told.pop("torch_dtype", None)
+        folder = folder_of(name, **taken(told))
+        changes = changes_among(told, folder)
         changed = bool(changes) or config is not None
-        how = {"cache_dir": cache_dir, "token": token, "local_files_only": local_files_only}
-        folder = folder_of(name, revision, **how)
-        tree = read_json(folder / "config.json")
-        if tree.get("format") != FORMAT:
-            config = config or cls.config_class.from_dict(tree, **changes)
-            has, wants = len(cls.config_class.from_dict(tree).names), len(config.names)
-            what = f"was trained for {has} classes, but {wants} are requested"
-            remedy = "set ignore_mismatched_sizes=True for new class heads"
-            require(has == wants or ignore_mismatched_sizes, name, what, remedy, CheckpointError)
-        lab: Any = load_pretrained(folder, num_classes=len(config.names) if config else None)
-        if config is None:
-            tree = to_transformers(lab.cfg, lab.metadata.names)
-            config = cls.config_class.from_dict(tree, **changes)
-        if changed:
-            lab = refitted(lab, cls.lab_config(config))
-        device = None if device_map is None else _device(device_map)
-        return cls.around(config, lab).to(device=device, dtype=dtype)
+        tree, found = read_json(folder / "config.json"), None
+        if tree.get("format") == FORMAT:
+            found = cls.opened(folder)
+            tree = to_transformers(found.cfg, found.metadata.names)
+        given = tree if config is None else cls.config_class.of(config).to_dict()
+        config = cls.config_class.from_dict(given, **changes)
+        same = found is not None and not changed and draws(found.cfg) == cls.masks
+        found = found or cls.opened(folder)
+        cfg = found.cfg if same else cls.lab_config(config)
+        lab = built(lambda: cls.fresh(config, cls.seeing(cfg, found)), found.tensors, found.where)
+        info = fill(lab, found, anything=changed, new_shapes=ignore_mismatched_sizes)
+        lab.metadata = found.metadata.named(config.names)
+        kind = dtype_of(old if dtype is None else dtype, tree, found)
+        model = cls.around(config, lab).to(device=device_of(device_map), dtype=kind)
+        model.name_or_path = os.fspath(name)
+        return (model, model.documented(info)) if output_loading_info else model
 
     @classmethod
-    def around(cls, config: Options, lab: nn.Module) -> Any:
-        """Wrap an existing model."""
+    def seeing(cls, cfg: Any, found: Opened) -> Any:
+        """Return `cfg` for the pixels that the checkpoint was trained on."""
+        return cfg
+
+    @classmethod
+    def opened(cls, folder: Path) -> Opened:
+        """Read the checkpoint in a folder."""
+        return opened(folder)
+
+    @classmethod
+    def around(cls, config: Any, lab: Any) -> Any:
+        """Wrap an existing model, in eval mode."""
+        return cls.sharing(config, lab).eval()
+
+    @classmethod
+    def sharing(cls, config: Any, lab: Any) -> Any:
+        """Wrap an existing model, in its mode."""
         model = cls.__new__(cls)
-        nn.Module.__init__(model)
-        model.config, model.lab = config, lab
-        return model.eval()
+        model._hold(config, lab)
+        return model
 
     def save_pretrained(
-        self, folder: str | os.PathLike[str], push_to_hub: bool = False, **told: Any
+        self,
+        save_directory: str | os.PathLike[str],
+        is_main_process: bool = True,
+        state_dict: Mapping[str, Tensor] | None = None,
+        push_to_hub: bool = False,
+        safe_serialization: bool = True,
+        **told: Any,
     ) -> None:
         """Write config, weights and preprocessor in transformers' layout.
 
-        An existing `preprocessor_config.json` is kept: the processor wrote it. `push_to_hub=True`
-        also pushes, with the other arguments: `repo_id`, `token` …
+        `state_dict` replaces the tensors of the model. An existing `preprocessor_config.json` is
+        kept: the processor wrote it. `push_to_hub=True` also pushes, with the other arguments:
+        `repo_id`, `token` …
         """
-        names, lab, at = self.config.names, self.lab, Path(folder)
-        to_transformers(lab.cfg, names)  # an error if `.lab` has changed too much
-        known = replace(lab.metadata, names=names, category_ids=tuple(range(len(names))))
-        config = replace(self.config, architectures=[type(self).__name__]).to_dict()
+        where = f"{type(self).__name__}.save_pretrained"
+        what, remedy = "is False, but only safetensors are written", "leave it out"
+        require(safe_serialization, f"{where}[safe_serialization]", what, remedy)
+        if not is_main_process:
+            return
+        tensors, at = self.state_dict(), Path(save_directory)
+        if state_dict is not None:
+            missing = [name for name in tensors if name not in state_dict]
+            what, remedy = f"lacks {first_few(missing)}", "give the state_dict() of this model"
+            require(not missing, f"{where}[state_dict]", what, remedy, CheckpointError)
+            tensors = {name: state_dict[name] for name in tensors}
+        known = self.facts()
+        config = replace(self.settings, architectures=[type(self).__name__]).to_dict()
+        config["dtype"] = str(self.dtype).removeprefix("torch.")
         preprocessor = None if (at / FILE).is_file() else self.preprocessor(known)
-        write_theirs(at, lab.cfg, lab.state_dict(), config, preprocessor, known.licence)
-        pushed(self, folder, push_to_hub, told)
+        write_theirs(at, self.lab.cfg, tensors, config, preprocessor, known)
+        pushed(self, save_directory, push_to_hub, told)
 
-    def preprocessor(self, known: Metadata) -> dict[str, Any]:
-        """Return the `preprocessor_config.json` of this model."""
-        raise NotImplementedError
+    def facts(self) -> Metadata:
+        """Return the facts to save; raise `ConfigError` if `.lab` has changed too much."""
+        to_transformers(self.lab.cfg, self.settings.names)
+        return self.lab.metadata.named(self.settings.names)
+
+    def preprocessor(self, known: Metadata) -> dict[str, Any] | None:
+        """Return the `preprocessor_config.json` of this model, if it has one."""
+        return None
 
     def write_upload(self, repo_id: str, folder: Path) -> None:
         """Write the model with a card; the repository keeps its own card and processor."""
         self.save_pretrained(folder)
-        classes, licence = self.config.names, self.lab.metadata.licence
+        classes, licence = self.settings.names, self.lab.metadata.licence
         card = CARD.format(
             name=repo_id,
-            kind=self.config.model_type,
+            kind=self.settings.model_type,
             count=len(classes),
             classes=markdown_text(", ".join(classes[:20])) + (" …" if len(classes) > 20 else ""),
             licence=f"{licence_line(licence)}\n" if licence else "",
         )
         write_text(folder / "README.md", card)
-
-    def freeze_backbone(self) -> None:
-        """Freeze the backbone."""
-        self.lab.backbone.requires_grad_(False)
-
-    def unfreeze_backbone(self) -> None:
-        """Unfreeze the backbone."""
-        self.lab.backbone.requires_grad_(True)
-
-    def _asked(self, **options: bool | None) -> Mapping[str, bool]:
-        """Return the options of a call; the configuration gives those that are None."""
-        return {n: getattr(self.config, n) if v is None else v for n, v in options.items()}
-
-
-def _device(name: str | int | torch.device) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.device(name)
-    except (RuntimeError, TypeError) as error:
-        what, remedy = f"is {name!r}", 'give one device, or "auto": we do not split models'
-        raise ConfigError("device_map", what, remedy) from error
-
-
-def refitted(lab: Any, cfg: Any) -> nn.Module:
-    """Put the weights into a model of `cfg`; a mask head is dropped, or new with a warning.
-
-    Raises `CheckpointError` if anything else does not fit.
-    """
-    if isinstance(cfg, DETRConfig):
-        cfg = replace(cfg, mean=lab.cfg.mean, std=lab.cfg.std)
-    if cfg == lab.cfg:
-        return lab  # type: ignore[no-any-return]
-    model: nn.Module = cfg.build()
-    mine, given = model.state_dict(), lab.state_dict()
-    new = [name for name in mine if name not in given]
-    odd = [n for n in (*new, *(n for n in given if n not in mine)) if not n.startswith("mask_")]
-    odd += [n for n in given if n in mine and mine[n].shape != given[n].shape]
-    what = f"the configuration needs other tensors than the saved ones: {', '.join(odd[:3])}"
-    name, remedy = type(lab).__name__, "do not change options that add or reshape tensors"
-    require(not odd, name, what, remedy, CheckpointError)
-    model.load_state_dict({n: t for n, t in given.items() if n in mine}, strict=False)
-    if new:
-        log.warning("no mask head in the file; these tensors are new: %s", ", ".join(new))
-    model.metadata = lab.metadata
-    if (pixels := getattr(lab, "pixels", None)) is not None:
-        model.pixels = pixels
-    return model.eval()

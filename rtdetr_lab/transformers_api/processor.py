@@ -67,8 +67,7 @@ class RTDetrImageProcessor(ImageProcessor):
 
         Boxes are corners, in pixels if sizes are given.
         """
-        prediction = Prediction(outputs.logits, outputs.pred_boxes, ())
-        sizes = sizes_of(target_sizes, len(outputs.logits))
+        prediction, sizes = answer_of(outputs, target_sizes)
         rank = by_sigmoid if use_focal_loss else by_softmax
         return as_dictionaries(postprocess(prediction, sizes, threshold, rank=rank))
 
@@ -136,8 +135,7 @@ class DetrImageProcessor(ImageProcessor):
 
         Boxes are corners, in pixels if sizes are given.
         """
-        prediction = Prediction(outputs.logits, outputs.pred_boxes, ())
-        sizes = sizes_of(target_sizes, len(outputs.logits))
+        prediction, sizes = answer_of(outputs, target_sizes)
         found = postprocess(prediction, sizes, threshold, rank=by_softmax)
         return as_dictionaries(one.at(one.queries.argsort()) for one in found)
 
@@ -145,7 +143,7 @@ class DetrImageProcessor(ImageProcessor):
         self, outputs: Any, target_sizes: Any = None
     ) -> list[Tensor]:
         """Return the class of every pixel, per picture."""
-        return list(semantic(*answer_of(outputs, target_sizes)))
+        return list(semantic(*drawn(outputs, target_sizes)))
 
     def post_process_instance_segmentation(
         self,
@@ -188,7 +186,7 @@ def segments(
     outputs: Any, target_sizes: Any, rule: ByOverlap, fuse: Collection[int]
 ) -> list[dict[str, Any]]:
     """Return `segmentation` and `segments_info` per picture."""
-    prediction, sizes = answer_of(outputs, target_sizes)
+    prediction, sizes = drawn(outputs, target_sizes)
     found = panoptic(prediction, sizes, fuse, rule)
     scores, labels = at_least_single(prediction.logits).softmax(-1).max(-1)
     nothing = prediction.logits.shape[-1] - 1
@@ -212,11 +210,18 @@ def _described(found: Segments, fuse: Collection[int], any_at_all: bool) -> dict
 
 def answer_of(outputs: Any, target_sizes: Any) -> tuple[Prediction, list[Size]]:
     """Return the prediction of a model, and the size of every picture."""
-    masks = getattr(outputs, "pred_masks", None)
-    prediction = Prediction(outputs.logits, outputs.pred_boxes, (), masks=masks)
+    given = outputs if isinstance(outputs, Mapping) else vars(outputs)  # pipelines give the former
+    prediction = Prediction(given["logits"], given["pred_boxes"], (), masks=given.get("pred_masks"))
+    return prediction, sizes_of(target_sizes, len(prediction.logits))
+
+
+def drawn(outputs: Any, target_sizes: Any) -> tuple[Prediction, list[Size]]:
+    """Return the prediction of a model with masks, and the size of every picture or mask."""
+    prediction, sizes = answer_of(outputs, target_sizes)
+    masks = prediction.masks
     if target_sizes is None and masks is not None:
-        target_sizes = [(masks.shape[-2], masks.shape[-1])] * len(masks)
-    return prediction, sizes_of(target_sizes, len(outputs.logits))
+        sizes = [(masks.shape[-2], masks.shape[-1])] * len(masks)
+    return prediction, sizes
 
 
 def run_lengths(ids: Int[Tensor, "H W"]) -> list[list[int]]:

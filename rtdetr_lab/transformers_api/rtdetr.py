@@ -12,21 +12,28 @@ We record one forward pass of `rtdetr.py`. The documented fields come from the r
 | attentions of the decoder             | taps `weights` of `decoder.layers.*`        |
 | attentions of the encoder             | taps `weights` of `encoder.aifi.layers.*`   |
 
+RT-DETR has no padding mask. As in transformers, `pixel_mask` is accepted and changes nothing.
 In training their `logits` also contain the denoising queries; ours have the documented shape.
 """
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from rtdetr_lab.checkpoints.hooks import after_each, outputs_of
+from rtdetr_lab.checkpoints.files import read_weights
+from rtdetr_lab.checkpoints.hooks import outputs_of
+from rtdetr_lab.checkpoints.load import Opened
 from rtdetr_lab.checkpoints.preprocessor import preprocessor_config
-from rtdetr_lab.errors import ImageError
+from rtdetr_lab.checkpoints.rename import import_tensors
+from rtdetr_lab.checkpoints.source import locate
+from rtdetr_lab.checkpoints.tables import TRANSFORMERS
+from rtdetr_lab.gathering import gathered
 from rtdetr_lab.model import Metadata
 from rtdetr_lab.structures import Prediction
-from rtdetr_lab.taps import record
 from rtdetr_lab.transformers_api.calls import Call, DetectorModel, refuse_parts
 from rtdetr_lab.transformers_api.config import (
     RTDetrConfig,
@@ -35,6 +42,7 @@ from rtdetr_lab.transformers_api.config import (
     RTDetrV2ResNetConfig,
 )
 from rtdetr_lab.transformers_api.fields import fields_of, judged, kept
+from rtdetr_lab.transformers_api.loading import NoHead
 from rtdetr_lab.transformers_api.outputs import (
     BackboneOutput,
     RTDetrModelOutput,
@@ -47,15 +55,15 @@ class RTDetrPreTrainedModel(DetectorModel):
     """Base of both documented RT-DETR models."""
 
     config_class = RTDetrConfig
-    config: RTDetrConfig
+    watched = ("decoder", "encoder.aifi")
 
-    def build(self, config: Any) -> nn.Module:
-        """Build a new model, with the class biases of the configuration."""
-        lab: Any = super().build(config)
-        if (prior := config.initializer_bias_prior_prob) is not None:
-            heads = [lab.proposal_head.class_head, *lab.decoder.class_heads]
-            for head in heads:
-                nn.init.constant_(head.bias, math.log(prior / (1 - prior)))
+    @classmethod
+    def fresh(cls, config: Any, cfg: Any) -> Any:
+        """Build a new model, with the documented class biases."""
+        lab: Any = cfg.build()
+        prior = config.initializer_bias_prior_prob or 1 / (config.num_labels + 1)
+        for head in (lab.proposal_head.class_head, *lab.decoder.class_heads):
+            nn.init.constant_(head.bias, math.log(prior / (1 - prior)))
         return lab
 
     def preprocessor(self, known: Metadata) -> dict[str, Any]:
@@ -66,16 +74,10 @@ class RTDetrPreTrainedModel(DetectorModel):
         self, images: Tensor, call: Call, targets: Any, asked: Mapping[str, bool]
     ) -> tuple[Prediction, dict[str, Any]]:
         """Run the forward pass, and fill the documented fields."""
-        if call.pixel_mask is not None and not bool(call.pixel_mask.bool().all()):
-            what = "hides pixels, but RT-DETR has no padding mask"
-            raise ImageError("pixel_mask", what, "resize to one size instead of padding")
-        lab, started = self.lab, {}
-        asked = {**asked, "by_level": self.config.model_type == "rt_detr"}
-        parts = {"decoder": lab.decoder, "aifi": lab.encoder.aifi}
-        starting = after_each(parts, lambda name, inputs, output: started.update({name: inputs}))
-        with starting, record(lab, keep=kept(lab, asked), grad=True) as seen:
-            prediction = lab(images, targets)
-        return prediction, fields_of(lab, prediction, seen, started, asked)
+        asked = {**asked, "by_level": self.settings.model_type == "rt_detr"}
+        with gathered(kept(asked)) as seen:
+            prediction = self.lab(images, targets)
+        return prediction, fields_of(self.lab, prediction, seen, asked)
 
     def forward(
         self,
@@ -96,7 +98,22 @@ class RTDetrPreTrainedModel(DetectorModel):
 
 
 class RTDetrModel(RTDetrPreTrainedModel):
-    """RT-DETR up to its last decoder layer."""
+    """RT-DETR up to its last decoder layer.
+
+    As documented it has no heads, so no layer moves a box. `RTDetrForObjectDetection.model` shares
+    the detector's heads.
+    """
+
+    place = ("", "model.")
+
+    @classmethod
+    def fresh(cls, config: Any, cfg: Any) -> Any:
+        """Build a new model without the heads of the decoder."""
+        lab = super().fresh(config, cfg)
+        layers = range(len(lab.decoder.layers))
+        lab.decoder.box_heads = nn.ModuleList(NoHead(4) for _ in layers)
+        lab.decoder.class_heads = nn.ModuleList(NoHead(0) for _ in layers)
+        return lab
 
     def output(self, prediction: Prediction, targets: Any, found: dict[str, Any]) -> Any:
         """Return all fields except `logits` and `pred_boxes`."""
@@ -106,6 +123,7 @@ class RTDetrModel(RTDetrPreTrainedModel):
 class RTDetrForObjectDetection(RTDetrPreTrainedModel):
     """RT-DETR that returns logits, boxes and, with labels, the loss."""
 
+    inner_class = RTDetrModel
     output_class = RTDetrObjectDetectionOutput
     judge = staticmethod(judged)
 
@@ -114,12 +132,31 @@ class RTDetrResNetBackbone(Pretrained):
     """Backbone alone, a ResNet-D."""
 
     config_class = RTDetrResNetConfig
-    config: RTDetrResNetConfig
+    place = ("backbone.", "model.backbone.model.")
+
+    @classmethod
+    def opened(cls, folder: Path) -> Opened:
+        """Read the tensors in a folder."""
+        source = locate(folder)
+        weights, (ours, theirs) = read_weights(source.weights), cls.place
+        named = {theirs + name: tensor for name, tensor in weights.tensors.items()}
+        tensors = import_tensors(TRANSFORMERS, named, weights.where)
+        tensors = {name.removeprefix(ours): tensor for name, tensor in tensors.items()}
+        return Opened(None, Metadata(licence=source.licence), tensors, source, weights.where)
+
+    @classmethod
+    def lab_config(cls, config: Any) -> Any:
+        """Convert the configuration; outside a detector the batch norms are not frozen."""
+        return replace(config.to_lab(), norm=nn.BatchNorm2d)
+
+    def facts(self) -> Metadata:
+        """Return the facts to save."""
+        return getattr(self.lab, "metadata", Metadata())
 
     @property
     def channels(self) -> list[int]:
         """Number of channels of each output map."""
-        return self.config.channels
+        return list(self.settings.channels)
 
     def forward(
         self,
@@ -149,6 +186,7 @@ class RTDetrV2Model(RTDetrModel):
 class RTDetrV2ForObjectDetection(RTDetrForObjectDetection):
     """RT-DETRv2 that returns logits, boxes and, with labels, the loss."""
 
+    inner_class = RTDetrV2Model
     config_class = RTDetrV2Config
 
 

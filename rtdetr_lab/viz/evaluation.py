@@ -96,7 +96,7 @@ def draw_thresholds(
     for k in known:
         labelled = len(known) <= MANY
         color, alpha = page.color(k) if labelled else page.muted, 0.9 if labelled else 0.25
-        label = figure_text(names[k]) if labelled else None
+        label = figure_text(names[k]) if labelled else "a class" if k == known[0] else None
         ax.plot(thresholds, F1[:, k], color=color, alpha=alpha, lw=1.2, label=label)
     if known:
         ax.plot(thresholds, F1[:, known].mean(1), color=page.ink, lw=2.2, label="mean")

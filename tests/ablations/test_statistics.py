@@ -3,10 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from scipy.stats import t
 
+from rtdetr_lab.ablations.judge import judge
 from rtdetr_lab.ablations.resample import average_precision, picture_weights, ranked_by_class
-from rtdetr_lab.ablations.statistics import paired_difference, verdict
-from rtdetr_lab.data.batch import Truth
+from rtdetr_lab.ablations.shipped import names, shipped
+from rtdetr_lab.ablations.statistics import half_width, holm, paired_difference, verdict
+from rtdetr_lab.data.batch import Sample, Truth
 from rtdetr_lab.errors import ConfigError
 from rtdetr_lab.evaluation.coco import coco_metrics, coco_truth
 from rtdetr_lab.evaluation.evaluate import coco_detections
@@ -108,6 +111,35 @@ def test_of_two_objects_that_overlap_equally_the_last_is_taken_as_in_coco():
     assert ours[0] == pytest.approx(coco_ap([truth], [found]), abs=1e-9)
 
 
+class Scenes:
+    """A data set of scenes that were drawn before."""
+
+    names, category_ids = ("a", "b", "c"), (2, 5, 9)
+
+    def __init__(self, truths):
+        self.truths = truths
+
+    def __len__(self):
+        return len(self.truths)
+
+    def __getitem__(self, index):
+        return Sample.of(torch.zeros(3, 100, 100, dtype=torch.uint8), self.truths[index])
+
+
+def test_a_run_is_judged_on_all_pictures_and_all_classes(monkeypatch):
+    """Batches hold 16 pictures, so the last of 21 is short."""
+    rng = np.random.default_rng(6)
+    truths, founds = zip(*(scene(rng, 100 - i) for i in range(21)), strict=True)
+    by_id = {truth.image_id: found for truth, found in zip(truths, founds, strict=True)}
+    answer = lambda model, samples: [by_id[s.image_id] for s in samples]  # noqa: E731
+    monkeypatch.setattr("rtdetr_lab.ablations.judge.detect", answer)
+    scores = judge(torch.nn.Identity(), Scenes(truths))
+    weights = picture_weights(21, len(scores["resampled"]))
+    redrawn = average_precision(ranked_by_class(truths, founds, CLASSES), weights)
+    assert scores["resampled"] == pytest.approx(redrawn.tolist(), abs=1e-6)
+    assert scores["AP"] == pytest.approx(coco_ap(truths, founds), abs=1e-6)
+
+
 FIELDS = ("size", "labels", "boxes_xyxy", "areas", "is_crowd")
 
 
@@ -127,21 +159,87 @@ def simulated(rng, seeds=3, pictures=60, replicates=200, by_seed=0.02, by_pictur
     return per_seed, of_seed[:, None] + of_picture @ weights.T
 
 
-@pytest.mark.parametrize("by_seed", [0.005, 0.05])
-def test_the_interval_covers_the_truth_as_often_as_it_says_and_the_nested_bootstrap_does_not(
-    by_seed,
-):
-    rng, rounds, ours, nested = np.random.default_rng(5), 250, 0, 0
+def welch_interval(per_seed, replicates, pictures):
+    """One quantile for the sum, degrees of freedom after Welch and Satterthwaite."""
+    n = len(per_seed)
+    seeds, alone = per_seed.var(ddof=1) / n, replicates.mean(0).var(ddof=1)
+    freedom = (seeds + alone) ** 2 / (seeds**2 / (n - 1) + alone**2 / (pictures - 1))
+    half = t.ppf(0.975, freedom) * (seeds + alone) ** 0.5
+    return per_seed.mean() - half, per_seed.mean() + half
+
+
+@pytest.mark.parametrize("seeds", [2, 3])
+@pytest.mark.parametrize("by_seed", [0.005, 0.02, 0.05])
+def test_the_interval_covers_the_truth_as_often_as_it_says_and_others_do_not(seeds, by_seed):
+    rng, rounds = np.random.default_rng(5), 400
+    covers = {"ours": 0, "welch": 0, "nested": 0}
     for _ in range(rounds):
-        per_seed, replicates = simulated(rng, by_seed=by_seed)
+        per_seed, replicates = simulated(rng, seeds=seeds, by_seed=by_seed)
         zeros = np.zeros_like(replicates)
-        d = paired_difference(list(per_seed), [0.0] * 3, replicates, zeros, num_pictures=60)
-        ours += d.low <= 0 <= d.high
-        low, high = nested_interval(list(per_seed), replicates, rng)
-        nested += low <= 0 <= high
-    assert 0.92 <= ours / rounds <= 0.995
+        d = paired_difference(list(per_seed), [0.0] * seeds, replicates, zeros, num_pictures=60)
+        found = {"ours": (d.low, d.high), "welch": welch_interval(per_seed, replicates, 60)}
+        found["nested"] = nested_interval(list(per_seed), replicates, rng)
+        for name, (low, high) in found.items():
+            covers[name] += low <= 0 <= high
+    assert 0.94 <= covers["ours"] / rounds <= 0.995
     if by_seed > 0.02:
-        assert nested / rounds < 0.9, "three seeds cannot be resampled"
+        assert covers["nested"] / rounds < 0.9, "a few seeds cannot be resampled"
+    if (seeds, by_seed) == (2, 0.05):
+        assert covers["welch"] / rounds < 0.92, "two seeds that agree by chance are not certain"
+
+
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_the_components_of_the_shipped_studies_are_covered_too(seeds):
+    """Spread of seeds and of pictures as these studies found them."""
+    rng, rounds, covered = np.random.default_rng(8), 200, []
+    found = [e.difference for name in names() for e in shipped(name).entries if e.difference]
+    for each in found:
+        (of_seeds, freedom), (of_pictures, pictures) = each.parts
+        spread = (of_seeds * (freedom + 1)) ** 0.5
+        shift = rng.normal(0, of_pictures**0.5, rounds)
+        drawn = rng.normal(0, spread, (rounds, seeds)) + shift[:, None]
+        other = of_pictures * rng.chisquare(pictures, rounds) / pictures
+        for d, variance in zip(drawn, other, strict=True):
+            parts = ((d.var(ddof=1) / seeds, seeds - 1), (variance, pictures))
+            covered.append(abs(d.mean()) <= half_width(parts, 0.95))
+        assert each.half_width >= t.ppf(0.975, freedom) * of_seeds**0.5, "never narrower than seeds"
+    assert len(found) == 15
+    assert np.mean(covered) >= 0.95
+
+
+def test_each_part_has_its_own_degrees_of_freedom():
+    """Two seeds: t of one degree is 12.7. Six pictures: t of five is 2.57."""
+    rng = np.random.default_rng(9)
+    zeros = np.zeros((2, 300))
+    seeds = paired_difference([0.3, 0.1], [0.0, 0.0], zeros, zeros, 200)
+    assert seeds.half_width == pytest.approx(12.7062047 * 0.1, rel=1e-6)
+    draws = rng.normal(0.2, 0.03, (1, 300)).repeat(2, 0)
+    pictures = paired_difference([0.2, 0.2], [0.0, 0.0], draws, zeros, 6)
+    spread = draws[0].std(ddof=1)
+    assert pictures.half_width == pytest.approx(2.57058184 * spread, rel=1e-6)
+    both = paired_difference([0.3, 0.1], [0.0, 0.0], draws, zeros, 6)
+    assert both.half_width == pytest.approx(np.hypot(1.27062047, 2.57058184 * spread), rel=1e-6)
+    few = paired_difference([0.2, 0.2], [0.0, 0.0], draws[:, :4], zeros[:, :4], 200)
+    assert few.parts[1][1] == 3, "four replicates estimate a variance like four pictures"
+
+
+def test_the_p_value_is_where_the_interval_touches_zero():
+    noise = np.random.default_rng(6).normal(0, 0.01, (3, 100))
+    values = ([0.36, 0.33, 0.34], [0.30, 0.31, 0.29], 0.02 + noise, 0 * noise, 50)
+    p = paired_difference(*values).p_value
+    assert 0 < p < 1
+    at = paired_difference(*values, level=1 - p)
+    assert at.low == pytest.approx(0, abs=1e-7)
+    assert paired_difference(*values, level=1 - 0.9 * p).low < 0
+    zeros = np.zeros((3, 10))
+    assert paired_difference([0.2] * 3, [0.2] * 3, zeros, zeros, 50).p_value == 1
+    assert paired_difference([0.3] * 3, [0.2] * 3, zeros, zeros, 50).p_value < 1e-8
+
+
+def test_holm_multiplies_the_smallest_by_the_number_of_comparisons_and_keeps_the_order():
+    assert holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
+    assert holm([0.7, 0.6, 0.0001]) == pytest.approx([1.0, 1.0, 0.0003])
+    assert holm([]) == []
 
 
 def test_a_known_difference_is_found_and_said():

@@ -71,7 +71,7 @@ def test_a_backbone_may_be_given_itself(pretrained, tmp_path):
         (lambda t: t.update({"stages.9.0.conv1.conv.weight": torch.ones(1)}), "unexpectedly"),
         (lambda t: t.update({"stem.0.conv.weight": torch.ones(1)}), "has shape"),
         (lambda t: t["stem.0.norm.weight"].fill_(torch.inf), "not finite"),
-        (lambda t: (t.clear(), t.update({"layer1.0.weight": torch.ones(1)})), "no ResNet-D"),
+        (lambda t: (t.clear(), t.update({"layer1.0.weight": torch.ones(1)})), "no ResNet-D or H"),
     ],
 )
 def test_a_backbone_that_does_not_fit_is_refused(change, says, pretrained, tmp_path):

@@ -180,19 +180,22 @@ def test_weights_of_another_save_are_noticed(folder, tmp_path):
         load_pretrained(folder)
 
 
+@pytest.mark.parametrize("layout", ["lab", "transformers"])
 @pytest.mark.parametrize("times", [1, 2])
-def test_a_save_that_was_cut_short_between_its_two_files_is_the_new_model(folder, caplog, times):
-    """As after a kill: new weights, and the description of those that were there."""
-    before = (folder / "config.json").read_bytes()
+def test_a_save_that_was_cut_short_between_its_files_is_the_new_model(
+    folder, caplog, times, layout
+):
+    """As after a kill: new weights, no config, and a card of what was there."""
     for number in range(times):
         new = rtdetr_nano(4).build()
-        new.metadata = Metadata(("a", "b", "c", str(number)), (1, 2, 3, 4))
-        save_pretrained(new, folder)
-        (folder / "config.json").write_bytes(before)
+        new.metadata = Metadata(("a", "b", "c", str(number)), (1, 2, 3, 4), licence="mit")
+        save_pretrained(new, folder, layout)
+        (folder / "config.json").unlink()
+        (folder / "README.md").write_text("---\nlicense: old\n---\n")
     with caplog.at_level(logging.WARNING, "rtdetr_lab"):
         found = load_pretrained(folder)
     assert same_weights(found, new)
-    assert found.metadata.names == new.metadata.names
+    assert (found.metadata.names, found.metadata.licence) == (new.metadata.names, "mit")
     assert "a save was cut short" in caplog.text
     save_pretrained(found, folder)
     assert same_weights(load_pretrained(folder), new)

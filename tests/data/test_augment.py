@@ -203,6 +203,12 @@ def test_contrast_asks_for_the_mean_of_what_came_before_it():
     assert np.allclose(both.matrix @ x + both.offset, 0.5 * 1.1 * x + 0.5 * 1.1 * (GREY @ mean))
 
 
+def test_what_follows_contrast_changes_its_grey_too():
+    x, mean = np.array([0.2, 0.5, 0.3]), np.array([0.4, 0.4, 0.1])
+    both = brightness(contrast(SAME, 0.5, mean), 1.1)
+    assert np.allclose(both.matrix @ x + both.offset, 1.1 * (0.5 * x + 0.5 * (GREY @ mean)))
+
+
 def test_one_pass_over_the_pixels_gives_the_colours_of_the_map():
     rng = np.random.default_rng(0)
     image = torch.from_numpy(rng.integers(0, 256, (3, 8, 9)).astype(np.uint8))
@@ -241,6 +247,12 @@ def test_a_batch_has_one_size_and_all_sizes_occur():
     assert recipe.size_at(Place(0, 7, 3, 0.0)) == recipe.size_at(Place(0, 8, 3, 0.9))
     assert set(sizes) == {(n, n) for n in range(480, 801, 32)}
     assert sizes.count((640, 640)) > 1.5 * sizes.count((480, 480))
+
+
+def test_a_wide_batch_keeps_its_shape_at_every_size():
+    wide = Augmentation(size=(48, 96), sizes=(24, 36))
+    sizes = {wide.size_at(Place(0, step, step, 0.0)) for step in range(20)}
+    assert sizes == {(24, 48), (36, 72)}
 
 
 def test_the_sizes_are_those_of_the_recipe():

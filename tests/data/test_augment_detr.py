@@ -14,7 +14,7 @@ from PIL import Image
 from rtdetr_lab.cli import main
 from rtdetr_lab.config_json import from_json, to_json
 from rtdetr_lab.data.augment import AspectAugmentation, Place, detr_augmentation, paper_augmentation
-from rtdetr_lab.data.canvas import PAPER_SHORTEST, collate_on_canvas
+from rtdetr_lab.data.canvas import PAPER_SHORTEST, RandomEdges, collate_on_canvas
 from rtdetr_lab.data.transforms import RandomFlip, flip
 from rtdetr_lab.data.windows import Window, crop, shows_something
 from rtdetr_lab.errors import ConfigError
@@ -36,6 +36,7 @@ def test_the_sizes_are_those_of_the_paper_and_shrink_with_the_edges():
     assert paper.shortest == PAPER_SHORTEST == tuple(range(480, 801, 32))
     assert (paper.longest, paper.before, paper.sides) == (1333, (400, 500, 600), (384, 600))
     assert (paper.edges, paper.size) == ((800, 1333), (800, 800))
+    assert RandomEdges((52, 64, 40), 106).edges == (64, 106)
     assert paper == AspectAugmentation()
     assert SMALL.edges == (64, 106)
     assert (min(SMALL.shortest), SMALL.before, SMALL.sides) == (38, (32, 40, 48), (31, 48))
@@ -94,6 +95,14 @@ def test_parts_have_the_sides_of_the_paper_and_are_cut_anywhere():
     assert max(shapes) <= 1.26
     assert len(shapes) > 10
     assert lefts == {0, 1, 2, 3, 4, 5}
+
+
+def test_a_part_may_have_the_smallest_and_the_largest_side():
+    """20 or 21 pixels of a picture of 30 × 50; then its shorter side becomes 420."""
+    still = AspectAugmentation((420,), 10**6, 1.0, (30,), (20, 21), RandomFlip(0.0))
+    wide = sample_of([], size=(30, 50))
+    shapes = {tuple(still(wide, place).image.shape[1:]) for place in places(20)}
+    assert shapes == {(420, 420), (420, 441), (441, 420)}
 
 
 def test_an_object_belongs_to_a_part_that_shows_any_of_it():

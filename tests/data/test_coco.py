@@ -160,6 +160,7 @@ def damaged(**changes):
         (damaged(annotations_2_image_id=8), "annotation 3: is on picture 8, which is not listed"),
         (damaged(annotations_2_image_id=[70]), r"annotation 3: is on picture \[70\]"),
         (damaged(annotations_2_category_id=4), "annotation 3: is of category 4"),
+        (damaged(annotations_2_category_id=3.5), r"annotation 3: is of category 3\.5"),
         (damaged(annotations_2_category_id={}), r"annotation 3: is of category \{\}"),
         (damaged(categories_0_id=3), "category 3: occurs twice"),
         (damaged(annotations_1_id=1), "annotation 1: occurs twice"),

@@ -57,6 +57,19 @@ def test_one_file_of_any_name_is_a_training_set(tmp_path):
         find_layout(tmp_path)["val"]
 
 
+@pytest.mark.parametrize("place", ["annotations", "val", ""])
+def test_a_file_that_is_given_belongs_to_the_folder_of_its_pictures(tmp_path, place):
+    path = write_json(tmp_path / place / "cells_val.json")
+    layout = find_layout(path)
+    assert (layout.folder, list(layout.splits)) == (tmp_path, ["val"])
+
+
+def test_categories_that_are_only_names_are_numbered_from_1(tmp_path):
+    found = find_layout(write_yolo(tmp_path, ["images/train"]))["train"].load()
+    assert (found.names, found.category_ids) == (("cat", "dog"), (1, 2))
+    assert [p.id for p in found.pictures] == [1]
+
+
 def test_splits_of_ones_own_keep_their_names(tmp_path):
     for name in ("fold1", "fold2"):
         write_json(tmp_path / f"{name}.json")
@@ -232,6 +245,14 @@ def test_a_basename_in_another_folder_is_another_picture(tmp_path):
     assert data[1].size == SIZE
     with pytest.raises(DataError, match=r"write the path as it is on disk: .*cam0.01\.png"):
         data[0]
+
+
+def test_a_name_that_could_be_two_files_is_neither(tmp_path):
+    for i, stored in enumerate(("a b.png", "a%20b.png")):
+        save(tmp_path / "images" / stored, SIZE, i)
+    write_json(tmp_path / "train.json", ("a%20%62.png",))
+    with pytest.raises(DataError, match=r"as it is on disk: .*a b\.png, .*a%20b\.png"):
+        CocoDataset.from_folder(tmp_path)[0]
 
 
 def test_two_names_of_another_machine_that_are_one_file_here_are_refused(tmp_path):

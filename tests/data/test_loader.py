@@ -13,6 +13,7 @@ from torch.utils.data import get_worker_info
 from rtdetr_lab.data.augment import Augmentation
 from rtdetr_lab.data.batch import in_order
 from rtdetr_lab.data.shapes import ShapesConfig, ShapesDataset
+from rtdetr_lab.data.workers import load
 from rtdetr_lab.errors import DataError, TrainingError
 from rtdetr_lab.training.stream import Steps
 
@@ -48,6 +49,11 @@ def stream(data, num_workers, augment=None):
 def test_a_worker_that_is_killed_ends_the_stream_with_an_error_and_not_a_hang():
     with pytest.raises(TrainingError, match=r"loader: a worker .* has died .*exit code -9.*fewer"):
         list(stream(Cells(deadly=3), num_workers=2))
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_items_come_in_the_order_in_which_they_were_asked_for(num_workers):
+    assert list(load(str, [5, 2, 7, 2], num_workers)) == ["5", "2", "7", "2"]
 
 
 def test_so_does_one_that_dies_during_an_evaluation():

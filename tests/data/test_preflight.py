@@ -139,6 +139,9 @@ FAULTS = [
     (box(60, 3, 8, 9), rules.OUTSIDE, ("annotation", 3), "of 40×30"),
     (put("annotations", 3, iscrowd=1), rules.CROWD, ("annotation", 3), ""),
     (box(35, 3, 9, 9), rules.OVER_EDGE, ("annotation", 3), "4 px"),
+    (box(-5, 3, 9, 8), rules.OVER_EDGE, ("annotation", 3), "5 px"),
+    (box(3, -6, 9, 8), rules.OVER_EDGE, ("annotation", 3), "6 px"),
+    (box(3, 29, 9, 8), rules.OVER_EDGE, ("annotation", 3), "7 px"),
     (turned("stored"), rules.TURNED, ("picture", 2), "orientation 6"),
     (
         lambda tree, where: (
@@ -212,6 +215,51 @@ def test_every_rule_has_a_planted_fault():
     assert {rule for _, rule, _, _ in FAULTS} | elsewhere == set(RULES)
 
 
+def test_missing_category_numbers_are_counted_from_the_first_id(folder):
+    def damage(tree, where):
+        at(tree, "categories", 1)["id"] = 4
+        at(tree, "categories", 2)["id"] = 9
+        for entry in tree["annotations"]:
+            entry["category_id"] = {1: 4, 2: 9}[entry["category_id"]]
+
+    (report,) = check_folder(folder(damage))
+    (found,) = report.of(rules.GAPS)
+    assert found.what == "from 4 to 9, 4 numbers are not used: 5, 6, 7, 8"
+
+
+def test_as_many_objects_as_queries_are_not_too_many(folder):
+    where = folder(append("annotations", id=50, image_id=2, category_id=1, bbox=[20, 3, 8, 9]))
+    (enough,), (too_few,) = (check_folder(where, num_queries=n) for n in (3, 2))
+    assert enough.of(rules.TOO_MANY) == ()
+    (found,) = too_few.of(rules.TOO_MANY)
+    assert (found.id, found.what[:13]) == (2, "has 3 objects")
+
+
+def test_one_box_of_two_classes_is_not_the_same_box_twice(folder):
+    (report,) = check_folder(folder(put("annotations", 3, bbox=[2, 3, 8, 9])))
+    assert report.of(rules.SAME_BOX) == ()
+
+
+def test_a_first_look_opens_pictures_from_all_over_the_set(folder):
+    def damage(tree, where):
+        fourth_picture(tree, where)
+        for i in (2, 3):
+            Image.new("L", SIZES[i][::-1], 3).save(where / f"images/{i}.png")
+
+    found = first_look(CocoDataset.from_folder(folder(damage)), count=2)
+    assert [f.id for f in found if f.rule is rules.FLAT] == [3]
+
+
+@pytest.mark.parametrize(
+    ("darkest", "found"), [(240, ["has only values from 240 to 255"]), (239, [])]
+)
+def test_a_bright_picture_needs_contrast_too(folder, darkest, found):
+    values = np.full((20, 50), 255, np.uint8)
+    values[4, 9] = darkest
+    (report,) = check_folder(folder(on_disk(Image.fromarray(values).save)))
+    assert [f.what for f in report.of(rules.FLAT)] == found
+
+
 def test_several_faults_are_all_found_at_once(folder):
     def damage(tree, where):
         box(5, 5, 0, 4)(tree, where)
@@ -265,7 +313,7 @@ def test_unusable_pictures_can_be_left_out_and_are_counted(folder):
 
 
 def test_the_histogram_counts_boxes_by_the_root_of_their_area():
-    boxes = [(0.0, 0.0, side, side) for side in (8.0, 8.1, 32.0, 1000.0)]
+    boxes = [(0.0, 0.0, w, h) for w, h in ((4.0, 16.0), (17.0, 4.0), (16.0, 64.0), (2000.0, 500.0))]
     assert histogram_of_sides(boxes) == (1, 1, 1, 0, 0, 0, 0, 0, 1)
 
 
@@ -282,6 +330,14 @@ def test_numbers_of_a_report_can_be_kept(folder):
     assert len(kept["box_sides"]["counts"]) == len(kept["box_sides"]["edges"]) + 1
     severities = {f["severity"] for f in kept["findings"]}
     assert severities == {"error", "dropped"}
+
+
+def test_the_last_row_of_a_report_counts_the_boxes_of_all_other_classes(folder):
+    (report,) = check_folder(folder())
+    many = tuple((f"class {i}", 2 + 7 * i % 16) for i in range(1, 16))  # 3 to 17 boxes, mixed
+    rows = re.findall(r"^ +(\d+)  (.*)$", str(replace(report, classes=many)), flags=re.MULTILINE)
+    assert [int(count) for count, _ in rows] == [*range(17, 5, -1), 3 + 4 + 5]
+    assert rows[-1] == ("12", "3 more classes")
 
 
 def test_a_report_is_drawn_for_one_class_and_for_a_hundred(folder, tmp_path):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from paths import ROOT, TESTS
+from scipy.ndimage import binary_dilation
 
 from rtdetr_lab.data.shapes import (
     SHAPE_NAMES,
@@ -64,6 +65,17 @@ def drawn_and_seen():
             model(images)
         times.append(((between - before) / 10, process_time() - between))
     return map(min, zip(*times, strict=True))
+
+
+def test_a_picture_shows_its_objects_where_the_truth_says():
+    """Without pattern, light and grain, every stuff has one colour, and objects have others."""
+    flat = ShapesConfig(size=96, max_side=40.0, texture=0.0, light=0.0, noise=0.0, distractors=0)
+    for picture in (draw(flat, 0, index) for index in range(3)):
+        near = binary_dilation(picture.instances > 0, iterations=4)  # edges are soft
+        for kind in np.unique(picture.regions):
+            ground = picture.image[(picture.regions == kind) & ~near]
+            assert len(np.unique(ground, axis=0)) <= 1
+        assert len(np.unique(picture.image[near], axis=0)) > 1
 
 
 def test_another_process_draws_the_same_picture(elsewhere):

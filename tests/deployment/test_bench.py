@@ -52,7 +52,8 @@ def test_the_command_writes_tables_record_and_picture(tmp_path, capsys):
     assert latency["case"]["batch"] == 1
     assert throughput["case"]["batch"] == 2
     assert {BASE, "ours fp32", "ours bf16"} <= set(latency["times"])
-    assert set(throughput["training"]) == {BASE, "ours", "ours, bf16"}
+    steps = {BASE, f"{BASE}, autocast bf16", "ours", "ours, bf16"}
+    assert set(throughput["training"]) == steps
     assert record["machine"]["versions"]["torch"] == torch.__version__
     assert (tmp_path / "roofline_nano_fp32.png").stat().st_size > 1000
     assert "ratio" in (tmp_path / "bench.md").read_text()

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from small import pictures, rebuilt, shaken, small
+from small import SMALL_HGNET, pictures, rebuilt, shaken, small
 from torch import nn
 
 import rtdetr_lab as lab
@@ -49,6 +49,8 @@ VARIANTS = {
     "full width": small({"encoder.ccff.expansion": 1.0}),
     "no blocks": small({"encoder.ccff.num_blocks": 0}),
     "no positions": small({"encoder.aifi.positions": None}),
+    "hgnet": small({"backbone": SMALL_HGNET}),
+    "hgnet with scales": small({"backbone": replace_at(SMALL_HGNET, "affine", True)}),
     "no aifi": small({"encoder.aifi": None}),
     "four levels": small({"decoder.num_levels": 4}),
     "one output": small(

@@ -1,14 +1,17 @@
 """What goes wrong in a picture gets its name; a report holds what an examination found."""
 
 import json
+from dataclasses import replace
 
+import matplotlib.pyplot as plt
 import pytest
 import torch
 
 from rtdetr_lab.commands.evaluate import check_classes
-from rtdetr_lab.data.batch import Truth
+from rtdetr_lab.data.batch import First, Sample, Truth
 from rtdetr_lab.data.shapes import VAL, ShapesConfig, ShapesDataset
 from rtdetr_lab.errors import DataError
+from rtdetr_lab.evaluation import report
 from rtdetr_lab.evaluation.coco import coco_truth, scored
 from rtdetr_lab.evaluation.examine import Examination, examine
 from rtdetr_lab.evaluation.mistakes import confusion_matrix, judge
@@ -50,6 +53,13 @@ def test_every_mistake_gets_its_name():
 def test_a_wrong_name_does_not_hide_a_right_one_however_sure_it_is():
     one = judge(truth([LEFT], [0]), found([LEFT, LEFT], [1, 0], [0.9, 0.6]))
     assert one.of_found == ("duplicate", "right")
+
+
+@pytest.mark.parametrize("heights", [(14.0, 18.0), (18.0, 14.0)])
+def test_of_two_objects_a_detection_takes_the_one_that_it_overlaps_more(heights):
+    objects = truth([FAR, *([0.0, 0, 10, height] for height in heights)], [0, 0, 0])
+    one = judge(objects, found([RIGHT, [0.0, 0, 10, 20]], [0, 0], [0.9, 0.8]))
+    assert one.pairs == ((1 + heights.index(18), 1),)
 
 
 def test_in_a_crowd_nothing_is_a_mistake():
@@ -96,10 +106,42 @@ def test_a_report_shows_layers_queries_and_the_worst_pictures(tmp_path):
     assert model.training
     assert json.loads((tmp_path / "report.json").read_text()) == json.loads(json.dumps(record))
     assert len(list((tmp_path / "worst").iterdir())) == 2
+    unsure = examine(model, First(data, 1), queries=(), threshold=0.99)
+    assert [one.of_found for one in unsure.judgements] == [()]
     text = (tmp_path / "report.md").read_text()
     for name in ("precision_recall", "confusion", "layers", "queries"):
         assert (tmp_path / f"{name}.png").stat().st_size > 1000
         assert f"({name}.png)" in text
+
+
+class Wide:
+    """A data set of one picture that is too wide for a report."""
+
+    names, category_ids = ("cat", "dog"), (1, 2)
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        known = replace(truth([LEFT, RIGHT, FAR], [0, 1, 0]), size=(600, 1800))
+        return Sample.of(torch.zeros(3, 600, 1800, dtype=torch.uint8), known)
+
+
+def test_a_large_picture_shrinks_with_its_boxes_and_shows_what_was_lost(monkeypatch, tmp_path):
+    shown = []
+    monkeypatch.setattr(report, "draw_mistakes", lambda *given: shown.append(given))
+    monkeypatch.setattr(report, "_save", lambda ax, path: plt.close("all"))
+    known = Wide()[0].truth
+    one = judge(known, found([LEFT, RIGHT], [0, 0], [0.9, 0.7]))
+    tree = coco_truth([known], Wide.names, Wide.category_ids)
+    numbers = scored(tree, Table.of([], tree))
+    exam = Examination(Wide.names, numbers, {"last": numbers.metrics}, {}, (one,), 0.5)
+    write_report(tmp_path, exam, Wide(), worst=1)
+    ((image, boxes, kinds, texts, _),) = shown
+    assert image.shape == (300, 900, 3)
+    assert boxes.tolist() == (torch.tensor([LEFT, RIGHT, FAR]) / 2).tolist()
+    assert kinds == ["right", "confusion", "miss"]
+    assert texts == ["cat 0.90", "cat 0.70, is dog", "cat"]
 
 
 def test_classes_that_do_not_fit_the_data_are_refused_with_both_lists():

@@ -93,6 +93,24 @@ def test_queries_hidden_from_the_others_are_hidden_as_theirs_are(pair, rng):
     assert (ours(**given).logits - expected.logits).abs().max() > 1e-6
 
 
+@torch.no_grad()
+def test_a_model_trained_with_auxiliary_losses_answers_as_it_does_there(pair, rng, tmp_path):
+    """It normalises the queries between the layers, there and here."""
+    model, ours = pair
+    given, config = as_theirs(*pictures(2, 64, 97, rng)), model.config
+    plain = ours(**given).logits
+    config.auxiliary_loss = True
+    model.save_pretrained(tmp_path)
+    taught = type(ours).from_pretrained(tmp_path).double()
+    expected = model(**given)
+    config.auxiliary_loss = False
+    same(taught(**given).logits, expected.logits, "logits")
+    assert (plain - expected.logits).abs().max() > 1e-3
+    taught.save_pretrained(tmp_path)
+    again = type(model).from_pretrained(tmp_path, attn_implementation="eager").double().eval()
+    same(again(**given).logits, expected.logits, "logits")
+
+
 def test_terms_of_all_layers_and_their_gradient_are_theirs(pair, rng):
     """Their `auxiliary_loss=True` changes the answer, so layers are judged by hand (`run`)."""
     model, ours = pair

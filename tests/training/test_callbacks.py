@@ -11,7 +11,7 @@ from training_toy import CONFIG, Toy, ToyData, same, untimed
 
 from rtdetr_lab.errors import ConfigError, MissingExtraError
 from rtdetr_lab.training import Callback, train
-from rtdetr_lab.training.callbacks import EarlyStopping, TensorBoard
+from rtdetr_lab.training.callbacks import Bar, EarlyStopping, TensorBoard
 from rtdetr_lab.training.state import load_state
 from rtdetr_lab.training.trainer import Trainer
 
@@ -53,6 +53,55 @@ def test_little_by_little_counts_from_the_last_best(scores, ends):
     for score in scores:
         stopping.recorded(trainer, {"AP": score})
     assert bool(stopping.reason) == ends
+
+
+# --- the bar -------------------------------------------------------------------------------------
+
+
+def test_every_validation_has_a_line_that_a_log_file_keeps(capsys):
+    run(progress=True)
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("step ")]
+    assert lines == [
+        "step 1: AP 0.100, the best so far",
+        "step 2: AP 0.400, the best so far",
+        "step 3: AP 0.300",
+        "step 4: AP 0.400",
+        "step 5: AP 0.405, the best so far",
+    ]
+
+
+class Watch(Callback):
+    """Keeps what the bar shows after every step, and after every line of the record."""
+
+    def __init__(self, bar):
+        super().__init__()
+        self.bar, self.seen = bar, []
+
+    def stepped(self, trainer):
+        self.seen.append(dict(self.bar.shown))
+
+    def recorded(self, trainer, record):
+        self.stepped(trainer)
+
+
+def test_the_bar_shows_a_loss_after_one_step_and_then_loss_and_ap():
+    bar = Bar()
+    watch = Watch(bar)
+    config = replace(CONFIG, log_every=3, eval_every=2, num_pictures=16)  # four steps
+    ended = run(config=config, callbacks=[bar, watch])
+    first, *_, last = watch.seen
+    assert set(first) == {"loss"}
+    assert set(last) == {"loss", "lr", "AP"}
+    training = [r for r in ended.history if "loss" in r]
+    assert last["loss"] == f"{training[-1]['loss']:.3f}"
+    assert last["AP"] == "0.400"
+
+
+def test_a_resumed_run_says_where_it_continues(tmp_path, capsys):
+    run(tmp_path / "run", stop_after=2, progress=True)
+    assert "continues" not in capsys.readouterr().err
+    run(tmp_path / "run", done=2, stop_after=1, progress=True)
+    assert f"continues at step 2 of {EARLY.num_steps}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("stops", [[1], [3], [4], [2, 1, 1]])

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from rtdetr_lab.errors import CheckpointError, ConfigError, DataError, ImageErro
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)
-    return lab.DetrForSegmentation(lab.DetrConfig(**SMALL))
+    return lab.DetrForSegmentation(lab.DetrConfig(**SMALL)).eval()
 
 
 @pytest.fixture
@@ -59,11 +60,11 @@ def test_weights_from_elsewhere_are_refused_and_unknown_words_named(tmp_path, mo
     config = lab.DetrConfig(use_pretrained_backbone=True)
     with pytest.raises(ConfigError, match="use_pretrained_backbone"):
         lab.DetrForObjectDetection(config)
-    with pytest.raises(ConfigError, match="is a RTDetrConfig"):
+    with pytest.raises(ConfigError, match=r"'rt_detr'.*'detr'"):
         lab.DetrModel(lab.RTDetrConfig())
     model.save_pretrained(tmp_path)
     with pytest.raises(ConfigError, match="attn_implementation"):
-        lab.DetrModel.from_pretrained(tmp_path, attn_implementation="eager")
+        lab.DetrModel.from_pretrained(tmp_path, attn_implementation="flash_attention_2")
     with pytest.raises(ConfigError, match="device_map"):
         lab.DetrModel.from_pretrained(tmp_path, device_map="balanced")
     with pytest.raises(ConfigError, match=r"'detr'.*'rt_detr'"):
@@ -140,7 +141,7 @@ def test_one_file_serves_all_classes(model, images, tmp_path, caplog):
     assert torch.equal(inner(images).last_hidden_state, drawn.last_hidden_state)
     boxes.save_pretrained(tmp_path / "boxes")
     again = lab.DetrForSegmentation.from_pretrained(tmp_path / "boxes")
-    assert "mask_head" in caplog.text
+    assert "new and must be trained: mask_attention" in caplog.text
     assert torch.equal(again(images).logits, drawn.logits)
     assert again(images).pred_masks.shape == drawn.pred_masks.shape
 
@@ -154,7 +155,8 @@ def test_changes_reach_the_model_or_are_refused(model, tmp_path):
     with pytest.raises(CheckpointError, match="query_positions"):
         lab.DetrForSegmentation.from_pretrained(tmp_path, num_queries=9)
     new = {"id2label": {0: "a"}, "ignore_mismatched_sizes": True}
-    assert lab.DetrModel.from_pretrained(tmp_path, **new).lab.class_head.out_features == 2
+    found = lab.DetrForObjectDetection.from_pretrained(tmp_path, **new)
+    assert found.lab.class_head.out_features == 2
 
 
 def test_names_of_the_backbone_and_pixels_stay_those_of_the_file(tmp_path, images):
@@ -231,6 +233,23 @@ def test_segments_without_area_or_crowd_flag_are_counted(drawn):
     assert found["area"].tolist() == [270, 240]
     assert found["iscrowd"].tolist() == [0, 0]
     assert found["masks"].sum((1, 2)).tolist() == [270, 240]
+
+
+def test_a_segment_ends_on_its_last_pixel_and_may_be_a_crowd(drawn):
+    """Theirs are boxes of pixels: 30 columns reach from 0 to 29."""
+    folder, segments = drawn
+    found = panoptic(folder, [segments[0], segments[1] | {"iscrowd": 1}])["labels"][0]
+    assert found["iscrowd"].tolist() == [0, 1]
+    wanted = [[14.5 / 30, 4 / 20, 29 / 30, 8 / 20], [14.5 / 30, 15.5 / 20, 29 / 30, 7 / 20]]
+    torch.testing.assert_close(found["boxes"], torch.tensor(wanted))
+
+
+def test_boxes_come_in_the_order_of_the_queries():
+    scores = torch.tensor([[[0.6, 0.1, 0.3], [0.05, 0.9, 0.05], [0.2, 0.1, 0.7], [0.7, 0.1, 0.2]]])
+    outputs = SimpleNamespace(logits=scores.log(), pred_boxes=torch.full((1, 4, 4), 0.5))
+    (found,) = lab.DetrImageProcessor().post_process_object_detection(outputs)
+    assert found["labels"].tolist() == [0, 1, 0]
+    torch.testing.assert_close(found["scores"], torch.tensor([0.6, 0.9, 0.7]))
 
 
 def test_a_map_and_a_list_that_disagree_are_refused(drawn):

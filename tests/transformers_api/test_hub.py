@@ -26,7 +26,7 @@ told = {}
 load = lab.DetrForObjectDetection.from_pretrained
 images = torch.randn(1, 3, 64, 64)
 small["id2label"] = {int(i): name for i, name in small["id2label"].items()}
-model = lab.DetrForObjectDetection(lab.DetrConfig(**small))
+model = lab.DetrForObjectDetection(lab.DetrConfig(**small)).eval()
 told["refused"] = refused(lambda: model.push_to_hub("me/private"))
 told["commit"] = model.push_to_hub("me/private", token=token, commit_message="First")
 with torch.no_grad():

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from small import pictures, shaken, small
+from small import SMALL_DFINE, SMALL_HGNET, pictures, shaken, small
 
 from rtdetr_lab.rtdetr import rtdetr_nano
 from rtdetr_lab.rtdetrv2 import discrete, with_points
@@ -11,6 +11,8 @@ from rtdetr_lab.structures import Prediction
 SHORT = {"decoder.num_layers": 1}
 VARIANTS = {
     "discrete": discrete(with_points(small(SHORT), (4, 2, 0))),
+    "hgnet": small({**SHORT, "backbone": SMALL_HGNET}),
+    "dfine": SMALL_DFINE,
     "no positions": small({**SHORT, "encoder.aifi.positions": None}),
 }
 

@@ -17,6 +17,7 @@ triton = pytest.importorskip(
 
 from small import pictures, small, targets  # noqa: E402
 
+from rtdetr_lab.deployment.bench.gpu.kernels import Reading, errors  # noqa: E402
 from rtdetr_lab.deployment.form import deploy, same  # noqa: E402
 from rtdetr_lab.kernels.fused_sampler import Fused, fused, interpreted  # noqa: E402
 from rtdetr_lab.rtdetrv2 import with_points  # noqa: E402
@@ -144,3 +145,15 @@ def test_away_from_the_kernel_the_same_value_reads_on(monkeypatch):
     plan = SamplingPlan(where, weights)
     a, b = (sampler(value, shapes, points, plan) for sampler in (Fused(), Bilinear()))
     assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+def test_the_command_for_a_gpu_tells_a_right_kernel_from_one_that_is_off(dtype, monkeypatch):
+    """In bfloat16 many locations are on cells' centres, where the loop has no gradient."""
+    reading = Reading([(5, 3), (2, 1)], (1, 2), batch=1, queries=6, heads=1, dim=3)
+    assert errors(reading, dtype, Naive(), DEVICE)["right"]
+    kernel = Fused.read
+    monkeypatch.setattr(Fused, "read", lambda *given: 1.5 * kernel(*given))
+    found = errors(reading, dtype, Naive(), DEVICE)
+    assert not found["right"]
+    assert min(found["errors"].values()) > found["most"]

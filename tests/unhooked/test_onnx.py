@@ -3,6 +3,7 @@
 Unhooked: while a graph with any size is traced, a height is a symbol and no `int`.
 """
 
+import json
 from functools import cache
 
 import pytest
@@ -99,6 +100,17 @@ def test_nano_detects_the_same_in_batches_of_one_two_and_five(nano_file, runtime
         for i in range(count):
             ours = (found[i].boxes_xyxy, found[i].scores, found[i].labels)
             same_detections(ours, (boxes[i], scores[i], labels[i]))
+
+
+def test_a_file_says_its_classes_size_pixels_and_licence(nano_file):
+    import onnx
+
+    facts = {p.key: p.value for p in onnx.load_from_string(nano_file).metadata_props}
+    assert json.loads(facts["names"])[1:3] == ["ellipse", "ring"]
+    assert json.loads(facts["category_ids"])[1:3] == [2, 3]
+    assert json.loads(facts["size"]) == [256, 256]
+    assert "float32 in [0, 1], stretched" in facts["preprocessing"]
+    assert facts["licence"] == "Apache-2.0"
 
 
 def photos_of(where, shared):

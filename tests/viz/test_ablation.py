@@ -57,6 +57,13 @@ def test_the_front_joins_those_that_nobody_beats():
     assert len(front({"A": [0.3], "B": [0.4]}, slow).lines[0].get_xydata()) == 2
 
 
+def test_the_front_leaves_out_what_is_slower_or_worse_and_nothing_else():
+    times = {"slower": 9.0, "worse": 5.0, "best": 12.0, "fast": 5.0}
+    scores = {"slower": [0.4], "worse": [0.3], "best": [0.5], "fast": [0.4]}
+    ax = front(scores, {n: {"median": t, "low": t - 1, "high": t + 1} for n, t in times.items()})
+    assert ax.lines[0].get_xydata().tolist() == [[5, pytest.approx(40)], [12, pytest.approx(50)]]
+
+
 def test_a_scatter_per_variant():
     panels = score_iou({"A": ([0.1, 0.9], [0.2, 0.8]), "B": ([0.5], [0.5])})
     assert [p.get_title() for p in panels] == ["A", "B"]

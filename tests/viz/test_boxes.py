@@ -73,6 +73,8 @@ def test_letters_on_any_class_colour_are_readable(label):
 def test_contrast_is_what_wcag_says():
     assert contrast("#000000", "#FFFFFF") == pytest.approx(21)
     assert luminance("#777777") == pytest.approx(0.184, abs=1e-3)
+    shares = [luminance(colour) for colour in ("#FF0000", "#00FF00", "#0000FF")]
+    assert shares == pytest.approx([0.2126, 0.7152, 0.0722])
 
 
 # --- labels --------------------------------------------------------------------------------------
@@ -97,9 +99,14 @@ def test_labels_of_a_pile_do_not_hide_each_other():
 @settings(max_examples=60)
 def test_labels_stay_inside_the_picture(rects):
     rects = [(min(a, c), min(b, d), max(a, c), max(b, d)) for a, b, c, d in rects]
-    for x, y in place_labels(rects, [(40.0, 12.0)] * len(rects), (200, 200)):
-        assert 0 <= x <= 160
-        assert 0 <= y <= 188
+    for x, y in place_labels(rects, [(40.0, 12.0)] * len(rects), (150, 250)):
+        assert 0 <= x <= 210
+        assert 0 <= y <= 138
+
+
+def test_a_label_may_stand_anywhere_in_a_wide_picture():
+    assert place_labels([(170.0, 40.0, 190.0, 60.0)], [(20.0, 10.0)], (80, 200)) == [(170, 30)]
+    assert place_labels([(40.0, 170.0, 60.0, 190.0)], [(20.0, 10.0)], (200, 80)) == [(40, 160)]
 
 
 def test_names_from_files_stay_on_one_line_and_long_ones_keep_their_score():
@@ -122,6 +129,8 @@ def test_annotating_copies_draws_inside_and_leaves_the_rest():
     assert tuple(drawn[110, 50]) == rgb(COLOR)
     assert (drawn[80:150, 70:130] == 90).all(), "the inside stays visible"
     assert (drawn[170:, 200:] == 90).all()
+    right = annotate(picture, boxes([220, 60, 280, 160]), ["cat"], [COLOR])
+    assert tuple(right[110, 220]) == tuple(right[110, 280]) == rgb(COLOR)
 
 
 def test_boxes_beyond_the_edge_inside_out_or_without_area_are_drawn_as_far_as_they_go():

@@ -57,6 +57,8 @@ def test_one_group_is_drawn_as_it_trains(batch, targets):
 def test_padding_is_not_drawn(batch, targets):
     drawn = frames(noised_boxes(batch, targets.boxes[1], IMAGE, picture=1))
     assert list(drawn) == ["object", "positive 0", "negative 2"]
+    own = batch.reference_logits[1, [0, 2]].sigmoid().detach()
+    np.testing.assert_allclose(drawn["positive 0"] + drawn["negative 2"], own, atol=1e-6)
 
 
 def test_the_mask_is_shown_as_it_is(batch):

@@ -66,7 +66,8 @@ def test_the_page_holds_what_the_taps_saw(explored, seen):
             recorded = taps[f"{where}.cross_attn.{name}"][0, kept].numpy()
             np.testing.assert_allclose(arrays[name][layer], recorded, atol=1e-6)
         attention = taps[f"{where}.self_attn.weights"][0]
-        for head in range(6):
+        attention = torch.cat([attention, attention.mean(0, keepdim=True)])
+        for head in range(7):  # the last is the mean of six
             for k in (0, 11):
                 others = arrays["listens"][layer, k, head]
                 told = attention[head, kept[k]][torch.from_numpy(others.copy()).long()]

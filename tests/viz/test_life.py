@@ -154,3 +154,11 @@ def test_curves_are_the_overlap_with_ones_own_object():
     ax = refinement_curves(boxes, torch.tensor([[0.5, 0.5, 0.4, 0.2]]))
     (curve,) = [line for line in ax.lines if line.get_gid() == "query 0"]
     np.testing.assert_allclose(curve.get_ydata(), [0.5, 1.0], atol=1e-6)
+
+
+def test_the_thick_curve_is_the_mean_over_queries_after_every_step():
+    heights = [[0.05, 0.2, 0.1], [0.1, 0.2, 0.2]]  # two steps of three queries; objects have 0.2
+    boxes = torch.tensor([[[0.5, 0.5, 0.4, height] for height in step] for step in heights])
+    ax = refinement_curves(boxes, torch.tensor([[0.5, 0.5, 0.4, 0.2]] * 3))
+    (mean,) = [line for line in ax.lines if line.get_label() == "mean"]
+    np.testing.assert_allclose(mean.get_ydata(), [1.75 / 3, 2.5 / 3], atol=1e-6)

@@ -59,6 +59,12 @@ def test_the_matrix_shows_the_cost_and_frames_the_assignment(matched):
     assert [t.get_text() for t in ax.texts][:2] == [f"{c:.1f}" for c in cost[rows[0], :2].tolist()]
 
 
+def test_beside_the_matched_queries_stand_those_that_are_cheap_for_any_object():
+    cost = torch.tensor([[9.0, 1.0], [4.0, 4.0], [2.0, 9.0], [3.0, 3.0], [8.0, 8.0]])
+    assert rows_to_show(cost, torch.tensor([4]), 3) == [0, 2, 4]
+    assert rows_to_show(cost, torch.tensor([4, 1]), 1) == [1, 4]
+
+
 def test_lines_join_each_object_to_its_query(matched):
     boxes, targets, _, queries, objects = matched
     ax = matched_boxes(boxes, targets, queries, objects, IMAGE)

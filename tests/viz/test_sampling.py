@@ -15,7 +15,9 @@ from rtdetr_lab.samplers import Discrete
 from rtdetr_lab.taps import record
 from rtdetr_lab.viz.cells import cells_of_tokens, centres_of_cells
 from rtdetr_lab.viz.sampling import (
+    BEYOND,
     QuerySampling,
+    around,
     close_up,
     mark_area,
     sampling_heads,
@@ -120,6 +122,13 @@ def test_a_close_up_holds_every_point_and_keeps_the_shape_of_the_picture(seen):
         assert x.max() < right
         assert top < y.min()
         assert y.max() < bottom
+
+
+def test_the_view_reaches_as_far_over_each_edge_as_the_points_do():
+    places = torch.tensor([[[-0.1, 0.5], [1.05, 0.4], [0.3, 1.9]]])
+    sampling = QuerySampling(places, torch.ones(1, 3), (3,))
+    wanted = (-20, 0, 210, 100 * (1 + BEYOND))
+    assert around([sampling], (100, 200)) == pytest.approx(wanted)
 
 
 def test_points_that_do_not_fit_the_weights_are_refused(seen):

@@ -27,6 +27,7 @@ from rtdetr_lab.deployment.form import deploy, same
 from rtdetr_lab.images.decode import decode
 from rtdetr_lab.images.postprocess import found_in, ranked_table, sizes_beside
 from rtdetr_lab.images.preprocess import Preprocess
+from rtdetr_lab.kernels.fused_sampler import fastest_for
 from rtdetr_lab.kernels.onednn import can_pack, channels_last, pack
 from rtdetr_lab.model import by_sigmoid
 
@@ -48,7 +49,8 @@ def split(case: Case, dtype: torch.dtype, rounds: int) -> dict[str, Part]:
     """Measure decoding, preprocessing, the parts of the model, and postprocessing."""
     images = case.images()
     work = work_of(deploy(model_of(case.preset), same).to(case.device), images)
-    model = deploy(model_of(case.preset)).to(case.device)
+    device = torch.device(case.device)
+    model = deploy(model_of(case.preset), fastest_for(device)).to(device)
     images = images.to(dtype, memory_format=torch.channels_last)
     packs = case.device == "cpu" and can_pack(dtype)
     model = pack(model, images, dtype) if packs else channels_last(model.to(dtype))

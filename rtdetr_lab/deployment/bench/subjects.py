@@ -77,15 +77,21 @@ def ours(dtype: torch.dtype, backend: Backend) -> Build:
     return build
 
 
-def eager(channels_last: bool = False, autocast: bool = False, compiled: bool = False) -> Build:
-    """Return the builder of transformers in torch."""
+def eager(
+    channels_last: bool = False,
+    autocast: bool = False,
+    compiled: bool = False,
+    dtype: torch.dtype = torch.float32,
+    mode: str | None = None,
+) -> Build:
+    """Return the builder of transformers in torch; `mode` is that of `torch.compile`."""
 
     def build(case: Case) -> Subject:
         model: Any = theirs(case)
         layout = torch.channels_last if channels_last else torch.contiguous_format
-        model = model.to(memory_format=layout)
-        images = case.images().contiguous(memory_format=layout)
-        call = torch.compile(model) if compiled else model
+        model = model.to(dtype=dtype, memory_format=layout)
+        images = case.images().to(dtype).contiguous(memory_format=layout)
+        call = torch.compile(model, mode=mode) if compiled else model
 
         def run() -> object:
             with (

@@ -13,12 +13,18 @@ from torch import Tensor
 
 from rtdetr_lab.deployment.bench.subjects import BASE, Case, model_of, theirs
 from rtdetr_lab.deployment.bench.timing import CLOCKS, Subject, Times, interleaved
+from rtdetr_lab.kernels.fused_sampler import fast_training
 from rtdetr_lab.structures import Targets
 
 
 def bench_training(case: Case, rounds: int, clock: str = "wall") -> dict[str, Times]:
     """Time their training step and ours."""
-    subjects = {BASE: their_step(case), "ours": our_step(case), "ours, bf16": our_step(case, True)}
+    subjects = {
+        BASE: their_step(case),
+        f"{BASE}, autocast bf16": their_step(case, True),
+        "ours": our_step(case),
+        "ours, bf16": our_step(case, True),
+    }
     return interleaved(subjects, rounds, 1, clock=CLOCKS[clock])
 
 
@@ -38,7 +44,7 @@ def objects(case: Case, each: int = 7) -> list[dict[str, Tensor]]:
 def our_step(case: Case, amp: bool = False) -> Subject:
     """Make our step, like `lab.train`: channels last, and in bfloat16 if `amp`."""
     model: Any = copy.deepcopy(model_of(case.preset)).to(case.device).train()
-    model = model.to(memory_format=torch.channels_last)
+    model = fast_training(model.to(memory_format=torch.channels_last), torch.device(case.device))
     criterion = model.cfg.criterion.build()
     images = case.images().contiguous(memory_format=torch.channels_last)
     targets = Targets.of(objects(case))
@@ -55,14 +61,15 @@ def our_step(case: Case, amp: bool = False) -> Subject:
     return step
 
 
-def their_step(case: Case) -> Subject:
+def their_step(case: Case, amp: bool = False) -> Subject:
     """Make a step with transformers' model and loss."""
     model, images = theirs(case).train(), case.images()
     labels = [{"class_labels": o["labels"], "boxes": o["boxes"]} for o in objects(case)]
 
     def step() -> object:
         model.zero_grad(set_to_none=True)
-        loss = model(images, labels=labels).loss
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=amp):
+            loss = model(images, labels=labels).loss
         loss.backward()
         return loss.detach()
 

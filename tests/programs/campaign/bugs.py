@@ -11,6 +11,7 @@ its words: then it is given to these alone.
 """
 
 import argparse
+import itertools
 import json
 import os
 import runpy
@@ -44,6 +45,10 @@ def listed(path: Path) -> tuple[Bug, ...]:
     return tuple(found)
 
 
+STAMPS = itertools.count(1)
+"""Times of files with a bug, all different: Python never takes what it compiled of another."""
+
+
 def planted(folder: Path, module: str, old: str, new: str) -> None:
     """Write the bug into the copy; the text must be there exactly once."""
     path = folder / "rtdetr_lab" / f"{module}.py"
@@ -51,10 +56,11 @@ def planted(folder: Path, module: str, old: str, new: str) -> None:
     if text.count(old) != 1:
         raise SystemExit(f"{module}: {old!r} occurs {text.count(old)} times; mend the list")
     path.write_text(text.replace(old, new), encoding="utf8")
+    os.utime(path, (next(STAMPS),) * 2)
 
 
 def healed(folder: Path, module: str) -> None:
-    shutil.copy(ROOT / "rtdetr_lab" / f"{module}.py", folder / "rtdetr_lab" / f"{module}.py")
+    shutil.copy2(ROOT / "rtdetr_lab" / f"{module}.py", folder / "rtdetr_lab" / f"{module}.py")
 
 
 def fails(folder: Path, tests: list[str]) -> bool:
@@ -92,7 +98,7 @@ def stages(folder: Path, module: str, named: Sequence[str] = ()) -> list[list[st
 
 
 def copied(folder: Path) -> Path:
-    for name in ("rtdetr_lab", "tests"):
+    for name in ("rtdetr_lab", "tests", "docs"):  # some tests compare with a page
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", folder)
     return folder
@@ -166,7 +172,6 @@ def main() -> int:
     import torch
 
     torch.set_num_threads(1)
-    sys.dont_write_bytecode = True
     results = json.loads(asked.out.read_text("utf8")) if asked.out and asked.out.exists() else []
     bugs = listed(asked.list)
     results = [row for row in results if is_of(bugs, row)]

@@ -34,14 +34,14 @@ AFTER = (
     ),
     (
         "query_selection",
-        "tokens.take_along_dim(keep, dim=1).detach()",
-        "tokens.take_along_dim(keep, dim=1)",
+        "rows_at(tokens, index).detach()",
+        "rows_at(tokens, index)",
         "content keeps its gradient",
     ),
     (
         "query_selection",
-        "reference_logits = box_logits.take_along_dim(keep, dim=1).detach()",
-        "reference_logits = box_logits.take_along_dim(keep, dim=1)",
+        "reference_logits = rows_at(box_logits, index).detach()",
+        "reference_logits = rows_at(box_logits, index)",
         "the reference keeps its gradient",
     ),
     (

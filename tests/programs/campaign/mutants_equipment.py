@@ -6,7 +6,12 @@ python tests/programs/campaign/bugs.py --list tests/programs/campaign/mutants_eq
 from mutants_augmentation import AUGMENTATION
 from mutants_data import DATA
 from mutants_evaluation import EVALUATION
+from mutants_formats import FORMATS
+from mutants_models import MODELS
 from mutants_pictures import PICTURES
+from mutants_runs import RUNS
 from mutants_training import TRAINING
+from mutants_views import VIEWS
 
-MUTANTS = EVALUATION + PICTURES + TRAINING + AUGMENTATION + DATA
+EARLIER = EVALUATION + PICTURES + TRAINING + AUGMENTATION + DATA
+MUTANTS = EARLIER + FORMATS + RUNS + MODELS + VIEWS
