@@ -220,6 +220,8 @@ time is a warm-up. *Growth* is the median of the last quarter less that of the s
 {rows}
 
 ![Memory over time: three curves that stay level after the first minutes](../img/{CURVES.name})
+
+The step at the end of `eval` is the computation of COCO's numbers from all detections together.
 """
 
 
