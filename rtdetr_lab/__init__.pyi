@@ -8,6 +8,7 @@ from .checkpoints.backbone import load_backbone as load_backbone
 from .checkpoints.load import load_pretrained as load_pretrained
 from .checkpoints.save import save_pretrained as save_pretrained
 from .commands.explore import explore as explore
+from .commands.readings import heatmap as heatmap
 from .config import diff as diff
 from .config import replace_at as replace_at
 from .deployment.form import deploy as deploy

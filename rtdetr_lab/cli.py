@@ -28,6 +28,7 @@ COMMANDS = {
     "demo": "demo.Demo",
     "detect": "detect.Detect",
     "explore": "explore.Explore",
+    "heatmap": "heatmap.Heatmap",
     "verify": "verify.Verify",
     "classes": "classes.Classes",
     "train": "train.Train",

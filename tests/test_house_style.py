@@ -278,7 +278,7 @@ ALLOWED = {
     "top level": 2_670,
     "ablations": 1_740,
     "checkpoints": 2_550,
-    "commands": 1_330,
+    "commands": 1_470,
     "data": 2_910,
     "deployment": 1_370,
     "detr": 590,
@@ -291,7 +291,7 @@ ALLOWED = {
     "successors": 130,
     "training": 1_730,
     "transformers_api": 1_650,
-    "viz": 1_880,
+    "viz": 1_945,
 }
 """Lines of code a room may hold. Who raises a number says why in the commit; the sum stays below
 `ALLOWED_IN_ALL`: new chapters are paid for by simpler equipment."""

@@ -8,19 +8,23 @@ the command then ends with 1.
 import io
 import json
 import sys
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from PIL import Image
 
+import rtdetr_lab as lab
 from rtdetr_lab.data.shapes import DEFAULT, SHAPE_NAMES, VAL, draw
 from rtdetr_lab.detector import Detector
 from rtdetr_lab.errors import LabError
 from rtdetr_lab.images.arrays import RGB, RGBs
 from rtdetr_lab.viz.boxes import annotate
-from rtdetr_lab.viz.palette import LIGHT
+from rtdetr_lab.viz.canvas import themed
+from rtdetr_lab.viz.palette import DARK, LIGHT, Palette
 from rtdetr_lab.viz.training import validation_curves
 
 if TYPE_CHECKING:
@@ -68,6 +72,14 @@ def detections() -> RGB:
     return in_a_row(shown)
 
 
+def heatmap(page: Palette = LIGHT) -> RGB:
+    """Draw three readings of the best detection in the second picture."""
+    detector = Detector.from_pretrained("nano", device="cpu")
+    with themed(page), TemporaryDirectory() as folder:
+        maps = lab.heatmap(detector, draw(DEFAULT, VAL, PICTURES[1]).image)
+        return np.asarray(Image.open(maps.save(Path(folder) / "maps.png")).convert("RGB"))
+
+
 def bccd_curves() -> RGB:
     """Blood cells, from scratch and from nano: what `docs/results/bccd.md` tells."""
     runs = {}
@@ -88,6 +100,7 @@ def drawn(axes: "Axes") -> RGB:
 
 
 FIGURES = {"shapes.png": shapes, "detections.png": detections, "bccd_curves.png": bccd_curves}
+FIGURES |= {"heatmap.webp": heatmap, "heatmap_dark.webp": partial(heatmap, DARK)}
 
 
 def main(folder: Path = HOME) -> int:
@@ -97,7 +110,10 @@ def main(folder: Path = HOME) -> int:
     for name, figure in FIGURES.items():
         try:
             picture = Image.fromarray(figure())
-            picture.quantize(256).save(folder / name, optimize=True)  # a third of the size
+            if name.endswith(".webp"):  # a colour scale needs more than 256 colours
+                picture.save(folder / name, quality=88, method=6)
+            else:
+                picture.quantize(256).save(folder / name, optimize=True)  # a third of the size
             print(f"drew {folder / name}")
         except LabError as error:
             print(f"{name} not drawn: {error}", file=sys.stderr)

@@ -61,13 +61,13 @@ def explore(detector: "Detector", picture: Any, most: int = 60) -> "Exploration"
         rgb,
         detector.classes.names,
         points_per_level(cfg.num_points, cfg.num_levels),
-        _shapes(seen, cfg.num_levels),
+        level_shapes(seen, cfg.num_levels),
         most=most,
         title=Path(picture).name if isinstance(picture, str | PathLike) else "picture",
     )
 
 
-def _shapes(seen: Mapping[str, Any], num_levels: int) -> list["Size"]:
+def level_shapes(seen: Mapping[str, Any], num_levels: int) -> list["Size"]:
     """Return (height, width) of the decoder's levels; after S5 each is half the one before."""
     names = [name for name in ("backbone.S3", "backbone.S4", "backbone.S5") if name in seen]
     shapes = [(int(seen[name].shape[-2]), int(seen[name].shape[-1])) for name in names]

@@ -21,6 +21,7 @@
 | `ablation`        | variants: scores, differences with intervals, curves, AP against latency   |
 | `speed`           | time of each part, times over a variable, a roofline                       |
 | `evaluation`      | precision over recall, confusions, mistakes by kind in a picture           |
+| `heatmaps`        | three readings of one detection, side by side over its picture             |
 | `exploration`     | all data of the queries of one run, packed for a page                      |
 | `explorer`        | the widget: click an object to see why it was found                        |
 | `explorer_page`   | the same as one HTML file that opens offline                               |

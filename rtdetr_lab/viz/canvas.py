@@ -180,8 +180,8 @@ def heat(
     return ax.imshow(shown, vmin=vmin, vmax=high, **style)
 
 
-def scale_bar(drawn: Any, axes: Axes | Sequence[Axes], label: str) -> None:
-    """Draw a thin colour bar for the colours of `drawn`, beside one panel or beside all."""
+def scale_bar(drawn: Any, axes: Axes | Sequence[Axes], label: str, below: bool = False) -> None:
+    """Draw a thin colour bar for the colours of `drawn`, beside one panel or all, or below one."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.ticker import MaxNLocator
 
@@ -189,6 +189,10 @@ def scale_bar(drawn: Any, axes: Axes | Sequence[Axes], label: str) -> None:
     opaque = ScalarMappable(drawn.norm, drawn.get_cmap())
     if isinstance(axes, Sequence):
         bar = axes[0].figure.colorbar(opaque, ax=list(axes), fraction=0.04, pad=0.02, aspect=30)
+    elif below:
+        bar = axes.figure.colorbar(
+            opaque, cax=axes.inset_axes((0, -0.08, 1, 0.04)), orientation="horizontal"
+        )
     else:
         # As tall as the panel; a bar in the layout is not, if the panel keeps its aspect.
         beside = axes.inset_axes((1.02, 0, 0.03, 1))

@@ -63,6 +63,6 @@ def test_runs_are_compared_over_the_pictures_they_have_seen():
         validation_curves({"b": [{"pictures": 8, "loss": 1.0}]})
 
 
-@pytest.mark.parametrize("name", ["shapes.png"])
+@pytest.mark.parametrize("name", ["shapes.png", "heatmap.webp", "heatmap_dark.webp"])
 def test_what_the_site_shows_is_small_enough_to_load(name):
     assert (figures.HOME / name).stat().st_size < 400_000
