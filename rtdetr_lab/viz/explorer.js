@@ -276,7 +276,7 @@ function sentence(meta, shown, state, count) {
   const total = shown.marks.reduce((sum, { weight }) => sum + weight, 0);
   return [
     `${meta.names[end.label]} ${end.score.toFixed(3)}`,
-    `Query ${shown.query} (${state.query + 1} of ${count} explored). It started as token `
+    `Query ${shown.query}, place ${state.query + 1} of ${count} by score. It started as token `
     + `${shown.token} (${where}), rank ${shown.query + 1} of ${meta.num_tokens} tokens. `
     + `${shown.marks.length} points shown, their weights sum to ${total.toFixed(2)}.`,
   ];
@@ -334,7 +334,7 @@ function render({ model, el }) {
   };
 
   const say = {
-    query: (v) => `${v} (0 to ${count - 1})`,
+    query: (v) => `query ${arrays.kept.at(v)}`,
     layer: (v) => `${v} (0 to ${layers - 1})`,
     head: (v) => (v < 0 ? "all heads" : `head ${v}`),
     level: (v) => (v < 0 ? "all levels" : meta.levels[v]),

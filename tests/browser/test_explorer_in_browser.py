@@ -78,6 +78,17 @@ def test_what_is_drawn_is_what_the_taps_saw(opened, detector, picture):
         assert link["weight"] == pytest.approx(attention[link["query"]].item(), abs=1e-6)
 
 
+def test_a_query_has_one_number_in_slider_headline_and_data(opened):
+    """The query is the model's; its place among the explored ones is named as a place."""
+    slider = opened.get_by_role("slider", name="query")
+    for place in (1, 2, 3):
+        query = opened.evaluate(DRAWN)["query"]
+        assert slider.get_attribute("aria-valuetext") == f"query {query}"
+        said = opened.locator(".xp-readout").inner_text()
+        assert f"Query {query}, place {place} of 20 by score." in said
+        slider.press("ArrowRight")
+
+
 def test_sliders_switches_and_rows_change_the_picture(opened):
     def pixels():
         return opened.evaluate("() => document.querySelector('canvas').toDataURL()")
