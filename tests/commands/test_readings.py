@@ -10,6 +10,7 @@ from rtdetr_lab.commands.explore import level_shapes
 from rtdetr_lab.data.shapes import DEFAULT, VAL, draw
 from rtdetr_lab.deformable_attention import points_per_level
 from rtdetr_lab.errors import ConfigError, ImageError, RecordError
+from rtdetr_lab.query_selection import Selection
 from rtdetr_lab.samplers import SamplingPlan
 from rtdetr_lab.viz.heatmaps import spread
 
@@ -31,10 +32,10 @@ def nano():
     return lab.Detector.from_pretrained("nano", device="cpu")
 
 
-def seen_by(detector, image, **how):
+def seen_by(detector, image, batch=2, **how):
     images = detector.preprocess(image)[None].to(next(detector.model.parameters()))
     with torch.no_grad(), lab.record(detector.model, **how) as seen:
-        prediction = detector.model(images.expand(2, -1, -1, -1))
+        prediction = detector.model(images.expand(batch, -1, -1, -1))
     return prediction, seen
 
 
@@ -106,8 +107,9 @@ class Held(torch.nn.Module):
         super().__init__()
         self.selected = selected
 
-    def forward(self, *tokens):
-        return self.selected
+    def forward(self, tokens, *proposals):
+        one = vars(self.selected).items()
+        return Selection(**{k: v[:1].expand(len(tokens), *v.shape[1:]) for k, v in one})
 
 
 def held(model, images):
@@ -131,23 +133,20 @@ def test_the_gradient_is_the_slope_of_the_score_when_a_cell_grows(family):
     label = detector.classes.label_of(maps.name)
     _, base = seen_by(detector, image, keep="backbone.S[345]")
 
-    def score(level, row, column, scale):
-        def scaled(name):
-            features = base[name].clone()
-            if name == level:
-                features[0, :, row, column] *= scale
-            return lambda _: features
-
-        logits = seen_by(detector, image, edit={n: scaled(n) for n in base})[0].logits[0, 1]
-        return (logits.softmax(-1) if family == "detr" else logits.sigmoid())[label].item()
+    def scores(level, scale):
+        """Scores of a batch that has one picture per cell of the level, with that cell scaled."""
+        count = base[level][0, 0].numel()
+        factors = torch.ones(count, count, dtype=torch.float64).fill_diagonal_(scale)
+        all_of = {n: m[:1].expand(count, -1, -1, -1) for n, m in base.items()}
+        all_of[level] = all_of[level] * factors.view(count, 1, *base[level].shape[-2:])
+        edit = {n: lambda _, put=m: put for n, m in all_of.items()}
+        logits = seen_by(detector, image, batch=count, edit=edit)[0].logits[:, 1]
+        return (logits.softmax(-1) if family == "detr" else logits.sigmoid())[:, label]
 
     by_hand = torch.zeros(SIZE, dtype=torch.float64)
     for level in base:
-        slopes = torch.zeros(base[level].shape[-2:], dtype=torch.float64)
-        for row, column in np.ndindex(*slopes.shape):
-            near = [score(level, row, column, scale) for scale in (1 + 1e-5, 1 - 1e-5)]
-            slopes[row, column] = abs(near[0] - near[1]) / 2e-5
-        by_hand += spread(slopes, SIZE)
+        slopes = (scores(level, 1 + 1e-5) - scores(level, 1 - 1e-5)).abs() / 2e-5
+        by_hand += spread(slopes.view(base[level].shape[-2:]), SIZE)
     torch.testing.assert_close(maps.gradient, by_hand, rtol=1e-3, atol=1e-4 * by_hand.max())
 
 
@@ -217,7 +216,7 @@ def test_it_refuses_what_it_cannot_answer(nano):
         lab.heatmap(nano, images[0], 100)
     with pytest.raises(RecordError, match=r"compiled.*record the plain model"):
         lab.heatmap(torch.compile(nano.model), images[0])
-    with pytest.raises(ConfigError, match="GraphModule: has no metadata"):
+    with pytest.raises(ConfigError, match="Identity: has no metadata, num_classes"):
         lab.heatmap(torch.fx.symbolic_trace(torch.nn.Identity()), images[0])
     with pytest.raises(ConfigError, match=r"call model\.eval"):
         lab.heatmap(built("rtdetr").train(), images[0])
