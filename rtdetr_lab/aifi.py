@@ -49,6 +49,7 @@ from rtdetr_lab.config import (
     require_divisible,
 )
 from rtdetr_lab.layers import Activation, Attention, FeedForward, sine_2d
+from rtdetr_lab.notation import tokens_of
 from rtdetr_lab.taps import tap
 
 
@@ -110,7 +111,7 @@ class AIFI(nn.Module):
 
     def forward(self, s5: Float[Tensor, "B D H W"]) -> Float[Tensor, "B D H W"]:
         height, width = s5.shape[-2:]
-        x = s5.flatten(2).transpose(1, 2)
+        x = tokens_of(s5)
         positions = None
         if self.cfg.positions is not None:
             positions = self.cfg.positions(

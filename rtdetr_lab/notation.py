@@ -76,9 +76,20 @@ def token_grid(
     return torch.cat(cells)
 
 
+def tokens_of(features: Float[Tensor, "B D H W"]) -> Float[Tensor, "B N D"]:
+    """Lay the cells of one map end to end, row by row.
+
+    Its gradient comes back with the memory layout of a map. torch's batch norm on a CPU (seen in
+    2.13) computes wrong gradients for a batch of one picture if they have the layout of tokens.
+    """
+    if features.requires_grad and not features.is_leaf:
+        features.register_hook(Tensor.contiguous)
+    return features.flatten(2).transpose(1, 2)
+
+
 def tokens_from_maps(maps: Sequence[Float[Tensor, "B D _ _"]]) -> Float[Tensor, "B N D"]:
     """Lay the cells of all levels end to end, each level row by row."""
-    return torch.cat([m.flatten(2).transpose(1, 2) for m in maps], dim=1)
+    return torch.cat([tokens_of(m) for m in maps], dim=1)
 
 
 def maps_from_tokens(

@@ -330,3 +330,22 @@ def test_a_single_cell_is_too_little_to_train_on():
     model = rtdetr.rtdetr_nano(3).build()
     with pytest.raises(ImageError, match="batch norm a single value"):
         model(torch.rand(1, 3, 32, 32))
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_the_gradient_for_one_picture_is_half_of_that_for_the_same_picture_twice(training):
+    """torch's batch norm is wrong on a CPU for one picture and a gradient laid out like tokens."""
+    model = shaken(small({"denoising": None}).build()).double().train(training)
+    image = torch.rand(1, 3, 96, 64).double()
+    found = []
+    for count in (1, 2):
+        model.zero_grad()
+        prediction = model(image.expand(count, -1, -1, -1))
+        weights = torch.linspace(-1, 1, prediction.logits[0].numel()).view_as(prediction.logits[0])
+        loss = (prediction.logits * weights.double()).sum() + prediction.boxes.square().sum()
+        loss.backward()
+        found.append({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
+    one, two = found
+    assert len(one) > 50
+    for name, grad in one.items():
+        torch.testing.assert_close(2 * grad, two[name], rtol=1e-7, atol=1e-9, msg=name)

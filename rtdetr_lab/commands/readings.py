@@ -84,12 +84,9 @@ def heatmap(
     rgb = decode(picture, detector.limits)
     size = rgb.shape[0], rgb.shape[1]
     image = detector.preprocess(rgb).to(next(net.parameters()))
-    # The picture twice: for a batch of one, the backward of batch norm gets a layout for which
-    # torch 2.13 computes a wrong gradient on the CPU.
-    images = torch.stack([image, image])
     leaves = {MAPS: lambda features: features.detach().requires_grad_()}
     with torch.enable_grad(), record(net, edit=leaves, keep="*", grad=True) as seen:
-        prediction = net(images)
+        prediction = net(image[None])
     score, label, query = _row(net.rank, prediction, detection, size)
     box = xyxy_from_cxcywh(prediction.boxes[0, query].detach().cpu())
     return Heatmaps(

@@ -71,6 +71,7 @@ from rtdetr_lab.layers import MLP, cached_by_size
 from rtdetr_lab.losses import CrossEntropy
 from rtdetr_lab.matching import MatcherConfig, SoftmaxCost
 from rtdetr_lab.model import DetectionModel, by_softmax
+from rtdetr_lab.notation import tokens_of
 from rtdetr_lab.structures import LayerPrediction, Prediction, Targets, check_batch
 from rtdetr_lab.taps import tap
 
@@ -164,7 +165,7 @@ class DETR(DetectionModel):
         positions = self.positions(nothing if hidden is None else hidden, projected.dtype)
 
         blocked = None if hidden is None else hidden.flatten(1)[:, None, None]
-        memory = self.encoder(projected.flatten(2).transpose(1, 2), positions, blocked)
+        memory = self.encoder(tokens_of(projected), positions, blocked)
         content = self.decoder(memory, positions, blocked)
         return Seen(tuple(maps), projected, memory, hidden, content)
 
