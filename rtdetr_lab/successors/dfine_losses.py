@@ -37,7 +37,7 @@ disagree about which query answers. A query that one layer trains and the next o
 distribution that flickers. So the box losses, FGL and DDF use the **union** of the pairs of all
 layers. A query that is paired with several objects keeps the one it was paired with most often:
 
-$$ \sigma^\cup(q) = \arg\max_t \; \#\{\text{layers} : \sigma(t) = q\} \tag{21.9} $$
+$$ \sigma^\cup(q) = \operatorname{argmax}_t \; \#\{\text{layers} : \sigma(t) = q\} \tag{21.9} $$
 
 The scores keep the matching of their own layer: two queries must not both say "yes".
 

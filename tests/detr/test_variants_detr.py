@@ -86,7 +86,11 @@ OTHER = {
     SinePositions: (DETECTOR, "positions", {"temperature": [20.0], "scale": [1.0]}),
     LearnedPositions: (DETECTOR, "positions", {"max_cells": [9]}),
     DETREncoderConfig: (DETECTOR, "encoder", LAYERS),
-    DETRDecoderConfig: (DETECTOR, "decoder", {"num_queries": [4], **LAYERS}),
+    DETRDecoderConfig: (
+        DETECTOR,
+        "decoder",
+        {"num_queries": [4], "norm_between": [True], **LAYERS},
+    ),
     MaskCriterionConfig: (
         DRAWS,
         "criterion",
