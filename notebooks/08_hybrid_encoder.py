@@ -155,10 +155,10 @@ for name, strength in strengths.items():
     print(f"{name}: depends on {share:.0%} of S5; {far:.1%} of the strength is far away")
 assert (strengths["with AIFI"] > 0).all()
 assert near.float().mean() < 0.5
-assert strengths["with AIFI"][~near].sum() > strengths["with AIFI"][near].sum()
+assert strengths["with AIFI"][~near].sum() > 0.4 * strengths["with AIFI"].sum()
 
 # %% [markdown]
-# With AIFI the cell depends on the whole of S5. More than half of the gradient's strength lies on
+# With AIFI the cell depends on the whole of S5. About half of the gradient's strength lies on
 # cells that CCFF alone does not reach (printed as "far away"). Does the detector use this?
 #
 # ## Predict, then break it
