@@ -165,18 +165,20 @@ def test_a_sample_of_bugs_is_caught_by_the_chapters_own_tests(part, tmp_path):
 def test_the_page_says_what_was_not_run(part, monkeypatch, tmp_path):
     report = part("report")
     monkeypatch.setattr(report, "BUILD", tmp_path)
-    assert report.page().count("not run") == len(report.NAMES)
+    assert report.page("").count("Not measured yet") == len(report.SECTIONS)
+    old = report.page("").replace("Not measured yet: hub.", "Kept.")
+    assert report.page(old) == old, "a section that was not measured again stays"
     assert set(report.commands("python")) == set(report.NAMES)
     row = {"what": "a | b", "how": "tmpfs", "said": "no room", "wrong": "", "seconds": 1.0}
-    (tmp_path / "surroundings.json").write_text(json.dumps([row]))
     kills = {"seed": 1, "kills": 7, "struck": 6, "inside": 5, "same": 7, "seconds": 9.0}
-    (tmp_path / "saves.json").write_text(json.dumps(kills))
-    (tmp_path / "hub.json").write_text(json.dumps({"tests": 3, "failed": 1, "names": ["x"]}))
     tally = {"count": 9, "outcomes": {"refused": 8, "WRONG": 1}, "wrong": ["case 3: odd pixels"]}
-    (tmp_path / "pictures.json").write_text(json.dumps({**tally, "slowest_s": 0.5}))
     bug = {"number": 0, "module": "boxes", "bug": "odd", "caught_by": None}
-    (tmp_path / "bugs.json").write_text(json.dumps([bug]))
-    page = report.page()
+    counted = {name: {**tally, "slowest_s": 0.5} for name in report.DAMAGE}
+    counted |= dict.fromkeys(report.KILLS, kills) | {"surroundings": [row], "bugs": [bug]}
+    counted["hub"] = {"tests": 3, "failed": 1, "names": ["x"]}
+    for name, tree in counted.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(tree))
+    page = report.page(old)
     assert r"| a \| b | tmpfs | no room | 1.0 s |" in page
     assert "| saves over another model | 7 | 6 | 5 | 7 left the old model" in page
     assert "2 of 3 cases behave; not: x" in page
@@ -184,4 +186,6 @@ def test_the_page_says_what_was_not_run(part, monkeypatch, tmp_path):
     assert "- `boxes`: odd" in page
     assert "| 9 | 8 | 0 | 1 | 0.50 s | `python tests/programs/campaign/run.py pictures 9` |" in page
     assert "- pictures, case 3: odd pixels" in page
-    assert page.count("not run") == len(report.NAMES) - 5 + 1, "the other bugs"
+    assert page.count("Not measured yet") == 3, "endurance, the long runs, the other bugs"
+    (tmp_path / "runs.json").unlink()
+    assert "| saves over another model | 7 |" in report.page(page), "one of three is not enough"

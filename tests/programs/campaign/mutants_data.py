@@ -195,8 +195,8 @@ DATA = (
     ),
     (
         "transformers_api/annotations",
-        '[one for one in tree["annotations"] if not one.get("iscrowd", 0)]',
-        'list(tree["annotations"])',
+        'return [one for one in listed if not one.get("iscrowd", 0)]',
+        "return listed",
         "crowds are learned",
         "transformers_api/test_transformers_api.py",
     ),

@@ -209,8 +209,8 @@ EVALUATION = (
     ),
     (
         "evaluation/mistakes",
-        "kind in (DUPLICATE, BACKGROUND)",
-        "kind == BACKGROUND",
+        "counts[num_classes, label] += kind == DUPLICATE",
+        "counts[num_classes, label] += 0",
         "duplicates are missing in the confusion matrix",
         "evaluation/test_report.py",
     ),

@@ -75,7 +75,7 @@ MODELS = (
         "checkpoints/test_rename.py",
     ),
     (
-        "checkpoints/transformers_config",
+        "checkpoints/transformers_table",
         "return tuple(by_id[i] for i in range(len(by_id)))",
         "return tuple(by_id.values())",
         "names in the order of the file",
@@ -111,8 +111,8 @@ MODELS = (
     ),
     (
         "checkpoints/description",
-        "if metadata.sha256 not in (None, weights.sha256):",
-        "if metadata.sha256 is None:",
+        "same, remedy = metadata.sha256 in (None, weights.sha256),",
+        "same, remedy = metadata.sha256 is not None,",
         "a description of other weights is believed",
         "checkpoints/test_save.py",
     ),
