@@ -130,7 +130,8 @@ def test_a_class_of_the_script_itself_runs_in_processes_and_is_loaded(tmp_path, 
     in_process = study(tmp_path / "x", [own.mine], seeds=(0,))
     assert len(in_process.run().entries[1].rows) == 1
     assert len(in_process.journal.of_kind("row")) == 2, "the same code in a module is the same run"
-    folder = tmp_path / "x" / "runs" / in_process.journal.of_kind("row")[1]["run"]
+    (row,) = (row for row in in_process.journal.of_kind("row") if row["variant"] == "mine")
+    folder = tmp_path / "x" / "runs" / row["run"]
     with pytest.raises(ConfigError, match=r"main__:Mine.*classes=\[Mine\]"):
         load_pretrained(folder)
     assert load_pretrained(folder, classes=[own.Mine]).cfg.selection == own.Mine(10)

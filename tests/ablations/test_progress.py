@@ -29,7 +29,7 @@ def test_bars_and_lines_are_what_the_records_say(tmp_path, capsys):
 def test_an_error_is_shown_as_it_is_and_sends_no_codes(tmp_path, capsys):
     made = study(tmp_path, [], seeds=(0,))
     (job,) = made.jobs(16)
-    bars = show_progress(made.plan(), made.journal)
+    bars = show_progress({"runs": {"base": ["one"]}, "pictures": 16}, made.journal)
     odd = replace(job, variant="[/b] \x1b[31m")
     bars.started(odd)
     bars.ended(Outcome(odd, error="ValueError: [/red] is no shape \x1b[2J"))

@@ -131,7 +131,7 @@ def test_numbers_of_another_kind_do_not_become_weights(kind):
     model = torch.nn.Linear(2, 2)
     tensors = {**model.state_dict(), "bias": torch.ones(2).to(kind)}
     with pytest.raises(CheckpointError, match="real numbers") as caught:
-        fit(model, tensors, "file", reheaded=False)
+        fit(model, tensors, "file")
     assert caught.value.where == "file[bias]"
 
 
@@ -139,7 +139,7 @@ def test_a_negative_variance_is_refused():
     model = torch.nn.BatchNorm2d(3)
     tensors = {**model.state_dict(), "running_var": torch.tensor([1.0, -1.0, 1.0])}
     with pytest.raises(CheckpointError, match="1 of its 3 variances are negative"):
-        fit(model, tensors, "file", reheaded=False)
+        fit(model, tensors, "file")
 
 
 def test_every_preset_can_be_said_to_transformers_or_says_how():
@@ -190,7 +190,7 @@ def test_a_weight_beyond_all_bounds_is_named(saved, value):
     tensors[name] = tensors[name].clone()
     tensors[name][3, 2] = value
     with pytest.raises(CheckpointError, match=r"conv1.conv.weight.*larger than 1e\+08"):
-        fit(cfg.build(), tensors, "weights", reheaded=False)
+        fit(cfg.build(), tensors, "weights")
 
 
 @pytest.mark.parametrize("value", [1.5, "no", None])

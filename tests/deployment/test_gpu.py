@@ -22,9 +22,9 @@ from rtdetr_lab.deployment.bench.gpu import clock, learning, page, speed
 from rtdetr_lab.deployment.bench.gpu.__main__ import main
 from rtdetr_lab.deployment.bench.gpu.record import (
     SECTIONS,
-    CutError,
+    Cut,
     Record,
-    SkippedError,
+    Skipped,
     all_rows,
     runs_so_far,
 )
@@ -178,7 +178,7 @@ def test_nano_is_planned_for_the_pictures_that_all_runs_have_time_for(tmp_path, 
 
 
 def test_nano_without_time_is_cut_with_what_it_has_seen(tmp_path):
-    with pytest.raises(CutError) as cut:
+    with pytest.raises(Cut) as cut:
         learning.nano(task_in(tmp_path, learning.RESERVE - 1))
     assert cut.value.found == {"pictures": 0, "pictures_per_s": 0.0}
 
@@ -190,7 +190,7 @@ def test_a_command_that_fails_says_its_last_lines(tmp_path):
 
 def test_a_library_that_is_missing_skips_a_row_by_name():
     learning.need("torch")
-    with pytest.raises(SkippedError, match="no_such_library"):
+    with pytest.raises(Skipped, match="no_such_library"):
         learning.need("torch", "no_such_library")
 
 

@@ -135,7 +135,8 @@ def test_a_large_picture_shrinks_with_its_boxes_and_shows_what_was_lost(monkeypa
     one = judge(known, found([LEFT, RIGHT], [0, 0], [0.9, 0.7]))
     tree = coco_truth([known], Wide.names, Wide.category_ids)
     numbers = scored(tree, Table.of([], tree))
-    exam = Examination(Wide.names, numbers, {"last": numbers.metrics}, {}, (one,), 0.5)
+    curves = curves_of([Marks.of([known], [one.found], len(Wide.names))], Wide.names)
+    exam = Examination(Wide.names, numbers, {"last": numbers.metrics}, {}, (one,), 0.5, curves)
     write_report(tmp_path, exam, Wide(), worst=1)
     ((image, boxes, kinds, texts, _),) = shown
     assert image.shape == (300, 900, 3)

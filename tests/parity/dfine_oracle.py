@@ -126,10 +126,11 @@ class SelectingTokens(Selecting):
 @torch.no_grad()
 def said(model, images, index=None):
     """What a model, ours or theirs, says in the precision of `images`."""
-    scales = {n: b for n, b in model.named_buffers() if n.endswith("points_scale")}
+    exact = {n: b for n, b in model.named_buffers() if n.endswith("points_scale")}
     model.to(images.dtype)
-    for buffer in scales.values():
-        buffer.data = buffer.data.double()
+    for name, buffer in model.named_buffers():
+        if name in exact:
+            buffer.data = exact[name]
     if index is None:
         out = model(images)
     else:

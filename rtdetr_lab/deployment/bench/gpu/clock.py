@@ -18,7 +18,7 @@ from tempfile import TemporaryFile
 import torch
 
 from rtdetr_lab.deployment.bench.gpu import kernels, learning, speed
-from rtdetr_lab.deployment.bench.gpu.record import CutError, Record, SkippedError, all_rows
+from rtdetr_lab.deployment.bench.gpu.record import Cut, Record, Skipped, all_rows
 from rtdetr_lab.deployment.bench.gpu.task import Row, Task, end_with_parent
 
 AGAIN = 75
@@ -71,9 +71,9 @@ def attempt(record: Record, name: str, row: Row, task: Task, longest: float) -> 
     known: dict[str, object] = {}
     try:
         known = {"state": "done", "found": row()}
-    except SkippedError as error:
+    except Skipped as error:
         known = {"state": "skipped", "why": str(error)}
-    except CutError as error:
+    except Cut as error:
         known = {"state": "cut", "found": error.found}
     except Exception:
         known = {"state": "failed", "why": traceback.format_exc()}

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rtdetr_lab.deployment.bench.gpu.record import SkippedError
+from rtdetr_lab.deployment.bench.gpu.record import Skipped
 from rtdetr_lab.deployment.bench.gpu.task import Row, Task
 from rtdetr_lab.deployment.bench.report import plain
 from rtdetr_lab.deployment.bench.timing import CLOCKS, Subject, interleaved
@@ -117,6 +117,6 @@ def times(reading: Reading, dtype: torch.dtype, task: Task) -> dict[str, Any]:
 
 
 def check_kernel(device: str) -> None:
-    """Raise `SkippedError` where the kernel cannot run."""
+    """Raise `Skipped` where the kernel cannot run."""
     if not runs_on(torch.device(device)):
-        raise SkippedError("the kernel needs Triton and CUDA (or TRITON_INTERPRET=1, on the CPU)")
+        raise Skipped("the kernel needs Triton and CUDA (or TRITON_INTERPRET=1, on the CPU)")

@@ -19,8 +19,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from rtdetr_lab.deployment.bench.gpu.record import CutError, SkippedError
+from rtdetr_lab.deployment.bench.gpu.record import Cut, Skipped
 from rtdetr_lab.deployment.bench.gpu.task import Row, Task, end_with_parent
+from rtdetr_lab.errors import TrainingError
 from rtdetr_lab.notebook_tools import build
 from rtdetr_lab.notebook_tools.outputs import normalised
 from rtdetr_lab.notebook_tools.percent import read
@@ -60,7 +61,7 @@ def rows(task: Task) -> dict[str, Row]:
 def notebook(source: Path, task: Task) -> dict[str, Any]:
     """Execute a notebook on CUDA and keep it, with its outputs, even if a cell fails."""
     if task.device != "cuda":
-        raise SkippedError("the notebook is executed on CUDA; without it, `make notebooks` does it")
+        raise Skipped("the notebook is executed on CUDA; without it, `make notebooks` does it")
     return executed(source, task.out)
 
 
@@ -96,7 +97,7 @@ def nano(task: Task) -> dict[str, Any]:
                 pictures = min(PICTURES, int(seen + speed * SHARE * task.left_in_all))
                 seconds = task.left - RESERVE
             if seconds < 1 or task.left < RESERVE:
-                raise CutError({"pictures": seen, "pictures_per_s": speed})
+                raise Cut({"pictures": seen, "pictures_per_s": speed})
             pictures = 8 if task.tiny else pictures
             where = ["--out", str(home / "nano"), "--stop-after", f"{seconds:.0f}s"]
             budget = ["--preset", "nano", "--pictures", str(pictures)]
@@ -127,16 +128,17 @@ def study(name: str, task: Task) -> dict[str, Any]:
 
 
 def call(task: Task, *words: str) -> None:
-    """Run one of our commands. Raises `RuntimeError` with its last lines if it fails, `CutError` if
-    the time is up."""
+    """Run one of our commands. Raises `TrainingError` with its last lines if it fails, `Cut`
+    if the time is up."""
     line = [sys.executable, "-m", "rtdetr_lab", *words, "--device", task.device]
     run = partial(subprocess.run, capture_output=True, text=True, preexec_fn=end_with_parent)
     try:
         done = run(line, timeout=max(1.0, task.left - 10))
     except subprocess.TimeoutExpired:
-        raise CutError({}) from None
+        raise Cut({}) from None
     if done.returncode:
-        raise RuntimeError(f"{' '.join(line)}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+        what = f"ended with {done.returncode}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+        raise TrainingError(" ".join(line), what, "run this line by itself")
 
 
 def metrics(run: Path) -> list[dict[str, Any]]:
@@ -183,7 +185,7 @@ def keep(home: Path, out: Path) -> None:
 
 
 def need(*libraries: str) -> None:
-    """Raise `SkippedError` if a library is not installed."""
+    """Raise `Skipped` if a library is not installed."""
     missing = [name for name in libraries if importlib.util.find_spec(name) is None]
     if missing:
-        raise SkippedError(f"{', '.join(missing)} not installed: docs/deploy.md has the line")
+        raise Skipped(f"{', '.join(missing)} not installed: docs/deploy.md has the line")

@@ -24,11 +24,11 @@ SECTIONS = ("kernels", "speed", "steps", "notebook", "learning")
 """Names of the files of a folder, in the order in which they are filled."""
 
 
-class SkippedError(Exception):
+class Skipped(Exception):
     """This machine cannot run a row; the message says why."""
 
 
-class CutError(Exception):
+class Cut(Exception):
     """The time was up before a row was finished. `found` is what there is."""
 
     def __init__(self, found: dict[str, Any]) -> None:

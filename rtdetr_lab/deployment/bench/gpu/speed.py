@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from rtdetr_lab.deployment.backends import PyTorch
-from rtdetr_lab.deployment.bench.gpu.record import SkippedError
+from rtdetr_lab.deployment.bench.gpu.record import Skipped
 from rtdetr_lab.deployment.bench.gpu.task import Row, Task
 from rtdetr_lab.deployment.bench.parts import split
 from rtdetr_lab.deployment.bench.report import plain
@@ -94,7 +94,7 @@ def compare(case: Case, builds: dict[str, Build], task: Task) -> dict[str, Any]:
 def compare_compiled(case: Case, dtype: torch.dtype, task: Task) -> dict[str, Any]:
     """Time both compiled models, with graphs and without, and ours with a graph only."""
     if task.device != "cuda":
-        raise SkippedError("graphs and compiled models are measured on CUDA")
+        raise Skipped("graphs and compiled models are measured on CUDA")
     kind, reduced = NAMES[dtype], "reduce-overhead"
     builds = {
         f"transformers compiled {kind}": eager(compiled=True, dtype=dtype),

@@ -16,7 +16,7 @@ RUNS = 3
 """Runs that the whole measurement is planned for."""
 
 Row = Callable[[], dict[str, Any]]
-"""Function that measures a row. It may raise `SkippedError` or `CutError`."""
+"""Function that measures a row. It may raise `Skipped` or `Cut`."""
 
 
 @dataclass(frozen=True)
