@@ -27,7 +27,7 @@ from rtdetr_lab.data.batch import Dataset, Sample
 from rtdetr_lab.data.coco import CocoDataset
 
 MOST = 20_000
-"""Of a larger data set of a reader's own we read this many samples, spread evenly."""
+"""We read this many samples, spread evenly, of a reader's own larger data set."""
 
 
 def content_of(data: Dataset) -> str:

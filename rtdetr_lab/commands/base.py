@@ -49,6 +49,13 @@ class Reading:
         return Limits(bits=self.bits)
 
 
+VAL_SPLIT = 0.15
+"""The part of the pictures that validates, if a data set has no validation set."""
+
+HELD_OUT = tyro.conf.arg(
+    help_behavior_hint=f"(default: {VAL_SPLIT} if the data has no validation set)"
+)
+
 NANO = tyro.conf.arg(help_behavior_hint="(default: nano)")
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from rtdetr_lab.commands.base import DONE, FAILED, Command, Reading, bar, say, square_of
+from rtdetr_lab.commands.base import DONE, FAILED, VAL_SPLIT, Command, Reading, bar, say, square_of
 from rtdetr_lab.commands.look import Look
 
 
@@ -112,7 +112,7 @@ class Split:
     """A folder, a COCO JSON or a data.yaml."""
     folder: Annotated[Path, tyro.conf.Positional]
     """A new folder for the result."""
-    val: float = 0.15
+    val: float = VAL_SPLIT
     """Part of the pictures for validation."""
     test: float = 0.0
     """Part of the pictures for a test at the very end."""

@@ -20,7 +20,7 @@ from rtdetr_lab.commands.base import (
 )
 from rtdetr_lab.commands.pictures import gather, listed
 from rtdetr_lab.commands.results import Report, formats_of
-from rtdetr_lab.commands.wanted import Wanted
+from rtdetr_lab.commands.wanted import USUAL, Wanted
 from rtdetr_lab.config import require
 from rtdetr_lab.errors import ImageError, OutputError
 from rtdetr_lab.writing import first_few, locked, writing
@@ -41,7 +41,7 @@ class Detect(Command):
     """A short name (r18, v2_r50 …; nano is for shapes), a hub id, a folder or a weights file."""
     revision: str | None = None
     """Branch, tag or commit of a hub id; a commit pins it."""
-    threshold: str = "0.5"
+    threshold: str = str(USUAL)
     """Keep detections with a score above this. cat=0.4,dog=0.6 sets it by class (others 0.5);
     auto is the threshold that is stored with the model."""
     only: str | None = None

@@ -9,14 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from rtdetr_lab.commands.base import DONE, ModelCommand, Reading, device_of, model_of, say
+from rtdetr_lab.commands.base import DONE, HELD_OUT, ModelCommand, Reading, device_of, model_of, say
 from rtdetr_lab.writing import first_few, writing
 
 if TYPE_CHECKING:
     from rtdetr_lab.model import DetectionModel
-
-
-VAL = tyro.conf.arg(help_behavior_hint="(default: 0.15 if the data has no validation set)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +24,7 @@ class Eval(ModelCommand):
     """`shapes`, a folder (COCO JSON, YOLO or Pascal VOC), an annotation file or a data.yaml."""
     split: str = "val"
     """The split of the folder."""
-    val_split: Annotated[float | None, VAL] = None
+    val_split: Annotated[float | None, HELD_OUT] = None
     """The part that `train` held out."""
     size: str | None = None
     """Size of the model's input: one number (for a DETR: the shortest side), or HxW.

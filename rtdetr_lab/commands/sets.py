@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rtdetr_lab.checkpoints.names import NAME, note_of, path_of
-from rtdetr_lab.commands.base import Reading, bar, say
+from rtdetr_lab.commands.base import VAL_SPLIT, Reading, bar, say
 from rtdetr_lab.config import require
 from rtdetr_lab.data.annotated import Annotations
 from rtdetr_lab.data.batch import Augmented, Dataset, First
@@ -40,10 +40,6 @@ def world(size: int) -> ShapesConfig:
 def is_world(source: str) -> bool:
     """Return True if `--data` means the shapes world, and not a folder of that name."""
     return source.removeprefix(NAME) == WORLD and path_of(source) is None
-
-
-VAL_SPLIT = 0.15
-"""The part of the pictures that validates, if a data set has no validation set."""
 
 
 def stored_sets(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from rtdetr_lab.commands.base import Command, Reading
+from rtdetr_lab.commands.base import HELD_OUT, Command, Reading
 from rtdetr_lab.config import require
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Evaluating:
 
     eval_every: Annotated[int | None, _by("a tenth of a fine-tuning run, else 0")] = None
     """Steps between validations; 0: only at the end. model/ holds the best model."""
-    val_split: Annotated[float | None, _by("0.15 if the data has no validation set")] = None
+    val_split: Annotated[float | None, HELD_OUT] = None
     """Part of the pictures that is held out for validation; 0: none."""
     val_limit: Annotated[int | None, _by("all")] = None
     """Most pictures in a validation."""
