@@ -12,6 +12,7 @@ from rtdetr_lab.config import require
 from rtdetr_lab.writing import printable
 
 if TYPE_CHECKING:
+    from rtdetr_lab.detector import Detector
     from rtdetr_lab.images.decode import Limits
     from rtdetr_lab.model import DetectionModel, Metadata
     from rtdetr_lab.notation import Size
@@ -75,6 +76,35 @@ class ModelCommand(Command):
         what = f"is {option}, but the first word is {said}"
         require(not (said and option) or said == option, "--model", what, "give one of them")
         return said or option or "nano"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureCommand(Command):
+    """A verb that looks into a model while it sees one picture."""
+
+    image: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="IMG")] = None
+    """A picture; default: a sample from the shapes world."""
+    model: str = "nano"
+    """A short name (r18, v2_r50 …; nano is for shapes), a hub id, a folder or a weights file."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub id; a commit pins it."""
+    size: str | None = None
+    """Size of the model's input: one number, or HxW; default: the size it was trained for."""
+    device: str | None = None
+    """cpu, cuda, cuda:1 …; default: the GPU, if there is one."""
+
+    def detector(self) -> "Detector":
+        """Return the detector of this model."""
+        from rtdetr_lab.detector import Detector
+
+        model = model_of(self.model, self.size, revision=self.revision)
+        return Detector(model, device=device_of(self.device))
+
+    def picture(self) -> Any:
+        """Return what the detector reads: the path, or the drawn sample."""
+        from rtdetr_lab.data.shapes import DEFAULT, VAL, draw
+
+        return self.image or draw(DEFAULT, VAL, 0).image
 
 
 def say(text: str, *, aside: bool = False) -> None:

@@ -79,15 +79,20 @@ class Check:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Convert:
-    """Turn a YOLO or Pascal VOC folder into COCO JSON and a folder of pictures."""
+class Rewrite:
+    """A verb that writes a data set again, as COCO JSON and a folder of pictures."""
 
     source: Annotated[Path, tyro.conf.Positional]
-    """A folder with data.yaml or classes.txt (YOLO), or with Annotations/*.xml (VOC)."""
+    """A folder (COCO JSON, YOLO or Pascal VOC), one COCO annotation file, or a data.yaml."""
     folder: Annotated[Path, tyro.conf.Positional]
     """A new folder for the result."""
     voc_origin: int = 1
     """Index of VOC's first column of pixels: 1 by its definition, 0 in some tools."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Convert(Rewrite):
+    """Turn a YOLO or Pascal VOC folder into COCO JSON and a folder of pictures."""
 
     def run(self) -> int:
         """Read, copy and write."""
@@ -104,22 +109,16 @@ class Convert:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Split:
+class Split(Rewrite):
     """Divide a data set that has one annotation file, or no validation set, and write it as COCO.
     Every class has its share of each part; near duplicates are not separated."""
 
-    source: Annotated[Path, tyro.conf.Positional]
-    """A folder, a COCO JSON or a data.yaml."""
-    folder: Annotated[Path, tyro.conf.Positional]
-    """A new folder for the result."""
     val: float = VAL_SPLIT
     """Part of the pictures for validation."""
     test: float = 0.0
     """Part of the pictures for a test at the very end."""
     seed: int = 0
     """Another seed gives another division."""
-    voc_origin: int = 1
-    """Index of VOC's first column of pixels: 1 by its definition, 0 in some tools."""
 
     def run(self) -> int:
         """Read, divide, copy and write."""
@@ -135,15 +134,8 @@ class Split:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Upright:
+class Upright(Rewrite):
     """Write a data set as COCO, with pictures that EXIF turns as a viewer shows them."""
-
-    source: Annotated[Path, tyro.conf.Positional]
-    """A folder, a COCO JSON or a data.yaml."""
-    folder: Annotated[Path, tyro.conf.Positional]
-    """A new folder for the result."""
-    voc_origin: int = 1
-    """Index of VOC's first column of pixels: 1 by its definition, 0 in some tools."""
 
     def run(self) -> int:
         """Read, turn and write."""

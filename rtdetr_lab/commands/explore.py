@@ -12,11 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import tyro
-
-from rtdetr_lab.commands.base import DONE, Command, device_of, model_of, say
+from rtdetr_lab.commands.base import DONE, PictureCommand, say
 from rtdetr_lab.config import require
 from rtdetr_lab.errors import ConfigError, RecordError
 from rtdetr_lab.writing import writing
@@ -78,32 +76,16 @@ def level_shapes(seen: Mapping[str, Any], num_levels: int) -> list["Size"]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Explore(Command):
+class Explore(PictureCommand):
     """Write a page in which a click shows where a query sampled. It opens offline."""
 
-    image: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="IMG")] = None
-    """A picture; default: a sample from the shapes world."""
-    model: str = "nano"
-    """A short name (r18, v2_r50 …; nano is for shapes), a hub id, a folder or a weights file."""
-    revision: str | None = None
-    """Branch, tag or commit of a hub id; a commit pins it."""
     out: Path = Path("explorer.html")
     """File for the page."""
     queries: int = 60
     """Number of best queries that you can select."""
-    size: str | None = None
-    """Size of the model's input: one number, or HxW; default: the size it was trained for."""
-    device: str | None = None
-    """cpu, cuda, cuda:1 …; default: the GPU, if there is one."""
 
     def run(self) -> int:
-        from rtdetr_lab.data.shapes import DEFAULT, VAL, draw
-        from rtdetr_lab.detector import Detector
-
-        model = model_of(self.model, self.size, revision=self.revision)
-        detector = Detector(model, device=device_of(self.device))
-        picture = self.image or draw(DEFAULT, VAL, 0).image
-        explored = explore(detector, picture, most=self.queries)
+        explored = explore(self.detector(), self.picture(), most=self.queries)
         with writing(self.out):
             path = explored.save(self.out)
         say(f"{path} ({path.stat().st_size / 1e6:.1f} MB): open it in a browser")
