@@ -5,85 +5,70 @@ error names the kind of file and says what to give instead. Nothing in the file 
 """
 
 import zipfile
-from dataclasses import dataclass
 from pathlib import Path
 
 from rtdetr_lab.config import require
 from rtdetr_lab.errors import CheckpointError
 
 CHECKPOINT = "give the checkpoint it was made from: a folder, a .safetensors or a .pth"
-UNPACK = "unpack it, and give the file or folder inside"
 AGAIN = "download it again"
 
 
-@dataclass(frozen=True)
-class Kind:
-    """Kind of file: its name, the remedy, and how it is recognised."""
+Kind = tuple[str, str]
+"""What a file is, and what to do about it."""
 
-    name: str
-    remedy: str
-    suffixes: tuple[str, ...] = ()
-    beginnings: tuple[bytes, ...] = ()
-
-
-ONNX = Kind(
-    "an ONNX file, a model exported for a runtime",
-    f"{CHECKPOINT}; to run ONNX use onnxruntime, or an Engine with backend=OnnxRuntime()",
-    (".onnx",),
-)
-OPENVINO = Kind(
+OPENVINO = (
     "an OpenVINO file",
     f"{CHECKPOINT}; to run it use openvino, or an Engine with backend=OpenVINO()",
-    (".xml",),
 )
-ULTRALYTICS = Kind(
+PROGRAM = ("a torch.export program", f"{CHECKPOINT}; to run it use torch.export.load")
+TORCHSCRIPT = ("a TorchScript program", f"{CHECKPOINT}; to run it use torch.jit.load")
+TENSORRT = ("a TensorRT engine, made for one GPU", f"{CHECKPOINT}; to run it use TensorRT")
+ULTRALYTICS = (
     "a checkpoint of ultralytics, which runs their code when it is opened",
     "give a published model (r18 … r101, or a hub id), or train your own",
 )
-TORCHSCRIPT = Kind("a TorchScript program", f"{CHECKPOINT}; to run it use torch.jit.load")
-PROGRAM = Kind(
-    "a torch.export program",
-    f"{CHECKPOINT}; to run it use torch.export.load",
-    (".pt2",),
-)
-ARCHIVE = Kind(
-    "an archive",
-    UNPACK,
-    (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"),
-    (b"\x1f\x8b", b"7z\xbc\xaf", b"rar!"),
-)
-KINDS = (
-    Kind(
-        "a web page, not weights",
-        f"{AGAIN}, from the link of the file itself",
-        (".html",),
-        (b"<!doctype", b"<html", b"<head", b"<?xml"),
+ARCHIVE = ("an archive", "unpack it, and give the file or folder inside")
+PAGE = ("a web page, not weights", f"{AGAIN}, from the link of the file itself")
+PICTURE = ("a picture", "give it as a picture, and a model as --model")
+HDF5 = ("a Keras or HDF5 file", CHECKPOINT)
+GGUF = ("a llama.cpp file", CHECKPOINT)
+TENSORFLOW = ("a TensorFlow file", CHECKPOINT)
+CORE_ML = ("a Core ML file", CHECKPOINT)
+TEXT = ("text, not weights", "give the weights file, or its folder")
+CONFIGURATION = ("a configuration, not weights", "give the weights")
+
+ENDINGS: dict[str, Kind] = {
+    ".onnx": (
+        "an ONNX file, a model exported for a runtime",
+        f"{CHECKPOINT}; to run ONNX use onnxruntime, or an Engine with backend=OnnxRuntime()",
     ),
-    Kind("a git-lfs pointer", "run `git lfs pull` in its folder", (), (b"version https://",)),
-    Kind("text, not weights", "give the weights file, or its folder", (".json", ".txt"), (b"{",)),
-    Kind(
-        "a picture",
-        "give it as a picture, and a model as --model",
-        (".jpg", ".png"),
-        (b"\xff\xd8\xff", b"\x89png"),
-    ),
-    Kind("a Keras or HDF5 file", CHECKPOINT, (".h5", ".hdf5", ".keras"), (b"\x89hdf",)),
-    Kind("a llama.cpp file", CHECKPOINT, (".gguf",), (b"gguf",)),
-    ONNX,
-    OPENVINO,
-    PROGRAM,
-    Kind(
-        "a TensorRT engine, made for one GPU",
-        f"{CHECKPOINT}; to run it use TensorRT",
-        (".engine", ".plan", ".trt"),
-        (b"ftrt", b"ptrt"),
-    ),
-    Kind("a TensorFlow file", CHECKPOINT, (".tflite", ".pb")),
-    Kind("a Core ML file", CHECKPOINT, (".mlmodel", ".mlpackage")),
-    Kind("a PaddlePaddle checkpoint", "give the .pth of the same model", (".pdparams",)),
-    Kind("a configuration, not weights", "give the weights", (".yaml", ".yml", ".toml")),
-    ARCHIVE,
-)
+    ".xml": OPENVINO,
+    ".pt2": PROGRAM,
+    ".html": PAGE,
+    ".gguf": GGUF,
+    ".pdparams": ("a PaddlePaddle checkpoint", "give the .pth of the same model"),
+    **dict.fromkeys((".zip", ".tar", ".gz", ".tgz", ".7z", ".rar"), ARCHIVE),
+    **dict.fromkeys((".json", ".txt"), TEXT),
+    **dict.fromkeys((".jpg", ".png"), PICTURE),
+    **dict.fromkeys((".h5", ".hdf5", ".keras"), HDF5),
+    **dict.fromkeys((".engine", ".plan", ".trt"), TENSORRT),
+    **dict.fromkeys((".tflite", ".pb"), TENSORFLOW),
+    **dict.fromkeys((".mlmodel", ".mlpackage"), CORE_ML),
+    **dict.fromkeys((".yaml", ".yml", ".toml"), CONFIGURATION),
+}
+
+STARTS: dict[bytes, Kind] = {
+    **dict.fromkeys((b"<!doctype", b"<html", b"<head", b"<?xml"), PAGE),
+    b"version https://": ("a git-lfs pointer", "run `git lfs pull` in its folder"),
+    b"{": TEXT,
+    **dict.fromkeys((b"\xff\xd8\xff", b"\x89png"), PICTURE),
+    b"\x89hdf": HDF5,
+    b"gguf": GGUF,
+    **dict.fromkeys((b"ftrt", b"ptrt"), TENSORRT),
+    **dict.fromkeys((b"\x1f\x8b", b"7z\xbc\xaf", b"rar!"), ARCHIVE),
+}
+"""First bytes, in lower case → kind."""
 
 
 def check_kind(path: Path) -> None:
@@ -95,7 +80,7 @@ def check_kind(path: Path) -> None:
         return
     kind = _inside(path) if start.startswith(b"PK") else _of_bytes(path, start)
     if kind is not None:
-        raise CheckpointError(str(path), f"is {kind.name}", kind.remedy)
+        raise CheckpointError(str(path), f"is {kind[0]}", kind[1])
 
 
 def is_safetensors(path: Path) -> bool:
@@ -110,7 +95,7 @@ def _of_bytes(path: Path, start: bytes) -> Kind | None:
     if is_safetensors(path):
         return None
     text = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    begun = (kind for kind in KINDS if kind.beginnings and text.startswith(kind.beginnings))
+    begun = (kind for beginning, kind in STARTS.items() if text.startswith(beginning))
     return _of_suffix(path) or next(begun, None)
 
 
@@ -132,4 +117,4 @@ def _inside(path: Path) -> Kind | None:
 
 
 def _of_suffix(path: Path) -> Kind | None:
-    return next((kind for kind in KINDS if path.suffix.lower() in kind.suffixes), None)
+    return ENDINGS.get(path.suffix.lower())
