@@ -179,10 +179,7 @@ class Detections(Found):
         return {**about, "detections": rows}
 
     def to_coco(
-        self,
-        image_id: int,
-        category_ids: Sequence[int] | None = None,
-        size: Size | None = None,
+        self, image_id: int, category_ids: Sequence[int] | None = None, size: Size | None = None
     ) -> list[Any]:
         """Make rows of a COCO results file.
 

@@ -25,15 +25,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, Literal, get_origin
 
-from rtdetr_lab.config import (
-    diff,
-    field_names,
-    is_config,
-    join,
-    replace_all,
-    replace_at,
-    require,
-)
+from rtdetr_lab.config import diff, field_names, is_config, join, replace_all, replace_at, require
 from rtdetr_lab.config_json import fits, hints_of, spelled
 from rtdetr_lab.training import TrainConfig
 

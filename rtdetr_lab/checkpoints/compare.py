@@ -57,10 +57,7 @@ class Comparison:
 
 @torch.no_grad()
 def compare(
-    ours: nn.Module,
-    theirs: nn.Module,
-    images: Float[Tensor, "B 3 H W"],
-    tolerance: float = 1e-9,
+    ours: nn.Module, theirs: nn.Module, images: Float[Tensor, "B 3 H W"], tolerance: float = 1e-9
 ) -> Comparison:
     """Run both models in float64.
 

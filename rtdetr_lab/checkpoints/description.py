@@ -19,13 +19,7 @@ from typing import Any
 
 from torch import Tensor
 
-from rtdetr_lab.checkpoints.files import (
-    FORMAT,
-    HEADER,
-    WeightsFile,
-    read_json,
-    text_digest,
-)
+from rtdetr_lab.checkpoints.files import FORMAT, HEADER, WeightsFile, read_json, text_digest
 from rtdetr_lab.checkpoints.infer import infer_config, infer_detr, is_detr
 from rtdetr_lab.checkpoints.metadata import Metadata, metadata_for, metadata_from_dict
 from rtdetr_lab.checkpoints.preprocessor import detr_metadata, image_size_of, pixels_of

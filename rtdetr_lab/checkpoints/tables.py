@@ -120,10 +120,7 @@ TRANSFORMERS = Table(
         # Only the first stage keeps its size; other shortcuts pool before they project.
         ("backbone.stages.<n>.<j>.shortcut.<u>.<p>", f"{STAGES}.<n>.layers.<j>.shortcut.1.<u>.<p>"),
         # A shortcut that does not pool is not in a sequence there (`transformers_resnet.py`).
-        (
-            "backbone.stages.<n>.<j>.shortcut.0.<u>.<p>",
-            f"{STAGES}.<n>.layers.<j>.shortcut.<u>.<p>",
-        ),
+        ("backbone.stages.<n>.<j>.shortcut.0.<u>.<p>", f"{STAGES}.<n>.layers.<j>.shortcut.<u>.<p>"),
         ("encoder.project.<i>.<s>.<p>", "model.encoder_input_proj.<i>.<s>.<p>"),
         ("encoder.aifi.layers.<i>.<layer>.<p>", "model.encoder.encoder.0.layers.<i>.<layer>.<p>"),
         *((ours, f"model.{theirs}") for ours, theirs in CCFF),

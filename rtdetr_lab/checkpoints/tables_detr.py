@@ -26,10 +26,7 @@ TORCHVISION: Pairs = (
 THEIR_RESNET: Pairs = (
     ("backbone.stem.<u>.<p>", "embedder.embedder.<u>.<p>"),
     ("backbone.stages.<i>.<j>.<b>.<u>.<p>", "encoder.stages.<i>.layers.<j>.<b>.<u>.<p>"),
-    (
-        "backbone.stages.<i>.<j>.shortcut.<u>.<p>",
-        "encoder.stages.<i>.layers.<j>.shortcut.<u>.<p>",
-    ),
+    ("backbone.stages.<i>.<j>.shortcut.<u>.<p>", "encoder.stages.<i>.layers.<j>.shortcut.<u>.<p>"),
 )
 
 BACKBONE_WORDS: dict[str, Pairs] = {

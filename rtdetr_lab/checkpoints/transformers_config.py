@@ -19,16 +19,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from rtdetr_lab.checkpoints.transformers_dfine import DFineFields, dfine_values, spelled_dfine
-from rtdetr_lab.checkpoints.transformers_fields import (
-    DetrFields,
-    RTDetrFields,
-    RTDetrV2Fields,
-)
+from rtdetr_lab.checkpoints.transformers_fields import DetrFields, RTDetrFields, RTDetrV2Fields
 from rtdetr_lab.checkpoints.transformers_hgnet import BACKBONES, backbone_tree
-from rtdetr_lab.checkpoints.transformers_resnet import (
-    resnet_values,
-    spelled_resnet,
-)
+from rtdetr_lab.checkpoints.transformers_resnet import resnet_values, spelled_resnet
 from rtdetr_lab.checkpoints.transformers_table import (
     KEEP,
     REMEDY,

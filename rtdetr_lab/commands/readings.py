@@ -64,9 +64,7 @@ MAPS = "backbone.S[345]"
 
 
 def heatmap(
-    model: nn.Module | Detector,
-    picture: Any,
-    detection: Detection | int | None = None,
+    model: nn.Module | Detector, picture: Any, detection: Detection | int | None = None
 ) -> Heatmaps:
     """Compute three maps of one detection: sampling, attention and gradient (see the header).
 

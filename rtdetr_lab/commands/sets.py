@@ -43,10 +43,7 @@ def is_world(source: str) -> bool:
 
 
 def stored_sets(
-    source: str,
-    splits: Sequence[str],
-    reading: Reading = AS_USUAL,
-    val_split: float | None = None,
+    source: str, splits: Sequence[str], reading: Reading = AS_USUAL, val_split: float | None = None
 ) -> dict[str, CocoDataset]:
     """Read splits of a data set on disk, each once; the shapes world has none.
 

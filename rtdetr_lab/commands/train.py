@@ -13,12 +13,7 @@ from typing import TYPE_CHECKING
 
 from rtdetr_lab.commands.base import DONE, FAILED, say, shown_size
 from rtdetr_lab.commands.starting_points import starting_point
-from rtdetr_lab.commands.train_options import (
-    TrainOptions,
-    augmentation_of,
-    recipe_name,
-    recipe_of,
-)
+from rtdetr_lab.commands.train_options import TrainOptions, augmentation_of, recipe_name, recipe_of
 
 if TYPE_CHECKING:
     from rtdetr_lab.data.batch import Dataset

@@ -28,10 +28,7 @@ from rtdetr_lab.images.frames import Frame
 
 
 def write_upright(
-    source: str | Path,
-    folder: str | Path,
-    voc_origin: int = 1,
-    progress: Progress = iter,
+    source: str | Path, folder: str | Path, voc_origin: int = 1, progress: Progress = iter
 ) -> tuple[list[Path], int]:
     """Write all splits as COCO into the new `folder`. Return the annotation files, and the number
     of pictures that were turned.

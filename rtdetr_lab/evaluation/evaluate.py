@@ -92,9 +92,7 @@ class Answers:
 
 
 def detect(
-    model: nn.Module,
-    samples: list[Sample],
-    device: torch.device | str | None = None,
+    model: nn.Module, samples: list[Sample], device: torch.device | str | None = None
 ) -> list[Found]:
     """Return all Q detections for every sample, in pixels of the stored pictures."""
     device = device or next((p.device for p in model.parameters()), None)

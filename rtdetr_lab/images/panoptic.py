@@ -144,10 +144,7 @@ class ByArea:
 
 
 def semantic(
-    prediction: Prediction,
-    sizes: Sequence[Size],
-    *,
-    padding: Bool[Tensor, "B H W"] | None = None,
+    prediction: Prediction, sizes: Sequence[Size], *, padding: Bool[Tensor, "B H W"] | None = None
 ) -> list[Int[Tensor, "_ _"]]:
     """Return the label of every pixel, per picture; "no object" is not a possible answer."""
     masks = _masks(prediction, sizes)

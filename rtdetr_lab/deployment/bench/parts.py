@@ -75,10 +75,7 @@ def split(case: Case, dtype: torch.dtype, rounds: int) -> dict[str, Part]:
 
 @torch.inference_mode()
 def seconds_of(
-    model: nn.Module,
-    images: Tensor,
-    rounds: int,
-    clock: Callable[[], float] = time.perf_counter,
+    model: nn.Module, images: Tensor, rounds: int, clock: Callable[[], float] = time.perf_counter
 ) -> dict[str, float]:
     """Time every part of a model, in its training or its deploy form.
 

@@ -123,10 +123,7 @@ def onnx_of(case: Case) -> bytes:
 
 BASE = "transformers eager"
 FP32, BF16 = torch.float32, torch.bfloat16
-OURS: dict[str, Build] = {
-    "ours fp32": ours(FP32, PyTorch()),
-    "ours bf16": ours(BF16, PyTorch()),
-}
+OURS: dict[str, Build] = {"ours fp32": ours(FP32, PyTorch()), "ours bf16": ours(BF16, PyTorch())}
 AGAINST: dict[str, dict[str, Build]] = {
     "transformers": {
         BASE: eager(),
