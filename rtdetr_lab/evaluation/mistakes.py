@@ -25,7 +25,7 @@ from jaxtyping import Float, Int
 
 from rtdetr_lab.boxes import iou
 from rtdetr_lab.data.batch import Truth
-from rtdetr_lab.images.postprocess import Found
+from rtdetr_lab.images.postprocess import Found, covered
 
 RIGHT, CONFUSION, DUPLICATE = "right", "confusion", "duplicate"
 BACKGROUND, MISS, IN_CROWD = "background", "miss", "in a crowd"
@@ -97,13 +97,7 @@ def share_inside(
     boxes: Float[torch.Tensor, "n 4"], crowds: Float[torch.Tensor, "m 4"]
 ) -> Float[torch.Tensor, "n"]:
     """Return the largest part of every box that lies in one crowd; corners in pixels."""
-    if not len(crowds):
-        return boxes.new_zeros(len(boxes))
-    low = torch.maximum(boxes[:, None, :2], crowds[None, :, :2])
-    high = torch.minimum(boxes[:, None, 2:], crowds[None, :, 2:])
-    shared = (high - low).clamp(min=0).prod(-1)
-    area = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(-1).clamp(min=1e-9)
-    return (shared / area[:, None]).amax(1)
+    return covered(boxes, crowds).amax(1) if len(crowds) else boxes.new_zeros(len(boxes))
 
 
 def confusion_matrix(judgements: list[Judgement], num_classes: int) -> Int[np.ndarray, "R K"]:

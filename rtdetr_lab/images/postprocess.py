@@ -32,7 +32,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from rtdetr_lab.boxes import iou, xyxy_from_cxcywh
+from rtdetr_lab.boxes import area, iou, xyxy_from_cxcywh
 from rtdetr_lab.errors import ImageError
 from rtdetr_lab.images.masks import masks_of
 from rtdetr_lab.model import Rank, by_sigmoid, declared
@@ -206,6 +206,13 @@ def suppress(found: Found, max_iou: float = 0.7) -> Found:
     """Remove duplicates of any class: a box that overlaps a better one by more than `max_iou`."""
     found = found.at(found.scores.argsort(descending=True, stable=True))
     return found.at(survivors(iou(found.boxes_xyxy, found.boxes_xyxy) > max_iou))
+
+
+def covered(boxes: Float[Tensor, "n 4"], others: Float[Tensor, "m 4"]) -> Float[Tensor, "n m"]:
+    """Return at [i, j] the fraction of box i that is inside box j of `others`."""
+    low = torch.maximum(boxes[:, None, :2], others[None, :, :2])
+    high = torch.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    return (high - low).clamp(min=0).prod(-1) / area(boxes).clamp(min=1e-9)[:, None]
 
 
 def survivors(beaten_by: Bool[Tensor, "n n"]) -> Bool[Tensor, " n"]:

@@ -21,9 +21,9 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from rtdetr_lab.boxes import area, iou
+from rtdetr_lab.boxes import iou
 from rtdetr_lab.config import require
-from rtdetr_lab.images.postprocess import Found, survivors
+from rtdetr_lab.images.postprocess import Found, covered, survivors
 from rtdetr_lab.notation import Size
 
 Window = tuple[int, int, int, int]
@@ -91,7 +91,7 @@ class Tiling:
         boxes, labels = found.boxes_xyxy, found.labels
         rival = (labels[:, None] == labels[None]) & (window[:, None] != window[None])
         same = iou(boxes, boxes) > self.max_iou
-        part = cut[:, None] & (_covered(boxes) > self.max_covered)
+        part = cut[:, None] & (covered(boxes, boxes) > self.max_covered)
         return survivors(rival & (same | part))
 
     def _cut(self, found: Found, window: Window, size: Size) -> Bool[Tensor, " n"]:
@@ -125,11 +125,3 @@ def _pasted(
         mask, (top, left, bottom, right) = places[i]
         one[top:bottom, left:right] = mask
     return pasted
-
-
-def _covered(boxes: Tensor) -> Tensor:
-    """Return at [i, j] the fraction of box i that is inside box j."""
-    low = torch.maximum(boxes[:, None, :2], boxes[None, :, :2])
-    high = torch.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
-    inside = (high - low).clamp(min=0).prod(-1)
-    return inside / area(boxes).clamp(min=1e-9)[:, None]

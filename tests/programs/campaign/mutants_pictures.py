@@ -96,9 +96,9 @@ PICTURES = (
         "images/test_tiling.py",
     ),
     (
-        "images/tiling",
-        "return inside / area(boxes).clamp(min=1e-9)[:, None]",
-        "return inside / area(boxes).clamp(min=1e-9)[None]",
+        "images/postprocess",
+        "/ area(boxes).clamp(min=1e-9)[:, None]",
+        "/ area(boxes).clamp(min=1e-9)[None]",
         "the part of the other box that is covered",
         "images/test_tiling.py",
     ),
