@@ -26,7 +26,7 @@ from torch import Tensor
 
 from rtdetr_lab.boxes import xywh_from_xyxy
 from rtdetr_lab.data.rle import encode_mask, run_lengths
-from rtdetr_lab.errors import ImageError, MissingExtraError, import_extra
+from rtdetr_lab.errors import ImageError, import_extra, import_optional
 from rtdetr_lab.images.arrays import RGB
 from rtdetr_lab.images.classes import Classes as Classes
 from rtdetr_lab.images.classes import classes_of as classes_of
@@ -203,14 +203,9 @@ class Detections(Found):
 
     def to_supervision(self) -> Any:
         """Convert to `supervision.Detections`; raise `MissingExtraError` if it is not installed."""
-        try:
-            import supervision
-        except ImportError as error:
-            remedy = "pip install supervision"
-            raise MissingExtraError("supervision", "is not installed", remedy) from error
         import numpy as np
 
-        return supervision.Detections(
+        return import_optional("supervision", "supervision").Detections(
             xyxy=self.boxes_xyxy.float().numpy(),
             confidence=self.scores.float().numpy(),
             class_id=self.labels.numpy(),

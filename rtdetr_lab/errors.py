@@ -66,11 +66,15 @@ class MissingExtraError(LabError, ImportError):
 
 def import_extra(library: str, extra: str) -> Any:
     """Import a library of one of our extras; raise `MissingExtraError` if it is not installed."""
+    return import_optional(library, f"'rtdetr_lab[{extra}]'")
+
+
+def import_optional(library: str, install: str) -> Any:
+    """Import a library; raise `MissingExtraError` with what to `pip install` if it is missing."""
     try:
         return import_module(library)
     except ImportError as error:
-        remedy = f"pip install 'rtdetr_lab[{extra}]'"
-        raise MissingExtraError(library, "is not installed", remedy) from error
+        raise MissingExtraError(library, "is not installed", f"pip install {install}") from error
 
 
 class OutputError(LabError, OSError):

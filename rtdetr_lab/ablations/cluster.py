@@ -15,7 +15,7 @@ from typing import Any
 
 from rtdetr_lab.ablations.executors import PYTHON, Errand, Outcome, Started
 from rtdetr_lab.ablations.job import Job
-from rtdetr_lab.errors import MissingExtraError
+from rtdetr_lab.errors import import_extra
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Submitit:
     def __call__(
         self, jobs: Sequence[Job], folder: Path, runs: Path, started: Started
     ) -> Iterator[Outcome]:
-        submitit = _submitit()
+        submitit = import_extra("submitit", "cluster")
         executor = submitit.AutoExecutor(folder / "submitit", cluster=self.cluster)
         executor.update_parameters(**self.parameters)
         waiting = {}
@@ -50,13 +50,3 @@ class Submitit:
             for errand in [e for e, submitted in waiting.items() if submitted.done()]:
                 yield errand.outcome(str(waiting.pop(errand).exception() or ""))
             time.sleep(self.poll_seconds if waiting else 0)
-
-
-def _submitit() -> Any:
-    try:
-        import submitit
-        import submitit.helpers
-    except ImportError as error:
-        what = "clusters need submitit"
-        raise MissingExtraError("Submitit", what, "pip install 'rtdetr_lab[cluster]'") from error
-    return submitit

@@ -20,7 +20,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from rtdetr_lab.errors import MissingExtraError, TrainingError
+from rtdetr_lab.errors import TrainingError, import_optional
 from rtdetr_lab.training.metrics import Record, draw_curves
 from rtdetr_lab.training.trainer import Trainer
 from rtdetr_lab.writing import printable, write_text
@@ -170,12 +170,8 @@ class TensorBoard(Callback):
 
     def __init__(self, folder: str | Path) -> None:
         super().__init__()
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            what = "TensorBoard is not installed"
-            raise MissingExtraError("--tensorboard", what, "pip install tensorboard") from error
-        self.folder, self.open = Path(folder), SummaryWriter
+        self.open = import_optional("torch.utils.tensorboard", "tensorboard").SummaryWriter
+        self.folder = Path(folder)
 
     def begins(self, trainer: Trainer) -> None:
         # A stopped run may have written after its last save: we write that again.
