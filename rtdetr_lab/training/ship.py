@@ -5,21 +5,21 @@ r"""# Ship: from a finished run to the checkpoint inside the package
 
 `ship` rounds the averaged weights to half precision and evaluates *the rounded weights* on the
 first 500 pictures of the validation world. So the numbers in the record are those of the file that
-people load. The record, `assets/nano.json`, holds the recipe, the number of pictures, the result,
-the licence, and the sha256 of the file, which `load_pretrained("nano")` checks.
+people load. The record, `assets/nano.json`, holds the command that was typed, the recipe, the
+number of pictures, the result, the licence, and the sha256 of the file, which
+`load_pretrained("nano")` checks.
 """
 
-import datetime
 import hashlib
 import json
 import os
+import shlex
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
 from torch import nn
 
 from rtdetr_lab.checkpoints.metadata import Metadata
@@ -35,7 +35,6 @@ from rtdetr_lab.writing import write_text
 
 LICENCE = "Apache-2.0"
 NUM_VALIDATION = 500
-COMMAND = "rtdetr-lab train --preset nano --data shapes --out runs/nano --pictures 52000 --amp"
 
 
 def validation(size: int, count: int = NUM_VALIDATION) -> ShapesDataset:
@@ -52,7 +51,7 @@ def ship(run: str | Path, size: int = 256, assets: Path = ASSETS, name: str = "n
     run = Path(run)
     state, _ = load_last(run)
     if state is None:
-        raise TrainingError(str(run), "holds no run", f"train a model first: {COMMAND}")
+        raise TrainingError(str(run), "holds no run", "train a model first: rtdetr-lab train")
     model = _rounded(state)
     count = len(SHAPE_NAMES)
     known = Metadata(
@@ -80,12 +79,13 @@ def _record(run: Path, state: dict[str, Any], size: int) -> dict[str, Any]:
     lines = (run / "metrics.jsonl").read_text(encoding="utf8").splitlines()
     history: list[Record] = [json.loads(line) for line in lines]
     recipe = json.loads(state["config"])
+    began = json.loads((run / "run.json").read_text(encoding="utf8"))["sessions"][0]
     return {
         "what": "rtdetr_nano, trained from scratch on the shapes world",
-        "command": COMMAND,
+        "command": shlex.join(["rtdetr-lab", *began["command"][1:]]),
         "licence": LICENCE,
-        "date": datetime.date.today().isoformat(),
-        "torch": torch.__version__,
+        "date": began["date"][:10],
+        "torch": began["torch"],
         "seed": recipe["seed"],
         "pictures_seen": state["step"] * recipe["batch_size"],
         "hours": round(max(line["seconds"] for line in history) / 3600, 2),
@@ -100,7 +100,7 @@ def _record(run: Path, state: dict[str, Any], size: int) -> dict[str, Any]:
     }
 
 
-def _curves(history: list[Record], points: int = 40) -> dict[str, list[float]]:
+def _curves(history: list[Record], points: int = 40) -> dict[str, list[Any]]:
     """Thin out pictures seen and loss, so that the file stays readable."""
     lines = [line for line in history if "loss" in line]
     lines = lines[:: max(1, len(lines) // points)]

@@ -11,10 +11,13 @@ from PIL import Image
 from rtdetr_lab import load_pretrained
 from rtdetr_lab.boxes import iou
 from rtdetr_lab.checkpoints import source
+from rtdetr_lab.config_json import to_json
 from rtdetr_lab.data.shapes import DEFAULT, SHAPE_NAMES, VAL, draw
 from rtdetr_lab.detector import Detector
 from rtdetr_lab.errors import CheckpointError
 from rtdetr_lab.evaluation.evaluate import evaluate
+from rtdetr_lab.rtdetr import rtdetr_nano
+from rtdetr_lab.training import TrainConfig, ship
 from rtdetr_lab.training.ship import LICENCE, validation
 
 ASSETS = source.ASSETS
@@ -33,6 +36,19 @@ def test_the_record_says_what_was_trained_how_and_under_which_licence(nano):
     assert RECORD["curves"]["loss"][-1] < RECORD["curves"]["loss"][0] / 2
     assert nano.metadata.names == SHAPE_NAMES
     assert (ASSETS / "nano.safetensors").stat().st_size < 8e6
+
+
+def test_the_record_has_the_command_that_was_typed_and_the_day(tmp_path):
+    typed = ["/bin/rtdetr-lab", "train", "--out", "my runs/7", "--pictures", "700"]
+    began = {"command": typed, "date": "2026-03-02T23:59:00+00:00", "torch": "2.11.0"}
+    later = {"command": ["again"], "date": "2026-03-03", "torch": "2.12.0"}
+    (tmp_path / "run.json").write_text(json.dumps({"sessions": [began, later]}))
+    (tmp_path / "metrics.jsonl").write_text('{"seconds": 7200, "loss": 2.5, "pictures": 700}\n')
+    state = {"cfg": to_json(rtdetr_nano(3)), "config": to_json(TrainConfig()), "step": 44}
+    record = ship._record(tmp_path, state, 256)
+    assert record["command"] == "rtdetr-lab train --out 'my runs/7' --pictures 700"
+    assert (record["date"], record["torch"], record["hours"]) == ("2026-03-02", "2.11.0", 2.0)
+    assert record["pictures_seen"] == 44 * TrainConfig().batch_size
 
 
 def test_the_floor_of_what_a_shipped_detector_must_reach():
