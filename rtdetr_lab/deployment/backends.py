@@ -83,18 +83,30 @@ class PyTorch:
 
 
 @dataclass(frozen=True)
-class OnnxRuntime:
-    """onnxruntime on the CPU. Needs the extra [export]."""
+class Runtime:
+    """A runtime on the CPU that reads ONNX. Needs the extra [export]."""
 
     threads: int | None = None
-    dtypes: ClassVar = (torch.float32,)
+    dtypes: ClassVar[tuple[torch.dtype, ...]] = (torch.float32,)
 
     def build(self, model: nn.Module, plan: Plan) -> Run:
-        _check(self, plan)
-        return self.load(onnx_bytes(model, plan.size))
+        name, at_home = type(self).__name__, plan.device.type == "cpu"
+        require(at_home, "device", f"{name} runs on the CPU here", "pass device='cpu'")
+        names = " or ".join(str(d).removeprefix("torch.") for d in self.dtypes)
+        what = f"{name} cannot run in {plan.dtype}"
+        require(plan.dtype in self.dtypes, "dtype", what, f"use {names}")
+        return self.load(onnx_bytes(model, plan.size), plan.dtype)
 
     def load(self, file: bytes, dtype: torch.dtype = torch.float32) -> Run:
-        """Load an ONNX file that maps pictures to two tensors."""
+        """Load an ONNX file that maps pictures to two tensors, to run in `dtype`."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class OnnxRuntime(Runtime):
+    """onnxruntime, in single precision."""
+
+    def load(self, file: bytes, dtype: torch.dtype = torch.float32) -> Run:
         onnxruntime = import_extra("onnxruntime", "export")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.threads or torch.get_num_threads()
@@ -109,18 +121,12 @@ class OnnxRuntime:
 
 
 @dataclass(frozen=True)
-class OpenVINO:
-    """OpenVINO on the CPU; in bfloat16 it chooses where it rounds. Needs the extra [export]."""
+class OpenVINO(Runtime):
+    """OpenVINO; in bfloat16 it chooses where it rounds."""
 
-    threads: int | None = None
-    dtypes: ClassVar = (torch.float32, torch.bfloat16)
-
-    def build(self, model: nn.Module, plan: Plan) -> Run:
-        _check(self, plan)
-        return self.load(onnx_bytes(model, plan.size), plan.dtype)
+    dtypes: ClassVar[tuple[torch.dtype, ...]] = (torch.float32, torch.bfloat16)
 
     def load(self, file: bytes, dtype: torch.dtype = torch.float32) -> Run:
-        """Load an ONNX file; OpenVINO chooses where it rounds if `dtype` is bfloat16."""
         core = import_extra("openvino", "export").Core()
         settings = {
             "INFERENCE_PRECISION_HINT": "bf16" if dtype == torch.bfloat16 else "f32",
@@ -183,13 +189,3 @@ class Graphed:
 def _options(on_cpu: bool) -> dict[str, Any]:
     # Weights of a deployed model are constants: the compiler may lay them out for its kernels.
     return {"freezing": True} if on_cpu else {"max_autotune": False, "triton.cudagraphs": False}
-
-
-def _check(runtime: OnnxRuntime | OpenVINO, plan: Plan) -> None:
-    name = type(runtime).__name__
-    require(
-        plan.device.type == "cpu", "device", f"{name} runs on the CPU here", "pass device='cpu'"
-    )
-    names = " or ".join(str(d).removeprefix("torch.") for d in runtime.dtypes)
-    what = f"{name} cannot run in {plan.dtype}"
-    require(plan.dtype in runtime.dtypes, "dtype", what, f"use {names}")

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from rtdetr_lab.config import require
-from rtdetr_lab.deployment.backends import Backend, OnnxRuntime, OpenVINO, PyTorch
+from rtdetr_lab.deployment.backends import Backend, OnnxRuntime, OpenVINO, PyTorch, Runtime
 from rtdetr_lab.deployment.bench.timing import (
     CLOCKS,
     Subject,
@@ -105,7 +105,7 @@ def fastest(
     return Fastest(engines[name], name, times, missing)
 
 
-Offer = dict[str, PyTorch | OnnxRuntime | OpenVINO]
+Offer = dict[str, PyTorch | Runtime]
 ON_CPU: Offer = {
     "PyTorch {}": PyTorch(),
     "onnxruntime {}": OnnxRuntime(),

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from rtdetr_lab.checkpoints.presets import preset_of
 from rtdetr_lab.checkpoints.save import save_pretrained
 from rtdetr_lab.config import require
-from rtdetr_lab.deployment.backends import Backend, OnnxRuntime, OpenVINO, PyTorch
+from rtdetr_lab.deployment.backends import Backend, OnnxRuntime, OpenVINO, PyTorch, Runtime
 from rtdetr_lab.deployment.bench.timing import Subject
 from rtdetr_lab.deployment.engine import Engine
 from rtdetr_lab.deployment.onnx_file import Raw, written
@@ -105,7 +105,7 @@ def eager(
     return build
 
 
-def exported(backend: OnnxRuntime | OpenVINO, dtype: torch.dtype) -> Build:
+def exported(backend: Runtime, dtype: torch.dtype) -> Build:
     """Return the builder of transformers through ONNX, in the same runtime as ours."""
 
     def build(case: Case) -> Subject:
