@@ -89,7 +89,7 @@ def execute(job: Job, runs: Path) -> Row:
 
 def judged(model: nn.Module, task: Task) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return (view → scores, measures) on the validation pictures."""
-    from rtdetr_lab.ablations.judge import judge
+    from rtdetr_lab.ablations.resample import judge
 
     with torch.inference_mode():
         model.eval()

@@ -17,8 +17,8 @@ from rtdetr_lab.ablations import LocalProcesses, Setup, Study, Submitit, Variant
 from rtdetr_lab.ablations.decoder import EveryDepth
 from rtdetr_lab.ablations.executors import Errand
 from rtdetr_lab.ablations.journal import Journal
-from rtdetr_lab.ablations.judge import judge
 from rtdetr_lab.ablations.plan import measured, pictures_for
+from rtdetr_lab.ablations.resample import judge
 from rtdetr_lab.ablations.sampling import FineTune
 from rtdetr_lab.checkpoints.load import load_pretrained
 from rtdetr_lab.cli import main

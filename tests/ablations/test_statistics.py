@@ -5,8 +5,7 @@ import pytest
 import torch
 from scipy.stats import t
 
-from rtdetr_lab.ablations.judge import judge
-from rtdetr_lab.ablations.resample import average_precision, picture_weights, ranked_by_class
+from rtdetr_lab.ablations.resample import average_precision, judge, picture_weights, ranked_by_class
 from rtdetr_lab.ablations.shipped import names, shipped
 from rtdetr_lab.ablations.statistics import half_width, holm, paired_difference, verdict
 from rtdetr_lab.data.batch import Sample, Truth
@@ -132,7 +131,7 @@ def test_a_run_is_judged_on_all_pictures_and_all_classes(monkeypatch):
     truths, founds = zip(*(scene(rng, 100 - i) for i in range(21)), strict=True)
     by_id = {truth.image_id: found for truth, found in zip(truths, founds, strict=True)}
     answer = lambda model, samples: [by_id[s.image_id] for s in samples]  # noqa: E731
-    monkeypatch.setattr("rtdetr_lab.ablations.judge.detect", answer)
+    monkeypatch.setattr("rtdetr_lab.ablations.resample.detect", answer)
     scores = judge(torch.nn.Identity(), Scenes(truths))
     weights = picture_weights(21, len(scores["resampled"]))
     redrawn = average_precision(ranked_by_class(truths, founds, CLASSES), weights)

@@ -334,7 +334,7 @@ EVALUATION = (
         "ablations/test_statistics.py",
     ),
     (
-        "ablations/judge",
+        "ablations/resample",
         "resampled = average_precision(classes, picture_weights(len(truths), REPLICATES))",
         "resampled = average_precision(classes[:1], picture_weights(len(truths), REPLICATES))",
         "only the first class is resampled",
