@@ -12,7 +12,7 @@ r"""# Ablations: swap a part, train with a few seeds, get a table with intervals
 | `plan`, `journal` | the planned runs, and the finished ones, one line each                   |
 | `resample`, `statistics` | evaluation, also of redrawn pictures; intervals                   |
 | `measure`      | parameters, GFLOPs, latency in turn                                         |
-| `findings`, `tables`, `report`, `page` | results, files and figures, pages                   |
+| `findings`, `report`, `page` | results, files and figures, pages                             |
 """
 
 from rtdetr_lab.ablations.cluster import Submitit

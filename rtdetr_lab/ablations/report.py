@@ -11,17 +11,20 @@ r"""# Report: the results of a study as a page, as files with figures, or in a n
 | `NAME_*.png`, `.svg`, `.pdf` | bars, differences, curves, AP against latency, scatter   |
 """
 
+import csv
 import io
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rtdetr_lab.ablations.findings import Findings
-from rtdetr_lab.ablations.journal import Journal
+import numpy as np
+
+from rtdetr_lab.ablations.findings import SHOWN, Entry, Findings
+from rtdetr_lab.ablations.journal import Journal, Line
 from rtdetr_lab.ablations.page import html_of, latex_of, markdown_of
-from rtdetr_lab.ablations.tables import csv_of, json_of, pictures_csv_of
 from rtdetr_lab.config import require
 from rtdetr_lab.errors import TrainingError
 from rtdetr_lab.viz import ablation as viz
@@ -120,3 +123,66 @@ def _rendered(draw: Callable[[], Any]) -> dict[str, bytes]:
             found[kind] = out.getvalue()
         plt.close(figure)
     return found
+
+
+def csv_of(found: Findings) -> str:
+    """Table as CSV: one line per row and seed, without times."""
+    names = [n for e in found.entries for row in e.rows for n in row["scores"][e.view]]
+    scores = [n for n in dict.fromkeys(names) if n not in ("resampled", "pictures")]
+    lines = []
+    for entry in found.entries:
+        size = [entry.variant.get(n) for n in ("parameters", "gflops")]
+        for row in entry.rows:
+            first = [row["variant"], entry.view, row["seed"], row["run"], row["pictures"]]
+            values = [row["scores"][entry.view][n] for n in scores]
+            said = [row["measures"].get(n, "") for n in found.measures]
+            lines.append([*first, *size, *values, *said])
+    head = ["variant", "view", "seed", "run", "pictures", "parameters", "gflops"]
+    return _csv([*head, *scores, *found.measures], lines)
+
+
+def pictures_csv_of(found: Findings) -> str:
+    """AP on each validation picture alone, as CSV; empty if the journal has none."""
+    lines = [
+        [row["variant"], entry.view, row["seed"], *pair]
+        for entry in found.entries
+        for row in entry.rows
+        for pair in row["scores"][entry.view].get("pictures", [])
+    ]
+    return _csv(["variant", "view", "seed", "image_id", "AP"], lines) if lines else ""
+
+
+def _csv(head: list[str], lines: list[list[Any]]) -> str:
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows([head, *lines])
+    return out.getvalue()
+
+
+def json_of(found: Findings) -> str:
+    """Table as JSON: means, spreads, differences, verdicts, plan and cost."""
+    tree = {
+        "plan": found.plan,
+        "cost": found.cost,
+        "latency_ms": found.latency,
+        "rows": [_as_data(entry, found.measures) for entry in found.entries],
+    }
+    return json.dumps(tree, indent=1) + "\n"
+
+
+def _as_data(entry: Entry, measures: list[str]) -> Line:
+    d, spoken = entry.difference, [n for n in measures if entry.measured(n)]
+    return {
+        "name": entry.name,
+        "seeds": [row["seed"] for row in entry.rows],
+        "mean_sd": {n: _mean_sd(entry.values(n)) for n in SHOWN},
+        "measures": {n: _mean_sd(entry.measured(n)) for n in spoken},
+        "difference": None if d is None else vars(d),
+        "p_holm": entry.p_value,
+        "verdict": entry.verdict,
+        "failures": [f["traceback"] for f in entry.failures],
+    }
+
+
+def _mean_sd(values: list[float]) -> list[float | None]:
+    mean = round(float(np.mean(values)), 6) if values else None
+    return [mean, round(float(np.std(values, ddof=1)), 6) if len(values) > 1 else None]

@@ -14,7 +14,6 @@ pictures. So all runs of a study have the same replicates, and differences betwe
 With all weights 1 it is COCO's AP to the last digit (`evaluation/coco.py`); a test checks this.
 
 `judge` gives COCO's numbers of a trained model, its AP on every replicate and on every picture.
-
 """
 
 from collections.abc import Sequence

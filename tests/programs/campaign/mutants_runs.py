@@ -173,7 +173,7 @@ RUNS = (
         "ablations/test_page.py",
     ),
     (
-        "ablations/tables",
+        "ablations/report",
         "np.std(values, ddof=1)",
         "np.std(values)",
         "spread of seeds without Bessel's correction",
