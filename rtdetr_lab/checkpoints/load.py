@@ -6,18 +6,27 @@ r"""# Loading: from a name to a model with its configuration and metadata
 A name leads to a file (`source.py`), and a file contains tensors (`files.py`). Their names become
 ours (`rename.py`), and the files beside them give a configuration (`description.py`). Then every
 tensor must fit (`strict.py`). The model is returned in eval mode.
+
+## Stop if a file describes a larger model than it can fill
+
+A `config.json` with one digit too many describes a backbone of a thousand million blocks. Building
+it would use up the memory of the machine. So we count the parameters while a model is built from a
+file, before they get their values, and stop at a multiple of what the file contains. The margin
+above that is for new heads and for parts that a file may leave out.
 """
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from rtdetr_lab.checkpoints.building import no_larger_than
 from rtdetr_lab.checkpoints.description import described
 from rtdetr_lab.checkpoints.files import WeightsFile, read_weights
 from rtdetr_lab.checkpoints.metadata import Metadata, check_names, metadata_for
@@ -135,3 +144,35 @@ def _completed(metadata: Metadata, source: Source, weights: WeightsFile) -> Meta
         licence=source.licence or metadata.licence,
         sha256=weights.sha256,
     )
+
+
+TIMES = 4
+MORE_VALUES = 60_000_000
+MORE_TENSORS = 2_000
+
+
+@contextmanager
+def no_larger_than(tensors: Mapping[str, Tensor], where: str) -> Iterator[None]:
+    """Limit what this thread builds inside the block.
+
+    The limit is `TIMES` the contents of `tensors`, and a margin. Raises `ConfigError` above it.
+    """
+    most = TIMES * len(tensors) + MORE_TENSORS
+    room = TIMES * sum(t.numel() for t in tensors.values()) + MORE_VALUES
+    me, count, values = threading.get_ident(), 0, 0
+
+    def note(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal count, values
+        if parameter is None or threading.get_ident() != me:
+            return
+        count, values = count + 1, values + parameter.numel()
+        if count > most or values > room:
+            what = f"describes a model with more than {count - 1:,} tensors and {room:,} values, "
+            what += f"and the weights beside it have {len(tensors):,} tensors"
+            raise ConfigError(where, what, "correct its depths and widths")
+
+    handle = register_module_parameter_registration_hook(note)
+    try:
+        yield
+    finally:
+        handle.remove()
