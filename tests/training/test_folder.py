@@ -24,7 +24,7 @@ from rtdetr_lab.model import Metadata
 from rtdetr_lab.structures.environment import commit
 from rtdetr_lab.training import TrainConfig, train
 from rtdetr_lab.training import state as keep
-from rtdetr_lab.training.fingerprint import fingerprint
+from rtdetr_lab.training.folder import fingerprint
 from rtdetr_lab.training.state import load_state
 from rtdetr_lab.writing import locked
 

@@ -117,14 +117,14 @@ RUNS = (
         "training/test_finite.py",
     ),
     (
-        "training/fingerprint",
+        "training/folder",
         "(f.name, f.stat().st_size) for f in found",
         "f.name for f in found",
         "a picture that was replaced is not noticed",
         "training/test_folder.py",
     ),
     (
-        "training/fingerprint",
+        "training/folder",
         "for name in {**then, **now} if",
         "for name in then if",
         "what was added to the data is not noticed",
