@@ -7,7 +7,7 @@ r"""# Ablations: swap a part, train with a few seeds, get a table with intervals
 | `studies`      | the papers' tables by name; rows: `encoder`, `selection`, `decoder`, …      |
 | `bases`        | the start of a study, in miniature and at full size                     |
 | `task`, `source`, `uses`, `contents` | what identifies a run: values, code, pictures         |
-| `job`, `trained` | one run, from a value to a row                                          |
+| `job`          | one run, from a value to a row                                            |
 | `executors`, `worker`, `cluster` | runs in this process, in local ones, on a cluster         |
 | `plan`, `journal` | the planned runs, and the finished ones, one line each                   |
 | `resample`, `statistics` | evaluation, also of redrawn pictures; intervals                   |
