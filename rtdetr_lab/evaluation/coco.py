@@ -26,8 +26,7 @@ from jaxtyping import Float
 
 from rtdetr_lab.boxes import xywh_from_xyxy
 from rtdetr_lab.data.batch import Truth
-from rtdetr_lab.evaluation.library import MAX_DETECTIONS, accumulated
-from rtdetr_lab.evaluation.table import Table
+from rtdetr_lab.evaluation.table import MAX_DETECTIONS, Table, accumulated
 
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 

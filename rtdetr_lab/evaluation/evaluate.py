@@ -21,8 +21,7 @@ from rtdetr_lab.data.batch import Dataset, Sample, Truth, as_float, in_order
 from rtdetr_lab.data.canvas import fitted
 from rtdetr_lab.errors import DataError
 from rtdetr_lab.evaluation.coco import Metrics, Scored, coco_truth, scored
-from rtdetr_lab.evaluation.library import MAX_DETECTIONS
-from rtdetr_lab.evaluation.table import Table
+from rtdetr_lab.evaluation.table import MAX_DETECTIONS, Table
 from rtdetr_lab.evaluation.thresholds import Curves, Marks, curves_of
 from rtdetr_lab.images.postprocess import Found
 from rtdetr_lab.images.predict import predict

@@ -15,11 +15,10 @@ from rtdetr_lab.data.batch import Truth
 from rtdetr_lab.data.coco import CocoDataset
 from rtdetr_lab.data.shapes import VAL, ShapesConfig, ShapesDataset
 from rtdetr_lab.errors import DataError, MissingExtraError
-from rtdetr_lab.evaluation import library
+from rtdetr_lab.evaluation import table as columns
 from rtdetr_lab.evaluation.coco import NAMES, coco_metrics, coco_truth
 from rtdetr_lab.evaluation.evaluate import evaluate
-from rtdetr_lab.evaluation.library import accumulated
-from rtdetr_lab.evaluation.table import Table
+from rtdetr_lab.evaluation.table import Table, accumulated
 from rtdetr_lab.images.postprocess import Found
 from rtdetr_lab.model import DetectionModel
 from rtdetr_lab.structures import LayerPrediction, Prediction
@@ -195,9 +194,9 @@ def test_a_few_classes_at_a_time_are_in_the_order_of_ids_whatever_the_file_says(
 
 def test_several_classes_at_a_time_have_no_more_detections_than_allowed(monkeypatch):
     tree, detections = random_set(seed=5, pictures=12, classes=7, each=30)
-    seen, count = [], library.accumulated_of
+    seen, count = [], columns.accumulated_of
     monkeypatch.setattr(
-        library, "accumulated_of", lambda *given: seen.append(given[2]) or count(*given)
+        columns, "accumulated_of", lambda *given: seen.append(given[2]) or count(*given)
     )
     accumulated(tree, Table.of(detections, tree), at_once=120)
     sizes = [sum(d["category_id"] in ids for d in detections) for ids in seen]
@@ -339,8 +338,8 @@ def test_a_few_classes_at_a_time_give_the_numbers_of_all_at_once():
     shifted = boxes + rng.normal(0, 2, boxes.shape)
     numbers = np.arange(200)
     table = Table(numbers % 20, 1 + numbers % 5, shifted.clip(1), rng.random(200))
-    whole = library.accumulated(truth, table, at_once=1000)
-    parts = library.accumulated(truth, table, at_once=50)
+    whole = columns.accumulated(truth, table, at_once=1000)
+    parts = columns.accumulated(truth, table, at_once=50)
     assert (whole[0] > 0).any()
     for a, b in zip(whole, parts, strict=True):
         np.testing.assert_array_equal(a, b)

@@ -5,28 +5,28 @@ The form is that of `mutants.py`; the last entry is the test file of the module,
 
 EVALUATION = (
     (
-        "evaluation/library",
+        "evaluation/table",
         "MAX_DETECTIONS = (1, 10, 100)",
         "MAX_DETECTIONS = (1, 10, 300)",
         "300 detections of a picture count",
         "evaluation/test_evaluation.py",
     ),
     (
-        "evaluation/library",
+        "evaluation/table",
         'sorted(c["id"] for c in ground_truth["categories"])',
         '[c["id"] for c in ground_truth["categories"]]',
         "groups of classes in the order of the file",
         "evaluation/test_evaluation.py",
     ),
     (
-        "evaluation/library",
+        "evaluation/table",
         'a["bbox"][2] * a["bbox"][3], **a}',
         'a["bbox"][2] + a["bbox"][3], **a}',
         "an object without an area gets half its outline",
         "evaluation/test_evaluation.py",
     ),
     (
-        "evaluation/library",
+        "evaluation/table",
         "if group and size + count_of.get(category, 0) > at_once:",
         "if group and size > at_once:",
         "a group of classes is larger than allowed",
