@@ -6,7 +6,7 @@ r"""# Ablations: swap a part, train with a few seeds, get a table with intervals
 | `variant`      | a change with its hypothesis; differences of configurations                 |
 | `studies`      | the papers' tables by name; rows: `encoder`, `selection`, `decoder`, …      |
 | `bases`        | the start of a study, in miniature and at full size                     |
-| `task`, `source`, `uses`, `contents` | what identifies a run: values, code, pictures         |
+| `task`, `source`, `uses` | what identifies a run: values, pictures, code                   |
 | `job`          | one run, from a value to a row                                            |
 | `executors`, `worker`, `cluster` | runs in this process, in local ones, on a cluster         |
 | `plan`, `journal` | the planned runs, and the finished ones, one line each                   |

@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 from rtdetr_lab.ablations.bases import short_recipe, small_world
-from rtdetr_lab.ablations.contents import content_of
 from rtdetr_lab.ablations.executors import Executor, InProcess, Outcome
 from rtdetr_lab.ablations.job import Job
 from rtdetr_lab.ablations.journal import Journal, Line
@@ -40,7 +39,7 @@ from rtdetr_lab.ablations.plan import (
     prepare,
 )
 from rtdetr_lab.ablations.report import Report, report_of
-from rtdetr_lab.ablations.task import AsTrained, Measure, Task, Views, codes
+from rtdetr_lab.ablations.task import AsTrained, Measure, Task, Views, codes, content_of
 from rtdetr_lab.ablations.variant import Change, Setup, Variant, variant, with_seed
 from rtdetr_lab.config import require
 from rtdetr_lab.data.batch import Dataset

@@ -15,9 +15,8 @@ from ablation_toy import WORLD, study, tiny
 from damaged_data import save
 from data_folders import SIZE, write_json
 
-from rtdetr_lab.ablations.contents import content_of, weights_digest
 from rtdetr_lab.ablations.source import code_of, digest_of
-from rtdetr_lab.ablations.task import Task, codes, fingerprint
+from rtdetr_lab.ablations.task import Task, codes, content_of, fingerprint, weights_digest
 from rtdetr_lab.ablations.variant import Setup
 from rtdetr_lab.data.batch import First, Mapped, Sample, Truth
 from rtdetr_lab.data.coco import CocoDataset
