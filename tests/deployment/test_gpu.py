@@ -25,10 +25,10 @@ from rtdetr_lab.deployment.bench.gpu.record import (
     Cut,
     Record,
     Skipped,
+    Task,
     all_rows,
     runs_so_far,
 )
-from rtdetr_lab.deployment.bench.gpu.task import Task
 from rtdetr_lab.deployment.bench.subjects import Case
 
 ON_CPU = not torch.cuda.is_available()

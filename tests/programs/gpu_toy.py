@@ -11,8 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from rtdetr_lab.deployment.bench.gpu import clock
-from rtdetr_lab.deployment.bench.gpu.record import here
-from rtdetr_lab.deployment.bench.gpu.task import Task
+from rtdetr_lab.deployment.bench.gpu.record import Task, here
 
 
 def told(out: Path, what: str, found: str) -> dict[str, str]:

@@ -12,8 +12,7 @@ on another machine that got a copy of OUT.
 | `kernels.py`  | the fused sampler: its error against the naive loop, its time |
 | `speed.py`    | latency, throughput, parts, and a training step, against transformers |
 | `learning.py` | notebook 13 on CUDA; nano on more pictures; studies |
-| `record.py`   | the state of every row, in one JSON file per section |
+| `record.py`   | the state of every row, in one JSON file per section; one call of the command |
 | `clock.py`    | the budget: a process that ends on time, and another if one breaks |
-| `task.py`     | the time and the device of one call |
 | `page.py`     | pages from the records |
 """

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rtdetr_lab.deployment.bench.gpu import clock, page
-from rtdetr_lab.deployment.bench.gpu.record import runs_so_far
-from rtdetr_lab.deployment.bench.gpu.task import Task
+from rtdetr_lab.deployment.bench.gpu.record import Task, runs_so_far
 from rtdetr_lab.errors import LabError
 
 

@@ -18,8 +18,15 @@ from tempfile import TemporaryFile
 import torch
 
 from rtdetr_lab.deployment.bench.gpu import kernels, learning, speed
-from rtdetr_lab.deployment.bench.gpu.record import Cut, Record, Skipped, all_rows
-from rtdetr_lab.deployment.bench.gpu.task import Row, Task, end_with_parent
+from rtdetr_lab.deployment.bench.gpu.record import (
+    Cut,
+    Record,
+    Row,
+    Skipped,
+    Task,
+    all_rows,
+    end_with_parent,
+)
 
 AGAIN = 75
 """Exit code of a process after a row that failed: another one goes on."""

@@ -15,8 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rtdetr_lab.deployment.bench.gpu.record import Skipped
-from rtdetr_lab.deployment.bench.gpu.task import Row, Task
+from rtdetr_lab.deployment.bench.gpu.record import Row, Skipped, Task
 from rtdetr_lab.deployment.bench.report import plain
 from rtdetr_lab.deployment.bench.timing import CLOCKS, Subject, interleaved
 from rtdetr_lab.deployment.fastest import NAMES

@@ -19,8 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from rtdetr_lab.deployment.bench.gpu.record import Cut, Skipped
-from rtdetr_lab.deployment.bench.gpu.task import Row, Task, end_with_parent
+from rtdetr_lab.deployment.bench.gpu.record import Cut, Row, Skipped, Task, end_with_parent
 from rtdetr_lab.errors import TrainingError
 from rtdetr_lab.notebook_tools import build
 from rtdetr_lab.notebook_tools.outputs import normalised

@@ -7,17 +7,26 @@
 | `cut` | the time was up; `found` holds what there is | by the next command |
 | `failed` | `why` holds the traceback | by the next command: the code may be better |
 | `skipped` | `why` says what is missing here | by the next command: it may be there |
+
+A `Task` is what one call of the command measures, and on what.
 """
 
+import ctypes
 import json
-from dataclasses import dataclass
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from rtdetr_lab.config import require
 from rtdetr_lab.deployment.bench.report import machine
 from rtdetr_lab.errors import DataError
+from rtdetr_lab.notation import Size
 from rtdetr_lab.writing import write_text
 
 SECTIONS = ("kernels", "speed", "steps", "notebook", "learning")
@@ -90,3 +99,52 @@ def runs_so_far(out: Path) -> int:
     """Return the number of the last run that left a row in a folder."""
     rows = [row for section in all_rows(out).values() for row in section.values()]
     return max((row["run"] for row in rows), default=0)
+
+
+RUNS = 3
+"""Runs that the whole measurement is planned for."""
+
+Row = Callable[[], dict[str, Any]]
+"""Function that measures a row. It may raise `Skipped` or `Cut`."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One run into a folder. `tiny` tests the command: small models, one round."""
+
+    out: Path
+    minutes: float
+    run: int = 1
+    until: float = field(default=0.0)
+    tiny: bool = False
+
+    @property
+    def left(self) -> float:
+        """Seconds that are left of this run."""
+        return self.until - time.time()
+
+    @property
+    def left_in_all(self) -> float:
+        """Seconds that are left of this run and of those after it."""
+        return self.left + 60 * self.minutes * max(0, RUNS - self.run)
+
+    @property
+    def device(self) -> str:
+        """CUDA where there is a card."""
+        return "cuda" if torch.cuda.is_available() else "cpu"
+
+    @property
+    def size(self) -> Size:
+        """Height and width of the pictures."""
+        return (96, 96) if self.tiny else (640, 640)
+
+    @property
+    def rounds(self) -> int:
+        """Interleaved rounds of every comparison."""
+        return 1 if self.tiny else 20
+
+
+def end_with_parent() -> None:
+    """Ask the system to kill this process when its parent ends (Linux; called between fork and
+    exec)."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)

@@ -12,8 +12,7 @@ from typing import Any
 import torch
 
 from rtdetr_lab.deployment.backends import PyTorch
-from rtdetr_lab.deployment.bench.gpu.record import Skipped
-from rtdetr_lab.deployment.bench.gpu.task import Row, Task
+from rtdetr_lab.deployment.bench.gpu.record import Row, Skipped, Task
 from rtdetr_lab.deployment.bench.parts import split
 from rtdetr_lab.deployment.bench.report import plain
 from rtdetr_lab.deployment.bench.roofline import ceilings
