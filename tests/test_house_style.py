@@ -9,6 +9,7 @@ import io
 import re
 import tokenize
 from collections import Counter
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -269,21 +270,21 @@ def test_prose_does_not_count_as_code():
 
 
 ALLOWED = {
-    "top level": 2_870,
-    "ablations": 2_302,
-    "checkpoints": 2_720,
-    "commands": 1_660,
+    "top level": 2_865,
+    "ablations": 2_265,
+    "checkpoints": 2_680,
+    "commands": 1_635,
     "data": 2_970,
-    "deployment": 2_050,
+    "deployment": 2_040,
     "detr": 590,
-    "evaluation": 1_000,
+    "evaluation": 985,
     "images": 910,
     "javascript": 350,
     "kernels": 480,
     "notebook_tools": 370,
     "structures": 320,
     "successors": 540,
-    "training": 1_750,
+    "training": 1_740,
     "transformers_api": 1_870,
     "viz": 2_070,
 }
@@ -299,6 +300,7 @@ def room_of(path: Path) -> str:
     return "javascript" if path.suffix == ".js" else parts[0] if len(parts) > 1 else "top level"
 
 
+@cache
 def held() -> Counter[str]:
     """Lines of code in every room, today."""
     lines: Counter[str] = Counter()
