@@ -30,7 +30,7 @@ from rtdetr_lab.checkpoints.hooks import after_each
 from rtdetr_lab.checkpoints.strict import LARGEST
 from rtdetr_lab.errors import TrainingError
 from rtdetr_lab.structures import Batch
-from rtdetr_lab.training.parts import Part
+from rtdetr_lab.training.memory import Part
 
 MAY_BE_INFINITE = {"box_logits", "reference_logits"}
 SLOWER = "lower --lr (it is {:g}) or --clip-norm, raise --warmup-steps, {}or look at the pictures"

@@ -53,7 +53,7 @@ class TrainConfig:
     """Settings of a run.
 
     - `num_pictures` is the budget: pictures seen, and each view counts.
-    - `accumulate`: parts in which a step's pictures go through the model (`training/parts.py`).
+    - `accumulate`: parts in which a step's pictures go through the model (`training/memory.py`).
     - `amp`: compute the model in bfloat16, but not the matching and the losses. With None, only on
       a GPU that has bfloat16.
     - `augment` changes every picture and its size, depending on the place in the run. Without it,
@@ -119,7 +119,7 @@ MAY_CHANGE = {"num_pictures", "num_workers", "log_every", "save_every", "eval_ev
 MAY_CHANGE |= {"patience", "min_delta"}
 """Settings that a resumed run may change. They do not change a step, with two exceptions. The
 budget stretches the schedule. `accumulate` may change, because otherwise a run that no longer fits
-into memory could not resume (`training/parts.py` lists its effects)."""
+into memory could not resume (`training/memory.py` lists its effects)."""
 
 
 def from_scratch(num_pictures: int = 200_000, **changes: Any) -> TrainConfig:

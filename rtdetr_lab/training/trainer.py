@@ -22,10 +22,9 @@ from rtdetr_lab.training import distributed
 from rtdetr_lab.training import state as keep
 from rtdetr_lab.training.ema import EMA
 from rtdetr_lab.training.finite import first_fault, slower
-from rtdetr_lab.training.memory import explain_full_memory, uses_amp
+from rtdetr_lab.training.memory import Part, explain_full_memory, split, uses_amp
 from rtdetr_lab.training.metrics import Means
 from rtdetr_lab.training.optim import adamw, learning_mode, lr_factor, parameter_groups, set_lr
-from rtdetr_lab.training.parts import Part, split
 from rtdetr_lab.training.recipe import TrainConfig
 
 MEASURED = {"cardinality_error"}

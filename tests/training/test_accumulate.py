@@ -62,7 +62,7 @@ def test_parts_have_the_gradient_and_the_loss_of_the_whole(count):
 
 def test_the_mean_of_the_means_would_be_noticed(monkeypatch):
     whole, parts = trainer(), trainer(replace(CONFIG, accumulate=2))
-    monkeypatch.setattr("rtdetr_lab.training.parts.mean_over_ranks", lambda count, device: 1.0)
+    monkeypatch.setattr("rtdetr_lab.training.memory.mean_over_ranks", lambda count, device: 1.0)
     for learning in (whole, parts):
         learning.learn(batch())
     assert difference(gradients(parts), gradients(whole)) > 1e-2

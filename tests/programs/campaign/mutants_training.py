@@ -138,14 +138,14 @@ TRAINING = (
         "training/test_training.py",
     ),
     (
-        "training/parts",
+        "training/memory",
         "yield part, mean_over_ranks(part.targets.num_boxes, device) / total",
         "yield part, 1 / count",
         "a mean of means",
         "training/test_accumulate.py",
     ),
     (
-        "training/parts",
+        "training/memory",
         "part = batch[int(rows[0]) : int(rows[-1]) + 1]",
         "part = batch[int(rows[0]) : int(rows[-1])]",
         "the last picture of a part is lost",
