@@ -56,6 +56,7 @@ _DETR = {"detr": "model", "detr_transformer": "transformer", "detr_positions": "
 _DETR |= {name: name for name in ("resnet", "mask_head", "mask_losses", "segmentation")}
 MOVED = {f"{PACKAGE}.{before}": f"{PACKAGE}.detr.{now}" for before, now in _DETR.items()}
 MOVED[f"{PACKAGE}.data.augment_detr"] = f"{PACKAGE}.data.augment"
+MOVED[f"{PACKAGE}.ablations.criteria"] = f"{PACKAGE}.ablations.selection"
 """Module paths in files from before 0.2 → their paths today."""
 
 

@@ -11,19 +11,55 @@ r"""# Selection: should the score of a token reflect the quality of its box?
 `Prop_cls` is the share of selected tokens with a class score above 0.5. `Prop_both` is the share of
 tokens that also have a box with an IoU above 0.5. `ProposalQuality` measures both on validation
 pictures, and stores (score, IoU) of tokens for the scatter plot of the paper's Fig. 6.
+
+Query selection is a top-k by class score (`query_selection.py`). The paper's *vanilla* and
+*uncertainty-minimal* selection differ in the *target* of that score: 1 where there is an object, or
+the IoU of the token's own box. So the vanilla row changes only the loss of the proposals
+(`ProposalCriterion`).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from rtdetr_lab.ablations.criteria import ProposalCriterion
 from rtdetr_lab.ablations.variant import Variant, variant
+from rtdetr_lab.criterion import Criterion, CriterionConfig, Pairs
 from rtdetr_lab.data.batch import Sample, as_float
+from rtdetr_lab.losses import ClassLoss, Varifocal
 from rtdetr_lab.rtdetr import RTDETRConfig
+from rtdetr_lab.structures import Prediction, Targets
 from rtdetr_lab.viz.queries import best_iou
+
+
+@dataclass(frozen=True)
+class ProposalCriterion(CriterionConfig):
+    """The usual criterion, with a separate class loss for the encoder's proposals."""
+
+    of_proposals: ClassLoss = field(default_factory=Varifocal)
+
+    def build(self) -> "SplitCriterion":
+        return SplitCriterion(self)
+
+
+class SplitCriterion(Criterion):
+    """Use one class loss for the decoder layers and another for the proposals."""
+
+    def __init__(self, cfg: ProposalCriterion) -> None:
+        super().__init__(cfg)
+        self.of_proposals = Criterion(replace(cfg, classification=cfg.of_proposals))
+
+    def terms(
+        self, prediction: Prediction, targets: Targets, pairs: Pairs, num_boxes: float
+    ) -> dict[str, Tensor]:
+        """Compute all terms; those of the proposals come from their own criterion."""
+        terms = super().terms(prediction, targets, pairs, num_boxes)
+        if prediction.proposals is None:
+            return terms
+        where, layer = ".proposals", prediction.proposals.layer
+        return terms | self.of_proposals._terms(where, layer, targets, pairs[where], num_boxes)
+
 
 POINTS = 400
 """Number of tokens in the scatter plot: those with the best scores over all pictures."""

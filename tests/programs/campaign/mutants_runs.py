@@ -257,7 +257,7 @@ RUNS = (
         "ablations/test_variants.py",
     ),
     (
-        "ablations/criteria",
+        "ablations/selection",
         "classification=cfg.of_proposals",
         "classification=cfg.classification",
         "proposals learn by the decoder's loss",
