@@ -284,7 +284,7 @@ ALLOWED = {
     "structures": 320,
     "successors": 540,
     "training": 1_750,
-    "transformers_api": 1_870,
+    "transformers_api": 1_990,
     "viz": 2_070,
 }
 """Lines of code a room may hold. Who raises a number says why in the commit; the sum stays below

@@ -15,7 +15,7 @@ from documented_names import LIST, documented
 from paths import ROOT
 
 import rtdetr_lab as lab
-from rtdetr_lab.transformers_api import image_processor, outputs
+from rtdetr_lab.transformers_api import outputs, pixels
 
 ROWS = [tuple(row) for row in json.loads(LIST.read_text(encoding="utf8"))]
 CONSTANTS = {
@@ -34,7 +34,7 @@ OTHERWISE = {
 }
 """Rows whose default is another one here, and why."""
 
-UNREAD_OPTIONS = {"device", "disable_grouping", *image_processor.ONLY}
+UNREAD_OPTIONS = {"device", "disable_grouping", *pixels.ONLY}
 
 
 def class_of(kind):
