@@ -269,13 +269,13 @@ def test_prose_does_not_count_as_code():
 
 
 ALLOWED = {
-    "top level": 2_870,
+    "top level": 2_890,
     "ablations": 2_310,
-    "checkpoints": 2_720,
+    "checkpoints": 2_770,
     "commands": 1_660,
     "data": 2_970,
     "deployment": 2_050,
-    "detr": 590,
+    "detr": 600,
     "evaluation": 1_000,
     "images": 910,
     "javascript": 350,
@@ -284,7 +284,7 @@ ALLOWED = {
     "structures": 320,
     "successors": 540,
     "training": 1_750,
-    "transformers_api": 1_990,
+    "transformers_api": 2_010,
     "viz": 2_070,
 }
 """Lines of code a room may hold. Who raises a number says why in the commit; the sum stays below
