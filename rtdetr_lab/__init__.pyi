@@ -50,6 +50,7 @@ from .successors.hgnetv2 import rtdetr_x as rtdetr_x
 from .taps import record as record
 from .taps import tap as tap
 from .training import train as train
+from .transformers_api.auto import AutoConfig as AutoConfig
 from .transformers_api.auto import AutoImageProcessor as AutoImageProcessor
 from .transformers_api.auto import AutoModelForObjectDetection as AutoModelForObjectDetection
 from .transformers_api.config import DetrConfig as DetrConfig
@@ -61,6 +62,7 @@ from .transformers_api.detr import DetrForObjectDetection as DetrForObjectDetect
 from .transformers_api.detr import DetrForSegmentation as DetrForSegmentation
 from .transformers_api.detr import DetrModel as DetrModel
 from .transformers_api.panoptic_annotations import rgb_to_id as rgb_to_id
+from .transformers_api.pipeline import pipeline as pipeline
 from .transformers_api.processor import DetrImageProcessor as DetrImageProcessor
 from .transformers_api.processor import DetrImageProcessorPil as DetrImageProcessorPil
 from .transformers_api.processor import RTDetrImageProcessor as RTDetrImageProcessor

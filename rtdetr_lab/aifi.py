@@ -43,6 +43,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from rtdetr_lab.config import (
+    given,
     require,
     require_at_least,
     require_below_one,
@@ -58,13 +59,15 @@ class AIFIConfig:
     """Settings of AIFI; the defaults are one post-norm layer, as in all published models.
 
     `positions=None` leaves P out. `positions=sine_2d_authors` uses the authors' order of positions
-    (`docs/differences.md`).
+    (`docs/differences.md`). `activation_dropout` is the one between the two linear layers of the
+    feed-forward; None takes `dropout`.
     """
 
     num_layers: int = 1
     num_heads: int = 8
     ffn_dim: int = 1024
     dropout: float = 0.0
+    activation_dropout: float | None = None
     act: Activation = F.gelu
     positions: Callable[..., Tensor] | None = sine_2d
     temperature: float = 10000.0
@@ -74,8 +77,13 @@ class AIFIConfig:
         warmth = self.temperature
         require_at_least(0, where, num_layers=self.num_layers)
         require_at_least(1, where, num_heads=self.num_heads, ffn_dim=self.ffn_dim)
-        require_below_one(where, dropout=self.dropout)
+        inside = given(self.activation_dropout, self.dropout)
+        require_below_one(where, dropout=self.dropout, activation_dropout=inside)
         require(warmth > 0, f"{where}.temperature", f"is {warmth}", "give a positive number")
+
+    def layer(self, dim: int) -> "AIFILayer":
+        """Make a layer."""
+        return AIFILayer(self, dim)
 
     def build(self, dim: int) -> "AIFI":
         require_divisible("encoder.aifi.num_heads", dim, self.num_heads, 4)  # 4: parts of a sine
@@ -89,7 +97,8 @@ class AIFILayer(nn.Module):
         super().__init__()
         self.self_attn = Attention(dim, cfg.num_heads, cfg.dropout)
         self.norm1 = nn.LayerNorm(dim)
-        self.ffn = FeedForward(dim, cfg.ffn_dim, cfg.act, cfg.dropout)
+        inside = given(cfg.activation_dropout, cfg.dropout)
+        self.ffn = FeedForward(dim, cfg.ffn_dim, cfg.act, inside)
         self.norm2 = nn.LayerNorm(dim)
         self.dropout = nn.Dropout(cfg.dropout)
 
@@ -107,7 +116,7 @@ class AIFI(nn.Module):
     def __init__(self, cfg: AIFIConfig, dim: int) -> None:
         super().__init__()
         self.cfg = cfg
-        self.layers = nn.ModuleList(AIFILayer(cfg, dim) for _ in range(cfg.num_layers))
+        self.layers = nn.ModuleList(cfg.layer(dim) for _ in range(cfg.num_layers))
 
     def forward(self, s5: Float[Tensor, "B D H W"]) -> Float[Tensor, "B D H W"]:
         height, width = s5.shape[-2:]

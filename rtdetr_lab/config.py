@@ -35,6 +35,11 @@ def require(
         raise error(str(where), what, remedy)
 
 
+def given(value: Any, otherwise: Any) -> Any:
+    """Return `value`, or `otherwise` if it is None."""
+    return otherwise if value is None else value
+
+
 def require_at_least(least: int, where: str, **values: Number) -> None:
     """Raise `ConfigError` if a value is smaller: `require_at_least(1, "decoder", dim=0)`."""
     for name, value in values.items():

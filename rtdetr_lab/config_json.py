@@ -41,6 +41,7 @@ FUNCTIONS = {
     },
     **{n: f"torch:{n}" for n in ("tanh", "sigmoid")},
     "identity": f"{PACKAGE}.layers:identity",
+    "gelu_tanh": f"{PACKAGE}.layers:gelu_tanh",
     "batch_norm": "torch.nn:BatchNorm2d",
     "frozen_batch_norm": f"{PACKAGE}.layers:FrozenBatchNorm2d",
     "sine_2d": f"{PACKAGE}.layers:sine_2d",

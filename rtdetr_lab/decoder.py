@@ -70,6 +70,7 @@ from torch import Tensor, nn
 
 from rtdetr_lab.boxes import inverse_sigmoid
 from rtdetr_lab.config import (
+    given,
     require_at_least,
     require_below_one,
     require_between,
@@ -108,7 +109,9 @@ class DecoderConfig:
     """Settings of the decoder.
 
     `num_points` is one number for all levels, or one per level. In eval mode only the first
-    `inference_layers` layers run (r50_m trains six and runs three).
+    `inference_layers` layers run (r50_m trains six and runs three). `attention_dropout` is that of
+    the weights between queries, `activation_dropout` that inside the feed-forward; None takes
+    `dropout`.
     """
 
     dim: int = 256
@@ -121,13 +124,15 @@ class DecoderConfig:
     box_gradient: BoxGradient = look_forward_twice
     inference_layers: int | None = None
     dropout: float = 0.0
+    attention_dropout: float | None = None
+    activation_dropout: float | None = None
     act: Activation = F.relu
 
     def __post_init__(self) -> None:
         points_per_level(self.num_points, self.num_levels)
         require_at_least(1, "decoder", num_layers=self.num_layers, ffn_dim=self.ffn_dim)
         require_at_least(1, "decoder", dim=self.dim)
-        require_below_one("decoder", dropout=self.dropout)
+        require_below_one("decoder", dropout=self.dropout, **self.dropouts)
         require_divisible("decoder.num_heads", self.dim, self.num_heads)
         if self.inference_layers is not None:
             require_between(1, self.num_layers, "decoder", inference_layers=self.inference_layers)
@@ -138,6 +143,12 @@ class DecoderConfig:
     def layer(self) -> "DecoderLayer":
         """Make a layer."""
         return DecoderLayer(self)
+
+    @property
+    def dropouts(self) -> dict[str, float]:
+        """Dropouts of the attention between queries, and inside the feed-forward."""
+        names = ("attention_dropout", "activation_dropout")
+        return {name: given(getattr(self, name), self.dropout) for name in names}
 
     @property
     def points(self) -> tuple[int, ...]:
@@ -155,11 +166,12 @@ class DecoderLayer(nn.Module):
 
     def __init__(self, cfg: DecoderConfig) -> None:
         super().__init__()
-        self.self_attn = Attention(cfg.dim, cfg.num_heads, cfg.dropout)
+        attention, inside = cfg.dropouts.values()
+        self.self_attn = Attention(cfg.dim, cfg.num_heads, attention)
         self.norm1 = nn.LayerNorm(cfg.dim)
         self.cross_attn = DeformableAttention(cfg.dim, cfg.num_heads, cfg.points, cfg.sampler)
         self.norm2 = nn.LayerNorm(cfg.dim)
-        self.ffn = FeedForward(cfg.dim, cfg.ffn_dim, cfg.act, cfg.dropout)
+        self.ffn = FeedForward(cfg.dim, cfg.ffn_dim, cfg.act, inside)
         self.norm3 = nn.LayerNorm(cfg.dim)
         self.dropout = nn.Dropout(cfg.dropout)
 

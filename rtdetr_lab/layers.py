@@ -42,6 +42,11 @@ def identity(x: Tensor) -> Tensor:
     return x
 
 
+def gelu_tanh(x: Tensor) -> Tensor:
+    """GELU by the tanh approximation; elsewhere `gelu_new` or `gelu_pytorch_tanh`."""
+    return F.gelu(x, approximate="tanh")
+
+
 def cached_by_size(function: Callable[..., Any]) -> Callable[..., Any]:
     """Cache a function of sizes, device and dtype, outside the state dict.
 
@@ -83,9 +88,8 @@ class FrozenBatchNorm2d(nn.Module):
     def __init__(self, channels: int, eps: float = 1e-5) -> None:
         super().__init__()
         self.eps = eps
-        for name, value in [("weight", 1.0), ("bias", 0.0)]:
-            self.register_buffer(name, torch.full((channels,), value))
-        for name, value in [("running_mean", 0.0), ("running_var", 1.0)]:
+        starts = {"weight": 1.0, "bias": 0.0, "running_mean": 0.0, "running_var": 1.0}
+        for name, value in starts.items():
             self.register_buffer(name, torch.full((channels,), value))
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:

@@ -64,7 +64,8 @@ class RTDETRConfig:
 
     `backbone`, `encoder`, `selection`, `decoder` and `denoising` may be any object with a suitable
     `build()`; `denoising=None` trains without denoising. The criterion belongs here too: a detector
-    is not fully described without its training loss.
+    is not fully described without its training loss. The two `eps` belong to the norms behind the
+    backbone; the projections of its maps keep 1e-5, as in transformers.
     """
 
     num_classes: int = 80
@@ -74,6 +75,8 @@ class RTDETRConfig:
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     denoising: DenoisingConfig | None = field(default_factory=DenoisingConfig)
     criterion: Any = field(default_factory=CriterionConfig)
+    layer_norm_eps: float = 1e-5
+    batch_norm_eps: float = 1e-5
 
     def __post_init__(self) -> None:
         require_at_least(1, "", num_classes=self.num_classes)
@@ -98,6 +101,12 @@ class RTDETR(DetectionModel):
         noise = cfg.denoising
         self.denoising = None if noise is None else noise.build(cfg.num_classes, dim)
         self.decoder = cfg.decoder.build(cfg.num_classes)
+        parts = [part for name, part in self.encoder.named_children() if name != "project"]
+        parts += [self.to_memory, self.proposal_head, self.decoder]
+        for norm in nn.ModuleList(parts).modules():
+            if isinstance(norm, nn.LayerNorm | nn.BatchNorm2d):
+                is_layer = isinstance(norm, nn.LayerNorm)
+                norm.eps = cfg.layer_norm_eps if is_layer else cfg.batch_norm_eps
 
     def make_memory(self, channels: tuple[int, ...]) -> MemoryProjection:
         """Make the projection of encoder maps with these channels to the decoder's levels."""

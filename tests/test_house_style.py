@@ -270,13 +270,13 @@ def test_prose_does_not_count_as_code():
 
 
 ALLOWED = {
-    "top level": 2_860,
+    "top level": 2_890,
     "ablations": 2_260,
-    "checkpoints": 2_680,
+    "checkpoints": 2_730,
     "commands": 1_640,
     "data": 2_970,
     "deployment": 2_040,
-    "detr": 590,
+    "detr": 600,
     "evaluation": 990,
     "images": 910,
     "javascript": 350,
@@ -285,7 +285,7 @@ ALLOWED = {
     "structures": 320,
     "successors": 540,
     "training": 1_740,
-    "transformers_api": 1_870,
+    "transformers_api": 2_010,
     "viz": 2_070,
 }
 """Lines of code a room may hold. Who raises a number says why in the commit; the sum stays below

@@ -51,6 +51,8 @@ class With:
 
 LOSS, COST = "criterion.classification", "criterion.matcher.classification"
 
+EPS = {"layer_norm_eps": [0.1], "batch_norm_eps": [0.1]}
+
 OTHER = {
     # where in the model, and per field the values that are not the small model's
     RTDETRConfig: (
@@ -63,6 +65,7 @@ OTHER = {
             "decoder": [DecoderConfig(16, num_layers=2, num_heads=2, ffn_dim=8)],
             "denoising": [None],
             "criterion": [CriterionConfig(l1_weight=1.0)],
+            **EPS,
         },
     ),
     ResNetDConfig: (
@@ -108,6 +111,7 @@ OTHER = {
             "encoder": [HybridEncoderConfig(12, AIFIConfig(num_heads=2), GELANConfig(1.0, 1))],
             "selection": [LearnedContent(10)],
             "decoder": [FDRConfig(16, 2, 2, ffn_dim=8)],
+            **EPS,
             "denoising": [None],
             "criterion": [DFINECriterionConfig(l1_weight=1.0)],
         },
@@ -143,6 +147,8 @@ OTHER = {
             "box_gradient": [look_forward_once],
             "inference_layers": [1],
             "dropout": [0.3],
+            "attention_dropout": [0.3],
+            "activation_dropout": [0.3],
             "act": [F.gelu],
             "num_bins": [6],
             "scale": [8.0],
@@ -158,6 +164,7 @@ OTHER = {
             "num_heads": [2],
             "ffn_dim": [8],
             "dropout": [0.3],
+            "activation_dropout": [0.3],
             "act": [F.relu],
             "positions": [None, sine_2d_authors],
             "temperature": [20.0],
@@ -179,6 +186,8 @@ OTHER = {
             "box_gradient": [look_forward_once],
             "inference_layers": [1],
             "dropout": [0.3],
+            "attention_dropout": [0.3],
+            "activation_dropout": [0.3],
             "act": [F.gelu],
         },
     ),

@@ -21,6 +21,7 @@ from typing import Any
 from rtdetr_lab.checkpoints.transformers_dfine import DFineFields, dfine_values, spelled_dfine
 from rtdetr_lab.checkpoints.transformers_fields import DetrFields, RTDetrFields, RTDetrV2Fields
 from rtdetr_lab.checkpoints.transformers_hgnet import BACKBONES, backbone_tree
+from rtdetr_lab.checkpoints.transformers_layers import NormFirstConfig, every_dropout, own_dropouts
 from rtdetr_lab.checkpoints.transformers_resnet import resnet_values, spelled_resnet
 from rtdetr_lab.checkpoints.transformers_table import (
     KEEP,
@@ -29,6 +30,7 @@ from rtdetr_lab.checkpoints.transformers_table import (
     placed,
     spelled,
     values_of,
+    yes_or_no,
 )
 from rtdetr_lab.config import diff, replace_all, replace_at, require
 from rtdetr_lab.deformable_attention import points_per_level
@@ -75,10 +77,9 @@ def from_transformers(
     `ConfigError` for values that no model can be built from, or that our model does not support.
     """
     kind = tree.get("model_type")
-    what = f"model_type is {kind!r}"
-    if kind in OTHER_FAMILIES:
-        what = f"{what}: {OTHER_FAMILIES[kind]}"
-    require(kind in KINDS, where, what, f"give one of {', '.join(KINDS)}")
+    family = f": {OTHER_FAMILIES[kind]}" if kind in OTHER_FAMILIES else ""
+    remedy = f"give one of {', '.join(KINDS)}"
+    require(kind in KINDS, where, f"model_type is {kind!r}{family}", remedy)
     with placed(where):
         if masks is None:
             masks = "DetrForSegmentation" in (tree.get("architectures") or ())
@@ -98,16 +99,17 @@ def _rtdetr(tree: Mapping[str, Any], where: str, num_classes: int) -> RTDETRConf
     preset = dfine_l if is_dfine else rtdetr_r50  # has their defaults
     base = replace_at(preset(num_classes), "backbone", backbone)
     fields = DFineFields if is_dfine else RTDetrV2Fields
-    values = values_of(fields, tree, where, base) | read(inner, at)
+    early = yes_or_no(tree, "normalize_before", where)
+    if early:
+        base = replace_at(base, "encoder.aifi", NormFirstConfig(act=base.encoder.aifi.act))
+    values = values_of(fields, tree, where, every_dropout(base)) | read(inner, at)
     values |= dfine_values(tree, where) if is_dfine else {}
-    learned, at = tree.get("learn_initial_query", False), f"{where}[learn_initial_query]"
-    require(type(learned) is bool, at, f"is {learned!r}", "give true or false")
-    if learned:
+    if yes_or_no(tree, "learn_initial_query", where):
         base = replace_at(base, "selection", LearnedContent())
     if not values["denoising.num_queries"]:
         values = {p: v for p, v in values.items() if not p.startswith("denoising.")}
         values["denoising"] = None
-    cfg: RTDETRConfig = replace_all(base, values)
+    cfg: RTDETRConfig = own_dropouts(replace_all(base, values))
     for key, value in _said_twice(cfg).items():
         found = list(tree.get(key, getattr(RTDetrFields, key)))
         what = f"is {found}, but {value} follows from the other values"
@@ -119,11 +121,12 @@ def _detr(tree: Mapping[str, Any], where: str, num_classes: int, masks: bool) ->
     scaled, at = tree.get("scale_embedding", False), f"{where}[scale_embedding]"
     require(not scaled, at, f"is {scaled!r}, only False works", REMEDY)  # from releases before 5
     base = detr_r50_panoptic(num_classes) if masks else detr_r50(num_classes)
-    values = values_of(DetrFields, tree, where, base) | resnet_values(tree, where, base)
+    values = values_of(DetrFields, tree, where, every_dropout(base))
+    values |= resnet_values(tree, where, base)
     values["decoder.norm_between"] = bool(tree.get("auxiliary_loss"))
     if masks:
         values["num_mask_heads"] = values["encoder.num_heads"]
-    cfg: DETRConfig = replace_all(base, values)
+    cfg: DETRConfig = own_dropouts(replace_all(base, values))
     return cfg
 
 
@@ -132,6 +135,7 @@ def to_transformers(cfg: Any, names: tuple[str, ...]) -> dict[str, Any]:
     names = names or tuple(f"LABEL_{i}" for i in range(cfg.num_classes))  # as in transformers
     known = isinstance(cfg, RTDETRConfig | DETRConfig)
     require(known, "transformers", "is not an RT-DETR or DETR", KEEP)
+    cfg = every_dropout(cfg)
     if isinstance(cfg, DETRConfig):
         tree = _detr_tree(cfg)
     else:
@@ -140,7 +144,7 @@ def to_transformers(cfg: Any, names: tuple[str, ...]) -> dict[str, Any]:
     tree["id2label"] = {str(i): name for i, name in enumerate(names)}
     tree["label2id"] = {name: i for i, name in enumerate(names)}
     back, _ = from_transformers(tree, "transformers")
-    for path, (here, there) in diff(cfg, back).items():
+    for path, (here, there) in diff(own_dropouts(cfg), back).items():
         trimmed = path.endswith("inference_layers")
         remedy = f"save model.trim({here}), or {KEEP}" if trimmed else KEEP
         what = f"is {here}, transformers can only express {there}"
@@ -166,10 +170,11 @@ def _rtdetr_tree(cfg: RTDETRConfig) -> dict[str, Any]:
         "model_type": "d_fine" if is_dfine else "rt_detr_v2" if v2 else "rt_detr",
         "architectures": [f"{name}ForObjectDetection"],
         "num_denoising": 0,
-        **spelled(fields, cfg, base),
+        **spelled(fields, cfg, every_dropout(base)),
         **(spelled_dfine(cfg) if is_dfine else {}),
         "backbone_config": backbone_tree(cfg),
         "learn_initial_query": isinstance(cfg.selection, LearnedContent),
+        "normalize_before": isinstance(getattr(cfg.encoder, "aifi", None), NormFirstConfig),
         **_said_twice(cfg),
     }
     return tree | ({"decoder_n_levels": cfg.decoder.num_levels} if v2 else {})
@@ -180,7 +185,7 @@ def _detr_tree(cfg: DETRConfig) -> dict[str, Any]:
     return {
         "model_type": "detr",
         "architectures": [f"DetrFor{'Segmentation' if draws(cfg) else 'ObjectDetection'}"],
-        **spelled(DetrFields, cfg, base),
+        **spelled(DetrFields, cfg, every_dropout(base)),
         "auxiliary_loss": cfg.decoder.norm_between,
         **spelled_resnet(cfg, base),
     }

@@ -80,10 +80,10 @@ class HGNetV2Fields:
 class RTDetrFields:
     """Fields of RT-DETR."""
 
-    initializer_range: float = unread(0.01)
+    initializer_range: float = 0.01
     initializer_bias_prior_prob: float | None = None
-    layer_norm_eps: float = only(1e-5)
-    batch_norm_eps: float = only(1e-5)
+    layer_norm_eps: float = at(1e-5, "layer_norm_eps")
+    batch_norm_eps: float = at(1e-5, "batch_norm_eps")
     backbone_config: Any = None
     backbone: str | None = unread(None)
     use_pretrained_backbone: bool = unread(False)
@@ -97,13 +97,15 @@ class RTDetrFields:
     encoder_ffn_dim: int = at(1024, "encoder.aifi.ffn_dim")
     encoder_attention_heads: int = at(8, "encoder.aifi.num_heads")
     dropout: float = at(0.0, "encoder.aifi.dropout", "decoder.dropout")
-    activation_dropout: float = only(0.0)
+    activation_dropout: float = at(
+        0.0, "encoder.aifi.activation_dropout", "decoder.activation_dropout"
+    )
     encode_proj_layers: Sequence[int] = (2,)
     positional_encoding_temperature: int = at(10000, "encoder.aifi.temperature")
     encoder_activation_function: str = at("gelu", "encoder.aifi.act")
     activation_function: str = at("silu", "encoder.ccff.act")
     eval_size: Sequence[int] | None = only(None)
-    normalize_before: bool = only(False)
+    normalize_before: bool = False
     hidden_expansion: float = at(1.0, "encoder.ccff.expansion")
     d_model: int = at(256, "decoder.dim")
     num_queries: int = at(300, "selection.num_queries")
@@ -114,7 +116,7 @@ class RTDetrFields:
     decoder_layers: int = at(6, "decoder.num_layers")
     decoder_attention_heads: int = at(8, "decoder.num_heads")
     decoder_activation_function: str = at("relu", "decoder.act")
-    attention_dropout: float = only(0.0)
+    attention_dropout: float = at(0.0, "decoder.attention_dropout")
     num_denoising: int = at(100, "denoising.num_queries")
     label_noise_ratio: float = at(0.5, "denoising.label_noise")
     box_noise_scale: float = at(1.0, "denoising.box_noise")
@@ -170,10 +172,14 @@ class DetrFields:
     activation_function: str = at("relu", "encoder.act", "decoder.act")
     d_model: int = at(256, "dim")
     dropout: float | int = at(0.1, "encoder.dropout", "decoder.dropout")
-    attention_dropout: float | int = only(0.0)
-    activation_dropout: float | int = only(0.0)
-    init_std: float | int = unread(0.02)
-    init_xavier_std: float | int = unread(1.0)
+    attention_dropout: float | int = at(
+        0.0, "encoder.attention_dropout", "decoder.attention_dropout"
+    )
+    activation_dropout: float | int = at(
+        0.0, "encoder.activation_dropout", "decoder.activation_dropout"
+    )
+    init_std: float | int = 0.02
+    init_xavier_std: float | int = 1.0
     auxiliary_loss: bool = False
     position_embedding_type: str = at("sine", "positions")
     dilation: bool = False

@@ -20,14 +20,17 @@ from rtdetr_lab.backbone import BasicBlock, Bottleneck
 from rtdetr_lab.config import require
 from rtdetr_lab.detr.positions import LearnedPositions, SinePositions
 from rtdetr_lab.errors import ConfigError, LabError
-from rtdetr_lab.layers import FrozenBatchNorm2d
+from rtdetr_lab.layers import FrozenBatchNorm2d, gelu_tanh
 from rtdetr_lab.samplers import Bilinear, Discrete
 
 KEEP = 'save with layout="lab"'
 REMEDY = "change the value, or build this variant here and give it as config="
 
 WORDS: tuple[dict[Any, Any], ...] = (
-    {"relu": F.relu, "gelu": F.gelu, "silu": F.silu, "swish": F.silu},
+    {
+        **{"relu": F.relu, "gelu": F.gelu, "silu": F.silu, "swish": F.silu},
+        **dict.fromkeys(("gelu_new", "gelu_pytorch_tanh"), gelu_tanh),
+    },
     {"basic": BasicBlock, "bottleneck": Bottleneck},
     {"default": Bilinear(), "discrete": Discrete(shift=0.5)},
     {"sine": SinePositions(), "learned": LearnedPositions()},
@@ -48,7 +51,7 @@ def values_of(kind: Any, tree: Mapping[str, Any], where: str, base: Any) -> dict
             same = (tuple(theirs) if isinstance(theirs, list) else theirs) == known.default
             require(same, place, what, REMEDY)
         for path in known.metadata.get("paths", ()):
-            if (like := _value_at(base, path)) is not None:
+            if (like := value_at(base, path)) is not None:
                 values[path] = _read(theirs, known.default, like, place)
     return values
 
@@ -74,6 +77,13 @@ def whole_numbers(theirs: Any, where: str) -> tuple[int, ...]:
     return tuple(theirs)
 
 
+def yes_or_no(tree: Mapping[str, Any], key: str, where: str) -> bool:
+    """Return the value of a key that is true or false; False if it is missing."""
+    value = tree.get(key, False)
+    require(type(value) is bool, f"{where}[{key}]", f"is {value!r}", "give true or false")
+    return bool(value)
+
+
 def spelled(kind: Any, cfg: Any, base: Any) -> dict[str, Any]:
     """Return their key → value of our config, in their notation.
 
@@ -81,14 +91,14 @@ def spelled(kind: Any, cfg: Any, base: Any) -> dict[str, Any]:
     """
     left_out = () if getattr(cfg, "denoising", None) else ("denoising",)
     judges = ("criterion", "criterion.classification", "criterion.matcher.classification")
-    if not all(isinstance(_value_at(cfg, j), type(_value_at(base, j))) for j in judges):
+    if not all(isinstance(value_at(cfg, j), type(value_at(base, j))) for j in judges):
         left_out = (*left_out, "criterion")
     tree: dict[str, Any] = {}
     for known in fields(kind):
         for path in known.metadata.get("paths", ()):
-            if _value_at(base, path) is None or path.startswith(left_out):
+            if value_at(base, path) is None or path.startswith(left_out):
                 continue
-            value = _value_at(cfg, path)
+            value = value_at(cfg, path)
             require(value is not None, path, "is not possible in transformers", KEEP)
             tree[known.name] = _spell(value, known.default, path)
     return {key: value for key, value in tree.items() if value is not None}
@@ -111,7 +121,8 @@ def _words(default: Any) -> dict[Any, Any] | None:
     return next((words for words in WORDS if default in words), None) if named else None
 
 
-def _value_at(cfg: Any, path: str) -> Any:
+def value_at(cfg: Any, path: str) -> Any:
+    """Return the value at a dotted path, or None."""
     return reduce(lambda part, name: getattr(part, name, None), path.split("."), cfg)
 
 

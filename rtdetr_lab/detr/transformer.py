@@ -41,19 +41,25 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from rtdetr_lab.config import require_at_least, require_below_one, require_divisible
+from rtdetr_lab.config import given, require_at_least, require_below_one, require_divisible
 from rtdetr_lab.layers import Activation, Attention, FeedForward
 from rtdetr_lab.taps import tap
 
 
 @dataclass(frozen=True)
 class DETREncoderConfig:
-    """Settings of the encoder: every cell attends to every cell."""
+    """Settings of the encoder: every cell attends to every cell.
+
+    `attention_dropout` is that of the attention weights, `activation_dropout` that inside the
+    feed-forward; None takes `dropout`, as the authors do.
+    """
 
     num_layers: int = 6
     num_heads: int = 8
     ffn_dim: int = 2048
     dropout: float = 0.1
+    attention_dropout: float | None = None
+    activation_dropout: float | None = None
     layer_drop: float = 0.0
     act: Activation = F.relu
 
@@ -75,6 +81,8 @@ class DETRDecoderConfig:
     num_heads: int = 8
     ffn_dim: int = 2048
     dropout: float = 0.1
+    attention_dropout: float | None = None
+    activation_dropout: float | None = None
     layer_drop: float = 0.0
     norm_between: bool = False
     act: Activation = F.relu
@@ -85,10 +93,16 @@ class DETRDecoderConfig:
         return DETRDecoder(self, dim)
 
 
+def dropouts(cfg: DETREncoderConfig | DETRDecoderConfig) -> dict[str, float]:
+    """Return the dropouts of attention weights, and inside the feed-forward."""
+    names = ("attention_dropout", "activation_dropout")
+    return {name: given(getattr(cfg, name), cfg.dropout) for name in names}
+
+
 def _check(cfg: DETREncoderConfig | DETRDecoderConfig, dim: int, part: str, at_least: int) -> None:
     require_at_least(at_least, part, num_layers=cfg.num_layers)
     require_divisible(f"{part}.num_heads", dim, cfg.num_heads)
-    require_below_one(part, dropout=cfg.dropout, layer_drop=cfg.layer_drop)
+    require_below_one(part, dropout=cfg.dropout, layer_drop=cfg.layer_drop, **dropouts(cfg))
 
 
 class DETREncoderLayer(nn.Module):
@@ -96,9 +110,10 @@ class DETREncoderLayer(nn.Module):
 
     def __init__(self, cfg: DETREncoderConfig, dim: int) -> None:
         super().__init__()
-        self.self_attn = Attention(dim, cfg.num_heads, cfg.dropout)
+        attention, inside = dropouts(cfg).values()
+        self.self_attn = Attention(dim, cfg.num_heads, attention)
         self.norm1 = nn.LayerNorm(dim)
-        self.ffn = FeedForward(dim, cfg.ffn_dim, cfg.act, cfg.dropout)
+        self.ffn = FeedForward(dim, cfg.ffn_dim, cfg.act, inside)
         self.norm2 = nn.LayerNorm(dim)
         self.dropout = nn.Dropout(cfg.dropout)
 
@@ -118,11 +133,12 @@ class DETRDecoderLayer(nn.Module):
 
     def __init__(self, cfg: DETRDecoderConfig, dim: int) -> None:
         super().__init__()
-        self.self_attn = Attention(dim, cfg.num_heads, cfg.dropout)
+        attention, inside = dropouts(cfg).values()
+        self.self_attn = Attention(dim, cfg.num_heads, attention)
         self.norm1 = nn.LayerNorm(dim)
-        self.cross_attn = Attention(dim, cfg.num_heads, cfg.dropout)
+        self.cross_attn = Attention(dim, cfg.num_heads, attention)
         self.norm2 = nn.LayerNorm(dim)
-        self.ffn = FeedForward(dim, cfg.ffn_dim, cfg.act, cfg.dropout)
+        self.ffn = FeedForward(dim, cfg.ffn_dim, cfg.act, inside)
         self.norm3 = nn.LayerNorm(dim)
         self.dropout = nn.Dropout(cfg.dropout)
 

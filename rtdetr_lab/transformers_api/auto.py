@@ -22,25 +22,37 @@ def _tree(name: Any, file: str, options: dict[str, Any]) -> dict[str, Any]:
     return read_json(file_of(name, file, **taken(options)))
 
 
+def _model(kind: str, where: Any) -> Any:
+    known = f"give one of {', '.join(MODELS)}"
+    require(kind in MODELS, f"{where}[model_type]", f"is {kind!r}", known)
+    return MODELS[kind]
+
+
+class AutoConfig:
+    """Loader for all configurations of detectors: only `from_pretrained`."""
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **options: Any) -> Any:
+        """Read the configuration of a hub id or folder, in the class of its `model_type`."""
+        name = pretrained_model_name_or_path
+        tree = _tree(name, "config.json", options)
+        return _model(tree.get("model_type", ""), name).config_class.from_dict(tree, **options)
+
+
 class AutoModelForObjectDetection:
     """Loader for all detectors: `from_pretrained`, and `from_config` for a new model."""
 
     @classmethod
     def from_config(cls, config: Any) -> Any:
         """Build a new model, in the class of the configuration's `model_type`."""
-        kind = getattr(config, "model_type", "")
-        known = f"give the configuration of one of {', '.join(MODELS)}"
-        require(kind in MODELS, "config[model_type]", f"is {kind!r}", known)
-        return MODELS[kind](config)
+        return _model(getattr(config, "model_type", ""), "config")(config)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, **options: Any) -> Any:
         """Load the model of a hub id or folder, in the class of its `model_type`."""
         name = pretrained_model_name_or_path
         kind = _tree(name, "config.json", dict(options)).get("model_type", "")
-        known = f"give one of {', '.join(MODELS)}"
-        require(kind in MODELS, f"{name}[model_type]", f"is {kind!r}", known)
-        return MODELS[kind].from_pretrained(name, **options)
+        return _model(kind, name).from_pretrained(name, **options)
 
 
 class AutoImageProcessor:

@@ -14,7 +14,7 @@ the documented parameters, each with its default and its meaning here.
 | DETR's `…_layerdrop`                     | work (theirs reads neither)                    |
 | `dilation=True` over a `ResNetConfig`    | refused (theirs ignores it)                    |
 | a new DETR's `use_pretrained_backbone`   | refused: no download inside `__init__`         |
-| `attention_dropout`, `init_std`, …       | refused by name unless they are the default    |
+| `initializer_range`, `init_std`, …       | replace the paper's start of a new model       |
 """
 
 from collections.abc import Mapping

@@ -36,7 +36,7 @@ from rtdetr_lab.taps import record
 from rtdetr_lab.transformers_api.calls import Call, DetectorModel, refuse_parts
 from rtdetr_lab.transformers_api.config import DetrConfig
 from rtdetr_lab.transformers_api.detr_fields import edits, inner_fields, judged, kept, padding_of
-from rtdetr_lab.transformers_api.loading import NoHead, fill
+from rtdetr_lab.transformers_api.loading import NoHead, draw_anew, fill
 from rtdetr_lab.transformers_api.outputs import (
     DetrModelOutput,
     DetrObjectDetectionOutput,
@@ -73,6 +73,17 @@ class DetrPreTrainedModel(DetectorModel):
 
     def _hold(self, config: Any, lab: Any) -> None:
         super()._hold(config, as_normalised(lab))
+
+    @classmethod
+    def fresh(cls, config: Any, cfg: Any) -> Any:
+        """Build a new model; `init_std` and `init_xavier_std` replace the start of the paper."""
+        lab = super().fresh(config, cfg)
+        if config.init_std != DetrConfig.init_std:
+            draw_anew(lab, config.init_std, kept=("mask_attention", "mask_head"))
+        if cls.masks and config.init_xavier_std != DetrConfig.init_xavier_std:
+            for projection in (lab.mask_attention.q_proj, lab.mask_attention.k_proj):
+                nn.init.xavier_uniform_(projection.weight, gain=config.init_xavier_std)
+        return lab
 
     @classmethod
     def seeing(cls, cfg: Any, found: Opened) -> Any:

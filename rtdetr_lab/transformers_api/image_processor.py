@@ -34,24 +34,14 @@ from rtdetr_lab.transformers_api.annotations import (
     prepared,
     resized_annotation,
 )
+from rtdetr_lab.transformers_api.batches import BatchFeature, batched, formatted, on_canvas, padded
 from rtdetr_lab.transformers_api.hub import FILE, OneFile
 from rtdetr_lab.transformers_api.pixels import (
-    BatchFeature,
     as_pictures,
-    batched,
-    formatted,
     in_fractions,
-    on_canvas,
     resized_picture,
+    without_fast,
 )
-
-ONLY: dict[str, Any] = {
-    "do_convert_rgb": True,
-    "do_center_crop": False,
-    "crop_size": None,
-    "default_to_square": False,
-}
-"""Options of the torchvision processors → the only value that we support."""
 
 
 @dataclass(kw_only=True)
@@ -110,7 +100,7 @@ class ImageProcessor(OneFile):
         You can set any documented option for this call. Raises `ImageError`, `DataError` or
         `ConfigError`.
         """
-        told = _without_fast({**options, "return_segmentation_masks": return_segmentation_masks})
+        told = without_fast({**options, "return_segmentation_masks": return_segmentation_masks})
         device, remedy = told.pop("device", None), 'set return_tensors="pt"'
         what = "is given, but only tensors can be moved to a device"
         require(device is None or return_tensors == "pt", "device", what, remedy)
@@ -123,6 +113,12 @@ class ImageProcessor(OneFile):
         given = zip(pictures, labels, in_fractions(images), strict=True)
         found: BatchFeature = for_this._processed(given, return_tensors, data_format)
         return found if device is None else found.to(device)
+
+    def pad(
+        self, images: Sequence[Any], return_pixel_mask: bool = True, return_tensors: Any = None
+    ) -> BatchFeature:
+        """Put prepared pictures (C H W, of any sizes) on one canvas, for a `collate_fn`."""
+        return padded(images, self.pad_size, return_pixel_mask, return_tensors)
 
     def _processed(self, given: Any, return_tensors: str | None, data_format: str) -> BatchFeature:
         done = [self._one(*one) for one in given]
@@ -177,16 +173,6 @@ class ImageProcessor(OneFile):
         if plain["return_segmentation_masks"] is None:
             plain.pop("return_segmentation_masks")
         return {"image_processor_type": self.kind, **plain}
-
-
-def _without_fast(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Drop the options that exist only for torchvision."""
-    told = {name: v for name, v in options.items() if v is not None and name != "disable_grouping"}
-    for name, value in ONLY.items():
-        found = told.pop(name, value)
-        what = f"is {found!r}, but only {value!r} is supported here"
-        require(found == value, name, what, "leave it out")
-    return told
 
 
 def _spread(values: float | Sequence[float]) -> float | tuple[float, ...]:

@@ -37,6 +37,18 @@ class NoHead(nn.Module):
         return content.new_zeros(*content.shape[:-1], self.width)
 
 
+def draw_anew(lab: nn.Module, spread: float, *, kept: tuple[str, ...]) -> None:
+    """Draw the weights of convolutions and linear maps anew from N(0, spread²); biases become zero.
+
+    Modules with a name in `kept` keep their own start: heads, sampling points.
+    """
+    for name, part in lab.named_modules():
+        if isinstance(part, nn.Conv2d | nn.Linear) and not any(word in name for word in kept):
+            nn.init.normal_(part.weight, std=spread)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+
+
 def changes_among(told: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Return the changes of the configuration among `told`; refuse what would have no effect."""
     changes = dict(told)

@@ -38,14 +38,9 @@ from rtdetr_lab.images.postprocess import at_least_single, postprocess
 from rtdetr_lab.model import by_sigmoid, by_softmax
 from rtdetr_lab.notation import Size
 from rtdetr_lab.structures import Prediction
+from rtdetr_lab.transformers_api.batches import BatchFeature
 from rtdetr_lab.transformers_api.image_processor import ImageProcessor
-from rtdetr_lab.transformers_api.pixels import (
-    BatchFeature,
-    as_dictionaries,
-    batched,
-    on_canvas,
-    sizes_of,
-)
+from rtdetr_lab.transformers_api.pixels import as_dictionaries, sizes_of
 
 
 @dataclass(kw_only=True)
@@ -122,11 +117,8 @@ class DetrImageProcessor(ImageProcessor):
     def pad_and_create_pixel_mask(
         self, pixel_values_list: Sequence[Any], return_tensors: str | None = None
     ) -> BatchFeature:
-        """Put prepared pictures of any sizes on one canvas, for a `collate_fn`."""
-        arrays = [np.asarray(one) for one in pixel_values_list]
-        canvases, masks, _ = on_canvas(arrays, [None] * len(arrays), self.pad_size, True)
-        found = {"pixel_values": canvases, "pixel_mask": masks}
-        return BatchFeature({k: batched(v, return_tensors) for k, v in found.items()})
+        """Call `pad`, under the name of the first releases."""
+        return self.pad(pixel_values_list, return_tensors=return_tensors)
 
     def post_process_object_detection(
         self, outputs: Any, threshold: float = 0.5, target_sizes: Any = None

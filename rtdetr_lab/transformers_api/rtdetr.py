@@ -42,7 +42,7 @@ from rtdetr_lab.transformers_api.config import (
     RTDetrV2ResNetConfig,
 )
 from rtdetr_lab.transformers_api.fields import fields_of, judged, kept
-from rtdetr_lab.transformers_api.loading import NoHead
+from rtdetr_lab.transformers_api.loading import NoHead, draw_anew
 from rtdetr_lab.transformers_api.outputs import (
     BackboneOutput,
     RTDetrModelOutput,
@@ -59,8 +59,14 @@ class RTDetrPreTrainedModel(DetectorModel):
 
     @classmethod
     def fresh(cls, config: Any, cfg: Any) -> Any:
-        """Build a new model, with the documented class biases."""
+        """Build a new model, with the documented class biases.
+
+        Weights start as in the paper unless `initializer_range` is changed.
+        """
         lab: Any = cfg.build()
+        if config.initializer_range != RTDetrConfig.initializer_range:
+            kept = ("cross_attn", "class_head", "box_head")
+            draw_anew(lab, config.initializer_range, kept=kept)
         prior = config.initializer_bias_prior_prob or 1 / (config.num_labels + 1)
         for head in (lab.proposal_head.class_head, *lab.decoder.class_heads):
             nn.init.constant_(head.bias, math.log(prior / (1 - prior)))

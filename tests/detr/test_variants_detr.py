@@ -32,6 +32,8 @@ LAYERS = {
     "num_heads": [2],
     "ffn_dim": [8],
     "dropout": [0.3],
+    "attention_dropout": [0.3],
+    "activation_dropout": [0.3],
     "layer_drop": [0.9],
     "act": [F.gelu],
 }

@@ -27,32 +27,41 @@ def test_the_pipeline_for_detection_says_of_our_class_what_it_says_of_theirs(kin
     name = "DetrImageProcessor" if kind == "Detr" else "RTDetrImageProcessor"
     size = {"height": 64, "width": 96}
     told = []
-    for library, processor in ((transformers, f"{name}Pil"), (lab, name)):
-        found = transformers.pipeline(
+    for client, library, processor in (
+        (transformers, transformers, f"{name}Pil"),
+        (transformers, lab, name),
+        (lab, lab, name),
+    ):
+        found = client.pipeline(
             "object-detection",
             model=getattr(library, f"{kind}ForObjectDetection").from_pretrained(tmp_path),
             image_processor=getattr(library, processor)(size=size),
         )
         told.append(found(photo, threshold=0.1))
     assert len(told[0]) > 0
-    pairs = zip(*(sorted(one, key=lambda found: str(found["box"])) for one in told), strict=True)
+    assert told[1] == told[2]
+    pairs = zip(*(sorted(one, key=lambda x: str(x["box"])) for one in told[:2]), strict=True)
     for one, other in pairs:
         assert (one["label"], one["box"]) == (other["label"], other["box"])
         assert one["score"] == pytest.approx(other["score"], abs=1e-3)
 
 
-def test_the_pipeline_for_segmentation_runs_with_our_classes(photo):
+@pytest.mark.parametrize("subtask", ["semantic", "panoptic", "instance", None])
+def test_the_pipeline_for_segmentation_is_theirs_around_our_class(photo, subtask):
     torch.manual_seed(0)
     model = lab.DetrForSegmentation(lab.DetrConfig(**SMALL_DETR)).eval()
     with torch.no_grad():
         model.lab.class_head.bias[:2] += 3
-    size = {"shortest_edge": 64, "longest_edge": 96}
-    segments = transformers.pipeline(
-        "image-segmentation", model=model, image_processor=lab.DetrImageProcessor(size=size)
-    )
-    found = segments(photo, threshold=0.0, subtask="semantic")
-    assert {one["label"] for one in found} <= {"cat", "dog", "sky"}
-    assert {one["mask"].size for one in found} == {(70, 50)}
+    processor = lab.DetrImageProcessor(size={"shortest_edge": 64, "longest_edge": 96})
+    rules = {"threshold": 0.1, "mask_threshold": 0.4, "overlap_mask_area_threshold": 0.0}
+    told = []
+    for client in (transformers, lab):
+        segments = client.pipeline("image-segmentation", model=model, image_processor=processor)
+        told.append(segments(photo, subtask=subtask, **({} if subtask == "semantic" else rules)))
+    assert {one["label"] for one in told[1]} <= {"cat", "dog", "sky"}
+    assert {one["mask"].size for one in told[1]} == {(70, 50)}
+    plain = [[(o["score"], o["label"], o["mask"].tobytes()) for o in one] for one in told]
+    assert plain[0] == plain[1]
 
 
 def test_keypoints_are_kept_as_theirs_are(photo):

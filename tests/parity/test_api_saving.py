@@ -166,3 +166,55 @@ def target():
 def collated(rows):
     images = torch.stack([row["pixel_values"] for row in rows])
     return {"pixel_values": images, "labels": [row["labels"] for row in rows]}
+
+
+CHANGED = {
+    "layer_norm_eps": {"layer_norm_eps": 0.3},
+    "batch_norm_eps": {"batch_norm_eps": 0.2},
+    "normalize_before": {"normalize_before": True},
+    "activations": {
+        "encoder_activation_function": "gelu_new",
+        "decoder_activation_function": "gelu_new",
+    },
+    "dropouts": {"attention_dropout": 0.2, "activation_dropout": 0.3, "dropout": 0.4},
+}
+
+
+@pytest.mark.parametrize("change", CHANGED)
+@pytest.mark.parametrize("kind", ["RTDetr", "RTDetrV2"])
+def test_a_value_that_no_published_model_has_goes_both_ways(kind, change, tmp_path):
+    given = {**copy.deepcopy(KINDS[kind]), **CHANGED[change]}
+    given["backbone_config"] = transformers.RTDetrResNetConfig(**without_type(given))
+    theirs = class_of(transformers, kind, HEAD)(class_of(transformers, kind, "Config")(**given))
+    theirs = spread(theirs).double().eval()
+    theirs.save_pretrained(tmp_path / "theirs")
+    ours = class_of(lab, kind, HEAD).from_pretrained(tmp_path / "theirs").double()
+    images = torch.rand(2, 3, 64, 96, dtype=torch.float64)
+    with torch.no_grad():
+        wanted, found = theirs(images), ours(images)
+    assert (wanted.logits - found.logits).abs().max() < 1e-9
+    assert (wanted.pred_boxes - found.pred_boxes).abs().max() < 1e-9
+    cfg = lab.load_pretrained(tmp_path / "theirs").cfg
+    for layout in ("lab", "transformers"):
+        lab.save_pretrained(ours.lab, tmp_path / layout, layout=layout)
+        assert lab.load_pretrained(tmp_path / layout).cfg == cfg
+    read = class_of(transformers, kind, "Config").from_pretrained(tmp_path / "transformers")
+    assert {name: getattr(read, name) for name in CHANGED[change]} == CHANGED[change]
+
+
+def test_the_dropouts_of_a_file_are_those_of_the_model():
+    told = {"attention_dropout": 0.2, "activation_dropout": 0.3, "dropout": 0.4}
+    rtdetr = lab.RTDetrConfig(**SMALL, **told).to_lab()
+    aifi, decoder = rtdetr.encoder.aifi, rtdetr.decoder
+    assert (aifi.dropout, aifi.activation_dropout) == (0.4, 0.3), "as theirs, whose AIFI reads two"
+    assert (decoder.attention_dropout, decoder.activation_dropout, decoder.dropout) == (
+        0.2,
+        0.3,
+        0.4,
+    )
+    detr = lab.DetrConfig(**SMALL_DETR, **told).to_lab()
+    for part in (detr.encoder, detr.decoder):
+        assert (part.attention_dropout, part.activation_dropout, part.dropout) == (0.2, 0.3, 0.4)
+    layer = detr.build().decoder.layers[1]
+    assert (layer.self_attn.dropout, layer.cross_attn.dropout) == (0.2, 0.2)
+    assert (layer.ffn.dropout.p, layer.dropout.p) == (0.3, 0.4)

@@ -34,15 +34,11 @@ def label(classes=(0,), box=(0.5, 0.5, 0.2, 0.2), size=(64, 64)):
 
 
 REFUSED = {
-    "attention_dropout": 0.1,
-    "activation_dropout": 0.1,
-    "init_std": 0.1,
-    "init_xavier_std": 2.0,
     "is_encoder_decoder": False,
     "num_channels": 1,
     "dilation": True,
     "position_embedding_type": "rope",
-    "activation_function": "gelu_new",
+    "activation_function": "quick_gelu",
     "decoder_attention_heads": 5,
     "num_labels": 5,
     "backbone_config": {"model_type": "swin"},

@@ -31,24 +31,18 @@ def images():
 
 REFUSED = {
     "with_box_refine": False,
-    "normalize_before": True,
     "eval_size": [640, 640],
     "anchor_image_size": [640, 640],
     "use_focal_loss": False,
     "disable_custom_kernels": False,
     "is_encoder_decoder": False,
-    "initializer_range": 0.02,
-    "attention_dropout": 0.1,
-    "activation_dropout": 0.1,
-    "layer_norm_eps": 1e-6,
-    "batch_norm_eps": 1e-3,
     "backbone": "resnet50",
     "use_timm_backbone": True,
     "use_pretrained_backbone": True,
     "backbone_kwargs": {"out_indices": [1]},
     "eos_coefficient": 0.1,
     "decoder_attention_heads": 7,
-    "encoder_activation_function": "gelu_new",
+    "encoder_activation_function": "quick_gelu",
     "num_labels": 5,
     "initializer_bias_prior_prob": 1.0,
 }
@@ -69,6 +63,22 @@ def test_learned_queries_and_a_bias_prior_work_here(images):
     assert model(images).logits.shape == (2, 10, 3)
     bias = model.lab.decoder.class_heads[0].bias
     torch.testing.assert_close(bias.sigmoid(), torch.full((3,), 0.2))
+
+
+def test_weights_start_with_the_documented_spread_if_it_is_changed():
+    torch.manual_seed(0)
+    config = lab.RTDetrConfig(**SMALL, initializer_range=0.5)
+    found = lab.RTDetrForObjectDetection(config).lab
+    for drawn in (found.encoder.ccff.downsample[0].conv, found.decoder.layers[1].self_attn.q_proj):
+        assert drawn.weight.std().item() == pytest.approx(0.5, rel=0.1)
+    kept = (found.decoder.box_heads[0].layers[-1].weight, found.decoder.layers[0].cross_attn)
+    assert not kept[0].any(), "a box head starts with steps of zero"
+    assert not kept[1].sampling_offsets.weight.any()
+    config = lab.DetrConfig(**SMALL_DETR, init_std=0.25, init_xavier_std=3.0)
+    found = lab.DetrForSegmentation(config).lab
+    assert found.encoder.layers[0].ffn.fc1.weight.std().item() == pytest.approx(0.25, rel=0.15)
+    bound = found.mask_attention.k_proj.weight.abs().max().item()
+    assert bound == pytest.approx(3 * (6 / 32) ** 0.5, rel=0.05)
 
 
 def test_a_configuration_of_another_model_is_refused(tmp_path):

@@ -229,7 +229,7 @@ VIEWS = (
         "evaluation/test_report.py",
     ),
     (
-        "transformers_api/pixels",
+        "transformers_api/batches",
         "[inner[1] / outer[1], inner[0] / outer[0]]",
         "[inner[0] / outer[0], inner[1] / outer[1]]",
         "boxes on a canvas shrink by the other side",
