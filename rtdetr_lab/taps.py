@@ -39,7 +39,9 @@ after its tap; it equals the effect of a small change made by an edit. A tensor 
 (such as the first reference box, which selection detaches) becomes a leaf by an edit: `lambda box:
 box.requires_grad_()`.
 
-A `record` is not for code that becomes a graph; `gathering.py` is.
+A `record` around code that becomes a graph raises. `gathering.py` is for `torch.compile`. A record
+that is opened inside a non-strict `torch.export` becomes part of the graph, with its edits
+(`deployment/tapped.py`).
 
 `record` never fails silently. It raises `RecordError` if a pattern matched no tap, if the model
 never ran, or if the model is compiled, scripted or exported (its Python lines are then gone).
@@ -68,7 +70,7 @@ _open_records: list["Record"] = []  # of the whole process; an idle tap reads on
 
 def tap(name: str, value: Tensor) -> Tensor:
     """Return `value`, unless a `record` on this thread keeps or edits it."""
-    if _open_records and not torch.compiler.is_compiling():
+    if _open_records and not torch.compiler.is_dynamo_compiling():
         value = _observe(name, value)
     gather(name, value)
     return value
@@ -109,7 +111,7 @@ class Record(Mapping[str, Tensor]):
     _matched: set[str] = field(default_factory=set)
     _path: list[str] = field(default_factory=list)
     _ran: bool = False
-    _owner: int = field(default_factory=threading.get_ident)
+    _owner: tuple[int, bool] = field(default_factory=lambda: _here())
     __eq__, __hash__ = object.__eq__, object.__hash__  # a Mapping would compare tensors
 
     def __getitem__(self, name: str) -> Tensor:
@@ -180,19 +182,19 @@ class Record(Mapping[str, Tensor]):
             undo.callback(module.register_forward_pre_hook(before, prepend=True).remove)
             undo.callback(module.register_forward_hook(self._leave, always_call=True).remove)
 
-    def is_of_this_thread(self) -> bool:
-        """Return True if the record was opened in this thread; it sees no other thread."""
-        return self._owner == threading.get_ident()
+    def is_of_this_run(self) -> bool:
+        """Return True if the record was opened in this thread and, in an export, in this export."""
+        return self._owner == _here()
 
     def _enter(self, path: str, module: nn.Module, args: Any) -> None:
-        if self.is_of_this_thread():
+        if self.is_of_this_run():
             if not path:
                 self._path.clear()  # left over if an interrupt ended the last run
                 self._ran = True
             self._path.append(path)
 
     def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
-        if self.is_of_this_thread() and self._path:
+        if self.is_of_this_run() and self._path:
             self._path.pop()
 
 
@@ -229,8 +231,12 @@ def inventory(model: nn.Module, *inputs: Any) -> list[tuple[str, tuple[int, ...]
     return [(name, tuple(value.shape)) for name, value in seen.items()]
 
 
+def _here() -> tuple[int, bool]:
+    return threading.get_ident(), torch.compiler.is_compiling()
+
+
 def _asked(question: Callable[[Record, str], bool], name: str) -> bool:
-    if _open_records and not torch.compiler.is_compiling():
+    if _open_records and not torch.compiler.is_dynamo_compiling():
         # A list, not a generator: every record must meet the tap.
         return any([question(r, r.meet(name)) for r in _records()])
     return False
@@ -241,7 +247,7 @@ def _matching(patterns: Iterable[str], full: str) -> list[str]:
 
 
 def _records() -> list[Record]:
-    return [r for r in list(_open_records) if r.is_of_this_thread()]
+    return [r for r in list(_open_records) if r.is_of_this_run()]
 
 
 def _observe(name: str, value: Tensor) -> Tensor:

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 TAPS = ("backbone.*", "decoder.*", "selection.*", "proposal_head.*")
 """Taps to record; a model that lacks one of them cannot be explored."""
 
+LIVE_TAPS: tuple[str, ...] = ("proposal_head.*", "selection.index")
+LIVE_TAPS += ("decoder.layers.*", "decoder.boxes.*", "decoder.logits.*")
+"""Taps that the graph of a live page returns."""
+
 
 def explore(detector: "Detector", picture: Any, most: int = 60) -> "Exploration":
     """Record what the `most` best queries of a picture did. `picture` is anything that a `Detector`

@@ -2,9 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rtdetr_lab.commands.base import DONE, ModelCommand, model_of, say
 from rtdetr_lab.config import require
+
+if TYPE_CHECKING:
+    from rtdetr_lab.model import DetectionModel
+    from rtdetr_lab.notation import Size
 
 SUFFIXES = (".onnx", ".pt2")
 
@@ -22,22 +27,38 @@ class Export(ModelCommand):
     postprocessing: bool = False
     """ONNX only: return boxes in pixels, scores and labels."""
 
+    taps: tuple[str, ...] = ()
+    """ONNX only: also return these taps: names or patterns, as in `record` ('*' for all)."""
+
     def run(self) -> int:
         from rtdetr_lab.deployment.onnx_file import export_onnx, export_pt2
 
         kind, suffixes = self.out.suffix, " or ".join(SUFFIXES)
         require(kind in SUFFIXES, "out", f"{self.out.name} has no known suffix", f"use {suffixes}")
-        plain = kind == ".onnx" or not self.postprocessing
-        require(plain, "postprocessing", "is only for ONNX", "leave it out, or write .onnx")
+        for name in ("postprocessing", "taps"):
+            plain = kind == ".onnx" or not getattr(self, name)
+            require(plain, name, "is only for ONNX", "leave it out, or write .onnx")
+        alone = not (self.taps and (self.dynamic or self.postprocessing))
+        remedy = "leave out --dynamic and --postprocessing"
+        require(alone, "taps", "are exported for one size, without post-processing", remedy)
         model = model_of(self.name, self.size)
         size = model.metadata.fixed_size
         chosen = None if self.dynamic else size
         self.out.parent.mkdir(parents=True, exist_ok=True)
         if kind == ".pt2":
             export_pt2(model, self.out, chosen)
+        elif self.taps:
+            self._with_taps(model, size)
         else:
             export_onnx(model, self.out, chosen, postprocessing=self.postprocessing)
         megabytes = self.out.stat().st_size / 1e6
         seen = "any size" if chosen is None else f"{size[0]} × {size[1]}"
         say(f"{self.name}, any batch, {seen}: {megabytes:.1f} MB → {self.out}")
         return DONE
+
+    def _with_taps(self, model: "DetectionModel", size: "Size") -> None:
+        from rtdetr_lab.deployment.tapped import onnx_with_taps, taps_of
+
+        file = onnx_with_taps(model, self.taps, size)
+        self.out.write_bytes(file)
+        say(f"outputs: logits, boxes, {', '.join(taps_of(file))}")

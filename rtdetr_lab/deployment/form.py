@@ -49,12 +49,18 @@ def deploy(model: nn.Module, sampler: Callable[[Sampler], Sampler] | None = None
     `sampler` maps a chapter's sampler to the one to run; the default is the fastest for the device
     of the model. Pass `same` to keep the chapter's (an export needs `grid_sample`).
     """
-    shorter = fuse_inside(copy.deepcopy(model)).eval().requires_grad_(False)
-    choose = sampler or fastest_for(next(iter(shorter.parameters()), torch.zeros(())).device)
-    swap_samplers(shorter, choose)
-    form = _inference_form(shorter)
+    choose = sampler or fastest_for(next(iter(model.parameters()), torch.zeros(())).device)
+    form = _inference_form(fused_copy(model, choose))
     form.metadata = declared(model).metadata
     return form.eval()
+
+
+@torch.no_grad()
+def fused_copy(model: nn.Module, sampler: Callable[[Sampler], Sampler] | None = None) -> nn.Module:
+    """Copy `model` with fused blocks and, by default, the chapter's samplers; its taps remain."""
+    form = fuse_inside(copy.deepcopy(model)).eval().requires_grad_(False)
+    swap_samplers(form, sampler or same)
+    return form
 
 
 def fuse_inside(module: nn.Module) -> nn.Module:

@@ -96,7 +96,7 @@ def onnx_bytes(
     module, given = _prepared(model, size, postprocessing)
     names = ["boxes", "scores", "labels"] if postprocessing else ["logits", "boxes"]
     with _quiet():
-        program = _program(module, given, size)
+        program = program_of(module, given, size)
     return written(program, inputs=list(given), outputs=names, facts=facts_of(model, size))
 
 
@@ -149,7 +149,7 @@ def export_pt2(model: nn.Module, path: str | Path, size: Size | None = (640, 640
     require(target.suffix == ".pt2", "path", what, "choose a name that ends in .pt2")
     module, given = _prepared(model, size, postprocessing=False)
     with _quiet():
-        torch.export.save(_program(module, given, size), target)
+        torch.export.save(program_of(module, given, size), target)
     return target
 
 
@@ -165,7 +165,8 @@ def _prepared(
     return (Ranked(form) if postprocessing else Raw(form)).eval(), given
 
 
-def _program(module: nn.Module, given: dict[str, Tensor], size: Size | None) -> Any:
+def program_of(module: nn.Module, given: Mapping[str, Tensor], size: Size | None) -> Any:
+    """Trace a module with example inputs for any batch; without `size`, any multiple of 32."""
     batch = torch.export.Dim("batch", min=1, max=1024)
     dynamic: dict[str, dict[int, Any]] = {name: {0: batch} for name in given}
     if size is None:
