@@ -15,7 +15,9 @@ from diagrams import diagram
 from equations import with_equation_links
 from mathml import with_mathml
 from mkdocs.structure.files import File
+from predictions import with_choices
 from reading import ROOT, notebooks, reading_order, reading_table
+from words import add_to_search, with_addresses, with_tooltips
 
 from rtdetr_lab.notebook_tools.outputs import normalised
 from rtdetr_lab.notebook_tools.pages import page
@@ -30,19 +32,32 @@ FRAME = (
 )
 
 
+ABOUT = {"CHANGELOG": "Changes", "CONTRIBUTING": "Contributing", "SECURITY": "Security"}
+"""Files of the repository that are pages of the site, and their titles."""
+
+
 def on_config(config):
-    """Fill the two sections of the navigation that depend on what is written."""
+    """Fill the sections of the navigation that depend on what is written."""
     titles = {
         path.stem: f"{path.stem[:2]} {path.stem[3:].replace('_', ' ')}" for path in notebooks()
     }
+    on_a_gpu = "results/gpu_notebook.md"  # written where there is one
     filled = {
         "Notebooks": [{title: f"notebooks/{stem}.md"} for stem, title in titles.items()],
         "Chapters": [{name.replace("/", " · "): f"chapters/{name}.md"} for name in CHAPTERS],
+        "GPU": [{"Notebook 13": on_a_gpu}] if (ROOT / "docs" / on_a_gpu).is_file() else [],
+        "About": [{title: f"about/{name.lower()}.md"} for name, title in ABOUT.items()],
     }
-    for entry in config.nav:
-        for title in entry:
-            entry[title] = entry[title] + filled.get(title, []) if title in filled else entry[title]
+    _fill(config.nav, filled)
     return config
+
+
+def _fill(nav, filled):
+    for entry in nav:
+        for title, inner in entry.items() if isinstance(entry, dict) else ():
+            if isinstance(inner, list):
+                _fill(inner, filled)
+                inner += filled.get(title, [])
 
 
 def on_files(files, config):
@@ -63,6 +78,12 @@ def on_files(files, config):
         uri = f"chapters/{name}.md"
         prose = chapter_page(ROOT / "rtdetr_lab" / f"{name}.py")
         add(uri, _with_links(prose, stems, os.path.dirname(uri)))
+    for name in ABOUT:
+        text = (ROOT / f"{name}.md").read_text(encoding="utf8")
+        add(
+            f"about/{name.lower()}.md",
+            _with_links(text.replace("](docs/", "](../"), stems, "about"),
+        )
     add(EXPLORER, _explorer())
     return files
 
@@ -70,14 +91,31 @@ def on_files(files, config):
 def on_page_markdown(markdown, page, config, files):
     markdown = markdown.replace("<!-- reading order -->", reading_table())
     markdown = markdown.replace("<!-- explorer -->", FRAME)
+    if page.file.src_uri == "glossary.md":
+        markdown = with_addresses(markdown)
     return DIAGRAM.sub(lambda found: diagram(found.group(1)), markdown)
 
 
 def on_page_content(html, page, config, files):
+    folder, _, name = page.file.src_uri.rpartition("/")
+    if folder == "notebooks":
+        html = with_choices(html, name.removesuffix(".md"))
     try:
-        return with_equation_links(with_mathml(html), page.url)
+        html = with_equation_links(with_mathml(html), page.url)
     except ValueError as error:
         raise ValueError(f"{page.file.src_uri}: {error}") from error
+    if folder.startswith(("notebooks", "chapters")):
+        html = with_tooltips(html, posixpath.relpath("glossary.html", folder))
+    return html
+
+
+def on_post_page(output, page, config):
+    """Name the theme's dialog for those who hear the page."""
+    return output.replace('role="dialog"', 'role="dialog" aria-label="Search"')
+
+
+def on_post_build(config):
+    add_to_search(Path(config.site_dir))
 
 
 def _with_links(markdown: str, stems: set[str], folder: str) -> str:

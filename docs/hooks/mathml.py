@@ -7,6 +7,8 @@ becomes a number beside the equation, which is also its address (`#eq-09-1`).
 import html
 import re
 import unicodedata
+from collections.abc import Iterator
+from xml.etree import ElementTree
 
 from latex2mathml.converter import convert
 
@@ -18,6 +20,10 @@ OPERATOR = re.compile(r"\\operatorname\*?\{((?:[^{}]|\{[^{}]*\})*)\}")
 NAMES = re.compile(r'(?:<mi mathvariant="normal">[^<]</mi>){2,}')
 LETTER = re.compile(r'<mi mathvariant="([\w-]+)">([A-Za-z])</mi>')
 LIMIT = re.compile(r"<msub>(<mo>(?:max|min|lim)</mo>)((?:(?!<msub>).)*?)</msub>", re.S)
+MATHML = "http://www.w3.org/1998/Math/MathML"
+BREAKS = set("=≤≥<>≈∈→←↦∼≡+−-⋅·⊕")
+"""Operators before which a display equation may go on in a new line."""
+ElementTree.register_namespace("", MATHML)
 ALPHABETS = {"script": "SCRIPT", "double-struck": "DOUBLE-STRUCK", "bold": "BOLD"}
 
 
@@ -61,9 +67,43 @@ def _letter(letter: str, style: str) -> str:
     return letter
 
 
+def in_pieces(made: str) -> str:
+    """Divide a formula where it may go on in a new line: after wide spaces, before operators.
+
+    Browsers do not break MathML. Every piece is a formula of its own; style sheets wrap them.
+    """
+    statements: list[list[list[ElementTree.Element]]] = [[[]]]
+    depth = 0
+    for child in _flat(ElementTree.fromstring(made)[0]):
+        said = "".join(child.itertext()).strip()
+        if said in BREAKS and depth <= 1 and statements[-1][-1]:
+            child.set("form", "infix")  # also at the beginning of a piece
+            statements[-1].append([])
+        statements[-1][-1].append(child)
+        depth += (said in {"(", "[", "{"}) - (said in {")", "]", "}"})
+        if child.get("width", "").startswith(("1", "2")) and depth == 0:  # \\quad, \\qquad
+            statements.append([[]])
+    return "".join(f"<span>{''.join(map(_formula, filter(None, s)))}</span>" for s in statements)
+
+
+def _formula(parts: list[ElementTree.Element]) -> str:
+    formula = ElementTree.Element(f"{{{MATHML}}}math", display="block")
+    ElementTree.SubElement(formula, f"{{{MATHML}}}mrow").extend(parts)
+    return ElementTree.tostring(formula, encoding="unicode")
+
+
+def _flat(row: ElementTree.Element) -> Iterator[ElementTree.Element]:
+    """The parts of a row, and of the rows inside it that only group."""
+    for child in row:
+        if child.tag.endswith("}mrow"):
+            yield from _flat(child)
+        else:
+            yield child
+
+
 def _equation(tex: str, named: set[str]) -> str:
     tag = TAG.search(tex)
-    made = mathml(TAG.sub("", tex), "block")
+    made = f'<span class="lines">{in_pieces(mathml(TAG.sub("", tex), "block"))}</span>'
     if tag is None:
         return f'<div class="equation" tabindex="0">{made}</div>'
     address = f"eq-{tag.group(1).replace('.', '-')}"

@@ -38,8 +38,9 @@ def results(report: Findings) -> str:
 
 
 def _head(measures: list[str]) -> list[str]:
+    first, *others = SHOWN  # the verdict stands beside the score that it judges
     sizes = ["params (M)", "GFLOPs", "ms"]
-    return ["variant", *SHOWN, *measures, *sizes, "difference to reference", "p (Holm)"]
+    return ["variant", first, "difference to reference", "p (Holm)", *others, *measures, *sizes]
 
 
 def latex_of(report: Findings) -> str:
@@ -48,7 +49,7 @@ def latex_of(report: Findings) -> str:
     rows = [_head(measures), *(_cells(e, measures, latency) for e in report.entries)]
     head, *body = [" & ".join(map(_latex, row)) + r" \\" for row in rows]
     lines = [r"\toprule", head, r"\midrule", *body, r"\bottomrule"]
-    start = rf"\begin{{tabular}}{{l{'r' * (len(rows[0]) - 3)}lr}}"
+    start = rf"\begin{{tabular}}{{lrl{'r' * (len(rows[0]) - 3)}}}"
     return "\n".join([start, *lines, r"\end{tabular}"]) + "\n"
 
 
@@ -61,7 +62,7 @@ def _latex(text: str) -> str:
 
 
 def _cells(entry: Entry, measures: list[str], latency: Mapping[str, Any]) -> list[str]:
-    scores = [_mean_sd([100 * v for v in entry.values(n)], 1) for n in SHOWN]
+    score, *others = [_mean_sd([100 * v for v in entry.values(n)], 1) for n in SHOWN]
     said = [_mean_sd(entry.measured(n), 2) for n in measures]
     ms = latency.get(entry.variant["name"]) if not entry.view else None
     speed = f"{ms['median']:.1f} ({ms['low']:.1f}–{ms['high']:.1f})" if ms else ""
@@ -69,7 +70,7 @@ def _cells(entry: Entry, measures: list[str], latency: Mapping[str, Any]) -> lis
     size = f"{entry.variant['parameters'] / 1e6:.2f}" if whole else ""
     flops = f"{entry.variant['gflops']:.3f}" if whole else ""
     p = "" if entry.p_value is None else f"{entry.p_value:.3f}"
-    return [entry.name, *scores, *said, size, flops, speed, entry.verdict, p]
+    return [entry.name, score, entry.verdict, p, *others, *said, size, flops, speed]
 
 
 def changes(report: Findings) -> str:

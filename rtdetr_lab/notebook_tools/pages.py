@@ -88,8 +88,7 @@ def _shown(output: Any, name: str, files: dict[str, bytes], cell: Any) -> str:
         html = re.sub(r"\n\s*\n", "\n", output.data["text/html"])  # a blank line ends raw HTML
         return f'<div class="nb-html">{html}</div>'
     if "text/markdown" in output.data:
-        text: str = output.data["text/markdown"]
-        return text
+        return re.sub(r"^#", "##", output.data["text/markdown"], flags=re.M)  # one title a page
     return _text(output.data.get("text/plain", ""))
 
 

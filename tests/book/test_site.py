@@ -1,6 +1,7 @@
 """The site is built strictly, from executed notebooks, chapters and the models themselves."""
 
 import html
+import json
 import re
 
 import nbformat
@@ -38,6 +39,41 @@ def test_there_is_a_page_for_every_notebook_and_every_chapter():
     assert chapters
     pages = (p.relative_to(folder / "chapters") for p in (folder / "chapters").rglob("*.html"))
     assert {page.with_suffix("").as_posix() for page in pages} == chapters
+
+
+def test_six_tabs_lead_to_all_pages():
+    """Strict building refuses a page without a place in the navigation."""
+    tabs = re.findall(r'class="md-tabs__link">\s*(.*?)\s*</a>', text("index.html"))
+    assert tabs == ["Learn", "Play", "Lab", "Use", "Reference", "About"]
+
+
+def test_a_page_has_one_title():
+    several = {
+        path.name: titles
+        for path in site().rglob("*.html")
+        if path.parent.name != "explorer"
+        and len(titles := re.findall(r"<h1\b.*?</h1>", path.read_text(encoding="utf8"))) != 1
+    }
+    assert several == {}
+
+
+def test_a_word_of_the_glossary_has_an_address_a_tooltip_and_is_found():
+    assert '<dfn id="sampling-offsets">' in text("glossary.html")
+    used = re.findall(
+        r'<a class="word" href="([^"]*)" title="([^"]*)">IoU</a>', text("chapters/losses.html")
+    )
+    assert used == [("../glossary.html#iou", "intersection of two boxes over their union")]
+    found = json.loads(text("search/search_index.json"))["docs"]
+    assert "glossary.html#sampling-offsets" in {entry["location"] for entry in found}
+
+
+def test_every_question_of_a_notebook_has_its_choices(hooks):
+    from predictions import choices
+
+    for stem, known in choices().items():
+        asked = text(f"notebooks/{stem}.html").count('class="predict"')
+        assert asked == len(known), f"{stem}: {asked} questions; see docs/hooks/choices.json"
+        assert all(len(set(answers)) >= 2 for answers in known)
 
 
 def test_nothing_is_fetched_from_elsewhere():
@@ -108,6 +144,9 @@ def test_tex_becomes_mathml_or_stops_the_build(hooks):
     shown = with_mathml('<div class="arithmatex">\\[\\max_c s_{n,c} \\tag{09.1}\\]</div>')
     assert "<munder><mo>max</mo>" in shown
     assert '<a class="equation-number" href="#eq-09-1">(09.1)</a>' in shown
+    several = with_mathml('<div class="arithmatex">\\[a = f(b + c), \\quad d = e\\]</div>')
+    assert several.count("<span><math") == 2, "a new line after a wide space"
+    assert several.count("<math") == 5, "and before an operator"
     assert "𝒫" in with_mathml('<span class="arithmatex">\\(\\mathcal P\\)</span>')
     with pytest.raises(ValueError, match="nosuch"):
         with_mathml('<span class="arithmatex">\\(\\nosuch x\\)</span>')

@@ -1,5 +1,7 @@
 """The site in a real browser: complete, quiet, legible on a phone, searchable, by keyboard too."""
 
+import re
+
 import pytest
 from book_site import site
 from browsing import Visit, served
@@ -44,11 +46,53 @@ def look(window, name: str, width: int) -> int:
     return window.page.evaluate("document.documentElement.scrollWidth") - width
 
 
-def test_every_page_is_complete_quiet_and_fits_a_phone(visit):
-    window = visit(400)
-    wide = {name: by for name in pages() if (by := look(window, name, 400)) > 0}
+def too_wide(window, selector: str) -> list[str]:
+    """The things on the page that scroll sideways in their own box."""
+    return window.page.evaluate(
+        "what => [...document.querySelectorAll(what)]"
+        ".filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.id || e.innerText)",
+        selector,
+    )
+
+
+def test_every_page_and_equation_is_complete_quiet_and_fits_a_phone(visit):
+    window, wide = visit(400), {}
+    for name in pages():
+        by, equations = look(window, name, 400), too_wide(window, ".equation")
+        wide |= {name: (by, equations)} if by > 0 or equations else {}
     assert window.complaints == []
-    assert wide == {}, "these pages scroll sideways"
+    assert wide == {}, "these scroll sideways"
+
+
+def test_code_fits_a_desk(visit):
+    window = visit(1280)
+    for name in ("errors", "deploy", "notebooks/04_losses", "chapters/deformable_attention"):
+        window.go(f"{name}.html")
+        assert too_wide(window, "pre > code") == []
+
+
+def test_a_prediction_opens_what_happens_and_stays_in_the_browser(visit):
+    window = visit()
+    window.go("notebooks/09_query_selection.html")
+    answer = window.page.locator("details.predicted").first
+    assert not answer.locator(".nb-output").first.is_visible()
+    window.page.get_by_role("button", name="No difference").click()
+    assert answer.locator(".nb-output").first.is_visible()
+    window.page.reload()
+    window.page.locator("details.predicted[open]").first.wait_for()
+    assert "You said: No difference." in window.page.locator(".predict-said").first.inner_text()
+    assert window.complaints == []
+
+
+def test_a_symbol_lights_its_code_and_code_its_symbol(visit):
+    window = visit()
+    window.go("chapters/query_selection.html")
+    window.page.locator("#eq-09-1 mi", has_text="s").hover()
+    assert window.page.locator("pre .lit", has_text="logits").count() > 3
+    assert window.page.locator(".chapter-row.lit h3", has_text="QuerySelection").count() == 1
+    window.page.locator("pre .n", has_text=re.compile("^logits$")).first.hover()
+    assert window.page.locator("#eq-09-1 .lit", has_text="s").count() > 0
+    assert "logits" in window.page.locator("tr.lit").inner_text()
 
 
 def test_one_page_of_every_kind_is_complete_in_the_dark(visit):
@@ -62,7 +106,7 @@ def test_one_page_of_every_kind_is_complete_in_the_dark(visit):
 def test_equations_are_drawn(visit):
     window = visit()
     window.go("chapters/query_selection.html")
-    box = window.page.locator("#eq-09-1 math").bounding_box()
+    box = window.page.locator("#eq-09-1 .lines").bounding_box()
     assert box["height"] > 15
     assert box["width"] > 80
     under = "document.querySelector('#eq-09-1 munder').lastElementChild.getBoundingClientRect().top"
@@ -81,14 +125,15 @@ def test_code_stands_beside_prose_on_a_desk_and_below_it_on_a_phone(visit):
         assert (code["y"] >= prose["y"] + prose["height"]) == (not beside)
 
 
-def test_search_finds_aifi(visit):
+@pytest.mark.parametrize(("words", "title"), [("AIFI", "AIFI"), ("sampling offsets", "Glossary")])
+def test_search_finds_the_word_first(visit, words, title):
     window = visit()
     window.go("index.html")
     window.page.keyboard.press("f")  # the theme's shortcut: no mouse needed
-    window.page.keyboard.type("AIFI")
+    window.page.keyboard.type(words)
     first = window.page.locator(".md-search-result__item a").first
     first.wait_for()
-    assert "AIFI" in first.inner_text()
+    assert title in first.inner_text()
     assert window.complaints == []
 
 
