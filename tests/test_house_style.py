@@ -281,7 +281,7 @@ ALLOWED = {
     "images": 910,
     "javascript": 350,
     "kernels": 480,
-    "notebook_tools": 370,
+    "notebook_tools": 360,
     "structures": 320,
     "successors": 540,
     "training": 1_740,
