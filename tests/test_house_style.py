@@ -27,11 +27,12 @@ CHAPTERS = PARTS | DETR_PARTS | MASK_PARTS
 LINE = ("hgnetv2", "gelan", "fdr", "dfine_losses", "dfine", "deim")
 SUCCESSORS = {f"successors.{chapter}" for chapter in LINE}
 CHAPTERS |= {"rtdetr", "rtdetrv2", "detr.model", "detr.segmentation"} | SUCCESSORS
+CHAPTERS |= {"masks.query_masks"}
 EQUIPMENT = {"images", "viz", "checkpoints", "data", "evaluation", "training"}
 EQUIPMENT |= {"ablations", "deployment", "kernels"}
 
 MAY_IMPORT = {
-    **{key: set() for key in ("errors", "notation", "detr", "successors")},
+    **{key: set() for key in ("errors", "notation", "detr", "successors", "masks")},
     # bricks
     "gathering": set(),
     "taps": {"errors", "gathering"},
@@ -56,8 +57,9 @@ MAY_IMPORT = {
     "denoising": BRICKS,
     "rtdetr": PARTS,
     "rtdetrv2": PARTS | {"rtdetr"},
-    "detr.mask_losses": BRICKS | {"criterion"},
-    "detr.segmentation": BRICKS | MASK_PARTS | {"detr.model", "detr.resnet", "matching", "losses"},
+    "detr.mask_losses": BRICKS,
+    "masks.query_masks": PARTS | MASK_PARTS | {"rtdetr"},
+    "detr.segmentation": BRICKS | MASK_PARTS | {"detr.model", "detr.resnet", "criterion"},
     "successors.hgnetv2": PARTS | {"rtdetr"},
     "successors.gelan": BRICKS | {"ccff"},
     "successors.fdr": BRICKS | {"decoder", "deformable_attention", "query_selection"},
@@ -269,22 +271,23 @@ def test_prose_does_not_count_as_code():
 
 
 ALLOWED = {
-    "top level": 2_870,
+    "top level": 2_880,
     "ablations": 2_310,
     "checkpoints": 2_720,
     "commands": 1_660,
     "data": 2_970,
-    "deployment": 2_050,
-    "detr": 590,
+    "deployment": 2_060,
+    "detr": 580,
     "evaluation": 1_000,
     "images": 910,
     "javascript": 350,
     "kernels": 480,
+    "masks": 68,
     "notebook_tools": 370,
     "structures": 320,
     "successors": 540,
     "training": 1_750,
-    "transformers_api": 1_870,
+    "transformers_api": 1_875,
     "viz": 2_070,
 }
 """Lines of code a room may hold. Who raises a number says why in the commit; the sum stays below
