@@ -23,6 +23,8 @@ from .detr.model import detr_r101 as detr_r101
 from .detr.model import detr_r101_dc5 as detr_r101_dc5
 from .detr.segmentation import detr_r50_panoptic as detr_r50_panoptic
 from .evaluation.evaluate import evaluate as evaluate
+from .masks.query_masks import rtdetr_nano_seg as rtdetr_nano_seg
+from .masks.query_masks import with_masks as with_masks
 from .model import DetectionModel as DetectionModel
 from .model import Metadata as Metadata
 from .rtdetr import RTDETRConfig as RTDETRConfig

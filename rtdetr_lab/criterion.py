@@ -20,6 +20,7 @@ $$ \mathcal L = \frac{1}{\text{objects}} \sum_{\text{layers}} \Bigl(
 | `class.layer0`, …      | `loss_vfl_aux_0`, …   | same   | the decoder layers before the last |
 | `class.proposals`, …   | `loss_vfl_aux_n`, highest n | same | the encoder's chosen tokens    |
 | `class.denoising0`, …  | `loss_vfl_dn_0`, …    | same   | denoising queries, every layer     |
+| `mask`, `dice`         | `loss_mask`, `loss_dice` | 1   | its masks (`detr/mask_losses.py`)  |
 
 **Objects** is the number of objects in the batch, at least 1. In a distributed run it is the mean
 over the processes. Then the mean of the processes' gradients equals the gradient of one big batch,
@@ -33,7 +34,7 @@ denoising terms are exactly zero, but they stay connected to the graph. So every
 gradient, and a distributed run does not wait forever for a missing one.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -57,16 +58,22 @@ from rtdetr_lab.structures.ranks import mean_over_ranks
 Pairs = dict[str, Assignment]
 """The assignment of every layer, by the suffix of that layer's terms."""
 
+MaskTerms = Callable[[Prediction, Targets, Assignment, float], dict[str, Tensor]]
+"""Function to the weighted terms of masks from a prediction, the targets, the pairs of the last
+layer, and the number of objects."""
+
 
 @dataclass(frozen=True)
 class CriterionConfig:
-    """The matcher, the class loss (a function), and the weights of the three terms."""
+    """The matcher, the class loss (a function), the weights of the three terms, and the losses of
+    masks (a function; `detr/mask_losses.py` has one) for a model that draws them."""
 
     matcher: MatcherConfig = field(default_factory=MatcherConfig)
     classification: ClassLoss = field(default_factory=Varifocal)
     class_weight: float = 1.0
     l1_weight: float = 5.0
     giou_weight: float = 2.0
+    masks: MaskTerms | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         require_weights("criterion", self.class_weight, self.l1_weight, self.giou_weight)
@@ -90,7 +97,10 @@ class Criterion:
             layers = self.layers(prediction)
             pairs = {name: self.matcher(layer, targets) for name, layer in layers}
             num_boxes = mean_over_ranks(targets.num_boxes, device)
-            return self.terms(prediction, targets, pairs, num_boxes)
+            terms = self.terms(prediction, targets, pairs, num_boxes)
+            if self.cfg.masks is not None:
+                terms |= self.cfg.masks(prediction, targets, pairs[""], num_boxes)
+            return terms
 
     def layers(self, prediction: Prediction) -> Iterator[tuple[str, LayerPrediction]]:
         """Every prediction that needs a matching, with the suffix of its terms."""

@@ -250,7 +250,7 @@ class Decoder(nn.Module):
             judged = self.cfg.box_gradient(start) if self.training else start
             boxes = tap(f"boxes.{i}", move(delta, judged))
             logits = tap(f"logits.{i}", self.class_heads[i](content))
-            predictions.append(LayerPrediction(logits, boxes))
+            predictions.append(LayerPrediction(logits, boxes, content=content))
             # In training the next start has the gradient of this step only, unless it was edited.
             alone = self.training and not edited(f"boxes.{i}")
             start = move(delta, reference) if alone else boxes

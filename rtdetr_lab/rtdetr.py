@@ -66,6 +66,9 @@ class RTDETRConfig:
     `build()`; `denoising=None` trains without denoising. The criterion belongs here too: a detector
     is not fully described without its training loss. The two `eps` belong to the norms behind the
     backbone; the projections of its maps keep 1e-5, as in transformers.
+    `masks` adds a mask head
+    (`masks/query_masks.py`), which reads the first map of the backbone; the encoder gets the
+    others. It learns from the last layer, so all layers must run.
     """
 
     num_classes: int = 80
@@ -77,6 +80,7 @@ class RTDETRConfig:
     criterion: Any = field(default_factory=CriterionConfig)
     layer_norm_eps: float = 1e-5
     batch_norm_eps: float = 1e-5
+    masks: Any = None
 
     def __post_init__(self) -> None:
         require_at_least(1, "", num_classes=self.num_classes)
@@ -94,12 +98,12 @@ class RTDETR(DetectionModel):
         super().__init__(cfg)
         dim = cfg.decoder.dim
         self.backbone = cfg.backbone.build()
-        self.encoder = cfg.encoder.build(self.backbone.channels)
+        self.draws_masks = cfg.masks is not None
+        self.encoder = cfg.encoder.build(self.backbone.channels[self.draws_masks :])
         self.to_memory = self.make_memory(self.encoder.channels)
         self.proposal_head = ProposalHead(dim, cfg.num_classes)
         self.selection = cfg.selection.build(dim)
-        noise = cfg.denoising
-        self.denoising = None if noise is None else noise.build(cfg.num_classes, dim)
+        self.denoising: Any = cfg.denoising and cfg.denoising.build(cfg.num_classes, dim)
         self.decoder = cfg.decoder.build(cfg.num_classes)
         parts = [part for name, part in self.encoder.named_children() if name != "project"]
         parts += [self.to_memory, self.proposal_head, self.decoder]
@@ -107,6 +111,8 @@ class RTDETR(DetectionModel):
             if isinstance(norm, nn.LayerNorm | nn.BatchNorm2d):
                 is_layer = isinstance(norm, nn.LayerNorm)
                 norm.eps = cfg.layer_norm_eps if is_layer else cfg.batch_norm_eps
+        channels = (self.backbone.channels[0], *self.encoder.channels)
+        self.mask_head = cfg.masks and cfg.masks.build(cfg.decoder, channels)
 
     def make_memory(self, channels: tuple[int, ...]) -> MemoryProjection:
         """Make the projection of encoder maps with these channels to the decoder's levels."""
@@ -123,7 +129,9 @@ class RTDETR(DetectionModel):
         check_batch(images, targets, self.cfg.num_classes)
         if self.training:
             check_room(images, self.backbone.strides[-1])
-        levels = self.to_memory(self.encoder(self.backbone(images)))
+        maps = self.backbone(images)
+        fused = self.encoder(maps[self.draws_masks :])
+        levels = self.to_memory(fused)
         shapes = [(m.shape[-2], m.shape[-1]) for m in levels]
         memory = tokens_from_maps(levels)
 
@@ -140,7 +148,8 @@ class RTDETR(DetectionModel):
         blocked = None if noised is None else noised.blocked
 
         layers = self.decoder(content, reference_logits, memory, shapes, blocked)
-        return _prediction(layers, proposed.at(chosen.index), noised)
+        found = _prediction(layers, proposed.at(chosen.index), noised)
+        return self.mask_head(found, (maps[0], *fused)) if self.mask_head else found
 
     def _noised(self, targets: Targets | None, num_queries: int) -> CDNBatch | None:
         if not self.training or targets is None or self.denoising is None:
@@ -166,6 +175,8 @@ class RTDETR(DetectionModel):
         available = len(self.decoder.layers)
         what = f"cannot keep {num_layers} of {available} decoder layers"
         require(1 <= num_layers <= available, "trim", what, f"give a number from 1 to {available}")
+        whole, what = num_layers == available, "masks are learned for the last layer only"
+        require(whole or not self.draws_masks, "trim", what, "keep all, or leave masks out")
         model = sharing_tensors(self)
         decoder = replace(self.cfg.decoder, num_layers=num_layers, inference_layers=None)
         model.cfg = replace(self.cfg, decoder=decoder)

@@ -293,7 +293,6 @@ OLD_PATHS = {
     "rtdetr_lab.resnet:ResNetConfig": "rtdetr_lab.detr.resnet",
     "rtdetr_lab.detr_positions:SinePositions": "rtdetr_lab.detr.positions",
     "rtdetr_lab.detr_transformer:DETRDecoderConfig": "rtdetr_lab.detr.transformer",
-    "rtdetr_lab.mask_losses:MaskCriterionConfig": "rtdetr_lab.detr.mask_losses",
     "rtdetr_lab.segmentation:SegmentationConfig": "rtdetr_lab.detr.segmentation",
 }
 

@@ -28,11 +28,12 @@ CHAPTERS = PARTS | DETR_PARTS | MASK_PARTS
 LINE = ("hgnetv2", "gelan", "fdr", "dfine_losses", "dfine", "deim")
 SUCCESSORS = {f"successors.{chapter}" for chapter in LINE}
 CHAPTERS |= {"rtdetr", "rtdetrv2", "detr.model", "detr.segmentation"} | SUCCESSORS
+CHAPTERS |= {"masks.query_masks"}
 EQUIPMENT = {"images", "viz", "checkpoints", "data", "evaluation", "training"}
 EQUIPMENT |= {"ablations", "deployment", "kernels"}
 
 MAY_IMPORT = {
-    **{key: set() for key in ("errors", "notation", "detr", "successors")},
+    **{key: set() for key in ("errors", "notation", "detr", "successors", "masks")},
     # bricks
     "gathering": set(),
     "taps": {"errors", "gathering"},
@@ -57,8 +58,9 @@ MAY_IMPORT = {
     "denoising": BRICKS,
     "rtdetr": PARTS,
     "rtdetrv2": PARTS | {"rtdetr"},
-    "detr.mask_losses": BRICKS | {"criterion"},
-    "detr.segmentation": BRICKS | MASK_PARTS | {"detr.model", "detr.resnet", "matching", "losses"},
+    "detr.mask_losses": BRICKS,
+    "masks.query_masks": PARTS | MASK_PARTS | {"rtdetr"},
+    "detr.segmentation": BRICKS | MASK_PARTS | {"detr.model", "detr.resnet", "criterion"},
     "successors.hgnetv2": PARTS | {"rtdetr"},
     "successors.gelan": BRICKS | {"ccff"},
     "successors.fdr": BRICKS | {"decoder", "deformable_attention", "query_selection"},
@@ -270,22 +272,23 @@ def test_prose_does_not_count_as_code():
 
 
 ALLOWED = {
-    "top level": 2_890,
+    "top level": 2_900,
     "ablations": 2_260,
     "checkpoints": 2_730,
     "commands": 1_650,
     "data": 2_970,
-    "deployment": 2_130,
-    "detr": 600,
+    "deployment": 2_140,
+    "detr": 590,
     "evaluation": 990,
     "images": 910,
     "javascript": 350,
     "kernels": 480,
+    "masks": 70,
     "notebook_tools": 360,
     "structures": 320,
     "successors": 540,
     "training": 1_740,
-    "transformers_api": 2_010,
+    "transformers_api": 2_020,
     "viz": 2_070,
 }
 """Lines of code a room may hold. Who raises a number says why in the commit; the sum stays below

@@ -17,6 +17,10 @@ from rtdetr_lab.taps import record
 LAYER = r"(\d)"
 
 RTDETR = {
+    "backbone.S2": ["backbone.S3", "mask_head.pixels"],
+    "mask_head.embed": ["mask_head.logits"],
+    "mask_head.pixels": ["mask_head.logits"],
+    "mask_head.logits": ["prediction.masks"],
     "backbone.S3": ["backbone.S4", "encoder.ccff.top_down.0"],
     "backbone.S4": ["backbone.S5", "encoder.ccff.top_down.1"],
     "backbone.S5": ["encoder.aifi.layers.0.self_attn.weights", "encoder.aifi.F5"],

@@ -21,9 +21,11 @@ from rtdetr_lab.config import replace_all
 from rtdetr_lab.criterion import CriterionConfig
 from rtdetr_lab.decoder import DecoderConfig, look_forward_once
 from rtdetr_lab.denoising import DenoisingConfig
+from rtdetr_lab.detr.mask_losses import MaskLoss
 from rtdetr_lab.hybrid_encoder import HybridEncoderConfig
 from rtdetr_lab.layers import FrozenBatchNorm2d, sine_2d_authors
 from rtdetr_lab.losses import BinaryCrossEntropy, CrossEntropy, Focal, Varifocal
+from rtdetr_lab.masks.query_masks import QueryMasks, with_masks
 from rtdetr_lab.matching import FocalCost, MatcherConfig, SoftmaxCost
 from rtdetr_lab.query_selection import LearnedContent, TopScore
 from rtdetr_lab.rtdetr import RTDETRConfig
@@ -38,7 +40,7 @@ from rtdetr_lab.successors.hgnetv2 import HGNetV2Config
 CHAPTERS = ("aifi", "backbone", "ccff", "hybrid_encoder", "query_selection", "samplers", "decoder")
 CHAPTERS += ("deformable_attention", "denoising", "matching", "losses", "criterion", "rtdetr")
 CHAPTERS += tuple(f"successors.{name}" for name in ("hgnetv2", "gelan", "fdr", "dfine"))
-CHAPTERS += ("successors.dfine_losses", "successors.deim")
+CHAPTERS += ("successors.dfine_losses", "successors.deim", "masks.query_masks")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +50,10 @@ class With:
     value: object
     also: dict
 
+
+FINER = {"backbone.outputs": (1, 2, 3, 4)}
+DRAWS = {"criterion.masks": MaskLoss(), **FINER}
+LEARNS = {"masks": QueryMasks(8), **FINER}
 
 LOSS, COST = "criterion.classification", "criterion.matcher.classification"
 
@@ -66,6 +72,7 @@ OTHER = {
             "denoising": [None],
             "criterion": [CriterionConfig(l1_weight=1.0)],
             **EPS,
+            "masks": [With(QueryMasks(8), DRAWS)],
         },
     ),
     ResNetDConfig: (
@@ -114,6 +121,7 @@ OTHER = {
             **EPS,
             "denoising": [None],
             "criterion": [DFINECriterionConfig(l1_weight=1.0)],
+            "masks": [With(QueryMasks(8), DRAWS)],
         },
     ),
     DFINECriterionConfig: (
@@ -128,6 +136,7 @@ OTHER = {
             "ddf_weight": [0.0],
             "temperature": [1.0],
             "one_matching": [False],
+            "masks": [With(MaskLoss(), LEARNS)],
         },
     ),
     GELANConfig: (
@@ -206,8 +215,10 @@ OTHER = {
             "class_weight": [2.0],
             "l1_weight": [0.0],
             "giou_weight": [0.0],
+            "masks": [With(MaskLoss(), LEARNS)],
         },
     ),
+    QueryMasks: ("masks", {"dim": [12], "slope": [1.0]}),
     MatcherConfig: (
         "criterion.matcher",
         {
@@ -230,6 +241,7 @@ STARTS = {LearnedContent: LearnedContent(10), HGNetV2Config: SMALL_HGNET}
 """Parts whose defaults do not fit the small model."""
 
 BASES = dict.fromkeys((DFINEConfig, DFINECriterionConfig, GELANConfig, FDRConfig), SMALL_DFINE)
+BASES[QueryMasks] = with_masks(SMALL, QueryMasks(8))
 """Parts of another model than the small RT-DETR."""
 
 NEEDS = {FocalCost: {"criterion.matcher.class_cost": 20.0}}
@@ -276,6 +288,8 @@ def run(cfg):
     torch.manual_seed(0)
     model = shaken(cfg.build())
     images, found = pictures(2, 64, 96), targets(4, 2, num_classes=4)
+    drawn = tuple(torch.rand(count, 64, 96) > 0.5 for count in found.counts)
+    found = dataclasses.replace(found, masks=drawn)
     with torch.no_grad():
         answer = model.eval()(images).layers
     torch.manual_seed(1)

@@ -114,7 +114,7 @@ class OnnxRuntime(Runtime):
         session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
 
         def run(images: Tensor) -> tuple[Tensor, Tensor]:
-            logits, boxes = session.run(None, {"images": images.contiguous().numpy()})
+            logits, boxes, *_ = session.run(None, {"images": images.contiguous().numpy()})
             return torch.from_numpy(logits), torch.from_numpy(boxes)
 
         return run

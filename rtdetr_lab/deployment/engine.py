@@ -18,7 +18,8 @@ in the bucket of eight. A picture goes to the size that distorts its shape least
 | rank | on the device, without waiting (`images/postprocess.py`) | |
 | cut at the threshold | host, after the one copy back | |
 
-Any number of threads may call an engine. Each bucket serves one thread at a time.
+Any number of threads may call an engine. Each bucket serves one thread at a time. An engine finds
+boxes; masks are drawn by `Detector`, and are in exported files.
 """
 
 import threading

@@ -42,14 +42,18 @@ class InferenceRTDETR(DetectionModel):
         self.proposals = InferenceProposals(model.proposal_head, model.selection)
         self.decoder = InferenceDecoder(model.decoder)
         self.num_queries = model.num_queries
+        self.mask_head, self.draws_masks = model.mask_head, model.draws_masks
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Prediction:
         check_batch(images, None, self.cfg.num_classes)
-        levels = self.to_memory(self.encoder(self.backbone(images)))
+        maps = self.backbone(images)
+        fused = self.encoder(maps[self.draws_masks :])
+        levels = self.to_memory(fused)
         shapes = [(m.shape[-2], m.shape[-1]) for m in levels]
         memory = tokens_from_maps(levels)
         last = self.decoder(*self.proposals(memory, shapes), memory, shapes)
-        return Prediction(last.logits, last.boxes, (last,))
+        found = Prediction(last.logits, last.boxes, (last,))
+        return self.mask_head(found, (maps[0], *fused)) if self.mask_head else found
 
 
 class InferenceProposals(nn.Module):
@@ -98,7 +102,7 @@ class InferenceDecoder(nn.Module):
             position = self.query_position(reference.to(content.dtype))
             content = layer(content, position, reference, memory, shapes, None)
             reference = move(box_head(content), reference)
-        return LayerPrediction(self.class_head(content), reference)
+        return LayerPrediction(self.class_head(content), reference, content=content)
 
 
 class InferenceCCFF(nn.Module):

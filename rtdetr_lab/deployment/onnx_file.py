@@ -15,6 +15,7 @@ supports. Both files go through `torch.export`: no value of the example picture 
 | in, with post-processing | `sizes` | `B 2` | (height, width) of the pictures, in pixels |
 | out | `logits`, `boxes` | `B Q C`, `B Q 4` | before the sigmoid; cxcywh in [0, 1] |
 | out, post-processed | `boxes`, `scores`, `labels` | `B Q 4`, `B Q`, `B Q` | corners in pixels |
+| out, of a model that draws | `masks` | `B Q h w` | before the sigmoid; the last output |
 
 The metadata of the ONNX file has the class names, category ids, size, preprocessing and licence.
 """
@@ -35,7 +36,7 @@ from torch import Tensor, nn
 from rtdetr_lab.config import require
 from rtdetr_lab.deployment.form import deploy, same
 from rtdetr_lab.errors import import_extra
-from rtdetr_lab.images.postprocess import ranked_table
+from rtdetr_lab.images.postprocess import ranked_table, rows_at
 from rtdetr_lab.model import declared
 from rtdetr_lab.notation import Size
 
@@ -45,35 +46,40 @@ MULTIPLE = 32
 
 
 class Raw(nn.Module):
-    """Model from pictures to class logits and boxes, as plain tensors for a compiler.
+    """Model from pictures to class logits, boxes and maybe masks, as plain tensors for a compiler.
 
     `boxes` is the name of the boxes in the model's output.
     """
 
-    def __init__(self, model: nn.Module, boxes: str = "boxes") -> None:
+    def __init__(self, model: nn.Module, boxes: str = "boxes", masks: bool = False) -> None:
         super().__init__()
-        self.model, self.boxes = model, boxes
+        self.model, self.boxes, self.masks = model, boxes, masks
 
-    def forward(
-        self, images: Float[Tensor, "B 3 H W"]
-    ) -> tuple[Float[Tensor, "B Q C"], Float[Tensor, "B Q 4"]]:
+    def forward(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Tensor, ...]:
         found = self.model(images)
-        return found.logits, getattr(found, self.boxes)
+        answer = (found.logits, getattr(found, self.boxes))
+        return (*answer, found.masks) if self.masks else answer
 
 
 class Ranked(nn.Module):
-    """Model from pictures and their sizes to corners in pixels, scores and labels, best first."""
+    """Model from pictures and their sizes to corners in pixels, scores, labels and maybe masks,
+    best first."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model, self.rank = model, declared(model).rank
+        self.masks = declared(model).draws_masks
 
     def forward(
         self, images: Float[Tensor, "B 3 H W"], sizes: Float[Tensor, "B 2"]
-    ) -> tuple[Float[Tensor, "B Q 4"], Float[Tensor, "B Q"], Tensor]:
+    ) -> tuple[Tensor, ...]:
         found = self.model(images)
         rows = ranked_table(self.rank, found.logits, found.boxes, sizes)
-        return rows[..., :4], rows[..., 4], rows[..., 5].long()
+        answer = (rows[..., :4], rows[..., 4], rows[..., 5].long())
+        if not self.masks:
+            return answer
+        masks = rows_at(found.masks.flatten(2), rows[..., 6].long())
+        return (*answer, masks.unflatten(2, found.masks.shape[2:]))
 
 
 def export_onnx(
@@ -95,6 +101,7 @@ def onnx_bytes(
     """Return the content of the ONNX file, which includes the weights."""
     module, given = _prepared(model, size, postprocessing)
     names = ["boxes", "scores", "labels"] if postprocessing else ["logits", "boxes"]
+    names += ["masks"] if declared(model).draws_masks else []
     with _quiet():
         program = program_of(module, given, size)
     return written(program, inputs=list(given), outputs=names, facts=facts_of(model, size))
@@ -162,7 +169,8 @@ def _prepared(
     given = {"images": torch.rand(2, 3, height, width).to(like)}
     if postprocessing:
         given["sizes"] = torch.tensor([[480.0, 640.0], [300.0, 200.0]]).to(like)
-    return (Ranked(form) if postprocessing else Raw(form)).eval(), given
+    raw = Raw(form, masks=declared(model).draws_masks)
+    return (Ranked(form) if postprocessing else raw).eval(), given
 
 
 def program_of(module: nn.Module, given: Mapping[str, Tensor], size: Size | None) -> Any:

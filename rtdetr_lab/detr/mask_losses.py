@@ -30,52 +30,42 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rtdetr_lab.config import require_at_least
-from rtdetr_lab.criterion import Criterion, CriterionConfig, Pairs
 from rtdetr_lab.errors import TargetError
-from rtdetr_lab.structures import Prediction, Targets
+from rtdetr_lab.structures import Assignment, Prediction, Targets
 
 
 @dataclass(frozen=True)
-class MaskCriterionConfig(CriterionConfig):
-    """Settings of the criterion of a detector, with two more terms for masks."""
+class MaskLoss:
+    """Compute the two terms of masks; the value of `CriterionConfig.masks`."""
 
     mask_weight: float = 1.0
     dice_weight: float = 1.0
-    mask_alpha: float = 0.25
-    mask_gamma: float = 2.0
+    alpha: float = 0.25
+    gamma: float = 2.0
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        require_at_least(0, "criterion", mask_weight=self.mask_weight, dice_weight=self.dice_weight)
+        weights = {"mask_weight": self.mask_weight, "dice_weight": self.dice_weight}
+        require_at_least(0, "criterion.masks", **weights)
 
-    def build(self) -> "MaskCriterion":
-        return MaskCriterion(self)
-
-
-class MaskCriterion(Criterion):
-    """Criterion of a detector, with two more terms for the last layer."""
-
-    cfg: MaskCriterionConfig
-
-    def terms(
-        self, prediction: Prediction, targets: Targets, pairs: Pairs, num_boxes: float
+    def __call__(
+        self, prediction: Prediction, targets: Targets, pairs: Assignment, num_boxes: float
     ) -> dict[str, Tensor]:
-        """Compute all terms; raise `TargetError` if targets or prediction have no masks."""
+        """Compare masks of matched queries with those of their objects.
+
+        Raises `TargetError` if targets or prediction have no masks.
+        """
         if prediction.masks is None or targets.masks is None:
             who = "the model answers without" if prediction.masks is None else "there are no"
-            remedy = "train a DETRSegmentation, on targets with masks; or use CriterionConfig"
-            raise TargetError("targets.masks", f"{who} masks", remedy)
-        cfg = self.cfg
-        wanted = pairs[""].gather(targets.masks)
-        masks = prediction.masks[pairs[""].flat]
+            remedy = "train a model that draws masks on targets with masks, or set criterion.masks"
+            raise TargetError("targets.masks", f"{who} masks", f"{remedy} to None")
+        wanted = pairs.gather(targets.masks)
+        masks = prediction.masks[pairs.flat]
         masks = masks.to(torch.promote_types(masks.dtype, torch.float32))
         masks = enlarged(masks, wanted.shape[1:])
         wanted = wanted.to(masks.dtype)
-        terms = super().terms(prediction, targets, pairs, num_boxes)
-        focal = mask_focal_loss(masks, wanted, num_boxes, cfg.mask_alpha, cfg.mask_gamma)
-        terms["mask"] = cfg.mask_weight * focal
-        terms["dice"] = cfg.dice_weight * dice_loss(masks, wanted, num_boxes)
-        return terms
+        focal = mask_focal_loss(masks, wanted, num_boxes, self.alpha, self.gamma)
+        dice = dice_loss(masks, wanted, num_boxes)
+        return {"mask": self.mask_weight * focal, "dice": self.dice_weight * dice}
 
 
 def enlarged(masks: Float[Tensor, "T h w"], size: tuple[int, ...]) -> Float[Tensor, "T H W"]:

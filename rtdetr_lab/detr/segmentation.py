@@ -26,19 +26,18 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from rtdetr_lab.config import require, require_divisible
+from rtdetr_lab.criterion import CriterionConfig
 from rtdetr_lab.detr.mask_head import MaskAttention, MaskHead
-from rtdetr_lab.detr.mask_losses import MaskCriterionConfig
-from rtdetr_lab.detr.model import DETR, DETRConfig, Seen
+from rtdetr_lab.detr.mask_losses import MaskLoss
+from rtdetr_lab.detr.model import DETR, DETRConfig, Seen, detr_criterion
 from rtdetr_lab.detr.resnet import ResNetConfig
 from rtdetr_lab.errors import TargetError
-from rtdetr_lab.losses import CrossEntropy
-from rtdetr_lab.matching import MatcherConfig, SoftmaxCost
 from rtdetr_lab.structures import Prediction, Targets, check_batch
 
 
-def segmentation_criterion() -> MaskCriterionConfig:
+def segmentation_criterion() -> CriterionConfig:
     """DETR's criterion, with focal and dice losses for the masks."""
-    return MaskCriterionConfig(MatcherConfig(1.0, 5.0, 2.0, SoftmaxCost()), CrossEntropy(0.1))
+    return replace(detr_criterion(), masks=MaskLoss())
 
 
 @dataclass(frozen=True)

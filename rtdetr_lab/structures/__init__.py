@@ -18,7 +18,7 @@ are defined in `structures/targets.py`.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
 import torch
@@ -36,7 +36,7 @@ def _some(part: Any, which: slice) -> Any:
     """Cut a part of a layer's prediction to some queries; a vector belongs to all of them."""
     if isinstance(part, LayerPrediction):
         return part.queries(which)
-    return part[:, which] if part.ndim > 1 else part
+    return part if part is None or part.ndim == 1 else part[:, which]
 
 
 def exportable(record: type[Record]) -> type[Record]:
@@ -48,10 +48,14 @@ def exportable(record: type[Record]) -> type[Record]:
 @exportable
 @dataclass(frozen=True, eq=False)
 class LayerPrediction:
-    """Prediction of one decoder layer: class logits, and boxes cxcywh in [0, 1]."""
+    """Prediction of one decoder layer: class logits, and boxes cxcywh in [0, 1].
+
+    `content` are the queries after an RT-DETR's layer; a mask head reads those of the last one.
+    """
 
     logits: Float[Tensor, "B Q C"]
     boxes: Float[Tensor, "B Q 4"]
+    content: Float[Tensor, "B Q D"] | None = field(default=None, kw_only=True)
 
     def queries(self, which: slice) -> "LayerPrediction":
         """Return the prediction for some of the queries."""
@@ -112,7 +116,7 @@ class Prediction:
     """Output of a model for a batch: the last layer, and all earlier predictions.
 
     Boxes are cxcywh in [0, 1]. `logits` are before the sigmoid (RT-DETR) or the softmax (DETR,
-    where the last class is "no object"). `masks` are the mask logits of DETR's segmentation head.
+    where the last class is "no object"). `masks` are the mask logits of a model that draws masks.
     """
 
     logits: Float[Tensor, "B Q C"]

@@ -253,7 +253,8 @@ class FDRDecoder(Decoder):
             boxes = moved_edges(cut(start.boxes), probabilities @ distances)
             boxes = tap(f"boxes.{i}", boxes)
             logits = tap(f"logits.{i}", logits + self.quality_heads[i](probabilities))
-            predictions.append(EdgePrediction(logits, boxes, scores, distances, start))
+            known = (logits, boxes, scores, distances, start)
+            predictions.append(EdgePrediction(*known, content=content))
             before = cut(content)
         return tuple(predictions)
 

@@ -6,12 +6,14 @@ criterion runs with all weights 1, and we multiply its terms by the weights afte
 
 from collections.abc import Mapping
 from dataclasses import replace
+from operator import attrgetter
 from typing import Any
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from rtdetr_lab.config import replace_all
 from rtdetr_lab.detr.model import cardinality_error
 from rtdetr_lab.errors import ImageError
 from rtdetr_lab.structures import Prediction, Targets
@@ -22,8 +24,8 @@ TERMS = {
     "class": ("loss_ce", "class_weight"),
     "l1": ("loss_bbox", "l1_weight"),
     "giou": ("loss_giou", "giou_weight"),
-    "mask": ("loss_mask", "mask_weight"),
-    "dice": ("loss_dice", "dice_weight"),
+    "mask": ("loss_mask", "masks.mask_weight"),
+    "dice": ("loss_dice", "masks.dice_weight"),
 }
 """Our term: its documented name, and its weight in the criterion's config."""
 
@@ -97,15 +99,17 @@ def judged(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Compute the weighted loss and its unweighted terms, of the last layer only unless `every`."""
     layers = prediction.layers if every else prediction.layers[-1:]
-    weights = {weight: getattr(cfg, weight, None) for _, weight in TERMS.values()}
-    ones = {weight: 1.0 for weight, value in weights.items() if value is not None}
-    terms = replace(cfg, **ones).build()(replace(prediction, layers=layers), targets)
+    masked = cfg.masks is not None
+    paths = [path for _, path in TERMS.values() if masked or not path.startswith("masks.")]
+    weights = {path: attrgetter(path)(cfg) for path in paths}
+    ones = replace_all(cfg, dict.fromkeys(paths, 1.0))
+    terms = ones.build()(replace(prediction, layers=layers), targets)
     loss, named = prediction.logits.new_zeros(()), {}
     for term, value in terms.items():
         kind, _, layer = term.partition(".layer")
-        name, weight = TERMS[kind]
+        name, path = TERMS[kind]
         named[f"{name}_{layer}" if layer else name] = value
-        loss = loss + getattr(cfg, weight) * value
+        loss = loss + weights[path] * value
     for i, layer in enumerate(layers):
         of_layer = Prediction(layer.logits, layer.boxes, ())
         suffix = "" if i == len(layers) - 1 else f"_{i}"

@@ -7,8 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rtdetr_lab.criterion import CriterionConfig
 from rtdetr_lab.detr.mask_losses import (
-    MaskCriterionConfig,
+    MaskLoss,
     dice_loss,
     enlarged,
     mask_focal_loss,
@@ -80,7 +81,7 @@ def case(counts, size=(8, 12), queries=6):
 
 def test_only_the_masks_of_matched_queries_of_the_last_layer_learn():
     prediction, targets = case((2, 1))
-    criterion = MaskCriterionConfig().build()
+    criterion = CriterionConfig(masks=MaskLoss()).build()
     terms = criterion(prediction, targets)
     assert {n for n in terms if n.startswith(("mask", "dice"))} == {"mask", "dice"}
     (terms["mask"] + terms["dice"]).backward()
@@ -93,10 +94,9 @@ def test_only_the_masks_of_matched_queries_of_the_last_layer_learn():
 
 def test_the_mask_of_a_query_is_compared_with_that_of_its_own_object():
     prediction, targets = case((3,))
-    terms = MaskCriterionConfig().build()(prediction, targets)
-    criterion = MaskCriterionConfig(
-        dice_weight=0.5, mask_weight=3.0, mask_alpha=0.6, mask_gamma=1.0
-    )
+    terms = CriterionConfig(masks=MaskLoss()).build()(prediction, targets)
+    loss = MaskLoss(dice_weight=0.5, mask_weight=3.0, alpha=0.6, gamma=1.0)
+    criterion = CriterionConfig(masks=loss)
     other = criterion.build()(prediction, targets)
     queries, objects = next(iter(criterion.build().matcher(prediction.layers[-1], targets)))
     masks = enlarged(prediction.masks[0, queries], (8, 12))
@@ -110,7 +110,7 @@ def test_the_mask_of_a_query_is_compared_with_that_of_its_own_object():
 
 def test_a_batch_without_objects_costs_nothing_and_has_gradients():
     prediction, targets = case((0, 0))
-    terms = MaskCriterionConfig().build()(prediction, targets)
+    terms = CriterionConfig(masks=MaskLoss()).build()(prediction, targets)
     assert terms["mask"] == terms["dice"] == 0
     (terms["mask"] + terms["dice"]).backward()
     assert (prediction.masks.grad == 0).all()
@@ -120,12 +120,12 @@ def test_missing_masks_are_named():
     prediction, targets = case((1,))
     without = Targets(targets.labels, targets.boxes)
     with pytest.raises(TargetError, match=r"targets.masks: there are no masks"):
-        MaskCriterionConfig().build()(prediction, without)
+        CriterionConfig(masks=MaskLoss()).build()(prediction, without)
     no_masks = Prediction(prediction.logits, prediction.boxes, prediction.layers)
     with pytest.raises(TargetError, match="the model answers without masks"):
-        MaskCriterionConfig().build()(no_masks, targets)
+        CriterionConfig(masks=MaskLoss()).build()(no_masks, targets)
 
 
 def test_weights_below_zero_are_refused():
-    with pytest.raises(ConfigError, match=r"criterion\.dice_weight: is -1\.0"):
-        MaskCriterionConfig(dice_weight=-1.0)
+    with pytest.raises(ConfigError, match=r"criterion\.masks\.dice_weight: is -1\.0"):
+        MaskLoss(dice_weight=-1.0)

@@ -14,15 +14,13 @@ from small_detr import SEGMENTER as DRAWS
 
 from rtdetr_lab.backbone import BasicBlock, Bottleneck
 from rtdetr_lab.config import replace_at
-from rtdetr_lab.detr.mask_losses import MaskCriterionConfig
+from rtdetr_lab.detr.mask_losses import MaskLoss
 from rtdetr_lab.detr.model import DETRConfig, detr_criterion
 from rtdetr_lab.detr.positions import LearnedPositions, SinePositions
 from rtdetr_lab.detr.resnet import ResNetConfig
 from rtdetr_lab.detr.segmentation import SegmentationConfig, segmentation_criterion
 from rtdetr_lab.detr.transformer import DETRDecoderConfig, DETREncoderConfig
 from rtdetr_lab.layers import FrozenBatchNorm2d
-from rtdetr_lab.losses import CrossEntropy
-from rtdetr_lab.matching import MatcherConfig, SoftmaxCost
 
 CHAPTERS = ("model", "positions", "transformer", "resnet", "segmentation")
 CHAPTERS += ("mask_head", "mask_losses")
@@ -65,7 +63,9 @@ OTHER = {
         {
             **WHOLE,
             "backbone": [dataclasses.replace(DEEPER, outputs=(1, 2, 3, 4))],
-            "criterion": [dataclasses.replace(segmentation_criterion(), dice_weight=2.0)],
+            "criterion": [
+                dataclasses.replace(segmentation_criterion(), masks=MaskLoss(dice_weight=2.0))
+            ],
             "num_mask_heads": [2],
             "frozen_detector": [True],
         },
@@ -93,16 +93,10 @@ OTHER = {
         "decoder",
         {"num_queries": [4], "norm_between": [True], **LAYERS},
     ),
-    MaskCriterionConfig: (
+    MaskLoss: (
         DRAWS,
-        "criterion",
-        {
-            "matcher": [MatcherConfig(90.0, 0.0, 0.0, SoftmaxCost())],
-            "classification": [CrossEntropy(0.5)],
-            **{f"{term}_weight": [3.0] for term in ("class", "l1", "giou", "mask", "dice")},
-            "mask_alpha": [0.75],
-            "mask_gamma": [0.0],
-        },
+        "criterion.masks",
+        {"mask_weight": [3.0], "dice_weight": [3.0], "alpha": [0.75], "gamma": [0.0]},
     ),
 }
 

@@ -89,7 +89,8 @@ def test_values_that_are_not_the_defaults_survive_the_way_through_transformers(t
     assert (cfg.encoder.layer_drop, cfg.decoder.layer_drop) == (0.1, 0.2)
     taught = cfg.criterion
     costs = (taught.matcher.class_cost, taught.matcher.l1_cost, taught.matcher.giou_cost)
-    weights = (taught.l1_weight, taught.giou_weight, taught.mask_weight, taught.dice_weight)
+    weights = (taught.l1_weight, taught.giou_weight)
+    weights += (taught.masks.mask_weight, taught.masks.dice_weight)
     assert (*costs, *weights, taught.classification.no_object) == (3, 4, 1, 7, 3, 2, 5, 0.25)
     save_pretrained(first, tmp_path / "b", "transformers")
     written = transformers.DetrConfig.from_pretrained(tmp_path / "b").to_dict()
