@@ -43,6 +43,7 @@ from .successors.dfine import DFINEConfig as DFINEConfig
 from .successors.dfine import dfine_l as dfine_l
 from .successors.dfine import dfine_m as dfine_m
 from .successors.dfine import dfine_n as dfine_n
+from .successors.dfine import dfine_nano as dfine_nano
 from .successors.dfine import dfine_s as dfine_s
 from .successors.dfine import dfine_x as dfine_x
 from .successors.hgnetv2 import rtdetr_l as rtdetr_l
