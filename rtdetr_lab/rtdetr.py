@@ -29,6 +29,7 @@ Parameters are counted in the training form with 80 classes, without frozen batc
 the paper's Table 2 and the authors' repository.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -65,8 +66,7 @@ class RTDETRConfig:
     `backbone`, `encoder`, `selection`, `decoder` and `denoising` may be any object with a suitable
     `build()`; `denoising=None` trains without denoising. The criterion belongs here too: a detector
     is not fully described without its training loss. The two `eps` belong to the norms behind the
-    backbone; the projections of its maps keep 1e-5, as in transformers.
-    `masks` adds a mask head
+    backbone; the projections of its maps keep 1e-5, as in transformers. `masks` adds a mask head
     (`masks/query_masks.py`), which reads the first map of the backbone; the encoder gets the
     others. It learns from the last layer, so all layers must run.
     """
@@ -131,7 +131,13 @@ class RTDETR(DetectionModel):
             check_room(images, self.backbone.strides[-1])
         maps = self.backbone(images)
         fused = self.encoder(maps[self.draws_masks :])
-        levels = self.to_memory(fused)
+        found = self.predict(self.to_memory(fused), targets)
+        return self.mask_head(found, (maps[0], *fused)) if self.mask_head else found
+
+    def predict(
+        self, levels: Sequence[Float[Tensor, "B D _ _"]], targets: Targets | None
+    ) -> Prediction:
+        """Predict from the maps of the memory."""
         shapes = [(m.shape[-2], m.shape[-1]) for m in levels]
         memory = tokens_from_maps(levels)
 
@@ -148,8 +154,7 @@ class RTDETR(DetectionModel):
         blocked = None if noised is None else noised.blocked
 
         layers = self.decoder(content, reference_logits, memory, shapes, blocked)
-        found = _prediction(layers, proposed.at(chosen.index), noised)
-        return self.mask_head(found, (maps[0], *fused)) if self.mask_head else found
+        return _prediction(layers, proposed.at(chosen.index), noised)
 
     def _noised(self, targets: Targets | None, num_queries: int) -> CDNBatch | None:
         if not self.training or targets is None or self.denoising is None:

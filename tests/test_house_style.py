@@ -25,7 +25,7 @@ PARTS |= {"deformable_attention", "samplers", "losses", "criterion", "hybrid_enc
 DETR_PARTS = {"detr.resnet", "detr.positions", "detr.transformer"}
 MASK_PARTS = {"detr.mask_head", "detr.mask_losses"}
 CHAPTERS = PARTS | DETR_PARTS | MASK_PARTS
-LINE = ("hgnetv2", "gelan", "fdr", "dfine_losses", "dfine", "deim")
+LINE = ("hgnetv2", "gelan", "fdr", "dfine_losses", "dfine", "deim", "rtdetrv3")
 SUCCESSORS = {f"successors.{chapter}" for chapter in LINE}
 CHAPTERS |= {"rtdetr", "rtdetrv2", "detr.model", "detr.segmentation"} | SUCCESSORS
 CHAPTERS |= {"masks.query_masks"}
@@ -61,7 +61,7 @@ MAY_IMPORT = {
     "detr.mask_losses": BRICKS,
     "masks.query_masks": PARTS | MASK_PARTS | {"rtdetr"},
     "detr.segmentation": BRICKS | MASK_PARTS | {"detr.model", "detr.resnet", "criterion"},
-    "successors.hgnetv2": PARTS | {"rtdetr"},
+    **{f"successors.{name}": PARTS | {"rtdetr"} for name in ("hgnetv2", "rtdetrv3")},
     "successors.gelan": BRICKS | {"ccff"},
     "successors.fdr": BRICKS | {"decoder", "deformable_attention", "query_selection"},
     "successors.dfine_losses": BRICKS | {"criterion", "successors.fdr"},
@@ -272,9 +272,9 @@ def test_prose_does_not_count_as_code():
 
 
 ALLOWED = {
-    "top level": 2_900,
-    "ablations": 2_260,
-    "checkpoints": 2_730,
+    "top level": 2_910,
+    "ablations": 2_300,
+    "checkpoints": 2_740,
     "commands": 1_650,
     "data": 2_970,
     "deployment": 2_140,
@@ -286,10 +286,10 @@ ALLOWED = {
     "masks": 70,
     "notebook_tools": 360,
     "structures": 320,
-    "successors": 540,
+    "successors": 700,
     "training": 1_740,
     "transformers_api": 2_020,
-    "viz": 2_070,
+    "viz": 2_060,
 }
 """Lines of code a room may hold. Who raises a number says why in the commit; the sum stays below
 `ALLOWED_IN_ALL`, scripts aside: new chapters are paid for by simpler equipment."""
