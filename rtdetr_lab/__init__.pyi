@@ -43,10 +43,17 @@ from .successors.dfine import DFINEConfig as DFINEConfig
 from .successors.dfine import dfine_l as dfine_l
 from .successors.dfine import dfine_m as dfine_m
 from .successors.dfine import dfine_n as dfine_n
+from .successors.dfine import dfine_nano as dfine_nano
 from .successors.dfine import dfine_s as dfine_s
 from .successors.dfine import dfine_x as dfine_x
 from .successors.hgnetv2 import rtdetr_l as rtdetr_l
 from .successors.hgnetv2 import rtdetr_x as rtdetr_x
+from .successors.rtdetrv3 import RTDETRv3Config as RTDETRv3Config
+from .successors.rtdetrv3 import as_rtdetrv3 as as_rtdetrv3
+from .successors.rtdetrv3 import rtdetrv3_r18 as rtdetrv3_r18
+from .successors.rtdetrv3 import rtdetrv3_r34 as rtdetrv3_r34
+from .successors.rtdetrv3 import rtdetrv3_r50 as rtdetrv3_r50
+from .successors.rtdetrv3 import rtdetrv3_r101 as rtdetrv3_r101
 from .taps import record as record
 from .taps import tap as tap
 from .training import train as train

@@ -82,6 +82,12 @@ def replace_all(cfg: Any, values: Mapping[str, Any]) -> Any:
     return _replace(cfg, values, "")
 
 
+def extend(cfg: Any, kind: type, **changes: Any) -> Any:
+    """Make a config of another class from the values of `cfg` that the class has, and `changes`."""
+    shared = set(field_names(cfg)) & set(field_names(kind))
+    return kind(**{name: getattr(cfg, name) for name in shared} | changes)
+
+
 def diff(a: Any, b: Any) -> dict[str, tuple[Any, Any]]:
     """Map path → (value in `a`, value in `b`) where they differ; other classes as a whole."""
     return dict(_differences(a, b, ""))

@@ -29,6 +29,7 @@ Parameters are counted in the training form with 80 classes, without frozen batc
 the paper's Table 2 and the authors' repository.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -114,7 +115,12 @@ class RTDETR(DetectionModel):
         check_batch(images, targets, self.cfg.num_classes)
         if self.training:
             check_room(images, self.backbone.strides[-1])
-        levels = self.to_memory(self.encoder(self.backbone(images)))
+        return self.predict(self.to_memory(self.encoder(self.backbone(images))), targets)
+
+    def predict(
+        self, levels: Sequence[Float[Tensor, "B D _ _"]], targets: Targets | None
+    ) -> Prediction:
+        """Predict from the maps of the memory."""
         shapes = [(m.shape[-2], m.shape[-1]) for m in levels]
         memory = tokens_from_maps(levels)
 

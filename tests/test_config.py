@@ -16,6 +16,7 @@ from rtdetr_lab import config_json, rtdetr
 from rtdetr_lab.config import (
     build,
     diff,
+    extend,
     replace_at,
     require,
     require_at_least,
@@ -97,6 +98,15 @@ def test_replacing_then_diffing_names_exactly_what_was_replaced(cfg, heads):
     new = replace_at(cfg, "encoder.num_heads", heads)
     assert diff(cfg, new) == {"encoder.num_heads": (100, heads)}
     assert replace_at(new, "encoder.num_heads", 100) == cfg
+
+
+def test_a_config_of_another_class_has_the_values_that_both_have():
+    part = Part(4, points=(3, 1))
+    assert extend(part, Other) == Other(4)
+    back = extend(Other(2), Part, scale=0.25)
+    assert back == Part(2, scale=0.25), "its own defaults for the rest"
+    with pytest.raises(ConfigError, match="have at least one"):
+        extend(Other(0), Part)
 
 
 def test_a_step_of_a_path_may_be_an_index_into_a_tuple():

@@ -24,7 +24,7 @@ PARTS |= {"deformable_attention", "samplers", "losses", "criterion", "hybrid_enc
 DETR_PARTS = {"detr.resnet", "detr.positions", "detr.transformer"}
 MASK_PARTS = {"detr.mask_head", "detr.mask_losses"}
 CHAPTERS = PARTS | DETR_PARTS | MASK_PARTS
-LINE = ("hgnetv2", "gelan", "fdr", "dfine_losses", "dfine", "deim")
+LINE = ("hgnetv2", "gelan", "fdr", "dfine_losses", "dfine", "deim", "rtdetrv3")
 SUCCESSORS = {f"successors.{chapter}" for chapter in LINE}
 CHAPTERS |= {"rtdetr", "rtdetrv2", "detr.model", "detr.segmentation"} | SUCCESSORS
 EQUIPMENT = {"images", "viz", "checkpoints", "data", "evaluation", "training"}
@@ -58,7 +58,7 @@ MAY_IMPORT = {
     "rtdetrv2": PARTS | {"rtdetr"},
     "detr.mask_losses": BRICKS | {"criterion"},
     "detr.segmentation": BRICKS | MASK_PARTS | {"detr.model", "detr.resnet", "matching", "losses"},
-    "successors.hgnetv2": PARTS | {"rtdetr"},
+    **{f"successors.{name}": PARTS | {"rtdetr"} for name in ("hgnetv2", "rtdetrv3")},
     "successors.gelan": BRICKS | {"ccff"},
     "successors.fdr": BRICKS | {"decoder", "deformable_attention", "query_selection"},
     "successors.dfine_losses": BRICKS | {"criterion", "successors.fdr"},
@@ -270,22 +270,22 @@ def test_prose_does_not_count_as_code():
 
 ALLOWED = {
     "top level": 2_870,
-    "ablations": 2_310,
-    "checkpoints": 2_720,
+    "ablations": 2_338,
+    "checkpoints": 2_723,
     "commands": 1_660,
     "data": 2_970,
     "deployment": 2_050,
     "detr": 590,
     "evaluation": 1_000,
     "images": 910,
-    "javascript": 350,
-    "kernels": 480,
-    "notebook_tools": 370,
+    "javascript": 344,
+    "kernels": 476,
+    "notebook_tools": 362,
     "structures": 320,
-    "successors": 540,
-    "training": 1_750,
+    "successors": 691,
+    "training": 1_746,
     "transformers_api": 1_870,
-    "viz": 2_070,
+    "viz": 2_060,
 }
 """Lines of code a room may hold. Who raises a number says why in the commit; the sum stays below
 `ALLOWED_IN_ALL`: new chapters are paid for by simpler equipment."""

@@ -34,11 +34,17 @@ from rtdetr_lab.successors.dfine_losses import DFINECriterionConfig
 from rtdetr_lab.successors.fdr import FDRConfig
 from rtdetr_lab.successors.gelan import GELANConfig
 from rtdetr_lab.successors.hgnetv2 import HGNetV2Config
+from rtdetr_lab.successors.rtdetrv3 import (
+    DenseCriterionConfig,
+    RTDETRv3Config,
+    TaskAligned,
+    as_rtdetrv3,
+)
 
 CHAPTERS = ("aifi", "backbone", "ccff", "hybrid_encoder", "query_selection", "samplers", "decoder")
 CHAPTERS += ("deformable_attention", "denoising", "matching", "losses", "criterion", "rtdetr")
 CHAPTERS += tuple(f"successors.{name}" for name in ("hgnetv2", "gelan", "fdr", "dfine"))
-CHAPTERS += ("successors.dfine_losses", "successors.deim")
+CHAPTERS += ("successors.dfine_losses", "successors.deim", "successors.rtdetrv3")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,6 +132,34 @@ OTHER = {
             "one_matching": [False],
         },
     ),
+    RTDETRv3Config: (
+        "",
+        {
+            "num_classes": [7],
+            "backbone": [ResNetDConfig((1, 1, 1, 1), (8, 8, 8, 8), stem_width=4)],
+            "encoder": [HybridEncoderConfig(12, AIFIConfig(num_heads=2), CCFFConfig(1.0, 1))],
+            "selection": [LearnedContent(10)],
+            "decoder": [DecoderConfig(16, num_layers=2, num_heads=2, ffn_dim=8)],
+            "denoising": [None],
+            "criterion": [DenseCriterionConfig(l1_weight=1.0)],
+            "num_groups": [0, 1],
+            "perturbation": [0.5],
+            "num_many": [8],
+        },
+    ),
+    DenseCriterionConfig: (
+        "criterion",
+        {
+            "matcher": [MatcherConfig(class_cost=0.0)],
+            "classification": [Focal()],
+            "class_weight": [2.0],
+            "l1_weight": [0.0],
+            "giou_weight": [0.0],
+            "copies": [1],
+            "cells": [TaskAligned(3)],
+        },
+    ),
+    TaskAligned: ("criterion.cells", {"num_cells": [2], "alpha": [0.0], "beta": [1.0]}),
     GELANConfig: (
         "encoder.ccff",
         {"expansion": [1.0, 0.25], "num_blocks": [0, 2], "act": [F.relu]},
@@ -221,6 +255,7 @@ STARTS = {LearnedContent: LearnedContent(10), HGNetV2Config: SMALL_HGNET}
 """Parts whose defaults do not fit the small model."""
 
 BASES = dict.fromkeys((DFINEConfig, DFINECriterionConfig, GELANConfig, FDRConfig), SMALL_DFINE)
+BASES |= dict.fromkeys((RTDETRv3Config, DenseCriterionConfig, TaskAligned), as_rtdetrv3(SMALL))
 """Parts of another model than the small RT-DETR."""
 
 NEEDS = {FocalCost: {"criterion.matcher.class_cost": 20.0}}

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from rtdetr_lab.ablations.decoder import LOOKING_FORWARD, EveryDepth, depths, queries
 from rtdetr_lab.ablations.denoising import MatchingStability, positives
+from rtdetr_lab.ablations.dfine import DFINE
 from rtdetr_lab.ablations.encoder import ENCODERS
 from rtdetr_lab.ablations.family import FAMILY
 from rtdetr_lab.ablations.losses import LOSSES
@@ -104,6 +105,12 @@ TABLES = {
         "How much better is RT-DETR than DETR?",
         _always(FAMILY),
         published={"RT-DETR": 53.1, "DETR": 42.0},
+    ),
+    "dfine": PaperTable(
+        "D-FINE §5, Table 3 (L, 72 epochs)",
+        "What do distributions of edges give, and which part gives it?",
+        _always(DFINE),
+        published={"RT-DETR": 53.0, "D-FINE": 54.0},
     ),
 }
 """Name on the command line → table."""

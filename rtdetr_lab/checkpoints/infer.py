@@ -24,7 +24,6 @@ model without dilation, and log a warning. If the file's name contains `dc5`, we
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +31,9 @@ import torch
 from torch import Tensor
 
 from rtdetr_lab.backbone import Bottleneck
-from rtdetr_lab.checkpoints.presets import DFINE_SIZES, HGNET_SIZES, SIZES, function_of
+from rtdetr_lab.checkpoints.presets import DFINE_SIZES, HGNET_SIZES, NANOS, SIZES, function_of
 from rtdetr_lab.checkpoints.strict import num_classes_of
-from rtdetr_lab.config import replace_at, require
+from rtdetr_lab.config import extend, replace_at, require
 from rtdetr_lab.detr.model import DETRConfig
 from rtdetr_lab.detr.positions import LearnedPositions
 from rtdetr_lab.detr.segmentation import SegmentationConfig, segmentation_criterion
@@ -44,7 +43,7 @@ from rtdetr_lab.writing import first_few
 
 log = logging.getLogger("rtdetr_lab")
 
-PRESETS = tuple(function_of(name) for name in (*SIZES, *HGNET_SIZES, *DFINE_SIZES, "nano"))
+PRESETS = tuple(function_of(name) for name in (*SIZES, *HGNET_SIZES, *DFINE_SIZES, *NANOS))
 """Presets that a file is compared with. v2's presets have the same shapes."""
 
 DETR_PRESETS = tuple(function_of(name) for name in ("detr_r50", "detr_r101", "detr_nano"))
@@ -102,10 +101,13 @@ def infer_detr(tensors: Mapping[str, Tensor], where: str) -> DETRConfig:
 
 def with_masks(cfg: DETRConfig) -> SegmentationConfig:
     """Add a mask head to a detector's configuration, and the losses that train it."""
-    values = {f.name: getattr(cfg, f.name) for f in fields(DETRConfig)}
-    values |= {"criterion": segmentation_criterion()}
-    values |= {"backbone": replace_at(cfg.backbone, "outputs", (1, 2, 3, 4))}
-    return SegmentationConfig(**values, num_mask_heads=cfg.encoder.num_heads)
+    return extend(
+        cfg,
+        SegmentationConfig,
+        criterion=segmentation_criterion(),
+        backbone=replace_at(cfg.backbone, "outputs", (1, 2, 3, 4)),
+        num_mask_heads=cfg.encoder.num_heads,
+    )
 
 
 def signature(tensors: Mapping[str, Tensor]) -> Signature:

@@ -10,6 +10,8 @@ from rtdetr_lab.config import require
 SIZES = ("r18", "r34", "r50_m", "r50", "r101")
 HGNET_SIZES = ("l", "x")
 DFINE_SIZES = tuple(f"dfine_{size}" for size in "nsmlx")
+V3_SIZES = ("r18", "r34", "r50", "r101")
+NANOS = ("nano", "dfine_nano")
 DETR_SIZES = ("r50", "r101", "r50_dc5", "r101_dc5")
 PRESETS = {
     "nano": ("rtdetr:rtdetr_nano", "256"),
@@ -17,6 +19,8 @@ PRESETS = {
     **{f"v2_{size}": (f"rtdetrv2:rtdetrv2_{size}", "640") for size in SIZES},
     **{size: (f"successors.hgnetv2:rtdetr_{size}", "640") for size in HGNET_SIZES},
     **{size: (f"successors.dfine:{size}", "640") for size in DFINE_SIZES},
+    **{f"v3_{size}": (f"successors.rtdetrv3:rtdetrv3_{size}", "640") for size in V3_SIZES},
+    "dfine_nano": ("successors.dfine:dfine_nano", "256"),
     "detr_nano": ("detr.model:detr_nano", "256"),
     **{f"detr_{size}": (f"detr.model:detr_{size}", "800") for size in DETR_SIZES},
 }

@@ -82,6 +82,10 @@ class Targets:
         follow = partial(Tensor.to, device=device, non_blocking=kwargs.get("non_blocking", False))
         return self._changed(boxes=boxes)._each(follow)
 
+    def repeated(self, times: int) -> "Targets":
+        """Return every object `times` times."""
+        return self._each(lambda each: torch.cat([each] * times))
+
     def pin_memory(self) -> "Targets":
         """Copy to memory that a GPU can read in the background."""
         return self._each(Tensor.pin_memory)

@@ -8,4 +8,5 @@
 | `dfine`        | D-FINE: these parts together                                     |
 | `dfine_losses` | its losses on the distributions, and one matching for all boxes  |
 | `deim`         | a class loss that listens to poor matches, for any of them       |
+| `rtdetrv3`     | more positives in training: groups of queries, and a dense head  |
 """

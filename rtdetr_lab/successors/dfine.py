@@ -37,6 +37,10 @@ Width, expansion and blocks are those of the neck. GFLOPs and times are the publ
 deployed form; times are with TensorRT in FP16.
 N reads only two maps (strides 16 and 32), with six points on each. B0 and B2 train their batch
 norms and have learned scales and shifts; B4 and B5 keep the norms of ImageNet.
+
+`dfine_nano` is a model of ours, not the paper's N. It keeps the backbone of `rtdetr_nano`, its
+width and its numbers of queries, heads and layers: 1.65 M parameters beside 1.68 M. So the two
+differ in nothing but the ideas of this paper. The study `dfine` compares them.
 """
 
 from dataclasses import dataclass, field, replace
@@ -45,8 +49,9 @@ from typing import Any
 from torch import nn
 
 from rtdetr_lab.aifi import AIFIConfig
+from rtdetr_lab.config import extend
 from rtdetr_lab.hybrid_encoder import HybridEncoderConfig, MemoryProjection
-from rtdetr_lab.rtdetr import RTDETR, RTDETRConfig
+from rtdetr_lab.rtdetr import RTDETR, RTDETRConfig, rtdetr_nano
 from rtdetr_lab.successors.dfine_losses import DFINECriterionConfig
 from rtdetr_lab.successors.fdr import FDRConfig
 from rtdetr_lab.successors.gelan import GELANConfig
@@ -134,6 +139,26 @@ def dfine_x(num_classes: int = 80) -> DFINEConfig:
     """D-FINE-X: 55.8 AP, 12.89 ms."""
     encoder = _encoder(1.0, 3, dim=384, ffn_dim=2048)
     return DFINEConfig(num_classes, hgnetv2_b5(), encoder, decoder=FDRConfig(scale=8.0))
+
+
+def as_dfine(cfg: RTDETRConfig, expansion: float = 1.0, num_blocks: int = 3) -> DFINEConfig:
+    """Exchange neck, decoder and losses of an RT-DETR; its sizes, backbone and queries stay.
+
+    `expansion` and `num_blocks` are those of the neck.
+    """
+    made: DFINEConfig = extend(
+        cfg,
+        DFINEConfig,
+        encoder=replace(cfg.encoder, ccff=GELANConfig(expansion, num_blocks)),
+        decoder=extend(cfg.decoder, FDRConfig, num_points=FDRConfig.num_points),
+        criterion=extend(cfg.criterion, DFINECriterionConfig),
+    )
+    return made
+
+
+def dfine_nano(num_classes: int = 80) -> DFINEConfig:
+    """`rtdetr_nano` as a D-FINE, of the same size; not the paper's N."""
+    return as_dfine(rtdetr_nano(num_classes), expansion=0.5, num_blocks=2)
 
 
 def _encoder(

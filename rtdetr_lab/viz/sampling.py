@@ -137,22 +137,6 @@ def sampling_panels(
     return axes
 
 
-def sampling_heads(
-    sampling: QuerySampling,
-    image: Picture,
-    view: View | None = None,
-    axes: Sequence[Axes] | None = None,
-) -> list[Axes]:
-    """Draw one panel per head: every head samples in its own direction."""
-    heads = len(sampling.weights)
-    axes, size = picture_grid(axes, image, heads, 4 if heads % 3 else 3, quiet=0.75, extra=0.35)
-    for head, ax in enumerate(axes):
-        handles = _draw_points(ax, sampling, size, head, view)
-        ax.set_title(f"head {head}", fontsize=9)
-    key_below(axes, handles)
-    return axes
-
-
 def _draw_points(
     ax: Axes, sampling: QuerySampling, size: Size, head: int | None, view: View | None
 ) -> list[Any]:

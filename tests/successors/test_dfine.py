@@ -7,12 +7,15 @@ import torch
 from small import SMALL_DFINE, pictures, rebuilt, shaken, targets
 
 from rtdetr_lab.boxes import xyxy_from_cxcywh
-from rtdetr_lab.config import replace_all, replace_at
+from rtdetr_lab.checkpoints.infer import infer_config
+from rtdetr_lab.config import diff, replace_all, replace_at
 from rtdetr_lab.decoder import look_forward_once
 from rtdetr_lab.deployment.form import deploy
 from rtdetr_lab.errors import ConfigError
 from rtdetr_lab.layers import ConvNormAct
+from rtdetr_lab.rtdetr import rtdetr_nano
 from rtdetr_lab.successors import dfine
+from rtdetr_lab.successors.deim import MatchabilityAware
 from rtdetr_lab.successors.fdr import (
     EdgePrediction,
     FDRConfig,
@@ -276,6 +279,30 @@ def test_the_table_of_presets_is_true(preset, millions, channels):
         made = getattr(dfine, f"dfine_{preset}")().build()
     assert round(size(made) / 1e6, 1) == millions
     assert len(made.backbone.channels) == channels
+
+
+def test_nano_is_rtdetr_nano_with_other_parts_and_the_same_size():
+    one, other = rtdetr_nano(7), dfine.dfine_nano(7)
+    kept = ("num_classes", "backbone", "selection", "denoising")
+    assert all(getattr(one, name) == getattr(other, name) for name in kept)
+    inner = {"dim": 96, "num_layers": 3, "num_heads": 6, "ffn_dim": 192}
+    assert {name: getattr(other.decoder, name) for name in inner} == inner
+    sizes = [size(cfg.build()) for cfg in (one, other)]
+    assert abs(sizes[1] / sizes[0] - 1) < 0.02
+
+
+def test_a_class_loss_of_an_rtdetr_is_kept_on_the_way():
+    cfg = replace_at(rtdetr_nano(7), "criterion.classification", MatchabilityAware())
+    made = dfine.as_dfine(cfg)
+    assert made.criterion.classification == MatchabilityAware()
+    assert made.criterion.fgl_weight == 0.15
+
+
+@pytest.mark.parametrize("preset", [dfine.dfine_nano, rtdetr_nano], ids=lambda p: p.__name__)
+def test_weights_of_either_nano_are_recognised(preset):
+    with torch.device("meta"):
+        tensors = preset(7).build().state_dict()
+    assert diff(infer_config(tensors, "weights"), preset(7)) == {}
 
 
 def test_a_deployed_model_answers_alike(model):
