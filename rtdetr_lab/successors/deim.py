@@ -2,7 +2,7 @@ r"""# DEIM's loss: listen to poor matches, too
 
 - **Paper**     "DEIM: DETR with Improved Matching for Fast Convergence", arXiv 2412.04234, Tables 5
   and 6
-- **Notebook**  not written yet
+- **Notebook**  `notebooks/22_deim.ipynb`
 - **Elsewhere** authors' and transformers' `loss_labels_mal` (`deimv2`)
 
 Early in training most matched boxes are poor: their IoU $q$ with the object is 0.1 or 0.2. The

@@ -2,7 +2,7 @@ r"""# D-FINE: the complete model
 
 - **Paper**     "D-FINE: Redefine Regression Task in DETRs as Fine-grained Distribution Refinement",
   arXiv 2410.13842
-- **Notebook**  not written yet
+- **Notebook**  `notebooks/21_dfine.ipynb`
 - **Elsewhere** authors' `DFINE`; transformers' `DFineForObjectDetection`
 
 D-FINE is RT-DETR with five parts exchanged. Everything between them stays: AIFI, query selection,

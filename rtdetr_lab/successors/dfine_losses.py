@@ -1,7 +1,7 @@
 r"""# D-FINE's losses: teach distributions, and let the last layer teach the others
 
 - **Paper**     D-FINE (arXiv 2410.13842) §4.1 (FGL), §4.2 (GO-LSD, with DDF)
-- **Notebook**  not written yet
+- **Notebook**  `notebooks/21_dfine.ipynb`
 - **Elsewhere** authors' `DFINECriterion` (`loss_local`, `_get_go_indices`); transformers'
   `DFineLoss`
 

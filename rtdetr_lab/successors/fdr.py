@@ -2,7 +2,7 @@ r"""# FDR: the decoder of D-FINE moves edges, and says how sure it is
 
 - **Paper**     D-FINE (arXiv 2410.13842) §4.1, Table 3; distributions of edges: "Generalized Focal
   Loss" (Li et al. 2020)
-- **Notebook**  not written yet
+- **Notebook**  `notebooks/21_dfine.ipynb`
 - **Elsewhere** authors' `TransformerDecoder`, `Integral`, `Gate`, `LQE`; transformers'
   `DFineDecoder`, `DFineIntegral`, `DFineGate`, `DFineLQE`
 

@@ -2,7 +2,7 @@ r"""# GELAN fusion: the neck of D-FINE
 
 - **Paper**     D-FINE (arXiv 2410.13842) Table 3; GELAN: YOLOv9 (Wang et al. 2024); SCDown: YOLOv10
   (Wang et al. 2024)
-- **Notebook**  not written yet
+- **Notebook**  `notebooks/21_dfine.ipynb`
 - **Elsewhere** authors' `RepNCSPELAN4`, `SCDown`; transformers' `DFineRepNCSPELAN4`, `DFineSCDown`
 
 D-FINE keeps the hybrid encoder of RT-DETR, with its two paths: meaning down, detail up (`ccff.py`).

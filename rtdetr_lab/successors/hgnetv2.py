@@ -3,7 +3,7 @@ r"""# HGNetv2: a backbone that forgets nothing inside a block
 - **Paper**     RT-DETR §5.2, Table 2 (L and X). HGNetv2 itself has no paper: it is code of
   PaddleClas; its blocks are those of VoVNet (Lee et al. 2019, §3), its light convolution is the
   depthwise separable one of MobileNet (Howard et al. 2017, §3.1)
-- **Notebook**  not written yet
+- **Notebook**  `notebooks/20_hgnetv2.ipynb`
 - **Elsewhere** `HGNetv2` with `HG_Stage`, `HG_Block`, `LightConvBNAct` (D-FINE's authors);
   `HGNetV2Backbone` (transformers)
 
