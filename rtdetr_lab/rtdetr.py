@@ -50,10 +50,7 @@ from rtdetr_lab.notation import tokens_from_maps
 from rtdetr_lab.query_selection import ProposalHead, TopScore
 from rtdetr_lab.structures import (
     CDNBatch,
-    Denoised,
-    LayerPrediction,
     Prediction,
-    Proposals,
     Targets,
     check_batch,
 )
@@ -154,7 +151,7 @@ class RTDETR(DetectionModel):
         blocked = None if noised is None else noised.blocked
 
         layers = self.decoder(content, reference_logits, memory, shapes, blocked)
-        return _prediction(layers, proposed.at(chosen.index), noised)
+        return Prediction.of(layers, proposed.at(chosen.index), noised)
 
     def _noised(self, targets: Targets | None, num_queries: int) -> CDNBatch | None:
         if not self.training or targets is None or self.denoising is None:
@@ -189,18 +186,6 @@ class RTDETR(DetectionModel):
         for name in model.decoder.per_layer:
             setattr(model.decoder, name, getattr(model.decoder, name)[:num_layers])
         return model
-
-
-def _prediction(
-    layers: tuple[LayerPrediction, ...], proposals: Proposals, noised: CDNBatch | None
-) -> Prediction:
-    if noised is None:
-        return Prediction(layers[-1].logits, layers[-1].boxes, layers, proposals)
-    count = noised.num_queries
-    denoised = tuple(layer.queries(slice(count)) for layer in layers)
-    matched = tuple(layer.queries(slice(count, None)) for layer in layers)
-    last = matched[-1]
-    return Prediction(last.logits, last.boxes, matched, proposals, Denoised(denoised, noised))
 
 
 def _resnet(depths: tuple[int, ...], bottleneck: bool = False) -> ResNetDConfig:

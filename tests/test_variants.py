@@ -159,6 +159,8 @@ OTHER = {
             "num_groups": [0, 1],
             "perturbation": [0.5],
             "num_many": [8],
+            "masks": [With(QueryMasks(8), DRAWS)],
+            **EPS,
         },
     ),
     DenseCriterionConfig: (
@@ -170,6 +172,7 @@ OTHER = {
             "l1_weight": [0.0],
             "giou_weight": [0.0],
             "copies": [1],
+            "masks": [With(MaskLoss(), LEARNS)],
             "cells": [TaskAligned(3)],
         },
     ),

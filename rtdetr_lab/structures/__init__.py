@@ -126,6 +126,22 @@ class Prediction:
     denoising: Denoised | None = None
     masks: Float[Tensor, "B Q _ _"] | None = None
 
+    @classmethod
+    def of(
+        cls,
+        layers: tuple[LayerPrediction, ...],
+        proposals: Proposals | None = None,
+        noised: CDNBatch | None = None,
+    ) -> "Prediction":
+        """Join the predictions of all layers; the denoising queries come first in each."""
+        if noised is None:
+            return cls(layers[-1].logits, layers[-1].boxes, layers, proposals)
+        count = noised.num_queries
+        denoised = tuple(layer.queries(slice(count)) for layer in layers)
+        matched = tuple(layer.queries(slice(count, None)) for layer in layers)
+        last = matched[-1]
+        return cls(last.logits, last.boxes, matched, proposals, Denoised(denoised, noised))
+
 
 @dataclass(frozen=True, eq=False)
 class Assignment:

@@ -71,7 +71,7 @@ $$ \mathcal L = \frac{1}{1 + G} \sum_{g=0}^{G} \mathcal L_g + \mathcal L_{\text{
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -161,10 +161,10 @@ class DenseCriterion(Criterion):
 
     def __call__(self, prediction: Prediction, targets: Targets) -> dict[str, Float[Tensor, ""]]:
         """Return the terms by name; `….many` and `….dense` are new."""
-        judge = super().__call__
-        terms = judge(prediction, targets)
+        terms = super().__call__(prediction, targets)
         if not isinstance(prediction, TrainingPrediction):
             return terms
+        judge = Criterion(replace(self.cfg, masks=None))  # only the main queries have masks
         groups = [terms, *(judge(group, targets) for group in prediction.groups)]
         for name in groups[-1]:
             terms[name] = torch.stack([group[name] for group in groups]).mean()
