@@ -5,6 +5,7 @@ the import is should find it not yet done.
 """
 
 import os
+import sys
 from pathlib import Path
 
 import hypothesis
@@ -72,6 +73,14 @@ def pytest_configure(config):
 def _seeded():
     """The same global random numbers in every test, in whatever order the tests run."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _without_curves(request, monkeypatch):
+    """No curves.png: to draw one takes ten times as long as a run of a few steps."""
+    callbacks = sys.modules.get("rtdetr_lab.training.callbacks")
+    if callbacks and not request.node.get_closest_marker("curves"):
+        monkeypatch.setattr(callbacks, "draw_curves", lambda *_: None)
 
 
 @pytest.fixture

@@ -150,8 +150,10 @@ def test_a_finished_run_stays_as_it_is(tmp_path):
     assert same(first.model.state_dict(), again.model.state_dict())
 
 
-def test_a_run_folder_tells_what_it_is(tmp_path):
-    run_toy(tmp_path)
+@pytest.mark.curves
+@pytest.mark.parametrize("validate", [None, mean_weight])
+def test_a_run_folder_tells_what_it_is(tmp_path, validate):
+    run_toy(tmp_path, replace(CONFIG, eval_every=5), validate=validate)
     described = json.loads((tmp_path / "run.json").read_text())
     assert described["recipe"]["lr"] == CONFIG.lr
     assert described["num_data"] == 10
