@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from rtdetr_lab.checkpoints.files import shards_of
+from rtdetr_lab.checkpoints.presets import DFINE_WORDS
 from rtdetr_lab.config import require
 from rtdetr_lab.errors import HubError
 
@@ -30,12 +31,10 @@ log = logging.getLogger("rtdetr_lab")
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 """Names of weights files, best first."""
 
-DFINE = ("nano", "small", "medium", "large", "xlarge")
-
 ALIASES = {
     **{size: f"PekingU/rtdetr_{size}vd" for size in ("r18", "r34", "r50", "r101")},
     **{f"v2_{size}": f"PekingU/rtdetr_v2_{size}vd" for size in ("r18", "r34", "r50", "r101")},
-    **{f"dfine_{s[0]}": f"ustc-community/dfine-{s}-coco" for s in DFINE},
+    **{f"dfine_{s[0]}": f"ustc-community/dfine-{s}-coco" for s in DFINE_WORDS},
     **{f"detr_r{n}": f"facebook/detr-resnet-{n}" for n in (50, 101)},
     **{f"detr_r{n}_dc5": f"facebook/detr-resnet-{n}-dc5" for n in (50, 101)},
     **{f"detr_r{n}_panoptic": f"facebook/detr-resnet-{n}-panoptic" for n in (50, 101)},

@@ -9,7 +9,9 @@ from rtdetr_lab.config import require
 
 SIZES = ("r18", "r34", "r50_m", "r50", "r101")
 HGNET_SIZES = ("l", "x")
-DFINE_SIZES = tuple(f"dfine_{size}" for size in "nsmlx")
+DFINE_WORDS = ("nano", "small", "medium", "large", "xlarge")
+"""D-FINE's sizes, as the names of its checkpoints say them."""
+DFINE_SIZES = tuple(f"dfine_{word[0]}" for word in DFINE_WORDS)
 V3_SIZES = ("r18", "r34", "r50", "r101")
 NANOS = ("nano", "dfine_nano")
 DETR_SIZES = ("r50", "r101", "r50_dc5", "r101_dc5")
