@@ -117,8 +117,9 @@ def built(build: Callable[[], Any], tensors: Mapping[str, Tensor], where: str) -
     with torch.random.fork_rng(devices=[]), no_larger_than(tensors, where):
         try:
             return build()
-        except LabError:
-            raise
+        except LabError as error:
+            place = error.where if where in error.where else f"{where}: {error.where}"
+            raise type(error)(place, error.what, error.remedy) from error
         except Exception as error:  # torch raises many types for impossible sizes
             kind = type(error).__name__
             what = f"no model can be built from its configuration ({kind}: {error})"

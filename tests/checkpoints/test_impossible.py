@@ -87,6 +87,20 @@ def test_impossible_values_in_theirs_are_refused_too(saved, key, value):
         (saved / "transformers" / "config.json").write_text(kept)
 
 
+def test_what_only_the_build_can_refuse_names_its_file_and_its_key(saved):
+    def change(tree):
+        tree["model"]["encoder"]["ccff"]["expansion"] = 0.0
+
+    kept = changed(saved / "lab", change)
+    try:
+        with pytest.raises(ConfigError, match="leaves no channel") as refused:
+            load_pretrained(saved / "lab")
+    finally:
+        (saved / "lab" / "config.json").write_text(kept)
+    assert refused.value.where.startswith(str(saved / "lab"))
+    assert refused.value.where.endswith(": encoder.ccff.expansion")
+
+
 def test_a_key_nothing_reads_is_named(saved):
     kept = changed(saved / "lab", lambda tree: tree.update(foo=1))
     try:
