@@ -15,6 +15,20 @@ from transformers import Trainer, TrainingArguments, set_seed
 
 from transformers import RTDetrForObjectDetection, RTDetrImageProcessorPil  # isort: skip
 
+TOLD = {
+    "save_steps": 3,
+    "eval_steps": 3,
+    "eval_strategy": "steps",
+    "per_device_train_batch_size": 2,
+    "per_device_eval_batch_size": 2,
+    "learning_rate": 1e-3,
+    "remove_unused_columns": False,
+    "eval_do_concat_batches": False,
+    "report_to": [],
+    "use_cpu": True,
+    "disable_tqdm": True,
+}
+
 
 def main(folder: Path) -> None:
     set_seed(0)
@@ -33,21 +47,7 @@ def main(folder: Path) -> None:
         return {"map": average_precision(found, judged, processor)}
 
     def trainer(steps: int) -> Trainer:
-        told = TrainingArguments(
-            output_dir=str(folder / "run"),
-            max_steps=steps,
-            save_steps=3,
-            eval_steps=3,
-            eval_strategy="steps",
-            per_device_train_batch_size=2,
-            per_device_eval_batch_size=2,
-            learning_rate=1e-3,
-            remove_unused_columns=False,
-            eval_do_concat_batches=False,
-            report_to=[],
-            use_cpu=True,
-            disable_tqdm=True,
-        )
+        told = TrainingArguments(str(folder / "run"), max_steps=steps, **TOLD)
         return Trainer(model, told, collated, train, judged, compute_metrics=metrics)
 
     before = trainer(6).evaluate()
