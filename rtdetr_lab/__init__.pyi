@@ -76,6 +76,7 @@ from .transformers_api.processor import DetrImageProcessor as DetrImageProcessor
 from .transformers_api.processor import DetrImageProcessorPil as DetrImageProcessorPil
 from .transformers_api.processor import RTDetrImageProcessor as RTDetrImageProcessor
 from .transformers_api.processor import RTDetrImageProcessorFast as RTDetrImageProcessorFast
+from .transformers_api.processor import RTDetrImageProcessorPil as RTDetrImageProcessorPil
 from .transformers_api.processor import RTDetrV2ImageProcessor as RTDetrV2ImageProcessor
 from .transformers_api.rtdetr import RTDetrForObjectDetection as RTDetrForObjectDetection
 from .transformers_api.rtdetr import RTDetrModel as RTDetrModel

@@ -156,7 +156,7 @@ class DetrFields:
     backbone_config: Any = None
     backbone: str | None = None
     use_timm_backbone: bool = True
-    use_pretrained_backbone: bool = False
+    use_pretrained_backbone: bool | None = False
     backbone_kwargs: Mapping[str, Any] | None = None
     num_channels: int = only(3)
     num_queries: int = at(100, "decoder.num_queries")
@@ -182,7 +182,7 @@ class DetrFields:
     init_xavier_std: float | int = 1.0
     auxiliary_loss: bool = False
     position_embedding_type: str = at("sine", "positions")
-    dilation: bool = False
+    dilation: bool | None = False
     class_cost: float | int = at(1, "criterion.matcher.class_cost")
     bbox_cost: float | int = at(5, "criterion.matcher.l1_cost")
     giou_cost: float | int = at(2, "criterion.matcher.giou_cost")

@@ -43,6 +43,9 @@ TIMM = {
 }
 """timm's plain ResNets: depths, widths, block."""
 
+NO_TIMM = {"backbone": None, "use_timm_backbone": False, "use_pretrained_backbone": False}
+"""Keys that release 4 needs beside a `backbone_config`: its defaults name a backbone of timm."""
+
 
 class UnpooledBlock(BasicBlock):
     """Basic block of transformers: where the width stays, its shortcut does not pool."""
@@ -135,7 +138,7 @@ def spelled_resnet(cfg: DETRConfig, base: DETRConfig) -> dict[str, Any]:
     if not getattr(backbone, "dilated", False):
         resnet |= {"model_type": "resnet", "out_indices": list(backbone.outputs)}
         resnet |= {"out_features": [f"stage{i}" for i in backbone.outputs]}
-        return {"backbone_config": resnet, "use_timm_backbone": False, "dilation": False}
+        return {"backbone_config": resnet, "dilation": False, **NO_TIMM}
     sizes = (backbone.depths, backbone.widths, backbone.block)
     found = [name for name, known in TIMM.items() if known == sizes]
     require(found, "backbone", "is not a ResNet of timm; only those can be dilated there", KEEP)

@@ -29,7 +29,7 @@ from rtdetr_lab.checkpoints.transformers_fields import (
     RTDetrFields,
     RTDetrV2Fields,
 )
-from rtdetr_lab.checkpoints.transformers_resnet import resnet_d_values
+from rtdetr_lab.checkpoints.transformers_resnet import NO_TIMM, resnet_d_values, speaks_timm
 from rtdetr_lab.checkpoints.transformers_table import placed
 from rtdetr_lab.config import replace_all, require
 from rtdetr_lab.rtdetr import rtdetr_r50
@@ -133,6 +133,9 @@ class DetrConfig(DetrFields, DetectorOptions):
     num_hidden_layers = property(attrgetter("encoder_layers"), doc="Name of `encoder_layers`.")
 
     def __post_init__(self) -> None:
+        # Release 4 writes null where release 5 needs false.
+        self.dilation = bool(self.dilation)
+        self.use_pretrained_backbone = bool(self.use_pretrained_backbone)
         given = self.backbone_config
         if given is not None and not isinstance(given, Mapping):
             what, remedy = f"is {type(given).__name__}", "give a ResNetConfig or its dict"
@@ -141,6 +144,11 @@ class DetrConfig(DetrFields, DetectorOptions):
             given = given.to_dict()
         self.backbone_config = self._default() if given is None else dict(given)
         super().__post_init__()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the values of their `config.json`, for release 4 as well."""
+        tree = super().to_dict()
+        return tree if speaks_timm(tree) else {**tree, **NO_TIMM}
 
     def _default(self) -> dict[str, Any]:
         if not self.use_timm_backbone:

@@ -68,6 +68,7 @@ class RTDetrImageProcessor(ImageProcessor):
 
 
 RTDetrImageProcessorFast = RTDetrImageProcessor
+RTDetrImageProcessorPil = RTDetrImageProcessor
 RTDetrV2ImageProcessor = RTDetrImageProcessor
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 from small_api import SMALL_DETR as SMALL
 
 import rtdetr_lab as lab
+from rtdetr_lab.checkpoints.transformers_config import to_transformers
 from rtdetr_lab.config import replace_at
 from rtdetr_lab.data.segment_map import id_to_rgb
 from rtdetr_lab.errors import CheckpointError, ConfigError, DataError, ImageError, TargetError
@@ -326,3 +327,14 @@ def test_pictures_are_put_on_one_canvas_by_hand_too():
     )
     assert found["pixel_values"].shape == (2, 3, 5, 6)
     assert found["pixel_mask"].sum((1, 2)).tolist() == [24, 10]
+
+
+def test_release_4_is_told_that_there_is_no_backbone_of_timm():
+    """Its defaults name one, and it refuses a file with both."""
+    silent = {"backbone": None, "use_timm_backbone": False, "use_pretrained_backbone": False}
+    config = lab.DetrConfig(**SMALL, dilation=None)  # null, as release 4 writes it
+    written = config.to_dict(), to_transformers(config.to_lab(), config.names)
+    for tree in written:
+        assert {name: tree[name] for name in silent} == silent
+        assert tree["dilation"] is False
+    assert "use_timm_backbone" not in lab.DetrConfig().to_dict()

@@ -1,0 +1,80 @@
+"""What transformers asks of every model in its own tests, asked of the documented classes."""
+
+import copy
+
+import pytest
+import torch
+from small_api import SMALL, SMALL_DETR, label
+from torch.utils import _pytree as tree
+
+import rtdetr_lab as lab
+
+KINDS = {
+    "RTDetrForObjectDetection": (lab.RTDetrConfig, SMALL),
+    "RTDetrV2ForObjectDetection": (lab.RTDetrV2Config, SMALL),
+    "DetrForObjectDetection": (lab.DetrConfig, SMALL_DETR),
+    "DetrForSegmentation": (lab.DetrConfig, SMALL_DETR),
+}
+IMAGES = torch.rand(3, 3, 64, 96, generator=torch.Generator().manual_seed(2))
+
+
+@pytest.fixture(params=KINDS)
+def model(request):
+    config, small = KINDS[request.param]
+    torch.manual_seed(0)
+    return getattr(lab, request.param)(config(**copy.deepcopy(small))).eval()
+
+
+def wanted(model):
+    """A label for every picture; masks where the model has them."""
+    found = [label((0,)), label((2, 1)), label((1,), (0.3, 0.4, 0.5, 0.2))]
+    if type(model).masks:
+        for one in found:
+            one["masks"] = torch.ones(len(one["class_labels"]), 64, 96)
+    return found
+
+
+@torch.no_grad()
+def test_a_picture_alone_has_the_answer_it_has_in_a_batch(model):
+    whole = model.double()(IMAGES.double())
+    for i, picture in enumerate(IMAGES.double()):
+        alone = model(picture[None])
+        assert (alone.logits[0] - whole.logits[i]).abs().max() < 1e-9
+        assert (alone.pred_boxes[0] - whole.pred_boxes[i]).abs().max() < 1e-9
+
+
+@torch.no_grad()
+def test_the_same_picture_has_the_same_answer_again_and_from_a_copy(model):
+    first = model(IMAGES).logits
+    for other in (model, copy.deepcopy(model)):
+        assert torch.equal(other(IMAGES).logits, first)
+
+
+@torch.no_grad()
+def test_a_tuple_holds_what_the_output_holds_in_its_order(model):
+    asked = {"output_attentions": True, "output_hidden_states": True}
+    named = model(IMAGES, **asked)
+    plain = model(IMAGES, return_dict=False, **asked)
+    flat = [tree.tree_leaves(one) for one in (tuple(named.values()), plain)]
+    assert len(flat[0]) == len(flat[1]) > 10
+    assert all(torch.equal(*pair) for pair in zip(*flat, strict=True))
+
+
+def test_every_parameter_learns_from_labels(model):
+    model.train()(IMAGES, labels=wanted(model)).loss.backward()
+    silent = {n for n, p in model.named_parameters() if p.requires_grad and p.grad is None}
+    assert silent == set()
+
+
+def test_a_configuration_is_the_same_after_its_dictionary_and_its_text(model):
+    config, kind = model.config, type(model.config)
+    assert kind.from_dict(config.to_dict()).to_dict() == config.to_dict()
+    assert config.to_json_string() == kind.from_dict(config.to_dict()).to_json_string()
+
+
+def test_a_model_can_be_built_without_memory(model):
+    with torch.device("meta"):
+        empty = type(model)(model.config)
+    shapes = [{n: t.shape for n, t in m.state_dict().items()} for m in (empty, model)]
+    assert shapes[0] == shapes[1]
+    assert {p.device.type for p in empty.parameters()} == {"meta"}
