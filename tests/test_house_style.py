@@ -278,14 +278,14 @@ ALLOWED = {
     "detr": 590,
     "evaluation": 1_000,
     "images": 910,
-    "javascript": 350,
+    "javascript": 890,
     "kernels": 480,
     "notebook_tools": 370,
     "structures": 320,
     "successors": 540,
     "training": 1_750,
     "transformers_api": 1_870,
-    "viz": 2_070,
+    "viz": 2_140,
 }
 """Lines of code a room may hold. Who raises a number says why in the commit; the sum stays below
 `ALLOWED_IN_ALL`, scripts aside: new chapters are paid for by simpler equipment."""
