@@ -9,6 +9,7 @@ This module connects a model with `viz/explorer*`, which take tensors and pictur
 model. The verb `explore` writes the page.
 """
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
@@ -79,9 +80,9 @@ def live(detector: "Detector", runtime: Mapping[str, bytes], **settings: Any) ->
     from rtdetr_lab.model import declared
     from rtdetr_lab.viz.live_page import Live
 
-    model = detector.model
+    model = copy.deepcopy(detector.model).cpu()
     size = declared(model).metadata.fixed_size
-    file = onnx_with_taps(model.cpu(), LIVE_TAPS, size, switches=True)
+    file = onnx_with_taps(model, LIVE_TAPS, size, switches=True)
     return Live(model=file, runtime=runtime, input=size, **settings)
 
 

@@ -13,10 +13,7 @@ const KEYS = { ArrowRight: ["query", 1], ArrowLeft: ["query", -1], ArrowUp: ["la
 const STYLE = `
 .xp { display: grid; grid-template-columns: minmax(0, 1fr); gap: 12px 20px; max-width: 1240px;
   color: var(--jp-ui-font-color1, CanvasText); font-size: 14px; }
-@media (min-width: 760px) {
-  .xp { grid-template-columns: minmax(0, 1fr) minmax(300px, 1fr); grid-template-rows: auto 1fr; }
-  .xp > :nth-child(3) { grid-row: span 2; }
-}
+@media (min-width: 760px) { .xp { grid-template-columns: minmax(0, 1fr) minmax(300px, 1fr); } }
 .xp canvas[role=application] { width: 100%; display: block; border-radius: 6px;
   cursor: pointer; }
 .xp canvas:focus-visible, .xp button:focus-visible { outline: 3px solid #0072B2; outline-offset: 2px; }
@@ -30,6 +27,7 @@ const STYLE = `
 .xp th, .xp td { text-align: left; padding: 3px 6px 3px 0; font-weight: normal; }
 .xp thead th { font-weight: 600; border-bottom: 1px solid #8888; }
 .xp tr[aria-current=true] { background: #0072B233; }
+.xp td:has(.xp-bar) { white-space: nowrap; }
 .xp-bar { display: inline-block; height: 9px; background: #0072B2; vertical-align: baseline;
   margin-right: 6px; border-radius: 2px; }
 .xp-switches { display: flex; flex-wrap: wrap; gap: 0 16px; margin: 4px 0; align-items: center; }
@@ -295,7 +293,7 @@ function key(parent, meta) {
     [0.5, 0.5, 0.7, 0.65], color, width, dash);
   meta.levels.forEach((name, level) => entry(`${level ? "" : "sampling point on "}${name}`, (pen) => mark(pen, level, 10, 7, 70, LEVEL_COLORS[level])));
   node("span", line, {}, "area of a point: its weight");
-  entry("box after the layer", box(meta.colors[0], 3));
+  entry("box after the layer; colour: class", box(meta.colors[0], 3));
   entry("box it starts from", box("#FFFFFF", 1.5, [3, 2]));
   entry("other detection", box(meta.colors[1 % meta.colors.length], 1.5));
   entry("query it attends to; width: weight", (pen) => {
@@ -315,7 +313,7 @@ function lifeTable(parent, meta, shown, current, onstep) {
     node("th", row, { scope: "row" }, step ? `layer ${step - 1}` : "selection");
     node("td", row, {}, meta.names[label]);
     const cell = node("td", row);
-    node("span", cell, { class: "xp-bar", style: `width:${Math.round(70 * score)}px` });
+    node("span", cell, { class: "xp-bar", style: `width:${(3.6 * score).toFixed(2)}em` });
     cell.append(score.toFixed(3));
     const before = shown.life[step - 1];
     const [height, width] = meta.size;
@@ -383,10 +381,6 @@ function render({ model, el }) {
   const canvas = node("canvas", left, { tabindex: 0, role: "application",
     "aria-label": "Picture. Left and right select a query, up and down a layer, h a head, "
       + "l a level, p plays the layers; a click selects the object under it." });
-  const foot = node("div", root);
-  key(foot, meta);
-  node("p", foot, { class: "xp-hint" },
-    "Click an object, or focus the picture: ← → query, ↑ ↓ layer, h head, l level, p play.");
   const readout = node("div", right, { class: "xp-readout", "aria-live": "polite" });
   const image = new Image();
   image.alt = meta.title;
@@ -454,6 +448,9 @@ function render({ model, el }) {
     box.addEventListener("change", () => { switches[name] = box.checked; update(); });
   }
   const table = node("table", right, { "aria-label": "life of the query" });
+  key(right, meta);
+  node("p", right, { class: "xp-hint" },
+    "Click an object, or focus the picture: ← → query, ↑ ↓ layer, h head, l level, p play.");
 
   const placeOf = (event) => {
     const box = canvas.getBoundingClientRect();

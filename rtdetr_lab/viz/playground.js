@@ -205,7 +205,9 @@ body { background: Canvas; color: CanvasText; }
 .pg button[aria-pressed=true] { outline: 3px solid #0072B2; outline-offset: -2px; }
 .pg-file:focus-within { outline: 3px solid #0072B2; outline-offset: 2px; }
 .pg-file input { position: absolute; opacity: 0; width: 1px; }
-.pg-status { display: flex; flex-wrap: wrap; gap: 4px 12px; align-items: center; min-height: 24px; }
+.pg-top { display: flex; flex-wrap: wrap; gap: 8px 20px; align-items: center; }
+.pg-status { display: flex; flex: 1 1 300px; flex-wrap: wrap; gap: 4px 12px; align-items: center;
+  min-height: 42px; }
 .pg-status progress { width: 160px; accent-color: #0072B2; }
 .pg canvas[role=application] { touch-action: none; }
 .pg-break { border: 1px solid #8886; border-radius: 8px; margin: 0; padding: 6px 12px 10px; min-width: 0;
@@ -235,8 +237,9 @@ function playground(el, meta, data) {
   const { live } = meta;
   const root = node("div", el, { class: "pg" });
   node("style", root, {}, LOOK);
-  const bar = node("div", root, { class: "pg-bar", role: "toolbar", "aria-label": "Scene" });
-  const status = node("div", root, { class: "pg-status", role: "status" });
+  const top = node("div", root, { class: "pg-top" });
+  const bar = node("div", top, { class: "pg-bar", role: "toolbar", "aria-label": "Scene" });
+  const status = node("div", top, { class: "pg-status", role: "status" });
   const shown = node("div", root);
   const stored = unpack(meta, data);
   const limits = { queries: stored.boxes.shape[1], layers: stored.weights.shape[0] };
@@ -244,7 +247,10 @@ function playground(el, meta, data) {
   const breaking = (name) => Number(Boolean(setting[name]));
 
   const photo = new Image();
-  const scene = live.scene === null ? { picture: photo, shapes: [] } : sceneOf(live.scene);
+  const first = () => (live.scene === null ? { picture: photo, shapes: [] }
+    : { ...sceneOf(live.scene), picture: null });
+  const scene = first();
+  const size = meta.size;
   let [seed, armed, chosen, drag, tints] = [live.scene ?? 0, null, null, null, 0];
   let [fresh, followed] = [false, null]; // a new scene; the query that follows a shape
 
@@ -270,21 +276,26 @@ function playground(el, meta, data) {
 
   const say = (text, progress = null) => {
     status.replaceChildren();
-    if (progress !== null) node("progress", status, { max: 1, value: progress });
+    if (progress !== null) node("progress", status, { max: 1, value: progress, "aria-label": "loading" });
     node("span", status, {}, text);
   };
 
   // --- the model in its worker
+  const megabytes = ((live.files.runtime.bytes + live.files.model.bytes) / 1e6).toFixed(1);
   let worker = null;
   let [ready, busy, again] = [false, false, false];
   const fail = (why) => {
     worker?.terminate();
     [worker, ready, busy] = ["failed", false, false];
+    Object.assign(scene, first());
+    Object.assign(state, { arrays: stored, stale: false, query: -1 });
+    meta.size = size;
+    refresh();
     const served = location.protocol === "file:"
       ? "A browser loads no files beside a page that it opened from a disk. Type "
         + "python -m http.server in this folder, and open http://127.0.0.1:8000. "
       : "";
-    say(`The model does not run here: ${why}. ${served}The stored answer remains.`);
+    say(`The model does not run here: ${why.replace(/\.$/, "")}. ${served}The stored answer remains.`);
     node("button", status, { type: "button" }, "try again")
       .addEventListener("click", () => { worker = null; load(); });
   };
@@ -295,12 +306,11 @@ function playground(el, meta, data) {
     } catch (error) {
       return void fail(error.message);
     }
-    const megabytes = (live.files.runtime.bytes + live.files.model.bytes) / 1e6;
-    say(`The model loads, ${megabytes.toFixed(1)} MB …`, 0);
+    say(`The model loads, ${megabytes} MB …`, 0);
     worker.onerror = (event) => fail(event.message || "its script cannot be loaded");
     worker.onmessage = ({ data: said }) => {
       if (said.failed) fail(said.failed);
-      else if (said.all) say(`The model loads, ${megabytes.toFixed(1)} MB …`, said.done / said.all);
+      else if (said.all) say(`The model loads, ${megabytes} MB …`, said.done / said.all);
       else if (said.ready) { ready = true; ask(); } else answered(said);
     };
     worker.postMessage({ files: live.files, base: location.href });
@@ -396,11 +406,10 @@ function playground(el, meta, data) {
     .addEventListener("click", call);
   action("delete", remove);
   action("another scene", () => {
-    delete scene.picture;
     chosen = null;
     fresh = true;
     meta.size = [256, 256];
-    Object.assign(scene, sceneOf(++seed));
+    Object.assign(scene, sceneOf(++seed), { picture: null });
     changed();
   });
   const file = node("label", bar, { class: "pg-file" }, "your picture …");
@@ -512,8 +521,7 @@ function playground(el, meta, data) {
   node("button", node("div", broken), { type: "button" }, "mend everything")
     .addEventListener("click", () => resets.forEach((reset) => reset()));
 
-  const size = ((live.files.runtime.bytes + live.files.model.bytes) / 1e6).toFixed(1);
-  say(`This answer was stored. Draw, or move a shape: the model loads (${size} MB) and answers live.`);
+  say(`This answer was stored. Draw, or move a shape: the model loads (${megabytes} MB) and answers live.`);
   shown.addEventListener("pointerdown", load, { once: true, capture: true });
   photo.onload = refresh;
   photo.src = meta.image;
@@ -522,15 +530,17 @@ function playground(el, meta, data) {
 /** In a frame of the site: its colours, and as high as its content. */
 function fitFrame() {
   try {
-    const { body } = parent.document;
+    const { body } = parent.document; // of this site only: another one throws
     const follow = () => {
       const scheme = { slate: "dark", default: "light" }[body.dataset.mdColorScheme];
       document.documentElement.style.colorScheme = scheme ?? "light dark";
     };
     new parent.MutationObserver(follow).observe(body, { attributes: true });
     follow();
-    const grow = () => { frameElement.style.height = `${document.body.scrollHeight + 26}px`; };
-    if (frameElement) new ResizeObserver(grow).observe(document.querySelector("main"));
+    if (!frameElement) return;
+    document.body.style.background = "transparent"; // the page's own
+    const main = document.querySelector("main");
+    new ResizeObserver(() => { frameElement.style.height = `${main.offsetHeight + 28}px`; }).observe(main);
   } catch {
     // opened alone, or from a disk: the system's colours stay
   }
