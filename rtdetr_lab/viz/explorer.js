@@ -93,7 +93,10 @@ function view(meta, arrays, state) {
     label: arrays.labels.at(step, query),
   }));
   const [level, row, column_] = arrays.cells.row(query);
-  return { query, marks, links, life, cell: { level, row, column: column_ },
+  const sum = (head) => [...arrays.weights.row(state.layer, state.query, head)]
+    .reduce((a, b) => a + b, 0);
+  const whole = [...Array(heads).keys()].every((head) => Math.abs(sum(head) - 1) < 0.001);
+  return { query, whole, marks, links, life, cell: { level, row, column: column_ },
     token: arrays.tokens.at(query), rank: arrays.ranks?.at(query) ?? query + 1, reference: life[state.layer].box,
     box: life[state.layer + 1].box };
 }
@@ -329,7 +332,8 @@ function sentence(meta, shown, state, count, heads) {
   const { cell, life } = shown;
   const end = life[life.length - 1];
   const where = `${meta.levels[cell.level]}, row ${cell.row}, column ${cell.column}`;
-  const part = state.level < 0 ? "sum to 1" : "of all levels sum to 1";
+  const sums = shown.whole ? "sum to 1" : "no longer sum to 1";
+  const part = state.level < 0 ? sums : `of all levels ${sums}`;
   return [
     `${meta.names[end.label]} ${end.score.toFixed(3)}`,
     `Query ${shown.query}, place ${state.query + 1} of ${count} by score. It started as token `

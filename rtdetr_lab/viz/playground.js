@@ -392,7 +392,7 @@ function playground(el, meta, data) {
     for (const [name, button] of Object.entries(tools)) {
       button.setAttribute("aria-pressed", String(name === armed));
     }
-    if (armed && ready) say(`Drag in the picture to draw a ${kind}. Enter puts one in the middle.`);
+    if (armed && (ready || !worker)) say(`Drag in the picture to draw a ${kind}. Enter puts one in the middle.`);
   };
   const tools = {};
   for (const kind of KINDS) {

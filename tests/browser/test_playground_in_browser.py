@@ -196,6 +196,8 @@ def test_every_switch_changes_the_answer_and_is_mended(page):
         assert (doing(page, switch.check) - rest).abs().max() > 1e-3, name
         if name == SWITCHES[0]:
             assert "duplicates" in told(page)
+        whole = "the weights sum to 1" in page.locator(".xp-readout").inner_text()
+        assert whole == (name not in ignored)
         assert torch.equal(doing(page, switch.uncheck), rest)
     queries = page.get_by_role("slider", name="queries", exact=True)
     assert len(doing(page, lambda: queries.press("PageDown"))) < 100
