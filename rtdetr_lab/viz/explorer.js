@@ -6,6 +6,7 @@
 const LEVEL_COLORS = ["#56B4E9", "#E69F00", "#CC79A7", "#009E73", "#F0E442"];
 const MARGIN = 0.06; // share of the picture: points may be outside it
 const OBJECT = 0.5; // the score from which a query counts as a detection
+const FAINT = 0.005; // the smallest attention between queries that is drawn
 const LAYER_TIME = 900; // milliseconds of a layer, when the layers are played
 const KEYS = { ArrowRight: ["query", 1], ArrowLeft: ["query", -1], ArrowUp: ["layer", 1],
   ArrowDown: ["layer", -1], h: ["head", 1], l: ["level", 1] }; // head and level start again after the last
@@ -242,7 +243,7 @@ function draw(canvas, paint, meta, arrays, state, shown, switches, hovered) {
 function drawLinks(pen, place, shown) {
   const [x, y] = place(shown.reference[0], shown.reference[1]);
   for (const { box, weight, query } of shown.links) {
-    if (query === shown.query) continue;
+    if (query === shown.query || weight < FAINT) continue;
     const [ox, oy] = place(box[0], box[1]);
     pen.beginPath();
     pen.moveTo(x, y);
@@ -405,6 +406,7 @@ function render({ model, el }) {
     node("div", readout, {}, state.stale ? waiting : miss ? missed(meta, shown) : text);
     for (const [name, set] of Object.entries(sliders)) set(state[name], ranges[name]);
     lifeTable(table, meta, shown, state.layer, (layer) => choose({ layer }));
+    table.style.visibility = state.stale ? "hidden" : "visible";
     el.dataset.query = state.query;
     draw(canvas, paint, meta, arrays, state, shown, switches, hovered);
   };

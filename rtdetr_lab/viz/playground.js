@@ -209,7 +209,7 @@ body { background: Canvas; color: CanvasText; }
 .pg-status { display: flex; flex: 1 1 300px; flex-wrap: wrap; gap: 4px 12px; align-items: center;
   min-height: 42px; }
 .pg-status progress { width: 160px; accent-color: #0072B2; }
-.pg canvas[role=application] { touch-action: none; }
+.pg canvas[role=application] { touch-action: pan-y; }
 .pg-break { border: 1px solid #8886; border-radius: 8px; margin: 0; padding: 6px 12px 10px; min-width: 0;
   display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 270px), 1fr)); gap: 4px 24px; }
 .pg-break legend { font-weight: 600; padding: 0 6px; }
@@ -310,7 +310,8 @@ function playground(el, meta, data) {
     worker.onerror = (event) => fail(event.message || "its script cannot be loaded");
     worker.onmessage = ({ data: said }) => {
       if (said.failed) fail(said.failed);
-      else if (said.all) say(`The model loads, ${megabytes} MB …`, said.done / said.all);
+      else if (said.all > said.done) say(`The model loads, ${megabytes} MB …`, said.done / said.all);
+      else if (said.all) say("The model starts …", 1);
       else if (said.ready) { ready = true; ask(); } else answered(said);
     };
     worker.postMessage({ files: live.files, base: location.href });
@@ -360,7 +361,7 @@ function playground(el, meta, data) {
     state.stale = false;
     refresh();
     const [count, twice] = counted(state.arrays);
-    say(`Live: ${count} detections${twice ? `, ${twice} of them duplicates` : ""}; `
+    say(`Live: ${count} detection${count === 1 ? "" : "s"}${twice ? `, ${twice} of them duplicates` : ""}; `
       + `${milliseconds.toFixed(0)} ms. Nothing leaves this browser.`);
     el.dataset.answers = Number(el.dataset.answers ?? 0) + 1;
     el.arrays = state.arrays;
@@ -448,9 +449,13 @@ function playground(el, meta, data) {
     const [h, w] = meta.size;
     return Math.hypot((shape.x - x) * w, (shape.y - y) * h) / Math.min(w, h);
   };
+  const shapeAt = (x, y) => scene.shapes.findLast((s) => reach(s, x, y) < s.r);
+  canvas.addEventListener("touchstart", (event) => { // elsewhere a finger scrolls the page
+    if (armed || shapeAt(...placeOf(event.touches[0]))) event.preventDefault();
+  }, { passive: false });
   canvas.addEventListener("pointerdown", (event) => {
     const [x, y] = placeOf(event);
-    const shape = scene.shapes.findLast((s) => reach(s, x, y) < s.r);
+    const shape = shapeAt(x, y);
     if (!shape && !armed) return;
     drag = { shape, dx: shape && shape.x - x, dy: shape && shape.y - y, x, y, moved: false };
     [chosen, followed] = [shape ?? null, state.query];
@@ -475,7 +480,9 @@ function playground(el, meta, data) {
       drag.moved = true;
     }
     canvas.ignoreClick = Boolean(drag?.moved);
+    const tapped = drag && !drag.moved && event.type === "pointerup" && event.pointerType === "touch";
     drag = null;
+    if (tapped) canvas.dispatchEvent(new MouseEvent("click", event)); // touchstart took it
   };
   canvas.addEventListener("pointerup", released);
   canvas.addEventListener("pointercancel", released);

@@ -267,6 +267,8 @@ def test_on_a_phone_it_fits_and_a_finger_finds_it(browser, home, scheme):
     picture = tab.locator("canvas[role=application]").bounding_box()
     readout = tab.locator(".xp-readout").bounding_box()
     assert readout["y"] - picture["y"] - picture["height"] < 30, "the words are beside the picture"
+    tab.touchscreen.tap(*spot(tab, 0.7, 0.25))
+    assert "star" in tab.locator(".xp-title").inner_text()
     assert visit.complaints == []
     tab.context.close()
 
