@@ -27,8 +27,9 @@ lint: .venv/dev  ## style, formatting, types
 notebooks: .venv/notebooks  ## notebooks/NN_name.py to an executed .ipynb, where stale; ONLY="09 10"
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m rtdetr_lab.notebook_tools.build $(ONLY) $(if $(FORCE),--force)
 
+# In CI the site must have the page in which the model runs; elsewhere a site without it is built.
 docs: .venv/docs  ## the site, into site/
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	RTDETR_LAB_LIVE=$(if $(CI),required) NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 campaign: .venv/dev  ## damage, malice, kills and planted bugs, all of them (an hour); its page
 	$(BIN)/python tests/programs/campaign/report.py

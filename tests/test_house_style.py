@@ -275,13 +275,13 @@ ALLOWED = {
     "top level": 2_890,
     "ablations": 2_300,
     "checkpoints": 2_740,
-    "commands": 1_650,
+    "commands": 1_680,
     "data": 2_970,
-    "deployment": 2_140,
+    "deployment": 2_200,
     "detr": 590,
     "evaluation": 990,
     "images": 910,
-    "javascript": 350,
+    "javascript": 890,
     "kernels": 480,
     "masks": 70,
     "notebook_tools": 360,
@@ -289,7 +289,7 @@ ALLOWED = {
     "successors": 700,
     "training": 1_740,
     "transformers_api": 2_020,
-    "viz": 2_060,
+    "viz": 2_120,
 }
 """Lines of code a room may hold. Who raises a number says why in the commit; the sum stays below
 `ALLOWED_IN_ALL`, scripts aside: new chapters are paid for by simpler equipment."""

@@ -1,9 +1,11 @@
 """Build pages that are not Markdown: from notebooks, from chapters and from the models.
 
 Executed notebooks come from `notebooks/`, or from the folder that RTDETR_LAB_NOTEBOOKS names: a
-copy that was executed a moment ago.
+copy that was executed a moment ago. With RTDETR_LAB_LIVE=required a site without the page in which
+the model runs is an error.
 """
 
+import logging
 import os
 import posixpath
 import re
@@ -25,11 +27,14 @@ from rtdetr_lab.notebook_tools.pages import page
 DIAGRAM = re.compile(r"<!-- diagram: (\w+) -->")
 CHAPTERS = [chapter for step in reading_order() for chapter in step.chapters]
 EXPLORER = "explorer/nano.html"
+LIVE = "live/index.html"
+"""The page in which nano runs; without its runtime the still explorer takes its place."""
 FRAME = (
-    f'<iframe class="explorer" src="{EXPLORER}" title="Explorer: click an object, or use '
-    'the arrow keys, to see which points its query read" loading="lazy"></iframe>\n\n'
-    f"[Open the explorer on its own page]({EXPLORER})"
+    '<iframe class="explorer" src="{address}" title="{title}" loading="lazy"></iframe>\n\n'
+    "[Open it on its own page]({address}). {note}"
 )
+STILL = "This site was built without a network, so the explorer shows one stored answer."
+log = logging.getLogger("mkdocs.hooks.playground")
 
 
 ABOUT = {"CHANGELOG": "Changes", "CONTRIBUTING": "Contributing", "SECURITY": "Security"}
@@ -85,12 +90,14 @@ def on_files(files, config):
             _with_links(text.replace("](docs/", "](../"), stems, "about"),
         )
     add(EXPLORER, _explorer())
+    for name, content in _live().items():
+        add(posixpath.join(posixpath.dirname(LIVE), name), content)
     return files
 
 
 def on_page_markdown(markdown, page, config, files):
     markdown = markdown.replace("<!-- reading order -->", reading_table())
-    markdown = markdown.replace("<!-- explorer -->", FRAME)
+    markdown = markdown.replace("<!-- playground -->", _frame(files))
     if page.file.src_uri == "glossary.md":
         markdown = with_addresses(markdown)
     return DIAGRAM.sub(lambda found: diagram(found.group(1)), markdown)
@@ -150,3 +157,31 @@ def _explorer() -> str:
 
     detector = Detector.from_pretrained("nano", "cpu")
     return explorer_page(explore(detector, ASSETS / "shapes.png"))
+
+
+def _live() -> dict[str, bytes]:
+    """The files of the page in which nano runs; none if its runtime cannot be had."""
+    from rtdetr_lab.commands.explore import explore, live
+    from rtdetr_lab.deployment.web_runtime import web_runtime
+    from rtdetr_lab.detector import Detector
+    from rtdetr_lab.errors import HubError
+    from rtdetr_lab.viz.live_page import live_files
+
+    try:
+        runtime = web_runtime()
+    except HubError as error:
+        if os.environ.get("RTDETR_LAB_LIVE") == "required":
+            raise
+        log.info(f"the still explorer, because the model cannot run in the page: {error}")
+        return {}
+    detector = Detector.from_pretrained("nano", "cpu")
+    explored = explore(detector, ROOT / "docs" / "img" / "scene.png")
+    return live_files(explored, live(detector, runtime, scene=0, chapters="../chapters/"))
+
+
+def _frame(files) -> str:
+    found = files.get_file_from_path(LIVE) is not None
+    words = "Playground: draw, and nano answers" if found else "Explorer: click an object"
+    return FRAME.format(
+        address=LIVE if found else EXPLORER, title=words, note="" if found else STILL
+    )

@@ -3,11 +3,13 @@
     explored = lab.explore(detector, "picture.png")
     explored.widget()              # in a notebook: click, slide, step with the keyboard
     explored.save("page.html")     # one file that opens offline
+    write_live(explored, live(detector, web_runtime()), "folder")     # the model runs in the page
 
 This module connects a model with `viz/explorer*`, which take tensors and pictures but never a
 model. The verb `explore` writes the page.
 """
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from rtdetr_lab.detector import Detector
     from rtdetr_lab.notation import Size
     from rtdetr_lab.viz.exploration import Exploration
+    from rtdetr_lab.viz.live_page import Live
 
 TAPS = ("backbone.*", "decoder.*", "selection.*", "proposal_head.*")
 """Taps to record; a model that lacks one of them cannot be explored."""
@@ -69,6 +72,18 @@ def explore(detector: "Detector", picture: Any, most: int = 60) -> "Exploration"
     )
 
 
+def live(detector: "Detector", runtime: Mapping[str, bytes], **settings: Any) -> "Live":
+    """Return what a live page of `detector` runs; `settings` are those of `Live`."""
+    from rtdetr_lab.deployment.tapped import onnx_with_taps
+    from rtdetr_lab.model import declared
+    from rtdetr_lab.viz.live_page import Live
+
+    model = copy.deepcopy(detector.model).cpu()
+    size = declared(model).metadata.fixed_size
+    file = onnx_with_taps(model, LIVE_TAPS, size, switches=True)
+    return Live(model=file, runtime=runtime, input=size, **settings)
+
+
 def level_shapes(seen: Mapping[str, Any], num_levels: int) -> list["Size"]:
     """Return (height, width) of the decoder's levels; after S5 each is half the one before."""
     names = [name for name in ("backbone.S3", "backbone.S4", "backbone.S5") if name in seen]
@@ -87,10 +102,29 @@ class Explore(PictureCommand):
     """File for the page."""
     queries: int = 60
     """Number of best queries that you can select."""
+    live: bool = False
+    """Write a folder with a page in which the model runs; a server has to serve it."""
+    runtime: Path | None = None
+    """With --live: the file of `npm pack onnxruntime-web`; default: download it once."""
 
     def run(self) -> int:
-        explored = explore(self.detector(), self.picture(), most=self.queries)
+        detector = self.detector()
+        explored = explore(detector, self.picture(), most=self.queries)
+        if self.live:
+            return self._write_live(detector, explored)
         with writing(self.out):
             path = explored.save(self.out)
         say(f"{path} ({path.stat().st_size / 1e6:.1f} MB): open it in a browser")
+        return DONE
+
+    def _write_live(self, detector: "Detector", explored: "Exploration") -> int:
+        from rtdetr_lab.deployment.web_runtime import web_runtime
+        from rtdetr_lab.viz.live_page import write_live
+
+        folder = self.out.with_suffix("")
+        runs = live(detector, web_runtime(self.runtime), most=self.queries)
+        with writing(folder):
+            write_live(explored, runs, folder)
+        say(f"{folder}: type python -m http.server -b 127.0.0.1 -d {folder}")
+        say("then open http://127.0.0.1:8000 in a browser")
         return DONE

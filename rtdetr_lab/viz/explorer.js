@@ -6,50 +6,67 @@
 const LEVEL_COLORS = ["#56B4E9", "#E69F00", "#CC79A7", "#009E73", "#F0E442"];
 const MARGIN = 0.06; // share of the picture: points may be outside it
 const OBJECT = 0.5; // the score from which a query counts as a detection
+const FAINT = 0.005; // the smallest attention between queries that is drawn
+const LAYER_TIME = 900; // milliseconds of a layer, when the layers are played
 const KEYS = { ArrowRight: ["query", 1], ArrowLeft: ["query", -1], ArrowUp: ["layer", 1],
   ArrowDown: ["layer", -1], h: ["head", 1], l: ["level", 1] }; // head and level start again after the last
 
 const STYLE = `
-.xp { display: grid; grid-template-columns: minmax(0, 1fr); gap: 12px; max-width: 1080px;
+.xp { display: grid; grid-template-columns: minmax(0, 1fr); gap: 12px 20px; max-width: 1240px;
   color: var(--jp-ui-font-color1, CanvasText); font-size: 14px; }
-@media (min-width: 760px) { .xp { grid-template-columns: minmax(0, 3fr) minmax(250px, 2fr); } }
-.xp canvas { width: 100%; display: block; border-radius: 6px; background: #2b2b2b; cursor: pointer; }
+@media (min-width: 760px) { .xp { grid-template-columns: minmax(0, 1fr) minmax(300px, 1fr); } }
+.xp canvas[role=application] { width: 100%; display: block; border-radius: 6px;
+  cursor: pointer; }
 .xp canvas:focus-visible, .xp button:focus-visible { outline: 3px solid #0072B2; outline-offset: 2px; }
 .xp-line { display: grid; grid-template-columns: 4.5em minmax(0, 1fr) 6.5em; gap: 8px;
-  align-items: center; margin: 3px 0; }
+  align-items: center; min-height: 28px; }
 .xp-line input[type=range] { width: 100%; accent-color: #0072B2; }
 .xp-line output { font-variant-numeric: tabular-nums; }
-.xp-readout { margin: 0 0 8px; min-height: 4.2em; }
-.xp-title { font-weight: 600; font-size: 16px; }
-.xp table { border-collapse: collapse; width: 100%; margin: 8px 0; font-variant-numeric: tabular-nums; }
-.xp th, .xp td { text-align: left; padding: 2px 6px 2px 0; font-weight: normal; }
+.xp-readout { margin: 0 0 6px; min-height: 6.2em; }
+.xp-title { font-weight: 600; font-size: 17px; }
+.xp table { border-collapse: collapse; width: 100%; margin: 6px 0; font-variant-numeric: tabular-nums; }
+.xp th, .xp td { text-align: left; padding: 3px 6px 3px 0; font-weight: normal; }
 .xp thead th { font-weight: 600; border-bottom: 1px solid #8888; }
 .xp tr[aria-current=true] { background: #0072B233; }
+.xp td:has(.xp-bar) { white-space: nowrap; }
 .xp-bar { display: inline-block; height: 9px; background: #0072B2; vertical-align: baseline;
   margin-right: 6px; border-radius: 2px; }
-.xp-switches { display: flex; flex-wrap: wrap; gap: 4px 14px; margin: 6px 0; }
-.xp-key { display: flex; flex-wrap: wrap; gap: 4px 14px; font-size: 13px; margin-top: 6px; }
+.xp-switches { display: flex; flex-wrap: wrap; gap: 0 16px; margin: 4px 0; align-items: center; }
+.xp-switches label { display: inline-flex; align-items: center; gap: 6px; min-height: 28px; }
+.xp-switches input { width: 18px; height: 18px; accent-color: #0072B2; }
+.xp-switches button { font: inherit; min-height: 36px; padding: 0 14px; border-radius: 8px;
+  border: 1px solid #8888; background: #8882; color: inherit; cursor: pointer; }
+.xp-key { display: flex; flex-wrap: wrap; gap: 2px 14px; font-size: 13px; margin-top: 6px; }
 .xp-key span { display: inline-flex; align-items: center; gap: 5px; }
-.xp-hint { font-size: 13px; opacity: 0.75; margin: 6px 0 0; }
+.xp-hint { font-size: 13px; opacity: 0.8; margin: 6px 0 0; }
+@media (pointer: coarse), (max-width: 760px) {
+  .xp-line, .xp-switches label, .xp-switches button, .xp-line input { min-height: 44px; }
+  .xp tbody tr { height: 44px; }
+}
 `;
 
 // --- the numbers --------------------------------------------------------------------------------
 
 const product = (numbers) => numbers.reduce((a, b) => a * b, 1);
 
+/** A tensor that reads numbers, or whole rows, at an index. */
+function tensor(values, shape) {
+  const strides = shape.map((_, i) => product(shape.slice(i + 1)));
+  const start = (where) => where.reduce((sum, index, i) => sum + index * strides[i], 0);
+  return {
+    shape,
+    values,
+    at: (...where) => values[start(where)],
+    row: (...where) => values.slice(start(where), start(where) + strides[where.length - 1]),
+  };
+}
+
 function unpack(meta, view) {
   const bytes = new Uint8Array(view.buffer, view.byteOffset, view.byteLength).slice().buffer;
   const arrays = {};
   for (const [name, { at, kind, shape }] of Object.entries(meta.layout)) {
     const values = new { f4: Float32Array, i4: Int32Array }[kind](bytes, at, product(shape));
-    const strides = shape.map((_, i) => product(shape.slice(i + 1)));
-    const start = (where) => where.reduce((sum, index, i) => sum + index * strides[i], 0);
-    arrays[name] = {
-      shape,
-      values,
-      at: (...where) => values[start(where)],
-      row: (...where) => values.subarray(start(where), start(where) + strides[where.length - 1]),
-    };
+    arrays[name] = tensor(values, shape);
   }
   return arrays;
 }
@@ -77,24 +94,47 @@ function view(meta, arrays, state) {
     label: arrays.labels.at(step, query),
   }));
   const [level, row, column_] = arrays.cells.row(query);
-  return { query, marks, links, life, cell: { level, row, column: column_ },
-    token: arrays.tokens.at(query), reference: life[state.layer].box,
+  const sum = (head) => [...arrays.weights.row(state.layer, state.query, head)]
+    .reduce((a, b) => a + b, 0);
+  const whole = [...Array(heads).keys()].every((head) => Math.abs(sum(head) - 1) < 0.001);
+  return { query, whole, marks, links, life, cell: { level, row, column: column_ },
+    token: arrays.tokens.at(query), rank: arrays.ranks?.at(query) ?? query + 1, reference: life[state.layer].box,
     box: life[state.layer + 1].box };
+}
+
+/** Confident boxes around a position, as places among the explored queries, the smallest first. */
+function around(arrays, x, y) {
+  const last = arrays.boxes.shape[0] - 1;
+  const found = [];
+  [...arrays.kept.values].forEach((query, i) => {
+    const [cx, cy, w, h] = arrays.boxes.row(last, query);
+    const inside = Math.abs(x - cx) <= w / 2 && Math.abs(y - cy) <= h / 2;
+    if (inside && arrays.scores.at(last, query) >= OBJECT) found.push([w * h, i]);
+  });
+  return found.sort(([a], [b]) => a - b).map(([, i]) => i);
 }
 
 /** Find the explored query at a position: the smallest confident box around it, else the nearest. */
 function queryAt(arrays, x, y) {
+  const [first] = around(arrays, x, y);
+  if (first !== undefined) return first;
   const last = arrays.boxes.shape[0] - 1;
-  let best = 0;
-  let bestCost = Infinity;
-  arrays.kept.values.forEach((query, i) => {
-    const [cx, cy, w, h] = arrays.boxes.row(last, query);
-    const inside = Math.abs(x - cx) <= w / 2 && Math.abs(y - cy) <= h / 2;
-    const confident = arrays.scores.at(last, query) >= OBJECT;
-    const cost = inside && confident ? w * h : 10 + Math.hypot(x - cx, y - cy);
-    if (cost < bestCost) [best, bestCost] = [i, cost];
+  const far = [...arrays.kept.values].map((query) => {
+    const [cx, cy] = arrays.boxes.row(last, query);
+    return Math.hypot(x - cx, y - cy);
   });
-  return best;
+  return far.indexOf(Math.min(...far));
+}
+
+/** An object that explains itself: confident, large, and not as large as the picture. */
+function opening(arrays) {
+  const last = arrays.boxes.shape[0] - 1;
+  const worth = [...arrays.kept.values].map((query) => {
+    const [, , w, h] = arrays.boxes.row(last, query);
+    const score = arrays.scores.at(last, query);
+    return score < OBJECT || w * h > 0.4 ? 0 : score * Math.sqrt(w * h);
+  });
+  return worth.indexOf(Math.max(...worth));
 }
 
 // --- the picture --------------------------------------------------------------------------------
@@ -112,11 +152,13 @@ function mark(pen, shape, x, y, area, color) {
     }
     pen.closePath();
   }
+  for (const [ink, width] of [["#FFFFFF", 2.6], ["#101010", 1]]) { // legible on any picture
+    pen.strokeStyle = ink;
+    pen.lineWidth = width;
+    pen.stroke();
+  }
   pen.fillStyle = color;
   pen.fill();
-  pen.strokeStyle = "#101010";
-  pen.lineWidth = 0.8;
-  pen.stroke();
 }
 
 function frame(pen, place, [cx, cy, w, h], color, width, dash = []) {
@@ -140,33 +182,33 @@ function tag(pen, text, x, y, color) {
   pen.fillText(text, x + 4, y - 5);
 }
 
-function draw(canvas, image, meta, arrays, state, shown, switches) {
+/** Make the canvas as large as it is shown; return a pen, and the place of a fraction in pixels. */
+function prepared(canvas, [height0, width0]) {
   const width = canvas.clientWidth || 640;
-  const [height0, width0] = meta.size;
   const inner = width / (1 + 2 * MARGIN);
-  const height = inner * (height0 / width0) + 2 * MARGIN * inner;
+  const tall = inner * (height0 / width0);
+  const edge = MARGIN * inner;
   const ratio = window.devicePixelRatio || 1;
   canvas.width = Math.round(width * ratio);
-  canvas.height = Math.round(height * ratio);
+  canvas.height = Math.round((tall + 2 * edge) * ratio);
   const pen = canvas.getContext("2d");
   pen.scale(ratio, ratio);
-  const edge = MARGIN * inner;
-  const place = (x, y) => [edge + x * inner, edge + y * inner * (height0 / width0)];
-  pen.fillStyle = "#2b2b2b";
-  pen.fillRect(0, 0, width, height);
-  pen.drawImage(image, edge, edge, inner, height - 2 * edge);
-  if (switches.points) {
-    pen.fillStyle = "#0007";
-    pen.fillRect(edge, edge, inner, height - 2 * edge);
-  }
+  return { pen, inner, tall, edge, place: (x, y) => [edge + x * inner, edge + y * tall],
+    toPlace: (px, py) => [(px - edge) / inner, (py - edge) / tall] };
+}
+
+function draw(canvas, paint, meta, arrays, state, shown, switches, hovered) {
+  const { pen, inner, tall, edge, place, toPlace } = prepared(canvas, meta.size);
+  paint(pen, edge, edge, inner, tall);
+  canvas.drawn = { ...shown, state: { ...state }, toPlace };
+  if (state.stale) return;
   const last = arrays.boxes.shape[0] - 1;
+  const colorOf = (query) => meta.colors[arrays.labels.at(last, query)];
   if (switches.others) {
-    pen.globalAlpha = 0.7;
     for (const query of arrays.kept.values) {
-      if (arrays.scores.at(last, query) < OBJECT) continue;
-      frame(pen, place, arrays.boxes.row(last, query), meta.colors[arrays.labels.at(last, query)], 1);
+      if (arrays.scores.at(last, query) < OBJECT || query === shown.query) continue;
+      frame(pen, place, arrays.boxes.row(last, query), colorOf(query), 1.5);
     }
-    pen.globalAlpha = 1;
   }
   if (switches.links) drawLinks(pen, place, shown);
   if (switches.trail) {
@@ -178,24 +220,30 @@ function draw(canvas, image, meta, arrays, state, shown, switches) {
   }
   frame(pen, place, shown.reference, "#FFFFFF", 1.5, [6, 4]);
   const { label, score } = shown.life[state.layer + 1];
-  frame(pen, place, shown.box, meta.colors[label], 2.5);
+  frame(pen, place, shown.box, meta.colors[label], 3);
   if (switches.points) {
+    const box = shown.box[2] * inner * shown.box[3] * tall;
+    const unit = Math.min(1600, Math.max(500, 0.07 * box)); // a mark grows with its box
     for (const { x, y, weight, level } of shown.marks) {
-      const area = weight * inner * 1.6;
-      mark(pen, level, ...place(x, y), area, LEVEL_COLORS[level]);
+      mark(pen, level, ...place(x, y), weight * unit, LEVEL_COLORS[level]);
     }
   }
-  const [left, top] = place(shown.box[0] - shown.box[2] / 2, shown.box[1] - shown.box[3] / 2);
-  tag(pen, `${meta.names[label]} ${score.toFixed(2)}`, Math.max(2, left), Math.max(20, top - 3),
-    meta.colors[label]);
-  canvas.drawn = { ...shown, state: { ...state }, toPlace: (px, py) => [
-    (px - edge) / inner, (py - edge) / (inner * (height0 / width0))] };
+  const name = ([cx, cy, w, h], text, color) => {
+    const [left, top] = place(cx - w / 2, cy - h / 2);
+    tag(pen, text, Math.max(2, left), Math.max(20, top - 3), color);
+  };
+  name(shown.box, `${meta.names[label]} ${score.toFixed(2)}`, meta.colors[label]);
+  if (hovered !== null && arrays.kept.at(hovered) !== shown.query) {
+    const query = arrays.kept.at(hovered);
+    const text = `${meta.names[arrays.labels.at(last, query)]} ${arrays.scores.at(last, query).toFixed(2)}`;
+    name(arrays.boxes.row(last, query), text, colorOf(query));
+  }
 }
 
 function drawLinks(pen, place, shown) {
   const [x, y] = place(shown.reference[0], shown.reference[1]);
   for (const { box, weight, query } of shown.links) {
-    if (query === shown.query) continue;
+    if (query === shown.query || weight < FAINT) continue;
     const [ox, oy] = place(box[0], box[1]);
     pen.beginPath();
     pen.moveTo(x, y);
@@ -226,7 +274,8 @@ function slider(parent, name, [low, high], say, choose) {
     "aria-label": name });
   const output = node("output", line);
   input.addEventListener("input", () => choose({ [name]: Number(input.value) }));
-  return (value) => {
+  return (value, [from, to]) => {
+    Object.assign(input, { min: from, max: to });
     input.value = value;
     output.textContent = say(value);
     input.setAttribute("aria-valuetext", output.textContent);
@@ -235,16 +284,27 @@ function slider(parent, name, [low, high], say, choose) {
 
 function key(parent, meta) {
   const line = node("div", parent, { class: "xp-key", "aria-label": "legend" });
-  meta.levels.forEach((name, level) => {
-    const entry = node("span", line);
-    const sample = node("canvas", entry, { width: 14, height: 14, "aria-hidden": "true",
-      style: "width:14px;height:14px;background:none" });
-    mark(sample.getContext("2d"), level, 7, 7.5, 70, LEVEL_COLORS[level]);
-    entry.append(`${name}, ${meta.points[level]} points per head`);
+  const entry = (words, paint) => {
+    const span = node("span", line);
+    const sample = node("canvas", span, { width: 40, height: 28, "aria-hidden": "true",
+      style: "width:20px;height:14px" });
+    const pen = sample.getContext("2d");
+    pen.scale(2, 2);
+    paint(pen);
+    span.append(words);
+  };
+  const box = (color, width, dash) => (pen) => frame(pen, (x, y) => [20 * x, 14 * y],
+    [0.5, 0.5, 0.7, 0.65], color, width, dash);
+  meta.levels.forEach((name, level) => entry(`${level ? "" : "sampling point on "}${name}`, (pen) => mark(pen, level, 10, 7, 70, LEVEL_COLORS[level])));
+  node("span", line, {}, "area of a point: its weight");
+  entry("box after the layer; colour: class", box(meta.colors[0], 3));
+  entry("box it starts from", box("#FFFFFF", 1.5, [3, 2]));
+  entry("other detection", box(meta.colors[1 % meta.colors.length], 1.5));
+  entry("query it attends to; width: weight", (pen) => {
+    pen.fillStyle = "#F0E442";
+    pen.fillRect(0, 5.5, 20, 3);
+    mark(pen, 3, 10, 7, 60, "#F0E442");
   });
-  node("span", line, {}, "area of a mark: its weight");
-  node("span", line, {}, "▭ solid: box after the layer");
-  node("span", line, {}, "▭ dashed: box it starts from");
 }
 
 function lifeTable(parent, meta, shown, current, onstep) {
@@ -257,7 +317,7 @@ function lifeTable(parent, meta, shown, current, onstep) {
     node("th", row, { scope: "row" }, step ? `layer ${step - 1}` : "selection");
     node("td", row, {}, meta.names[label]);
     const cell = node("td", row);
-    node("span", cell, { class: "xp-bar", style: `width:${Math.round(70 * score)}px` });
+    node("span", cell, { class: "xp-bar", style: `width:${(3.6 * score).toFixed(2)}em` });
     cell.append(score.toFixed(3));
     const before = shown.life[step - 1];
     const [height, width] = meta.size;
@@ -269,34 +329,54 @@ function lifeTable(parent, meta, shown, current, onstep) {
   });
 }
 
-function sentence(meta, shown, state, count) {
+function sentence(meta, shown, state, count, heads) {
   const { cell, life } = shown;
   const end = life[life.length - 1];
   const where = `${meta.levels[cell.level]}, row ${cell.row}, column ${cell.column}`;
-  const total = shown.marks.reduce((sum, { weight }) => sum + weight, 0);
+  const sums = shown.whole ? "sum to 1" : "no longer sum to 1";
+  const part = state.level < 0 ? sums : `of all levels ${sums}`;
   return [
     `${meta.names[end.label]} ${end.score.toFixed(3)}`,
     `Query ${shown.query}, place ${state.query + 1} of ${count} by score. It started as token `
-    + `${shown.token} (${where}), rank ${shown.query + 1} of ${meta.num_tokens} tokens. `
-    + `${shown.marks.length} points shown, their weights sum to ${total.toFixed(2)}.`,
+    + `${shown.token} (${where}), rank ${shown.rank} of ${meta.num_tokens} tokens. `
+    + `${shown.marks.length} points of ${state.head < 0 ? `${heads} heads` : `head ${state.head}`}; `
+    + `in each head the weights ${part}.`,
   ];
+}
+
+/** Say why nothing was selected where the picture was clicked. */
+function missed(meta, shown) {
+  const { label, score } = shown.life[shown.life.length - 1];
+  return `No detection here. The nearest query is ${shown.query}: its best class is `
+    + `${meta.names[label]}, with a score of ${score.toFixed(2)} (a detection has ${OBJECT} or more). `
+    + `Its token had rank ${shown.rank} of ${meta.num_tokens}.`;
 }
 
 // --- putting it together ------------------------------------------------------------------------
 
 function render({ model, el }) {
-  const meta = model.get("meta");
-  const arrays = unpack(meta, model.get("data"));
-  const [layers, count, heads] = arrays.weights.shape;
-  const ranges = { query: [0, count - 1], layer: [0, layers - 1], head: [-1, heads - 1],
-    level: [-1, meta.points.length - 1] };
+  let [meta, arrays, ranges] = [];
+  let [layers, count, heads] = [];
   const clamp = (value, [low, high]) => Math.min(high, Math.max(low, value));
   const state = {};
   const switches = { points: true, links: false, trail: false, others: true };
+  let [hovered, miss, playing] = [null, false, null]; // playing: { layer, share } of a moving box
 
+  const load = () => {
+    meta = model.get("meta");
+    arrays = model.get("arrays") ?? unpack(meta, model.get("data"));
+    [layers, count, heads] = arrays.weights.shape;
+    ranges = { query: [0, count - 1], layer: [0, layers - 1], head: [-1, heads - 1],
+      level: [-1, meta.points.length - 1] };
+    if (model.get("query") < 0) model.set("query", opening(arrays));
+    [hovered, miss] = [null, false];
+  };
+  load();
   const read = () => {
     for (const [name, range] of Object.entries(ranges)) state[name] = clamp(model.get(name), range);
     if (model.get("layer") < 0) state.layer = layers - 1;
+    if (playing) state.layer = playing.layer;
+    state.stale = Boolean(model.get("stale"));
   };
 
   const root = node("div", el, { class: "xp" });
@@ -305,32 +385,51 @@ function render({ model, el }) {
   const right = node("div", root);
   const canvas = node("canvas", left, { tabindex: 0, role: "application",
     "aria-label": "Picture. Left and right select a query, up and down a layer, h a head, "
-      + "l a level; a click selects the object under it." });
-  key(left, meta);
-  node("p", left, { class: "xp-hint" },
-    "Click an object, or focus the picture: ← → query, ↑ ↓ layer, h head, l level.");
+      + "l a level, p plays the layers; a click selects the object under it." });
   const readout = node("div", right, { class: "xp-readout", "aria-live": "polite" });
   const image = new Image();
   image.alt = meta.title;
+  const paint = model.get("paint")
+    ?? ((pen, ...where) => { if (image.naturalWidth) pen.drawImage(image, ...where); });
 
   const update = () => {
     read();
     const shown = view(meta, arrays, state);
-    const [title, text] = sentence(meta, shown, state, count);
-    readout.replaceChildren();
-    node("div", readout, { class: "xp-title" }, title);
-    node("div", readout, {}, text);
-    for (const [name, set] of Object.entries(sliders)) set(state[name]);
-    lifeTable(table, meta, shown, state.layer, (layer) => choose({ layer }));
-    el.dataset.query = state.query;
-    if (image.complete && image.naturalWidth) {
-      draw(canvas, image, meta, arrays, state, shown, switches);
+    const [title, text] = sentence(meta, shown, state, count, heads);
+    if (playing) {
+      const { reference, box } = shown;
+      shown.box = reference.map((from, i) => from + (box[i] - from) * playing.share);
     }
+    readout.replaceChildren();
+    node("div", readout, { class: "xp-title" }, state.stale ? "…" : miss ? "nothing" : title);
+    const waiting = "The scene has changed. The model loads, then it answers.";
+    node("div", readout, {}, state.stale ? waiting : miss ? missed(meta, shown) : text);
+    for (const [name, set] of Object.entries(sliders)) set(state[name], ranges[name]);
+    lifeTable(table, meta, shown, state.layer, (layer) => choose({ layer }));
+    table.style.visibility = state.stale ? "hidden" : "visible";
+    el.dataset.query = state.query;
+    draw(canvas, paint, meta, arrays, state, shown, switches, hovered);
   };
   const choose = (changes) => {
+    [miss, playing] = [false, null];
     for (const [name, value] of Object.entries(changes)) model.set(name, value);
     model.save_changes();
     update();
+  };
+  const play = () => {
+    const moving = !window.matchMedia("(prefers-reduced-motion: reduce)").matches;
+    const own = playing = { layer: 0, share: moving ? 0 : 1 };
+    const start = performance.now();
+    const step = (now) => {
+      if (playing !== own || !canvas.isConnected) return;
+      const time = Math.max(0, now - start) / LAYER_TIME;
+      if (time >= layers) return choose({ layer: layers - 1 });
+      own.layer = Math.floor(time);
+      if (moving) own.share = Math.min(1, 1.6 * (time - own.layer));
+      update();
+      requestAnimationFrame(step);
+    };
+    step(start);
   };
 
   const say = {
@@ -344,32 +443,50 @@ function render({ model, el }) {
     sliders[name] = slider(right, name, range, say[name], choose);
   }
   const boxes = node("div", right, { class: "xp-switches" });
+  node("button", boxes, { type: "button" }, "▶ play the layers").addEventListener("click", play);
   const names = { points: "sampling points", links: "queries it attends to",
     trail: "trail of its box", others: "other detections" };
   for (const [name, words] of Object.entries(names)) {
     const line = node("label", boxes);
     const box = node("input", line, { type: "checkbox", "aria-label": words });
     box.checked = switches[name];
-    line.append(` ${words}`);
+    line.append(words);
     box.addEventListener("change", () => { switches[name] = box.checked; update(); });
   }
   const table = node("table", right, { "aria-label": "life of the query" });
+  key(right, meta);
+  node("p", right, { class: "xp-hint" },
+    "Click an object, or focus the picture: ← → query, ↑ ↓ layer, h head, l level, p play.");
 
-  canvas.addEventListener("click", (event) => {
+  const placeOf = (event) => {
     const box = canvas.getBoundingClientRect();
-    const place = canvas.drawn.toPlace(event.clientX - box.left, event.clientY - box.top);
+    return canvas.drawn.toPlace(event.clientX - box.left, event.clientY - box.top);
+  };
+  canvas.addEventListener("click", (event) => {
+    if (canvas.ignoreClick) return; // it was the end of a drag
+    const place = placeOf(event);
     choose({ query: queryAt(arrays, ...place) });
+    miss = around(arrays, ...place).length === 0;
+    if (miss) update();
+  });
+  canvas.addEventListener("pointermove", (event) => {
+    const under = around(arrays, ...placeOf(event))[0] ?? null;
+    if (under === hovered) return;
+    hovered = under;
+    update();
   });
   canvas.addEventListener("keydown", (event) => {
     const [name, step] = KEYS[event.key] ?? [];
-    if (event.ctrlKey || event.metaKey || event.altKey || !name) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || !(name || event.key === "p")) return;
     event.preventDefault();
     event.stopPropagation();
+    if (!name) return play();
     const [low, high] = ranges[name];
     const next = state[name] + step;
     choose({ [name]: low < 0 && next > high ? low : clamp(next, ranges[name]) });
   });
   for (const name of Object.keys(ranges)) model.on(`change:${name}`, update);
+  model.on("change:data", () => { load(); update(); });
   image.addEventListener("load", update);
   image.src = meta.image;
   const resized = new ResizeObserver(update);

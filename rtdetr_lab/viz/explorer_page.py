@@ -10,18 +10,27 @@ import base64
 import hashlib
 import html
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
 from rtdetr_lab.writing import write_text
 
 SCRIPT = Path(__file__).with_name("explorer.js")
 
+CONTENTS = """
+function contents() {
+  const meta = JSON.parse(document.getElementById("meta").textContent);
+  const text = atob(document.getElementById("data").textContent.trim());
+  const bytes = Uint8Array.from(text, (c) => c.charCodeAt(0));
+  return [meta, new DataView(bytes.buffer)];
+}
+"""
+
 BOOT = """
-const meta = JSON.parse(document.getElementById("meta").textContent);
-const text = atob(document.getElementById("data").textContent.trim());
-const bytes = Uint8Array.from(text, (c) => c.charCodeAt(0));
-const state = { meta, data: new DataView(bytes.buffer), query: 0, layer: -1, head: -1, level: -1 };
+const [meta, data] = contents();
+const state = { meta, data, query: -1, layer: -1, head: -1, level: -1 };
 const model = {
   get: (name) => state[name],
   set: (name, value) => { state[name] = value; },
@@ -66,17 +75,26 @@ class Packed(Protocol):
         """Pair (description for JSON, bytes)."""
 
 
-def page(explored: Packed) -> str:
-    """Return the whole page as text; it opens offline and loads nothing."""
+def page(
+    explored: Packed,
+    script: str | None = None,
+    boot: str = BOOT,
+    more: Mapping[str, Any] = MappingProxyType({}),
+    loads: str = "",
+) -> str:
+    """Return the whole page as text; it opens offline and loads nothing.
+
+    A live page has another `script` and `boot`, `more` in its description, and `loads` its files.
+    """
     meta, data = explored.payload
-    script = SCRIPT.read_text(encoding="utf8") + BOOT
+    code = (script or SCRIPT.read_text(encoding="utf8")) + CONTENTS + boot
     return PAGE.format(
-        policy=_policy(script),
+        policy=_policy(code, loads),
         title=html.escape(f"{meta['title']} · explorer".lstrip(" ·")),
         style=STYLE,
-        meta=_json_inside_script(meta),
+        meta=_json_inside_script({**meta, **more}),
         data=base64.b64encode(data).decode(),
-        script=script,
+        script=code,
     )
 
 
@@ -88,10 +106,12 @@ def write_page(explored: Packed, path: str | Path) -> Path:
     return path
 
 
-def _policy(script: str) -> str:
+def _policy(script: str, loads: str) -> str:
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    allowed = f"script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:"
-    return f"default-src 'none'; {allowed}; base-uri 'none'; form-action 'none'"
+    own = " blob:" if loads else ""  # a picture that the reader opens
+    allowed = f"script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:{own}"
+    worker = f"worker-src 'self'; {loads}" if loads else ""
+    return f"default-src 'none'; {allowed}; {worker}base-uri 'none'; form-action 'none'"
 
 
 def _json_inside_script(value: Any) -> str:

@@ -59,6 +59,7 @@ def test_a_click_on_an_object_selects_the_query_that_found_it(opened, detector, 
 def test_what_is_drawn_is_what_the_taps_saw(opened, detector, picture):
     with torch.no_grad(), record(detector.model, keep=TAPS) as seen:
         detector.model(detector.preprocess(picture)[None])
+    opened.get_by_role("slider", name="query").press("Home")
     opened.locator("canvas").first.focus()
     for key in ("ArrowRight", "ArrowRight", "ArrowDown", "h", "l"):
         opened.keyboard.press(key)
@@ -81,6 +82,7 @@ def test_what_is_drawn_is_what_the_taps_saw(opened, detector, picture):
 def test_a_query_has_one_number_in_slider_headline_and_data(opened):
     """The query is the model's; its place among the explored ones is named as a place."""
     slider = opened.get_by_role("slider", name="query")
+    slider.press("Home")
     for place in (1, 2, 3):
         query = opened.evaluate(DRAWN)["query"]
         assert slider.get_attribute("aria-valuetext") == f"query {query}"
@@ -124,3 +126,31 @@ def test_hostile_class_names_stay_words(tab, detector, tmp_path, picture):
     assert tab.locator("img, iframe").count() == 0
     assert "explorer" in tab.title()
     assert tab.troubles == []
+
+
+def test_it_opens_on_a_large_object_and_not_on_the_surest(opened, detector, picture):
+    shown = opened.evaluate(DRAWN)
+    boxes = [found.box_xyxy for found in detector(picture)]
+    areas = [(x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in boxes]
+    assert shown["state"]["query"] > 0, "the surest is a small one here"
+    assert shown["box"][2] * shown["box"][3] * 256**2 >= sorted(areas)[len(areas) // 2]
+
+
+def test_it_plays_the_layers_names_what_is_under_the_pointer_and_explains_a_miss(opened):
+    canvas = opened.locator("canvas").first
+    pixels = "c => c.toDataURL()"
+    still = canvas.evaluate(pixels)
+    box = canvas.bounding_box()
+    changed = set()
+    for x in range(10):
+        opened.mouse.move(box["x"] + (0.1 + 0.08 * x) * box["width"], box["y"] + box["height"] / 2)
+        changed.add(canvas.evaluate(pixels) != still)
+    assert changed == {True, False}, "a name appears over an object, and only there"
+    opened.get_by_role("button", name="play the layers").click()
+    for layer in ("layer 0", "layer 1", "layer 2"):
+        opened.locator("tr[aria-current=true]", has_text=layer).wait_for()
+    for x in range(30):
+        click(opened, 0.03 * x, 0.95)
+        if "No detection here." in opened.locator(".xp-readout").inner_text():
+            break
+    assert "a detection has 0.5 or more" in opened.locator(".xp-readout").inner_text()
