@@ -13,6 +13,7 @@ import nbformat
 from chapters import chapter_page
 from diagrams import diagram
 from equations import with_equation_links
+from line import with_line
 from mathml import with_mathml
 from mkdocs.structure.files import File
 from reading import ROOT, notebooks, reading_order, reading_table
@@ -70,6 +71,7 @@ def on_files(files, config):
 def on_page_markdown(markdown, page, config, files):
     markdown = markdown.replace("<!-- reading order -->", reading_table())
     markdown = markdown.replace("<!-- explorer -->", FRAME)
+    markdown = with_line(markdown, CHAPTERS)
     return DIAGRAM.sub(lambda found: diagram(found.group(1)), markdown)
 
 
