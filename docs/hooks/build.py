@@ -15,6 +15,7 @@ import nbformat
 from chapters import chapter_page
 from diagrams import diagram
 from equations import with_equation_links
+from line import with_line
 from mathml import with_mathml
 from mkdocs.structure.files import File
 from predictions import with_choices
@@ -100,6 +101,7 @@ def on_page_markdown(markdown, page, config, files):
     markdown = markdown.replace("<!-- playground -->", _frame(files))
     if page.file.src_uri == "glossary.md":
         markdown = with_addresses(markdown)
+    markdown = with_line(markdown, CHAPTERS)
     return DIAGRAM.sub(lambda found: diagram(found.group(1)), markdown)
 
 

@@ -29,7 +29,6 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from rtdetr_lab.decoder import Decoder
 from rtdetr_lab.deformable_attention import DeformableAttention
 from rtdetr_lab.deployment.inference_form import InferenceCCFF, InferenceRTDETR, splits
 from rtdetr_lab.detr.transformer import DETRDecoder
@@ -93,11 +92,8 @@ def _inference_form(model: Any) -> Any:
     if isinstance(encoder, HybridEncoder) and splits(encoder.ccff):
         # Another class on purpose: type checkers expect the chapter's.
         setattr(encoder, "ccff", InferenceCCFF(encoder.ccff))  # noqa: B010
-    known = (
-        type(model.proposal_head) is ProposalHead
-        and type(model.selection) in (QuerySelection, LearnedContentSelection)
-        and type(model.decoder) is Decoder
-    )
+    known = type(model.proposal_head) is ProposalHead
+    known &= type(model.selection) in (QuerySelection, LearnedContentSelection)
     return InferenceRTDETR(model) if known else model
 
 

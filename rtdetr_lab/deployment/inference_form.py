@@ -11,6 +11,8 @@ of r18 at 640², where the training form needs 61 GFLOP:
 | 1×1 after upsampling | a 1×1 convolution and repeating cells commute: convolve first | 0.8 |
 | class heads of all layers but the last | nothing reads them (box heads move the box) | 0.03 |
 
+Another decoder, such as D-FINE's, stays as it is; the other rows still apply.
+
 In half precision the coordinates stay in single precision. Between ½ and 1, bfloat16 has steps of
 1/256; at 640 pixels such a step is 2.5 pixels.
 """
@@ -40,7 +42,8 @@ class InferenceRTDETR(DetectionModel):
         self.backbone, self.encoder = model.backbone, model.encoder
         self.to_memory = model.to_memory
         self.proposals = InferenceProposals(model.proposal_head, model.selection)
-        self.decoder = InferenceDecoder(model.decoder)
+        chapters = type(model.decoder) is Decoder
+        self.decoder = InferenceDecoder(model.decoder) if chapters else model.decoder
         self.num_queries = model.num_queries
         self.mask_head, self.draws_masks = model.mask_head, model.draws_masks
 
@@ -51,7 +54,7 @@ class InferenceRTDETR(DetectionModel):
         levels = self.to_memory(fused)
         shapes = [(m.shape[-2], m.shape[-1]) for m in levels]
         memory = tokens_from_maps(levels)
-        last = self.decoder(*self.proposals(memory, shapes), memory, shapes)
+        last = self.decoder(*self.proposals(memory, shapes), memory, shapes)[-1]
         found = Prediction(last.logits, last.boxes, (last,))
         return self.mask_head(found, (maps[0], *fused)) if self.mask_head else found
 
@@ -96,13 +99,13 @@ class InferenceDecoder(nn.Module):
         reference_logits: Float[Tensor, "B Q 4"],
         memory: Float[Tensor, "B N D"],
         shapes: Sequence[Size],
-    ) -> LayerPrediction:
+    ) -> tuple[LayerPrediction]:
         reference = torch.sigmoid(reference_logits)
         for layer, box_head in zip(self.layers, self.box_heads, strict=True):
             position = self.query_position(reference.to(content.dtype))
             content = layer(content, position, reference, memory, shapes, None)
             reference = move(box_head(content), reference)
-        return LayerPrediction(self.class_head(content), reference, content=content)
+        return (LayerPrediction(self.class_head(content), reference, content=content),)
 
 
 class InferenceCCFF(nn.Module):

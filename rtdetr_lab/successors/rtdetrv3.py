@@ -2,7 +2,7 @@ r"""# RT-DETRv3: more to learn from every picture, and nothing of it at inferenc
 
 - **Paper**     "RT-DETRv3: Real-time End-to-End Object Detection with Hierarchical Dense Positive
   Supervision", arXiv 2409.08475, §3, Tables 1 and 4
-- **Notebook**  not written yet
+- **Notebook**  `notebooks/23_rtdetrv3.ipynb`
 - **Elsewhere** authors' `RTDETRTransformerv3`, `DINOv3Head`, `PPYOLOEHead` (PaddleDetection)
 
 With one query per object, a picture with three objects trains three of 300 queries. All others

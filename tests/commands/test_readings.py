@@ -39,7 +39,9 @@ def seen_by(detector, image, batch=2, **how):
     return prediction, seen
 
 
-@pytest.mark.parametrize("family", [*RTDETRS, "rtdetr_hgnet", "detr", "detr_dilated"])
+@pytest.mark.parametrize(
+    "family", [*RTDETRS, "rtdetr_hgnet", "rtdetr_dfine", "detr", "detr_dilated"]
+)
 @pytest.mark.parametrize("size", [SIZE, (41, 77)])
 def test_the_maps_have_the_size_of_the_picture_and_the_sums_that_they_promise(family, size):
     maps = lab.heatmap(small_detector(family), picture(*size), 3)

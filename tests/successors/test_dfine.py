@@ -10,9 +10,10 @@ from rtdetr_lab.boxes import xyxy_from_cxcywh
 from rtdetr_lab.checkpoints.infer import infer_config
 from rtdetr_lab.config import diff, replace_all, replace_at
 from rtdetr_lab.decoder import look_forward_once
-from rtdetr_lab.deployment.form import deploy
+from rtdetr_lab.deployment.form import deploy, fuse_inside
 from rtdetr_lab.errors import ConfigError
 from rtdetr_lab.layers import ConvNormAct
+from rtdetr_lab.notebook import cost
 from rtdetr_lab.rtdetr import rtdetr_nano
 from rtdetr_lab.successors import dfine
 from rtdetr_lab.successors.deim import MatchabilityAware
@@ -306,7 +307,7 @@ def test_weights_of_either_nano_are_recognised(preset):
 
 
 def test_a_deployed_model_answers_alike(model):
-    """Blocks are folded; all layers stay, because each adds to the scores of the one before."""
+    """Blocks are folded, and only chosen tokens get a box. All layers stay: each adds scores."""
     images = pictures(2, 100, 75).double()
     fast = deploy(model)
     assert not [m for m in fast.modules() if isinstance(m, torch.nn.BatchNorm2d)]
@@ -314,3 +315,5 @@ def test_a_deployed_model_answers_alike(model):
         a, b = model(images), fast(images)
     assert (a.logits - b.logits).abs().max() < 1e-9
     assert (a.boxes - b.boxes).abs().max() < 1e-9
+    assert (a.layers[-1].corner_logits - b.layers[0].corner_logits).abs().max() < 1e-9
+    assert cost(fast, images).flops < cost(fuse_inside(copy.deepcopy(model)), images).flops

@@ -8,7 +8,7 @@ from functools import cache
 
 import pytest
 import torch
-from small import shaken, small
+from small import SMALL_DFINE, shaken, small
 
 from rtdetr_lab.boxes import iou
 from rtdetr_lab.cli import main
@@ -163,9 +163,14 @@ def test_a_spread_r18_finds_the_same_in_photos(where, runtime, sampling, shared)
 
 
 @pytest.mark.parametrize("size", [SIZE, pytest.param(None, marks=pytest.mark.full)])
-def test_discrete_sampling_and_raw_answers(size, tmp_path):
+@pytest.mark.parametrize(
+    "cfg",
+    [discrete(small()), pytest.param(SMALL_DFINE, marks=pytest.mark.full)],
+    ids=["discrete", "dfine"],
+)
+def test_discrete_sampling_and_raw_answers(size, cfg, tmp_path):
     pytest.importorskip("onnxruntime", reason="runs with the extra [export]")
-    model = shaken(discrete(small()).build()).eval()
+    model = shaken(cfg.build()).eval()
     run = in_onnxruntime(export_onnx(model, tmp_path / "m.onnx", size).read_bytes())
     for height, width in [SIZE] if size else [SIZE, (128, 160)]:
         images = torch.rand(3, 3, height, width)

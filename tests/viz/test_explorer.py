@@ -8,6 +8,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from families import built
 
 from rtdetr_lab.commands.explore import TAPS, explore
 from rtdetr_lab.data.shapes import DEFAULT, VAL, draw
@@ -161,6 +162,20 @@ def test_rectangles_and_files_are_explored_too(detector, tmp_path):
     assert made.meta["size"] == [160, 233]
     assert made.meta["title"] == "a<b>.png"
     assert made.num_queries == 5
+
+
+@pytest.mark.parametrize("family", ["rtdetr_hgnet", "rtdetr_dfine"])
+def test_what_came_after_rtdetr_is_explored_under_the_same_names(family):
+    other = Detector(built(family, torch.float32), size=(96, 64))
+    image = np.random.default_rng(0).integers(0, 256, (96, 64, 3), dtype=np.uint8)
+    arrays = unpacked(explore(other, image, most=4).payload)
+    with torch.no_grad(), record(other.model, keep=TAPS) as taps:
+        other.model(other.preprocess(image)[None])
+    for layer in range(3):
+        locations = taps[f"decoder.layers.{layer}.cross_attn.locations"][0, arrays["kept"].tolist()]
+        np.testing.assert_allclose(arrays["locations"][layer], locations, atol=1e-6)
+        boxes = taps[f"decoder.boxes.{layer}"][0]
+        np.testing.assert_allclose(arrays["boxes"][layer + 1], boxes, atol=1e-6)
 
 
 def test_large_pictures_are_made_smaller_for_the_page_only():
