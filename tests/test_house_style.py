@@ -285,7 +285,7 @@ ALLOWED = {
     "successors": 540,
     "training": 1_750,
     "transformers_api": 1_870,
-    "viz": 2_070,
+    "viz": 2_080,
 }
 """Lines of code a room may hold. Who raises a number says why in the commit; the sum stays below
 `ALLOWED_IN_ALL`: new chapters are paid for by simpler equipment."""

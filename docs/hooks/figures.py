@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from model_map import standalone
 from PIL import Image
 
 import rtdetr_lab as lab
@@ -107,7 +106,6 @@ FIGURES |= {"heatmap.webp": heatmap, "heatmap_dark.webp": partial(heatmap, DARK)
 def main(folder: Path = HOME) -> int:
     """Draw every figure into `folder`; 1 if one could not be drawn."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "map.svg").write_text(standalone(), encoding="utf8")
     failed = 0
     for name, figure in FIGURES.items():
         try:

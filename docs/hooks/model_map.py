@@ -10,7 +10,7 @@ from functools import cache
 
 import torch
 from diagrams import shapes_of
-from reading import notebooks, reading_order
+from reading import ROOT, notebooks, reading_order
 from torch.utils.flop_counter import FlopCounterMode
 
 import rtdetr_lab as lab
@@ -177,13 +177,16 @@ def _start(is_open: bool) -> str:
     return ' class="start"' if is_open else ""
 
 
-STYLE = """text{font:700 15px system-ui,sans-serif;fill:#1f2328;text-anchor:middle}
+STYLE = """.page{fill:#fff}text{font:700 15px system-ui,sans-serif;fill:#1f2328;text-anchor:middle}
 .start{text-anchor:start}.says{font-weight:400;font-size:13px;fill:#57606a}
 .part{fill:#f6f8fa;stroke:#8c959f}.open{fill:none;stroke-dasharray:none}
 .training{stroke-dasharray:5 4}.arrow{fill:none;stroke:#57606a;stroke-width:1.5}.tip{fill:#57606a}
 circle{fill:#0969da}.lesson text{fill:#fff;font-size:12px}
-@media (prefers-color-scheme:dark){text{fill:#e6edf3}.says{fill:#9198a1}.part{fill:#161b22;
+@media (prefers-color-scheme:dark){.page{fill:#0d1117}text{fill:#e6edf3}
+.says{fill:#9198a1}.part{fill:#161b22;
 stroke:#6e7681}.open{fill:none}.arrow{stroke:#9198a1}.tip{fill:#9198a1}circle{fill:#1f6feb}}"""
+PAGE = f'<style>{STYLE}</style><rect class="page" width="100%" height="100%" rx="8"/><defs>'
+"""Colours of the file: it has a page of its own, since the page around it may not follow."""
 
 
 def standalone() -> str:
@@ -192,6 +195,8 @@ def standalone() -> str:
     drawing = figure[figure.index("<svg") : figure.index("</svg>")]
     drawing = drawing.replace("<a href", "<g data-to").replace("</a>", "</g>")
     head = '<svg xmlns="http://www.w3.org/2000/svg" '
-    return drawing.replace("<svg ", head, 1).replace("<defs>", f"<style>{STYLE}</style><defs>") + (
-        "</svg>\n"
-    )
+    return drawing.replace("<svg ", head, 1).replace("<defs>", PAGE, 1) + "</svg>\n"
+
+
+if __name__ == "__main__":
+    (ROOT / "docs" / "img" / "map.svg").write_text(standalone(), encoding="utf8")
