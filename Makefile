@@ -39,6 +39,7 @@ gpu:  ## what needs a GPU, row by row, for 8.5 minutes; the same command goes on
 
 figures: .venv/dev  ## the pictures of the README and the site
 	$(BIN)/python docs/hooks/figures.py
+	$(BIN)/python docs/hooks/model_map.py
 
 # One environment, grown by what a target needs. A changed pin installs again.
 .venv/core: pyproject.toml constraints.txt

@@ -23,7 +23,7 @@ from rtdetr_lab.boxes import (
 )
 from rtdetr_lab.notebook import check, milliseconds, seeded, shapes, source
 from rtdetr_lab.viz.canvas import show_picture
-from rtdetr_lab.viz.marks import frame_box
+from rtdetr_lab.viz.marks import frame_box, key_below, line_key
 from rtdetr_lab.viz.palette import BLUE, ORANGE
 
 # %%
@@ -161,12 +161,15 @@ def descend(overlap, steps=300, rate=0.1):
 trails = {"IoU": descend(paired_iou), "GIoU": descend(paired_giou)}
 fig, axes = plt.subplots(1, 2, figsize=(7, 3.4), layout="compressed")
 for ax, (name, trail) in zip(axes, trails.items(), strict=True):
-    show_picture(ax, torch.full((3, 100, 100), 0.15))
-    frame_box(ax, goal[0], (100, 100), BLUE, "--")
-    for step in (0, 40, 80, 100, 300):
+    show_picture(ax, torch.full((3, 100, 100), 0.92))
+    frame_box(ax, goal[0], (100, 100), BLUE, "--", 2)
+    for step in (0, 40, 80, 100, 300) if name == "GIoU" else (300,):
         frame_box(ax, trail[step], (100, 100), ORANGE, width=0.8 + step / 150)
+        x, y, w, h = 100 * trail[step]
+        ax.text(x - w / 2 + 1, y + h / 2 - 1, step, fontsize=8, color="black")
     reached = paired_iou(xyxy_from_cxcywh(trail[-1:]), xyxy_from_cxcywh(goal)).item()
-    ax.set_title(f"1 − {name}: ends at IoU {reached:.2f}")
+    ax.set_title(f"loss 1 − {name}: ends at IoU {reached:.2f}")
+key_below(list(axes), [line_key("the box, and its step", ORANGE), line_key("its goal", BLUE, "--")])
 
 # %%
 assert torch.allclose(trails["IoU"][-1:], start, atol=1e-6), "the box does not move at all"

@@ -183,7 +183,8 @@ cells = {part: [cells_seen(record, n) for record in (at_first, seen)] for part, 
 fig, ax = plt.subplots(figsize=(5, 1.8), layout="compressed")
 for row, pair in enumerate(cells.values()):
     ax.barh([row - 0.2, row + 0.2], pair, 0.36, color=["#999999", "#0072B2"])
-ax.set(yticks=range(3), yticklabels=cells, xlabel="cells (grey before, blue after)", xlim=(0, 100))
+ax.set(yticks=range(3), yticklabels=cells, xlabel="cells attended to, of 100", xlim=(0, 100))
+ax.set_title("the decoder learns to look at fewer cells (grey before, blue after)", fontsize=10)
 ax.invert_yaxis()
 assert min(before for before, _ in cells.values()) > 85
 assert 30 < min(after for _, after in cells.values())
@@ -220,6 +221,7 @@ canvas.scale_bar(drawn, axes, "attention weight")
 ax = attention.attention_of_pixel(
     seen[names["encoder"]][0], images[0], (10, 10), (165, 165), ax=canvas.new_axes(None, 4, 4.6)
 )
+ax.set_title("the middle cell attends to nearly all cells", fontsize=10)
 
 # %% [markdown]
 # **Which query takes which object?** The matching is computed again in every step. While it
@@ -232,7 +234,8 @@ ax = attention.attention_of_pixel(
 changes = (torch.stack(who).diff(dim=0) != 0).float().mean(1)
 fig, ax = plt.subplots(figsize=(5, 2), layout="compressed")
 ax.plot(changes.unfold(0, 20, 1).mean(-1))
-ax.set(xlabel="step", ylabel="share whose query changes", ylim=(0, None))
+ax.set(xlabel="step (mean of 20)", ylabel="share of objects", ylim=(0, None))
+ax.set_title("objects that change their query in a step", fontsize=10)
 assert changes[:40].mean() > 2 * changes[120:].mean()
 
 # %% [markdown]

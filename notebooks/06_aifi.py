@@ -43,6 +43,7 @@ weights = seen[WEIGHTS]  # picture, head, cell, cell
 triangle = (184, 214)
 fig, ax = plt.subplots(figsize=(4.2, 3.8), layout="compressed")
 ax = attention_of_pixel(weights[3], images[3], (10, 10), triangle, ax=ax)
+ax.set_title("a cell of the triangle attends to the border", fontsize=10)
 
 # %%
 row, column = 214 // 32, 184 // 32
@@ -170,6 +171,7 @@ assert torch.allclose(inside["layers.0.self_attn.weights"][0, 0], mine, atol=1e-
 #   column. It is brightest at the cell and gets darker with distance.
 positions = sine_2d(10, 10, 96)[0]
 ax = position_similarity(positions, (10, 10), (row, column))
+ax.set_title("positions are alike in the same row and column", fontsize=10)
 
 # %%
 alike = torch.cosine_similarity(positions, positions[cell], dim=-1).view(10, 10)
@@ -184,6 +186,7 @@ assert torch.allclose(alike[row, column - 3], alike[row - 3, column], atol=1e-4)
 # alt: Six small panels of the same scene, one per head. In heads 2 and 3 a few cells at the border
 #   and in the lower left corner are bright; the other heads are dim everywhere.
 axes = attention_per_head(weights[3], images[3], (10, 10), triangle)
+axes[0].figure.suptitle("six heads of one cell (★): the weight lies on the border", fontsize=10)
 
 # %%
 entropy = -(weights * weights.clamp(min=1e-12).log()).sum(-1)

@@ -37,15 +37,18 @@ images, targets = shapes(*range(8))  # 320 × 320 pixels
 
 # %%
 # alt: Nine heat maps of one scene: three levels before CCFF, after the top-down path, after the
-#   bottom-up path. On the finest level the outlines of shapes are bright at every stage. F5 is
-#   evenly bright. At the end the middle of the large triangle is bright on both coarse levels.
+#   bottom-up path. On the finest level the outlines of shapes are bright at every stage. F5 has
+#   nearly the same strength everywhere. At the end the middle of the large triangle is bright on
+#   both coarse levels.
 with torch.no_grad(), lab.record(model) as seen:
     prediction = model(images)
     entering = [p(seen[f"backbone.S{n}"])[3] for n, p in enumerate(model.encoder.project, 3)]
 entering[2] = seen["encoder.aifi.F5"][3]
 ways = ("top_down", "bottom_up")
 down, up = ([seen[f"encoder.ccff.{way}.{n}"][3] for n in range(3)] for way in ways)
-axes = feature_stages({"S3, S4, F5": entering, "top-down": down, "bottom-up": up}, images[3])
+stages = {"S3, S4, F5": entering, "top-down: F": down, "bottom-up: O": up}
+axes = feature_stages(stages, images[3], shared=True)
+axes[1].figure.suptitle("edges on the fine map, objects on the coarse ones", fontsize=10)
 
 # %% [markdown]
 # ## The question

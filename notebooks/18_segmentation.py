@@ -57,6 +57,7 @@ truth = drawn(sample.masks.float(), labels, [0.95] * len(labels), len(SHAPE_NAME
 #   background is filled in the colour of the large triangle, too.
 (found,) = panoptic(truth, [sample.image.shape[-2:]])
 ax = show_segments(as_rgb(sample.image), found, SHAPE_NAMES)
+ax.set_title("seven segments are right; the background has no query of its own", fontsize=10)
 assert (found.ids > 0).all(), "every pixel has an owner"
 
 # %% [markdown]

@@ -56,13 +56,16 @@ def rebuilt(path, value):
 # %%
 # alt: Two maps of 6 rows and 10 columns. Left, a bright spot around the marked cell. Right, bright
 #   cells are scattered over the map in a slanted pattern.
-fig, axes = plt.subplots(1, 2, figsize=(6, 2.1), layout="compressed")
+fig, axes = plt.subplots(1, 2, figsize=(7, 2.3), layout="compressed")
 for ax, order in zip(axes, (sine_2d, sine_2d_authors), strict=True):
     own = order(6, 10, 96)[0]
     alike = (own @ own[25] / own.norm(dim=1) / own[25].norm()).view(6, 10)
-    ax.imshow(alike, cmap="cividis")
+    drawn = ax.imshow(alike, cmap="cividis", vmin=0.5, vmax=1)
     ax.plot(5, 2, "s", mfc="none", mec="white", ms=13)
-    ax.set(title=order.__name__, xticks=[], yticks=[])
+    near = "near" if order is sine_2d else "scattered"
+    ax.set_title(f"{order.__name__}: similar cells are {near}", fontsize=9)
+    ax.set(xlabel="column", ylabel="row")
+fig.colorbar(drawn, ax=axes, label="cosine with □", fraction=0.03)
 
 # %% [markdown]
 # **Predict**: how many shapes does a trained model lose with the wrong order, on square pictures

@@ -289,7 +289,7 @@ ALLOWED = {
     "successors": 700,
     "training": 1_740,
     "transformers_api": 2_020,
-    "viz": 2_120,
+    "viz": 2_130,
 }
 """Lines of code a room may hold. Who raises a number says why in the commit; the sum stays below
 `ALLOWED_IN_ALL`, scripts aside: new chapters are paid for by simpler equipment."""

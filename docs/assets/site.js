@@ -9,6 +9,21 @@ const reachable = () =>
 reachable();
 new MutationObserver(reachable).observe(content, { childList: true, subtree: true });
 
+/* The map: its caption tells about the part that is pointed at; on a phone it begins where we are. */
+for (const map of content.querySelectorAll(".map")) {
+  const caption = map.querySelector("figcaption");
+  const before = caption.innerHTML;
+  const tell = (event) => {
+    const part = event.target.closest?.("a[data-info]");
+    if (part) caption.textContent = part.dataset.info;
+  };
+  map.addEventListener("mouseover", tell);
+  map.addEventListener("focusin", tell);
+  map.addEventListener("mouseleave", () => (caption.innerHTML = before));
+  const here = map.querySelector(".part.here:not(.open)");
+  if (here) map.scrollLeft = (here.getBBox().x / 864) * map.scrollWidth - map.clientWidth / 3;
+}
+
 /* Predict: what follows the question opens after an answer. */
 const OUTPUT = ".nb-output, .nb-html, p:has(> img:only-child)";
 const ENDS = "h1, h2, h3, .predict";

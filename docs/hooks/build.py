@@ -18,6 +18,7 @@ from equations import with_equation_links
 from line import with_line
 from mathml import with_mathml
 from mkdocs.structure.files import File
+from model_map import model_map, part_of
 from predictions import with_choices
 from reading import ROOT, notebooks, reading_order, reading_table
 from words import add_to_search, with_addresses, with_tooltips
@@ -27,6 +28,8 @@ from rtdetr_lab.notebook_tools.pages import page
 
 DIAGRAM = re.compile(r"<!-- diagram: (\w+) -->")
 CHAPTERS = [chapter for step in reading_order() for chapter in step.chapters]
+WHOLE = re.compile(r"<div [^>]*>(?:(?!</div>).)*backbone ─ S3 S4 S5.*?</div>", re.S)
+"""The model in characters, for readers of the file: the map stands in its place."""
 EXPLORER = "explorer/nano.html"
 LIVE = "live/index.html"
 """The page in which nano runs; without its runtime the still explorer takes its place."""
@@ -99,6 +102,7 @@ def on_files(files, config):
 def on_page_markdown(markdown, page, config, files):
     markdown = markdown.replace("<!-- reading order -->", reading_table())
     markdown = markdown.replace("<!-- playground -->", _frame(files))
+    markdown = markdown.replace("<!-- map -->", model_map(""))
     if page.file.src_uri == "glossary.md":
         markdown = with_addresses(markdown)
     markdown = with_line(markdown, CHAPTERS)
@@ -114,7 +118,10 @@ def on_page_content(html, page, config, files):
     except ValueError as error:
         raise ValueError(f"{page.file.src_uri}: {error}") from error
     if folder.startswith(("notebooks", "chapters")):
-        html = with_tooltips(html, posixpath.relpath("glossary.html", folder))
+        home = posixpath.relpath(".", folder) + "/"
+        html = with_tooltips(html, f"{home}glossary.html")
+        drawn = model_map(home, part_of(page.file.src_uri.removesuffix(".md")))
+        html = WHOLE.sub("", html).replace("</h1>", f"</h1>{drawn}", 1)
     return html
 
 

@@ -81,7 +81,7 @@ def _picture_of(output: Any) -> str | None:
 
 def _is_artist(output: Any) -> bool:
     text = output.get("data", {}).get("text/plain", "")
-    return "<Axes" in text or "matplotlib." in text
+    return text.startswith("Text(") or "<Axes" in text or "matplotlib." in text
 
 
 def _describe(figures: list[Any], alts: list[str], place: str) -> None:

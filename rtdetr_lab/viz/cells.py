@@ -24,8 +24,8 @@ from torch import Tensor
 from rtdetr_lab.config import require
 from rtdetr_lab.notation import LEVEL_NAMES, Size, level_starts, num_tokens, token_grid
 
-DECODER_LEVELS = (*LEVEL_NAMES[1:], "S7")
-"""Level 0 of the decoder is S3."""
+DECODER_LEVELS = ("O3", "O4", "O5", "O6", "O7")
+"""The maps that the decoder reads: the hybrid encoder's outputs."""
 
 
 def cells_of_tokens(tokens: Int[Tensor, "*n"], shapes: Sequence[Size]) -> Int[Tensor, "*n 3"]:

@@ -65,6 +65,8 @@ def feature_stages(
     for row, (name, maps) in enumerate(stages.items()):
         own = axes[row * columns : (row + 1) * columns]
         _level_panels(own, maps, (height, width), channel, shared)
+        for ax, features in zip(own, maps, strict=True):  # a stage renames the maps, not their size
+            ax.set_title(f"{features.shape[1]}×{features.shape[2]} cells", fontsize=9)
         own[0].set_ylabel(name, fontsize=9)
     return axes
 

@@ -113,7 +113,9 @@ def _shown(
         if mask.mean() < SMALLEST:
             continue
         x, y = visible_centre(mask)
-        label = ax.text(x, y, shorten(printable(text), 40), ha="center", va="center")
+        inward = ("left", "center", "right")[round(2 * x / mask.shape[1])]
+        aligned = inward if not 0.1 < x / mask.shape[1] < 0.9 else "center"
+        label = ax.text(x, y, shorten(printable(text), 40), ha=aligned, va="center")
         label.set(color="white", fontsize=9, parse_math=False, usetex=False, clip_on=True)
         label.set(in_layout=False, path_effects=rim(2.4))
     return ax

@@ -19,7 +19,7 @@ from torch import Tensor
 from rtdetr_lab.boxes import iou, xyxy_from_cxcywh
 from rtdetr_lab.notation import Size
 from rtdetr_lab.viz.canvas import Axes, Picture, new_plot, panel_width, picture_grid, scale_bar
-from rtdetr_lab.viz.cells import cells_of_tokens, centres_of_cells, level_name
+from rtdetr_lab.viz.cells import DECODER_LEVELS, cells_of_tokens, centres_of_cells
 from rtdetr_lab.viz.marks import MARKERS, key_above, mark_key
 from rtdetr_lab.viz.palette import DARK, LIGHT, RIM
 from rtdetr_lab.writing import figure_text
@@ -77,7 +77,7 @@ def selected_tokens(
         style |= {"s": _cell_area(ax, shape), "ec": RIM, "lw": 0.4}
         drawn = ax.scatter(x, y, c=ranks[own].flip(0), **style)
         share = f"{int(own.sum())} of {len(tokens)}"
-        ax.set_title(f"{level_name(shape, size)} · {shape[0]}×{shape[1]} · {share}", fontsize=9)
+        ax.set_title(f"{DECODER_LEVELS[level]} · {shape[0]}×{shape[1]} · {share}", fontsize=9)
     scale_bar(drawn, axes, "rank of the token")
     return axes
 

@@ -26,7 +26,7 @@ from rtdetr_lab.viz.canvas import (
     picture_axes,
     show_picture,
 )
-from rtdetr_lab.viz.cells import corners_of_cells, level_name
+from rtdetr_lab.viz.cells import DECODER_LEVELS, corners_of_cells
 from rtdetr_lab.viz.life import QueryLife
 from rtdetr_lab.viz.palette import RIM, SKY
 from rtdetr_lab.writing import figure_text
@@ -45,7 +45,7 @@ def draw_life(
         last = step == len(colors) - 1
         marks.frame_box(axes[0], box, size, color, "-" if step else "--", 3.0 if last else 1.6)
     level, row, column = life.cell
-    where = f"{level_name(life.shapes[level], size)} ({row}, {column})"
+    where = f"{DECODER_LEVELS[level]} ({row}, {column})"
     axes[0].set_title(f"token {life.token} in {where}, rank {life.rank} of {life.num_tokens}")
     axes[0].title.set_fontsize(9)
     _score_steps(axes[1], life, names, colors)

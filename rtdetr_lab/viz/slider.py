@@ -46,7 +46,8 @@ class Frames:
             picture.value = self.pictures[change["new"]]
 
         chosen.observe(show, names="value")
-        return VBox([chosen, picture, HTML(html.escape(self.alt))])
+        parts = [chosen, picture, HTML(html.escape(self.alt))]
+        return VBox(parts, layout={"align_items": "flex-start"})  # at its own size, not stretched
 
     def page(self) -> str:
         """Return the frames as HTML that needs neither script nor network."""
@@ -70,7 +71,7 @@ class Frames:
         return {**data, "text/html": self.page(), "text/plain": self.alt}, metadata
 
 
-def slider(draw: Callable[[Any], Any], alt: str, dpi: int = 80, **values: Iterable[Any]) -> Frames:
+def slider(draw: Callable[[Any], Any], alt: str, dpi: int = 110, **values: Iterable[Any]) -> Frames:
     """Draw a figure for every value of the keyword; `alt` describes the figures.
 
     Raises `ConfigError` unless there is exactly one keyword, with at least one value.

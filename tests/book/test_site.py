@@ -138,6 +138,41 @@ def test_a_diagram_names_every_part_and_counts_every_parameter(hooks):
     assert "96 × 40 × 40,  96 × 20 × 20,  96 × 10 × 10" in drawn
 
 
+def test_the_map_says_where_every_page_is_and_leads_everywhere(hooks):
+    from model_map import ELSEWHERE, PARTS, part_of
+
+    places = {part.chapter for part in PARTS} | set(ELSEWHERE)
+    for page in (*site().glob("chapters/**/*.html"), *site().glob("notebooks/*.html")):
+        shown = page.read_text(encoding="utf8")
+        (drawn,) = re.findall(r'<figure class="map".*?</figure>', shown, re.S)
+        (here,) = re.findall(r'href="([^"]*)"[^>]*aria-current="location"', drawn)
+        name = page.relative_to(site()).with_suffix("").as_posix()
+        assert here.endswith(f"chapters/{part_of(name)}.html")
+        assert name.startswith("notebooks/") or name.removeprefix("chapters/") in places
+        for target in re.findall(r'href="([^"]*)"', drawn):
+            assert (page.parent / target).is_file(), (name, target)
+
+
+def test_the_map_tells_shapes_and_costs_of_the_model(hooks):
+    from model_map import costs
+
+    import rtdetr_lab as lab
+
+    model = lab.rtdetr_r18().build()
+    parameters = sum(p.numel() for p in model.encoder.aifi.parameters())
+    assert costs()["aifi"].startswith(f"returns 256 × 20 × 20; {parameters / 1e6:.2f} M")
+    assert "returns 128 × 80 × 80,  256 × 40 × 40,  512 × 20 × 20;" in costs()["backbone"]
+    (billions,) = re.findall(r"([\d.]+) GFLOPs", costs()["rtdetr"])
+    assert 58 < float(billions) < 62, "60 in the paper's table"
+    assert "GFLOPs" not in costs()["denoising"]
+
+
+def test_the_map_of_the_readme_is_the_drawing_of_the_site(hooks):
+    from model_map import standalone
+
+    assert (ROOT / "docs" / "img" / "map.svg").read_text(encoding="utf8") == standalone()
+
+
 def test_tex_becomes_mathml_or_stops_the_build(hooks):
     from mathml import with_mathml
 
