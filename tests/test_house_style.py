@@ -273,19 +273,19 @@ ALLOWED = {
     "ablations": 2_338,
     "checkpoints": 2_723,
     "commands": 1_660,
-    "data": 2_970,
+    "data": 3_040,
     "deployment": 2_050,
     "detr": 590,
-    "evaluation": 1_000,
+    "evaluation": 986,
     "images": 910,
     "javascript": 344,
     "kernels": 476,
     "notebook_tools": 362,
     "structures": 320,
     "successors": 691,
-    "training": 1_746,
+    "training": 1_750,
     "transformers_api": 1_870,
-    "viz": 2_060,
+    "viz": 2_014,
 }
 """Lines of code a room may hold. Who raises a number says why in the commit; the sum stays below
 `ALLOWED_IN_ALL`: new chapters are paid for by simpler equipment."""

@@ -146,14 +146,13 @@ def as_dfine(cfg: RTDETRConfig, expansion: float = 1.0, num_blocks: int = 3) -> 
 
     `expansion` and `num_blocks` are those of the neck.
     """
-    made: DFINEConfig = extend(
+    return extend(
         cfg,
         DFINEConfig,
         encoder=replace(cfg.encoder, ccff=GELANConfig(expansion, num_blocks)),
         decoder=extend(cfg.decoder, FDRConfig, num_points=FDRConfig.num_points),
         criterion=extend(cfg.criterion, DFINECriterionConfig),
     )
-    return made
 
 
 def dfine_nano(num_classes: int = 80) -> DFINEConfig:
