@@ -40,7 +40,7 @@ norms and have learned scales and shifts; B4 and B5 keep the norms of ImageNet.
 
 `dfine_nano` is a model of ours, not the paper's N. It keeps the backbone of `rtdetr_nano`, its
 width and its numbers of queries, heads and layers: 1.65 M parameters beside 1.68 M. So the two
-differ in nothing but the ideas of this paper. The study `dfine` compares them.
+differ in nothing but the ideas of this paper. The study `line` compares them.
 """
 
 from dataclasses import dataclass, field, replace
