@@ -13,11 +13,12 @@ Files store configs as JSON: `config_json.py`.
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, TypeVar
 
 from rtdetr_lab.errors import ConfigError, LabError
 
 Number = int | float
+Kind = TypeVar("Kind")
 
 
 def build(cfg: Any) -> Any:
@@ -87,7 +88,7 @@ def replace_all(cfg: Any, values: Mapping[str, Any]) -> Any:
     return _replace(cfg, values, "")
 
 
-def extend(cfg: Any, kind: type, **changes: Any) -> Any:
+def extend(cfg: Any, kind: type[Kind], **changes: Any) -> Kind:
     """Make a config of another class from the values of `cfg` that the class has, and `changes`."""
     shared = set(field_names(cfg)) & set(field_names(kind))
     return kind(**{name: getattr(cfg, name) for name in shared} | changes)

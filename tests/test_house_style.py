@@ -272,24 +272,24 @@ def test_prose_does_not_count_as_code():
 
 
 ALLOWED = {
-    "top level": 2_890,
-    "ablations": 2_300,
+    "top level": 2_900,
+    "ablations": 2_310,
     "checkpoints": 2_740,
     "commands": 1_680,
-    "data": 2_970,
+    "data": 3_040,
     "deployment": 2_200,
     "detr": 590,
-    "evaluation": 990,
+    "evaluation": 970,
     "images": 910,
     "javascript": 890,
     "kernels": 480,
     "masks": 70,
     "notebook_tools": 360,
     "structures": 340,
-    "successors": 700,
+    "successors": 690,
     "training": 1_740,
     "transformers_api": 2_020,
-    "viz": 2_130,
+    "viz": 2_080,
 }
 """Lines of code a room may hold. Who raises a number says why in the commit; the sum stays below
 `ALLOWED_IN_ALL`, scripts aside: new chapters are paid for by simpler equipment."""

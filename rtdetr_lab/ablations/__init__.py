@@ -4,7 +4,7 @@ r"""# Ablations: swap a part, train with a few seeds, get a table with intervals
 |----------------|-----------------------------------------------------------------------------|
 | `study`        | `Study(base, variants, seeds, budget, data)`: `run`, `report`                 |
 | `variant`      | a change with its hypothesis; differences of configurations                 |
-| `studies`      | the papers' tables by name; rows: `encoder`, `selection`, `dfine`, …        |
+| `studies`      | the papers' tables by name; rows: `encoder`, `selection`, `line`, …         |
 | `bases`        | the start of a study, in miniature and at full size                     |
 | `task`, `source`, `uses` | what identifies a run: values, pictures, code                   |
 | `job`          | one run, from a value to a row                                            |

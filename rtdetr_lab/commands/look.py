@@ -90,16 +90,15 @@ class Look:
     def _batch(self, known: "Annotations", layout: "Layout") -> str:
         """Draw the first batch of a run, or say why there is none."""
         from rtdetr_lab.commands.sets import training_set
-        from rtdetr_lab.data.augment import paper_augmentation, v2_augmentation
         from rtdetr_lab.data.coco import CocoDataset
+        from rtdetr_lab.data.dense import OF_PAPERS
         from rtdetr_lab.data.findings import raise_first_error
         from rtdetr_lab.model import Metadata
         from rtdetr_lab.training.stream import Steps
         from rtdetr_lab.viz.label_page import figures, text
 
         size = size_of(self.size)
-        recipes = {"paper": paper_augmentation, "v2": v2_augmentation}
-        make = recipes.get(self.augment)
+        make = OF_PAPERS.get(self.augment)
         augment = replace(make(size[0]), size=size) if make else None
         try:
             raise_first_error(known.findings)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rtdetr_lab.training.recipe import Steps
 
 Recipe = Literal["scratch", "fine-tune", "paper", "v2"]
-Augment = Literal["flip", "paper", "v2"]
+Augment = Literal["flip", "paper", "v2", "deim"]
 
 
 def _by(hint: str) -> object:
@@ -51,8 +51,9 @@ class Learning:
     warmup_steps: Annotated[int | None, _by("by the recipe")] = None
     """Steps during which the rate rises."""
     augment: Annotated[Augment | None, _by("paper and v2: their own, else flip")] = None
-    """For folders: flip mirrors; paper and v2 also change colours, zoom out, crop and resize.
-    For a DETR, paper is DETR's own. Long runs on photos need paper or v2."""
+    """For folders: flip mirrors; paper and v2 also change colours, zoom out, crop and resize;
+    deim also joins pictures. For a DETR, paper is DETR's own. Long runs on photos need one of
+    them."""
     seed: int = 0
     """Seed of weights, order and augmentation."""
 
@@ -212,7 +213,8 @@ def augmentation_of(
 ) -> "Augmentation | AspectAugmentation | None":
     """Return the augmentation of `--augment` or of the recipe; mirroring is separate."""
     from rtdetr_lab.commands.sets import is_world
-    from rtdetr_lab.data.augment import detr_augmentation, paper_augmentation, v2_augmentation
+    from rtdetr_lab.data.augment import detr_augmentation
+    from rtdetr_lab.data.dense import OF_PAPERS
 
     size, edges = metadata.fixed_size, metadata.edges
     recipe = asked.learning.recipe
@@ -222,10 +224,9 @@ def augmentation_of(
     what = "shapes are told apart by their aspect, and crops would change it"
     remedy = "use flip, or give a folder as --data"
     require(not is_world(asked.data), "--augment", what, remedy)
-    if chosen == "paper":
-        whole = paper_augmentation(size[0])
-        return detr_augmentation(edges) if edges else replace(whole, size=size)
-    what = "v2 stretches pictures to squares, as in RT-DETRv2; a DETR keeps their shape"
+    if chosen == "paper" and edges:
+        return detr_augmentation(edges)
+    what = f"{chosen} stretches pictures to squares, as in its paper; a DETR keeps their shape"
     remedy = "use paper, which is DETR's own for a DETR, or flip"
     require(not edges, "--augment", what, remedy)
-    return replace(v2_augmentation(size[0]), size=size)
+    return replace(OF_PAPERS[chosen](size[0]), size=size)

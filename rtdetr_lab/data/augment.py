@@ -43,30 +43,40 @@ from rtdetr_lab.data.canvas import PAPER_SHORTEST, RandomEdges, ResizeEdges
 from rtdetr_lab.data.colours import PhotometricDistort
 from rtdetr_lab.data.transforms import RandomFlip, Resize, SanitizeBoxes
 from rtdetr_lab.data.windows import IoUCrop, Window, ZoomOut, crop, shows_something
+from rtdetr_lab.data.workers import name_errors
 from rtdetr_lab.images.preprocess import PAPER_EDGES
 from rtdetr_lab.notation import Edges, Size
 
 SANITIZE, FLIP = SanitizeBoxes(), RandomFlip()
 
-PICTURE, BATCH = 0, 1
-"""Two families of random numbers: one differs within a batch, the other does not."""
+PICTURE, BATCH, PARTNER = 0, 1, 2
+"""Three families of random numbers: of a picture, of a batch (the same for all of its pictures),
+and of the pictures that are joined with one (`dense.py`)."""
 
 
 @dataclass(frozen=True)
 class Place:
     """A place in a run: `position` in the endless stream of pictures, and `step`, the number of the
-    batch. `progress` is the part of the run that is done, in [0, 1)."""
+    batch. `progress` is the part of the run that is done, in [0, 1). `data` are all pictures."""
 
     seed: int
     position: int
     step: int
     progress: float
+    data: Any = ()
 
     def rng(self, family: int) -> np.random.Generator:
-        """Return the generator for this `PICTURE`, or for this `BATCH`."""
-        number = self.position if family == PICTURE else self.step
+        """Return the generator for this `PICTURE`, its `PARTNER`s, or this `BATCH`."""
+        number = self.step if family == BATCH else self.position
         seed = np.random.SeedSequence([self.seed % 2**64, number], spawn_key=(family,))
         return np.random.default_rng(seed)
+
+    def another(self, rng: np.random.Generator) -> Sample:
+        """Draw one of all pictures."""
+        index = int(rng.integers(len(self.data)))
+        with name_errors(f"data[{index}]"):
+            sample: Sample = self.data[index]
+        return sample
 
 
 @dataclass(frozen=True)

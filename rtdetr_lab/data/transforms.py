@@ -2,7 +2,8 @@
 
 A transform is a pure function of a sample. A random one also gets a generator and uses no other
 random numbers. `truth` does not change. Use fixed transforms in `Mapped`. Use random ones in
-`Augmented` or, with the rest of the paper's recipe, in an `Augmentation` (`augment.py`).
+`Augmented` or, with the rest of the paper's recipe, in an `Augmentation` (`augment.py`). What joins
+several pictures is in `dense.py`.
 
 | here           | `colours.py`         | `windows.py`                    |
 |----------------|----------------------|---------------------------------|

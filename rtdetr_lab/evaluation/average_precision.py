@@ -27,7 +27,6 @@ compares both on random sets.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -72,21 +71,6 @@ def average_precision(
     ]
     known = [curve.mean() for curve in curves if curve is not None]
     return float(np.mean(known)) if known else -1.0
-
-
-def average_recall(
-    ground_truth: Mapping[str, Any],
-    detections: Entries,
-    area: Range = AREAS["all"],
-    most: int = 100,
-) -> float:
-    """Compute the share of objects that are found at all: the mean over classes and thresholds."""
-    found = []
-    for category, threshold in product(ground_truth["categories"], THRESHOLDS):
-        pictures = judge_all(ground_truth, detections, category["id"], threshold, area, most)
-        if objects := sum(p.num_objects for p in pictures):
-            found.append(sum(int(p.is_right.sum()) for p in pictures) / objects)
-    return float(np.mean(found)) if found else -1.0
 
 
 def judge_all(

@@ -40,7 +40,7 @@ norms and have learned scales and shifts; B4 and B5 keep the norms of ImageNet.
 
 `dfine_nano` is a model of ours, not the paper's N. It keeps the backbone of `rtdetr_nano`, its
 width and its numbers of queries, heads and layers: 1.65 M parameters beside 1.68 M. So the two
-differ in nothing but the ideas of this paper. The study `dfine` compares them.
+differ in nothing but the ideas of this paper. The study `line` compares them.
 """
 
 from dataclasses import dataclass, field, replace
@@ -146,14 +146,13 @@ def as_dfine(cfg: RTDETRConfig, expansion: float = 1.0, num_blocks: int = 3) -> 
 
     `expansion` and `num_blocks` are those of the neck.
     """
-    made: DFINEConfig = extend(
+    return extend(
         cfg,
         DFINEConfig,
         encoder=replace(cfg.encoder, ccff=GELANConfig(expansion, num_blocks)),
         decoder=extend(cfg.decoder, FDRConfig, num_points=FDRConfig.num_points),
         criterion=extend(cfg.criterion, DFINECriterionConfig),
     )
-    return made
 
 
 def dfine_nano(num_classes: int = 80) -> DFINEConfig:

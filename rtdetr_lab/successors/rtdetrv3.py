@@ -254,8 +254,7 @@ def random_blocks(
 def as_rtdetrv3(cfg: rtdetr.RTDETRConfig) -> RTDETRv3Config:
     """Train an RT-DETR in this way. One-to-many gets one and a half times its queries."""
     judge, many = extend(cfg.criterion, DenseCriterionConfig), cfg.selection.num_queries * 3 // 2
-    made: RTDETRv3Config = extend(cfg, RTDETRv3Config, criterion=judge, num_many=many)
-    return made
+    return extend(cfg, RTDETRv3Config, criterion=judge, num_many=many)
 
 
 def rtdetrv3_r18(num_classes: int = 80) -> RTDETRv3Config:

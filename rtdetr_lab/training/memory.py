@@ -21,6 +21,7 @@ schedule and resume do not depend on K. The step in K parts compares to the whol
 | matched and proposal terms   | the same, if the class loss is divided by objects                |
 | DETR's cross-entropy         | close: it is divided by class weights, which are summed per part |
 | denoising terms              | the same mean per object; groups and noise are drawn per part    |
+| dense head of RT-DETRv3      | close: it is divided by the cells that learn, counted per part   |
 | batch norm in training mode  | uses the statistics of a part (frozen: the same)                 |
 """
 

@@ -9,7 +9,7 @@ scratch, the whole model learns at one higher rate, and gradients may be longer.
 | `fine_tune`    | a whole model         | 1e-4 | × 1, ½, ⅒, 1⁄100 by its depth | cosine   |
 | … of nano      | a whole model         | 1e-3 | the same                      | cosine   |
 | `paper`        | a pretrained backbone | 1e-4 | 1e-5                          | constant |
-| `v2`           | a pretrained backbone | 1e-4 | × 1, ½, ⅒, 1⁄100 by its depth | constant |
+| `v2`, `deim`   | a pretrained backbone | 1e-4 | × 1, ½, ⅒, 1⁄100 by its depth | constant |
 """
 
 from dataclasses import dataclass, field, replace
@@ -23,6 +23,7 @@ from rtdetr_lab.data.augment import (
     paper_augmentation,
     v2_augmentation,
 )
+from rtdetr_lab.data.dense import deim_augmentation
 from rtdetr_lab.detr.resnet import ResNetConfig
 from rtdetr_lab.training.optim import Constant, Cosine, Schedule
 
@@ -151,6 +152,11 @@ def v2(cfg: Any, num_pictures: int, size: int = 640, **changes: Any) -> TrainCon
     recipe: dict[str, Any] = {"augment": v2_augmentation(size)}
     recipe |= {"backbone_lr": lr * backbone_ratio(cfg)}
     return TrainConfig(num_pictures=num_pictures, **(recipe | changes))
+
+
+def deim(cfg: Any, num_pictures: int, size: int = 640, **changes: Any) -> TrainConfig:
+    """Return RT-DETRv2's recipe with DEIM's augmentation, for `matchability_aware(cfg)`."""
+    return v2(cfg, num_pictures, size, **({"augment": deim_augmentation(size)} | changes))
 
 
 def fine_tune(cfg: Any, num_pictures: int, **changes: Any) -> TrainConfig:

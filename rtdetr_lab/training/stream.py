@@ -69,8 +69,9 @@ class Steps:
             sample = self.data[picture]
         if self.augment is None:
             return sample
+        place = Place(self.seed, position, step, step / self.last, self.data)
         with name_errors(sample.name):
-            return self.augment(sample, Place(self.seed, position, step, step / self.last))
+            return self.augment(sample, place)
 
 
 @lru_cache(maxsize=2)  # a batch may begin in one epoch and end in the next

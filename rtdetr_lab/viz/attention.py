@@ -14,7 +14,6 @@ every layer, queries exchange information about the same object, and all but one
 Row $q$ of the weights is the attention of query $q$ to all queries, and sums to one.
 
     weights = seen["decoder.layers.2.self_attn.weights"][0]             # M Q Q
-    query_matrix(weights)
     query_links(weights, boxes, image, query=0)
 """
 
@@ -120,22 +119,6 @@ def position_similarity(
     ax.set(xlabel="column of S5 (cells)", ylabel="row of S5 (cells)")
     ax.locator_params(integer=True)
     scale_bar(drawn, ax, f"cosine with cell (row {cell[0]}, column {cell[1]})")
-    return ax
-
-
-def query_matrix(
-    weights: Float[Tensor, "M Q Q"], head: int | None = None, ax: Axes | None = None
-) -> Axes:
-    """Draw the self-attention between queries, best score first; each row sums to 1."""
-    ax = new_axes(ax, 4.4, 5.0)
-    rows, title = one_head(weights, head)
-    shown = rows.detach().cpu().double().numpy()
-    drawn = matrix(ax, shown, cmap=HEAT, vmin=0)
-    last = len(shown) - 1
-    ax.set(xlabel="attended query (by rank)", ylabel="attending query (by rank)")
-    ax.set(xticks=[0, last // 2, last], yticks=[0, last // 2, last])
-    ax.set_title(title, fontsize=9)
-    scale_bar(drawn, ax, "attention weight (rows sum to 1)")
     return ax
 
 

@@ -2,23 +2,19 @@ r"""# Denoising: noised objects, and the attention mask between groups
 
 A group contains a positive and a negative copy of every object. `noised_boxes` shows one group on
 the picture: positives are near their object, negatives farther away. `mask_matrix` shows the
-attention mask, one pixel per pair of queries. `who_sees_whom` summarises it, one cell per pair of
-groups: a group never attends to another group, and matching queries never attend to the groups,
-which would reveal the objects.
+attention mask, one pixel per pair of queries: a group never attends to another group, and matching
+queries never attend to the groups, which would reveal the objects.
 
     noised_boxes(batch, objects, image, group=0)
     mask_matrix(batch.blocked, batch.num_queries, batch.num_groups)
-    who_sees_whom(batch.blocked, batch.num_queries, batch.num_groups)
 """
 
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from rtdetr_lab.config import require
 from rtdetr_lab.structures import CDNBatch
 from rtdetr_lab.viz.canvas import Axes, Picture, new_plot, picture_axes
 from rtdetr_lab.viz.marks import frame_box, key_below, line_key, mark_key, matrix
@@ -78,45 +74,6 @@ def mask_matrix(
     key = [mark_key("may attend", opened, "s"), mark_key("blocked", closed, "s")]
     below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.1), "frameon": False}
     ax.legend(handles=key, ncols=2, fontsize=8, **below)
-    return ax
-
-
-def sight(
-    blocked: Bool[Tensor, "S S"], num_denoising: int, num_groups: int
-) -> Float[Tensor, "G G"]:
-    """Compute the share of open pairs between groups; the last group are the matching queries.
-
-    Raises `ConfigError` unless groups divide the denoising queries.
-    """
-    what = f"{num_denoising} denoising queries are not {num_groups} groups of equal size"
-    fits = num_groups >= 1 and num_denoising % num_groups == 0 and num_denoising <= len(blocked)
-    require(fits, "num_groups", what, "pass num_queries and num_groups of the CDNBatch")
-    sizes = [num_denoising // num_groups] * num_groups + [len(blocked) - num_denoising]
-    rows = (~blocked).detach().cpu().double().split(sizes)
-    return torch.stack([torch.stack([c.mean() for c in row.split(sizes, dim=1)]) for row in rows])
-
-
-def who_sees_whom(
-    blocked: Bool[Tensor, "S S"],
-    num_denoising: int,
-    num_groups: int,
-    show: int = 3,
-    ax: Axes | None = None,
-) -> Axes:
-    """Draw which groups attend to which: the first `show` groups and the matching queries."""
-    from matplotlib.colors import ListedColormap
-
-    ax, page = new_plot(ax, 3.8, 5.2)
-    shown = min(show, num_groups)
-    kept = [*range(shown), num_groups]
-    share = sight(blocked, num_denoising, num_groups)[kept][:, kept].numpy()
-    closed, opened = _mask_colors(page)
-    ramp = ListedColormap([mix(closed, opened, i / 100) for i in range(101)])
-    said = {0.0: "–", 1.0: "sees"}
-    words = [[said.get(value, f"{value:.0%}") for value in row] for row in share.tolist()]
-    matrix(ax, share, words, points=9, cmap=ramp, vmin=0, vmax=1)
-    names = [*(f"group {g}" for g in range(shown)), "matching"]
-    _name_sides(ax, range(len(names)), names)
     return ax
 
 

@@ -91,7 +91,7 @@ def test_a_blocked_pair_has_no_slope_and_every_other_has(model, rng):
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.6])
-def test_a_share_of_the_pairs_is_blocked_and_nobody_is_blind_to_itself(share):
+def test_a_share_of_the_pairs_is_blocked_and_every_query_sees_itself(share):
     torch.manual_seed(1)
     blocked = random_blocks(400, share)
     assert not blocked.diagonal().any()

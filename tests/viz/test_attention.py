@@ -17,7 +17,6 @@ from rtdetr_lab.viz.attention import (
     attention_per_head,
     position_similarity,
     query_links,
-    query_matrix,
 )
 
 SHAPE = (4, 6)
@@ -71,14 +70,6 @@ def test_embeddings_are_alike_along_the_row_and_the_column_of_a_cell():
     assert drawn[2, 7] == pytest.approx(1)
     assert drawn[2, 0] > drawn[6, 0]
     np.testing.assert_allclose(ax.collections[0].get_offsets(), [[7, 2]])
-
-
-def test_queries_in_a_matrix_are_the_recorded_weights(rng):
-    weights = torch.randn(3, 9, 9, generator=rng).softmax(-1)
-    drawn = overlay(query_matrix(weights))
-    np.testing.assert_allclose(drawn, weights.mean(0), atol=1e-6)
-    np.testing.assert_allclose(drawn.sum(1), 1, atol=1e-6)
-    np.testing.assert_allclose(overlay(query_matrix(weights, head=2)), weights[2], atol=1e-6)
 
 
 def test_links_lead_to_the_queries_listened_to_most(rng):

@@ -7,12 +7,10 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-import torch
 
-from rtdetr_lab.denoising import DenoisingConfig, who_may_not_see
-from rtdetr_lab.errors import ConfigError
+from rtdetr_lab.denoising import DenoisingConfig
 from rtdetr_lab.structures import Targets
-from rtdetr_lab.viz.denoising import mask_matrix, noised_boxes, sight, who_sees_whom
+from rtdetr_lab.viz.denoising import mask_matrix, noised_boxes
 
 IMAGE = np.full((100, 200, 3), 90, dtype=np.uint8)
 
@@ -69,25 +67,3 @@ def test_the_mask_is_shown_as_it_is(batch):
         "16 denoising\n(4 groups)",
         "5 matching",
     ]
-
-
-def test_groups_never_meet_and_matching_queries_see_only_themselves():
-    open_share = sight(who_may_not_see(3, 2, 7), 12, 2)
-    assert open_share.tolist() == [[1, 0, 1], [0, 1, 1], [0, 0, 1]]
-    ax = who_sees_whom(who_may_not_see(3, 2, 7), 12, 2)
-    np.testing.assert_allclose(ax.images[0].get_array(), open_share)
-    words = [t.get_text() for t in ax.texts]
-    assert words == ["sees", "–", "sees", "–", "sees", "sees", "–", "–", "sees"]
-
-
-def test_a_leak_would_be_seen():
-    blocked = who_may_not_see(3, 2, 7)
-    blocked[13, :3] = False
-    ax = who_sees_whom(blocked, 12, 2)
-    assert float(ax.images[0].get_array()[2, 0]) == pytest.approx(3 / 42)
-    assert ax.texts[6].get_text() == "7%"
-
-
-def test_groups_that_do_not_divide_the_queries_are_refused():
-    with pytest.raises(ConfigError, match="12 denoising queries are not 5 groups"):
-        sight(torch.zeros(15, 15, dtype=torch.bool), 12, 5)

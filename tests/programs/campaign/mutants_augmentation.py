@@ -55,8 +55,8 @@ AUGMENTATION = (
     ),
     (
         "data/augment",
-        "self.position if family == PICTURE else self.step",
-        "self.step if family == PICTURE else self.position",
+        "self.step if family == BATCH else self.position",
+        "self.position if family == BATCH else self.step",
         "pictures of a batch have several sizes",
         "data/test_augment.py",
     ),

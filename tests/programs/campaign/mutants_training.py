@@ -167,8 +167,8 @@ TRAINING = (
     ),
     (
         "training/stream",
-        "Place(self.seed, position, step, step / self.last)",
-        "Place(self.seed, position, step, position / self.last)",
+        "Place(self.seed, position, step, step / self.last, self.data)",
+        "Place(self.seed, position, step, position / self.last, self.data)",
         "strong changes end too early",
         "training/test_training.py",
     ),

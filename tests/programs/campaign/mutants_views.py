@@ -69,9 +69,9 @@ VIEWS = (
     ),
     (
         "viz/denoising",
-        "row.split(sizes, dim=1)",
-        "row.flip(1).split(sizes, dim=1)",
-        "groups see each other in the wrong order",
+        "shown = (~blocked).detach()",
+        "shown = (~blocked).T.detach()",
+        "the mask shows who is seen, not who sees",
         "viz/test_denoising.py",
     ),
     (
