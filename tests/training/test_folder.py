@@ -159,6 +159,16 @@ def test_a_run_is_not_continued_on_other_data_and_both_are_named(tmp_path):
     assert run_toy(tmp_path, First(Renamed(), 8)).finished
 
 
+def test_a_run_is_not_continued_with_parameters_frozen_or_thawed(tmp_path):
+    names = {False: "learns", True: "is frozen"}
+    for frozen, named in names.items():
+        folder, models = tmp_path / named, [Toy().build(), Toy().build()]
+        models[frozen].head.bias.requires_grad_(False)
+        train(models[0], ToyData(), folder, CONFIG, progress=False, stop_after=2)
+        with pytest.raises(TrainingError, match=rf"other parameters learn: now head\.bias {named}"):
+            train(models[1], ToyData(), folder, CONFIG, progress=False)
+
+
 # --- disks ----------------------------------------------------------------------------------------
 
 
@@ -251,9 +261,9 @@ def test_a_run_on_a_real_full_disk_goes_on_when_there_is_room(tmp_path):
 
 
 def test_a_damaged_best_is_named_set_aside_and_found_again(tmp_path, capsys):
-    run_toy(tmp_path, validate=mean_weight, stop_after=7)
+    run_toy(tmp_path, validate=lambda model: {"AP": 0.9}, stop_after=7)
     flip_a_byte(tmp_path / "best.pt")
-    run_toy(tmp_path, validate=mean_weight)
+    run_toy(tmp_path, validate=lambda model: {"AP": 0.1})  # worse than what was lost
     said = capsys.readouterr().err
     assert "best.pt: is damaged" in said
     assert "The next validation counts as the best" in said
