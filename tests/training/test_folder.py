@@ -24,7 +24,7 @@ from rtdetr_lab.model import Metadata
 from rtdetr_lab.structures.environment import commit
 from rtdetr_lab.training import TrainConfig, train
 from rtdetr_lab.training import state as keep
-from rtdetr_lab.training.fingerprint import fingerprint
+from rtdetr_lab.training.fingerprint import check_same_data, fingerprint
 from rtdetr_lab.training.state import load_state
 from rtdetr_lab.writing import locked
 
@@ -157,6 +157,8 @@ def test_a_run_is_not_continued_on_other_data_and_both_are_named(tmp_path):
     ):
         run_toy(tmp_path, First(Renamed("other"), 8))
     assert run_toy(tmp_path, First(Renamed(), 8)).finished
+    with pytest.raises(TrainingError, match="data: bits was absent, is 12; give"):
+        check_same_data(tmp_path, {"pictures": "9"}, {"pictures": "9", "bits": "12"})
 
 
 def test_a_run_is_not_continued_with_parameters_frozen_or_thawed(tmp_path):
