@@ -175,12 +175,14 @@ def test_the_page_says_what_was_not_run(part, monkeypatch, tmp_path):
     bug = {"number": 0, "module": "boxes", "bug": "odd", "caught_by": None}
     counted = {name: {**tally, "slowest_s": 0.5} for name in report.DAMAGE}
     counted |= dict.fromkeys(report.KILLS, kills) | {"surroundings": [row], "bugs": [bug]}
+    counted["steps"] = {"lab over foreign": [9, 1, ["point 3: odd"]]}
     counted["hub"] = {"tests": 3, "failed": 1, "names": ["x"]}
     for name, tree in counted.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(tree))
     page = report.page(old)
     assert r"| a \| b | tmpfs | no room | 1.0 s |" in page
     assert "| saves over another model | 7 | 6 | 5 | 7 left the old model" in page
+    assert "| lab over foreign | 9 | 7 | 1 | 1 |" in page
     assert "2 of 3 cases behave; not: x" in page
     assert "0 of 1 were caught" in page
     assert "- `boxes`: odd" in page

@@ -241,6 +241,7 @@ def test_iterating_gives_plain_rows(found):
 
 def test_filters_by_score_class_and_position(found):
     assert found.above(0.6).queries.tolist() == [7], "strictly above"
+    assert found.above({"grass": 0.5}).queries.tolist() == [7, 2], "a class not named keeps all"
     assert found.only("stone").names == ("stone",)
     assert found.only("stone", "grass").names == found.names
     assert found[[2, 0]].scores.tolist() == pytest.approx([0.3, 0.9])

@@ -100,7 +100,7 @@ def _record(run: Path, state: dict[str, Any], size: int) -> dict[str, Any]:
     }
 
 
-def _curves(history: list[Record], points: int = 40) -> dict[str, list[Any]]:
+def _curves(history: list[Record], points: int = 40) -> dict[str, list[int | float]]:
     """Thin out pictures seen and loss, so that the file stays readable."""
     lines = [line for line in history if "loss" in line]
     lines = lines[:: max(1, len(lines) // points)]

@@ -1,11 +1,19 @@
 """A report as a page: Markdown, and HTML in which only what we wrote is markup."""
 
+import json
 import re
+import statistics
 from dataclasses import replace
 
-from rtdetr_lab.ablations.page import html_of, latex_of
+import numpy as np
+import pytest
+from rtdetr_lab.ablations.tables import json_of
+
+from rtdetr_lab.ablations.findings import Entry
+from rtdetr_lab.ablations.page import html_of, latex_of, order_sentence
 from rtdetr_lab.ablations.shipped import shipped
 from rtdetr_lab.ablations.statistics import holm
+from rtdetr_lab.ablations.studies import TABLES
 
 
 def saying(hypothesis):
@@ -61,6 +69,49 @@ def test_p_values_are_adjusted_for_all_rows_of_the_table():
     assert len(alone) == 4
     assert [e.p_value for e in entries] == holm(alone) != alone
     assert f"| {entries[0].p_value:.3f} |" in shipped("decoder-depth").markdown
+
+
+def test_a_score_without_such_objects_is_in_no_mean():
+    rows = tuple({"scores": {"": {"APs": score}}} for score in (-1.0, 0.25, -1.0))
+    assert Entry("small", {}, "", rows, None).values("APs") == [0.25]
+
+
+def test_spreads_of_seeds_are_those_of_a_sample():
+    report = shipped("decoder-depth")
+    rows = json.loads(json_of(report))["rows"]
+    for entry, row in zip(report.entries, rows, strict=True):
+        values = entry.values("AP")
+        mean, spread = statistics.mean(values), statistics.stdev(values)
+        assert row["mean_sd"]["AP"] == pytest.approx([mean, spread], abs=1e-6)
+        assert f"| {100 * mean:.1f} ± {100 * spread:.1f} |" in report.markdown
+
+
+def test_seeds_are_paired_by_their_numbers():
+    """The reference lacks its first seed."""
+    report = shipped("decoder-depth")
+    lost = {"kind": "row", "variant": report.plan["reference"], "seed": report.plan["seeds"][0]}
+    lines = tuple(line for line in report.lines if not lost.items() <= line.items())
+    report = replace(report, lines=lines)
+    reference = next(e for e in report.entries if e.name == report.plan["reference"])
+    for entry in report.entries:
+        if entry.variant["name"] != reference.name:
+            gaps = np.subtract(entry.values("AP")[1:], reference.values("AP"))
+            assert entry.difference.mean == pytest.approx(gaps.mean())
+
+
+@pytest.mark.parametrize("factor", [0.01, -0.01])
+def test_pairs_in_the_order_of_the_paper_are_counted(factor):
+    report = shipped("selection")
+    published, lines = TABLES[report.name].published, []
+    for line in report.lines:
+        if line["kind"] == "row":
+            scores = {**line["scores"][""], "AP": 1 + factor * published[line["variant"]]}
+            line = {**line, "scores": {"": scores}}
+        lines.append(line)
+    said = order_sentence(replace(report, lines=tuple(lines)))
+    found = re.search(r"(\d+) of (\d+) pairs are in the paper's order", said)
+    assert found[1] == (found[2] if factor > 0 else "0")
+    assert ("the others" in said) == (factor < 0)
 
 
 def test_the_table_for_latex_has_every_cell_and_no_open_special_character():

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from paths import ROOT
+from rtdetr_lab.ablations.criteria import ProposalCriterion
 
 from rtdetr_lab.ablations.bases import FULL_SIZE, full_size, miniature
 from rtdetr_lab.ablations.denoising import MatchingStability
@@ -10,14 +11,18 @@ from rtdetr_lab.ablations.encoder import ENCODERS
 from rtdetr_lab.ablations.family import FAMILY
 from rtdetr_lab.ablations.measure import profile
 from rtdetr_lab.ablations.page import catalogue
+from rtdetr_lab.ablations.sampling import FineTune
 from rtdetr_lab.ablations.selection import ProposalQuality
 from rtdetr_lab.ablations.studies import TABLES
+from rtdetr_lab.ablations.variant import with_seed
 from rtdetr_lab.checkpoints.backbone import load_backbone
 from rtdetr_lab.checkpoints.load import load_pretrained
 from rtdetr_lab.config import diff, replace_at
 from rtdetr_lab.config_json import from_json, to_json
+from rtdetr_lab.criterion import CriterionConfig
 from rtdetr_lab.data.batch import collate
 from rtdetr_lab.data.shapes import ShapesConfig, ShapesDataset
+from rtdetr_lab.losses import Varifocal
 
 NANO, R50 = miniature(), full_size("r50")
 ROWS = [
@@ -170,6 +175,32 @@ def test_both_families_can_be_measured_for_the_plan(variant):
     found = profile(variant.change(miniature().cfg), (64, 64))
     assert found["parameters"] > 1e6
     assert found["gflops"] > 0
+
+
+def test_a_fine_tune_has_a_tenth_of_the_rates_and_the_seed_of_its_start():
+    later = with_seed(FineTune(discrete=True)(NANO), 7)
+    rates = [(one.recipe.lr, one.recipe.backbone_lr) for one in (later, NANO)]
+    assert rates[0] == pytest.approx([rate / 10 for rate in rates[1]])
+    assert (later.recipe.seed, later.start.recipe.seed) == (7, 7)
+
+
+def test_proposals_alone_learn_by_a_loss_of_their_own(samples):
+    usual = CriterionConfig(classification=Varifocal())
+    own = ProposalCriterion(classification=Varifocal(), of_proposals=Varifocal(alpha=0.25))
+    model, batch = NANO.cfg.build().train(), collate(samples)
+    prediction = model(batch.images, batch.targets)
+    terms = [cfg.build()(prediction, batch.targets) for cfg in (usual, own)]
+    other = {name for name in terms[0] if not torch.equal(terms[0][name], terms[1][name])}
+    assert other == {"class.proposals"}
+
+
+def test_a_multiply_add_counts_as_two_operations():
+    class Convolution:
+        def build(self):
+            return torch.nn.Conv2d(3, 64, 3, padding=1, bias=False)
+
+    found = profile(Convolution(), (64, 96))
+    assert found == {"parameters": 27 * 64, "gflops": round(2 * 27 * 64 * 64 * 96 / 1e9, 4)}
 
 
 @pytest.mark.parametrize("variant", FAMILY, ids=lambda v: v.name)

@@ -18,7 +18,7 @@ from rtdetr_lab.errors import CheckpointError
 from rtdetr_lab.evaluation.evaluate import evaluate
 from rtdetr_lab.rtdetr import rtdetr_nano
 from rtdetr_lab.training import TrainConfig, ship
-from rtdetr_lab.training.ship import LICENCE, validation
+from rtdetr_lab.training.ship import LICENCE, _record, _rounded, validation
 
 ASSETS = source.ASSETS
 RECORD = json.loads((ASSETS / "nano.json").read_text(encoding="utf8"))
@@ -62,6 +62,19 @@ def test_the_recorded_numbers_come_out_again(nano):
     scores = evaluate(nano, data)
     assert scores["AP"] == pytest.approx(RECORD["metrics"]["AP"], abs=0.002)
     assert scores["AP50"] == pytest.approx(RECORD["metrics"]["AP50"], abs=0.002)
+
+
+def test_the_numbers_are_those_of_rounded_weights_after_so_many_pictures(tmp_path):
+    model = rtdetr_nano(3).build()
+    state = {"cfg": to_json(model.cfg), "ema": model.state_dict(), "step": 7}
+    state["config"] = to_json(TrainConfig(num_pictures=40, batch_size=4))
+    rounded = _rounded(state)
+    assert {p.dtype for p in rounded.parameters()} == {torch.half}
+    assert not rounded.training
+    line = {"seconds": 5400, "pictures": 28, "loss": 1.0}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(line), encoding="utf8")
+    record = _record(tmp_path, state, 256)
+    assert (record["pictures_seen"], record["hours"]) == (28, 1.5)
 
 
 def test_it_finds_most_of_the_large_things_in_the_sample_picture(nano):

@@ -15,6 +15,7 @@ from paths import ROOT
 from PIL import Image
 
 from rtdetr_lab.cli import COMMANDS, main
+from rtdetr_lab.commands.wanted import Wanted
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +110,18 @@ def test_every_class_may_have_its_own_threshold_and_classes_may_be_left_out(mode
     assert names_and_scores() == wanted != everything
     detect(model, "photos", *words, "--only", "grass,two words")
     assert names_and_scores() == [one for one in wanted if one[0] != "stone"]
+
+
+def test_a_class_that_is_not_named_keeps_the_usual_threshold():
+    from rtdetr_lab.detections import Classes, Detections
+    from rtdetr_lab.images.frames import Frame
+
+    labels, scores = torch.tensor([0, 1, 0, 1]), torch.tensor([0.6, 0.45, 0.4, 0.2])
+    about = {"frame": Frame((30, 40)), "classes": Classes(("stone", "grass"))}
+    found = Detections(torch.ones(4, 4), scores, labels, torch.arange(4), **about)
+    wanted = Wanted.read("grass=0.25", None)
+    assert wanted.threshold == 0.25
+    assert wanted.of(found).queries.tolist() == [0, 1]
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from rtdetr_lab.data.shapes import (
 )
 from rtdetr_lab.data.shapes_outlines import CLASSES, DISTRACTORS, STROKE
 from rtdetr_lab.data.shapes_paint import CLUTTER, STUFF_NAMES
+from rtdetr_lab.data.shapes_plan import SMALL, plan
 from rtdetr_lab.errors import ConfigError
 from rtdetr_lab.rtdetr import rtdetr_nano
 
@@ -133,6 +134,14 @@ def test_all_of_cocos_sizes_and_all_classes_occur(pictures):
     assert (areas < 32**2).mean() > 0.25
     assert (areas > 96**2).mean() > 0.03
     assert np.bincount(labels, minlength=len(SHAPE_NAMES)).min() >= 0.04 * len(labels)
+
+
+def test_the_share_of_small_objects_is_as_asked():
+    config, rng = replace(CONFIG, small_share=0.9, crowding=0.0), np.random.default_rng(0)
+    sides = [
+        thing.side for _ in range(50) for thing in plan(config, rng) if thing.label is not None
+    ]
+    assert np.mean(np.array(sides) < SMALL) == pytest.approx(0.9, abs=0.05)
 
 
 def test_crowds_occur_and_so_do_pictures_with_few_objects(pictures):

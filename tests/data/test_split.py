@@ -90,6 +90,16 @@ def test_copies_stay_together_whatever_their_size_format_and_light(tmp_path):
         assert len(val) == 9 == 3 * len(numbers)
 
 
+def test_a_group_of_copies_takes_the_room_of_all_its_pictures(tmp_path):
+    sizes = [3] * 8 + [1] * 12
+    pictures = {
+        f"{i}_{n}.png": (noise(i), []) for i, count in enumerate(sizes) for n in range(count)
+    }
+    for seed in range(3):
+        path = write_set(tmp_path / str(seed), pictures)
+        assert 8 <= len(divided(path, seed=seed)["val"].pictures) <= 10, "a quarter of 36"
+
+
 def test_a_chain_of_near_duplicates_is_one_group_and_an_unreadable_picture_is_alone():
     first = np.zeros(256, dtype=bool)
     second, third, other = first.copy(), first.copy(), ~first

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+from data_folders import write_yolo
 from PIL import Image
 
 from rtdetr_lab.cli import main
@@ -95,6 +96,17 @@ def test_the_size_of_the_turned_picture_says_that_boxes_refer_to_it(tmp_path):
     (sample,) = CocoDataset.from_folder(tmp_path / "up")
     assert np.array_equal(sample.image.permute(1, 2, 0).numpy(), upright)
     assert sample.truth.boxes_xyxy[0].tolist() == [4, 29, 14, 54]
+
+
+def test_boxes_that_are_upright_already_stay_where_they_are(tmp_path):
+    """YOLO's boxes refer to the picture as a viewer shows it, also to one that is upside down."""
+    source = write_yolo(tmp_path / "yolo", ["images"], lines="1 .25 .75 .5 .25\n")
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.fromarray(painted()).save(source / "images/p0.png", exif=exif)
+    write_upright(source, tmp_path / "up")
+    (sample,) = CocoDataset.from_folder(tmp_path / "up")
+    assert sample.truth.boxes_xyxy.tolist() == [[0, 25, 30, 35]]
 
 
 def test_the_command_turns_and_says_how_many(tmp_path, capsys):

@@ -57,6 +57,7 @@ def test_path_bytes_file_pil_array_and_tensor_are_the_same_picture(tmp_path, pho
         rgb = decode(way)
         assert rgb.dtype == np.uint8
         assert np.array_equal(rgb, photo)
+    assert read_photo(photo).frame == Frame(photo.shape[:2])
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "I;16"])

@@ -55,6 +55,15 @@ def test_little_by_little_counts_from_the_last_best(scores, ends):
     assert bool(stopping.reason) == ends
 
 
+def test_an_ap_that_is_only_reached_again_is_no_better():
+    stopping = EarlyStopping(patience=1)
+    trainer = Trainer(Toy().build(), CONFIG, torch.device("cpu"))
+    for score in (0.25, 0.5, 0.5):
+        assert not stopping.reason
+        stopping.recorded(trainer, {"AP": score})
+    assert stopping.reason == "AP 0.500 was not beaten in 1 validations"
+
+
 # --- the bar -------------------------------------------------------------------------------------
 
 

@@ -11,9 +11,10 @@ import ranks_run
 import torch
 from paths import PROGRAMS, child_environment
 from torch import nn
+from training_toy import Toy, ToyData
 
 from rtdetr_lab.errors import TrainingError
-from rtdetr_lab.training import distributed
+from rtdetr_lab.training import TrainConfig, distributed, loop
 from rtdetr_lab.training.distributed import World, join_processes
 
 SCRIPT = PROGRAMS / "ranks_run.py"
@@ -86,6 +87,15 @@ def test_shares_are_everybodys_and_nobodys_twice():
     pictures = list(range(7))
     shares = [World(rank, 3).share(pictures) for rank in range(3)]
     assert sorted(picture for share in shares for picture in share) == pictures
+
+
+def test_every_process_draws_random_numbers_of_its_own(monkeypatch):
+    seeds = []
+    monkeypatch.setattr(loop.keep, "seed_everything", seeds.append)
+    for rank in (1, 2):
+        monkeypatch.setattr(loop, "join_processes", lambda *_, n=rank: nullcontext(World(n, 3)))
+        loop.train(Toy(), ToyData(), config=TrainConfig(num_pictures=3, batch_size=3))
+    assert len({*seeds[1::2]}) == 2, seeds
 
 
 def test_only_with_the_last_part_of_a_step_are_gradients_averaged():

@@ -132,6 +132,13 @@ def test_boxes_too_small_to_be_seen_are_counted():
     assert found.startswith("4 of 8 boxes are narrower than 2 px at this size, the smallest 0.")
 
 
+def test_a_width_is_a_part_of_the_width():
+    narrow = sample(1, 1)
+    narrow.boxes[0, 2] = 0.03
+    (found,) = faults(examine_samples([narrow], 10))
+    assert found.endswith("the smallest 1.44 px")
+
+
 def test_boxes_without_a_side_are_counted():
     flat = sample(1, 2)
     flat.boxes[0, 2] = 0

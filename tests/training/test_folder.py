@@ -24,7 +24,7 @@ from rtdetr_lab.model import Metadata
 from rtdetr_lab.structures.environment import commit
 from rtdetr_lab.training import TrainConfig, train
 from rtdetr_lab.training import state as keep
-from rtdetr_lab.training.folder import fingerprint
+from rtdetr_lab.training.folder import check_same_data, fingerprint
 from rtdetr_lab.training.state import load_state
 from rtdetr_lab.writing import locked
 
@@ -157,6 +157,18 @@ def test_a_run_is_not_continued_on_other_data_and_both_are_named(tmp_path):
     ):
         run_toy(tmp_path, First(Renamed("other"), 8))
     assert run_toy(tmp_path, First(Renamed(), 8)).finished
+    with pytest.raises(TrainingError, match="data: bits was absent, is 12; give"):
+        check_same_data(tmp_path, {"pictures": "9"}, {"pictures": "9", "bits": "12"})
+
+
+def test_a_run_is_not_continued_with_parameters_frozen_or_thawed(tmp_path):
+    names = {False: "learns", True: "is frozen"}
+    for frozen, named in names.items():
+        folder, models = tmp_path / named, [Toy().build(), Toy().build()]
+        models[frozen].head.bias.requires_grad_(False)
+        train(models[0], ToyData(), folder, CONFIG, progress=False, stop_after=2)
+        with pytest.raises(TrainingError, match=rf"other parameters learn: now head\.bias {named}"):
+            train(models[1], ToyData(), folder, CONFIG, progress=False)
 
 
 # --- disks ----------------------------------------------------------------------------------------
@@ -251,9 +263,9 @@ def test_a_run_on_a_real_full_disk_goes_on_when_there_is_room(tmp_path):
 
 
 def test_a_damaged_best_is_named_set_aside_and_found_again(tmp_path, capsys):
-    run_toy(tmp_path, validate=mean_weight, stop_after=7)
+    run_toy(tmp_path, validate=lambda model: {"AP": 0.9}, stop_after=7)
     flip_a_byte(tmp_path / "best.pt")
-    run_toy(tmp_path, validate=mean_weight)
+    run_toy(tmp_path, validate=lambda model: {"AP": 0.1})  # worse than what was lost
     said = capsys.readouterr().err
     assert "best.pt: is damaged" in said
     assert "The next validation counts as the best" in said

@@ -35,10 +35,10 @@ def test_out_of_memory_names_batch_and_size_and_what_to_lower(error):
     model = Toy().build()
     model.dropout = Full(error)
     with pytest.raises(TrainingError) as caught:
-        train(model, ToyData(), config=replace(CONFIG, accumulate=2), progress=False)
+        train(model, ToyData(), config=replace(CONFIG, accumulate=3), progress=False)
     said = str(caught.value)
-    assert said.startswith("step 1: out of memory on cpu with 4 of 8 pictures of 8×8")
-    ways = ("--accumulate 4 ", "--amp", "--batch-size to 4", "--size")
+    assert said.startswith("step 1: out of memory on cpu with 3 of 8 pictures of 8×8")
+    ways = ("--accumulate 6 ", "--amp", "--batch-size to 4", "--size")
     assert all(way in caught.value.remedy for way in ways)
     assert caught.value.__cause__ is error
 

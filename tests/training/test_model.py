@@ -218,6 +218,7 @@ def test_a_budget_that_is_used_up_says_so_and_changes_nothing(tmp_path, capsys):
 def test_what_follows_from_the_budget_follows_from_the_present_one():
     short, long = recipe(400), recipe(4_000_000)
     assert (short.num_steps, short.steps(short.warmup_steps)) == (100, 10)
+    assert recipe(401).num_steps == 101, "the last picture is seen, too"
     assert short.decay == pytest.approx(0.9)
     assert long.steps(long.warmup_steps) == 2000
     assert long.decay == pytest.approx(0.9999)

@@ -13,12 +13,12 @@ from small import SMALL_DFINE, shaken, small
 from rtdetr_lab.boxes import iou
 from rtdetr_lab.cli import main
 from rtdetr_lab.deployment.bench.spread import spread
-from rtdetr_lab.deployment.onnx_file import export_onnx, export_pt2, onnx_bytes
+from rtdetr_lab.deployment.onnx_file import export_onnx, export_pt2, facts_of, onnx_bytes
 from rtdetr_lab.errors import ConfigError
 from rtdetr_lab.images.decode import decode
 from rtdetr_lab.images.postprocess import ranked_table
 from rtdetr_lab.images.preprocess import Preprocess
-from rtdetr_lab.model import by_sigmoid
+from rtdetr_lab.model import Metadata, by_sigmoid
 from rtdetr_lab.rtdetr import rtdetr_r18
 from rtdetr_lab.rtdetrv2 import discrete
 
@@ -106,6 +106,11 @@ def test_a_file_says_its_classes_size_pixels_and_licence(nano_file):
     import onnx
 
     facts = {p.key: p.value for p in onnx.load_from_string(nano_file).metadata_props}
+    renumbered = small().build()
+    renumbered.metadata = Metadata(("cat", "dog", "eel"), (7, 3, 12))
+    told = facts_of(renumbered, SIZE)
+    assert json.loads(told["category_ids"]) == [7, 3, 12]
+    assert json.loads(told["size"]) == list(SIZE)
     assert json.loads(facts["names"])[1:3] == ["ellipse", "ring"]
     assert json.loads(facts["category_ids"])[1:3] == [2, 3]
     assert json.loads(facts["size"]) == [256, 256]

@@ -2,15 +2,17 @@
 
     python tests/programs/campaign/bugs.py [--list LIST] [--only N …] [--jobs 2] [--out FILE]
 
-The package and its tests are copied; one bug is written into the copy; a fork that has torch loaded
-already runs the chapter's tests there, then the wider ones. A bug that passes all of them survived.
-FILE is written after every bug, and a second start goes on from it.
+The package and its tests are copied; one bug is written into the copy; a fork that has the
+libraries loaded already runs the chapter's tests there, then the wider ones, the quickest test
+first. A bug that passes all of them survived. FILE is written after every bug, and a second start
+goes on from it.
 
 LIST is a Python file that defines `MUTANTS`, as `mutants.py` does. A bug may name test files after
 its words: then it is given to these alone.
 """
 
 import argparse
+import importlib
 import itertools
 import json
 import os
@@ -20,8 +22,10 @@ import signal
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))  # wherever this is started from
 
@@ -32,6 +36,11 @@ PARITY = ("parity/test_rtdetr.py", "parity/test_losses.py", "parity/test_trainin
 PARITY += ("parity/test_denoising.py", "parity/test_detr.py")
 HANGS = 600
 """Seconds."""
+
+LIBRARIES = ("torch._dynamo", "torch.export", "torch.utils.flop_counter", "transformers", "pytest")
+LIBRARIES += ("hypothesis", "jaxtyping", "beartype.claw", "nbmake.pytest_items", "yaml", "tyro")
+LIBRARIES += ("scipy.optimize", "scipy.stats", "faster_coco_eval", "matplotlib.pyplot", "onnx")
+"""Loaded once, before any fork: most seconds of a short test file go into these."""
 
 Bug = tuple[str, ...]
 """(module, what it says, what it would say, the bug in words; then test files, if it names any)"""
@@ -63,24 +72,50 @@ def healed(folder: Path, module: str) -> None:
     shutil.copy2(ROOT / "rtdetr_lab" / f"{module}.py", folder / "rtdetr_lab" / f"{module}.py")
 
 
-def fails(folder: Path, tests: list[str]) -> bool:
-    """Whether these tests notice, in a fork of this process."""
-    child = os.fork()
-    if child:
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0
+class QuickestFirst:
+    """A plugin of pytest: tests run in the order of the seconds that they took before. It notes
+    which one failed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path, self.failed = folder / "seconds.json", folder / "failed.txt"
+        self.took = json.loads(self.path.read_text("utf8")) if self.path.exists() else {}
+        self.now: Counter[str] = Counter()
+
+    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+        items.sort(key=lambda item: self.took.get(item.nodeid, 0.0))
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        self.now[report.nodeid] += report.duration
+        if report.failed:
+            self.failed.write_text(report.nodeid, encoding="utf8")
+
+    def pytest_sessionfinish(self) -> None:
+        self.path.write_text(json.dumps(self.took | self.now), encoding="utf8")
+
+
+def fails(folder: Path, tests: list[str]) -> list[str]:
+    """Return the test that notices, in a fork of this process; `tests` if it does not say which."""
+    failed = folder / "failed.txt"
+    failed.unlink(missing_ok=True)
+    if child := os.fork():
+        noticed = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0
+        return ([failed.read_text("utf8")] if failed.exists() else tests) if noticed else []
     os.chdir(folder)
     sys.path.insert(0, str(folder))
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 1)
     os.dup2(quiet, 2)
-    signal.alarm(HANGS)  # a bug that never ends is noticed, too
+    # A bug that never ends is noticed, too; on a busy machine a slow test is not one.
+    signal.setitimer(signal.ITIMER_PROF, HANGS)
+    signal.alarm(10 * HANGS)
     for number in (signal.SIGINT, signal.SIGHUP):  # a start in the background ignores them
         signal.signal(number, signal.SIG_DFL)
     import pytest
 
     # These tests run without the hook that checks shapes, as in the Makefile.
-    bare = ["-o", "addopts=-ra"] if "tests/unhooked/" in tests[0] else []
-    os._exit(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *bare, *tests]))
+    words = ["-o", "addopts=-ra"] if "tests/unhooked/" in tests[0] else []
+    words += [f"-pno:{name}" for name in ("cacheprovider", "anyio", "nbmake")]
+    os._exit(pytest.main(["-x", "-q", *words, *tests], [QuickestFirst(folder)]))
 
 
 def stages(folder: Path, module: str, named: Sequence[str] = ()) -> list[list[str]]:
@@ -104,18 +139,21 @@ def copied(folder: Path) -> Path:
     return folder
 
 
-def judged(folder: Path, number: int, bug: Bug, sound: set[tuple[str, ...]]) -> dict[str, object]:
-    """Plant one, ask the tests, take it out again. Tests that fail are held against the package
-    without a bug, once: they must be `sound`."""
+def judged(folder: Path, number: int, bug: Bug, sound: set[str]) -> dict[str, object]:
+    """Plant one, ask the tests, take it out again. A test that fails is held against the package
+    without a bug, once: it must be `sound`."""
     module, old, new, words, *named = bug
     planted(folder, module, old, new)
     begun, asked_in = time.monotonic(), stages(folder, module, named)
-    caught = next((i for i, tests in enumerate(asked_in) if fails(folder, tests)), None)
+    noticed = next(
+        ((i, who) for i, tests in enumerate(asked_in) if (who := fails(folder, tests))), None
+    )
     healed(folder, module)
-    if caught is not None and tuple(asked_in[caught]) not in sound:
-        if fails(folder, asked_in[caught]):
-            raise SystemExit(f"{asked_in[caught]} fail without any bug")
-        sound.add(tuple(asked_in[caught]))
+    caught, who = noticed or (None, [])
+    if not sound.issuperset(who):
+        if fails(folder, who):
+            raise SystemExit(f"{who} fail without any bug")
+        sound.update(who)
     places = ("module",) if named else ("chapter", "package", "oracle")
     by = None if caught is None else places[caught]
     took = round(time.monotonic() - begun, 1)
@@ -166,12 +204,9 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1, help="processes, each with its own copy")
     parser.add_argument("--out", type=Path, help="JSON; what it holds already is not run again")
     asked = parser.parse_args()
-    import hypothesis  # noqa: F401
-    import jaxtyping  # noqa: F401
-    import scipy.optimize  # noqa: F401
-    import torch
-
-    torch.set_num_threads(1)
+    for name in LIBRARIES:
+        importlib.import_module(name)
+    sys.modules["torch"].set_num_threads(1)
     results = json.loads(asked.out.read_text("utf8")) if asked.out and asked.out.exists() else []
     bugs = listed(asked.list)
     results = [row for row in results if is_of(bugs, row)]

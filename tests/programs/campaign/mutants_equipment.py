@@ -8,10 +8,11 @@ from mutants_data import DATA
 from mutants_evaluation import EVALUATION
 from mutants_formats import FORMATS
 from mutants_models import MODELS
+from mutants_outside import OUTSIDE
 from mutants_pictures import PICTURES
 from mutants_runs import RUNS
 from mutants_training import TRAINING
 from mutants_views import VIEWS
 
 EARLIER = EVALUATION + PICTURES + TRAINING + AUGMENTATION + DATA
-MUTANTS = EARLIER + FORMATS + RUNS + MODELS + VIEWS
+MUTANTS = EARLIER + FORMATS + RUNS + MODELS + VIEWS + OUTSIDE

@@ -300,9 +300,9 @@ PICTURES = (
     ),
     (
         "deployment/onnx_file",
-        'dynamic["images"][3] = MULTIPLE * torch.export.Dim("columns", min=2, max=64)',
-        'dynamic["images"][3] = MULTIPLE * torch.export.Dim("columns", min=10, max=64)',
-        "narrow pictures are refused",
+        '"size": json.dumps(size),',
+        '"size": json.dumps(size and size[::-1]),',
+        "a file tells height and width exchanged",
         "unhooked/test_onnx.py",
     ),
 )

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -43,6 +44,8 @@ KILLS = {
     "studies": (100, "ablation studies", "kept every finished row and gave the same table"),
     "saves": (200, "saves over another model", "left the old model or the new one, complete"),
 }
+
+EACH_STEP = ("tests/programs/kill_each_step.py", "lab", "transformers", "foreign")
 
 SEED = 1
 """Of the kills; damage has 0."""
@@ -78,6 +81,7 @@ def commands(python: str) -> dict[str, list[str]]:
     for name, (count, _, _) in KILLS.items():
         words = ["--count", str(count), "--seed", str(SEED), *out[name]]
         found[name] = [python, f"tests/programs/kill_{name}.py", *words]
+    found["steps"] = [python, *EACH_STEP]
     found["surroundings"] = [python, f"{HERE}/surroundings.py", *out["surroundings"]]
     found["endurance"] = [python, "tests/programs/endurance_runs.py", *out["endurance"]]
     found["long"] = [python, "tests/programs/long_runs.py", *out["long"]]
@@ -88,7 +92,7 @@ def commands(python: str) -> dict[str, list[str]]:
     return found
 
 
-NAMES = (*DAMAGE, *KILLS, "surroundings", "endurance", "long", "hub", "bugs", "equipment")
+NAMES = (*DAMAGE, *KILLS, "steps", "surroundings", "endurance", "long", "hub", "bugs", "equipment")
 
 
 def run_missing(only: list[str]) -> int:
@@ -104,6 +108,8 @@ def run_missing(only: list[str]) -> int:
         print(" ".join(command[1:]), flush=True)
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         worst = max(worst, done.returncode)
+        if name == "steps" and done.stdout:
+            path.write_text(done.stdout, encoding="utf8")
         if name == "hub":
             path.write_text(json.dumps(_tests_of(BUILD / "hub.xml")), encoding="utf8")
         if not path.exists():
@@ -172,6 +178,23 @@ rename).
 
 | what is killed | kills | while it ran | inside a save | result | command |
 |---|---|---|---|---|---|
+""" + "\n".join([*rows, ""])
+
+
+def steps() -> str:
+    """Saves that are killed at each of their points, one row per pair of layouts."""
+    rows = [
+        line(pair, count, count - refused - len(wrong), refused, len(wrong))
+        for pair, (count, refused, wrong) in read("steps").items()
+    ]
+    return f"""
+`python {" ".join(EACH_STEP)}` kills a save over another model at every one of its points: half of a
+file, and before and after every flush to the disk and every rename. What lies there must be the old
+model or the new one. *lab* and *transformers* are the layouts that we write. In the place of a
+*foreign* folder, which transformers wrote, there may also be an error that says what is missing.
+
+| save | points | one whole model | refused by name | wrong |
+|---|---|---|---|---|
 """ + "\n".join([*rows, ""])
 
 
@@ -278,21 +301,23 @@ against their digest.
 
 
 def bugs() -> str:
-    sys.path.insert(0, str(Path(__file__).parent))
-    from mutants import MUTANTS
-
     seen = read("bugs")
     caught = [b for b in seen if b["caught_by"]]
     places = [sum(b["caught_by"] == p for b in seen) for p in ("chapter", "package", "oracle")]
-    left = len(MUTANTS) - len(seen)
-    more = f" {left} were not run." if left else ""
     text = f"""
 `python {HERE}/bugs.py` writes one plausible bug at a time into a copy of the package
 (`mutants.py` lists them) and runs its tests. {len(caught)} of {len(seen)} were caught:
 {places[0]} by the tests of the chapter, {places[1]} by those of the whole model, and {places[2]}
-only by the comparison with transformers.{more}
+only by the comparison with transformers.{_not_run("mutants", seen)}
 """
     return text + _survivors(seen)
+
+
+def _not_run(module: str, seen: list[dict[str, Any]]) -> str:
+    """Say how many bugs of a list were not run."""
+    sys.path.insert(0, str(Path(__file__).parent))
+    left = len(import_module(module).MUTANTS) - len(seen)
+    return f" {left} more of the list were not run." if left else ""
 
 
 def _survivors(seen: list[dict[str, Any]]) -> str:
@@ -306,8 +331,9 @@ def equipment() -> str:
     caught, modules = [b for b in seen if b["caught_by"]], {b["module"] for b in seen}
     text = f"""
 `python {HERE}/bugs.py --list {EQUIPMENT}` plants {len(seen)} bugs in {len(modules)} modules of the
-equipment, and runs only the tests of that module. {len(caught)} were caught. `--list` takes any
-other list of bugs.
+equipment, and runs only the tests of that module. {len(caught)} were caught, which is
+{100 * len(caught) / len(seen):.1f} %.{_not_run("mutants_equipment", seen)} Twenty bugs were
+planted from outside, where the list had none: 13 were caught, and each other one has a test now.
 """
     return text + _survivors(seen)
 
@@ -333,6 +359,7 @@ class Section:
 SECTIONS = (
     Section("Damaged and malicious files", tuple(DAMAGE), damage),
     Section("Kills", tuple(KILLS), kills),
+    Section("Saves killed at every step", ("steps",), steps),
     Section("Surroundings that fail", ("surroundings",), surroundings),
     Section("Endurance", ("endurance",), endurance),
     Section("Long runs", ("long",), long),
