@@ -17,6 +17,7 @@ PRESETS = {
     **{f"v2_{size}": (f"rtdetrv2:rtdetrv2_{size}", "640") for size in SIZES},
     **{size: (f"successors.hgnetv2:rtdetr_{size}", "640") for size in HGNET_SIZES},
     **{size: (f"successors.dfine:{size}", "640") for size in DFINE_SIZES},
+    "nano_seg": ("masks.query_masks:rtdetr_nano_seg", "256"),
     "detr_nano": ("detr.model:detr_nano", "256"),
     **{f"detr_{size}": (f"detr.model:detr_{size}", "800") for size in DETR_SIZES},
 }

@@ -16,7 +16,7 @@ def starting_point(asked: TrainOptions, classes: Sequence[str]) -> tuple[Any, "D
     """Return what `train` begins with for these classes, and a model of that kind, from which sizes
     can be read."""
     from rtdetr_lab.model import declared
-    from rtdetr_lab.training.finetune import prepare
+    from rtdetr_lab.training.finetune import add_masks, prepare
 
     freeze = tuple(part.strip() for part in asked.freeze.split(",") if part.strip())
     if not asked.model:
@@ -25,6 +25,8 @@ def starting_point(asked: TrainOptions, classes: Sequence[str]) -> tuple[Any, "D
     require(not asked.preset, "--preset", what, "leave one of them out")
     require(not asked.backbone_weights, "--backbone-weights", what, "leave one of them out")
     model = model_of(asked.model, asked.size, asked.names)
+    if asked.masks and not model.draws_masks:
+        model = add_masks(model, asked.learning.seed)
     ready = prepare(model, classes, freeze, asked.learning.seed, asked.queries)
     for line in ready.lines():
         say(line if line.startswith(" ") else f"{asked.model}: {line}")
@@ -40,12 +42,15 @@ def _from_preset(
     from torch import nn
 
     from rtdetr_lab.config import build, replace_at
+    from rtdetr_lab.masks.query_masks import with_masks
     from rtdetr_lab.model import declared
     from rtdetr_lab.training.finetune import freeze_module, with_queries
     from rtdetr_lab.training.state import seed_everything
 
     name = asked.preset or "nano"
     cfg = preset_of(name, num_classes)
+    if asked.masks:
+        cfg = with_masks(cfg)
     if asked.queries is not None:
         cfg = with_queries(cfg, asked.queries)
     if not asked.backbone_weights:

@@ -2,6 +2,7 @@
 
     rtdetr-lab train --data shapes --out runs/nano --amp --stop-after 50m
     rtdetr-lab train --model r18 --data my_data
+    rtdetr-lab train --model r18 --masks --data my_data
     rtdetr-lab train --data my_data --overfit 1
 
 The same command resumes a run that was stopped. `training/ship.py` shows how the nano checkpoint
@@ -23,7 +24,7 @@ from rtdetr_lab.commands.train_options import (
 if TYPE_CHECKING:
     from rtdetr_lab.data.batch import Dataset
     from rtdetr_lab.data.coco import CocoDataset
-    from rtdetr_lab.model import Metadata
+    from rtdetr_lab.model import DetectionModel
     from rtdetr_lab.training import Callback, Run, TrainConfig
     from rtdetr_lab.training.doctor import Doctor
 
@@ -51,7 +52,7 @@ class Train(TrainOptions):
         found = stored_sets(self.data, splits, self.reading, self.evaluating.val_split)
         start, model = starting_point(self, found["train"].names if found else SHAPE_NAMES)
         as_stored = bool(augmentation_of(self, model.metadata))
-        learn, judge = self._data(model.metadata, as_stored, found)
+        learn, judge = self._data(model, as_stored, found)
         tell([*look_at(learn, model.num_queries), *look_at(judge)])
         recipe = recipe_of(self, model, len(innermost(learn)))
         announce(recipe, recipe_name(self), learn, model.metadata.fixed_size)
@@ -84,16 +85,17 @@ class Train(TrainOptions):
         return watching
 
     def _data(
-        self, metadata: "Metadata", as_stored: bool, found: dict[str, "CocoDataset"]
+        self, model: "DetectionModel", as_stored: bool, found: dict[str, "CocoDataset"]
     ) -> tuple["Dataset", "Dataset"]:
         from rtdetr_lab.commands.sets import training_set, validation_set
 
+        metadata, masks = model.metadata, model.draws_masks
         if self.evaluating.overfit:
             count = self.evaluating.overfit * self.learning.batch_size
-            few = validation_set(found.get("train"), metadata, count)
+            few = validation_set(found.get("train"), metadata, count, masks)
             return few, few
-        learn = training_set(found.get("train"), metadata, self.learning.seed, as_stored)
-        return learn, validation_set(found.get("val"), metadata, self.evaluating.val_limit)
+        learn = training_set(found.get("train"), metadata, self.learning.seed, as_stored, masks)
+        return learn, validation_set(found.get("val"), metadata, self.evaluating.val_limit, masks)
 
 
 def announce(recipe: "TrainConfig", name: str, data: "Dataset", size: tuple[int, int]) -> None:

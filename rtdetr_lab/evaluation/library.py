@@ -18,7 +18,7 @@ AT_ONCE = 150_000
 
 
 def accumulated(
-    ground_truth: Mapping[str, Any], table: Table, at_once: int = AT_ONCE
+    ground_truth: Mapping[str, Any], table: Table, at_once: int = AT_ONCE, kind: str = "bbox"
 ) -> tuple[np.ndarray, np.ndarray]:
     """Compute precision and recall.
 
@@ -28,7 +28,7 @@ def accumulated(
     """
     table = table.best(MAX_DETECTIONS[-1])
     groups = _groups(ground_truth, table, at_once)
-    parts = [accumulated_of(ground_truth, table, ids) for ids in groups]
+    parts = [accumulated_of(ground_truth, table, ids, kind) for ids in groups]
     precision, recall = zip(*parts, strict=True)
     return np.concatenate(precision, axis=2), np.concatenate(recall, axis=1)
 
@@ -47,7 +47,7 @@ def _groups(ground_truth: Mapping[str, Any], table: Table, at_once: int) -> Iter
 
 
 def accumulated_of(
-    ground_truth: Mapping[str, Any], table: Table, category_ids: Sequence[int]
+    ground_truth: Mapping[str, Any], table: Table, category_ids: Sequence[int], kind: str = "bbox"
 ) -> tuple[np.ndarray, np.ndarray]:
     """Compute precision and recall of some classes; `table` may contain other classes."""
     library = import_extra("faster_coco_eval", "eval")
@@ -63,10 +63,10 @@ def accumulated_of(
     truth.dataset = {"images": ground_truth["images"], "categories": listed}
     found.dataset = dict(truth.dataset)
     truth.dataset["annotations"] = annotations
-    found.dataset["annotations"] = table.at(np.isin(table.category_ids, category_ids)).rows()
+    found.dataset["annotations"] = table.at(np.isin(table.category_ids, category_ids)).rows(kind)
     for data in (truth, found):
         data.createIndex()
-    evaluation = library.COCOeval_faster(truth, found, "bbox")
+    evaluation = library.COCOeval_faster(truth, found, kind)
     evaluation.params.maxDets = list(MAX_DETECTIONS)
     evaluation.evaluate()
     evaluation.accumulate()
