@@ -41,7 +41,7 @@ COMMANDS = {
     "nano": "rtdetr-lab train --preset nano --data shapes --out runs/nano --pictures 52000 --amp",
     "nano-seg": "rtdetr-lab train --model nano --masks --freeze "
     "backbone,encoder,to_memory,proposal_head,denoising,decoder --data shapes --out runs/nano_seg "
-    "--pictures 5200 --batch-size 8 --lr 2e-3 --amp --eval-every 0 --threads 1",
+    "--pictures 5200 --batch-size 8 --lr 2e-3 --amp --eval-every 0 --threads 1 --val-limit 20",
 }
 WHAT = {
     "nano": "rtdetr_nano, trained from scratch on the shapes world",
