@@ -279,7 +279,7 @@ ALLOWED = {
     "deployment": 2_060,
     "detr": 580,
     "evaluation": 1_025,
-    "images": 910,
+    "images": 920,
     "javascript": 350,
     "kernels": 480,
     "masks": 70,

@@ -124,9 +124,10 @@ class Table:
 
 
 def _encoded(found: Sequence[Found]) -> np.ndarray | None:
-    if any(one.masks is None for one in found):
+    drawn = [one.masks for one in found if one.masks is not None]
+    if len(drawn) < len(found):
         return None
-    masks = [encode_mask(mask) for one in found for mask in one.masks.cpu().numpy()]  # type: ignore[union-attr]
+    masks = [encode_mask(mask) for of_picture in drawn for mask in of_picture.cpu().numpy()]
     return np.array([*masks, None], dtype=object)[:-1]  # None: no array of the dictionaries' keys
 
 

@@ -82,7 +82,7 @@ def see(
 
 
 def look_for_segments(model: nn.Module, edges: Edges | None = None) -> Look:
-    """Return the preparation of a picture that is to be segmented: a DETR's keeps its shape."""
+    """Return the preparation of a picture for segments; for a DETR it keeps the aspect ratio."""
     says = declared(model)
     if says.takes_padding:
         return KeepAspect(edges or says.metadata.edges or PAPER_EDGES)

@@ -48,6 +48,19 @@ def test_the_recorded_numbers_come_out_again(nano):
     assert scores["AP50"] == pytest.approx(RECORD["metrics"]["AP50"], abs=0.002)
 
 
+def test_a_nano_that_draws_is_nano_bit_for_bit_and_its_masks_fit(nano):
+    pytest.importorskip("faster_coco_eval", reason="no [eval] extra; runs where it is installed")
+    drawing = load_pretrained("nano-seg")
+    known, record = drawing.state_dict(), json.loads((ASSETS / "nano-seg.json").read_text())
+    assert all(torch.equal(tensor, known[name]) for name, tensor in nano.state_dict().items())
+    assert drawing.metadata.names == SHAPE_NAMES
+    assert record["command"].startswith("rtdetr-lab train --model nano --masks")
+    assert record["metrics"]["AP"] == pytest.approx(RECORD["metrics"]["AP"], abs=0.002)
+    assert record["metrics"]["mask_AP"] > 0.45
+    assert evaluate(drawing, validation(256, 12, masks=True))["mask_AP50"] > 0.7
+    assert sum(f.stat().st_size for f in ASSETS.glob("nano*.safetensors")) < 8e6
+
+
 def test_it_finds_most_of_the_large_things_in_the_sample_picture(nano):
     truth = draw(DEFAULT, VAL, 8)
     sample = np.asarray(Image.open(ASSETS / "shapes.png"))
