@@ -223,6 +223,35 @@ assert torch.allclose(seen["mask_attention.weights"].flatten(2).sum(-1), torch.o
 # through its own pyramid, so the cost grows with the number of queries. Therefore the paper trains
 # the head last, on a frozen detector.
 #
+# ## The same for every RT-DETR
+#
+# RT-DETR has 300 queries, so five convolutions for each would be too slow. `masks/query_masks.py`
+# convolves once per picture: every pixel gets an embedding $p_x$, and every query one, $e_q$, from
+# its content $c_q$. A pixel belongs to a query if the two agree, and if it lies in the box:
+#
+# $$ m_{q,x} = e_q \cdot p_x - s\, d(x, b_q), \qquad e_q = \mathrm{MLP}(c_q) \tag{18.3} $$
+#
+# $d$ is the distance of a pixel from the box of the query, and 0 inside. `nano-seg` is the embedded
+# nano with such a head. Only the head was trained, so its boxes are those of nano, bit for bit.
+
+# %%
+# alt: The picture with seven shapes filled in colours that follow their outlines, with boxes, names
+#   and scores; the large triangle is open where another shape covers it.
+detector = lab.Detector.from_pretrained("nano-seg")
+ax = detector(as_rgb(sample.image)).plot()
+
+# %% [markdown]
+# **Predict.** Mask logits are linear in the embedding of the query. What does the mask become if we
+# set all embeddings to zero?
+
+# %%
+with lab.record(detector.model, edit={"mask_head.embed": torch.zeros_like}):
+    boxes_only = detector(as_rgb(sample.image))
+filled = [mask.sum() for mask in boxes_only.masks]
+print("no mask has a pixel:", not any(filled))
+assert not any(filled), "the logits are 0 in the box and negative outside: never more than 0"
+
+# %% [markdown]
 # ## Exercises
 #
 # **1.** A result assigns one of the three grass pixels to no segment (id 0). All other pixels are

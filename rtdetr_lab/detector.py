@@ -9,8 +9,8 @@ use every step alone. A detector keeps no state between calls, so threads may sh
 detections of a picture do not depend on the other pictures of its batch (up to the last bits of
 floating point). With a DETR they depend on them a little: pictures keep their aspect ratio and
 share a canvas (`images/preprocess.py`), and the model sees its borders. A model with masks
-(`detr/segmentation.py`) returns `Detections` with a mask per box. `panoptic` gives each pixel to
-one segment, and finds stuff, too.
+(`masks/query_masks.py`, `detr/segmentation.py`) returns `Detections` with a mask per box.
+`panoptic` gives each pixel to one segment, and finds stuff, too.
 
 A picture that cannot be read raises `ImageError`. For ten thousand pictures use `each`: it yields,
 in order, a `Detections` or the `ImageError` for every source.
@@ -31,8 +31,8 @@ from rtdetr_lab.images.arrays import RGBs
 from rtdetr_lab.images.decode import DEFAULT_LIMITS, Limits, Photo, photo_or_error, read_photo
 from rtdetr_lab.images.panoptic import Rule
 from rtdetr_lab.images.postprocess import Found, Fractions, suppress
-from rtdetr_lab.images.predict import look_of, predict, predict_segments
-from rtdetr_lab.images.preprocess import PAPER_EDGES, KeepAspect, Preprocess
+from rtdetr_lab.images.predict import look_for_segments, look_of, predict, predict_segments
+from rtdetr_lab.images.preprocess import Preprocess
 from rtdetr_lab.images.tiling import Tiling
 from rtdetr_lab.model import declared
 from rtdetr_lab.notation import Edges, Size
@@ -229,7 +229,7 @@ def panoptic(
     require(not model.training, "model", "is in training mode", "call model.eval()")
     classes = classes_of(model, names)
     labels = {classes.label_of(name) for name in stuff}
-    look = KeepAspect(edges or declared(model).metadata.edges or PAPER_EDGES)
+    look = look_for_segments(model, edges)
     photo = read_photo(picture)
     (found,) = predict_segments(model, [photo.rgb], look, labels, rule)
     return SegmentedPicture(found.ids.cpu(), found.segments, classes, photo.frame, photo.rgb)

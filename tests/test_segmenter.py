@@ -4,14 +4,20 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from small import SMALL as SMALL_RTDETR
 from small import shaken
 from small_detr import DETECTOR
 from small_detr import SEGMENTER as SMALL
 
 import rtdetr_lab as lab
+from rtdetr_lab.config import replace_at
 from rtdetr_lab.errors import ConfigError, ImageError
 from rtdetr_lab.images.frames import Frame
 from rtdetr_lab.images.panoptic import ByOverlap
+from rtdetr_lab.images.predict import predict_segments
+from rtdetr_lab.images.preprocess import Preprocess
+from rtdetr_lab.masks.query_masks import with_masks
+from rtdetr_lab.model import Metadata
 
 NAMES = ("cat", "dog", "cup", "sky", "grass")
 ANYTHING = ByOverlap(threshold=0.0, mask_threshold=0.0, min_kept=0.0)
@@ -32,6 +38,20 @@ def test_every_pixel_gets_an_owner_in_the_pictures_own_size(model):
     assert set(found.names) <= set(NAMES)
     assert torch.equal(found.masks.sum(0), (found.ids != 0).long())
     assert "".join(t.get_text() for t in found.plot().texts)
+
+
+def test_an_rtdetr_segments_a_picture_at_its_own_size_too():
+    model = shaken(with_masks(replace_at(SMALL_RTDETR, "num_classes", 5)).build()).eval()
+    model.metadata = Metadata(NAMES, (3, 7, 9, 11, 13), image_size=(64, 96))
+    found = lab.panoptic(model, RGB, rule=ANYTHING)
+    assert found.ids.shape == (50, 70)
+    assert found.segments
+    (answer,) = predict_segments(model, [RGB], Preprocess((64, 96)), (), ANYTHING)
+    assert torch.equal(found.ids, answer.ids)
+    scores = model(Preprocess((64, 96)).batch([RGB])).logits[0].sigmoid().max(-1)
+    for s in found.segments:
+        assert s.score == pytest.approx(scores.values[s.query].item(), rel=1e-5)
+        assert s.label == scores.indices[s.query]
 
 
 def test_equal_stuff_is_one_segment(model):

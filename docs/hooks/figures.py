@@ -24,6 +24,7 @@ from rtdetr_lab.errors import LabError
 from rtdetr_lab.images.arrays import RGB, RGBs
 from rtdetr_lab.viz.boxes import annotate
 from rtdetr_lab.viz.canvas import themed
+from rtdetr_lab.viz.masks import paint_masks
 from rtdetr_lab.viz.palette import DARK, LIGHT, Palette
 from rtdetr_lab.viz.training import validation_curves
 
@@ -60,15 +61,18 @@ def shapes() -> RGB:
     return in_a_row(shown)
 
 
-def detections() -> RGB:
-    """Draw the same pictures as the embedded detector sees them."""
-    detector = Detector.from_pretrained("nano", device="cpu")
+def detections(model: str = "nano") -> RGB:
+    """Draw the same pictures as an embedded detector sees them."""
+    detector = Detector.from_pretrained(model, device="cpu")
     shown = []
     for found in detector([draw(DEFAULT, VAL, index).image for index in PICTURES]):
         assert found.image is not None
         names = [f"{d.name} {d.score:.2f}" for d in found]
         colors = [LIGHT.color(d.label) for d in found]
-        shown.append(annotate(found.image, found.boxes_xyxy, names, colors))
+        image = found.image
+        if found.masks is not None:
+            image = paint_masks(image, found.masks, colors)
+        shown.append(annotate(image, found.boxes_xyxy, names, colors))
     return in_a_row(shown)
 
 
@@ -100,6 +104,7 @@ def drawn(axes: "Axes") -> RGB:
 
 
 FIGURES = {"shapes.png": shapes, "detections.png": detections, "bccd_curves.png": bccd_curves}
+FIGURES |= {"nano_seg.png": partial(detections, "nano-seg")}
 FIGURES |= {"heatmap.webp": heatmap, "heatmap_dark.webp": partial(heatmap, DARK)}
 
 

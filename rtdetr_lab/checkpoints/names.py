@@ -4,7 +4,7 @@ r"""# Names: what a name for a model or for data refers to
 |--------------------------------------------|--------------------------------------------------|
 | anything that exists on the disk           | that file or folder, whatever else it could mean |
 | `./x`, `/x`, `~/x`, `x/`, `C:\x`, a `Path` | a path, even if it does not exist                |
-| `nano`                                     | the checkpoint inside this package               |
+| `nano`, `nano-seg`                         | a checkpoint inside this package                 |
 | `r18`, `v2_r50` …                          | a published checkpoint, `hub.ALIASES`            |
 | `shapes`, as data                          | the drawn world                                  |
 | `owner/name`                               | a repository on the hub                          |
@@ -29,19 +29,20 @@ log = logging.getLogger("rtdetr_lab")
 NAME = "name:"
 """Prefix of a word that must not be read as a path."""
 
-EMBEDDED = "nano"
+EMBEDDED = ("nano", "nano-seg")
 FILES = (".safetensors", ".pth", ".pt", ".bin", ".json", ".onnx", ".ckpt")
 HUB_ID = r"[\w-][\w.-]*/[\w.-]+"
 
 
 @dataclass(frozen=True)
 class Model:
-    """Meaning of a model's name: a path, or a repository of the hub and its pin."""
+    """Meaning of a model's name: a path, an embedded file, or a repository of the hub and its
+    pin."""
 
     path: Path | None = None
     repo: str = ""
     pin: Pin | None = None
-    embedded: bool = False
+    embedded: str = ""
 
     def revision(self, asked: str | None) -> str | None:
         """Return the requested revision, else the pinned one."""
@@ -77,7 +78,7 @@ def model_of(word: str | os.PathLike[str]) -> Model:
         return _named(os.fspath(word).removeprefix(NAME))
     if not os.path.exists(path):
         raise CheckpointError(os.fspath(word), "does not exist", _remedy(os.fspath(word)))
-    known = {EMBEDDED: "the embedded model", **ALIASES}
+    known = {**dict.fromkeys(EMBEDDED, "the embedded model"), **ALIASES}
     known |= {repo: "the published model" for repo in ALIASES.values()}
     if isinstance(word, str) and word in known:
         log.warning(note_of(word, known[word]))
@@ -85,13 +86,13 @@ def model_of(word: str | os.PathLike[str]) -> Model:
 
 
 def _named(name: str) -> Model:
-    if name == EMBEDDED:
-        return Model(embedded=True)
+    if name in EMBEDDED:
+        return Model(embedded=name)
     if name in ALIASES:
         return Model(repo=ALIASES[name], pin=PINS.get(name))
     if re.fullmatch(HUB_ID, name):
         return Model(repo=name)
-    known = [*ALIASES, EMBEDDED]
+    known = [*ALIASES, *EMBEDDED]
     near = get_close_matches(name, known, n=3, cutoff=0.4) or known
     remedy = f"nearest: {', '.join(near)}; or give a hub id (owner/name), a folder or a file"
     raise UnknownModelError(name, "is not a known model, and no such path exists", remedy)
@@ -99,7 +100,7 @@ def _named(name: str) -> Model:
 
 def _remedy(text: str) -> str:
     bare = text.removeprefix("./").rstrip("/")
-    if bare in (EMBEDDED, *ALIASES):
+    if bare in (*EMBEDDED, *ALIASES):
         return f"type {bare} for the published model, or check the current folder"
     if os.path.exists(text.replace("\\", "/")):
         return f"here folders are separated by /: give {text.replace(chr(92), '/')}"

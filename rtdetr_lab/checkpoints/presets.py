@@ -23,6 +23,7 @@ PRESETS = {
     **{size: (f"successors.dfine:{size}", "640") for size in DFINE_SIZES},
     **{f"v3_{size}": (f"successors.rtdetrv3:rtdetrv3_{size}", "640") for size in V3_SIZES},
     "dfine_nano": ("successors.dfine:dfine_nano", "256"),
+    "nano_seg": ("masks.query_masks:rtdetr_nano_seg", "256"),
     "detr_nano": ("detr.model:detr_nano", "256"),
     **{f"detr_{size}": (f"detr.model:detr_{size}", "800") for size in DETR_SIZES},
 }

@@ -10,7 +10,7 @@ beside it, and their source.
 | a save that was stopped | `model.safetensors`, without a config                            |
 | the folder of a run     | those in its `model/`; without it, its best state, else its last |
 | a repository            | a snapshot in the hub's cache: a folder with a config            |
-| `nano`                  | a file of this package, compared with the digest in its record   |
+| `nano`, `nano-seg`      | a file of this package, compared with the digest in its record   |
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from pathlib import Path
 
 from rtdetr_lab.checkpoints.files import read_json
 from rtdetr_lab.checkpoints.hub import ALIASES, WEIGHTS, fetch, licence_in
-from rtdetr_lab.checkpoints.names import EMBEDDED, Model, model_of
+from rtdetr_lab.checkpoints.names import Model, model_of
 from rtdetr_lab.checkpoints.run_state import STATES
 from rtdetr_lab.config import require
 from rtdetr_lab.errors import CheckpointError, UnknownModelError
@@ -59,7 +59,7 @@ def locate(id_or_path: str | os.PathLike[str], revision: str | None = None) -> S
     what = "is not on the hub, and has no revisions"
     require(revision is None, name, what, "leave revision out", CheckpointError)
     if named.path is None:
-        return _embedded(EMBEDDED)
+        return _embedded(named.embedded)
     return _folder(named.path) if named.path.is_dir() else _file(named.path)
 
 

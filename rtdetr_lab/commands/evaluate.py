@@ -43,6 +43,8 @@ class Eval(ModelCommand):
     It also has AP by layer and by number of queries."""
     threshold: float = 0.5
     """The report looks for mistakes in detections above this score."""
+    masks: bool = True
+    """Also measure masks, if the model draws them; --no-masks if the data has boxes only."""
     json: bool = False
     """Print JSON."""
     reading: Annotated[Reading, tyro.conf.OmitArgPrefixes] = field(default_factory=Reading)
@@ -58,7 +60,7 @@ class Eval(ModelCommand):
 
         found = stored_sets(self.data, [self.split], self.reading, self.val_split).get(self.split)
         model = model_of(self.name, self.size, self.names).to(device_of(self.device))
-        data = validation_set(found, model.metadata, self.limit)
+        data = validation_set(found, model.metadata, self.limit, self.masks and model.draws_masks)
         check_classes(model, data.names, self.name)
         tell(look_at(data))
         total = -(-len(data) // self.batch_size)

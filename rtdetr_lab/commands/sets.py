@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from rtdetr_lab.checkpoints.names import NAME, note_of, path_of
@@ -110,30 +111,36 @@ def tell(findings: Sequence[Finding]) -> None:
 
 
 def training_set(
-    found: CocoDataset | None, metadata: Metadata, seed: int, as_stored: bool = False
+    found: CocoDataset | None,
+    metadata: Metadata,
+    seed: int,
+    as_stored: bool = False,
+    masks: bool = False,
 ) -> Dataset:
     """Return a stored split, resized and flipped at random; without a split, the shapes world.
 
-    `as_stored` leaves the pictures as they are, for a recipe that resizes them.
+    `as_stored` leaves the pictures as they are, for a recipe that resizes them. `masks` reads the
+    masks of objects too.
     """
     if found is None:
-        return _drawn(metadata, TRAIN, ENDLESS)
+        return _drawn(metadata, TRAIN, ENDLESS, masks)
+    found = replace(found, with_masks=masks)
     return found if as_stored else Augmented(fitted(found, metadata), RandomFlip(), seed)
 
 
 def validation_set(
-    found: CocoDataset | None, metadata: Metadata, count: int | None = None
+    found: CocoDataset | None, metadata: Metadata, count: int | None = None, masks: bool = False
 ) -> Dataset:
     """Return at most `count` pictures of a stored split, resized as in training; without a split,
     the shapes world."""
     if found is None:
-        return _drawn(metadata, VAL, 500 if count is None else count)
-    resized = fitted(found, metadata)
+        return _drawn(metadata, VAL, 500 if count is None else count, masks)
+    resized = fitted(replace(found, with_masks=masks), metadata)
     return resized if count is None or count >= len(resized) else First(resized, count)
 
 
-def _drawn(metadata: Metadata, which: int, count: int) -> Dataset:
+def _drawn(metadata: Metadata, which: int, count: int, masks: bool) -> Dataset:
     """Draw squares whose side is the longer side of the model's size."""
     height, width = metadata.fixed_size
-    data = ShapesDataset(world(max(height, width)), which, count)
+    data = ShapesDataset(world(max(height, width)), which, count, masks)
     return data if height == width and not metadata.edges else fitted(data, metadata)

@@ -2,6 +2,7 @@
 
     rtdetr-lab train --data shapes --out runs/nano --amp --stop-after 50m
     rtdetr-lab train --model r18 --data my_data
+    rtdetr-lab train --model r18 --masks --data my_data
     rtdetr-lab train --data my_data --overfit 1
 
 The same command resumes a run that was stopped. `training/ship.py` shows how the nano checkpoint
@@ -22,7 +23,7 @@ from rtdetr_lab.config import require
 if TYPE_CHECKING:
     from rtdetr_lab.data.batch import Dataset
     from rtdetr_lab.data.coco import CocoDataset
-    from rtdetr_lab.model import DetectionModel, Metadata
+    from rtdetr_lab.model import DetectionModel
     from rtdetr_lab.training import Callback, Run, TrainConfig
     from rtdetr_lab.training.doctor import Doctor
 
@@ -50,7 +51,7 @@ class Train(TrainOptions):
         found = stored_sets(self.data, splits, self.reading, self.evaluating.val_split)
         start, model = starting_point(self, found["train"].names if found else SHAPE_NAMES)
         as_stored = bool(augmentation_of(self, model.metadata))
-        learn, judge = self._data(model.metadata, as_stored, found)
+        learn, judge = self._data(model, as_stored, found)
         tell([*look_at(learn, model.num_queries), *look_at(judge)])
         recipe = recipe_of(self, model, len(innermost(learn)))
         announce(recipe, recipe_name(self), learn, model.metadata.fixed_size)
@@ -83,16 +84,17 @@ class Train(TrainOptions):
         return watching
 
     def _data(
-        self, metadata: "Metadata", as_stored: bool, found: dict[str, "CocoDataset"]
+        self, model: "DetectionModel", as_stored: bool, found: dict[str, "CocoDataset"]
     ) -> tuple["Dataset", "Dataset"]:
         from rtdetr_lab.commands.sets import training_set, validation_set
 
+        metadata, masks = model.metadata, model.draws_masks
         if self.evaluating.overfit:
             count = self.evaluating.overfit * self.learning.batch_size
-            few = validation_set(found.get("train"), metadata, count)
+            few = validation_set(found.get("train"), metadata, count, masks)
             return few, few
-        learn = training_set(found.get("train"), metadata, self.learning.seed, as_stored)
-        return learn, validation_set(found.get("val"), metadata, self.evaluating.val_limit)
+        learn = training_set(found.get("train"), metadata, self.learning.seed, as_stored, masks)
+        return learn, validation_set(found.get("val"), metadata, self.evaluating.val_limit, masks)
 
 
 def announce(recipe: "TrainConfig", name: str, data: "Dataset", size: tuple[int, int]) -> None:
@@ -146,7 +148,7 @@ def starting_point(asked: TrainOptions, classes: Sequence[str]) -> tuple[Any, "D
     """Return what `train` begins with for these classes, and a model of that kind, from which sizes
     can be read."""
     from rtdetr_lab.model import declared
-    from rtdetr_lab.training.finetune import prepare
+    from rtdetr_lab.training.finetune import add_masks, prepare
 
     freeze = tuple(part.strip() for part in asked.freeze.split(",") if part.strip())
     if not asked.model:
@@ -155,6 +157,8 @@ def starting_point(asked: TrainOptions, classes: Sequence[str]) -> tuple[Any, "D
     require(not asked.preset, "--preset", what, "leave one of them out")
     require(not asked.backbone_weights, "--backbone-weights", what, "leave one of them out")
     model = model_of(asked.model, asked.size, asked.names)
+    if asked.masks and not model.draws_masks:
+        model = add_masks(model, asked.learning.seed)
     ready = prepare(model, classes, freeze, asked.learning.seed, asked.queries)
     for line in ready.lines():
         say(line if line.startswith(" ") else f"{asked.model}: {line}")
@@ -170,12 +174,15 @@ def _from_preset(
     from torch import nn
 
     from rtdetr_lab.config import build, replace_at
+    from rtdetr_lab.masks.query_masks import with_masks
     from rtdetr_lab.model import declared
     from rtdetr_lab.training.finetune import freeze_module, with_queries
     from rtdetr_lab.training.state import seed_everything
 
     name = asked.preset or "nano"
     cfg = preset_of(name, num_classes)
+    if asked.masks:
+        cfg = with_masks(cfg)
     if asked.queries is not None:
         cfg = with_queries(cfg, asked.queries)
     if not asked.backbone_weights:

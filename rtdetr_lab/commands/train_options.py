@@ -121,8 +121,8 @@ class TrainOptions(Command):
     """Begin with this model: a short name, a hub id, a folder (also of a run) or a file.
     If the data has other classes, class heads are new."""
     preset: Annotated[str | None, _by("nano")] = None
-    """Begin with a new model: nano, r18, r34, r50_m, r50, r101, v2_r18 … v2_r101, detr_nano,
-    detr_r50, detr_r101, detr_r50_dc5, detr_r101_dc5."""
+    """Begin with a new model: nano, nano_seg, r18, r34, r50_m, r50, r101, v2_r18 … v2_r101,
+    detr_nano, detr_r50, detr_r101, detr_r50_dc5, detr_r101_dc5."""
     backbone_weights: Annotated[str | None, _by("new weights")] = None
     """Pretrained ResNet-D weights for a preset's backbone: a hub id, a folder or a file."""
     freeze: Annotated[str, _by("nothing")] = ""
@@ -134,6 +134,8 @@ class TrainOptions(Command):
     size: Annotated[str | None, _by("the model's; new: nano 256, RT-DETR 640, DETR 800")] = None
     """Size of the model's input: one number, or HxW.
     A DETR keeps the shape of pictures: one number is the shortest side."""
+    masks: bool = False
+    """Let an RT-DETR draw masks too: add a mask head, unless it has one."""
     names: Annotated[str | None, _by("as in its file")] = None
     """Names of the classes of --model, with commas, if its file has none."""
     learning: Annotated[Learning, tyro.conf.OmitArgPrefixes] = field(default_factory=Learning)

@@ -24,7 +24,10 @@ from rtdetr_lab.structures import Batch, Targets
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """A picture as annotated: boxes and areas in pixels of the picture as stored."""
+    """A picture as annotated: boxes and areas in pixels of the picture as stored.
+
+    `segmentations` are polygons or run lengths (`rle.py`), if masks were asked for.
+    """
 
     image_id: int
     size: Size
@@ -33,6 +36,7 @@ class Truth:
     areas: Float[Tensor, "A"]
     is_crowd: Bool[Tensor, "A"]
     file_name: str = ""
+    segmentations: tuple[Any, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,7 @@ viewer to rotate it. One exception: if the annotations give the (height, width) 
 photo, we rotate the pixels, because the boxes refer to them (`images/frames.py` decides).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -97,14 +97,19 @@ class CocoDataset:
         raise_first_error(opened.findings)
         assert opened.raster is not None
         masks = self._masks(picture) if self.with_masks else None
-        return Sample.of(image_of(opened.raster), _truth_of(picture), masks)
+        truth = _truth_of(picture)
+        if self.with_masks:
+            truth = replace(truth, segmentations=tuple(a.segmentation for a in picture.annotations))
+        return Sample.of(image_of(opened.raster), truth, masks)
 
     def _masks(self, picture: Picture) -> Tensor:
         masks = []
         for a in picture.objects:
             where = f"{self.annotations.path}: annotation {a.id}"
             if not a.segmentation:
-                raise DataError(where, "has no segmentation", "load without with_masks=True")
+                raise DataError(
+                    where, "has no segmentation", "give it one, or use a model without masks"
+                )
             masks.append(decode_mask(a.segmentation, picture.size, where))
         return torch.from_numpy(np.array(masks, dtype=bool).reshape(-1, *picture.size))
 

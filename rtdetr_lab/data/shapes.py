@@ -29,6 +29,7 @@ import torch
 from jaxtyping import Bool, Float32, Int16, Int64, UInt8
 
 from rtdetr_lab.data.batch import Sample, Truth
+from rtdetr_lab.data.rle import run_lengths
 from rtdetr_lab.data.shapes_outlines import CLASSES
 from rtdetr_lab.data.shapes_paint import CLUTTER, background, develop
 from rtdetr_lab.data.shapes_plan import ShapesConfig as ShapesConfig
@@ -112,7 +113,9 @@ class ShapesDataset:
     def __getitem__(self, index: int) -> Sample:
         if not 0 <= index < self.count:
             raise IndexError(index)
-        picture = draw(self.config, self.seed, index)
+        picture, masks, coded = draw(self.config, self.seed, index), None, None
+        if self.with_masks:
+            masks, coded = torch.from_numpy(picture.masks), tuple(map(run_lengths, picture.masks))
         truth = Truth(
             image_id=index,
             size=(self.config.size, self.config.size),
@@ -120,7 +123,7 @@ class ShapesDataset:
             boxes_xyxy=torch.from_numpy(picture.boxes_xyxy),
             areas=torch.from_numpy(picture.areas),
             is_crowd=torch.zeros(len(picture.labels), dtype=torch.bool),
+            segmentations=coded,
         )
         image = torch.from_numpy(np.ascontiguousarray(picture.image.transpose(2, 0, 1)))
-        masks = torch.from_numpy(picture.masks) if self.with_masks else None
         return Sample.of(image, truth, masks)

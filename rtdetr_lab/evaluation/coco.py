@@ -18,7 +18,7 @@ Where there is no object to find, a number is -1, as in COCO.
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -62,12 +62,16 @@ class Metrics(Mapping[str, float]):
     classes: tuple[ClassMetrics, ...] = ()
     threshold: float | None = None
     """The recommended threshold of scores (`thresholds.py`); None if it was not measured."""
+    masks: "Metrics | None" = None
+    """The numbers with the IoU of masks, if the model draws and the truth has masks."""
 
     @property
     def by_name(self) -> dict[str, float]:
-        """The twelve numbers, and `AP_class/NAME` for every class."""
+        """The twelve numbers, `AP_class/NAME` for every class, and all again with `mask_`."""
         twelve = {name: float(getattr(self, name)) for name in NAMES}
-        return twelve | {f"AP_class/{row.name}": row.AP for row in self.classes}
+        by_name = twelve | {f"AP_class/{row.name}": row.AP for row in self.classes}
+        masks = self.masks.by_name if self.masks else {}
+        return by_name | {f"mask_{name}": number for name, number in masks.items()}
 
     @property
     def num_objects(self) -> int:
@@ -93,6 +97,8 @@ class Metrics(Mapping[str, float]):
             lines.append(f"{row.name:{width}} {' '.join(cells)} {row.num_objects:7d}")
         if not self.num_objects:
             lines.append("There is no object to find in these pictures: AP is not defined.")
+        if self.masks:
+            lines += ["", "by the IoU of masks:", str(self.masks)]
         return "\n".join(lines)
 
 
@@ -112,7 +118,8 @@ def coco_truth(
         images.append({"id": truth.image_id, "height": height, "width": width})
         boxes = xywh_from_xyxy(truth.boxes_xyxy.double()).tolist()
         columns = (truth.labels.tolist(), boxes, truth.areas.tolist(), truth.is_crowd.tolist())
-        for label, box, area, is_crowd in zip(*columns, strict=True):
+        for i, (label, box, area, is_crowd) in enumerate(zip(*columns, strict=True)):
+            drawn = truth.segmentations
             annotations.append(
                 {
                     "id": len(annotations) + 1,  # 0 would read as "not matched"
@@ -121,6 +128,7 @@ def coco_truth(
                     "bbox": box,
                     "area": area,
                     "iscrowd": int(is_crowd),
+                    **({} if drawn is None else {"segmentation": drawn[i]}),
                 }
             )
     categories = [{"id": i, "name": n} for i, n in zip(category_ids, names, strict=True)]
@@ -151,9 +159,12 @@ class Scored:
     precision: Float[np.ndarray, "10 101 K"]
 
 
-def scored(ground_truth: Mapping[str, Any], table: Table) -> Scored:
-    """Compute the numbers and curves of a table of detections."""
-    precision, recall = accumulated(ground_truth, table)
+def scored(ground_truth: Mapping[str, Any], table: Table, kind: str = "bbox") -> Scored:
+    """Compute the numbers and curves of a table of detections; with masks, also those of masks.
+
+    `kind` says what overlaps: "bbox", or "segm" for masks.
+    """
+    precision, recall = accumulated(ground_truth, table, kind=kind)
     last = len(MAX_DETECTIONS) - 1
     ap = {size: _mean(precision[..., i, last]) for i, size in enumerate(SIZES)}
     ar = {size: _mean(recall[..., i, last]) for i, size in enumerate(SIZES)}
@@ -172,6 +183,8 @@ def scored(ground_truth: Mapping[str, Any], table: Table) -> Scored:
         ARl=ar["large"],
         classes=_by_class(ground_truth, precision[..., 0, last], recall[..., 0, last]),
     )
+    if kind == "bbox" and table.masks is not None:
+        metrics = replace(metrics, masks=scored(ground_truth, table, "segm").metrics)
     return Scored(metrics, precision[..., 0, last])
 
 

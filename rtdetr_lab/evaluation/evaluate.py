@@ -93,10 +93,14 @@ class Answers:
 def detect(
     model: nn.Module, samples: list[Sample], device: torch.device | str | None = None
 ) -> list[Found]:
-    """Return all Q detections for every sample, in pixels of the stored pictures."""
+    """Return all Q detections for every sample, in pixels of the stored pictures.
+
+    They have masks if the truth has segmentations and the model draws masks.
+    """
     device = device or next((p.device for p in model.parameters()), None)
-    images = [as_float(s.image) for s in samples]
-    return predict(model, images, [s.size for s in samples], to=device)
+    images, sizes = [as_float(s.image) for s in samples], [s.size for s in samples]
+    drawn = all(s.truth.segmentations is not None for s in samples)
+    return predict(model, images, sizes, to=device, with_masks=drawn)
 
 
 def coco_detections(

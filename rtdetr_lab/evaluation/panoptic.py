@@ -32,8 +32,7 @@ from rtdetr_lab.data.segment_map import SegmentMap, TrueSegment
 from rtdetr_lab.errors import DataError
 from rtdetr_lab.evaluation.evaluate import inference
 from rtdetr_lab.images.panoptic import Rule
-from rtdetr_lab.images.predict import predict_segments
-from rtdetr_lab.images.preprocess import PAPER_EDGES, KeepAspect
+from rtdetr_lab.images.predict import Look, look_for_segments, predict_segments
 from rtdetr_lab.model import declared
 
 
@@ -111,7 +110,7 @@ def evaluate_panoptic(
     rule: Rule | None = None,
     *,
     batch_size: int = 1,
-    look: KeepAspect | None = None,
+    look: Look | None = None,
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> dict[str, float]:
     """Compute the panoptic quality of a segmentation model, in pixels of the stored pictures.
@@ -121,7 +120,7 @@ def evaluate_panoptic(
     id: those in the model's `metadata`, else those of the data.
     """
     metadata = declared(model).metadata
-    look = look or KeepAspect(metadata.edges or PAPER_EDGES)
+    look = look or look_for_segments(model)
     ids = metadata.category_ids or data.category_ids
     stuff = {label for label, category in enumerate(ids) if category in data.stuff_ids}
     quality = PanopticQuality(data.stuff_ids)

@@ -21,18 +21,23 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from rtdetr_lab.boxes import xywh_from_xyxy
+from rtdetr_lab.data.rle import areas_of, encode_mask
 from rtdetr_lab.errors import DataError, import_extra
 from rtdetr_lab.images.postprocess import Found
 
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """Detections, one per row; boxes are left, top, width, height in pixels."""
+    """Detections, one per row; boxes are left, top, width, height in pixels.
+
+    `masks` are compressed run lengths (`data/rle.py`), if all detections have masks.
+    """
 
     image_ids: Int[np.ndarray, "n"]
     category_ids: Int[np.ndarray, "n"]
     boxes_xywh: Float[np.ndarray, "n 4"]
     scores: Float[np.ndarray, "n"]
+    masks: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -68,17 +73,22 @@ class Table:
             np.concatenate([ids[f.labels.cpu().numpy()] for _, f in pairs]),
             np.concatenate([xywh_from_xyxy(f.boxes_xyxy.cpu().double()).numpy() for _, f in pairs]),
             np.concatenate([f.scores.cpu().double().numpy() for _, f in pairs]),
+            _encoded([f for _, f in pairs]),
         )
 
     @classmethod
     def joined(cls, tables: Sequence["Table"]) -> "Table":
         """Join tables, one after the other."""
-        return cls(*map(np.concatenate, zip(*(t.columns for t in tables), strict=True)))
+        drawn = [t for t in tables if len(t)] or tables  # an empty table does not say
+        masked = all(t.masks is not None for t in drawn)
+        columns = zip(*(t.columns[: 4 + masked] for t in drawn), strict=True)
+        return cls(*map(np.concatenate, columns))
 
     @property
-    def columns(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """The four columns, in order."""
-        return self.image_ids, self.category_ids, self.boxes_xywh, self.scores
+    def columns(self) -> tuple[np.ndarray, ...]:
+        """The columns, in order: four, or five with masks."""
+        four = (self.image_ids, self.category_ids, self.boxes_xywh, self.scores)
+        return four if self.masks is None else (*four, self.masks)
 
     def at(self, keep: Bool[np.ndarray, "n"] | Int[np.ndarray, "m"]) -> "Table":
         """Select rows."""
@@ -94,10 +104,13 @@ class Table:
         rank = place - np.maximum.accumulate(np.where(starts, place, 0))
         return self.at(np.sort(order[rank < most]))
 
-    def rows(self) -> list[dict[str, Any]]:
-        """Convert to the library's dictionaries; ids start at 1, because 0 means "not matched"."""
-        listed = zip(*(column.tolist() for column in self.columns), strict=True)
-        return [
+    def rows(self, kind: str = "bbox") -> list[dict[str, Any]]:
+        """Convert to the library's dictionaries; ids start at 1, because 0 means "not matched".
+
+        The area is that of the box, or for "segm" that of the mask.
+        """
+        listed = zip(*(column.tolist() for column in self.columns[:4]), strict=True)
+        rows = [
             {
                 "id": n,
                 "image_id": image,
@@ -109,6 +122,19 @@ class Table:
             }
             for n, (image, category, box, score) in enumerate(listed, 1)
         ]
+        if kind == "segm" and self.masks is not None:
+            areas = areas_of(self.masks.tolist())
+            for row, mask, area in zip(rows, self.masks, areas, strict=True):
+                row |= {"segmentation": mask, "area": area}
+        return rows
+
+
+def _encoded(found: Sequence[Found]) -> np.ndarray | None:
+    drawn = [one.masks for one in found if one.masks is not None]
+    if len(drawn) < len(found):
+        return None
+    masks = [encode_mask(mask) for of_picture in drawn for mask in of_picture.cpu().numpy()]
+    return np.array([*masks, None], dtype=object)[:-1]  # None: no array of the dictionaries' keys
 
 
 def _check_found(found: Found, image_id: int, num_categories: int) -> None:
@@ -140,7 +166,7 @@ AT_ONCE = 150_000
 
 
 def accumulated(
-    ground_truth: Mapping[str, Any], table: Table, at_once: int = AT_ONCE
+    ground_truth: Mapping[str, Any], table: Table, at_once: int = AT_ONCE, kind: str = "bbox"
 ) -> tuple[np.ndarray, np.ndarray]:
     """Compute precision and recall.
 
@@ -150,7 +176,7 @@ def accumulated(
     """
     table = table.best(MAX_DETECTIONS[-1])
     groups = _groups(ground_truth, table, at_once)
-    parts = [accumulated_of(ground_truth, table, ids) for ids in groups]
+    parts = [accumulated_of(ground_truth, table, ids, kind) for ids in groups]
     precision, recall = zip(*parts, strict=True)
     return np.concatenate(precision, axis=2), np.concatenate(recall, axis=1)
 
@@ -169,7 +195,7 @@ def _groups(ground_truth: Mapping[str, Any], table: Table, at_once: int) -> Iter
 
 
 def accumulated_of(
-    ground_truth: Mapping[str, Any], table: Table, category_ids: Sequence[int]
+    ground_truth: Mapping[str, Any], table: Table, category_ids: Sequence[int], kind: str = "bbox"
 ) -> tuple[np.ndarray, np.ndarray]:
     """Compute precision and recall of some classes; `table` may contain other classes."""
     library = import_extra("faster_coco_eval", "eval")
@@ -185,10 +211,10 @@ def accumulated_of(
     truth.dataset = {"images": ground_truth["images"], "categories": listed}
     found.dataset = dict(truth.dataset)
     truth.dataset["annotations"] = annotations
-    found.dataset["annotations"] = table.at(np.isin(table.category_ids, category_ids)).rows()
+    found.dataset["annotations"] = table.at(np.isin(table.category_ids, category_ids)).rows(kind)
     for data in (truth, found):
         data.createIndex()
-    evaluation = library.COCOeval_faster(truth, found, "bbox")
+    evaluation = library.COCOeval_faster(truth, found, kind)
     evaluation.params.maxDets = list(MAX_DETECTIONS)
     evaluation.evaluate()
     evaluation.accumulate()

@@ -146,7 +146,10 @@ class ByArea:
 def semantic(
     prediction: Prediction, sizes: Sequence[Size], *, padding: Bool[Tensor, "B H W"] | None = None
 ) -> list[Int[Tensor, "_ _"]]:
-    """Return the label of every pixel, per picture; "no object" is not a possible answer."""
+    """Return the label of every pixel, per picture, by a model whose last class is "no object".
+
+    "No object" is not a possible answer.
+    """
     masks = _masks(prediction, sizes)
     votes = at_least_single(prediction.logits).softmax(-1)[..., :-1]
     maps = []
@@ -164,15 +167,18 @@ def panoptic(
     rule: Rule | None = None,
     *,
     padding: Bool[Tensor, "B H W"] | None = None,
+    alone: bool = False,
 ) -> list[Segments]:
     """Return the segments of each picture, at its (height, width) in `sizes`.
 
-    Each label in `stuff` has at most one segment.
+    Each label in `stuff` has at most one segment. `alone` says that every class is judged alone, as
+    by RT-DETR; otherwise the last class is "no object".
     """
     masks, rule = _masks(prediction, sizes), rule or ByOverlap()
-    found, nothing = [], prediction.logits.shape[-1] - 1
+    found, nothing = [], -1 if alone else prediction.logits.shape[-1] - 1
     for b, size in enumerate(sizes):
-        scores, labels = at_least_single(prediction.logits[b]).softmax(-1).max(-1)
+        logits = at_least_single(prediction.logits[b])
+        scores, labels = (logits.sigmoid() if alone else logits.softmax(-1)).max(-1)
         said = (labels != nothing).nonzero()[:, 0]
         picture = part_of_picture(masks[b, said], _of(padding, b))
         processed = size if padding is None else (picture.shape[-2], picture.shape[-1])
@@ -195,7 +201,7 @@ def instance(
 def _masks(prediction: Prediction, sizes: Sequence[Size]) -> Float[Tensor, "B Q h w"]:
     check_sizes(sizes, prediction)
     if prediction.masks is None:
-        remedy = "use a model with a mask head (rtdetr_lab.detr.segmentation)"
+        remedy = "use a model with a mask head (with_masks, detr_r50_panoptic)"
         raise ImageError("prediction.masks", "there are none", remedy)
     return at_least_single(prediction.masks)
 

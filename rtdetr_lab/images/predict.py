@@ -17,7 +17,7 @@ from rtdetr_lab.errors import ImageError
 from rtdetr_lab.images.arrays import RGBs
 from rtdetr_lab.images.panoptic import Rule, Segments, panoptic
 from rtdetr_lab.images.postprocess import Found, Fractions, postprocess_of
-from rtdetr_lab.images.preprocess import KeepAspect, Preprocess, padded
+from rtdetr_lab.images.preprocess import PAPER_EDGES, KeepAspect, Preprocess, padded
 from rtdetr_lab.model import declared
 from rtdetr_lab.notation import Edges, Size
 from rtdetr_lab.structures import Prediction
@@ -81,17 +81,29 @@ def see(
     return model(canvas, padding=padding), padding
 
 
+def look_for_segments(model: nn.Module, edges: Edges | None = None) -> Look:
+    """Return the preparation of a picture for segments; for a DETR it keeps the aspect ratio."""
+    says = declared(model)
+    if says.takes_padding:
+        return KeepAspect(edges or says.metadata.edges or PAPER_EDGES)
+    return look_of(model, edges=edges)
+
+
 @torch.inference_mode()
 def predict_segments(
-    model: nn.Module, pictures: RGBs, look: KeepAspect, stuff: Collection[int], rule: Rule | None
+    model: nn.Module, pictures: RGBs, look: Look, stuff: Collection[int], rule: Rule | None
 ) -> list[Segments]:
     """Return the segments of every picture, in its pixels; `stuff` labels have at most one each."""
-    draws = declared(model).draws_masks
-    remedy = "give a DETRSegmentation, e.g. detr_r50_panoptic().build()"
-    require(draws, "model", f"{type(model).__name__} draws no masks", remedy)
-    like = next(model.parameters())
-    canvas, padding = look.batch(pictures)
-    padding = padding.to(like.device)
+    says = declared(model)
+    remedy = "give one that does, e.g. with_masks(rtdetr_r18()) or detr_r50_panoptic()"
+    require(says.draws_masks, "model", f"{type(model).__name__} draws no masks", remedy)
+    like, padding = next(model.parameters()), None
     sizes = [(rgb.shape[0], rgb.shape[1]) for rgb in pictures]
-    prediction = model(canvas.to(like), padding=padding)
-    return panoptic(prediction, sizes, stuff, rule, padding=padding)
+    if isinstance(look, KeepAspect):
+        canvas, padding = look.batch(pictures)
+        padding = padding.to(like.device)
+        prediction = model(canvas.to(like), padding=padding)
+    else:
+        prediction = model(look.batch(pictures).to(like))
+    alone = prediction.logits.shape[-1] == says.num_classes
+    return panoptic(prediction, sizes, stuff, rule, padding=padding, alone=alone)

@@ -39,6 +39,7 @@ losses to its criterion. Boxes and scores stay the same, bit for bit.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -60,7 +61,7 @@ from rtdetr_lab.taps import tap
 class QueryMasks:
     """Length E of the embeddings, and the slope of a mask outside its box, per cell."""
 
-    dim: int = 64
+    dim: int = 32
     slope: float = 4.0
 
     def __post_init__(self) -> None:
@@ -120,12 +121,14 @@ def distance_beyond(boxes: Float[Tensor, "B Q 4"], size: Size) -> Float[Tensor, 
     return across.unsqueeze(-2) + down.unsqueeze(-1)
 
 
-def with_masks(cfg: RTDETRConfig, masks: QueryMasks | None = None) -> RTDETRConfig:
+def with_masks(cfg: Any, masks: QueryMasks | None = None) -> Any:
     """Let a model draw masks: S2 from the backbone, a mask head, and the losses for it.
 
     Every tensor of the model without masks keeps its name and its shape. The weights of the losses,
-    20 and 1, are MaskFormer's (§4.1).
+    20 and 1, are MaskFormer's (§4.1). Raises `ConfigError` for a model that is no RT-DETR.
     """
+    what, remedy = "is no RT-DETR", "DETR has a mask head of its own: detr_r50_panoptic"
+    require(isinstance(cfg, RTDETRConfig), type(cfg).__name__, what, remedy)
     outputs = (1, *(stage for stage in cfg.backbone.outputs if stage != 1))
     cfg = replace(cfg, masks=masks or QueryMasks())
     loss = MaskLoss(mask_weight=20.0)
@@ -134,4 +137,4 @@ def with_masks(cfg: RTDETRConfig, masks: QueryMasks | None = None) -> RTDETRConf
 
 def rtdetr_nano_seg(num_classes: int = 80) -> RTDETRConfig:
     """`rtdetr_nano` with masks; its embedded weights are `nano-seg`."""
-    return with_masks(rtdetr_nano(num_classes), QueryMasks(dim=32))
+    return with_masks(rtdetr_nano(num_classes))

@@ -33,6 +33,7 @@ from rtdetr_lab.data.augment import AspectAugmentation, Augmentation
 from rtdetr_lab.data.batch import Dataset
 from rtdetr_lab.data.canvas import edges_of
 from rtdetr_lab.errors import ConfigError, TrainingError
+from rtdetr_lab.masks.query_masks import with_masks
 from rtdetr_lab.model import DetectionModel, Metadata, declared
 from rtdetr_lab.writing import first_few
 
@@ -50,7 +51,7 @@ class NewTensor:
     @classmethod
     def of(cls, name: str, old: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> "NewTensor":
         """Compare the tensor of this name in two models."""
-        return cls(name, tuple(old[name].shape), tuple(new[name].shape))
+        return cls(name, tuple(old[name].shape if name in old else ()), tuple(new[name].shape))
 
     def __str__(self) -> str:
         return f"{self.name} {self.old} → {self.new}"
@@ -161,6 +162,14 @@ def rehead(
     return fresh, heads
 
 
+def add_masks(model: nn.Module, seed: int = 0) -> DetectionModel:
+    """Rebuild the model with a new mask head; all its tensors are kept.
+
+    Raises `ConfigError` for a model that is no RT-DETR.
+    """
+    return _rebuilt(model, with_masks(declared(model).cfg), seed)[0]
+
+
 def requery(model: nn.Module, count: int, seed: int = 0) -> tuple[nn.Module, tuple[NewTensor, ...]]:
     """Rebuild the model with `count` queries; return it and the tensors that have another length.
 
@@ -184,7 +193,8 @@ def _rebuilt(
         torch.manual_seed(seed)
         fresh: DetectionModel = cfg.build()
     old, new = model.state_dict(), fresh.state_dict()
-    anew = [name for name in new if is_new(name) or new[name].shape != old[name].shape]
+    known = {name for name in new if name in old and new[name].shape == old[name].shape}
+    anew = [name for name in new if is_new(name) or name not in known]
     fresh.load_state_dict(old | {name: new[name] for name in anew})
     fresh.metadata = replace(declared(model).metadata, sha256=None)
     return fresh, tuple(NewTensor.of(name, old, new) for name in anew)

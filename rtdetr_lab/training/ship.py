@@ -1,13 +1,14 @@
-r"""# Ship: from a finished run to the checkpoint inside the package
+r"""# Ship: from a finished run to a checkpoint inside the package
 
     rtdetr-lab train --preset nano --data shapes --out runs/nano --pictures 52000 --amp
     python -m rtdetr_lab.training.ship runs/nano
 
+`ship runs/nano_seg nano-seg` makes the other checkpoint.
 `ship` rounds the averaged weights to half precision and evaluates *the rounded weights* on the
 first 500 pictures of the validation world. So the numbers in the record are those of the file that
-people load. The record, `assets/nano.json`, holds the command that was typed, the recipe, the
-number of pictures, the result, the licence, and the sha256 of the file, which
-`load_pretrained("nano")` checks.
+people load. The record, `assets/nano.json` or `assets/nano-seg.json`, holds the command that was
+typed, the recipe, the number of pictures, the result, the licence, and the sha256 of the file,
+which `load_pretrained` checks.
 """
 
 import hashlib
@@ -29,20 +30,25 @@ from rtdetr_lab.config_json import from_json
 from rtdetr_lab.data.shapes import DEFAULT, SHAPE_NAMES, VAL, ShapesDataset
 from rtdetr_lab.errors import TrainingError
 from rtdetr_lab.evaluation.evaluate import evaluate
+from rtdetr_lab.model import declared
 from rtdetr_lab.training.metrics import Record
 from rtdetr_lab.training.state import load_last
 from rtdetr_lab.writing import write_text
 
 LICENCE = "Apache-2.0"
 NUM_VALIDATION = 500
+WHAT = {
+    "nano": "rtdetr_nano, trained from scratch on the shapes world",
+    "nano-seg": "nano with a mask head; only the head was trained, on the shapes world",
+}
 
 
-def validation(size: int, count: int = NUM_VALIDATION) -> ShapesDataset:
+def validation(size: int, count: int = NUM_VALIDATION, masks: bool = False) -> ShapesDataset:
     """Return the pictures for the record's numbers: the default world at the model's size."""
-    return ShapesDataset(replace(DEFAULT, size=size), VAL, count)
+    return ShapesDataset(replace(DEFAULT, size=size), VAL, count, masks)
 
 
-def ship(run: str | Path, size: int = 256, assets: Path = ASSETS, name: str = "nano") -> Path:
+def ship(run: str | Path, name: str = "nano", size: int = 256, assets: Path = ASSETS) -> Path:
     """Write `name.safetensors` and `name.json` into `assets` from the run folder; return the
     record's path.
 
@@ -57,13 +63,14 @@ def ship(run: str | Path, size: int = 256, assets: Path = ASSETS, name: str = "n
     known = Metadata(
         SHAPE_NAMES, tuple(range(1, count + 1)), (size, size), LICENCE, "rtdetr_lab, shapes world"
     )
-    scores = evaluate(model.float(), validation(size))
+    drawn = declared(model).draws_masks
+    scores = evaluate(model.float(), validation(size, masks=drawn))
     assets.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=assets) as folder:
         save_pretrained(model.half(), folder, metadata=known)
         os.replace(Path(folder) / "model.safetensors", assets / f"{name}.safetensors")
     digest = hashlib.sha256((assets / f"{name}.safetensors").read_bytes()).hexdigest()
-    record = _record(run, state, size) | {"metrics": dict(scores), "sha256": digest}
+    record = _record(run, state, size, name) | {"metrics": dict(scores), "sha256": digest}
     target = assets / f"{name}.json"
     write_text(target, json.dumps(record, indent=2) + "\n", TrainingError)
     return target
@@ -75,13 +82,13 @@ def _rounded(state: dict[str, Any]) -> nn.Module:
     return model.half().eval()
 
 
-def _record(run: Path, state: dict[str, Any], size: int) -> dict[str, Any]:
+def _record(run: Path, state: dict[str, Any], size: int, name: str) -> dict[str, Any]:
     lines = (run / "metrics.jsonl").read_text(encoding="utf8").splitlines()
     history: list[Record] = [json.loads(line) for line in lines]
     recipe = json.loads(state["config"])
     began = json.loads((run / "run.json").read_text(encoding="utf8"))["sessions"][0]
     return {
-        "what": "rtdetr_nano, trained from scratch on the shapes world",
+        "what": WHAT[name],
         "command": shlex.join(["rtdetr-lab", *began["command"][1:]]),
         "licence": LICENCE,
         "date": began["date"][:10],
@@ -111,4 +118,4 @@ def _curves(history: list[Record], points: int = 40) -> dict[str, list[int | flo
 
 
 if __name__ == "__main__":
-    print(ship(sys.argv[1]))
+    print(ship(sys.argv[1], sys.argv[2] if sys.argv[2:] else "nano"))

@@ -45,7 +45,7 @@ def test_the_record_has_the_command_that_was_typed_and_the_day(tmp_path):
     (tmp_path / "run.json").write_text(json.dumps({"sessions": [began, later]}))
     (tmp_path / "metrics.jsonl").write_text('{"seconds": 7200, "loss": 2.5, "pictures": 700}\n')
     state = {"cfg": to_json(rtdetr_nano(3)), "config": to_json(TrainConfig()), "step": 44}
-    record = ship._record(tmp_path, state, 256)
+    record = ship._record(tmp_path, state, 256, "nano")
     assert record["command"] == "rtdetr-lab train --out 'my runs/7' --pictures 700"
     assert (record["date"], record["torch"], record["hours"]) == ("2026-03-02", "2.11.0", 2.0)
     assert record["pictures_seen"] == 44 * TrainConfig().batch_size
@@ -73,8 +73,21 @@ def test_the_numbers_are_those_of_rounded_weights_after_so_many_pictures(tmp_pat
     assert not rounded.training
     line = {"seconds": 5400, "pictures": 28, "loss": 1.0}
     (tmp_path / "metrics.jsonl").write_text(json.dumps(line), encoding="utf8")
-    record = _record(tmp_path, state, 256)
+    record = _record(tmp_path, state, 256, "nano")
     assert (record["pictures_seen"], record["hours"]) == (28, 1.5)
+
+
+def test_a_nano_that_draws_is_nano_bit_for_bit_and_its_masks_fit(nano):
+    pytest.importorskip("faster_coco_eval", reason="no [eval] extra; runs where it is installed")
+    drawing = load_pretrained("nano-seg")
+    known, record = drawing.state_dict(), json.loads((ASSETS / "nano-seg.json").read_text())
+    assert all(torch.equal(tensor, known[name]) for name, tensor in nano.state_dict().items())
+    assert drawing.metadata.names == SHAPE_NAMES
+    assert record["command"].startswith("rtdetr-lab train --model nano --masks")
+    assert record["metrics"]["AP"] == pytest.approx(RECORD["metrics"]["AP"], abs=0.002)
+    assert record["metrics"]["mask_AP"] > 0.45
+    assert evaluate(drawing, validation(256, 12, masks=True))["mask_AP50"] > 0.7
+    assert sum(f.stat().st_size for f in ASSETS.glob("nano*.safetensors")) < 8e6
 
 
 def test_it_finds_most_of_the_large_things_in_the_sample_picture(nano):

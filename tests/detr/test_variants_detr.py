@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import math
+from operator import attrgetter
 
 import pytest
 import torch
@@ -112,7 +113,7 @@ def cases():
 def model_of(cls, **fields):
     """The small model, its own part of this class (or the class's defaults) with these fields."""
     base, place, _ = OTHER[cls]
-    part = getattr(base, place) if place else base
+    part = attrgetter(place)(base) if place else base
     part = part if type(part) is cls else cls()
     assert all(getattr(part, name) != value for name, value in fields.items()), "has it anyway"
     part = dataclasses.replace(part, **fields)

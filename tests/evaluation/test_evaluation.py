@@ -266,6 +266,40 @@ def test_a_model_that_knows_the_truth_scores_one():
     assert metrics.AP == pytest.approx(1)
 
 
+class Draws(Oracle):
+    """An oracle that draws the true masks, without their first `missing` rows."""
+
+    draws_masks = True
+
+    def __init__(self, dataset, missing=0):
+        super().__init__(dataset)
+        self.drawn = iter([dataset[i].masks for i in range(len(dataset))])
+        self.missing = missing
+
+    def forward(self, images):
+        found = super().forward(images)
+        masks = torch.full((len(images), 20, *images.shape[-2:]), -9.0)
+        for b in range(len(images)):
+            true = next(self.drawn)
+            top = true.flatten(1).long().argmax(1) // true.shape[2] + self.missing
+            kept = true & (torch.arange(true.shape[1])[:, None] >= top[:, None, None])
+            masks[b, : len(true)] = 18.0 * kept - 9.0
+        return replace(found, masks=masks)
+
+
+def test_masks_are_measured_by_their_own_overlap():
+    """A cut mask lowers only the AP of masks; only truth with masks is compared."""
+    data = replace(SHAPES, with_masks=True)
+    perfect, cut = evaluate(Draws(data), data), evaluate(Draws(data, missing=10), data)
+    assert perfect["mask_AP"] == perfect.masks.AP == pytest.approx(1)
+    assert perfect["mask_AP_class/star"] == perfect.masks.by_name["AP_class/star"]
+    assert perfect.AP == cut.AP == pytest.approx(1)
+    assert 0 < cut["mask_AP"] < 0.8
+    assert "by the IoU of masks:" in str(cut)
+    assert evaluate(Draws(data), SHAPES).masks is None
+    assert evaluate(Oracle(data), data).masks is None
+
+
 def test_boxes_that_are_a_little_off_lose_the_strict_thresholds():
     """Moved by a fifth of its width a box has an IoU of 0.8 / 1.2 = 0.67."""
     metrics = evaluate(Oracle(SHAPES, shift=0.2), SHAPES, batch_size=4)

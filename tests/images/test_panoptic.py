@@ -1,5 +1,7 @@
 """Masks of queries, drawn by hand, and what every pixel becomes."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -39,6 +41,16 @@ def test_two_objects_side_by_side():
     assert drawn(found) == ["1122"] * 3
     assert [(s.id, s.label, s.query) for s in found.segments] == [(1, CAT, 0), (2, DOG, 1)]
     assert found.segments[0].score == pytest.approx(SURE)
+
+
+def test_an_rtdetr_judges_every_class_alone_so_its_last_one_is_an_object_too():
+    out = answer((CAT, SURE, LEFT), (NOTHING, SURE, RIGHT))
+    out = replace(out, logits=out.logits + 5)
+    (found,) = panoptic(out, SIZE, alone=True)
+    assert drawn(found) == ["1122"] * 3
+    assert [s.label for s in found.segments] == [CAT, 3]
+    best = out.logits[0].amax(-1).sigmoid().tolist()
+    assert [s.score for s in found.segments] == pytest.approx(best)
 
 
 def test_the_strongest_has_a_pixel_however_weak_it_is():

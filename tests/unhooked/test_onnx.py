@@ -13,11 +13,12 @@ from small import SMALL_DFINE, shaken, small
 from rtdetr_lab.boxes import iou
 from rtdetr_lab.cli import main
 from rtdetr_lab.deployment.bench.spread import spread
-from rtdetr_lab.deployment.onnx_file import export_onnx, export_pt2, facts_of, onnx_bytes
+from rtdetr_lab.deployment.onnx_file import Ranked, export_onnx, export_pt2, facts_of, onnx_bytes
 from rtdetr_lab.errors import ConfigError
 from rtdetr_lab.images.decode import decode
 from rtdetr_lab.images.postprocess import ranked_table
 from rtdetr_lab.images.preprocess import Preprocess
+from rtdetr_lab.masks.query_masks import QueryMasks, with_masks
 from rtdetr_lab.model import Metadata, by_sigmoid
 from rtdetr_lab.rtdetr import rtdetr_r18
 from rtdetr_lab.rtdetrv2 import discrete
@@ -170,10 +171,13 @@ def test_a_spread_r18_finds_the_same_in_photos(where, runtime, sampling, shared)
 @pytest.mark.parametrize("size", [SIZE, pytest.param(None, marks=pytest.mark.full)])
 @pytest.mark.parametrize(
     "cfg",
-    [discrete(small()), pytest.param(SMALL_DFINE, marks=pytest.mark.full)],
-    ids=["discrete", "dfine"],
+    [
+        with_masks(discrete(small()), QueryMasks(8)),
+        pytest.param(SMALL_DFINE, marks=pytest.mark.full),
+    ],
+    ids=["discrete with masks", "dfine"],
 )
-def test_discrete_sampling_and_raw_answers(size, cfg, tmp_path):
+def test_discrete_sampling_raw_answers_and_masks(size, cfg, tmp_path):
     pytest.importorskip("onnxruntime", reason="runs with the extra [export]")
     model = shaken(cfg.build()).eval()
     run = in_onnxruntime(export_onnx(model, tmp_path / "m.onnx", size).read_bytes())
@@ -181,9 +185,21 @@ def test_discrete_sampling_and_raw_answers(size, cfg, tmp_path):
         images = torch.rand(3, 3, height, width)
         with torch.no_grad():
             wanted = model(images)
-        logits, boxes = run(images)
+        logits, boxes, *masks = run(images)
         assert (logits - wanted.logits).abs().max() <= 1e-4
         assert (boxes - wanted.boxes).abs().max() <= 1e-4
+        assert len(masks) == model.draws_masks
+        assert all((drawn - wanted.masks).abs().max() <= 1e-3 for drawn in masks)
+
+
+@torch.no_grad()
+def test_ranked_masks_are_those_of_the_queries_of_the_rows():
+    model = shaken(with_masks(small(), QueryMasks(8)).build()).eval()
+    images, sizes = torch.rand(2, 3, *SIZE), torch.tensor([[50.0, 70.0], [96.0, 64.0]])
+    found, (*_, masks) = model(images), Ranked(model)(images, sizes)
+    queries = by_sigmoid(found.logits)[2]
+    for picture in range(2):
+        assert torch.equal(masks[picture], found.masks[picture][queries[picture]])
 
 
 @pytest.mark.full
