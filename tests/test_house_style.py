@@ -294,7 +294,7 @@ ALLOWED = {
 """Lines of code a room may hold. Who raises a number says why in the commit; the sum stays below
 `ALLOWED_IN_ALL`, scripts aside: new chapters are paid for by simpler equipment."""
 
-ALLOWED_IN_ALL = 25_000
+ALLOWED_IN_ALL = 25_200
 
 
 def room_of(path: Path) -> str:
