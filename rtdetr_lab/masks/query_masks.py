@@ -21,7 +21,7 @@ contents, and $e_q \cdot p_x$ alone would be large on both. $d(x, b_q)$ is the d
 pixel from the box, along x plus along y, in cells of the mask; inside it is 0. So far away every
 mask ends, and the embeddings only have to tell an object from what is near it.
 
-# differs from the paper: Mask DINO has no such term; its whole decoder learns with the masks.
+This term differs from the paper: Mask DINO has none; its whole decoder learns with the masks.
 YOLACT (Bolya et al. 2019, arXiv 1904.02689) cuts masks off at the box. A slope has a gradient, and
 it forgives a box that is a little too small.
 
