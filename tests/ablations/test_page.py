@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from rtdetr_lab.ablations.tables import json_of
 
 from rtdetr_lab.ablations.findings import Entry
 from rtdetr_lab.ablations.page import html_of, latex_of, order_sentence
+from rtdetr_lab.ablations.report import json_of
 from rtdetr_lab.ablations.shipped import shipped
 from rtdetr_lab.ablations.statistics import holm
 from rtdetr_lab.ablations.studies import TABLES

@@ -3,7 +3,6 @@
 import pytest
 import torch
 from paths import ROOT
-from rtdetr_lab.ablations.criteria import ProposalCriterion
 
 from rtdetr_lab.ablations.bases import FULL_SIZE, full_size, miniature
 from rtdetr_lab.ablations.denoising import MatchingStability
@@ -12,7 +11,7 @@ from rtdetr_lab.ablations.family import FAMILY
 from rtdetr_lab.ablations.measure import profile
 from rtdetr_lab.ablations.page import catalogue
 from rtdetr_lab.ablations.sampling import FineTune
-from rtdetr_lab.ablations.selection import ProposalQuality
+from rtdetr_lab.ablations.selection import ProposalCriterion, ProposalQuality
 from rtdetr_lab.ablations.studies import TABLES
 from rtdetr_lab.ablations.variant import with_seed
 from rtdetr_lab.checkpoints.backbone import load_backbone

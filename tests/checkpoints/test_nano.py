@@ -73,6 +73,8 @@ def test_the_numbers_are_those_of_rounded_weights_after_so_many_pictures(tmp_pat
     assert not rounded.training
     line = {"seconds": 5400, "pictures": 28, "loss": 1.0}
     (tmp_path / "metrics.jsonl").write_text(json.dumps(line), encoding="utf8")
+    began = {"command": ["rtdetr-lab"], "date": "2026-03-02", "torch": "2.11.0"}
+    (tmp_path / "run.json").write_text(json.dumps({"sessions": [began]}), encoding="utf8")
     record = _record(tmp_path, state, 256, "nano")
     assert (record["pictures_seen"], record["hours"]) == (28, 1.5)
 

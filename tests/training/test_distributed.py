@@ -56,7 +56,7 @@ def both(tmp_path_factory):
 @pytest.fixture(scope="module")
 def alone():
     try:
-        yield ranks_run.steps()
+        return ranks_run.steps()
     finally:
         torch.set_default_dtype(torch.float32)
 
