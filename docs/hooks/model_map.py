@@ -60,6 +60,7 @@ ELSEWHERE |= {
     "successors/fdr": "decoder",
 }
 ELSEWHERE |= {"successors/dfine": "rtdetr", "successors/dfine_losses": "losses"}
+ELSEWHERE |= {"successors/rtdetrv3": "rtdetr", "masks/query_masks": "boxes"}
 ELSEWHERE |= {"successors/deim": "losses", "notation": "rtdetr", "structures/__init__": "rtdetr"}
 """The part that a chapter without a box of its own is about."""
 LESSONS = {"15": "losses"}

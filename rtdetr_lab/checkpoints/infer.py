@@ -53,6 +53,12 @@ DFINE_WIDTHS = (WIDTHS[0], "encoder.ccff.top_down.0.branch1.1.conv.weight")
 DETR_WIDTHS = ("project.weight", "decoder.layers.0.ffn.fc1.bias")
 """Tensors whose number of rows is the width of a model, and of its hidden layers."""
 
+OTHERS = {
+    "enc_out_bbox_embed.": "RF-DETR or LW-DETR: groups of queries on a vision transformer",
+    "dinov3.": "DEIMv2: a D-FINE on features of DINOv3",
+}
+"""Part of a tensor's name → the family that has it; none of them is among our chapters."""
+
 Signature = dict[str, Any]
 """Numbers that follow from the shapes of a model."""
 
@@ -66,10 +72,12 @@ def infer_config(
     unequal points. Raises `CheckpointError` if they are not an RT-DETR's, or not of a published
     size.
     """
+    others = [words for part, words in OTHERS.items() if any(part in name for name in tensors)]
     num_classes, found = num_classes_of(tensors), signature(tensors)
     complete = num_classes is not None and found["depths"] and found["decoder_layers"]
-    complete = complete and found["width"] and found["hidden"]
+    complete = complete and found["width"] and found["hidden"] and not others
     what = f"holds no RT-DETR: it has {first_few(list(tensors))}"
+    what = f"holds {others[0]}, which is not among our chapters" if others else what
     remedy = "give weights of RT-DETR: ours, transformers' or the authors'"
     require(complete, where, what, remedy, CheckpointError)
     return _with_points(_published(PRESETS, num_classes, found, where), tensors, scale)

@@ -18,8 +18,8 @@ rest value it changes nothing:
 | `queries` | `1` | Q | queries from this rank on are attended to by no other query |
 | `self_attention` | `1` | 1 | 0: in the decoder a query attends only to itself |
 | `levels` | `L` | 1 | factors of the sampling weights, level by level |
-| `positions` | `1` | 1 | factor of the decoder's position embedding (Eq. 11.2) |
-| `added` | `N` | 0 | is added to the tokens' scores before the selection (Eq. 09.1) |
+| `positions` | `1` | 1 | factor of the decoder's position embedding (Eq. 11.2, notebook 11) |
+| `added` | `N` | 0 | is added to the tokens' scores before the selection (Eq. 09.1, notebook 09) |
 
 A run with fewer queries needs no other graph: only self-attention connects the queries, so the
 first n of Q answers equal those of a model with n queries. Fewer layers need none either: every

@@ -525,10 +525,10 @@ function playground(el, meta, data) {
     knob.addEventListener("input", turn);
     resets.push(() => { knob.checked = false; if (range) knob.value = limits[name]; turn(); });
   }
-  node("button", node("div", broken), { type: "button" }, "mend everything")
+  node("button", node("div", broken), { type: "button" }, "reset the model")
     .addEventListener("click", () => resets.forEach((reset) => reset()));
 
-  say(`This answer was stored. Draw, or move a shape: the model loads (${megabytes} MB) and answers live.`);
+  say(`This scene is an example. Draw or move a shape: then the model loads (${megabytes} MB) and answers live.`);
   shown.addEventListener("pointerdown", load, { once: true, capture: true });
   photo.onload = refresh;
   photo.src = meta.image;

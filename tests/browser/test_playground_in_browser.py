@@ -68,7 +68,7 @@ def opened(browser, home, width=1240, scheme="light", **more):
 def window(browser, home):
     """A window in which the model has answered to the first scene."""
     visit = opened(browser, home)
-    visit.page.get_by_role("button", name="mend everything").click()
+    visit.page.get_by_role("button", name="reset the model").click()
     answered(visit.page, 0)
     yield visit
     assert visit.complaints == []
@@ -80,7 +80,7 @@ def page(window):
     """The window, with the model mended after the test."""
     yield window.page
     before = answers(window.page)
-    window.page.get_by_role("button", name="mend everything").click()
+    window.page.get_by_role("button", name="reset the model").click()
     answered(window.page, before)
 
 
@@ -148,7 +148,7 @@ def same_detections(found, wanted):
 
 
 def test_the_stored_answer_is_that_of_the_scene_the_page_draws(page, detector):
-    found = doing(page, lambda: page.get_by_role("button", name="mend everything").click())
+    found = doing(page, lambda: page.get_by_role("button", name="reset the model").click())
     wanted = in_python(detector, np.asarray(Image.open(SCENE).convert("RGB")))
     found, wanted = confident(found, 0.5), confident(wanted, 0.5)
     assert torch.equal(found[:, 5], wanted[:, 5])
@@ -189,7 +189,7 @@ SWITCHES = ["cut the decoder's self-attention", "switch positions off", "select 
 
 
 def test_every_switch_changes_the_answer_and_is_mended(page):
-    rest = doing(page, page.get_by_role("button", name="mend everything").click)
+    rest = doing(page, page.get_by_role("button", name="reset the model").click)
     ignored = [f"ignore level {name}" for name in ("S3", "S4", "S5")]
     for name in [*SWITCHES, *ignored]:
         switch = page.get_by_role("checkbox", name=name)
@@ -244,7 +244,7 @@ def test_without_its_runtime_the_page_says_so_and_stays_usable(browser, home):
     visit = opened(browser, home)
     tab = visit.page
     tab.route("**/runtime.bin", lambda route: route.fulfill(status=404))
-    tab.get_by_role("button", name="mend everything").click()
+    tab.get_by_role("button", name="reset the model").click()
     tab.get_by_text("The model does not run here").wait_for()
     said = tab.locator(".xp-readout").inner_text()
     tab.locator("canvas[role=application]").press("ArrowRight")

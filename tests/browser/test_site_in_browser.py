@@ -185,7 +185,7 @@ def test_the_frame_of_the_home_page_has_the_colours_of_the_page_and_no_scroll_ba
     assert inside.evaluate(dark)
     tall = "e => document.documentElement.scrollHeight <= window.innerHeight"
     assert inside.evaluate(tall)
-    for name in ("play the layers", "another scene", "mend everything"):
+    for name in ("play the layers", "another scene", "reset the model"):
         assert frame.get_by_role("button", name=name).is_visible()
     link = frame.get_by_role("link", name="chapter decoder").first.get_attribute("href")
     window.go(f"live/{link}")

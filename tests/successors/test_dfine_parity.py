@@ -29,7 +29,7 @@ from rtdetr_lab.checkpoints.transformers_config import from_transformers, to_tra
 from rtdetr_lab.checkpoints.verify import verify
 from rtdetr_lab.config import diff
 from rtdetr_lab.config_json import from_json, to_json
-from rtdetr_lab.errors import ConfigError
+from rtdetr_lab.errors import CheckpointError, ConfigError
 
 CASES = [("n", (96, 128)), ("s", (128, 96)), ("m", (96, 128)), ("l", (96, 64)), ("x", (64, 96))]
 CASES += [("n", (160, 224))]
@@ -251,6 +251,19 @@ def test_what_we_cannot_do_is_refused_by_key(change, key):
 def test_another_family_is_refused_by_its_name(kind, name):
     with pytest.raises(ConfigError, match=rf"{kind}.*{name}.*not among our chapters"):
         from_transformers({"model_type": kind}, "config.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [
+        ("transformer.enc_out_bbox_embed.3.layers.0.weight", "RF-DETR"),
+        ("backbone.dinov3.x", "DEIMv2"),
+    ],
+)
+def test_a_file_of_another_family_is_refused_by_its_name(name, family, tmp_path):
+    torch.save({"model": {name: torch.zeros(2, 3)}}, tmp_path / "other.pth")
+    with pytest.raises(CheckpointError, match=rf"other\.pth.*{family}.*not among our chapters"):
+        load_pretrained(tmp_path / "other.pth")
 
 
 def test_verify_compares_what_theirs_returns(tmp_path):
