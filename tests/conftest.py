@@ -20,6 +20,7 @@ def pytest_addoption(parser):
 
 
 NOTEBOOKS = ("test_notebooks.py", "test_site.py", "test_site_in_browser.py")
+NOTEBOOKS += ("test_accessibility_in_browser.py",)
 """These share one execution of the notebooks, which takes minutes: together, and first."""
 
 ELSEWHERE = "test_notebooks_elsewhere.py"

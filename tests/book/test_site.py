@@ -249,3 +249,13 @@ def test_an_equation_leads_to_the_code_that_computes_it():
     assert any('href="../chapters/ccff.html#ccff"' in links for links in beside)
     target = text("chapters/ccff.html")
     assert 'id="ccff"' in target
+
+
+def test_files_that_need_the_notebooks_are_given_to_one_worker():
+    """Two workers would execute them in the same folder, and delete it under each other."""
+    listed = (ROOT / "tests" / "conftest.py").read_text(encoding="utf8")
+    sources = {p.name: p.read_text(encoding="utf8") for p in (ROOT / "tests").rglob("test_*.py")}
+    needs = re.compile(r"^from book_site import site|notebook_run\.changes\(", re.M)
+    users = {name for name, source in sources.items() if needs.search(source)}
+    assert len(users) >= 4
+    assert {name for name in users if f'"{name}"' not in listed} == set()
