@@ -190,7 +190,7 @@ SWITCHES = ["cut the decoder's self-attention", "switch positions off", "select 
 
 def test_every_switch_changes_the_answer_and_is_mended(page):
     rest = doing(page, page.get_by_role("button", name="reset the model").click)
-    ignored = [f"ignore level {name}" for name in ("S3", "S4", "S5")]
+    ignored = [f"ignore level {name}" for name in ("O3", "O4", "O5")]
     for name in [*SWITCHES, *ignored]:
         switch = page.get_by_role("checkbox", name=name)
         assert (doing(page, switch.check) - rest).abs().max() > 1e-3, name
