@@ -41,6 +41,12 @@ def given(value: Any, otherwise: Any) -> Any:
     return otherwise if value is None else value
 
 
+def dropouts(cfg: Any) -> dict[str, float]:
+    """Return the dropouts of attention weights, and inside the feed-forward, of a part's config."""
+    names = ("attention_dropout", "activation_dropout")
+    return {name: given(getattr(cfg, name), cfg.dropout) for name in names}
+
+
 def require_at_least(least: int, where: str, **values: Number) -> None:
     """Raise `ConfigError` if a value is smaller: `require_at_least(1, "decoder", dim=0)`."""
     for name, value in values.items():

@@ -70,7 +70,7 @@ from torch import Tensor, nn
 
 from rtdetr_lab.boxes import inverse_sigmoid
 from rtdetr_lab.config import (
-    given,
+    dropouts,
     require_at_least,
     require_below_one,
     require_between,
@@ -132,7 +132,7 @@ class DecoderConfig:
         points_per_level(self.num_points, self.num_levels)
         require_at_least(1, "decoder", num_layers=self.num_layers, ffn_dim=self.ffn_dim)
         require_at_least(1, "decoder", dim=self.dim)
-        require_below_one("decoder", dropout=self.dropout, **self.dropouts)
+        require_below_one("decoder", dropout=self.dropout, **dropouts(self))
         require_divisible("decoder.num_heads", self.dim, self.num_heads)
         if self.inference_layers is not None:
             require_between(1, self.num_layers, "decoder", inference_layers=self.inference_layers)
@@ -143,12 +143,6 @@ class DecoderConfig:
     def layer(self) -> "DecoderLayer":
         """Make a layer."""
         return DecoderLayer(self)
-
-    @property
-    def dropouts(self) -> dict[str, float]:
-        """Dropouts of the attention between queries, and inside the feed-forward."""
-        names = ("attention_dropout", "activation_dropout")
-        return {name: given(getattr(self, name), self.dropout) for name in names}
 
     @property
     def points(self) -> tuple[int, ...]:
@@ -166,7 +160,7 @@ class DecoderLayer(nn.Module):
 
     def __init__(self, cfg: DecoderConfig) -> None:
         super().__init__()
-        attention, inside = cfg.dropouts.values()
+        attention, inside = dropouts(cfg).values()
         self.self_attn = Attention(cfg.dim, cfg.num_heads, attention)
         self.norm1 = nn.LayerNorm(cfg.dim)
         self.cross_attn = DeformableAttention(cfg.dim, cfg.num_heads, cfg.points, cfg.sampler)

@@ -15,7 +15,7 @@ AGAIN = "download it again"
 
 
 Kind = tuple[str, str]
-"""What a file is, and what to do about it."""
+"""Name of a kind of file, and the remedy for an error message."""
 
 OPENVINO = (
     "an OpenVINO file",
@@ -80,7 +80,8 @@ def check_kind(path: Path) -> None:
         return
     kind = _inside(path) if start.startswith(b"PK") else _of_bytes(path, start)
     if kind is not None:
-        raise CheckpointError(str(path), f"is {kind[0]}", kind[1])
+        name, remedy = kind
+        raise CheckpointError(str(path), f"is {name}", remedy)
 
 
 def is_safetensors(path: Path) -> bool:

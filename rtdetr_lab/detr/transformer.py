@@ -41,7 +41,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from rtdetr_lab.config import given, require_at_least, require_below_one, require_divisible
+from rtdetr_lab.config import dropouts, require_at_least, require_below_one, require_divisible
 from rtdetr_lab.layers import Activation, Attention, FeedForward
 from rtdetr_lab.taps import tap
 
@@ -91,12 +91,6 @@ class DETRDecoderConfig:
         _check(self, dim, "decoder", at_least=1)
         require_at_least(1, "decoder", num_queries=self.num_queries)
         return DETRDecoder(self, dim)
-
-
-def dropouts(cfg: DETREncoderConfig | DETRDecoderConfig) -> dict[str, float]:
-    """Return the dropouts of attention weights, and inside the feed-forward."""
-    names = ("attention_dropout", "activation_dropout")
-    return {name: given(getattr(cfg, name), cfg.dropout) for name in names}
 
 
 def _check(cfg: DETREncoderConfig | DETRDecoderConfig, dim: int, part: str, at_least: int) -> None:
