@@ -105,7 +105,8 @@ class RTDETR(DetectionModel):
         parts = [part for name, part in self.encoder.named_children() if name != "project"]
         parts += [self.to_memory, self.proposal_head, self.decoder]
         for norm in nn.ModuleList(parts).modules():
-            if isinstance(norm, nn.LayerNorm | nn.BatchNorm2d):
+            # A part with an eps of its own keeps it.
+            if isinstance(norm, nn.LayerNorm | nn.BatchNorm2d) and norm.eps == 1e-5:
                 is_layer = isinstance(norm, nn.LayerNorm)
                 norm.eps = cfg.layer_norm_eps if is_layer else cfg.batch_norm_eps
         channels = (self.backbone.channels[0], *self.encoder.channels)

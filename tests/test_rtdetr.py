@@ -1,6 +1,7 @@
 """The complete model: its numbers, its freedoms, and what it refuses."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 import torch
@@ -9,9 +10,10 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from rtdetr_lab import rtdetr
+from rtdetr_lab.ccff import CCFFConfig
 from rtdetr_lab.config import replace_at
 from rtdetr_lab.errors import ConfigError, ImageError, TargetError
-from rtdetr_lab.layers import FrozenBatchNorm2d
+from rtdetr_lab.layers import ConvNormAct, FrozenBatchNorm2d
 from rtdetr_lab.query_selection import LearnedContent
 from rtdetr_lab.structures import Targets
 from rtdetr_lab.taps import inventory, record
@@ -349,3 +351,15 @@ def test_the_gradient_for_one_picture_is_half_of_that_for_the_same_picture_twice
     assert len(one) > 50
     for name, grad in one.items():
         torch.testing.assert_close(2 * grad, two[name], rtol=1e-7, atol=1e-9, msg=name)
+
+
+def test_a_part_with_an_eps_of_its_own_keeps_it():
+    class Lateral(CCFFConfig):
+        def lateral(self, dim):
+            return ConvNormAct(dim, dim, 1, norm=partial(torch.nn.BatchNorm2d, eps=0.25))
+
+    cfg = replace_at(small(), "encoder.ccff", Lateral(0.5, 1))
+    encoder = replace_at(cfg, "batch_norm_eps", 0.125).build().encoder
+    assert encoder.ccff.lateral[0].norm.eps == 0.25
+    assert encoder.ccff.downsample[0].norm.eps == 0.125
+    assert encoder.project[0].norm.eps == 1e-5, "as in transformers"
