@@ -28,7 +28,7 @@ class Ablate(Command):
 
     study: Annotated[str, tyro.conf.Positional]
     """encoder, selection, decoder-depth, sampling-points, discrete, denoising, losses, queries,
-    look-forward-twice, detr-vs-rtdetr or line."""
+    look-forward-twice, detr-vs-rtdetr, line or backbone."""
     seeds: int = 3
     """Number of seeds; they are 0, 1, 2 …"""
     budget: str | None = None

@@ -83,14 +83,14 @@ class Place:
 class Augmentation:
     """A recipe: `strong` changes end when the part `until` of the run is done, `mild` changes stay.
 
-    Then the picture is resized. `sizes` are heights of batches: one is drawn per batch while the
-    strong changes last, and widths scale with it. A size that is listed twice is drawn twice as
-    often. `strong` and `mild` hold `RandomTransform`s.
+    Then the picture is resized; without a `size` it keeps its own. `sizes` are heights of batches:
+    one is drawn per batch while the strong changes last, and widths scale with it. A size that is
+    listed twice is drawn twice as often. `strong` and `mild` hold `RandomTransform`s.
     """
 
     strong: tuple[Any, ...] = ()
     mild: tuple[Any, ...] = (FLIP,)
-    size: Size = (640, 640)
+    size: Size | None = (640, 640)
     sizes: tuple[int, ...] = ()
     until: float = 1.0
     sanitize: SanitizeBoxes = SANITIZE
@@ -99,25 +99,28 @@ class Augmentation:
 
     def __post_init__(self) -> None:
         require(0 <= self.until <= 1, "until", f"is {self.until}", "give a number from 0 to 1")
-        positive = min((*self.size, *self.sizes)) >= 1
+        given = (*(self.size or ()), *self.sizes)
+        require(self.size or not self.sizes, "sizes", "need a size", "give one, such as (640, 640)")
+        positive = min(given, default=1) >= 1
         require(positive, "size", f"{self.size}, {self.sizes}", "give sizes of 1 pixel or more")
 
     def __call__(self, sample: Sample, place: Place) -> Sample:
+        size = self.size_at(place) or sample.image_size
         rng = place.rng(PICTURE)
         for change in self.strong if self.is_strong(place) else ():
             sample = change(sample, rng)
         sample = self.sanitize(sample)
         for change in self.mild:
             sample = change(sample, rng)
-        return self.sanitize(Resize(self.size_at(place))(sample))
+        return self.sanitize(Resize(size)(sample))
 
     def is_strong(self, place: Place) -> bool:
         """Return whether the strong changes are still on at this place."""
         return place.progress < self.until
 
-    def size_at(self, place: Place) -> Size:
+    def size_at(self, place: Place) -> Size | None:
         """Return the (height, width) of the batch at this place."""
-        if not self.sizes or not self.is_strong(place):
+        if self.size is None or not self.sizes or not self.is_strong(place):
             return self.size
         side, (height, width) = int(place.rng(BATCH).choice(self.sizes)), self.size
         return side, round(side * width / height)
@@ -187,7 +190,7 @@ class AspectAugmentation:
 
     def _part(self, sample: Sample, rng: np.random.Generator) -> Sample:
         sample = ResizeEdges((int(rng.choice(self.before)), ANY_LENGTH))(sample)
-        height, width = sample.image.shape[-2:]
+        height, width = sample.image_size
         wide, high = self._side(width, rng), self._side(height, rng)
         left, top = int(rng.integers(width - wide + 1)), int(rng.integers(height - high + 1))
         return crop(sample, Window(left, top, wide, high), shows_something)

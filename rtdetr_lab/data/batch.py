@@ -67,6 +67,12 @@ class Sample:
         """(height, width) of the picture as stored."""
         return self.truth.size
 
+    @property
+    def image_size(self) -> Size:
+        """(height, width) of `image`, after all changes so far."""
+        height, width = self.image.shape[-2:]
+        return height, width
+
     def masks_after(self, change: Callable[[Tensor], Tensor]) -> Tensor | None:
         """Return the changed masks, or None if there are none."""
         return None if self.masks is None else change(self.masks)
@@ -188,7 +194,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
     """Join pictures in [0, 1] and their targets. Raises `DataError` for an empty list, or if sizes
     differ."""
     check_samples(samples)
-    sizes = [tuple(sample.image.shape[-2:]) for sample in samples]
+    sizes = [sample.image_size for sample in samples]
     for sample, size in zip(samples, sizes, strict=True):
         if size != sizes[0]:
             what = (
@@ -211,7 +217,7 @@ def check_samples(samples: Sequence[Sample]) -> None:
     if not samples:
         raise DataError("batch", "holds no samples", "give at least one")
     for sample in samples:
-        size = tuple(sample.image.shape[-2:])
+        size = sample.image_size
         if sample.masks is not None and tuple(sample.masks.shape[1:]) != size:
             what = f"has masks of {tuple(sample.masks.shape[1:])}, but the picture is {size}"
             raise DataError(sample.name, what, "resize or crop masks together with their picture")

@@ -37,7 +37,7 @@ class ResizeEdges:
         KeepAspect(self.edges)  # raises for invalid edges
 
     def __call__(self, sample: Sample) -> Sample:
-        height, width = sample.image.shape[-2:]
+        height, width = sample.image_size
         return Resize(resized((height, width), self.edges))(sample)
 
 
@@ -68,7 +68,7 @@ def collate_on_canvas(samples: Sequence[Sample], of_canvas: bool = False) -> Bat
     """Join pictures in [0, 1], their targets, and the padding: where the canvas is empty (1 -
     pixel_mask)."""
     check_samples(samples)
-    sizes = [tuple(sample.image.shape[-2:]) for sample in samples]
+    sizes = [sample.image_size for sample in samples]
     height, width = (max(sides) for sides in zip(*sizes, strict=True))
     padding = torch.ones((len(samples), height, width), dtype=torch.bool)
     pasted = []

@@ -65,7 +65,7 @@ def joined(samples: Sequence[Sample], image: Tensor) -> Sample:
 
 def mosaic(samples: Sequence[Sample]) -> Sample:
     """Put four pictures side by side, row by row, each stretched to the size of the first."""
-    height, width = samples[0].image.shape[-2:]
+    height, width = samples[0].image_size
     tiles = []
     for number, sample in enumerate(samples):
         window = Window(-width * (number % 2), -height * (number // 2), 2 * width, 2 * height)
@@ -101,11 +101,12 @@ class DenseAugmentation(Augmentation):
         if not self.between[0] <= place.progress < self.between[1]:
             return super().__call__(sample, place)
         rng = place.rng(augment.PARTNER)
-        made = self._tiled(sample, place, rng)
+        sized = replace(self, size=self.size or sample.image_size)
+        made = sized._tiled(sample, place, rng)
         if rng.random() >= self.mixup:
             return made
         far = replace(place, position=place.position + BEYOND)
-        other = self._tiled(place.another(rng), far, rng)
+        other = sized._tiled(place.another(rng), far, rng)
         return mixup(made, other, rng.uniform(0.45, 0.55))
 
     def _tiled(self, sample: Sample, place: Place, rng: np.random.Generator) -> Sample:

@@ -52,7 +52,7 @@ class Resize:
         require(min(self.size) >= 1, "size", f"is {self.size}", "give a height and a width")
 
     def __call__(self, sample: Sample) -> Sample:
-        if tuple(sample.image.shape[-2:]) == self.size:
+        if sample.image_size == self.size:
             return sample
         if sample.image.dtype != torch.uint8:
             image = torch.nn.functional.interpolate(
@@ -104,7 +104,7 @@ class SanitizeBoxes:
         require_at_least(0, "", min_size=self.min_size)
 
     def __call__(self, sample: Sample) -> Sample:
-        height, width = sample.image.shape[-2:]
+        height, width = sample.image_size
         sides = sample.boxes[:, 2:] * sample.boxes.new_tensor([width, height])
         large = (sides >= self.min_size).all(1)
         if sample.masks is not None:

@@ -47,7 +47,7 @@ class Window:
 
 def paste(sample: Sample, window: Window) -> Sample:
     """Return a window that contains the whole picture; it is black outside the picture."""
-    height, width = sample.image.shape[-2:]
+    height, width = sample.image_size
     right, bottom = window.width + window.left - width, window.height + window.top - height
     margins = (-window.left, right, -window.top, bottom)
     # Pad with the three numbers of a pixel side by side: Pillow needs this layout next.
@@ -103,7 +103,7 @@ class ZoomOut:
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         if rng.random() >= self.p:
             return sample
-        height, width = sample.image.shape[-2:]
+        height, width = sample.image_size
         ratio = rng.uniform(1, self.largest)
         tall, wide = int(height * ratio), int(width * ratio)
         left, top = int((wide - width) * rng.random()), int((tall - height) * rng.random())
@@ -137,7 +137,7 @@ class IoUCrop:
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         if rng.random() >= self.p or not len(sample.boxes):
             return sample
-        height, width = sample.image.shape[-2:]
+        height, width = sample.image_size
         edges = np.array([width, height, width, height])
         boxes = xyxy_from_cxcywh(sample.boxes).double().numpy() * edges
         while (overlap := float(rng.choice(self.overlaps))) < 1:

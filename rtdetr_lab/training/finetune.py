@@ -235,7 +235,7 @@ def metadata_of(
     The size comes from `augment`, else from what is `known` of the model, else from the pictures.
     """
     size, edges = known.image_size, known.edges
-    if augment is not None:
+    if augment is not None and (augment.size or augment.edges):
         size, edges = augment.size, augment.edges
     elif size is None and edges is None:
         height, width = data[0].image.shape[-2:]

@@ -15,7 +15,9 @@ from rtdetr_lab.data.colours import PhotometricDistort
 from rtdetr_lab.data.dense import DenseAugmentation, deim_augmentation, mixup, mosaic
 from rtdetr_lab.data.windows import ZoomOut
 from rtdetr_lab.errors import ConfigError, TrainingError
+from rtdetr_lab.model import Metadata
 from rtdetr_lab.rtdetr import rtdetr_r18
+from rtdetr_lab.training.finetune import metadata_of
 from rtdetr_lab.training.recipe import deim, v2
 from rtdetr_lab.training.stream import Steps
 
@@ -161,6 +163,24 @@ def test_about_half_of_the_pictures_are_mosaics_and_half_are_mixed():
     single = sum(count == 1 for count in counts) / 200
     assert single == pytest.approx(0.25, abs=0.09)
     assert {1, 2, 4, 5, 8} == set(counts)
+
+
+def test_without_a_size_every_picture_keeps_its_own():
+    strong = (ZoomOut(1.0, largest=4.0),)
+    for recipe in (replace(ALWAYS, size=None), Augmentation(strong, mild=(), size=None)):
+        for sample in (SHAPES[1], FOUR[0]):
+            made = recipe(sample, Place(0, 5, 3, 0.1, World()))
+            assert made.image.shape == sample.image.shape
+            assert not torch.equal(made.image, sample.image)
+    with pytest.raises(ConfigError, match="sizes: need a size; give one"):
+        Augmentation(size=None, sizes=(64,))
+
+
+def test_a_run_without_a_size_learns_the_size_of_its_pictures():
+    recipe = replace(ALWAYS, size=None)
+    assert metadata_of(World(), recipe, Metadata()).image_size == SHAPES[0].image.shape[-2:]
+    assert metadata_of(World(), recipe, Metadata(image_size=(32, 64))).image_size == (32, 64)
+    assert metadata_of(World(), ALWAYS, Metadata(image_size=(32, 64))).image_size == (64, 96)
 
 
 def test_a_step_of_a_run_joins_pictures_of_its_data():

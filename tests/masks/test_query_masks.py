@@ -8,11 +8,13 @@ from rtdetr_lab.checkpoints.load import load_pretrained
 from rtdetr_lab.checkpoints.save import save_pretrained
 from rtdetr_lab.config import replace_at
 from rtdetr_lab.data.batch import collate
-from rtdetr_lab.data.shapes import ShapesConfig, ShapesDataset
+from rtdetr_lab.data.shapes import VAL, ShapesConfig, ShapesDataset
 from rtdetr_lab.decoder import DecoderConfig
 from rtdetr_lab.deployment.form import deploy
+from rtdetr_lab.detector import Detector
 from rtdetr_lab.errors import ConfigError
 from rtdetr_lab.images.masks import masks_of
+from rtdetr_lab.images.tiling import Tiling
 from rtdetr_lab.masks.query_masks import QueryMasks, distance_beyond, rtdetr_nano_seg, with_masks
 from rtdetr_lab.rtdetr import rtdetr_nano, rtdetr_r50_m
 from rtdetr_lab.rtdetrv2 import with_points
@@ -133,6 +135,29 @@ def test_a_saved_model_draws_the_same_masks(tmp_path):
     images, again = pictures(), load_pretrained(tmp_path)
     assert again.cfg == model.cfg
     assert torch.equal(again(images).masks, model(images).masks)
+
+
+def test_a_picture_in_tiles_is_drawn_as_each_tile_is_alone():
+    """Six scenes side by side; no window but the whole has objects of two."""
+    scenes = ShapesDataset(ShapesConfig(size=160, max_objects=3), VAL, 6)
+    large = torch.cat(
+        [torch.cat([scenes[r * 3 + c].image for c in range(3)], 2) for r in (0, 1)], 1
+    )
+    alone, tiled = (
+        Detector.from_pretrained("nano-seg", threshold=0.6, tiling=t)
+        for t in (None, Tiling(160, 0.0))
+    )
+    found = tiled(large)
+    assert found.masks.shape == (len(found), 320, 480)
+    agreed = total = 0
+    for place in range(6):
+        top, left = 160 * (place // 3), 160 * (place % 3)
+        for mask in alone(scenes[place].image).masks:
+            part = found.masks[:, top : top + 160, left : left + 160]
+            shared = (part & mask).flatten(1).sum(1) / (part | mask).flatten(1).sum(1)
+            agreed, total = agreed + bool((shared > 0.9).any()), total + 1
+    assert total >= 10
+    assert agreed >= total - 1  # an object at the border of a tile may be left to the whole
 
 
 def test_layers_are_not_left_out_of_a_model_that_draws():
