@@ -281,7 +281,7 @@ ALLOWED = {
     "detr": 590,
     "evaluation": 1_000,
     "images": 920,
-    "javascript": 890,
+    "javascript": 910,
     "kernels": 480,
     "masks": 70,
     "notebook_tools": 360,
@@ -289,7 +289,7 @@ ALLOWED = {
     "successors": 690,
     "training": 1_750,
     "transformers_api": 2_020,
-    "viz": 2_080,
+    "viz": 1_990,
 }
 """Lines of code a room may hold. Who raises a number says why in the commit; the sum stays below
 `ALLOWED_IN_ALL`, scripts aside: new chapters are paid for by simpler equipment."""
