@@ -272,15 +272,15 @@ def test_prose_does_not_count_as_code():
 
 
 ALLOWED = {
-    "top level": 2_890,
-    "ablations": 2_310,
-    "checkpoints": 2_750,
+    "top level": 2_895,
+    "ablations": 2_290,
+    "checkpoints": 2_700,
     "commands": 1_690,
-    "data": 3_050,
-    "deployment": 2_200,
+    "data": 3_040,
+    "deployment": 2_190,
     "detr": 590,
     "evaluation": 1_000,
-    "images": 920,
+    "images": 910,
     "javascript": 910,
     "kernels": 480,
     "masks": 70,
@@ -289,7 +289,7 @@ ALLOWED = {
     "successors": 690,
     "training": 1_750,
     "transformers_api": 2_020,
-    "viz": 1_990,
+    "viz": 1_960,
 }
 """Lines of code a room may hold. Who raises a number says why in the commit; the sum stays below
 `ALLOWED_IN_ALL`, scripts aside: new chapters are paid for by simpler equipment."""

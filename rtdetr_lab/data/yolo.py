@@ -20,7 +20,7 @@ from rtdetr_lab.data import findings as rules
 from rtdetr_lab.data.annotated import Annotated, Picture, Reading
 from rtdetr_lab.data.places import NAMES, ROOT, inside, pictures_in, slashed, split_of, tails
 from rtdetr_lab.data.text import lines_of, text_of
-from rtdetr_lab.errors import DataError
+from rtdetr_lab.errors import DataError, converting
 from rtdetr_lab.images.decode import frame_in
 from rtdetr_lab.notation import Size
 
@@ -127,10 +127,9 @@ def _described(folder: Path, description: Path | None) -> Mapping[str, Any]:
 
     found = {}
     for path in [description] if description else sorted(folder.glob("*.y*ml")):
-        try:
+        kinds = (ValueError, yaml.YAMLError)
+        with converting(kinds, DataError, path, "is not YAML ({})", "write it again"):
             tree = yaml.safe_load(text_of(path))
-        except (ValueError, yaml.YAMLError) as error:
-            raise DataError(str(path), f"is not YAML ({error})", "write it again") from error
         if isinstance(tree, dict) and "names" in tree:
             found[path.name] = tree
     if len(found) > 1 and "data.yaml" not in found:

@@ -15,10 +15,9 @@ import io
 import os
 import tarfile
 from pathlib import Path
-from urllib.error import URLError
 from urllib.request import Request, urlopen
 
-from rtdetr_lab.errors import HubError
+from rtdetr_lab.errors import HubError, converting
 
 VERSION = "1.30.0"
 SHA512 = "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
@@ -49,11 +48,9 @@ def web_runtime(archive: str | Path | None = None) -> dict[str, bytes]:
 
 
 def _read(path: Path) -> bytes:
-    try:
+    remedy = f"give the file that this wrote: {_pack()}"
+    with converting(OSError, HubError, path, "cannot be read ({})", remedy):
         return path.read_bytes()
-    except OSError as error:
-        remedy = f"give the file that this wrote: {_pack()}"
-        raise HubError(str(path), f"cannot be read ({error.strerror})", remedy) from error
 
 
 def _cache() -> Path:
@@ -67,12 +64,11 @@ def _pack() -> str:
 def _downloaded() -> bytes:
     registry = os.environ.get(NPM) or "https://registry.npmjs.org"
     address = f"{registry.rstrip('/')}/onnxruntime-web/-/{ARCHIVE}"
-    try:
-        with urlopen(Request(address), timeout=SECONDS) as answer:
-            return answer.read()
-    except (URLError, OSError, ValueError) as error:
-        remedy = f"type {_pack()} where there is a network, and give its file with --runtime"
-        raise HubError(address, f"cannot be downloaded ({error})", remedy) from error
+    remedy = f"type {_pack()} where there is a network, and give its file with --runtime"
+    kinds, what = (OSError, ValueError), "cannot be downloaded ({})"
+    ours = converting(kinds, HubError, address, what, remedy)
+    with ours, urlopen(Request(address), timeout=SECONDS) as answer:
+        return answer.read()
 
 
 def _unpacked(archive: bytes, where: str) -> dict[str, bytes]:
