@@ -18,6 +18,7 @@ from pathlib import Path
 from urllib.request import Request, urlopen
 
 from rtdetr_lab.errors import HubError, converting
+from rtdetr_lab.writing import write_bytes
 
 VERSION = "1.30.0"
 SHA512 = "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
@@ -76,16 +77,12 @@ def _unpacked(archive: bytes, where: str) -> dict[str, bytes]:
     if digest != SHA512:
         raise HubError(where, f"is not onnxruntime-web {VERSION}: its sha512 differs", _pack())
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-        members = {
-            name: tar.extractfile(f"package/dist/{inside}") for name, inside in FILES.items()
-        }
+        members = {name: tar.extractfile(f"package/dist/{file}") for name, file in FILES.items()}
         return {name: member.read() for name, member in members.items() if member}
 
 
 def _keep(folder: Path, files: dict[str, bytes]) -> None:
-    """Write every file under another name first: a reader never finds half of one."""
+    """Write every file as a whole: a reader never finds half of one."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
-        part = folder / f"{name}.{os.getpid()}"
-        part.write_bytes(content)
-        part.replace(folder / name)
+        write_bytes(folder / name, content, error=HubError)
