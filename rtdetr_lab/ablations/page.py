@@ -157,10 +157,8 @@ def markdown_of(report: Findings, images: Mapping[str, str] | None = None) -> st
 
 
 def _failures(report: Findings) -> list[str]:
-    found = [(e.name, f) for e in report.entries for f in e.failures]
-    said = [
-        f"{markdown_text(name)}{_seed(f)}:\n\n{markdown_block(f['traceback'])}" for name, f in found
-    ]
+    found = [(markdown_text(e.name), f) for e in report.entries for f in e.failures]
+    said = [f"{name}{_seed(f)}:\n\n{markdown_block(f['traceback'])}" for name, f in found]
     return ["## Failed", *said] if said else []
 
 

@@ -30,8 +30,8 @@ class Shapes:
         from rtdetr_lab.data.convert import export_coco
 
         size = world(square_of(self.size))
-        for path in export_coco(self.folder, self.count, self.val_count, size, bar()):
-            say(str(path))
+        made = export_coco(self.folder, self.count, self.val_count, size, bar())
+        say("\n".join(map(str, made)))
         return DONE
 
 
@@ -102,8 +102,7 @@ class Convert(Rewrite):
         splits = read_whole(self.source, self.voc_origin)
         for annotations in splits.values():
             tell(annotations.findings)
-        for path in write_coco(splits, self.folder, bar()):
-            say(str(path))
+        say("\n".join(map(str, write_coco(splits, self.folder, bar()))))
         say(f"now check it: rtdetr-lab data check {self.folder}")
         return DONE
 
@@ -127,8 +126,7 @@ class Split(Rewrite):
         shares = {"train": 1 - self.val - self.test, "val": self.val, "test": self.test}
         shares = {name: share for name, share in shares.items() if share}
         made = split_set(self.source, self.folder, shares, self.seed, self.voc_origin, bar())
-        for path in made:
-            say(str(path))
+        say("\n".join(map(str, made)))
         say(f"now train on it: rtdetr-lab train --data {self.folder}")
         return DONE
 
@@ -142,8 +140,7 @@ class Upright(Rewrite):
         from rtdetr_lab.data.upright import write_upright
 
         made, turned = write_upright(self.source, self.folder, self.voc_origin, bar())
-        for path in made:
-            say(str(path))
+        say("\n".join(map(str, made)))
         say(f"{turned} pictures turned; now check: rtdetr-lab data check {self.folder}")
         return DONE
 

@@ -17,9 +17,8 @@ from rtdetr_lab.notation import Size
 
 def encode_mask(mask: Bool[np.ndarray, "H W"]) -> dict[str, Any]:
     """Return compressed run lengths, ready for JSON."""
-    code = import_extra("faster_coco_eval", "eval").mask.encode(
-        np.asfortranarray(mask.astype(np.uint8))
-    )
+    library = import_extra("faster_coco_eval", "eval").mask
+    code = library.encode(np.asfortranarray(mask.astype(np.uint8)))
     counts = code["counts"]
     text = counts.decode("ascii") if isinstance(counts, bytes) else str(counts)
     return {"size": [int(n) for n in code["size"]], "counts": text}
@@ -47,10 +46,8 @@ def decode_mask(segmentation: Any, size: Size, where: str) -> Bool[np.ndarray, "
         if isinstance(code, list):
             code = library.merge(code)
         mask = np.asarray(library.decode(code), dtype=bool)
-    if mask.shape != tuple(size):
-        what = (
-            f"its mask is {mask.shape[0]}×{mask.shape[1]}, but the picture is {size[0]}×{size[1]}"
-        )
+    if (found := mask.shape) != tuple(size):
+        what = f"its mask is {found[0]}×{found[1]}, but the picture is {size[0]}×{size[1]}"
         raise DataError(where, what, "correct the segmentation's size")
     return mask
 

@@ -146,9 +146,8 @@ def _names(names: Any, folder: Path) -> tuple[str, ...]:
         if set(numbers) == set(by_number):
             names = [by_number[number] for number in numbers]
     if not isinstance(names, list):
-        raise DataError(
-            str(folder), f"its YAML has the names {names!r}", "list them, or number them from 0"
-        )
+        what = f"its YAML has the names {names!r}"
+        raise DataError(str(folder), what, "list them, or number them from 0")
     return tuple(map(str, names))
 
 
