@@ -59,15 +59,8 @@ class Check:
         from rtdetr_lab.data.preflight import check_folder
         from rtdetr_lab.data.report import draw_reports
 
-        reports = check_folder(
-            self.folder,
-            self.split,
-            bar(),
-            self.images,
-            self.queries,
-            self.reading.limits,
-            self.reading.voc_origin,
-        )
+        read = (self.reading.limits, self.reading.voc_origin)
+        reports = check_folder(self.folder, self.split, bar(), self.images, self.queries, *read)
         if self.json:
             print(json.dumps([report.to_dict() for report in reports]))
         else:
