@@ -42,13 +42,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from rtdetr_lab.config import (
-    given,
-    require,
-    require_at_least,
-    require_below_one,
-    require_divisible,
-)
+from rtdetr_lab.config import given, require, require_at_least, require_below_one, require_divisible
 from rtdetr_lab.layers import Activation, Attention, FeedForward, sine_2d
 from rtdetr_lab.notation import tokens_of
 from rtdetr_lab.taps import tap

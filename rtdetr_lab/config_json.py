@@ -31,7 +31,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rtdetr_lab.config import field_names, is_config, is_frozen, join, nearest, require
-from rtdetr_lab.errors import ConfigError
+from rtdetr_lab.errors import ConfigError, converting
 
 PACKAGE = "rtdetr_lab"
 
@@ -74,10 +74,9 @@ def to_dict(cfg: Any) -> dict[str, Any]:
 
 def from_json(text: str, classes: Sequence[Any] = ()) -> Any:
     """Read the config that `to_json` wrote; `classes` are your own classes and functions."""
-    try:
+    kinds = (json.JSONDecodeError, RecursionError)
+    with converting(kinds, ConfigError, "config", "is not JSON: {}", "write it with to_json"):
         return from_dict(json.loads(text), classes)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ConfigError("config", f"is not JSON: {error}", "write it with to_json") from error
 
 
 def from_dict(tree: Any, classes: Sequence[Any] = ()) -> Any:
@@ -157,10 +156,9 @@ def _find_class(name: Any, path: str) -> Any:
     require(inside, where, f"{name!r} is not a class of {PACKAGE}", remedy)
     module, _, class_name = name.partition(":")
     name = f"{MOVED.get(module, module)}:{class_name}"
-    try:
+    what = f"{name!r} does not exist"
+    with converting((ImportError, AttributeError), ConfigError, where, what, remedy):
         found = _resolve(name)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(where, f"{name!r} does not exist", remedy) from error
     ours = isinstance(found, type) and found.__module__ == name.partition(":")[0]
     require(ours and is_frozen(found), where, f"{name!r} is not a configuration", remedy)
     return found

@@ -26,7 +26,7 @@ from torch import nn
 
 from rtdetr_lab.config import require
 from rtdetr_lab.detections import Detections, SegmentedPicture, classes_of
-from rtdetr_lab.errors import ConfigError, ImageError
+from rtdetr_lab.errors import ConfigError, ImageError, converting
 from rtdetr_lab.images.arrays import RGBs
 from rtdetr_lab.images.decode import DEFAULT_LIMITS, Limits, Photo, photo_or_error, read_photo
 from rtdetr_lab.images.panoptic import Rule
@@ -184,11 +184,9 @@ class Detector:
 
 
 def _moved(model: nn.Module, device: torch.device | str) -> nn.Module:
-    try:
+    kinds, what = (RuntimeError, AssertionError), f"{device} cannot be used: {{}}"
+    with converting(kinds, ConfigError, "device", what, 'try "cpu"'):
         return model.to(device)
-    except (RuntimeError, AssertionError) as error:  # either, depending on the device
-        reason = str(error).splitlines()[0]
-        raise ConfigError("device", f"{device} cannot be used: {reason}", 'try "cpu"') from error
 
 
 def threshold_of(model: nn.Module, given: float | Literal["auto"]) -> float:

@@ -11,6 +11,8 @@ are also attributes, so that a test or the command line can read them one by one
 | `remedy` | what the reader can do about it      | `pass num_classes=2`                      |
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -60,6 +62,29 @@ class RecordError(LabError, RuntimeError):
     """A `record(...)` has recorded nothing, or would record wrong values."""
 
 
+@contextmanager
+def converting(
+    kinds: type[Exception] | tuple[type[Exception], ...],
+    error: type[LabError],
+    where: object,
+    what: str,
+    remedy: str,
+) -> Iterator[None]:
+    """Convert errors that other libraries raise in the block to `error(where, what, remedy)`.
+
+    `{}` in `what` becomes the first line of their message. Errors of this package stay.
+    """
+    try:
+        yield
+    except LabError:
+        raise
+    except kinds as problem:
+        said, kind = getattr(problem, "strerror", None) or str(problem), type(problem).__name__
+        if not said.strip() or isinstance(problem, KeyError):  # which says only the key
+            said = f"{kind}: {said}" if said.strip() else kind
+        raise error(str(where), what.replace("{}", said.splitlines()[0]), remedy) from problem
+
+
 class MissingExtraError(LabError, ImportError):
     """An optional dependency is missing; the remedy names the extra that installs it."""
 
@@ -71,10 +96,9 @@ def import_extra(library: str, extra: str) -> Any:
 
 def import_optional(library: str, install: str) -> Any:
     """Import a library; raise `MissingExtraError` with what to `pip install` if it is missing."""
-    try:
+    what, remedy = "is not installed", f"pip install {install}"
+    with converting(ImportError, MissingExtraError, library, what, remedy):
         return import_module(library)
-    except ImportError as error:
-        raise MissingExtraError(library, "is not installed", f"pip install {install}") from error
 
 
 class OutputError(LabError, OSError):

@@ -48,12 +48,7 @@ from rtdetr_lab.layers import sharing_tensors
 from rtdetr_lab.model import DetectionModel
 from rtdetr_lab.notation import tokens_from_maps
 from rtdetr_lab.query_selection import ProposalHead, TopScore
-from rtdetr_lab.structures import (
-    CDNBatch,
-    Prediction,
-    Targets,
-    check_batch,
-)
+from rtdetr_lab.structures import CDNBatch, Prediction, Targets, check_batch
 
 
 @dataclass(frozen=True)

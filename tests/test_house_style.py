@@ -272,24 +272,24 @@ def test_prose_does_not_count_as_code():
 
 
 ALLOWED = {
-    "top level": 2_890,
-    "ablations": 2_325,
-    "checkpoints": 2_745,
-    "commands": 1_690,
-    "data": 3_056,
-    "deployment": 2_200,
+    "top level": 2_895,
+    "ablations": 2_290,
+    "checkpoints": 2_690,
+    "commands": 1_680,
+    "data": 3_045,
+    "deployment": 2_160,
     "detr": 590,
     "evaluation": 1_000,
-    "images": 920,
-    "javascript": 890,
-    "kernels": 480,
+    "images": 910,
+    "javascript": 910,
+    "kernels": 460,
     "masks": 70,
     "notebook_tools": 360,
     "structures": 334,
     "successors": 690,
-    "training": 1_750,
+    "training": 1_740,
     "transformers_api": 2_020,
-    "viz": 2_080,
+    "viz": 1_960,
 }
 """Lines of code a room may hold. Who raises a number says why in the commit; the sum stays below
 `ALLOWED_IN_ALL`, scripts aside: new chapters are paid for by simpler equipment."""

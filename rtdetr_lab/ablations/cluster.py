@@ -8,12 +8,12 @@ submit every run as a command, and the run writes its row to a file on the share
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rtdetr_lab.ablations.executors import PYTHON, Errand, Outcome, Started
+from rtdetr_lab.ablations.executors import PYTHON, Errand, Outcome, Outcomes, Started
 from rtdetr_lab.ablations.job import Job
 from rtdetr_lab.errors import import_extra
 
@@ -31,9 +31,7 @@ class Submitit:
     command: tuple[str, ...] = PYTHON
     poll_seconds: float = 2.0
 
-    def __call__(
-        self, jobs: Sequence[Job], folder: Path, runs: Path, started: Started
-    ) -> Iterator[Outcome]:
+    def __call__(self, jobs: Sequence[Job], folder: Path, runs: Path, started: Started) -> Outcomes:
         submitit = import_extra("submitit", "cluster")
         executor = submitit.AutoExecutor(folder / "submitit", cluster=self.cluster)
         executor.update_parameters(**self.parameters)

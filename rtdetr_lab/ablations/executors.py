@@ -70,7 +70,8 @@ def attempt(job: Job, runs: Path) -> Outcome:
         return Outcome(job, error=traceback.format_exc())
 
 
-Executor = Callable[[Sequence[Job], Path, Path, Started], Iterator[Outcome]]
+Outcomes = Iterator[Outcome]
+Executor = Callable[[Sequence[Job], Path, Path, Started], Outcomes]
 """Function that runs jobs and yields an outcome per job; a failed job is an outcome too.
 
 The first folder is the study's. The second has the runs of all studies."""
@@ -80,9 +81,7 @@ The first folder is the study's. The second has the runs of all studies."""
 class InProcess:
     """Run jobs one after the other, in this process."""
 
-    def __call__(
-        self, jobs: Sequence[Job], folder: Path, runs: Path, started: Started
-    ) -> Iterator[Outcome]:
+    def __call__(self, jobs: Sequence[Job], folder: Path, runs: Path, started: Started) -> Outcomes:
         for job in jobs:
             started(job)
             yield attempt(job, runs)
@@ -157,9 +156,7 @@ class LocalProcesses:
     gpus: tuple[int, ...] = ()
     command: tuple[str, ...] = PYTHON
 
-    def __call__(
-        self, jobs: Sequence[Job], folder: Path, runs: Path, started: Started
-    ) -> Iterator[Outcome]:
+    def __call__(self, jobs: Sequence[Job], folder: Path, runs: Path, started: Started) -> Outcomes:
         waiting: list[Errand] = []
         for job in jobs:
             errand = Errand.of(job, folder, runs)

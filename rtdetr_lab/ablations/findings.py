@@ -82,9 +82,7 @@ class Findings:
                 found.append(replace(entry, learned_nothing=nothing))
         compared = [entry.difference for entry in found if entry.difference]
         adjusted = iter(holm([difference.p_value for difference in compared]))
-        return tuple(
-            replace(entry, p_value=next(adjusted)) if entry.difference else entry for entry in found
-        )
+        return tuple(replace(e, p_value=next(adjusted)) if e.difference else e for e in found)
 
     @property
     def latency(self) -> dict[str, dict[str, float]]:

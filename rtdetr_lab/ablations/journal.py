@@ -17,7 +17,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from rtdetr_lab.errors import DataError, TrainingError
+from rtdetr_lab.errors import DataError, TrainingError, converting
 
 Line = dict[str, Any]
 
@@ -33,13 +33,10 @@ class Journal:
     def append(self, line: Line) -> None:
         """Write a whole line to the disk before returning. Raises `TrainingError`."""
         text = json.dumps(line, allow_nan=False) + "\n"
-        try:
+        remedy = "make room, or give a folder that can be written; then the same call resumes"
+        with converting(OSError, TrainingError, self.path, "cannot be written: {}", remedy):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             _add(self.path, text.encode())
-        except OSError as error:
-            what = f"cannot be written: {error.strerror}"
-            remedy = "make room, or give a folder that can be written; then the same call resumes"
-            raise TrainingError(str(self.path), what, remedy) from error
         self.lines.append(json.loads(text))
 
     def of_kind(self, kind: str) -> list[Line]:

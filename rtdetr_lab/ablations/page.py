@@ -5,6 +5,8 @@ import html
 import shlex
 from collections.abc import Mapping
 from itertools import combinations
+from pathlib import Path
+from string import Template
 from typing import Any
 
 import numpy as np
@@ -19,15 +21,7 @@ from rtdetr_lab.writing import (
     markdown_text,
 )
 
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
-  color: #222; background: #fff }
-img { max-width: 100%; height: auto }
-table { display: block; overflow-x: auto; border-collapse: collapse }
-table { margin: 1rem 0; font-size: 13px }
-th, td { border-bottom: 1px solid #ccc; padding: .25rem .6rem; text-align: left }
-code, pre { background: #f3f3f3; font-size: 13px } pre { padding: .6rem; overflow-x: auto }
-"""
+PAGE = Template(Path(__file__).with_suffix(".html").read_text(encoding="utf8"))
 
 
 def results(report: Findings) -> str:
@@ -163,10 +157,8 @@ def markdown_of(report: Findings, images: Mapping[str, str] | None = None) -> st
 
 
 def _failures(report: Findings) -> list[str]:
-    found = [(e.name, f) for e in report.entries for f in e.failures]
-    said = [
-        f"{markdown_text(name)}{_seed(f)}:\n\n{markdown_block(f['traceback'])}" for name, f in found
-    ]
+    found = [(markdown_text(e.name), f) for e in report.entries for f in e.failures]
+    said = [f"{name}{_seed(f)}:\n\n{markdown_block(f['traceback'])}" for name, f in found]
     return ["## Failed", *said] if said else []
 
 
@@ -181,10 +173,7 @@ def html_of(report: Findings, images: Mapping[str, bytes]) -> str:
     coded = {title: base64.b64encode(png).decode() for title, png in images.items()}
     links = {title: f"data:image/png;base64,{data}" for title, data in coded.items()}
     body = MarkdownIt("js-default").render(markdown_of(report, links))
-    meta = '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-    title = html.escape(f"Ablation: {report.name}")
-    head = f"{meta}<title>{title}</title><style>{STYLE}</style>"
-    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>{body}</body></html>\n'
+    return PAGE.substitute(title=html.escape(f"Ablation: {report.name}"), body=body)
 
 
 def _mean_sd(values: list[float], digits: int) -> str:

@@ -43,12 +43,25 @@ class Report(Findings):
     @property
     def csv(self) -> str:
         """Table as CSV: one line per row and seed, without times."""
-        return csv_of(self)
+        names = [n for e in self.entries for row in e.rows for n in row["scores"][e.view]]
+        scores = [n for n in dict.fromkeys(names) if n not in ("resampled", "pictures")]
+        lines = []
+        for entry in self.entries:
+            size = [entry.variant.get(n) for n in ("parameters", "gflops")]
+            for row in entry.rows:
+                first = [row["variant"], entry.view, row["seed"], row["run"], row["pictures"]]
+                values = [row["scores"][entry.view][n] for n in scores]
+                said = [row["measures"].get(n, "") for n in self.measures]
+                lines.append([*first, *size, *values, *said])
+        head = ["variant", "view", "seed", "run", "pictures", "parameters", "gflops"]
+        return _csv([*head, *scores, *self.measures], lines)
 
     @property
     def json(self) -> str:
-        """Everything, for another program."""
-        return json_of(self)
+        """Everything for another program: means, spreads, differences, verdicts, plan, cost."""
+        rows = [_as_data(entry, self.measures) for entry in self.entries]
+        tree = {"plan": self.plan, "cost": self.cost, "latency_ms": self.latency, "rows": rows}
+        return json.dumps(tree, indent=1) + "\n"
 
     def figures(self) -> Mapping[str, object]:
         """Draw the figures for a notebook; return title → axes."""
@@ -125,22 +138,6 @@ def _rendered(draw: Callable[[], Any]) -> dict[str, bytes]:
     return found
 
 
-def csv_of(found: Findings) -> str:
-    """Table as CSV: one line per row and seed, without times."""
-    names = [n for e in found.entries for row in e.rows for n in row["scores"][e.view]]
-    scores = [n for n in dict.fromkeys(names) if n not in ("resampled", "pictures")]
-    lines = []
-    for entry in found.entries:
-        size = [entry.variant.get(n) for n in ("parameters", "gflops")]
-        for row in entry.rows:
-            first = [row["variant"], entry.view, row["seed"], row["run"], row["pictures"]]
-            values = [row["scores"][entry.view][n] for n in scores]
-            said = [row["measures"].get(n, "") for n in found.measures]
-            lines.append([*first, *size, *values, *said])
-    head = ["variant", "view", "seed", "run", "pictures", "parameters", "gflops"]
-    return _csv([*head, *scores, *found.measures], lines)
-
-
 def pictures_csv_of(found: Findings) -> str:
     """AP on each validation picture alone, as CSV; empty if the journal has none."""
     lines = [
@@ -156,17 +153,6 @@ def _csv(head: list[str], lines: list[list[Any]]) -> str:
     out = io.StringIO()
     csv.writer(out, lineterminator="\n").writerows([head, *lines])
     return out.getvalue()
-
-
-def json_of(found: Findings) -> str:
-    """Table as JSON: means, spreads, differences, verdicts, plan and cost."""
-    tree = {
-        "plan": found.plan,
-        "cost": found.cost,
-        "latency_ms": found.latency,
-        "rows": [_as_data(entry, found.measures) for entry in found.entries],
-    }
-    return json.dumps(tree, indent=1) + "\n"
 
 
 def _as_data(entry: Entry, measures: list[str]) -> Line:

@@ -23,21 +23,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from rtdetr_lab.ablations import plan as planning
 from rtdetr_lab.ablations.bases import short_recipe, small_world
 from rtdetr_lab.ablations.executors import Executor, InProcess, Outcome
 from rtdetr_lab.ablations.job import Job
 from rtdetr_lab.ablations.journal import Journal, Line
 from rtdetr_lab.ablations.measure import latencies, rough_seconds
-from rtdetr_lab.ablations.plan import (
-    Prepared,
-    belongs,
-    is_same,
-    measured,
-    pictures_for,
-    pictures_of,
-    plan_line,
-    prepare,
-)
 from rtdetr_lab.ablations.report import Report, report_of
 from rtdetr_lab.ablations.task import AsTrained, Measure, Task, Views, codes, content_of
 from rtdetr_lab.ablations.variant import Change, Setup, Variant, variant, with_seed
@@ -128,13 +119,13 @@ class Study:
         """Journal of the study, read from disk."""
         return Journal(self.home / "journal.jsonl")
 
-    def prepared(self, num_pictures: int) -> Prepared:
+    def prepared(self, num_pictures: int) -> planning.Prepared:
         """Apply all variants, for the given number of pictures per run."""
         steps = -(-num_pictures // self._setup.recipe.batch_size)
         every = max(1, steps // self.curve_points) if self.curve_points else 0
         recipe = replace(self._setup.recipe, num_pictures=num_pictures, eval_every=every)
         base = replace(self._setup, recipe=recipe)
-        return prepare(self._rows, base, self.reference, self._task)
+        return planning.prepare(self._rows, base, self.reference, self._task)
 
     def jobs(self, num_pictures: int) -> list[Job]:
         """List all runs, seed by seed, so that a stopped study has complete pairs."""
@@ -159,8 +150,8 @@ class Study:
         gflops = {line["name"]: line["gflops"] for line in ready.lines if "gflops" in line}
         size = self.data[1][0].image.shape[-2:]
         speed = rough_seconds(ready.setups[self.reference].cfg, gflops, size)
-        batch, seeds = self._setup.recipe.batch_size, list(self.seeds)
-        count = pictures_for(str(self.budget), speed, len(seeds), batch, began) if timed else 0
+        batch, seeds, budget = self._setup.recipe.batch_size, list(self.seeds), str(self.budget)
+        count = planning.pictures_for(budget, speed, len(seeds), batch, began) if timed else 0
         line = {"name": self.name, "variants": ready.lines, "seeds": seeds, "s_per_picture": speed}
         return {**line, "pictures": count or self.budget, "failures": dict(ready.failures)}
 
@@ -186,20 +177,20 @@ class Study:
         """Make the report from the journal, without training."""
         return report_of(self.journal)
 
-    def _planned(self, journal: Journal) -> tuple[Prepared, list[Job]]:
+    def _planned(self, journal: Journal) -> tuple[planning.Prepared, list[Job]]:
         """Prepare all runs. Append their plan to the journal if its last plan is another."""
         began, speed, pictures = time.monotonic(), None, self.budget
         asked: Line = {"name": self.name, "budget": self.budget, "seeds": list(self.seeds)}
         if isinstance(pictures, str):
-            pictures = pictures_of(journal.plan, asked, [row.name for row in self._rows])
+            pictures = planning.pictures_of(journal.plan, asked, [row.name for row in self._rows])
         if not pictures:
-            speed = measured(self.prepared(1).setups, self._task)
+            speed = planning.measured(self.prepared(1).setups, self._task)
             seeds, batch = len(self.seeds), self._setup.recipe.batch_size
-            pictures = pictures_for(str(self.budget), speed, seeds, batch, began)
+            pictures = planning.pictures_for(str(self.budget), speed, seeds, batch, began)
         ready = self.prepared(pictures)
         jobs = self._jobs(ready.setups)
-        line = plan_line(ready, jobs, self.reference, self.task) | asked
-        if not is_same(line, journal.plan):
+        line = planning.plan_line(ready, jobs, self.reference, self.task) | asked
+        if not planning.is_same(line, journal.plan):
             journal.append({**line, "s_per_picture": speed} if speed else line)
         for failed in ready.failed_lines():
             if failed not in journal.lines:
@@ -209,7 +200,7 @@ class Study:
     def _finish(
         self, journal: Journal, jobs: Sequence[Job], executor: Executor, watch: Watch
     ) -> None:
-        rows = [line for line in journal.of_kind("row") if belongs(line, journal.plan)]
+        rows = [line for line in journal.of_kind("row") if planning.belongs(line, journal.plan)]
         done = {(row["variant"], row["run"]) for row in rows}
         missing = [job for job in jobs if (job.variant, job.fingerprint) not in done]
         runs = Path(self.folder) / "runs"

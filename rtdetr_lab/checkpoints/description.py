@@ -30,7 +30,7 @@ from rtdetr_lab.checkpoints.transformers_table import placed
 from rtdetr_lab.config import require
 from rtdetr_lab.config_json import from_dict
 from rtdetr_lab.detr.model import DETRConfig
-from rtdetr_lab.errors import CheckpointError
+from rtdetr_lab.errors import CheckpointError, converting
 
 log = logging.getLogger("rtdetr_lab")
 
@@ -104,9 +104,7 @@ def _from_ours(tree: Mapping[str, Any], where: str, classes: Sequence[Any]) -> t
 
 
 def _header(weights: WeightsFile) -> dict[str, Any]:
-    try:
+    where, remedy = f"{weights.where}[{HEADER}]", "save the model again"
+    with converting(ValueError, CheckpointError, where, "is not JSON: {}", remedy):
         tree = json.loads(weights.header[HEADER])
-    except ValueError as error:
-        where = f"{weights.where}[{HEADER}]"
-        raise CheckpointError(where, f"is not JSON: {error}", "save the model again") from error
     return tree if isinstance(tree, dict) else {}

@@ -24,7 +24,7 @@ from rtdetr_lab.checkpoints.foreign import AGAIN, check_kind, is_safetensors
 from rtdetr_lab.checkpoints.pickles import read_pickle
 from rtdetr_lab.checkpoints.run_state import is_state, read_state
 from rtdetr_lab.config import require
-from rtdetr_lab.errors import CheckpointError
+from rtdetr_lab.errors import CheckpointError, converting
 from rtdetr_lab.writing import MAKE_ROOM, first_few, replacing
 
 FORMAT = "rtdetr_lab"
@@ -117,21 +117,17 @@ def write_weights(
     full = {"format": "pt", **header, DIGEST: sha256, DIGESTS: json.dumps(_digests(own))}
     full.pop(HEADER_DIGEST, None)  # it belongs to the file this header was read from
     full[HEADER_DIGEST] = text_digest(full)
-    with replacing(path, CheckpointError, outdates=config) as temporary:
-        try:
-            save_file(own, temporary, full)
-        except SafetensorError as error:
-            what = f"cannot be written: {error}"
-            raise CheckpointError(str(path), what, MAKE_ROOM) from error
+    ours = converting(SafetensorError, CheckpointError, path, "cannot be written: {}", MAKE_ROOM)
+    with replacing(path, CheckpointError, outdates=config) as temporary, ours:
+        save_file(own, temporary, full)
     return sha256
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object from a file, or raise `CheckpointError`."""
-    try:
+    kinds = (OSError, ValueError, RecursionError)
+    with converting(kinds, CheckpointError, path, "cannot be read: {}", AGAIN):
         tree = json.loads(path.read_text(encoding="utf8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(str(path), f"cannot be read: {error}", AGAIN) from error
     require(isinstance(tree, dict), path, "is not a JSON object", AGAIN, CheckpointError)
     found: dict[str, Any] = tree
     return found
@@ -143,13 +139,11 @@ def _read_safetensors(path: Path) -> WeightsFile:
         num_keys = file.read(min(length, LARGEST_HEADER)).count(b":")
     what = f"its header has {num_keys:,} keys, {MOST_KEYS:,} allowed"
     require(num_keys <= MOST_KEYS, path, what, "do not use this file", CheckpointError)
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            header = dict(file.metadata() or {})
-    except (SafetensorError, OSError, ValueError) as error:
-        what = f"is truncated or not a safetensors file ({error})"
-        raise CheckpointError(str(path), what, AGAIN) from error
+    kinds, what = (SafetensorError, OSError, ValueError), "is truncated or not a safetensors file"
+    ours = converting(kinds, CheckpointError, path, what + " ({})", AGAIN)
+    with ours, safe_open(str(path), framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        header = dict(file.metadata() or {})
     _check_header(header, path)
     if DIGEST in header and header[DIGEST] != digest(tensors):
         what = "does not have the tensors that were written: their digest differs"

@@ -189,10 +189,9 @@ def _errors() -> Any:
 def explained(error: BaseException) -> tuple[str, str]:
     """Describe an error of the hub and what to do, the most specific kind first."""
     e = _errors()
-    if isinstance(error, e.LocalEntryNotFoundError) and isinstance(
-        error.__cause__, e.HfHubHTTPError
-    ):
-        error = error.__cause__  # the hub did respond, but without a file
+    cause = error.__cause__
+    if isinstance(error, e.LocalEntryNotFoundError) and isinstance(cause, e.HfHubHTTPError):
+        error = cause  # the hub did respond, but without a file
     first = first_line(error)
     if isinstance(error, e.LocalEntryNotFoundError | e.OfflineModeIsEnabled):
         return (

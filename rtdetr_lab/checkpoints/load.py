@@ -33,8 +33,9 @@ from rtdetr_lab.checkpoints.metadata import Metadata, check_names, metadata_for
 from rtdetr_lab.checkpoints.rename import under_our_names
 from rtdetr_lab.checkpoints.source import Source, locate
 from rtdetr_lab.checkpoints.strict import fit, is_class_head, num_classes_of
+from rtdetr_lab.checkpoints.transformers_table import placed
 from rtdetr_lab.config import replace_at, require
-from rtdetr_lab.errors import CheckpointError, ConfigError, LabError
+from rtdetr_lab.errors import CheckpointError, ConfigError
 from rtdetr_lab.writing import printable
 
 log = logging.getLogger("rtdetr_lab")
@@ -114,16 +115,10 @@ def built(build: Callable[[], Any], tensors: Mapping[str, Tensor], where: str) -
 
     The tensors replace its initial values, so the caller's random numbers stay the same.
     """
-    with torch.random.fork_rng(devices=[]), no_larger_than(tensors, where):
-        try:
-            return build()
-        except LabError as error:
-            place = error.where if where in error.where else f"{where}: {error.where}"
-            raise type(error)(place, error.what, error.remedy) from error
-        except Exception as error:  # torch raises many types for impossible sizes
-            kind = type(error).__name__
-            what = f"no model can be built from its configuration ({kind}: {error})"
-            raise ConfigError(where, what.splitlines()[0], "correct its sizes") from error
+    # torch raises many types for impossible sizes
+    ours = placed(where, "no model can be built from its configuration ({})", "correct its sizes")
+    with torch.random.fork_rng(devices=[]), no_larger_than(tensors, where), ours:
+        return build()
 
 
 def _read(source: Source) -> WeightsFile:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from rtdetr_lab.checkpoints.foreign import AGAIN
 from rtdetr_lab.config import require
-from rtdetr_lab.errors import CheckpointError
+from rtdetr_lab.errors import CheckpointError, converting
 
 NESTED = (("ema", "module"), ("ema",), ("model_ema",), ("model",), ("state_dict",), ("module",))
 """Keys of the weights inside the `.pth` of training scripts, averaged weights first."""
@@ -45,14 +45,12 @@ def _check_sums(path: Path) -> None:
     """Check the CRC of every tensor in the zip, which torch's reader does not check."""
     if not zipfile.is_zipfile(path):
         return
-    try:
-        with zipfile.ZipFile(path) as archive:
-            # An entry that claims to be a folder is read as arbitrary memory.
-            odd = [entry.filename for entry in archive.infolist() if entry.external_attr & 0x10]
-            damaged = archive.testzip() or next(iter(odd), None)
-    except Exception as error:  # zipfile also raises many types
-        what = f"is a damaged zip ({error or type(error).__name__})"
-        raise CheckpointError(str(path), what, AGAIN) from error
+    # zipfile also raises many types
+    ours = converting(Exception, CheckpointError, path, "is a damaged zip ({})", AGAIN)
+    with ours, zipfile.ZipFile(path) as archive:
+        # An entry that claims to be a folder is read as arbitrary memory.
+        odd = [entry.filename for entry in archive.infolist() if entry.external_attr & 0x10]
+        damaged = archive.testzip() or next(iter(odd), None)
     what = "is not as it was written: its checksum differs"
     require(damaged is None, f"{path}[{damaged}]", what, AGAIN, CheckpointError)
 

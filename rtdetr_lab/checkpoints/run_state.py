@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from rtdetr_lab.errors import CheckpointError
+from rtdetr_lab.errors import CheckpointError, converting
 
 MAGIC = b"rtdetr_lab run 1 "
 HEAD = len(MAGIC) + 64 + 1
@@ -41,16 +41,13 @@ def is_state(path: Path) -> bool:
 def read_state(path: Path) -> dict[str, Any]:
     """Read a state onto the CPU; raise `CheckpointError` unless it is exactly what was saved."""
     remedy = "continue from another save, or start a new run in another folder"
-    try:
+    with converting(OSError, CheckpointError, path, "cannot be read: {}", remedy):
         content = path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(str(path), f"cannot be read: {error.strerror}", remedy) from error
     if not content.startswith(MAGIC) or len(content) < HEAD:
         raise CheckpointError(str(path), "is not a checkpoint of a training run", remedy)
     payload = content[HEAD:]
     if hashlib.sha256(payload).hexdigest().encode() != content[len(MAGIC) : HEAD - 1]:
         raise CheckpointError(str(path), "is damaged: its sha256 does not fit its content", remedy)
-    try:
+    what = "holds more than tensors and numbers"  # the unpickler raises many types
+    with converting(Exception, CheckpointError, path, what, remedy):
         return torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
-    except Exception as error:  # the unpickler raises many types; the file is not ours
-        raise CheckpointError(str(path), "holds more than tensors and numbers", remedy) from error

@@ -42,7 +42,7 @@ from rtdetr_lab.checkpoints.transformers_config import draws, to_transformers
 from rtdetr_lab.checkpoints.transformers_resnet import speaks_timm
 from rtdetr_lab.config_json import to_dict
 from rtdetr_lab.detr.model import DETRConfig
-from rtdetr_lab.errors import CheckpointError, ConfigError
+from rtdetr_lab.errors import CheckpointError, ConfigError, converting
 from rtdetr_lab.model import declared
 from rtdetr_lab.writing import printable, write_text
 
@@ -68,10 +68,8 @@ def save_pretrained(
     if cfg is None:
         what = "has no .cfg, so no model could be built from the file"
         raise CheckpointError(type(model).__name__, what, "save a model that cfg.build() made")
-    try:
+    with converting(OSError, CheckpointError, path, "cannot be made: {}", "give another path"):
         path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CheckpointError(str(path), f"cannot be made: {error}", "give another path") from error
     known = metadata or declared(model).metadata
     if not known.names:
         guessed = metadata_for(cfg.num_classes)

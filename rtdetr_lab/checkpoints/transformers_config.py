@@ -18,20 +18,12 @@ masks.
 from collections.abc import Mapping
 from typing import Any
 
+from rtdetr_lab.checkpoints import transformers_table as table
 from rtdetr_lab.checkpoints.transformers_dfine import DFineFields, dfine_values, spelled_dfine
 from rtdetr_lab.checkpoints.transformers_fields import DetrFields, RTDetrFields, RTDetrV2Fields
 from rtdetr_lab.checkpoints.transformers_hgnet import BACKBONES, backbone_tree
 from rtdetr_lab.checkpoints.transformers_layers import NormFirstConfig, every_dropout, own_dropouts
 from rtdetr_lab.checkpoints.transformers_resnet import resnet_values, spelled_resnet
-from rtdetr_lab.checkpoints.transformers_table import (
-    KEEP,
-    REMEDY,
-    class_names,
-    placed,
-    spelled,
-    values_of,
-    yes_or_no,
-)
 from rtdetr_lab.config import diff, replace_all, replace_at, require
 from rtdetr_lab.deformable_attention import points_per_level
 from rtdetr_lab.detr.model import DETRConfig, detr_r50
@@ -80,10 +72,10 @@ def from_transformers(
     family = f": {OTHER_FAMILIES[kind]}" if kind in OTHER_FAMILIES else ""
     remedy = f"give one of {', '.join(KINDS)}"
     require(kind in KINDS, where, f"model_type is {kind!r}{family}", remedy)
-    with placed(where):
+    with table.placed(where):
         if masks is None:
             masks = "DetrForSegmentation" in (tree.get("architectures") or ())
-        names = class_names(tree, where)
+        names = table.class_names(tree, where)
         if kind == "detr":
             return _detr(tree, where, len(names), masks), names
         return _rtdetr(tree, where, len(names)), names
@@ -99,12 +91,12 @@ def _rtdetr(tree: Mapping[str, Any], where: str, num_classes: int) -> RTDETRConf
     preset = dfine_l if is_dfine else rtdetr_r50  # has their defaults
     base = replace_at(preset(num_classes), "backbone", backbone)
     fields = DFineFields if is_dfine else RTDetrV2Fields
-    early = yes_or_no(tree, "normalize_before", where)
+    early = table.yes_or_no(tree, "normalize_before", where)
     if early:
         base = replace_at(base, "encoder.aifi", NormFirstConfig(act=base.encoder.aifi.act))
-    values = values_of(fields, tree, where, every_dropout(base)) | read(inner, at)
+    values = table.values_of(fields, tree, where, every_dropout(base)) | read(inner, at)
     values |= dfine_values(tree, where) if is_dfine else {}
-    if yes_or_no(tree, "learn_initial_query", where):
+    if table.yes_or_no(tree, "learn_initial_query", where):
         base = replace_at(base, "selection", LearnedContent())
     if not values["denoising.num_queries"]:
         values = {p: v for p, v in values.items() if not p.startswith("denoising.")}
@@ -119,9 +111,10 @@ def _rtdetr(tree: Mapping[str, Any], where: str, num_classes: int) -> RTDETRConf
 
 def _detr(tree: Mapping[str, Any], where: str, num_classes: int, masks: bool) -> DETRConfig:
     scaled, at = tree.get("scale_embedding", False), f"{where}[scale_embedding]"
-    require(not scaled, at, f"is {scaled!r}, only False works", REMEDY)  # from releases before 5
+    what = f"is {scaled!r}, only False works"  # from releases before 5
+    require(not scaled, at, what, table.REMEDY)
     base = detr_r50_panoptic(num_classes) if masks else detr_r50(num_classes)
-    values = values_of(DetrFields, tree, where, every_dropout(base))
+    values = table.values_of(DetrFields, tree, where, every_dropout(base))
     values |= resnet_values(tree, where, base)
     values["decoder.norm_between"] = bool(tree.get("auxiliary_loss"))
     if masks:
@@ -134,7 +127,7 @@ def to_transformers(cfg: Any, names: tuple[str, ...]) -> dict[str, Any]:
     """Convert our config to their `config.json`; raise `ConfigError` if that is impossible."""
     names = names or tuple(f"LABEL_{i}" for i in range(cfg.num_classes))  # as in transformers
     known = isinstance(cfg, RTDETRConfig | DETRConfig)
-    require(known, "transformers", "is not an RT-DETR or DETR", KEEP)
+    require(known, "transformers", "is not an RT-DETR or DETR", table.KEEP)
     cfg = every_dropout(cfg)
     if isinstance(cfg, DETRConfig):
         tree = _detr_tree(cfg)
@@ -146,7 +139,7 @@ def to_transformers(cfg: Any, names: tuple[str, ...]) -> dict[str, Any]:
     back, _ = from_transformers(tree, "transformers")
     for path, (here, there) in diff(own_dropouts(cfg), back).items():
         trimmed = path.endswith("inference_layers")
-        remedy = f"save model.trim({here}), or {KEEP}" if trimmed else KEEP
+        remedy = f"save model.trim({here}), or {table.KEEP}" if trimmed else table.KEEP
         what = f"is {here}, transformers can only express {there}"
         require(path.startswith(HARMLESS), path, what, remedy)
     return tree
@@ -155,7 +148,7 @@ def to_transformers(cfg: Any, names: tuple[str, ...]) -> dict[str, Any]:
 def _with_equal_points(cfg: RTDETRConfig) -> RTDETRConfig:
     points = set(points_per_level(cfg.decoder.num_points, cfg.decoder.num_levels))
     what = f"is {cfg.decoder.num_points}, transformers has one number for all levels"
-    require(len(points) == 1, "decoder.num_points", what, KEEP)
+    require(len(points) == 1, "decoder.num_points", what, table.KEEP)
     equal: RTDETRConfig = replace_at(cfg, "decoder.num_points", points.pop())
     return equal
 
@@ -170,7 +163,7 @@ def _rtdetr_tree(cfg: RTDETRConfig) -> dict[str, Any]:
         "model_type": "d_fine" if is_dfine else "rt_detr_v2" if v2 else "rt_detr",
         "architectures": [f"{name}ForObjectDetection"],
         "num_denoising": 0,
-        **spelled(fields, cfg, every_dropout(base)),
+        **table.spelled(fields, cfg, every_dropout(base)),
         **(spelled_dfine(cfg) if is_dfine else {}),
         "backbone_config": backbone_tree(cfg),
         "learn_initial_query": isinstance(cfg.selection, LearnedContent),
@@ -185,7 +178,7 @@ def _detr_tree(cfg: DETRConfig) -> dict[str, Any]:
     return {
         "model_type": "detr",
         "architectures": [f"DetrFor{'Segmentation' if draws(cfg) else 'ObjectDetection'}"],
-        **spelled(DetrFields, cfg, every_dropout(base)),
+        **table.spelled(DetrFields, cfg, every_dropout(base)),
         "auxiliary_loss": cfg.decoder.norm_between,
         **spelled_resnet(cfg, base),
     }

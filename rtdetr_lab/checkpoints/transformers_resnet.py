@@ -20,14 +20,8 @@ from typing import Any
 from torch import nn
 
 from rtdetr_lab.backbone import BasicBlock, Bottleneck
+from rtdetr_lab.checkpoints import transformers_table as table
 from rtdetr_lab.checkpoints.transformers_fields import ResNetFields
-from rtdetr_lab.checkpoints.transformers_table import (
-    KEEP,
-    REMEDY,
-    spelled,
-    values_of,
-    whole_numbers,
-)
 from rtdetr_lab.config import require
 from rtdetr_lab.detr.model import DETRConfig
 from rtdetr_lab.detr.resnet import ResNetConfig
@@ -62,8 +56,8 @@ def resnet_d_values(inner: Mapping[str, Any], at: str) -> dict[str, Any]:
     """Return our path → our value, from an RT-DETR's `backbone_config`."""
     kind = inner.get("model_type", "rt_detr_resnet")
     what = f"is {kind!r}, only 'rt_detr_resnet' works"
-    require(kind == "rt_detr_resnet", f"{at}[model_type]", what, REMEDY)
-    values = values_of(ResNetFields, inner, at, rtdetr_r50())
+    require(kind == "rt_detr_resnet", f"{at}[model_type]", what, table.REMEDY)
+    values = table.values_of(ResNetFields, inner, at, rtdetr_r50())
     values["backbone.outputs"] = outputs_of(inner, at)
     stays = any(a == b for a, b in pairwise(values["backbone.widths"]))
     unpooled = stays and values["backbone.block"] is BasicBlock
@@ -72,7 +66,7 @@ def resnet_d_values(inner: Mapping[str, Any], at: str) -> dict[str, Any]:
 
 def outputs_of(inner: Mapping[str, Any], at: str) -> tuple[int, ...]:
     """Return the stages that a `backbone_config` of an RT-DETR names as outputs."""
-    return whole_numbers(_outputs(inner) or (2, 3, 4), f"{at}[out_indices]")
+    return table.whole_numbers(_outputs(inner) or (2, 3, 4), f"{at}[out_indices]")
 
 
 def resnet_values(tree: Mapping[str, Any], where: str, base: DETRConfig) -> dict[str, Any]:
@@ -86,7 +80,7 @@ def resnet_values(tree: Mapping[str, Any], where: str, base: DETRConfig) -> dict
     what = "is set, but transformers ignores it for its own ResNet"
     require(not tree.get("dilation"), f"{where}[dilation]", what, "unset it, or use timm's ResNet")
     _check_outputs(inner, at, base.backbone.outputs)
-    return values_of(ResNetFields, inner, at, base)
+    return table.values_of(ResNetFields, inner, at, base)
 
 
 def speaks_timm(tree: Mapping[str, Any]) -> bool:
@@ -133,7 +127,7 @@ def _check_outputs(inner: Any, where: str, outputs: tuple[int, ...]) -> None:
 
 def spelled_resnet(cfg: DETRConfig, base: DETRConfig) -> dict[str, Any]:
     """Return their keys for the ResNet of our config."""
-    resnet = spelled(ResNetFields, cfg, base)
+    resnet = table.spelled(ResNetFields, cfg, base)
     backbone: ResNetConfig = cfg.backbone
     if not getattr(backbone, "dilated", False):
         resnet |= {"model_type": "resnet", "out_indices": list(backbone.outputs)}
@@ -141,10 +135,11 @@ def spelled_resnet(cfg: DETRConfig, base: DETRConfig) -> dict[str, Any]:
         return {"backbone_config": resnet, "dilation": False, **NO_TIMM}
     sizes = (backbone.depths, backbone.widths, backbone.block)
     found = [name for name, known in TIMM.items() if known == sizes]
-    require(found, "backbone", "is not a ResNet of timm; only those can be dilated there", KEEP)
+    what = "is not a ResNet of timm; only those can be dilated there"
+    require(found, "backbone", what, table.KEEP)
     plain = ResNetConfig()
     same = backbone.stem_width == plain.stem_width and backbone.act is plain.act
-    require(same, "backbone", "has another stem or activation than timm's ResNets", KEEP)
+    require(same, "backbone", "has another stem or activation than timm's ResNets", table.KEEP)
     return {
         "backbone": found[0],
         "backbone_config": None,

@@ -19,11 +19,12 @@ from torch import nn
 from rtdetr_lab.backbone import BasicBlock, Bottleneck
 from rtdetr_lab.config import require
 from rtdetr_lab.detr.positions import LearnedPositions, SinePositions
-from rtdetr_lab.errors import ConfigError, LabError
+from rtdetr_lab.errors import ConfigError, LabError, converting
 from rtdetr_lab.layers import FrozenBatchNorm2d, gelu_tanh
 from rtdetr_lab.samplers import Bilinear, Discrete
 
 KEEP = 'save with layout="lab"'
+WRONG_TYPE = "has a value of the wrong type ({})"  # a list for a number, or a word for a list
 REMEDY = "change the value, or build this variant here and give it as config="
 
 WORDS: tuple[dict[Any, Any], ...] = (
@@ -127,16 +128,16 @@ def value_at(cfg: Any, path: str) -> Any:
 
 
 @contextmanager
-def placed(where: str) -> Iterator[None]:
+def placed(
+    where: str, what: str = WRONG_TYPE, remedy: str = "correct its values"
+) -> Iterator[None]:
     """Add `where` to every error inside the block; foreign errors become `ConfigError`."""
     try:
-        yield
+        with converting(Exception, ConfigError, where, what, remedy):
+            yield
     except LabError as error:
-        place = error.where if error.where.startswith(where) else f"{where}: {error.where}"
+        place = error.where if where in error.where else f"{where}: {error.where}"
         raise type(error)(place, error.what, error.remedy) from error
-    except Exception as error:  # a list for a number, or a word for a list
-        what = f"has a value of the wrong type ({error})"
-        raise ConfigError(where, what, "correct its values") from error
 
 
 def class_names(tree: Mapping[str, Any], where: str) -> tuple[str, ...]:

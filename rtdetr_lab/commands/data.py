@@ -30,8 +30,8 @@ class Shapes:
         from rtdetr_lab.data.convert import export_coco
 
         size = world(square_of(self.size))
-        for path in export_coco(self.folder, self.count, self.val_count, size, bar()):
-            say(str(path))
+        made = export_coco(self.folder, self.count, self.val_count, size, bar())
+        say("\n".join(map(str, made)))
         return DONE
 
 
@@ -59,15 +59,8 @@ class Check:
         from rtdetr_lab.data.preflight import check_folder
         from rtdetr_lab.data.report import draw_reports
 
-        reports = check_folder(
-            self.folder,
-            self.split,
-            bar(),
-            self.images,
-            self.queries,
-            self.reading.limits,
-            self.reading.voc_origin,
-        )
+        read = (self.reading.limits, self.reading.voc_origin)
+        reports = check_folder(self.folder, self.split, bar(), self.images, self.queries, *read)
         if self.json:
             print(json.dumps([report.to_dict() for report in reports]))
         else:
@@ -102,8 +95,7 @@ class Convert(Rewrite):
         splits = read_whole(self.source, self.voc_origin)
         for annotations in splits.values():
             tell(annotations.findings)
-        for path in write_coco(splits, self.folder, bar()):
-            say(str(path))
+        say("\n".join(map(str, write_coco(splits, self.folder, bar()))))
         say(f"now check it: rtdetr-lab data check {self.folder}")
         return DONE
 
@@ -127,8 +119,7 @@ class Split(Rewrite):
         shares = {"train": 1 - self.val - self.test, "val": self.val, "test": self.test}
         shares = {name: share for name, share in shares.items() if share}
         made = split_set(self.source, self.folder, shares, self.seed, self.voc_origin, bar())
-        for path in made:
-            say(str(path))
+        say("\n".join(map(str, made)))
         say(f"now train on it: rtdetr-lab train --data {self.folder}")
         return DONE
 
@@ -142,8 +133,7 @@ class Upright(Rewrite):
         from rtdetr_lab.data.upright import write_upright
 
         made, turned = write_upright(self.source, self.folder, self.voc_origin, bar())
-        for path in made:
-            say(str(path))
+        say("\n".join(map(str, made)))
         say(f"{turned} pictures turned; now check: rtdetr-lab data check {self.folder}")
         return DONE
 

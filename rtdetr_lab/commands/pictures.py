@@ -53,9 +53,8 @@ def _pictures_below(folder: Path) -> list[Path]:
 
 def _instead_of_pictures(folder: Path) -> str:
     """Describe a folder without pictures: `holds no picture, but 3 .mp4, 1 .txt`."""
-    endings = Counter(
-        p.suffix.lower() or "without ending" for p in folder.rglob("*") if p.is_file()
-    )
+    files = (p for p in folder.rglob("*") if p.is_file())
+    endings = Counter(p.suffix.lower() or "without ending" for p in files)
     there = ", ".join(f"{count} {ending}" for ending, count in endings.most_common(3))
     return f"holds no picture, but {there}" if there else "holds no picture"
 

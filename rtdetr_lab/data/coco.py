@@ -107,9 +107,8 @@ class CocoDataset:
         for a in picture.objects:
             where = f"{self.annotations.path}: annotation {a.id}"
             if not a.segmentation:
-                raise DataError(
-                    where, "has no segmentation", "give it one, or use a model without masks"
-                )
+                remedy = "give it one, or use a model without masks"
+                raise DataError(where, "has no segmentation", remedy)
             masks.append(decode_mask(a.segmentation, picture.size, where))
         return torch.from_numpy(np.array(masks, dtype=bool).reshape(-1, *picture.size))
 

@@ -11,15 +11,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
-from rtdetr_lab.errors import DataError, import_extra
+from rtdetr_lab.errors import DataError, converting, import_extra
 from rtdetr_lab.notation import Size
 
 
 def encode_mask(mask: Bool[np.ndarray, "H W"]) -> dict[str, Any]:
     """Return compressed run lengths, ready for JSON."""
-    code = import_extra("faster_coco_eval", "eval").mask.encode(
-        np.asfortranarray(mask.astype(np.uint8))
-    )
+    library = import_extra("faster_coco_eval", "eval").mask
+    code = library.encode(np.asfortranarray(mask.astype(np.uint8)))
     counts = code["counts"]
     text = counts.decode("ascii") if isinstance(counts, bytes) else str(counts)
     return {"size": [int(n) for n in code["size"]], "counts": text}
@@ -41,18 +40,14 @@ def run_lengths(mask: Bool[np.ndarray, "H W"]) -> dict[str, Any]:
 def decode_mask(segmentation: Any, size: Size, where: str) -> Bool[np.ndarray, "H W"]:
     """Return the mask of polygons or run lengths; raises `DataError` with `where`."""
     library = import_extra("faster_coco_eval", "eval").mask
-    try:
+    what, remedy = "its segmentation cannot be read ({})", "give polygons or run lengths"
+    with converting(Exception, DataError, where, what, remedy):  # the library raises many types
         code = library.frPyObjects(segmentation, *size) if _is_raw(segmentation) else segmentation
         if isinstance(code, list):
             code = library.merge(code)
         mask = np.asarray(library.decode(code), dtype=bool)
-    except Exception as error:  # the library raises errors of many types
-        what = f"its segmentation cannot be read ({error})"
-        raise DataError(where, what, "give polygons or run lengths") from error
-    if mask.shape != tuple(size):
-        what = (
-            f"its mask is {mask.shape[0]}×{mask.shape[1]}, but the picture is {size[0]}×{size[1]}"
-        )
+    if (found := mask.shape) != tuple(size):
+        what = f"its mask is {found[0]}×{found[1]}, but the picture is {size[0]}×{size[1]}"
         raise DataError(where, what, "correct the segmentation's size")
     return mask
 

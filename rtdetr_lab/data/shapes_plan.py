@@ -44,10 +44,8 @@ class ShapesConfig:
     """The colour distance that we try to reach between object and background: 0 … 1."""
 
     def __post_init__(self) -> None:
-        counts = 0 <= self.min_objects <= self.max_objects <= 1000
-        require(
-            counts, "max_objects", f"is {self.max_objects}", "keep 0 ≤ min_objects ≤ max_objects"
-        )
+        counts, most = 0 <= self.min_objects <= self.max_objects <= 1000, self.max_objects
+        require(counts, "max_objects", f"is {most}", "keep 0 ≤ min_objects ≤ max_objects")
         sides = 4 <= self.min_side <= self.max_side <= self.size
         require(sides, "min_side", f"is {self.min_side}", "keep 4 ≤ min_side ≤ max_side ≤ size")
         shares = ("small_share", "crowding", "texture", "light", "noise", "contrast")

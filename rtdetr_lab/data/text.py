@@ -9,7 +9,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from rtdetr_lab.errors import DataError
+from rtdetr_lab.errors import DataError, converting
 
 MARKED = ("utf-8-sig", "utf-16", "utf-32")
 """Names that `json` gives to encodings with a byte order mark."""
@@ -18,11 +18,9 @@ MARKED = ("utf-8-sig", "utf-16", "utf-32")
 def text_of(path: Path) -> str:
     """Return the text of a file: decoded by its byte order mark, else as UTF-8, else as Latin-1.
     Raises `DataError`."""
-    try:
+    kinds = (OSError, ValueError)  # ValueError: a name that no file can have
+    with converting(kinds, DataError, path, "cannot be read ({})", "check the path"):
         content = path.read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(str(path), f"cannot be read ({reason})", "check the path") from error
     encoding = json.detect_encoding(content)
     marked = encoding if encoding in MARKED else None
     try:
@@ -46,10 +44,9 @@ def lines_of(path: Path) -> list[tuple[int, str]]:
 def json_of(path: Path) -> Any:
     """Read a JSON file. Raises `DataError`."""
     text = text_of(path)
-    try:
+    kinds = (ValueError, RecursionError)
+    with converting(kinds, DataError, path, "is not JSON ({})", "write it again"):
         return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError(str(path), f"is not JSON ({error})", "write it again") from error
 
 
 def whole(value: object) -> int | None:

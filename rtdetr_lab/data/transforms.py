@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import UInt8
 from torch import Tensor
 
@@ -55,9 +56,8 @@ class Resize:
         if sample.image_size == self.size:
             return sample
         if sample.image.dtype != torch.uint8:
-            image = torch.nn.functional.interpolate(
-                sample.image[None], self.size, mode="bilinear", antialias=True
-            )[0]
+            images = sample.image[None]
+            image = F.interpolate(images, self.size, mode="bilinear", antialias=True)[0]
         else:
             image = image_of(stretch(pixels_of(sample.image), self.size))
         return replace(sample, image=image, masks=sample.masks_after(self._resize))
@@ -66,7 +66,7 @@ class Resize:
         if not len(masks):
             return masks.new_zeros((0, *self.size))
         masks = masks[None].to(torch.uint8)
-        return torch.nn.functional.interpolate(masks, self.size, mode="nearest-exact")[0].bool()
+        return F.interpolate(masks, self.size, mode="nearest-exact")[0].bool()
 
 
 def flip(sample: Sample) -> Sample:

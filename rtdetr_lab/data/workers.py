@@ -27,7 +27,7 @@ from typing import Any, TypeVar, cast
 import torch
 from torch.utils.data import DataLoader
 
-from rtdetr_lab.errors import LabError, TrainingError
+from rtdetr_lab.errors import LabError, TrainingError, converting
 from rtdetr_lab.writing import ENDING
 
 T = TypeVar("T")
@@ -111,13 +111,11 @@ def _start(loader: Any) -> tuple[Iterator[Any], list[Any]]:
     others = set(active_children())
     child_ends = getattr(signal, "SIGCHLD", None)  # Windows has none
     before = child_ends and signal.getsignal(child_ends)
-    try:
+    what = "cannot start processes that load pictures ({})"
+    remedy = "give them a writable /dev/shm, or load in this process: num_workers=0"
+    with converting((OSError, RuntimeError), TrainingError, "loader", what, remedy):
         torch.zeros(1).share_memory_()  # locks and pictures use shared memory
         items = iter(loader)
-    except (OSError, RuntimeError) as error:
-        what = f"cannot start processes that load pictures ({_first_line(error)})"
-        remedy = "give them a writable /dev/shm, or load in this process: num_workers=0"
-        raise TrainingError("loader", what, remedy) from error
     if before is not None and threading.current_thread() is threading.main_thread():
         # When a child dies, torch raises an error wherever the main process is at that moment,
         # perhaps in the middle of a step. We restore the handler and check the workers instead.

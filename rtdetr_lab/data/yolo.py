@@ -20,7 +20,7 @@ from rtdetr_lab.data import findings as rules
 from rtdetr_lab.data.annotated import Annotated, Picture, Reading
 from rtdetr_lab.data.places import NAMES, ROOT, inside, pictures_in, slashed, split_of, tails
 from rtdetr_lab.data.text import lines_of, text_of
-from rtdetr_lab.errors import DataError
+from rtdetr_lab.errors import DataError, converting
 from rtdetr_lab.images.decode import frame_in
 from rtdetr_lab.notation import Size
 
@@ -127,10 +127,9 @@ def _described(folder: Path, description: Path | None) -> Mapping[str, Any]:
 
     found = {}
     for path in [description] if description else sorted(folder.glob("*.y*ml")):
-        try:
+        kinds = (ValueError, yaml.YAMLError)
+        with converting(kinds, DataError, path, "is not YAML ({})", "write it again"):
             tree = yaml.safe_load(text_of(path))
-        except (ValueError, yaml.YAMLError) as error:
-            raise DataError(str(path), f"is not YAML ({error})", "write it again") from error
         if isinstance(tree, dict) and "names" in tree:
             found[path.name] = tree
     if len(found) > 1 and "data.yaml" not in found:
@@ -147,9 +146,8 @@ def _names(names: Any, folder: Path) -> tuple[str, ...]:
         if set(numbers) == set(by_number):
             names = [by_number[number] for number in numbers]
     if not isinstance(names, list):
-        raise DataError(
-            str(folder), f"its YAML has the names {names!r}", "list them, or number them from 0"
-        )
+        what = f"its YAML has the names {names!r}"
+        raise DataError(str(folder), what, "list them, or number them from 0")
     return tuple(map(str, names))
 
 

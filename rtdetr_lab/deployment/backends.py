@@ -56,6 +56,14 @@ class Backend(Protocol):
         """Build the function. Raises `ConfigError` for a plan that it cannot follow."""
 
 
+def deployed(model: nn.Module, plan: Plan, packed: bool = True) -> nn.Module:
+    """Return the deploy form in the plan's precision, with packed kernels where it has them."""
+    form = deploy(model, fastest_for(plan.device)).to(plan.device)
+    if packed and plan.device.type == "cpu" and can_pack(plan.dtype):
+        return pack(form, plan.example(), plan.dtype)
+    return channels_last(form.to(plan.dtype))
+
+
 @dataclass(frozen=True)
 class PyTorch:
     """Torch itself.
@@ -71,12 +79,7 @@ class PyTorch:
         on_cpu = plan.device.type == "cpu"
         what = f"a CUDA graph cannot be recorded on {plan.device}"
         require(not (self.graphed and on_cpu), "graphed", what, "pass graphed=False")
-        made = deploy(model, fastest_for(plan.device)).to(plan.device)
-        if on_cpu and can_pack(plan.dtype) and not self.compiled:
-            made = pack(made, plan.example(), plan.dtype)
-        else:
-            made = channels_last(made.to(plan.dtype))
-        answer: Any = Raw(made)
+        answer: Any = Raw(deployed(model, plan, packed=not self.compiled))
         if self.compiled:
             answer = torch.compile(answer, fullgraph=True, dynamic=False, options=_options(on_cpu))
         return Graphed(answer, plan.example, plan.batches) if self.graphed else answer

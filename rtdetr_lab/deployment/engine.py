@@ -140,9 +140,8 @@ class Engine:
         `images`.
         """
         size = (images.shape[2], images.shape[3])
-        require(
-            size in self.buckets, "images", f"are {size}", f"resize: the engine has {self.sizes}"
-        )
+        remedy = f"resize: the engine has {self.sizes}"
+        require(size in self.buckets, "images", f"are {size}", remedy)
         sizes = [size] * len(images) if sizes is None else sizes
         parts = range(0, len(images), self.batches[-1])
         bucket, most = self.buckets[size], self.batches[-1]

@@ -124,9 +124,8 @@ class InferenceCCFF(nn.Module):
             down[0] = lateral(down[0])
             down.insert(0, fuse(down[0], finer))
         up = [down[0]]
-        for coarser, downsample, fuse in zip(
-            down[1:], self.downsample, self.bottom_up, strict=True
-        ):
+        steps = zip(down[1:], self.downsample, self.bottom_up, strict=True)
+        for coarser, downsample, fuse in steps:
             up.append(fuse(torch.cat([downsample(up[-1]), coarser], dim=1)))
         return up
 

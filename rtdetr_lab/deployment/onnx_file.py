@@ -133,14 +133,8 @@ def written(
     onnx = import_extra("onnx", "export")
     import_extra("onnxscript", "export")  # torch's exporter needs it
     with _quiet(), torch.no_grad():
-        made = torch.onnx.export(
-            program,
-            given,
-            input_names=inputs,
-            output_names=outputs,
-            opset_version=OPSET,
-            dynamo=True,
-        )
+        form: dict[str, Any] = {"opset_version": OPSET, "dynamo": True}
+        made = torch.onnx.export(program, given, input_names=inputs, output_names=outputs, **form)
     assert made is not None
     proto = made.model_proto
     onnx.helper.set_model_props(proto, dict(facts))

@@ -15,10 +15,10 @@ import io
 import os
 import tarfile
 from pathlib import Path
-from urllib.error import URLError
 from urllib.request import Request, urlopen
 
-from rtdetr_lab.errors import HubError
+from rtdetr_lab.errors import HubError, converting
+from rtdetr_lab.writing import write_bytes
 
 VERSION = "1.30.0"
 SHA512 = "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
@@ -49,11 +49,9 @@ def web_runtime(archive: str | Path | None = None) -> dict[str, bytes]:
 
 
 def _read(path: Path) -> bytes:
-    try:
+    remedy = f"give the file that this wrote: {_pack()}"
+    with converting(OSError, HubError, path, "cannot be read ({})", remedy):
         return path.read_bytes()
-    except OSError as error:
-        remedy = f"give the file that this wrote: {_pack()}"
-        raise HubError(str(path), f"cannot be read ({error.strerror})", remedy) from error
 
 
 def _cache() -> Path:
@@ -67,12 +65,11 @@ def _pack() -> str:
 def _downloaded() -> bytes:
     registry = os.environ.get(NPM) or "https://registry.npmjs.org"
     address = f"{registry.rstrip('/')}/onnxruntime-web/-/{ARCHIVE}"
-    try:
-        with urlopen(Request(address), timeout=SECONDS) as answer:
-            return answer.read()
-    except (URLError, OSError, ValueError) as error:
-        remedy = f"type {_pack()} where there is a network, and give its file with --runtime"
-        raise HubError(address, f"cannot be downloaded ({error})", remedy) from error
+    remedy = f"type {_pack()} where there is a network, and give its file with --runtime"
+    kinds, what = (OSError, ValueError), "cannot be downloaded ({})"
+    ours = converting(kinds, HubError, address, what, remedy)
+    with ours, urlopen(Request(address), timeout=SECONDS) as answer:
+        return answer.read()
 
 
 def _unpacked(archive: bytes, where: str) -> dict[str, bytes]:
@@ -80,16 +77,12 @@ def _unpacked(archive: bytes, where: str) -> dict[str, bytes]:
     if digest != SHA512:
         raise HubError(where, f"is not onnxruntime-web {VERSION}: its sha512 differs", _pack())
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-        members = {
-            name: tar.extractfile(f"package/dist/{inside}") for name, inside in FILES.items()
-        }
+        members = {name: tar.extractfile(f"package/dist/{file}") for name, file in FILES.items()}
         return {name: member.read() for name, member in members.items() if member}
 
 
 def _keep(folder: Path, files: dict[str, bytes]) -> None:
-    """Write every file under another name first: a reader never finds half of one."""
+    """Write every file as a whole: a reader never finds half of one."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
-        part = folder / f"{name}.{os.getpid()}"
-        part.write_bytes(content)
-        part.replace(folder / name)
+        write_bytes(folder / name, content, error=HubError)

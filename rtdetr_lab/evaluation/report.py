@@ -109,9 +109,8 @@ def _draw_worst(
     file = f"worst/{place:02d}_{file_stem(Path(sample.name).stem)}.png"
     title = f"{shorten(printable(sample.name), 60)}: {_counted(one)}"
     _save(draw_mistakes(image, boxes * scale, kinds, texts, title), folder / file)
-    return {"file": file, "picture": sample.name, "image_id": sample.image_id} | {
-        "mistakes": dict(one.counts)
-    }
+    said = {"file": file, "picture": sample.name, "image_id": sample.image_id}
+    return {**said, "mistakes": dict(one.counts)}
 
 
 def _frames(one: Judgement, names: Sequence[str]) -> tuple[torch.Tensor, list[str], list[str]]:

@@ -25,7 +25,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from rtdetr_lab.config import require
-from rtdetr_lab.errors import ImageError
+from rtdetr_lab.errors import ImageError, converting
 from rtdetr_lab.images.arrays import RGB, rgb_from_array
 from rtdetr_lab.images.foreign import recognise
 from rtdetr_lab.images.frames import Frame
@@ -159,12 +159,9 @@ def _opened(path: str, where: str) -> Iterator[BufferedReader]:
         raise ImageError(where, "does not exist", _similar(Path(path)))
     if not os.path.isfile(path):  # a folder, or a pipe, which could block forever
         raise ImageError(where, "is not a file", "give files, or a folder to `rtdetr-lab detect`")
-    try:
-        with open(path, "rb") as file:
-            yield file
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise ImageError(where, f"cannot be read: {reason}", "check its permissions") from error
+    ours = converting(OSError, ImageError, where, "cannot be read: {}", "check its permissions")
+    with ours, open(path, "rb") as file:
+        yield file
 
 
 def _similar(path: Path) -> str:
@@ -200,10 +197,6 @@ def _rgb(image: Image.Image, limits: Limits, where: str) -> tuple[RGB, Frame]:
     if width * height > limits.max_pixels:
         what = f"{width} × {height} is more than {limits.max_pixels:,} pixels"
         raise ImageError(where, what, "shrink it, or raise Limits.max_pixels")
-    try:
+    what = "is truncated or damaged ({})"  # Pillow raises a dozen types for it
+    with converting(Exception, ImageError, where, what, "fetch it again"):
         return rgb_from_pil(image, where, limits.bits)
-    except ImageError:
-        raise
-    except Exception as error:  # truncated or corrupt data: Pillow raises a dozen types for it
-        what = f"is truncated or damaged ({error or type(error).__name__})"
-        raise ImageError(where, what, "fetch it again") from error

@@ -164,10 +164,6 @@ def _bag_of_heads(
 def _sum_rows(
     table: Float[Tensor, "T D"], row: Int[Tensor, "B Q M R"], weights: Float[Tensor, "B Q M R"]
 ) -> Float[Tensor, "B Q M D"]:
-    summed = F.embedding_bag(
-        row.flatten(0, 2),
-        table,
-        mode="sum",
-        per_sample_weights=weights.flatten(0, 2).to(table.dtype),
-    )
+    rows, shares = row.flatten(0, 2), weights.flatten(0, 2).to(table.dtype)
+    summed = F.embedding_bag(rows, table, mode="sum", per_sample_weights=shares)
     return summed.unflatten(0, row.shape[:3])

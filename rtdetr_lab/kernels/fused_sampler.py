@@ -106,17 +106,8 @@ def fused_read_backward(
     grad_value = torch.zeros_like(value, dtype=sums)
     grad_where, grad_weights = torch.empty_like(where), torch.empty_like(weights)
     grid = (weights.shape[:3].numel(),)
-    read_backward[grid](
-        grad.contiguous(),
-        value,
-        where,
-        weights,
-        layout,
-        grad_value,
-        grad_where,
-        grad_weights,
-        *_sizes(value, weights),
-    )
+    given, made = (grad.contiguous(), value, where, weights, layout), (grad_where, grad_weights)
+    read_backward[grid](*given, grad_value, *made, *_sizes(value, weights))
     return grad_value.to(value.dtype), grad_where, grad_weights
 
 

@@ -15,8 +15,6 @@ build of torch that lacks them, the layers stay unpacked. The kernels support si
 bfloat16 on a processor that has it (AVX-512, or AVX2 with NE-CONVERT).
 """
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -26,7 +24,10 @@ from rtdetr_lab.backbone import Residual
 from rtdetr_lab.deformable_attention import DeformableAttention
 from rtdetr_lab.kernels.embedding_bag_samplers import BilinearBag, DiscreteBag, GatherFirst
 from rtdetr_lab.kernels.folding import ConvAct, SplitConv
-from rtdetr_lab.layers import MLP, FeedForward, identity
+from rtdetr_lab.layers import MLP, Activation, FeedForward, identity
+
+Sizes = dict[nn.Module, list[int]]
+"""Shape of the input of every convolution and linear layer."""
 
 AFTER_A_SUM = (identity, F.relu, F.silu)
 KERNEL_NAMES = {
@@ -63,7 +64,7 @@ def channels_last(model: nn.Module) -> nn.Module:
 class PackedConv(nn.Module):
     """`act(conv(x))`, or `act(conv(x) + other)`, in one kernel."""
 
-    def __init__(self, conv: nn.Conv2d, act: Callable[[Tensor], Tensor], size: list[int]) -> None:
+    def __init__(self, conv: nn.Conv2d, act: Activation, size: list[int]) -> None:
         super().__init__()
         padding = [int(p) for p in conv.padding]
         self.where = (padding, list(conv.stride), list(conv.dilation), conv.groups)
@@ -90,7 +91,7 @@ class PackedConv(nn.Module):
 class PackedLinear(nn.Module):
     """`act(linear(x))` in one kernel."""
 
-    def __init__(self, linear: nn.Linear, act: Callable[[Tensor], Tensor], rows: int) -> None:
+    def __init__(self, linear: nn.Linear, act: Activation, rows: int) -> None:
         super().__init__()
         self.act, self.kind = KERNEL_NAMES[act]
         self.bias = linear.bias
@@ -129,7 +130,7 @@ class PackedSplit(nn.Module):
         return self.fine.added(fine, other)
 
 
-def _packed(module: nn.Module, sizes: dict[nn.Module, list[int]]) -> nn.Module:
+def _packed(module: nn.Module, sizes: Sizes) -> nn.Module:
     """Replace everything inside `module` that has a kernel, in place."""
     replaced = _kernel_for(module, sizes)
     if replaced is not None:
@@ -140,7 +141,7 @@ def _packed(module: nn.Module, sizes: dict[nn.Module, list[int]]) -> nn.Module:
     return module
 
 
-def _kernel_for(module: nn.Module, sizes: dict[nn.Module, list[int]]) -> nn.Module | None:
+def _kernel_for(module: nn.Module, sizes: Sizes) -> nn.Module | None:
     match module:
         case Residual():
             return _residual(module, sizes)
@@ -152,9 +153,8 @@ def _kernel_for(module: nn.Module, sizes: dict[nn.Module, list[int]]) -> nn.Modu
         case nn.Conv2d() if _fits(module):
             return _conv(module, identity, sizes)
         case FeedForward() if module.act in KERNEL_NAMES:
-            return nn.Sequential(
-                _linear(module.fc1, module.act, sizes), _linear(module.fc2, identity, sizes)
-            )
+            first = _linear(module.fc1, module.act, sizes)
+            return nn.Sequential(first, _linear(module.fc2, identity, sizes))
         case MLP():
             acts = [F.relu] * (len(module.layers) - 1) + [identity]
             layers = zip(module.layers, acts, strict=True)
@@ -172,15 +172,11 @@ def _fits(conv: nn.Conv2d) -> bool:
     return not isinstance(conv.padding, str) and conv.padding_mode == "zeros"
 
 
-def _conv(
-    conv: nn.Conv2d, act: Callable[[Tensor], Tensor], sizes: dict[nn.Module, list[int]]
-) -> PackedConv:
+def _conv(conv: nn.Conv2d, act: Activation, sizes: Sizes) -> PackedConv:
     return PackedConv(conv, act, sizes[conv])
 
 
-def _linear(
-    linear: nn.Module, act: Callable[[Tensor], Tensor], sizes: dict[nn.Module, list[int]]
-) -> nn.Module:
+def _linear(linear: nn.Module, act: Activation, sizes: Sizes) -> nn.Module:
     # A linear map that never ran as a module (its weight is read directly) stays as it is.
     if linear not in sizes or not isinstance(linear, nn.Linear):
         return linear
@@ -188,7 +184,7 @@ def _linear(
     return PackedLinear(linear, act, torch.Size(rows).numel())
 
 
-def _residual(block: Residual, sizes: dict[nn.Module, list[int]]) -> nn.Module | None:
+def _residual(block: Residual, sizes: Sizes) -> nn.Module | None:
     convs = [c for name, c in block.named_children() if name != "shortcut"]
     foldable = all(isinstance(c, ConvAct) and _fits(c.conv) for c in convs)
     if not foldable or block.act not in AFTER_A_SUM:
@@ -198,9 +194,9 @@ def _residual(block: Residual, sizes: dict[nn.Module, list[int]]) -> nn.Module |
     return PackedResidual(block, [*made, _conv(last.conv, block.act, sizes)])
 
 
-def _input_sizes(model: nn.Module, images: Tensor) -> dict[nn.Module, list[int]]:
+def _input_sizes(model: nn.Module, images: Tensor) -> Sizes:
     """Return the input shape of every convolution and linear map for such pictures."""
-    sizes: dict[nn.Module, list[int]] = {}
+    sizes: Sizes = {}
 
     def note(module: nn.Module, given: tuple[Tensor, ...]) -> None:
         sizes[module] = list(given[0].shape)

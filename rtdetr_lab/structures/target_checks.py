@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rtdetr_lab.errors import TargetError
+from rtdetr_lab.errors import TargetError, converting
 
 SLACK = 1e-3
 """Rounding may move a coordinate this far out of the picture."""
@@ -55,11 +55,10 @@ def as_masks(values: Any, picture: int) -> Tensor:
 
 
 def _tensor(values: Any, where: str) -> Tensor:
-    try:
+    kinds = (TypeError, ValueError, RuntimeError)  # torch raises any of these
+    what = f"is a {type(values).__name__} without numbers ({{}})"
+    with converting(kinds, TargetError, where, what, "give a tensor or a list"):
         return torch.as_tensor(values)
-    except (TypeError, ValueError, RuntimeError) as error:  # torch raises any of these
-        what = f"is a {type(values).__name__} without numbers ({error})"
-        raise TargetError(where, what.splitlines()[0], "give a tensor or a list") from error
 
 
 def check_pictures(

@@ -37,8 +37,6 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from rtdetr_lab.config import require
 from rtdetr_lab.config_json import to_dict
 from rtdetr_lab.data.batch import Dataset
@@ -154,8 +152,7 @@ def check_room(folder: Path, trainer: Trainer) -> None:
 
 
 def _bytes(tensors: Any) -> int:
-    found: list[Tensor] = list(tensors)
-    return sum(t.numel() * t.element_size() for t in found)
+    return sum(tensor.nbytes for tensor in tensors)
 
 
 def description(trainer: Trainer, known: dict[str, Any]) -> dict[str, Any]:

@@ -108,9 +108,8 @@ class Session:
         """Yield the remaining batches."""
         config, trainer = self.config, self.trainer
         if trainer.step > config.num_steps:
-            print(
-                f"{trainer.step} steps are made, the budget is {config.num_steps}", file=sys.stderr
-            )
+            made = f"{trainer.step} steps are made, the budget is {config.num_steps}"
+            print(made, file=sys.stderr)
         if self.reason or self._is_over:
             return ()
         steps = Steps(
@@ -176,10 +175,8 @@ class Session:
         trainer.ema.model.eval()
         keep.set_rng_state(rng)
         self._append({k: float(v) for k, v in scores.items()})
-        known, recommended = (
-            declared(trainer.ema.model).metadata,
-            getattr(scores, "threshold", None),
-        )
+        known = declared(trainer.ema.model).metadata
+        recommended = getattr(scores, "threshold", None)
         trainer.ema.model.metadata = replace(known, threshold=recommended)
         if scores["AP"] > trainer.best:
             trainer.best = float(scores["AP"])

@@ -59,10 +59,8 @@ def ship(run: str | Path, name: str = "nano", size: int = 256, assets: Path = AS
     if state is None:
         raise TrainingError(str(run), "holds no run", "train a model first: rtdetr-lab train")
     model = _rounded(state)
-    count = len(SHAPE_NAMES)
-    known = Metadata(
-        SHAPE_NAMES, tuple(range(1, count + 1)), (size, size), LICENCE, "rtdetr_lab, shapes world"
-    )
+    ids, source = tuple(range(1, len(SHAPE_NAMES) + 1)), "rtdetr_lab, shapes world"
+    known = Metadata(SHAPE_NAMES, ids, (size, size), LICENCE, source)
     drawn = declared(model).draws_masks
     scores = evaluate(model.float(), validation(size, masks=drawn))
     assets.mkdir(parents=True, exist_ok=True)
@@ -87,6 +85,7 @@ def _record(run: Path, state: dict[str, Any], size: int, name: str) -> dict[str,
     history: list[Record] = [json.loads(line) for line in lines]
     recipe = json.loads(state["config"])
     began = json.loads((run / "run.json").read_text(encoding="utf8"))["sessions"][0]
+    world = asdict(validation(size).config)
     return {
         "what": WHAT[name],
         "command": shlex.join(["rtdetr-lab", *began["command"][1:]]),
@@ -98,11 +97,7 @@ def _record(run: Path, state: dict[str, Any], size: int, name: str) -> dict[str,
         "hours": round(max(line["seconds"] for line in history) / 3600, 2),
         "recipe": recipe,
         "model": json.loads(state["cfg"]),
-        "validation": {
-            "seed": VAL,
-            "count": NUM_VALIDATION,
-            "world": asdict(validation(size).config),
-        },
+        "validation": {"seed": VAL, "count": NUM_VALIDATION, "world": world},
         "curves": _curves(history),
     }
 

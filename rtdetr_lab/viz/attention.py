@@ -25,15 +25,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from rtdetr_lab.notation import Size
-from rtdetr_lab.viz.canvas import (
-    Axes,
-    Picture,
-    heat,
-    new_axes,
-    picture_axes,
-    picture_grid,
-    scale_bar,
-)
+from rtdetr_lab.viz import canvas
+from rtdetr_lab.viz.canvas import Axes, Picture
 from rtdetr_lab.viz.cells import cells_at, centres_of_cells, tokens_of_cells
 from rtdetr_lab.viz.marks import centres_of_boxes, frame_box, key_below, line_key, mark_key, matrix
 from rtdetr_lab.viz.palette import HEAT, ORANGE, RIM, SKY
@@ -51,12 +44,12 @@ def attention_of_pixel(
     ax: Axes | None = None,
 ) -> Axes:
     """Draw where the cell under a pixel attends: one head, or the mean of all heads."""
-    ax, size = picture_axes(ax, image, quiet=0.8, extra=0.6, across=6.1)
+    ax, size = canvas.picture_axes(ax, image, quiet=0.8, extra=0.6, across=6.1)
     rows, title = one_head(weights, head)
     cell = cells_at(torch.tensor(pixel), 0, [shape], size)
     drawn = _draw_row(ax, rows[tokens_of_cells(cell, [shape])], shape, cell, size)
     ax.set_title(title, fontsize=9)
-    scale_bar(drawn, ax, "attention weight (all cells sum to 1)")
+    canvas.scale_bar(drawn, ax, "attention weight (all cells sum to 1)")
     key_below(ax, [mark_key(f"cell of pixel ({pixel[0]:g}, {pixel[1]:g})", SKY, "*", 11.0)])
     return ax
 
@@ -69,14 +62,14 @@ def attention_per_head(
     axes: Sequence[Axes] | None = None,
 ) -> list[Axes]:
     """Draw where the cell under a pixel attends: one panel per head, with a common scale."""
-    heads = len(weights)
-    axes, size = picture_grid(axes, image, heads, 4 if heads % 3 else 3, quiet=0.8, extra=0.25)
+    heads, columns = len(weights), 4 if len(weights) % 3 else 3
+    axes, size = canvas.picture_grid(axes, image, heads, columns, quiet=0.8, extra=0.25)
     cell = cells_at(torch.tensor(pixel), 0, [shape], size)
     rows = weights[:, tokens_of_cells(cell, [shape])]
     for head, ax in enumerate(axes):
         drawn = _draw_row(ax, rows[head], shape, cell, size, vmax=float(rows.max()))
         ax.set_title(f"head {head}", fontsize=9)
-    scale_bar(drawn, axes, "attention weight")
+    canvas.scale_bar(drawn, axes, "attention weight")
     return axes
 
 
@@ -95,7 +88,7 @@ def _draw_row(
     size: Size,
     vmax: float | None = None,
 ) -> object:
-    drawn = heat(ax, row.unflatten(0, shape), size, vmax=vmax)
+    drawn = canvas.heat(ax, row.unflatten(0, shape), size, vmax=vmax)
     _mark_cell(ax, *centres_of_cells(cell, [shape], size).tolist())
     return drawn
 
@@ -110,7 +103,7 @@ def position_similarity(
 ) -> Axes:
     """Draw the cosine between the embedding of one cell (row, column) and those of all cells."""
     rows, columns = shape
-    ax = new_axes(ax, 4.0 * rows / columns + 0.7, 5.2)
+    ax = canvas.new_axes(ax, 4.0 * rows / columns + 0.7, 5.2)
     token = cell[0] * columns + cell[1]
     unit = F.normalize(positions.detach().double(), dim=-1)
     alike = (unit @ unit[token]).unflatten(0, shape).cpu().numpy()
@@ -118,7 +111,7 @@ def position_similarity(
     _mark_cell(ax, float(cell[1]), float(cell[0]))
     ax.set(xlabel="column of S5 (cells)", ylabel="row of S5 (cells)")
     ax.locator_params(integer=True)
-    scale_bar(drawn, ax, f"cosine with cell (row {cell[0]}, column {cell[1]})")
+    canvas.scale_bar(drawn, ax, f"cosine with cell (row {cell[0]}, column {cell[1]})")
     return ax
 
 
@@ -131,7 +124,7 @@ def query_links(
     ax: Axes | None = None,
 ) -> Axes:
     """Draw lines from a query to the `count` others with the most weight; width is weight."""
-    ax, size = picture_axes(ax, image, quiet=0.6)
+    ax, size = canvas.picture_axes(ax, image, quiet=0.6)
     heard = weights.mean(0)[query].detach().double().clone()
     to_itself = float(heard[query])
     heard[query] = -1

@@ -101,9 +101,8 @@ def new_grid(
     columns = min(columns, count)
     rows = -(-count // columns)
     height = rows * (WIDTH / columns * aspect + extra)
-    figure, made = plt.subplots(
-        rows, columns, figsize=(WIDTH, height), layout="compressed", squeeze=False
-    )
+    look = {"figsize": (WIDTH, height), "layout": "compressed"}
+    figure, made = plt.subplots(rows, columns, squeeze=False, **look)
     for spare in made.flat[count:]:
         figure.delaxes(spare)
     return list(made.flat[:count])
@@ -191,9 +190,8 @@ def scale_bar(drawn: Any, axes: Axes | Sequence[Axes], label: str, below: bool =
     if isinstance(axes, Sequence):
         bar = axes[0].figure.colorbar(opaque, ax=list(axes), fraction=0.04, pad=0.02, aspect=30)
     elif below:
-        bar = axes.figure.colorbar(
-            opaque, cax=axes.inset_axes((0, -0.08, 1, 0.04)), orientation="horizontal"
-        )
+        under = axes.inset_axes((0, -0.08, 1, 0.04))
+        bar = axes.figure.colorbar(opaque, cax=under, orientation="horizontal")
     else:
         # As tall as the panel; a bar in the layout is not, if the panel keeps its aspect.
         beside = axes.inset_axes((1.02, 0, 0.03, 1))

@@ -12,58 +12,15 @@ import html
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from string import Template
 from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
 from rtdetr_lab.writing import write_text
 
 SCRIPT = Path(__file__).with_name("explorer.js")
-
-CONTENTS = """
-function contents() {
-  const meta = JSON.parse(document.getElementById("meta").textContent);
-  const text = atob(document.getElementById("data").textContent.trim());
-  const bytes = Uint8Array.from(text, (c) => c.charCodeAt(0));
-  return [meta, new DataView(bytes.buffer)];
-}
-"""
-
-BOOT = """
-const [meta, data] = contents();
-const state = { meta, data, query: -1, layer: -1, head: -1, level: -1 };
-const model = {
-  get: (name) => state[name],
-  set: (name, value) => { state[name] = value; },
-  save_changes: () => {},
-  on: () => {},
-};
-render({ model, el: document.getElementById("explorer") });
-"""
-
-STYLE = """
-html { color-scheme: light dark; }
-body { margin: 0; padding: 12px; font: 15px/1.45 system-ui, sans-serif; }
-"""
-
-PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<title>{title}</title>
-<link rel="icon" href="data:,">
-<style>{style}</style>
-</head>
-<body>
-<main id="explorer"></main>
-<noscript>This page needs JavaScript (its script is inside the page). Switch it on.</noscript>
-<script type="application/json" id="meta">{meta}</script>
-<script type="text/plain" id="data">{data}</script>
-<script type="module">{script}</script>
-</body>
-</html>
-"""
+ALONE = SCRIPT.with_name("alone.js")
+PAGE = Template(SCRIPT.with_name("explorer_page.html").read_text(encoding="utf8"))
 
 
 @runtime_checkable
@@ -78,7 +35,7 @@ class Packed(Protocol):
 def page(
     explored: Packed,
     script: str | None = None,
-    boot: str = BOOT,
+    boot: str = "alone();",
     more: Mapping[str, Any] = MappingProxyType({}),
     loads: str = "",
 ) -> str:
@@ -87,11 +44,11 @@ def page(
     A live page has another `script` and `boot`, `more` in its description, and `loads` its files.
     """
     meta, data = explored.payload
-    code = (script or SCRIPT.read_text(encoding="utf8")) + CONTENTS + boot
-    return PAGE.format(
+    own = script or SCRIPT.read_text(encoding="utf8")
+    code = f"{own}{ALONE.read_text(encoding='utf8')}{boot}"
+    return PAGE.substitute(
         policy=_policy(code, loads),
         title=html.escape(f"{meta['title']} · explorer".lstrip(" ·")),
-        style=STYLE,
         meta=_json_inside_script({**meta, **more}),
         data=base64.b64encode(data).decode(),
         script=code,

@@ -18,16 +18,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rtdetr_lab.notation import Size
-from rtdetr_lab.viz.canvas import (
-    Axes,
-    Picture,
-    as_rgb,
-    bare,
-    heat,
-    new_grid,
-    scale_bar,
-    show_picture,
-)
+from rtdetr_lab.viz import canvas
+from rtdetr_lab.viz.canvas import Axes, Picture
 from rtdetr_lab.viz.cells import level_name
 
 
@@ -43,9 +35,9 @@ def feature_maps(
     axes: Sequence[Axes] | None = None,
 ) -> list[Axes]:
     """Draw the picture, then one panel per level: strength, or one channel."""
-    height, width = as_rgb(image).shape[:2]
-    axes = new_grid(axes, len(maps) + 1, len(maps) + 1, height / width)
-    size = show_picture(axes[0], image)
+    height, width = canvas.as_rgb(image).shape[:2]
+    axes = canvas.new_grid(axes, len(maps) + 1, len(maps) + 1, height / width)
+    size = canvas.show_picture(axes[0], image)
     axes[0].set_title("picture", fontsize=9)
     _level_panels(axes[1:], maps, size, channel, shared=False)
     return axes
@@ -59,9 +51,9 @@ def feature_stages(
     axes: Sequence[Axes] | None = None,
 ) -> list[Axes]:
     """Draw feature maps: one row per stage, one column per level."""
-    height, width = as_rgb(image).shape[:2]
+    height, width = canvas.as_rgb(image).shape[:2]
     columns = len(next(iter(stages.values())))
-    axes = new_grid(axes, columns * len(stages), columns, height / width, extra=0.3)
+    axes = canvas.new_grid(axes, columns * len(stages), columns, height / width, extra=0.3)
     for row, (name, maps) in enumerate(stages.items()):
         own = axes[row * columns : (row + 1) * columns]
         _level_panels(own, maps, (height, width), channel, shared)
@@ -84,11 +76,11 @@ def _level_panels(
     for ax, values in zip(axes, shown, strict=True):
         scale = together if shared else values
         low = 0.0 if channel is None else float(scale.min())
-        drawn = heat(ax, values, size, over_picture=False, vmin=low, vmax=float(scale.max()))
+        drawn = canvas.heat(ax, values, size, over_picture=False, vmin=low, vmax=float(scale.max()))
         rows, columns = values.shape
         ax.set_title(f"{level_name((rows, columns), size)} · {rows}×{columns}", fontsize=9)
-        bare(ax)
+        canvas.bare(ax)
         if not shared:
-            scale_bar(drawn, ax, unit if ax is axes[-1] else "")
+            canvas.scale_bar(drawn, ax, unit if ax is axes[-1] else "")
     if shared:
-        scale_bar(drawn, list(axes), unit)
+        canvas.scale_bar(drawn, list(axes), unit)

@@ -11,6 +11,8 @@ name from outside goes through `text`.
 import html
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from string import Template
 
 from jaxtyping import Float
 from torch import Tensor
@@ -29,66 +31,7 @@ CROWDED = 12
 Finding = tuple[str, str]
 """Severity and text."""
 
-STYLE = """
-:root { color-scheme: light dark; --page: #fff; --card: #f4f5f7; --ink: #1a1a1a; --muted: #5c6066;
-  --line: #d9dce1; --bar: #0072b2; --error: #b3261e; --dropped: #8a4b00; --warning: #7a5d00; }
-@media (prefers-color-scheme: dark) { :root { --page: #111318; --card: #1b1e25; --ink: #f2f2f2;
-  --muted: #a4a8b0; --line: #343943; --bar: #56b4e9; --error: #ff8a80; --dropped: #ffb870;
-  --warning: #f0d060; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 1240px; padding: 16px; background: var(--page);
-  color: var(--ink); font: 15px/1.45 system-ui, sans-serif; overflow-wrap: anywhere; }
-h1 { font-size: 1.5rem; line-height: 1.2; margin: 8px 0 4px; }
-h2 { font-size: 1.15rem; margin: 32px 0 8px; padding-top: 12px; border-top: 1px solid var(--line); }
-p { margin: 4px 0 12px; color: var(--muted); max-width: 70ch; }
-nav { display: flex; flex-wrap: wrap; gap: 4px 14px; margin: 8px 0; }
-nav b { min-width: 3.5em; }
-.two { display: grid; gap: 20px 40px;
-  grid-template-columns: repeat(auto-fit, minmax(min(100%, 320px), 1fr)); }
-a { color: var(--bar); }
-.grid { display: grid; gap: 14px; align-items: start;
-  grid-template-columns: repeat(auto-fill, minmax(min(100%, 270px), 1fr)); }
-figure { margin: 0; background: var(--card); border-radius: 8px; overflow: hidden; }
-figure:target { outline: 3px solid var(--bar); }
-.photo { position: relative; overflow: hidden; background: #2b2b2b; }
-.photo img { display: block; width: 100%; }
-.photo i { position: absolute; border: 2px solid; box-shadow: 0 0 0 1px #0008; }
-.photo i:hover { border-width: 3px; z-index: 2; }
-.photo b { position: absolute; left: -2px; bottom: 100%; padding: 0 4px; white-space: nowrap;
-  font: 600 11px/15px system-ui, sans-serif; }
-.photo .inside { bottom: auto; top: -2px; } .photo .right { left: auto; right: -2px; }
-.crowded b { display: none; } .crowded i:hover b { display: block; }
-figcaption { padding: 8px 10px; font-size: 13px; } figcaption div { color: var(--muted); }
-ul { margin: 4px 0 0; padding: 0; list-style: none; font-size: 13px; } li { margin: 4px 0; }
-li a { margin-right: 8px; white-space: nowrap; } li div { padding: 2px 0 4px 14px; }
-summary { cursor: pointer; }
-.error, .dropped, .warning, .note { font-weight: 600; }
-.error { color: var(--error); } .dropped { color: var(--dropped); }
-.warning { color: var(--warning); } .note { color: var(--muted); }
-dl { display: grid; grid-template-columns: minmax(60px, max-content) 1fr; gap: 4px 10px; margin: 0;
-  max-width: 640px; font-size: 13px; } dt { text-align: right; max-width: min(36vw, 200px); }
-dd { margin: 0; display: flex; gap: 6px; align-items: center; }
-dd i { height: 14px; min-width: 1px; border-radius: 2px; }
-"""
-
-PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; \
-img-src data:; base-uri 'none'; form-action 'none'">
-<title>{title}</title>
-<link rel="icon" href="data:,">
-<style>{style}</style>
-</head>
-<body>
-<h1>{title}</h1>
-{links}
-{body}
-</body>
-</html>
-"""
+PAGE = Template(Path(__file__).with_suffix(".html").read_text(encoding="utf8"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +59,7 @@ def label_page(title: str, parts: Mapping[str, Mapping[str, str]]) -> str:
         links += f"<nav><b>{text(split)}</b> {heads}</nav>"
         for (place, head), inner in zip(places, inside.values(), strict=True):
             body += f'<h2 id="{place}">{text(split)}: {text(head)}</h2>{inner}'
-    return PAGE.format(title=text(title), style=STYLE, links=links, body=body)
+    return PAGE.substitute(title=text(title), links=links, body=body)
 
 
 def text(value: object) -> str:

@@ -19,11 +19,7 @@ from rtdetr_lab.viz.explorer_page import SCRIPT, Packed, page
 
 PLAYGROUND = SCRIPT.with_name("playground.js")
 WORKER = SCRIPT.with_name("live_worker.js")
-
-BOOT = """
-fitFrame();
-playground(document.getElementById("explorer"), ...contents());
-"""
+BOOT = 'fitFrame(); playground(document.getElementById("explorer"), ...contents());'
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,17 +15,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rtdetr_lab.boxes import paired_iou, xyxy_from_cxcywh
-from rtdetr_lab.viz import marks
-from rtdetr_lab.viz.canvas import (
-    Axes,
-    Picture,
-    as_rgb,
-    new_grid,
-    new_plot,
-    page_of,
-    picture_axes,
-    show_picture,
-)
+from rtdetr_lab.viz import canvas, marks
+from rtdetr_lab.viz.canvas import Axes, Picture
 from rtdetr_lab.viz.cells import DECODER_LEVELS, corners_of_cells
 from rtdetr_lab.viz.life import QueryLife
 from rtdetr_lab.viz.palette import RIM, SKY
@@ -36,9 +27,9 @@ def draw_life(
     life: QueryLife, image: Picture, names: Sequence[str] = (), axes: Sequence[Axes] | None = None
 ) -> list[Axes]:
     """Draw the picture with token and boxes on the left, the score at each step on the right."""
-    height, width = as_rgb(image).shape[:2]
-    axes = _two_axes(height / width) if axes is None else new_grid(axes, 2, 2, 1.0)
-    size = show_picture(axes[0], image, quiet=0.45)
+    height, width = canvas.as_rgb(image).shape[:2]
+    axes = _two_axes(height / width) if axes is None else canvas.new_grid(axes, 2, 2, 1.0)
+    size = canvas.show_picture(axes[0], image, quiet=0.45)
     colors = marks.steps(len(life.boxes))
     _mark_token(axes[0], life, size)
     for step, (box, color) in enumerate(zip(life.boxes, colors, strict=True)):
@@ -72,7 +63,7 @@ def _mark_token(ax: Axes, life: QueryLife, size: tuple[int, int]) -> None:
 
 
 def _score_steps(ax: Axes, life: QueryLife, names: Sequence[str], colors: Sequence[str]) -> None:
-    page, scores = page_of(ax), life.scores.double().numpy()
+    page, scores = canvas.page_of(ax), life.scores.double().numpy()
     ax.plot(range(len(scores)), scores, color=page.muted, lw=1.2, zorder=1)
     ax.scatter(range(len(scores)), scores, c=colors, s=46, edgecolors=page.ink, lw=0.7, zorder=2)
     before = -1
@@ -93,7 +84,7 @@ def box_trails(
     boxes: Float[Tensor, "S Q 4"], image: Picture, queries: Sequence[int], ax: Axes | None = None
 ) -> Axes:
     """Draw the reference box dashed, the last box solid, and the path of the centre."""
-    ax, size = picture_axes(ax, image, quiet=0.6)
+    ax, size = canvas.picture_axes(ax, image, quiet=0.6)
     colors = marks.steps(len(boxes))
     centres = marks.centres_of_boxes(boxes, size)
     for query in queries:
@@ -114,7 +105,7 @@ def refinement_curves(
     boxes: Float[Tensor, "S Q 4"], objects: Float[Tensor, "Q 4"], ax: Axes | None = None
 ) -> Axes:
     """Draw the IoU of each query's box with its object after every step, and the mean."""
-    ax, page = new_plot(ax, 3.4)
+    ax, page = canvas.new_plot(ax, 3.4)
     overlap = paired_iou(xyxy_from_cxcywh(boxes), xyxy_from_cxcywh(objects)[None])
     overlap = overlap.detach().cpu().double()
     for query, curve in enumerate(overlap.unbind(1)):

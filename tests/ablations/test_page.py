@@ -10,7 +10,6 @@ import pytest
 
 from rtdetr_lab.ablations.findings import Entry
 from rtdetr_lab.ablations.page import html_of, latex_of, order_sentence
-from rtdetr_lab.ablations.report import json_of
 from rtdetr_lab.ablations.shipped import shipped
 from rtdetr_lab.ablations.statistics import holm
 from rtdetr_lab.ablations.studies import TABLES
@@ -78,7 +77,7 @@ def test_a_score_without_such_objects_is_in_no_mean():
 
 def test_spreads_of_seeds_are_those_of_a_sample():
     report = shipped("decoder-depth")
-    rows = json.loads(json_of(report))["rows"]
+    rows = json.loads(report.json)["rows"]
     for entry, row in zip(report.entries, rows, strict=True):
         values = entry.values("AP")
         mean, spread = statistics.mean(values), statistics.stdev(values)

@@ -21,14 +21,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.hooks import RemovableHandle
 
 from rtdetr_lab.checkpoints.hooks import after_each
+from rtdetr_lab.deployment.backends import Plan, deployed
 from rtdetr_lab.deployment.bench.subjects import Case, model_of
 from rtdetr_lab.deployment.bench.timing import wait
 from rtdetr_lab.deployment.form import deploy, same
 from rtdetr_lab.images.decode import decode
 from rtdetr_lab.images.postprocess import found_in, ranked_table, sizes_beside
 from rtdetr_lab.images.preprocess import Preprocess
-from rtdetr_lab.kernels.fused_sampler import fastest_for
-from rtdetr_lab.kernels.onednn import can_pack, channels_last, pack
 from rtdetr_lab.model import by_sigmoid
 
 PARTS = ("backbone", "encoder", "to_memory", "proposals", "decoder")
@@ -49,11 +48,9 @@ def split(case: Case, dtype: torch.dtype, rounds: int) -> dict[str, Part]:
     """Measure decoding, preprocessing, the parts of the model, and postprocessing."""
     images = case.images()
     work = work_of(deploy(model_of(case.preset), same).to(case.device), images)
-    device = torch.device(case.device)
-    model = deploy(model_of(case.preset), fastest_for(device)).to(device)
+    plan = Plan(case.size, [case.batch], dtype, torch.device(case.device))
+    model = deployed(model_of(case.preset), plan)
     images = images.to(dtype, memory_format=torch.channels_last)
-    packs = case.device == "cpu" and can_pack(dtype)
-    model = pack(model, images, dtype) if packs else channels_last(model.to(dtype))
     taken: dict[str, list[float]] = defaultdict(list)
     for name in PARTS:
         _clock(model.get_submodule(name), taken[name])

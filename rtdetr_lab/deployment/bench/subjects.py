@@ -94,10 +94,8 @@ def eager(
         call = torch.compile(model, mode=mode) if compiled else model
 
         def run() -> object:
-            with (
-                torch.inference_mode(),
-                torch.autocast(case.device, torch.bfloat16, enabled=autocast),
-            ):
+            half = torch.autocast(case.device, torch.bfloat16, enabled=autocast)
+            with torch.inference_mode(), half:
                 return call(images)
 
         return run

@@ -18,15 +18,8 @@ from tempfile import TemporaryFile
 import torch
 
 from rtdetr_lab.deployment.bench.gpu import kernels, learning, speed
-from rtdetr_lab.deployment.bench.gpu.record import (
-    Cut,
-    Record,
-    Row,
-    Skipped,
-    Task,
-    all_rows,
-    end_with_parent,
-)
+from rtdetr_lab.deployment.bench.gpu import record as records
+from rtdetr_lab.deployment.bench.gpu.record import Record, Row, Task
 
 AGAIN = 75
 """Exit code of a process after a row that failed: another one goes on."""
@@ -78,9 +71,9 @@ def attempt(record: Record, name: str, row: Row, task: Task, longest: float) -> 
     known: dict[str, object] = {}
     try:
         known = {"state": "done", "found": row()}
-    except Skipped as error:
+    except records.Skipped as error:
         known = {"state": "skipped", "why": str(error)}
-    except Cut as error:
+    except records.Cut as error:
         known = {"state": "cut", "found": error.found}
     except Exception:
         known = {"state": "failed", "why": traceback.format_exc()}
@@ -105,7 +98,7 @@ def supervise(task: Task, command: list[str]) -> int:
     while task.left >= LEAST:
         with TemporaryFile("w+", encoding="utf8", errors="replace") as said:
             line = [sys.executable, *command, "--until", str(task.until), "--run", str(task.run)]
-            code = subprocess.run(line, stderr=said, preexec_fn=end_with_parent).returncode
+            code = subprocess.run(line, stderr=said, preexec_fn=records.end_with_parent).returncode
             said.seek(0)
             heard = said.read()[-4000:]
         broken = settle(task, code, heard)
@@ -119,7 +112,7 @@ def supervise(task: Task, command: list[str]) -> int:
 
 def settle(task: Task, code: int, heard: str) -> bool:
     """Record the row that ran when its process ended; return True if there was one."""
-    for section, rows in all_rows(task.out).items():
+    for section, rows in records.all_rows(task.out).items():
         for name, row in rows.items():
             if row["state"] == "running" and row["run"] == task.run:
                 why = f"its process ended with {code}\n{heard}"

@@ -29,32 +29,26 @@ COMPILED += [("r50", 1, FP16)]
 
 def rows(task: Task) -> dict[str, Row]:
     """Return the rows of latency and throughput: plain, by parts, compiled."""
-    cases = [("nano", 2)] if task.tiny else CASES
-    compiled = [("nano", 1, BF16)] if task.tiny else COMPILED
-    whole = {named(*c): partial(compare, case_of(task, *c), plain_ones(task), task) for c in cases}
-    parts = {
-        f"{named(*c)}: parts": partial(parts_of, case_of(task, *c), task)
-        for c in cases
-        if c[1] != 8
-    }
-    slow = {
-        f"{named(p, b)}: compiled, {NAMES[d]}": partial(
-            compare_compiled, case_of(task, p, b), d, task
-        )
-        for p, b, d in compiled
-    }
-    return {**whole, **parts, **slow}
+    cases = [case_of(task, *c) for c in ([("nano", 2)] if task.tiny else CASES)]
+    found: dict[str, Row] = {named(c): partial(compare, c, plain_ones(task), task) for c in cases}
+    found |= {f"{named(c)}: parts": partial(parts_of, c, task) for c in cases if c.batch != 8}
+    for preset, batch, dtype in [("nano", 1, BF16)] if task.tiny else COMPILED:
+        case = case_of(task, preset, batch)
+        row = partial(compare_compiled, case, dtype, task)
+        found[f"{named(case)}: compiled, {NAMES[dtype]}"] = row
+    return found
 
 
 def step_rows(task: Task) -> dict[str, Row]:
     """Return the rows of training steps."""
-    cases = [("nano", 2)] if task.tiny else [("r18", 8), ("r50", 8)]
-    return {f"training step, {named(*c)}": partial(steps, case_of(task, *c), task) for c in cases}
+    presets = [("nano", 2)] if task.tiny else [("r18", 8), ("r50", 8)]
+    cases = [case_of(task, *preset) for preset in presets]
+    return {f"training step, {named(c)}": partial(steps, c, task) for c in cases}
 
 
-def named(preset: str, batch: int) -> str:
+def named(case: Case) -> str:
     """Name a case."""
-    return f"{preset}, batch {batch}"
+    return f"{case.preset}, batch {case.batch}"
 
 
 def case_of(task: Task, preset: str, batch: int) -> Case:
@@ -107,12 +101,8 @@ def compare_compiled(case: Case, dtype: torch.dtype, task: Task) -> dict[str, An
 def parts_of(case: Case, task: Task) -> dict[str, Any]:
     """Measure the parts in bfloat16, and the ceilings that their limits come from."""
     top = ceilings(case.device, BF16, side=128 if task.tiny else 8192)
-    parts = split(case, BF16, task.rounds)
-    return {
-        "case": asdict(case),
-        "parts": {n: asdict(p) for n, p in parts.items()},
-        "top": asdict(top),
-    }
+    parts = {n: asdict(p) for n, p in split(case, BF16, task.rounds).items()}
+    return {"case": asdict(case), "parts": parts, "top": asdict(top)}
 
 
 def steps(case: Case, task: Task) -> dict[str, Any]:
