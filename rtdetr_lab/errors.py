@@ -79,9 +79,9 @@ def converting(
     except LabError:
         raise
     except kinds as problem:
-        said, kind = getattr(problem, "strerror", None) or str(problem), type(problem).__name__
-        if not said.strip() or isinstance(problem, KeyError):  # which says only the key
-            said = f"{kind}: {said}" if said.strip() else kind
+        said = getattr(problem, "strerror", None) or str(problem).strip()
+        if not said or isinstance(problem, KeyError):  # that one says only its key
+            said = f"{type(problem).__name__}: {said}".removesuffix(": ")
         raise error(str(where), what.replace("{}", said.splitlines()[0]), remedy) from problem
 
 

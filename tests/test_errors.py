@@ -99,3 +99,33 @@ def test_debug_shows_where_in_the_code(tmp_path, capsys):
     with pytest.raises(LabError) as shown:
         main([*words, "--debug"])
     assert len(shown.traceback) > 3
+
+
+@pytest.mark.parametrize(
+    ("problem", "said"),
+    [
+        (OSError(28, "No space left on device", "a.txt"), "No space left on device"),
+        (ValueError("first line\nsecond"), "first line"),
+        (KeyError("boxes"), "KeyError: 'boxes'"),
+        (MemoryError(), "MemoryError"),
+        (RuntimeError("\n"), "RuntimeError"),
+    ],
+)
+def test_an_error_of_another_library_is_told_in_one_line_that_says_something(problem, said):
+    with (
+        pytest.raises(errors.DataError) as caught,
+        errors.converting(Exception, errors.DataError, "a.json", "cannot be read: {}", "try again"),
+    ):
+        raise problem
+    assert str(caught.value) == f"a.json: cannot be read: {said}; try again"
+    assert caught.value.__cause__ is problem
+
+
+def test_an_error_of_ours_keeps_its_words():
+    ours = errors.ConfigError("dim", "is 0", "give 1 or more")
+    with (
+        pytest.raises(errors.ConfigError) as caught,
+        errors.converting(Exception, errors.DataError, "a", "b", "c"),
+    ):
+        raise ours
+    assert caught.value is ours
