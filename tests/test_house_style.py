@@ -284,7 +284,7 @@ ALLOWED = {
     "javascript": 890,
     "kernels": 480,
     "masks": 70,
-    "notebook_tools": 360,
+    "notebook_tools": 370,
     "structures": 340,
     "successors": 690,
     "training": 1_750,

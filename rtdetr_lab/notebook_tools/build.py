@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from rtdetr_lab.errors import ConfigError
-from rtdetr_lab.notebook_tools.outputs import normalised
+from rtdetr_lab.notebook_tools.outputs import halved, normalised
 from rtdetr_lab.notebook_tools.percent import code_digest, contents, digest, read
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -40,7 +40,7 @@ ENVIRONMENT = {
 """Environment variables of a kernel, so that two machines print the same."""
 
 PREPARE = """\
-%config InlineBackend.rc = {"figure.dpi": 88, "savefig.dpi": 88, "figure.facecolor": "white"}
+%config InlineBackend.rc = {"figure.dpi": 176, "savefig.dpi": 176, "figure.facecolor": "white"}
 import warnings; warnings.filterwarnings("ignore", category=DeprecationWarning)"""
 ASK_MODULES = """\
 import json, sys
@@ -122,7 +122,8 @@ def build(path: Path, force: bool = False) -> str:
             return "up to date"
         _keep_outputs(notebook, old)
         took = "new prose, outputs kept"
-    text = nbformat.writes(notebook, version=4)
+    while len(text := nbformat.writes(notebook, version=4)) > MAX_BYTES and halved(notebook):
+        pass
     _refuse_large(notebook, text, path.stem)
     target.write_text(text + "\n", encoding="utf8")
     return f"{took}, {len(text) / 1000:.0f} kB"
