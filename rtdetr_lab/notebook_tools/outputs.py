@@ -104,7 +104,7 @@ def halved(notebook: Any) -> bool:
     return bool(sharp)
 
 
-def _compress(output: Any, parts: int = 1, quality: int = 50) -> None:
+def _compress(output: Any, parts: int = 1, quality: int = 45) -> None:
     """Replace a figure; its width on the page is stored if it has two pixels for each of it."""
     from PIL import Image
 
