@@ -130,6 +130,7 @@ def _few_colours(picture: Any) -> Any:
 
     from rtdetr_lab.viz.palette import OKABE_ITO, rgb
 
+    picture = picture.point(lambda part: 255 if part > 240 else part)  # a page that is truly white
     common = picture.quantize(88, dither=Image.Dither.NONE).getpalette()[: 3 * 88]
     ours = [part for color in (*OKABE_ITO, "#FFFFFF") for part in rgb(color)]
     palette = Image.new("P", (1, 1))
