@@ -197,9 +197,8 @@ def draw(pair, ax):
 
 
 # %%
-# alt: Two pictures of a shape with its box, and curves above and beside each. On the left all four
-#   curves are narrow peaks at the edges. On the right the curve of the right edge is lower and
-#   wider, and lies over a grey curtain that hides this edge.
+# alt: Two pictures of a shape with its box, and curves above and beside each: on the left four
+#   narrow peaks; on the right the right edge, behind a grey curtain, has a low and wide curve.
 fig, axes = plt.subplots(1, 2, figsize=(4.8, 3), layout="constrained")
 fig.suptitle("An edge that is hidden has a wide distribution", fontsize=11)
 titles = {"four visible edges": clear, "the right edge is hidden": unsure}
@@ -281,9 +280,8 @@ for of in (hidden, ~hidden):
     assert first > second > third
 
 # %%
-# alt: Three panels. Two curves of spread over training steps fall from 19 pixels; that of hidden
-#   edges stays higher. After each of three layers the spread is a few percent smaller. Five points
-#   of mean error over predicted spread rise from about 2 to about 8 pixels, near a diagonal.
+# alt: Three panels. Spread falls over training steps, less for hidden edges, and by a few percent a
+#   layer. Mean error over predicted spread rises from about 2 to 8 pixels, near a diagonal.
 fig, (left, middle, right) = plt.subplots(1, 3, figsize=(5.4, 2.5), layout="compressed")
 fig.suptitle("Wide distributions are hidden edges, and larger errors", fontsize=11)
 for name, color, style in (("hidden", VERMILLION, "o-"), ("visible", BLUE, "s--")):
@@ -363,8 +361,7 @@ assert totals["dfine_l"].flops < 0.9 * totals["rtdetr_l"].flops
 # D-FINE-L does less work. Its neck has half the width (`gelan.py`). Its attention reads the memory
 # without a value and an output projection (0.6 AP less; the gate brings 0.4 back). 132 numbers per
 # query instead of four are cheap. So speed is bought first, and paid back by the distributions.
-
-# %% [markdown]
+#
 # ## Exercises
 #
 # **1.** The right edge of a box that is 200 pixels wide gets all of its probability at $n = 24$. By
