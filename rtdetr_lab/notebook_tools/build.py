@@ -122,11 +122,9 @@ def build(path: Path, force: bool = False) -> str:
             return "up to date"
         _keep_outputs(notebook, old)
         took = "new prose, outputs kept"
-    while len(text := nbformat.writes(notebook, version=4)) > MAX_BYTES and halved(notebook):
-        pass
-    _refuse_large(notebook, text, path.stem)
-    target.write_text(text + "\n", encoding="utf8")
-    return f"{took}, {len(text) / 1000:.0f} kB"
+    data = _small(notebook, path.stem)
+    target.write_bytes(data)
+    return f"{took}, {len(data) / 1000:.0f} kB"
 
 
 def _keep_outputs(notebook: Any, old: Any) -> None:
@@ -137,14 +135,18 @@ def _keep_outputs(notebook: Any, old: Any) -> None:
     notebook.metadata[KEY] = old.metadata[KEY]
 
 
-def _refuse_large(notebook: Any, text: str, stem: str) -> None:
-    if len(text) <= MAX_BYTES:
-        return
-    sizes = {i: len(json.dumps(c.get("outputs", []))) for i, c in enumerate(notebook.cells)}
-    largest = sorted(sizes, key=lambda i: -sizes[i])[:4]
-    worst = ", ".join(f"cell {i}: {sizes[i] / 1000:.0f} kB" for i in largest)
-    remedy = f"draw smaller or fewer figures ({worst})"
-    raise ConfigError(stem, f"has {len(text) / 1000:.0f} kB of {MAX_BYTES // 1000}", remedy)
+def _small(notebook: Any, stem: str) -> bytes:
+    """Write the notebook; if it is too large, its largest figures lose half of their pixels."""
+    import nbformat
+
+    while len(data := f"{nbformat.writes(notebook, version=4)}\n".encode()) > MAX_BYTES:
+        if halved(notebook):
+            continue
+        sizes = [(len(json.dumps(c.get("outputs", []))), i) for i, c in enumerate(notebook.cells)]
+        worst = ", ".join(f"cell {i}: {n / 1000:.0f} kB" for n, i in sorted(sizes)[:-5:-1])
+        remedy = f"draw smaller or fewer figures ({worst})"
+        raise ConfigError(stem, f"has {len(data) / 1000:.0f} kB of {MAX_BYTES // 1000}", remedy)
+    return data
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -180,6 +180,18 @@ def test_figures_are_sharp_and_the_largest_loses_pixels_first():
     assert not outputs.halved(notebook), "there is nothing left to halve"
 
 
+def test_a_large_notebook_halves_figures_and_is_refused_when_there_is_none_left(monkeypatch):
+    noise = np.random.default_rng(0).integers(0, 255, (240, 320, 3), dtype=np.uint8)
+    notebook = v4.new_notebook(cells=[cell(shown({"image/png": png(noise)}), alt=["A dot."])])
+    outputs.normalised(notebook, "x")
+    whole = len(build._small(notebook, "x"))
+    monkeypatch.setattr(build, "MAX_BYTES", whole - 1)
+    assert len(build._small(notebook, "x")) < 0.7 * whole
+    monkeypatch.setattr(build, "MAX_BYTES", 1000)
+    with pytest.raises(ConfigError, match=r"draw smaller or fewer figures \(cell 0: \d+ kB\)"):
+        build._small(notebook, "x")
+
+
 @pytest.mark.parametrize(
     ("out", "complaint"),
     [
