@@ -39,7 +39,8 @@ images, targets = shapes(*range(8))
 #   Orange frames are further away, larger, or thin.
 picture = Targets(targets.labels[3:4], targets.boxes[3:4])
 batch = model.denoising(picture, num_matching=100)
-ax = noised_boxes(batch, picture.boxes[0], images[3], ax=new_axes(None, 5.2, 4.8))
+axes = new_axes(None, 5.2, 4.8)
+ax = noised_boxes(batch, picture.boxes[0], images[3], group=6, ax=axes)
 ax.set_title("Every object gets a near copy and a far copy", fontsize=11)
 
 # %% [markdown]
@@ -174,7 +175,7 @@ for i, layer in enumerate(taught.denoising.layers):
 # %%
 # alt: Scatter of the last layer's score against the IoU at the start. Orange negatives have an IoU
 #   below 0.3, mostly with low scores. Blue positives have 0 to 0.8, mostly with scores near 0.9.
-fig, ax = plt.subplots(figsize=(5.4, 3.4), layout="compressed")
+fig, ax = plt.subplots(figsize=(5.4, 3.1), layout="compressed")
 ax.scatter(start[positive], score[positive], s=10, color=BLUE, marker="o", label="positive")
 ax.scatter(start[negative], score[negative], s=10, color=ORANGE, marker="^", label="negative")
 ax.set(xlabel="IoU of the noisy box with its object", ylabel="score after the last layer")
@@ -277,7 +278,7 @@ def train_on_nothing(mask, num_steps=60):
 #   transposed, to about nine in ten.
 masks = {"right": lambda b: b, "transposed": lambda b: b.T, "dropped": torch.zeros_like}
 runs = {name: train_on_nothing(mask) for name, mask in masks.items()}
-fig, ax = plt.subplots(figsize=(5.4, 3.2), layout="compressed")
+fig, ax = plt.subplots(figsize=(5.4, 3), layout="compressed")
 styles = {"right": (BLUE, "-"), "transposed": (ORANGE, "--"), "dropped": (GREEN, ":")}
 for name, (curve, _) in runs.items():
     color, dash = styles[name]
