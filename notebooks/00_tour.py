@@ -35,8 +35,9 @@ painted, targets = shapes(3)
 picture = (painted[0] * 255).byte()
 detector = lab.Detector.from_pretrained("nano", "cpu")
 found = detector(picture, threshold=0.5)
-fig, ax = plt.subplots(figsize=(4, 4), layout="compressed")
+fig, ax = plt.subplots(figsize=(4, 4.2), layout="compressed")
 ax = found.plot(ax)
+ax.set_title(f"{len(found)} objects found, each with a name and a score", fontsize=11)
 
 # %%
 found
@@ -97,7 +98,9 @@ for name in list(seen)[:3] + [n for n in seen if "layers.2.cross" in n or "selec
 maps = [(32, 32), (16, 16), (8, 8)]  # strides 8, 16, 32
 best = int(found.queries[0])
 life = life_of_query(prediction, seen, maps, best)
-axes = draw_life(life, images[0], detector.classes.names)
+fig, axes = plt.subplots(1, 2, figsize=(4.8, 3.4), layout="constrained", width_ratios=(2.2, 1))
+draw_life(life, images[0], detector.classes.names, axes)
+fig.suptitle("One query: a cell proposes a box, three layers correct it", fontsize=11)
 
 # %%
 level, row, column = life.cell
@@ -112,11 +115,15 @@ assert abs(life.score - found.scores[0].item()) < 1e-5, "the last layer gives th
 # heads, 3 levels, 4 points each. A larger mark means a larger weight.
 
 # %%
-# alt: Three close-ups of the picture, one per decoder layer. Marks around the reference box show
-#   the sampling points of the query. Their size is the attention weight, their colour the level.
-looks = {f"layer {i}": sampling_of_query(seen, i, best, points=(4, 4, 4)) for i in range(3)}
+# alt: Two close-ups of the picture, for the first and the last decoder layer. Marks around the
+#   reference box show the sampling points of the query. Their size is the attention weight, their
+#   colour the level.
+ends = {"first layer": 0, "last layer": 2}
+looks = {n: sampling_of_query(seen, i, best, points=(4, 4, 4)) for n, i in ends.items()}
 view = close_up(list(looks.values()), (256, 256))
-axes = sampling_panels(looks, images[0], view=view)
+fig, axes = plt.subplots(1, 2, figsize=(4.8, 3.1), layout="compressed")
+sampling_panels(looks, images[0], view=view, axes=axes)
+fig.suptitle("A query reads points in and around its box", fontsize=11)
 
 # %%
 weights = seen["decoder.layers.2.cross_attn.weights"][0, best]

@@ -18,6 +18,7 @@ from rtdetr_lab.decoder import DecoderConfig
 from rtdetr_lab.denoising import ContrastiveDenoising, DenoisingConfig, who_may_not_see
 from rtdetr_lab.notebook import check, cost, seeded, shapes, source
 from rtdetr_lab.structures import Denoised, LayerPrediction, Prediction, Targets
+from rtdetr_lab.viz.canvas import new_axes
 from rtdetr_lab.viz.denoising import mask_matrix, noised_boxes
 from rtdetr_lab.viz.palette import BLUE, GREEN, ORANGE
 
@@ -38,7 +39,9 @@ images, targets = shapes(*range(8))
 #   Orange frames are further away, larger, or thin.
 picture = Targets(targets.labels[3:4], targets.boxes[3:4])
 batch = model.denoising(picture, num_matching=100)
-ax = noised_boxes(batch, picture.boxes[0], images[3])
+axes = new_axes(None, 5.2, 4.8)
+ax = noised_boxes(batch, picture.boxes[0], images[3], group=6, ax=axes)
+ax.set_title("Every object gets a near copy and a far copy", fontsize=11)
 
 # %% [markdown]
 # ## The question
@@ -127,6 +130,7 @@ source(ContrastiveDenoising._noised_boxes)
 #   other cells are blocked.
 assert batch.num_groups == 50 // 7, "nano has N = 50"
 ax = mask_matrix(batch.blocked, batch.num_queries, batch.num_groups)
+ax.figure.suptitle("Only its own group attends to a denoising query", fontsize=11)
 
 # %% [markdown]
 # ## Look inside
@@ -171,11 +175,13 @@ for i, layer in enumerate(taught.denoising.layers):
 # %%
 # alt: Scatter of the last layer's score against the IoU at the start. Orange negatives have an IoU
 #   below 0.3, mostly with low scores. Blue positives have 0 to 0.8, mostly with scores near 0.9.
-fig, ax = plt.subplots(figsize=(6, 3), layout="compressed")
+fig, ax = plt.subplots(figsize=(5.4, 3.1), layout="compressed")
 ax.scatter(start[positive], score[positive], s=10, color=BLUE, marker="o", label="positive")
 ax.scatter(start[negative], score[negative], s=10, color=ORANGE, marker="^", label="negative")
 ax.set(xlabel="IoU of the noisy box with its object", ylabel="score after the last layer")
-ax.legend(frameon=False, loc="lower right")
+ax.set(xlim=(-0.02, 1), ylim=(0, 1))
+ax.set_title("Near copies end as sure objects, far ones as background", fontsize=11)
+ax.legend(frameon=False, loc="center right")
 
 # %%
 drawn_anew, last = positive & (noised.labels != label), taught.denoising.layers[-1]
@@ -272,13 +278,15 @@ def train_on_nothing(mask, num_steps=60):
 #   transposed, to about nine in ten.
 masks = {"right": lambda b: b, "transposed": lambda b: b.T, "dropped": torch.zeros_like}
 runs = {name: train_on_nothing(mask) for name, mask in masks.items()}
-fig, ax = plt.subplots(figsize=(6, 2.8), layout="compressed")
+fig, ax = plt.subplots(figsize=(5.4, 3), layout="compressed")
 styles = {"right": (BLUE, "-"), "transposed": (ORANGE, "--"), "dropped": (GREEN, ":")}
 for name, (curve, _) in runs.items():
     color, dash = styles[name]
     ax.plot(curve.unfold(0, 5, 1).mean(-1), color=color, ls=dash, label=f"mask {name}")
-ax.set(xlabel="step", ylabel="share of right classes", ylim=(0, 1.05))
-ax.legend(frameon=False)
+ax.axhline(1 / CLASSES, color="#808080", lw=1, label="guess: 1 in 4")
+ax.set(xlabel="training step (mean of 5)", ylabel="share of right classes", ylim=(0, 1.05))
+ax.set_title("With a wrong mask, queries copy the answers", fontsize=11)
+ax.legend(frameon=False, loc="center right", bbox_to_anchor=(1, 0.58))
 shares = {name: curve[-20:].mean().item() for name, (curve, _) in runs.items()}
 print({name: f"{share:.0%}" for name, share in shares.items()})  # may differ: ± 10 of 60
 assert shares["right"] < 0.4

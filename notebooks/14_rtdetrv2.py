@@ -31,24 +31,27 @@ images, targets = shapes(*range(12))
 # %% [markdown]
 # ## The end, first
 #
-# We compare the training of v1 and v2: 72 epochs each. The curves show the size of the pictures.
-# The shading shows where the pictures are plain, that is without distorted colours, crop and
+# We compare the training of v1 and v2: 72 epochs each. A dot is the size of the pictures of one
+# step. The shading shows where the pictures are plain, that is without distorted colours, crop and
 # zoom-out. In the code this difference is easy to miss.
 
 # %%
-# alt: Size of the batch over the epochs 66 to 72 for v1 and v2. Both jump between 480 and 800. v1
-#   does so to the end; v2 stays at 640 in the last two epochs.
+# alt: Size of the pictures over the epochs 66 to 72, a dot per step, for v1 and v2. Both jump
+#   between 480 and 800. v1 does so to the end; v2 stays at 640 in the last two epochs.
 recipes = {"v1": paper_augmentation(), "v2": v2_augmentation()}
 epochs = np.arange(66, 72, 0.02)
-fig, axes = plt.subplots(2, 1, figsize=(7, 2.8), sharex=True, layout="compressed")
+fig, axes = plt.subplots(2, 1, figsize=(5.6, 3.4), sharex=True, layout="compressed")
+fig.suptitle("v2 ends with two epochs of plain pictures of one size", fontsize=11)
 for ax, (name, recipe) in zip(axes, recipes.items(), strict=True):
     places = [Place(0, 0, step, epoch / 72) for step, epoch in enumerate(epochs)]
     sides = [recipe.size_at(place)[0] for place in places]
-    ax.plot(epochs, sides, lw=0.8, color="#0072B2")
-    ax.set(ylabel=f"{name}: pixels", ylim=(460, 820))
+    ax.plot(epochs, sides, ".", ms=2, color="#0072B2")
+    ax.set(ylabel="side (pixels)", ylim=(440, 840), yticks=(480, 640, 800))
+    ax.set_title(name, fontsize=10, loc="left")
     plain = [e for e, p in zip(epochs, places, strict=True) if not recipe.is_strong(p)]
     ax.axvspan(min(plain, default=72), 72, color="#E69F00", alpha=0.25 * bool(plain))
-axes[-1].set_xlabel("epoch (shaded: plain pictures)")
+axes[1].annotate("plain pictures", (71, 760), ha="center", va="center")
+axes[-1].set_xlabel("epoch")
 assert plain[0] >= 70
 assert set(sides[-100:]) == {640}
 

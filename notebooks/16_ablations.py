@@ -24,6 +24,7 @@ from rtdetr_lab.data.batch import First
 from rtdetr_lab.notebook import check, seeded, source
 from rtdetr_lab.rtdetr import RTDETRConfig
 from rtdetr_lab.viz.ablation import Interval, differences, score_bars
+from rtdetr_lab.viz.canvas import new_axes
 
 # %%
 generator = seeded()
@@ -39,7 +40,8 @@ generator = seeded()
 #   each of three seeds and whiskers of one standard deviation.
 report = shipped("denoising")
 scores = {entry.name: entry.values("AP") for entry in report.entries}
-axes = score_bars(scores, report.plan["reference"])
+axes = score_bars(scores, report.plan["reference"], ax=new_axes(None, 2.2, 5.6))
+axes.set_title("Three seeds a row: close means, wide spread", fontsize=11)
 
 # %% [markdown]
 # ## The question
@@ -145,9 +147,9 @@ source(paired_difference)
 # alt: Two horizontal intervals of the difference in average precision to the reference. The
 #   interval for no denoising lies right of zero and is filled.
 found = {e.name: e.difference for e in report.entries if e.difference}
-axes = differences(
-    {name: Interval(d.mean, d.low, d.high) for name, d in found.items()}, report.plan["reference"]
-)
+intervals = {name: Interval(d.mean, d.low, d.high) for name, d in found.items()}
+axes = differences(intervals, report.plan["reference"], new_axes(None, 2.1, 5.6))
+axes.set_title("One of two intervals excludes zero, and only just", fontsize=11)
 
 # %% [markdown]
 # **Predict**, before you run the next cell: DN-DETR and DINO found that denoising helps. Our runs
@@ -175,7 +177,9 @@ assert next(e for e in report.entries if e.name == "0 positives").p_value > 0.05
 # alt: Horizontal bars of average precision after one, two and three decoder layers, for models
 #   trained with two and three layers. After one layer alone it is far lower.
 depth = shipped("decoder-depth")
-axes = score_bars({e.name: e.values("AP") for e in depth.entries}, depth.plan["reference"])
+scores = {e.name: e.values("AP") for e in depth.entries}
+axes = score_bars(scores, depth.plan["reference"], ax=new_axes(None, 2.8, 5.6))
+axes.set_title("AP depends on the layers that run, not on those trained", fontsize=11)
 
 # %% [markdown]
 # ## What it costs

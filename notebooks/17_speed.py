@@ -34,6 +34,7 @@ from rtdetr_lab.kernels.folding import fold
 from rtdetr_lab.kernels.onednn import pack
 from rtdetr_lab.model import by_sigmoid
 from rtdetr_lab.notebook import check, cost, seeded, source
+from rtdetr_lab.viz.canvas import new_axes
 from rtdetr_lab.viz.speed import part_bars, roofline, time_lines
 
 # %%
@@ -59,7 +60,9 @@ deployed = deploy(r18)
 packed = pack(deploy(r18), photo, torch.float32)
 forms = {"training form": r18, "deploy form": deployed, "packed": packed}
 taken = {name: seconds_of(form, photo, 6, process_time) for name, form in forms.items()}
-ax = part_bars({n: {p: 1e3 * s for p, s in parts.items()} for n, parts in taken.items()})
+times = {n: {p: 1e3 * s for p, s in parts.items()} for n, parts in taken.items()}
+ax = part_bars(times, "milliseconds of processor time", new_axes(None, 2.6, 5.6))
+ax.figure.suptitle("Three forms of r18: the same boxes in less time", fontsize=11)
 
 # %%
 with torch.inference_mode():
@@ -187,7 +190,8 @@ assert 0.04 < saved < 0.15
 top = ceilings("cpu", torch.float32, side=1024, rounds=30, clock="cpu")
 work = work_of(deployed, photo)
 measured = {p: (taken["packed"][p], *work[p]) for p in PARTS}
-ax = roofline(measured, top.flops, top.bytes)
+ax = roofline(measured, top.flops, top.bytes, new_axes(None, 3.9, 5.6))
+ax.figure.suptitle("Right of the ridge: computing is the limit, not memory", fontsize=11)
 
 # %% [markdown]
 # All five parts lie far to the right of the ridge. So on a CPU a detector is limited by computing,
@@ -225,7 +229,9 @@ cuts = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3]
 left = torch.stack([(scores > cut).flatten(1).sum(1) for cut in cuts])
 ranks = {"most of 24 pictures": -1, "median": 12, "fewest": 0}
 lists = {name: left.sort(1).values[:, at].tolist() for name, at in ranks.items()}
-ax = time_lines(cuts, lists, "confidence threshold", "pairs left in the list")
+ax = new_axes(None, 3.3, 5.6)
+time_lines(cuts, lists, "confidence threshold", "pairs left in the list", ax)
+ax.figure.suptitle("How many pairs are left depends on the picture", fontsize=11)
 assert left[3].max() > 5 * left[3].min(), "the number of pairs depends on the picture"
 
 # %% [markdown]
@@ -305,7 +311,9 @@ for name in ((cut, count) for cut in (0.001, 0.01, 0.25) for count in counts):
 spent = {name: 1e3 * t.median for name, t in interleaved(calls, 9, clock=process_time).items()}
 lines = {f"NMS, score > {c}": [spent[c, n] for n in counts] for c in (0.001, 0.01, 0.25)}
 lines["top-k of 300 queries"] = [spent["top-k"]] * len(counts)
-ax = time_lines(counts, lines, "boxes in the prediction, 80 classes")
+ax = new_axes(None, 3.3, 5.6)
+time_lines(counts, lines, "boxes in the prediction (80 classes)", "milliseconds", ax)
+ax.figure.suptitle("Suppression takes longer with more boxes, a top-k does not", fontsize=11)
 
 # %% [markdown]
 # A top-k does the same work for every picture. Suppression takes longer if there are more boxes,

@@ -31,8 +31,10 @@ from rtdetr_lab.successors.hgnetv2 import (
     rtdetr_l,
     rtdetr_x,
 )
-from rtdetr_lab.viz.canvas import heat, show_picture
-from rtdetr_lab.viz.palette import BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILLION
+from rtdetr_lab.viz.canvas import heat, new_axes, show_picture
+from rtdetr_lab.viz.marks import key_above
+from rtdetr_lab.viz.palette import BLUE, ORANGE, SKY, VERMILLION
+from rtdetr_lab.viz.speed import part_bars
 
 # %%
 generator = seeded()
@@ -56,14 +58,14 @@ for layer in block.layers:
     kept.append(layer(kept[-1]))
 middles = [m[0, :, 20, 20].square().sum() for m in kept]
 reads = [torch.autograd.grad(m, given, retain_graph=True)[0][0].any(0) for m in middles]
-fig, axes = plt.subplots(2, 4, figsize=(7, 3.9), layout="compressed")
-fig.suptitle("One block keeps seven maps: what the middle cell of each can read", fontsize=10)
+fig, axes = plt.subplots(2, 4, figsize=(5.2, 3.3), layout="compressed")
+fig.suptitle("One block keeps seven maps, each reads wider (in cells)", fontsize=11)
 show_picture(axes[0, 0], chelsea((640, 640))[0])
-axes[0, 0].set_title("640 × 640 pixels", fontsize=9)
+axes[0, 0].set_title("640 × 640", fontsize=9)
 for number, (ax, seen) in enumerate(zip(axes.flat[1:], reads, strict=True)):
     show_picture(ax, chelsea((640, 640))[0], quiet=0.8)
     heat(ax, seen.float(), (640, 640))
-    ax.set_title(f"$x_{number}$: {int(seen.any(0).sum())} cells wide", fontsize=9)
+    ax.set_title(f"$x_{number}$: {int(seen.any(0).sum())} wide", fontsize=9)
 
 # %%
 widths = [int(seen.any(0).sum()) for seen in reads]
@@ -181,16 +183,16 @@ for name, (first, last) in read.items():
 # %%
 # alt: Two bars over an axis of pixel columns, and a grey band at columns 160 to 164 for the cell.
 #   ResNet-D's bar lies mostly left of the band, HGNetv2's is centred on it and shorter.
-fig, ax = plt.subplots(figsize=(7, 1.9), layout="compressed")
+fig, ax = plt.subplots(figsize=(5.6, 2.5), layout="compressed")
 ax.axvspan(160, 164, color="#808080", alpha=0.35, label="the cell's own pixels")
 colors = dict(zip(read, (SKY, VERMILLION), strict=True))
 for row, (name, (first, last)) in enumerate(read.items()):
     ax.barh(row, last + 1 - first, left=first, height=0.5, color=colors[name])
     ax.plot((first + last + 1) / 2, row, "k|", ms=14, mew=2, label="middle" * (row == 0))
 ax.set(yticks=[0, 1], yticklabels=read, xlabel="column of the picture (pixels)")
-ax.set(xlim=(151, 170), ylim=(-0.6, 1.6))
-ax.set_title("ResNet-D's stem reads left of its cell; HGNetv2's reads around it", fontsize=10)
-ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+ax.set(xlim=(152, 170), ylim=(-0.5, 1.5), xticks=range(152, 171, 4))
+fig.suptitle("ResNet-D's stem reads too far left, HGNetv2's does not", fontsize=11)
+key_above(ax, 2)
 
 # %% [markdown]
 # It is the other way round. A 3 × 3 filter with stride 2 and one row of padding looks half a step
@@ -263,15 +265,16 @@ assert counts["as in L"] < 1.05 * counts["light"]
 sizes, width = [1, 3, 5, 7, 9], 192
 curves = {"dense": [k * k * width * width for k in sizes]}
 curves["light"] = [width * width + k * k * width for k in sizes]
-fig, ax = plt.subplots(figsize=(6, 2.8), layout="compressed")
-for (name, values), style in zip(curves.items(), ("o-", "s--"), strict=True):
-    ax.plot(sizes, values, style, label=f"{name} layer", color=BLUE if name == "dense" else ORANGE)
+fig, ax = plt.subplots(figsize=(5.6, 3.2), layout="compressed")
+looks, beside = (("o-", -28), ("s--", 9)), {"textcoords": "offset points", "ha": "right"}
+for (name, values), (style, shift) in zip(curves.items(), looks, strict=True):
+    ax.plot(sizes, values, style, color=BLUE if name == "dense" else ORANGE)
+    ax.annotate(f"{name} layer", (9, values[-1]), (0, shift), **beside)
 arrow = {"arrowstyle": "->"}
-place = {"xytext": (5, 130_000), "ha": "center", "fontsize": 8, "arrowprops": arrow}
+place = {"xytext": (5, 130_000), "ha": "center", "arrowprops": arrow}
 ax.annotate("stage 3 of B4", (5, curves["light"][2]), **place)
 ax.set(yscale="log", xticks=sizes, xlabel="side of the filter (cells)", ylabel="weights")
-ax.set_title("A light layer pays almost nothing for a larger filter", fontsize=10)
-ax.legend(frameon=False)
+ax.set_title("A light layer pays almost nothing for a larger filter", fontsize=11)
 
 # %%
 light = num_parameters(B4.layer(3, 192))
@@ -323,20 +326,13 @@ for name, total in totals.items():
 # %%
 # alt: Four bars of GFLOPs, split into backbone, encoder, decoder and the rest. L is shorter than
 #   R50 and X shorter than R101; only the part of the backbone differs within a pair.
-fig, ax = plt.subplots(figsize=(7, 2.5), layout="compressed")
-for row, total in enumerate(totals.values()):
-    work = {name: flops / 1e9 for name, _, flops in total.rows}
-    rest = work["all"] - work["backbone"] - work["encoder"] - work["decoder"]
-    parts = [work["backbone"], work["encoder"], work["decoder"], rest]
-    left = 0
-    for part, color in zip(parts, (BLUE, ORANGE, GREEN, PURPLE), strict=True):
-        ax.barh(row, part, left=left, color=color, height=0.65)
-        left += part
-ax.legend(["backbone", "encoder", "decoder", "the rest"], frameon=False, fontsize=8)
-ax.set(yticks=range(4), yticklabels=[n.removeprefix("rtdetr_") for n in totals])
-ax.set(xlabel="GFLOPs at 640 × 640 (train form)")
-ax.invert_yaxis()
-ax.set_title("L and X save in the backbone; all other parts are those of R50 and R101", fontsize=10)
+bars = {}
+for name, total in totals.items():
+    work = {part: flops / 1e9 for part, _, flops in total.rows}
+    shown = {part: work[part] for part in ("backbone", "encoder", "decoder")}
+    bars[name.removeprefix("rtdetr_")] = shown | {"the rest": work["all"] - sum(shown.values())}
+ax = part_bars(bars, "GFLOPs at 640 × 640 (training form)", new_axes(None, 3, 5.6))
+ax.figure.suptitle("L and X save in the backbone, and nowhere else", fontsize=11)
 
 # %% [markdown]
 # The paper gives L 53.0 AP at 114 FPS and R50 53.1 AP at 108 FPS; X 54.8 AP and R101 54.3 AP, both

@@ -190,23 +190,23 @@ def draw(pair, ax):
         (left, top, right, bottom), density = curves(layer, pair)
         above.plot(left, density[0], right, density[2], color=color)
         beside.plot(density[1], top, density[3], bottom, color=color)
-    above.set(xlim=(0, 160), ylim=(0, None), xticks=[], ylabel="% per pixel")
-    beside.set(ylim=(160, 0), xlim=(0, None), yticks=[], xlabel="% per pixel")
+    above.set(xlim=(0, 160), ylim=(0, 30), xticks=[], yticks=[0, 15, 30], ylabel="%")
+    beside.set(ylim=(160, 0), xlim=(0, 30), yticks=[], xticks=[0, 15, 30], xlabel="% per pixel")
     frame_box(ax, prediction.boxes[picture[pair], query[pair]], (160, 160), steps(3)[2])
     frame_box(ax, truth[pair], (160, 160), GREEN, "--", 1.2)
-    keys = [line_key(f"layer {i}", color) for i, color in enumerate(steps(3))]
-    key_below(ax, [*keys, line_key("truth", GREEN, "--")], columns=2)
 
 
 # %%
-# alt: Two pictures of a shape with its box, and curves above and beside each. On the left all four
-#   curves are narrow peaks at the edges. On the right the curve of the right edge is lower and
-#   wider, and lies over a grey curtain that hides this edge.
-fig, axes = plt.subplots(1, 2, figsize=(7.2, 4.6), layout="constrained")
-titles = {"four sharp edges": clear, "a hidden edge: wide": unsure}
+# alt: Two pictures of a shape with its box, and curves above and beside each: on the left four
+#   narrow peaks; on the right the right edge, behind a grey curtain, has a low and wide curve.
+fig, axes = plt.subplots(1, 2, figsize=(4.8, 3), layout="constrained")
+fig.suptitle("An edge that is hidden has a wide distribution", fontsize=11)
+titles = {"four visible edges": clear, "the right edge is hidden": unsure}
 for ax, (title, pair) in zip(axes, titles.items(), strict=True):
     draw(pair, ax)
     ax.set_title(title, y=1.4, fontsize=10)
+keys = [line_key(f"layer {i}", color) for i, color in enumerate(steps(3))]
+key_below(list(axes), [*keys, line_key("truth", GREEN, "--")])
 assert spreads[-1][hidden].mean() > 1.3 * spreads[-1][~hidden].mean()
 
 # %% [markdown]
@@ -280,25 +280,25 @@ for of in (hidden, ~hidden):
     assert first > second > third
 
 # %%
-# alt: Three panels. Two curves of spread over training steps fall from 19 pixels; that of hidden
-#   edges stays higher. After each of three layers the spread is a few percent smaller. Five points
-#   of mean error over predicted spread rise from about 2 to about 8 pixels, near a diagonal.
-fig, (left, middle, right) = plt.subplots(1, 3, figsize=(7.4, 2.7), layout="compressed")
+# alt: Three panels. Spread falls over training steps, less for hidden edges, and by a few percent a
+#   layer. Mean error over predicted spread rises from about 2 to 8 pixels, near a diagonal.
+fig, (left, middle, right) = plt.subplots(1, 3, figsize=(5.4, 2.5), layout="compressed")
+fig.suptitle("Wide distributions are hidden edges, and larger errors", fontsize=11)
 for name, color, style in (("hidden", VERMILLION, "o-"), ("visible", BLUE, "s--")):
     last = [s[-1][h == (name == "hidden")].mean().item() for s, _, h in history]
     left.plot([min(20 * i, STEPS) for i in range(len(last))], last, style, ms=3, color=color)
     per_layer = torch.stack([s[hidden == (name == "hidden")].mean() for s in spreads])
     middle.plot(range(3), 100 * per_layer / per_layer[0], style, ms=5, color=color, label=name)
-right.plot(*zip(*groups, strict=True), "^-", color="#000000", label="a fifth of the edges")
+right.plot(*zip(*groups, strict=True), "^-", color="#000000")
 right.plot([0, 10], [0, 10], ":", color="#808080", label="error = spread")
 left.set(xlabel="training step", ylabel="spread (pixels)", ylim=(0, None))
 middle.set(xlabel="decoder layer", xticks=range(3), ylabel="spread (% of layer 0)", ylim=(80, 101))
 right.set(xlabel="spread (pixels)", ylabel="mean error (pixels)")
-left.set_title("it learns", fontsize=10)
-middle.set_title("layer by layer", fontsize=10)
-right.set_title("honest", fontsize=10)
-middle.legend(title="edges", frameon=False, fontsize=8)
-right.legend(frameon=False, fontsize=7)
+left.set_title("training narrows", fontsize=10)
+middle.set_title("so do layers", fontsize=10)
+right.set_title("spread is honest", fontsize=10)
+middle.legend(title="edges", frameon=False, fontsize=9)
+right.legend(frameon=False, fontsize=8, loc="lower right", handlelength=1, borderpad=0)
 
 # %% [markdown]
 # Every layer narrows the distributions, but only a little: the second new loss, DDF, teaches the
@@ -324,14 +324,15 @@ p = prediction.layers[-1].corner_logits[pairs.flat].softmax(-1)
 drawn = torch.multinomial(p.flatten(0, 1), 12, replacement=True, generator=generator)
 away = prediction.layers[-1].distances[drawn].unflatten(0, (-1, 4)).transpose(1, 2)
 sampled = moved_edges(start[:, None].expand(-1, 12, 4), away)
-fig, axes = plt.subplots(1, 2, figsize=(7, 3.7), layout="compressed")
-fig.suptitle("Twelve boxes that the model could have meant", fontsize=10)
+fig, axes = plt.subplots(1, 2, figsize=(3.8, 2.5), layout="compressed")
+fig.suptitle("Twelve boxes agree, except at a hidden edge", fontsize=10)
 for ax, (title, pair) in zip(axes, titles.items(), strict=True):
     size = show_picture(ax, images[int(picture[pair])], quiet=0.4)
     for box in sampled[pair]:
         frame_box(ax, box, size, YELLOW, width=0.8)
     frame_box(ax, truth[pair], size, GREEN, "--", 1.6)
-    ax.set_title(f"{title} (green: truth)", fontsize=9)
+    ax.set_title(title, fontsize=9)
+key_below(list(axes), [line_key("drawn", YELLOW), line_key("truth", GREEN, "--")])
 
 # %%
 apart = 160 * xyxy_from_cxcywh(sampled)[..., 2].std(1)
@@ -360,8 +361,7 @@ assert totals["dfine_l"].flops < 0.9 * totals["rtdetr_l"].flops
 # D-FINE-L does less work. Its neck has half the width (`gelan.py`). Its attention reads the memory
 # without a value and an output projection (0.6 AP less; the gate brings 0.4 back). 132 numbers per
 # query instead of four are cheap. So speed is bought first, and paid back by the distributions.
-
-# %% [markdown]
+#
 # ## Exercises
 #
 # **1.** The right edge of a box that is 200 pixels wide gets all of its probability at $n = 24$. By

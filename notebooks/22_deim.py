@@ -21,8 +21,8 @@ from rtdetr_lab.losses import Varifocal
 from rtdetr_lab.notebook import check, cost, count_found, seeded, shapes, source
 from rtdetr_lab.structures import Targets
 from rtdetr_lab.successors.deim import MatchabilityAware, matchability_aware
-from rtdetr_lab.viz.boxes import show_boxes
-from rtdetr_lab.viz.canvas import as_rgb
+from rtdetr_lab.viz.canvas import show_picture
+from rtdetr_lab.viz.marks import frame_corners
 from rtdetr_lab.viz.palette import BLUE, GREEN, ORANGE, VERMILLION
 
 # %%
@@ -54,12 +54,15 @@ def slope(loss, score, iou):
 #   0.16 at IoU 0.4 and falls below 0 after 0.8. MAL starts at 0.8 and falls steadily to -0.2.
 ious = [i / 50 for i in range(51)]
 losses = {"varifocal": Varifocal(), "MAL": MatchabilityAware()}
-fig, ax = plt.subplots(figsize=(6.4, 2.9), layout="compressed")
+fig, ax = plt.subplots(figsize=(5.6, 3.2), layout="compressed")
 for (name, loss), color, dash in zip(losses.items(), (BLUE, VERMILLION), ("--", "-"), strict=True):
     ax.plot(ious, [slope(loss, 0.8, q) for q in ious], dash, color=color, lw=2, label=name)
 ax.axhline(0, color="#808080", lw=0.8)
-ax.set(xlabel="IoU of the box with its object", ylabel="slope along the logit")
-ax.set_title("A sure score on a poor box: only MAL objects", fontsize=10)
+ax.set(xlabel="IoU of the box with its object", ylabel="slope of the loss along the logit")
+ax.annotate("above 0: the loss lowers the score", (0.03, 0.3))
+ax.annotate("below 0: it raises the score", (0.03, -0.14))
+ax.set(xlim=(0, 1), ylim=(-0.25, 0.85))
+ax.set_title("Only MAL corrects a sure score on a poor box", fontsize=11)
 ax.legend(frameon=False)
 
 # %%
@@ -139,12 +142,13 @@ quality = {name: iou[is_class.any(-1)] for name, (_, is_class, iou) in matched.i
 # %%
 # alt: Two histograms of the IoU of 62 matches. Those of the new model lie mostly below 0.1, and
 #   none above 0.6. Those of the trained model pile up above 0.9.
-fig, axes = plt.subplots(1, 2, figsize=(7, 2.5), layout="compressed", sharey=True)
+fig, axes = plt.subplots(1, 2, figsize=(5.6, 2.8), layout="compressed", sharey=True)
+fig.suptitle("A new model has poor matches, a trained one good ones", fontsize=11)
 for ax, (name, values) in zip(axes, quality.items(), strict=True):
     ax.hist(values, bins=20, range=(0, 1), color=BLUE if name == "new" else GREEN)
     ax.set(xlabel="IoU of the matched box")
     ax.set_title(f"{name} model", fontsize=10)
-axes[0].set_ylabel("matches")
+axes[0].set_ylabel("number of matches")
 
 # %%
 print("median IoU of the new model is below 0.5:", bool(quality["new"].median() < 0.5))
@@ -232,14 +236,15 @@ def mixup(i):
 
 
 # %%
-# alt: Three pictures with boxes: one plain scene, four scenes in a square, and two scenes that
-#   shine through each other. The second and third have many more boxes.
-made = {"plain": (images[0], targets.labels[0], targets.boxes[0])}
-made |= {"mosaic": mosaic(0), "mixup": mixup(0)}
-fig, axes = plt.subplots(1, 3, figsize=(7.2, 2.7), layout="compressed")
+# alt: Two pictures: four scenes in a square, and two scenes that shine through each other. Both
+#   have many boxes.
+made = {"mosaic": mosaic(0), "mixup": mixup(0)}
+fig, axes = plt.subplots(1, 2, figsize=(4.4, 2.7), layout="compressed")
+fig.suptitle(f"One scene has {targets.counts[0]} objects, these have more", fontsize=11)
 for ax, (name, (picture, labels, boxes)) in zip(axes, made.items(), strict=True):
-    corners = scale_boxes(xyxy_from_cxcywh(boxes), (320, 320))
-    show_boxes(as_rgb(picture), corners, [""] * len(boxes), [ORANGE] * len(boxes), ax)
+    size = show_picture(ax, picture)
+    for corners in scale_boxes(xyxy_from_cxcywh(boxes), size):
+        frame_corners(ax, corners, ORANGE, "-", 1, edge=0.8)
     ax.set_title(f"{name}: {len(labels)} objects", fontsize=10)
 
 # %% [markdown]

@@ -8,16 +8,15 @@ r"""# CCFF: mix coarse and fine maps, with convolutions
 
 After AIFI, F5 shows what is in the picture, and S3 shows where the edges are. A small object needs
 both. CCFF first carries meaning from coarse maps to fine ones (top-down), then detail from fine
-maps back to coarse ones (bottom-up):
+maps back to coarse ones (bottom-up). Arrows down are top-down, arrows up are bottom-up. `fuse`
+stacks the maps that enter it, and mixes them:
 
 ```
-     top-down: what is there                                bottom-up: where exactly
-
-F5 ─ lateral ─ F̂5 ───────────────────────────────────────────────────── cat ─ fuse ─ O5
-                │ up ×2                                                  ↑ stride 2
-S4 ─────────── cat ─ fuse ─ F4 ─ lateral ─ F̂4 ───────────── cat ─ fuse ─ O4
-                                            │ up ×2          ↑ stride 2
-S3 ─────────────────────────────────────── cat ─ fuse ─ F3 = O3
+F5─lateral─F̂5───────────────────────fuse─O5
+           ↓ up ×2                  ↑ stride 2
+S4────────fuse─F4─lateral─F̂4───fuse─O4
+                          ↓ up  ↑ stride 2
+S3───────────────────────fuse───O3 = F3
 ```
 
 $$ \hat F_l = \mathrm{lateral}(F_l), \quad F_l = \mathrm{fuse}([\,\uparrow_2 \hat F_{l+1},\, S_l]),

@@ -42,13 +42,13 @@ $i$ reaches its own step $\Delta^{(i)}$, and with DINO's rule also the step befo
 $\Delta^{(i-1)}$:
 
 ```
-            Δ0                  Δ1                  Δ2
-            ↓                   ↓                   ↓
-     b0 ─── + ──────── b1 ───── + ──────── b2 ───── + ──────── b3
-                       │                   │                   │
-                     loss 0              loss 1              loss 2
-  look_forward_once:   Δ0                  Δ1                  Δ2
-  look_forward_twice:  Δ0                  Δ0, Δ1              Δ1, Δ2
+       Δ0           Δ1           Δ2
+       ↓            ↓            ↓
+b0 ─── + ─── b1 ─── + ─── b2 ─── + ─── b3
+             │            │            │
+           loss 0       loss 1       loss 2
+once:        Δ0           Δ1           Δ2
+twice:       Δ0         Δ0, Δ1       Δ1, Δ2
 ```
 
 | `box_gradient`       | loss of layer i reaches the steps  | used by                       |

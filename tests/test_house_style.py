@@ -284,7 +284,7 @@ ALLOWED = {
     "javascript": 910,
     "kernels": 460,
     "masks": 70,
-    "notebook_tools": 360,
+    "notebook_tools": 370,
     "structures": 334,
     "successors": 690,
     "training": 1_740,

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from rtdetr_lab.errors import ConfigError
-from rtdetr_lab.notebook_tools.outputs import normalised
+from rtdetr_lab.notebook_tools.outputs import halved, normalised
 from rtdetr_lab.notebook_tools.percent import code_digest, contents, digest, read
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -40,7 +40,7 @@ ENVIRONMENT = {
 """Environment variables of a kernel, so that two machines print the same."""
 
 PREPARE = """\
-%config InlineBackend.rc = {"figure.dpi": 88, "savefig.dpi": 88, "figure.facecolor": "white"}
+%config InlineBackend.rc = {"figure.dpi": 176, "savefig.dpi": 176, "figure.facecolor": "white"}
 import warnings; warnings.filterwarnings("ignore", category=DeprecationWarning)"""
 ASK_MODULES = """\
 import json, sys
@@ -122,10 +122,9 @@ def build(path: Path, force: bool = False) -> str:
             return "up to date"
         _keep_outputs(notebook, old)
         took = "new prose, outputs kept"
-    text = nbformat.writes(notebook, version=4)
-    _refuse_large(notebook, text, path.stem)
-    target.write_text(text + "\n", encoding="utf8")
-    return f"{took}, {len(text) / 1000:.0f} kB"
+    data = _small(notebook, path.stem)
+    target.write_bytes(data)
+    return f"{took}, {len(data) / 1000:.0f} kB"
 
 
 def _keep_outputs(notebook: Any, old: Any) -> None:
@@ -136,14 +135,18 @@ def _keep_outputs(notebook: Any, old: Any) -> None:
     notebook.metadata[KEY] = old.metadata[KEY]
 
 
-def _refuse_large(notebook: Any, text: str, stem: str) -> None:
-    if len(text) <= MAX_BYTES:
-        return
-    sizes = {i: len(json.dumps(c.get("outputs", []))) for i, c in enumerate(notebook.cells)}
-    largest = sorted(sizes, key=lambda i: -sizes[i])[:4]
-    worst = ", ".join(f"cell {i}: {sizes[i] / 1000:.0f} kB" for i in largest)
-    remedy = f"draw smaller or fewer figures ({worst})"
-    raise ConfigError(stem, f"has {len(text) / 1000:.0f} kB of {MAX_BYTES // 1000}", remedy)
+def _small(notebook: Any, stem: str) -> bytes:
+    """Write the notebook; if it is too large, its largest figures lose half of their pixels."""
+    import nbformat
+
+    while len(data := f"{nbformat.writes(notebook, version=4)}\n".encode()) > MAX_BYTES:
+        if halved(notebook):
+            continue
+        sizes = [(len(json.dumps(c.get("outputs", []))), i) for i, c in enumerate(notebook.cells)]
+        worst = ", ".join(f"cell {i}: {n / 1000:.0f} kB" for n, i in sorted(sizes)[:-5:-1])
+        remedy = f"draw smaller or fewer figures ({worst})"
+        raise ConfigError(stem, f"has {len(data) / 1000:.0f} kB of {MAX_BYTES // 1000}", remedy)
+    return data
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,8 +1,9 @@
 """# Outputs: make the outputs of a run reproducible
 
 We remove execution counts, times and widget state, join the text of a stream, and compress figures.
-Every figure needs an alternative text. An output that differs from run to run is an error: an
-address in memory, a warning on stderr.
+A figure has two pixels for every pixel of its width on the page, unless its notebook would become
+too large (`halved`). Every figure needs an alternative text. An output that differs from run to run
+is an error: an address in memory, a warning on stderr.
 """
 
 import base64
@@ -75,8 +76,8 @@ def _still(output: Any) -> Any:
     return output
 
 
-def _picture_of(output: Any) -> str | None:
-    return next((mime for mime in PICTURES if mime in output.data), None)
+def _picture_of(output: Any) -> str:
+    return next((mime for mime in PICTURES if mime in output.get("data", {})), "")
 
 
 def _is_artist(output: Any) -> bool:
@@ -89,24 +90,37 @@ def _describe(figures: list[Any], alts: list[str], place: str) -> None:
     remedy = "begin the cell with one `# alt: …` line per figure"
     require(len(figures) == len(alts), place, what, remedy)
     for output, alt in zip(figures, alts, strict=True):
-        kind = _picture_of(output) or ""
-        coded = output.data[kind]
-        if kind not in output.metadata:  # otherwise it is compact already
-            kind, data = compact(base64.b64decode(coded))
-            coded = base64.b64encode(data).decode()
-        output.data = {kind: coded, "text/plain": alt}
-        output.metadata = {kind: {"alt": alt}}
+        if _picture_of(output) not in output.metadata:  # otherwise it is compact already
+            _compress(output)
+        output.data["text/plain"] = output.metadata[_picture_of(output)]["alt"] = alt
 
 
-def compact(data: bytes) -> tuple[str, bytes]:
-    """Compress a figure: a palette PNG if that is small, else a JPEG if that is smaller."""
+def halved(notebook: Any) -> bool:
+    """Halve the pixels of the largest figure that has two per pixel of its width, if any."""
+    every = [o for c in notebook.cells for o in c.get("outputs", [])]
+    sharp = [o for o in every if "width" in o.get("metadata", {}).get(_picture_of(o), {})]
+    if sharp:
+        _compress(max(sharp, key=lambda o: len(o.data[_picture_of(o)])), parts=2, quality=72)
+    return bool(sharp)
+
+
+def _compress(output: Any, parts: int = 1, quality: int = 45) -> None:
+    """Replace a figure; its width on the page is stored if it has two pixels for each of it."""
     from PIL import Image
 
-    picture = Image.open(io.BytesIO(data)).convert("RGB")
+    picture = Image.open(io.BytesIO(base64.b64decode(output.data.pop(_picture_of(output)))))
+    kind, data = compact(picture.convert("RGB").reduce(parts), quality)
+    output.data[kind] = base64.b64encode(data).decode()
+    width = {"width": picture.width // 2} if parts == 1 else {}
+    output.metadata = {kind: {"alt": output.data.get("text/plain"), **width}}
+
+
+def compact(picture: Any, quality: int) -> tuple[str, bytes]:
+    """Compress a figure: a palette PNG if that is small, else a JPEG if that is smaller."""
     png = _saved(_few_colours(picture), "PNG", optimize=True)
     if len(png) <= GOOD_SIZE:
         return "image/png", png
-    jpeg = _saved(picture, "JPEG", quality=72, optimize=True, progressive=True)
+    jpeg = _saved(picture, "JPEG", quality=quality, optimize=True, progressive=True)
     return ("image/jpeg", jpeg) if len(jpeg) < len(png) else ("image/png", png)
 
 
@@ -116,6 +130,7 @@ def _few_colours(picture: Any) -> Any:
 
     from rtdetr_lab.viz.palette import OKABE_ITO, rgb
 
+    picture = picture.point(lambda part: 255 if part > 240 else part)  # a page that is truly white
     common = picture.quantize(88, dither=Image.Dither.NONE).getpalette()[: 3 * 88]
     ours = [part for color in (*OKABE_ITO, "#FFFFFF") for part in rgb(color)]
     palette = Image.new("P", (1, 1))

@@ -83,7 +83,8 @@ def _shown(output: Any, name: str, files: dict[str, bytes], cell: Any) -> str:
         if mime in output.data:
             files[f"{name}.{ending}"] = base64.b64decode(output.data[mime])
             alt = output.metadata[mime]["alt"].replace("[", "(").replace("]", ")")
-            return f"![{alt}]({name}.{ending})"
+            width = output.metadata[mime].get("width", "")
+            return f"![{alt}]({name}.{ending})" + f"{{ width={width} }}" * bool(width)
     if "text/html" in output.data:
         html = re.sub(r"\n\s*\n", "\n", output.data["text/html"])  # a blank line ends raw HTML
         return f'<div class="nb-html">{html}</div>'

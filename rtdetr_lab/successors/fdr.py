@@ -13,9 +13,9 @@ distance in a fixed table. The first layer predicts a box $b^{(0)}$ as in RT-DET
 box stays, and the layers add up *scores* of how far its edges are wrong:
 
 ```
-layer 0 ─ box b0 ────────────────┬──────────────────┬──────────────── …
-   └───── scores s0 ─ softmax ─ edges of b0 moved   │
-layer 1 ─ scores s1 ─ (+ s0) ─── softmax ────────── edges of b0 moved
+layer 0 ─ box b0, which stays
+layer 0 ─ s0 ──────── softmax ─ move edges of b0
+layer 1 ─ s1 (+ s0) ─ softmax ─ move edges of b0
 ```
 
 $$ s^{(i)} = s^{(i-1)} + \mathrm{head}_i(q_i + \bar q_{i-1}), \qquad

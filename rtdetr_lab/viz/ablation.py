@@ -59,8 +59,8 @@ def score_bars(
         edge = max(found.max(), found.mean() + spread)
         text = f"{found.mean():.1f}" + (f" ± {spread:.1f}" if len(found) > 1 else "")
         note(ax, text, (edge, y), (5, -3), page.ink)
-    name_rows(ax, list(scores))
-    ax.set_xlabel(f"{label} (%), mean ± sd over seeds")
+    name_rows(ax, [name + " (reference)" * (name == reference) for name in scores])
+    ax.set_xlabel(f"{label} (%): mean ± sd, a dot per seed")
     ax.set_xlim(0, ax.get_xlim()[1] * 1.14)
     return ax
 
@@ -79,7 +79,7 @@ def differences(found: Mapping[str, Interval], reference: str, ax: Axes | None =
     name_rows(ax, list(found))
     ax.set_ylim(len(found) - 0.5, -0.75)
     units = f"difference in AP (points) to “{figure_text(reference)}”"
-    ax.set_xlabel(f"{units}, 95 % interval; filled: excludes zero")
+    ax.set_xlabel(f"{units}\n95 % interval; filled: excludes zero")
     return ax
 
 

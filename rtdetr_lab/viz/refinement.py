@@ -73,7 +73,7 @@ def _score_steps(ax: Axes, life: QueryLife, names: Sequence[str], colors: Sequen
             below = score > 0.85
             marks.note(ax, name, (step, score), (0, -14 if below else 8), align="center")
         before = label
-    ax.set(xlim=(-0.6, len(scores) - 0.4), ylim=(0, 1.02), ylabel="score of the best class")
+    ax.set(xlim=(-0.9, len(scores) - 0.5), ylim=(0, 1.02), ylabel="score of the best class")
     labels = ["token", *(f"layer {i}" for i in range(len(scores) - 1))]
     ax.set_xticks(range(len(scores)), labels, rotation=45, ha="right", fontsize=8)
     ax.set_title(f"final score {life.score:.2f}", fontsize=9)

@@ -16,7 +16,7 @@ from typing import Any
 
 from rtdetr_lab.config import require
 from rtdetr_lab.viz.canvas import Axes, new_plot
-from rtdetr_lab.viz.marks import key_above, key_beside, name_rows, note, series_style
+from rtdetr_lab.viz.marks import key_above, name_rows, note, series_style
 from rtdetr_lab.viz.palette import text_on
 
 WIDE = 0.09
@@ -71,7 +71,7 @@ def time_lines(
     ax.set_xticks([], minor=True)
     _plain_numbers(ax.yaxis)
     ax.grid(color=page.muted, alpha=0.25)
-    key_beside(ax)
+    key_above(ax, 2)
     return ax
 
 
@@ -111,7 +111,7 @@ def roofline(
     ax.set_ylim(bottom, 2.2 * max([*done, flops / 1e9]))
     _plain_numbers(ax.xaxis)
     _plain_numbers(ax.yaxis)
-    key_beside(ax)
+    key_above(ax, 2)
     return ax
 
 

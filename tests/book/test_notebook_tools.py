@@ -161,6 +161,37 @@ def test_a_figure_is_made_compact_once_and_stays_as_it_is(rng):
     assert tidy(once)[0].outputs[0].data[kind] == before
 
 
+def test_figures_are_sharp_and_the_largest_loses_pixels_first():
+    noise = np.random.default_rng(0).integers(0, 255, (120, 160, 3), dtype=np.uint8)
+    plain = np.zeros((60, 90, 3), np.uint8)
+    figures = [cell(shown({"image/png": png(p)}), alt=["A dot."]) for p in (plain, noise)]
+    notebook = outputs.normalised(v4.new_notebook(cells=figures), "x")
+
+    def widths():
+        for made in (c.outputs[0] for c in notebook.cells):
+            (kind,) = made.metadata
+            picture = Image.open(io.BytesIO(base64.b64decode(made.data[kind])))
+            yield picture.width, made.metadata[kind].get("width"), made.metadata[kind]["alt"]
+
+    assert [*widths()] == [(90, 45, "A dot."), (160, 80, "A dot.")]
+    assert outputs.halved(notebook)
+    assert [*widths()] == [(90, 45, "A dot."), (80, None, "A dot.")]
+    assert outputs.halved(notebook)
+    assert not outputs.halved(notebook), "there is nothing left to halve"
+
+
+def test_a_large_notebook_halves_figures_and_is_refused_when_there_is_none_left(monkeypatch):
+    noise = np.random.default_rng(0).integers(0, 255, (240, 320, 3), dtype=np.uint8)
+    notebook = v4.new_notebook(cells=[cell(shown({"image/png": png(noise)}), alt=["A dot."])])
+    outputs.normalised(notebook, "x")
+    whole = len(build._small(notebook, "x"))
+    monkeypatch.setattr(build, "MAX_BYTES", whole - 1)
+    assert len(build._small(notebook, "x")) < 0.7 * whole
+    monkeypatch.setattr(build, "MAX_BYTES", 1000)
+    with pytest.raises(ConfigError, match=r"draw smaller or fewer figures \(cell 0: \d+ kB\)"):
+        build._small(notebook, "x")
+
+
 @pytest.mark.parametrize(
     ("out", "complaint"),
     [

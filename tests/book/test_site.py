@@ -70,7 +70,8 @@ def test_a_word_of_the_glossary_has_an_address_a_tooltip_and_is_found():
 def test_every_question_of_a_notebook_has_its_choices(hooks):
     from predictions import choices
 
-    for stem, known in choices().items():
+    for stem in (path.stem for path in notebook_run.NOTEBOOKS):
+        known = choices().get(stem, [])
         asked = text(f"notebooks/{stem}.html").count('class="predict"')
         assert asked == len(known), f"{stem}: {asked} questions; see docs/hooks/choices.json"
         assert all(len(set(answers)) >= 2 for answers in known)
