@@ -4,6 +4,7 @@
 // `get`, `set`, `save_changes` and `on`. All text is set by `textContent`, never as HTML.
 
 const LEVEL_COLORS = ["#56B4E9", "#E69F00", "#CC79A7", "#009E73", "#F0E442"];
+const GREY = "#808080"; // in the legend: no class has it
 const MARGIN = 0.06; // share of the picture: points may be outside it
 const OBJECT = 0.5; // the score from which a query counts as a detection
 const FAINT = 0.005; // the smallest attention between queries that is drawn
@@ -297,9 +298,9 @@ function key(parent, meta) {
     [0.5, 0.5, 0.7, 0.65], color, width, dash);
   meta.levels.forEach((name, level) => entry(`${level ? "" : "sampling point on "}${name}`, (pen) => mark(pen, level, 10, 7, 70, LEVEL_COLORS[level])));
   node("span", line, {}, "area of a point: its weight");
-  entry("box after the layer; colour: class", box(meta.colors[0], 3));
+  entry("box after the layer, in the colour of its class", box(GREY, 3));
   entry("box it starts from", box("#FFFFFF", 1.5, [3, 2]));
-  entry("other detection", box(meta.colors[1 % meta.colors.length], 1.5));
+  entry("other detection", box(GREY, 1.5));
   entry("query it attends to; width: weight", (pen) => {
     pen.fillStyle = "#F0E442";
     pen.fillRect(0, 5.5, 20, 3);
@@ -337,8 +338,9 @@ function sentence(meta, shown, state, count, heads) {
   const part = state.level < 0 ? sums : `of all levels ${sums}`;
   return [
     `${meta.names[end.label]} ${end.score.toFixed(3)}`,
-    `Query ${shown.query}, place ${state.query + 1} of ${count} by score. It started as token `
-    + `${shown.token} (${where}), rank ${shown.rank} of ${meta.num_tokens} tokens. `
+    `Query ${shown.query}: its score is number ${state.query + 1} of ${count} after the last layer. `
+    + `It started from token ${shown.token} (${where}), whose score was number ${shown.rank} `
+    + `of ${meta.num_tokens}. `
     + `${shown.marks.length} points of ${state.head < 0 ? `${heads} heads` : `head ${state.head}`}; `
     + `in each head the weights ${part}.`,
   ];
@@ -349,7 +351,7 @@ function missed(meta, shown) {
   const { label, score } = shown.life[shown.life.length - 1];
   return `No detection here. The nearest query is ${shown.query}: its best class is `
     + `${meta.names[label]}, with a score of ${score.toFixed(2)} (a detection has ${OBJECT} or more). `
-    + `Its token had rank ${shown.rank} of ${meta.num_tokens}.`;
+    + `The score of its token was number ${shown.rank} of ${meta.num_tokens}.`;
 }
 
 // --- putting it together ------------------------------------------------------------------------

@@ -3,7 +3,8 @@
 // It follows explorer.js in one module and uses its functions. `live_worker.js` runs the model, so
 // that the picture follows the pointer while the model computes. Nothing leaves the browser.
 
-const KINDS = ["star", "rectangle", "ring", "triangle", "cross", "square", "circle"];
+const KINDS = ["star", "rectangle", "ring", "triangle", "cross", "square", "circle", "ellipse", "diamond",
+  "pentagon"];
 const PAINTS = ["#E8B33A", "#3B6FD4", "#C8374A", "#2F9E63", "#8E4BC6", "#E87A2C", "#2AA5B8"];
 const GROUNDS = [["#B9CBB0", "#8FA694"], ["#CDBBA5", "#A8937C"], ["#A9B8C9", "#8393AB"]];
 const ICON = "#2E8FD6"; // legible on light and dark
@@ -32,7 +33,7 @@ function sceneOf(seed) {
     if (shapes.some((s) => Math.hypot(s.x - x, s.y - y) < s.r + r + 0.02)) continue;
     const at = shapes.length;
     const kind = at < 2 ? KINDS[at] : KINDS[Math.floor(random() * KINDS.length)];
-    const turn = ["square", "cross"].includes(kind) ? 0.2 * random() : 6.28 * random();
+    const turn = ["square", "diamond"].includes(kind) ? 0.2 * random() : 6.28 * random();
     shapes.push({ kind, x, y, r, turn, paint: PAINTS[(seed + at) % PAINTS.length] });
   }
   return { shapes, ground: GROUNDS[seed % GROUNDS.length], hill: 0.45 + 0.3 * random() };
@@ -48,7 +49,10 @@ function outline(pen, kind) { // around the origin, with radius 1
   pen.beginPath();
   if (kind === "circle" || kind === "ring") pen.arc(0, 0, 1, 0, 7);
   if (kind === "ring") { pen.moveTo(0.58, 0); pen.arc(0, 0, 0.58, 0, 7, true); }
+  if (kind === "ellipse") pen.ellipse(0, 0, 1, 0.5, 0, 0, 7);
   if (kind === "triangle") corners(3);
+  if (kind === "diamond") corners(4);
+  if (kind === "pentagon") corners(5);
   if (kind === "star") corners(10, 0.382);
   if (kind === "square") pen.rect(-0.78, -0.78, 1.56, 1.56);
   if (kind === "rectangle") pen.rect(-0.9, -0.43, 1.8, 0.86);
@@ -224,7 +228,7 @@ body { background: Canvas; color: CanvasText; }
 /** Every switch: name in the graph, words, what it shows, and the chapter that explains it. */
 const breaks = (meta) => [
   ["queries", "queries", "Only the best proposals become queries.", "query_selection"],
-  ["layers", "decoder layers", "Every layer has its own answer; later layers place boxes better.", "decoder"],
+  ["layers", "decoder layers", "They are counted from 0. Later layers place boxes better.", "decoder"],
   ["self_attention", "cut the decoder's self-attention",
     "A query attends only to itself: duplicates come back.", "decoder"],
   ["positions", "switch positions off", "A query no longer knows where its box is.", "decoder"],
@@ -393,12 +397,12 @@ function playground(el, meta, data) {
     for (const [name, button] of Object.entries(tools)) {
       button.setAttribute("aria-pressed", String(name === armed));
     }
-    if (armed && (ready || !worker)) say(`Drag in the picture to draw a ${kind}. Enter puts one in the middle.`);
+    if (armed && (ready || !worker)) say(`Drag in the picture to draw: ${kind}. Enter puts one in the middle.`);
   };
   const tools = {};
   for (const kind of KINDS) {
     const button = tools[kind] = node("button", bar, { type: "button", title: `draw: ${kind}`,
-      "aria-label": `draw a ${kind}`, "aria-pressed": "false" });
+      "aria-label": `draw: ${kind}`, "aria-pressed": "false" });
     const icon = node("canvas", button, { width: 48, height: 48, style: "width:24px;height:24px" });
     paintShape(icon.getContext("2d"), { kind, x: 0.5, y: 0.5, r: 0.45, turn: 0, paint: ICON }, 48, 48);
     button.addEventListener("click", () => arm(kind));

@@ -171,9 +171,9 @@ def test_what_is_drawn_is_found_and_followed(page):
     doing(page, page.get_by_role("button", name="another scene").click)
     for _ in range(6):
         doing(page, page.get_by_role("button", name="delete").click)
-    page.get_by_role("button", name="draw a star").click()
+    page.get_by_role("button", name="draw: star").click()
     found = doing(page, lambda: drag(page, (0.4, 0.4), (0.4, 0.2)))
-    page.get_by_role("button", name="draw a star").click()  # put it down
+    page.get_by_role("button", name="draw: star").click()  # put it down
     (star,) = confident(found, 0.5)
     assert (star[:2] - torch.tensor([0.4, 0.4])).abs().max() < 0.03
     assert "star" in page.locator(".xp-title").inner_text()
@@ -279,5 +279,5 @@ def test_a_click_beside_every_object_says_why(page):
     page.mouse.click(*spot(page, 0.5, 0.5))
     said = page.locator(".xp-readout").inner_text()
     assert re.search(r"No detection here\. The nearest query is \d+: .* score of 0\.[0-4]", said)
-    assert re.search(r"Its token had rank \d+ of 1344", said)
+    assert re.search(r"The score of its token was number \d+ of 1344", said)
     doing(page, page.get_by_role("button", name="another scene").click)
