@@ -45,10 +45,13 @@ centres = torch.linspace(0.1, 0.9, 161)
 sliding = fixed.repeat(161, 1)
 sliding[:, 0] = centres
 pairs = xyxy_from_cxcywh(sliding), xyxy_from_cxcywh(fixed)
-fig, ax = plt.subplots(figsize=(6, 2.6), layout="compressed")
+fig, ax = plt.subplots(figsize=(5.6, 2.6), layout="compressed")
 ax.plot(centres, paired_iou(*pairs), color=BLUE, label="IoU")
 ax.plot(centres, paired_giou(*pairs), color=ORANGE, ls="--", label="GIoU")
-ax.set(xlabel="centre of the sliding box", ylabel="overlap", ylim=(-0.75, 1.05))
+ax.set(
+    xlabel="centre of the sliding box (share of the width)", ylabel="overlap", ylim=(-0.75, 1.05)
+)
+ax.set_title("where boxes do not touch, only GIoU says how far", fontsize=10)
 ax.legend(frameon=False)
 
 # %% [markdown]
@@ -114,14 +117,15 @@ source(paired_giou)
 #   values, which are one on the diagonal and small elsewhere.
 objects = targets.boxes[0]
 matrix = iou(xyxy_from_cxcywh(objects), xyxy_from_cxcywh(objects))
-fig, (left, right) = plt.subplots(1, 2, figsize=(7, 3.2), layout="compressed")
+fig, (left, right) = plt.subplots(1, 2, figsize=(5.6, 2.7), layout="compressed")
+fig.suptitle("boxes that share pixels have an IoU above zero", fontsize=10)
 size = show_picture(left, images[0], quiet=0.5)
 for number, box in enumerate(objects):
     frame_box(left, box, size, ORANGE)
     left.text(box[0] * size[1], box[1] * size[0], number, color="white", ha="center", va="center")
 drawn = right.imshow(matrix, cmap="inferno", vmin=0, vmax=1)
-right.set(xlabel="box", ylabel="box", title="IoU")
-fig.colorbar(drawn, ax=right, fraction=0.046)
+right.set(xlabel="number of a box", xticks=range(6), yticks=range(6))
+fig.colorbar(drawn, ax=right, fraction=0.046, label="IoU")
 
 # %%
 off_diagonal = matrix - torch.eye(len(objects))
@@ -159,7 +163,7 @@ def descend(overlap, steps=300, rate=0.1):
 # alt: Two panels. With IoU the box stays where it started, far from its goal. With GIoU it moves,
 #   grows on the way, and ends on its goal.
 trails = {"IoU": descend(paired_iou), "GIoU": descend(paired_giou)}
-fig, axes = plt.subplots(1, 2, figsize=(7, 3.4), layout="compressed")
+fig, axes = plt.subplots(1, 2, figsize=(5.6, 3.1), layout="compressed")
 for ax, (name, trail) in zip(axes, trails.items(), strict=True):
     show_picture(ax, torch.full((3, 100, 100), 0.92))
     frame_box(ax, goal[0], (100, 100), BLUE, "--", 2)

@@ -77,6 +77,7 @@ prediction, seen = look(model, images)
 queries, objects = next(iter(matcher(prediction, targets)))
 boxes = prediction.boxes[0], targets.boxes[0]
 ax = matching.matched_boxes(*boxes, queries, objects, images[0])
+ax.set_title("seven objects, and the one query that is matched with each", fontsize=10)
 
 # %% [markdown]
 # ## The question

@@ -58,14 +58,14 @@ axes[1].figure.suptitle("edges on the fine map, objects on the coarse ones", fon
 # first, from coarse to fine, and then bottom-up:
 #
 # ```
-#      top-down: what is there                                bottom-up: where exactly
-#
-# F5 ─ lateral ─ F̂5 ───────────────────────────────────────────────────── cat ─ fuse ─ O5
-#                 │ up ×2                                                  ↑ stride 2
-# S4 ─────────── cat ─ fuse ─ F4 ─ lateral ─ F̂4 ───────────── cat ─ fuse ─ O4
-#                                             │ up ×2          ↑ stride 2
-# S3 ─────────────────────────────────────── cat ─ fuse ─ F3 = O3
+# F5─lateral─F̂5───────────────────────fuse─O5
+#            ↓ up ×2                  ↑ stride 2
+# S4────────fuse─F4─lateral─F̂4───fuse─O4
+#                           ↓ up  ↑ stride 2
+# S3───────────────────────fuse───O3 = F3
 # ```
+#
+# Arrows down are top-down, arrows up are bottom-up; `fuse` stacks the maps that enter it.
 #
 # $$ \hat F_l = \mathrm{lateral}(F_l), \quad
 #    F_l = \mathrm{fuse}([\,\uparrow_2 \hat F_{l+1},\, S_l]), \quad

@@ -39,7 +39,7 @@ images, targets = shapes(*range(8))  # 320 × 320 pixels
 #   to the left of B, C and D.
 table = {"A": (43.0, 7.2), "B": (44.9, 11.1), "C": (45.6, 13.3), "D": (46.4, 12.2)}
 table |= {"D on S5": (46.8, 7.9), "E": (47.9, 9.3)}
-fig, ax = plt.subplots(figsize=(6, 3.2), layout="compressed")
+fig, ax = plt.subplots(figsize=(5.6, 3.2), layout="compressed")
 path = list(table.values())
 for (y0, x0), (y1, x1) in itertools.pairwise(path):
     ax.annotate("", (x1, y1), (x0, y0), arrowprops={"arrowstyle": "->", "color": "#888888"})
@@ -149,13 +149,14 @@ encoder.aifi = aifi
 # %%
 # alt: The same scene twice under a grid of 10 by 10 cells. With AIFI cells all over the picture
 #   are bright; without it only a few in the middle, and all others are dark.
-fig, axes = plt.subplots(1, 2, figsize=(7, 3.2), layout="compressed")
+fig, axes = plt.subplots(1, 2, figsize=(5.6, 3), layout="compressed")
+fig.suptitle("the cells of S5 that one cell of O3 (★) depends on", fontsize=10)
 for ax, (name, strength) in zip(axes, strengths.items(), strict=True):
     show_picture(ax, images[3], quiet=0.8)
     drawn = heat(ax, strength / strength.max(), (320, 320), vmax=1)
     ax.plot(164, 164, "*", mfc="#56B4E9", mec="black", ms=11)  # the middle cell of O3
     reached = int((strength > 0).sum())
-    ax.set_title(f"{name}: {reached} of 100 cells of S5 change ★", fontsize=9)
+    ax.set_title(f"{name}: {reached} of 100 cells", fontsize=9)
 scale_bar(drawn, list(axes), "gradient, of the largest")
 
 # %%

@@ -11,6 +11,7 @@
 # counts as two mistakes.
 
 # %% tags=["imports"]
+import matplotlib.pyplot as plt
 import torch
 
 import rtdetr_lab as lab
@@ -58,6 +59,7 @@ truth = drawn(sample.masks.float(), labels, [0.95] * len(labels), len(SHAPE_NAME
 (found,) = panoptic(truth, [sample.image.shape[-2:]])
 ax = show_segments(as_rgb(sample.image), found, SHAPE_NAMES)
 ax.set_title("seven segments are right; the background has no query of its own", fontsize=10)
+ax.figure.set_size_inches(5.6, 5.8)
 assert (found.ids > 0).all(), "every pixel has an owner"
 
 # %% [markdown]
@@ -238,7 +240,9 @@ assert torch.allclose(seen["mask_attention.weights"].flatten(2).sum(-1), torch.o
 # alt: The picture with seven shapes filled in colours that follow their outlines, with boxes, names
 #   and scores; the large triangle is open where another shape covers it.
 detector = lab.Detector.from_pretrained("nano-seg")
-ax = detector(as_rgb(sample.image)).plot()
+fig, ax = plt.subplots(figsize=(5.6, 5.8), layout="compressed")
+detector(as_rgb(sample.image)).plot(ax)
+ax.set_title("a mask for every box: boxes stay those of nano", fontsize=10)
 
 # %% [markdown]
 # **Predict.** Mask logits are linear in the embedding of the query. What does the mask become if we

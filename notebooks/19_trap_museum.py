@@ -56,7 +56,7 @@ def rebuilt(path, value):
 # %%
 # alt: Two maps of 6 rows and 10 columns. Left, a bright spot around the marked cell. Right, bright
 #   cells are scattered over the map in a slanted pattern.
-fig, axes = plt.subplots(1, 2, figsize=(7, 2.3), layout="compressed")
+fig, axes = plt.subplots(1, 2, figsize=(5.6, 2.4), layout="compressed")
 for ax, order in zip(axes, (sine_2d, sine_2d_authors), strict=True):
     own = order(6, 10, 96)[0]
     alike = (own @ own[25] / own.norm(dim=1) / own[25].norm()).view(6, 10)
