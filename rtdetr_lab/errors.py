@@ -79,10 +79,16 @@ def converting(
     except LabError:
         raise
     except kinds as problem:
-        said = getattr(problem, "strerror", None) or str(problem).strip()
-        if not said or isinstance(problem, KeyError):  # that one says only its key
-            said = f"{type(problem).__name__}: {said}".removesuffix(": ")
-        raise error(str(where), what.replace("{}", said.splitlines()[0]), remedy) from problem
+        raise error(str(where), what.replace("{}", first_line(problem)), remedy) from problem
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message: the reason of a system error, else its words,
+    else its type."""
+    said = getattr(error, "strerror", None) or str(error).strip()
+    if not said or isinstance(error, KeyError):  # that one says only its key
+        said = f"{type(error).__name__}: {said}".removesuffix(": ")
+    return str(said.splitlines()[0]).rstrip(". ")
 
 
 class MissingExtraError(LabError, ImportError):

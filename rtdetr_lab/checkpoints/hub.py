@@ -24,7 +24,7 @@ from typing import Any
 from rtdetr_lab.checkpoints.files import shards_of
 from rtdetr_lab.checkpoints.presets import DFINE_WORDS
 from rtdetr_lab.config import require
-from rtdetr_lab.errors import HubError
+from rtdetr_lab.errors import HubError, first_line
 
 log = logging.getLogger("rtdetr_lab")
 
@@ -192,7 +192,7 @@ def explained(error: BaseException) -> tuple[str, str]:
     cause = error.__cause__
     if isinstance(error, e.LocalEntryNotFoundError) and isinstance(cause, e.HfHubHTTPError):
         error = cause  # the hub did respond, but without a file
-    first = first_line(error)
+    first = first_line(error)[:160]
     if isinstance(error, e.LocalEntryNotFoundError | e.OfflineModeIsEnabled):
         return (
             "is not in the cache, and the hub cannot be reached",
@@ -213,11 +213,6 @@ def explained(error: BaseException) -> tuple[str, str]:
         remedy = "free some space, or set HF_HOME to a folder that can be written"
         return f"cannot be written to the cache ({first})", remedy
     return f"could not be downloaded ({first})", "try again, or give a local folder"
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or its type."""
-    return (str(error).splitlines() or [type(error).__name__])[0][:160]
 
 
 def _answered(status: int) -> tuple[str, str]:

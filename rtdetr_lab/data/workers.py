@@ -27,7 +27,7 @@ from typing import Any, TypeVar, cast
 import torch
 from torch.utils.data import DataLoader
 
-from rtdetr_lab.errors import LabError, TrainingError, converting
+from rtdetr_lab.errors import LabError, TrainingError, converting, first_line
 from rtdetr_lab.writing import ENDING
 
 T = TypeVar("T")
@@ -129,7 +129,7 @@ def _next(items: Iterator[Any], workers: list[Any]) -> Any:
     try:
         return next(items, None)
     except (RuntimeError, OSError, EOFError) as error:
-        complaint = _first_line(error)
+        complaint = first_line(error)
     for worker in workers:
         worker.join(1)
     codes = [f"process {p.pid}: exit code {p.exitcode}" for p in workers if p.exitcode]
@@ -147,7 +147,3 @@ def _ignore_signals(_: int) -> None:
     """Ignore signals to end. They may reach all processes; the main process handles them."""
     for number in ENDING:
         signal.signal(number, signal.SIG_IGN)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(". ")

@@ -16,10 +16,10 @@ from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
 from rtdetr_lab.checkpoints.files import read_json
-from rtdetr_lab.checkpoints.hub import download, fetch, first_line, place
+from rtdetr_lab.checkpoints.hub import download, fetch, place
 from rtdetr_lab.checkpoints.names import model_of
 from rtdetr_lab.config import require
-from rtdetr_lab.errors import CheckpointError, HubError
+from rtdetr_lab.errors import CheckpointError, HubError, first_line
 from rtdetr_lab.writing import write_text
 
 FILE = "preprocessor_config.json"
