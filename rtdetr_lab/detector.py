@@ -87,16 +87,17 @@ class Detector:
         edges: Edges | None = None,
         limits: Limits = DEFAULT_LIMITS,
     ) -> "Detector":
-        """Load a short name ("r18", "nano"), a hub id, a folder or a file of weights.
+        """Load a short name ("r18", "nano"), a hub id, a folder, a file of weights, or an ONNX file
+        that we exported (`deployment/onnx_model.py`; onnxruntime runs it on the CPU).
 
         Without `device` it uses the GPU, if there is one. For other options of `load_pretrained`,
         call that function and give its model to `Detector`.
         """
-        from rtdetr_lab.checkpoints.load import load_pretrained
+        from rtdetr_lab.deployment.onnx_model import model_to_run
 
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         return cls(
-            load_pretrained(id_or_path, revision=revision, num_classes=num_classes),
+            model_to_run(id_or_path, revision, num_classes),
             threshold=threshold,
             size=size,
             device=device,

@@ -41,7 +41,7 @@ CONFIGURATION = ("a configuration, not weights", "give the weights")
 ENDINGS: dict[str, Kind] = {
     ".onnx": (
         "an ONNX file, a model exported for a runtime",
-        f"{CHECKPOINT}; to run ONNX use onnxruntime, or an Engine with backend=OnnxRuntime()",
+        f"{CHECKPOINT}; to run an ONNX file: `rtdetr-lab detect --model`, or onnxruntime",
     ),
     ".xml": OPENVINO,
     ".pt2": PROGRAM,

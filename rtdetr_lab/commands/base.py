@@ -175,13 +175,22 @@ def resized_for(metadata: "Metadata", size: str | None, takes_padding: bool) -> 
 
 
 def model_of(
-    name: str, size: str | None = None, names: str | None = None, revision: str | None = None
+    name: str,
+    size: str | None = None,
+    names: str | None = None,
+    revision: str | None = None,
+    *,
+    to_run: bool = False,
 ) -> "DetectionModel":
-    """Load a model by its name; set its size and class names (with commas) if they are given."""
+    """Load a model by its name; set its size and class names (with commas) if they are given.
+
+    With `to_run` it may be an ONNX file, too.
+    """
     from rtdetr_lab.checkpoints.load import load_pretrained
+    from rtdetr_lab.deployment.onnx_model import model_to_run
     from rtdetr_lab.model import declared
 
-    model = declared(load_pretrained(name, revision))
+    model = declared((model_to_run if to_run else load_pretrained)(name, revision))
     model.metadata = resized_for(model.metadata, size, model.takes_padding)
     if names is not None:
         said = tuple(one.strip() for one in names.split(","))

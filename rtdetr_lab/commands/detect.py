@@ -38,7 +38,8 @@ class Detect(Command):
     images: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMG …")]
     """Files, globs (in quotes) and folders."""
     model: str = "nano"
-    """A short name (r18, v2_r50 …; nano is for shapes), a hub id, a folder or a weights file."""
+    """A short name (r18, v2_r50 …; nano is for shapes), a hub id, a folder, a weights file or an
+    ONNX file that `export` wrote."""
     revision: str | None = None
     """Branch, tag or commit of a hub id; a commit pins it."""
     threshold: str = str(USUAL)
@@ -101,7 +102,7 @@ class Detect(Command):
         from rtdetr_lab.images.tiling import Tiling
 
         detector = Detector(
-            model_of(self.model, self.size, revision=self.revision),
+            model_of(self.model, self.size, revision=self.revision, to_run=True),
             threshold=wanted.threshold,
             device=device_of(self.device),
             tiling=Tiling(self.tile) if self.tile else None,

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rtdetr_lab.commands.base import DONE, ModelCommand, model_of, say
+from rtdetr_lab.commands.base import DONE, FAILED, ModelCommand, model_of, say
 from rtdetr_lab.config import require
 
 if TYPE_CHECKING:
@@ -30,12 +30,16 @@ class Export(ModelCommand):
     taps: tuple[str, ...] = ()
     """ONNX only: also return these taps: names or patterns, as in `record` ('*' for all)."""
 
+    engine: bool = False
+    """ONNX only: print the `trtexec` line that makes a TensorRT engine, and run it if it is there.
+    """
+
     def run(self) -> int:
         from rtdetr_lab.deployment.onnx_file import export_onnx, export_pt2
 
         kind, suffixes = self.out.suffix, " or ".join(SUFFIXES)
         require(kind in SUFFIXES, "out", f"{self.out.name} has no known suffix", f"use {suffixes}")
-        for name in ("postprocessing", "taps"):
+        for name in ("postprocessing", "taps", "engine"):
             plain = kind == ".onnx" or not getattr(self, name)
             require(plain, name, "is only for ONNX", "leave it out, or write .onnx")
         alone = not (self.taps and (self.dynamic or self.postprocessing))
@@ -54,7 +58,19 @@ class Export(ModelCommand):
         megabytes = self.out.stat().st_size / 1e6
         seen = "any size" if chosen is None else f"{size[0]} × {size[1]}"
         say(f"{self.name}, any batch, {seen}: {megabytes:.1f} MB → {self.out}")
-        return DONE
+        return self._engine(size) if self.engine else DONE
+
+    def _engine(self, size: "Size") -> int:
+        import shlex
+        import shutil
+        import subprocess
+
+        line = trtexec_line(self.out, size, self.postprocessing)
+        say(shlex.join(line))
+        if shutil.which(line[0]) is None:
+            say("trtexec, a part of TensorRT, is not on this machine: run the line where it is")
+            return DONE
+        return FAILED if subprocess.run(line, check=False).returncode else DONE
 
     def _with_taps(self, model: "DetectionModel", size: "Size") -> None:
         from rtdetr_lab.deployment.tapped import onnx_with_taps, taps_of
@@ -62,3 +78,15 @@ class Export(ModelCommand):
         file = onnx_with_taps(model, self.taps, size)
         self.out.write_bytes(file)
         say(f"outputs: logits, boxes, {', '.join(taps_of(file))}")
+
+
+def trtexec_line(file: Path, size: "Size", with_sizes: bool = False, most: int = 8) -> list[str]:
+    """Return the words of the command that makes a TensorRT engine for 1 to `most` pictures."""
+    height, width = size
+
+    def shapes(count: int) -> str:
+        return f"images:{count}x3x{height}x{width}" + f",sizes:{count}x2" * with_sizes
+
+    ranges = [f"--{k}Shapes={shapes(n)}" for k, n in (("min", 1), ("opt", 1), ("max", most))]
+    made = file.with_suffix(".plan")
+    return ["trtexec", f"--onnx={file}", f"--saveEngine={made}", "--fp16", *ranges]

@@ -17,7 +17,8 @@ supports. Both files go through `torch.export`: no value of the example picture 
 | out, post-processed | `boxes`, `scores`, `labels` | `B Q 4`, `B Q`, `B Q` | corners in pixels |
 | out, of a model that draws | `masks` | `B Q h w` | before the sigmoid; the last output |
 
-The metadata of the ONNX file has the class names, category ids, size, preprocessing and licence.
+The metadata of the ONNX file has the class names, category ids, size, preprocessing, licence, the
+recommended threshold, and how logits become scores. `onnx_model.py` reads it.
 """
 
 import contextlib
@@ -37,7 +38,7 @@ from rtdetr_lab.config import require
 from rtdetr_lab.deployment.form import deploy, same
 from rtdetr_lab.errors import import_extra
 from rtdetr_lab.images.postprocess import ranked_table, rows_at
-from rtdetr_lab.model import declared
+from rtdetr_lab.model import by_softmax, declared
 from rtdetr_lab.notation import Size
 
 OPSET = 20
@@ -116,6 +117,8 @@ def facts_of(model: nn.Module, size: Size | None) -> dict[str, str]:
         "size": json.dumps(size),
         "preprocessing": "RGB, float32 in [0, 1], stretched to size (height, width)",
         "licence": known.licence or "not stated",
+        "scores": "softmax" if declared(model).rank is by_softmax else "sigmoid",
+        "threshold": json.dumps(known.threshold),
     }
 
 

@@ -29,7 +29,7 @@ def zipped(**entries):
 
 
 CASES = [
-    ("m.onnx", OURS, "is an ONNX file", "backend=OnnxRuntime()"),
+    ("m.onnx", OURS, "is an ONNX file", "detect --model"),
     ("m.engine", b"ftrt" + bytes(60), "is a TensorRT engine", "checkpoint it was made from"),
     ("m.plan", bytes(64), "is a TensorRT engine", "TensorRT"),
     (
