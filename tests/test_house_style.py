@@ -288,7 +288,7 @@ ALLOWED = {
     "structures": 340,
     "successors": 690,
     "training": 1_750,
-    "transformers_api": 2_020,
+    "transformers_api": 2_050,
     "viz": 2_080,
 }
 """Lines of code a room may hold. Who raises a number says why in the commit; the sum stays below

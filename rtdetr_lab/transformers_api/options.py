@@ -4,13 +4,13 @@ A configuration is a flat dataclass; its fields are the documented parameters. W
 check it by converting it to our configuration (`to_lab`). So a value that cannot be built is an
 error at once, and not in the middle of a forward pass.
 
-`config.json` is read and written in transformers' form. Other keys that their releases wrote
-(`transformers_version`, `dtype` …) are kept in `extra`, and written back.
+`config.json` is read and written in transformers' form. Other keys, such as `transformers_version`
+and `dtype`, are kept in `extra`, and written back.
 """
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, ClassVar
@@ -39,13 +39,15 @@ class Options(OneFile):
     output_hidden_states: bool = False
     return_dict: bool = True
     architectures: list[str] | None = None
-    extra: dict[str, Any] = field(default_factory=dict)
 
     filename: ClassVar[str] = "config.json"
     called: ClassVar[str] = "config"
     model_type: ClassVar[str] = ""
     name_or_path: ClassVar[str] = ""
     special_cases: ClassVar[tuple[str, ...]] = ()  # other model types that this class accepts
+    sub_configs: ClassVar[dict[str, Any]] = {}  # read by clients, as the next two
+    base_model_tp_plan: ClassVar[dict[str, str] | None] = None
+    dtype = property(lambda self: self.extra.get("dtype"), doc="Number format in the file, if any.")
 
     use_return_dict = property(attrgetter("return_dict"), doc="Another name of `return_dict`.")
 
@@ -60,12 +62,6 @@ class Options(OneFile):
             self.__dict__.update({**dict.fromkeys(CLASSES), name: value})
             self._name_classes()
 
-    def __getattr__(self, name: str) -> Any:
-        extra = self.__dict__.get("extra", {})
-        if name not in extra:
-            raise AttributeError(f"{type(self).__name__} has no {name}")
-        return extra[name]
-
     def check(self) -> None:
         """Raise `ConfigError` for values that cannot be built or are not supported here."""
         for known in fields(self):
@@ -78,6 +74,10 @@ class Options(OneFile):
     def to_lab(self, masks: bool = False) -> Any:
         """Convert to our configuration of the same model; `masks` adds the mask head of a DETR."""
         return from_transformers(self.to_dict(), type(self).__name__, masks)[0]
+
+    def get_text_config(self, decoder: Any = None, encoder: Any = None) -> "Options":
+        """Return this configuration: clients ask for the part that describes text."""
+        return self
 
     @classmethod
     def of(cls, given: Any) -> Any:
