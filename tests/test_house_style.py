@@ -274,7 +274,7 @@ def test_prose_does_not_count_as_code():
 ALLOWED = {
     "top level": 2_890,
     "ablations": 2_310,
-    "checkpoints": 2_750,
+    "checkpoints": 2_860,
     "commands": 1_690,
     "data": 3_050,
     "deployment": 2_200,
@@ -288,7 +288,7 @@ ALLOWED = {
     "structures": 340,
     "successors": 690,
     "training": 1_750,
-    "transformers_api": 2_050,
+    "transformers_api": 2_060,
     "viz": 2_080,
 }
 """Lines of code a room may hold. Who raises a number says why in the commit; the sum stays below

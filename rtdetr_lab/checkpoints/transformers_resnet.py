@@ -13,6 +13,7 @@ In the last case transformers ignores `dilation`. We refuse it, because it is no
 was meant. So we write a DC5 in the first way, and everything else in the third.
 """
 
+import json
 from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
@@ -20,6 +21,7 @@ from typing import Any
 from torch import nn
 
 from rtdetr_lab.backbone import BasicBlock, Bottleneck
+from rtdetr_lab.checkpoints.transformers_backbone import ForeignBackbone
 from rtdetr_lab.checkpoints.transformers_fields import ResNetFields
 from rtdetr_lab.checkpoints.transformers_table import (
     KEEP,
@@ -133,6 +135,9 @@ def _check_outputs(inner: Any, where: str, outputs: tuple[int, ...]) -> None:
 
 def spelled_resnet(cfg: DETRConfig, base: DETRConfig) -> dict[str, Any]:
     """Return their keys for the ResNet of our config."""
+    if isinstance(cfg.backbone, ForeignBackbone):
+        told = dict(json.loads(cfg.backbone.config))
+        return {"backbone_config": told, "dilation": False, **NO_TIMM}
     resnet = spelled(ResNetFields, cfg, base)
     backbone: ResNetConfig = cfg.backbone
     if not getattr(backbone, "dilated", False):

@@ -122,7 +122,7 @@ class Options(OneFile):
         tree = {"model_type": self.model_type, **self.extra}
         for name in kept:
             value = getattr(self, name)
-            value = value.to_dict() if isinstance(value, Options) else value
+            value = value.to_dict() if callable(getattr(value, "to_dict", None)) else value
             tree[name] = list(value) if isinstance(value, tuple) else value
         tree["id2label"] = {str(i): name for i, name in (self.id2label or {}).items()}
         return tree
