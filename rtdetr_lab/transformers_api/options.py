@@ -47,7 +47,6 @@ class Options(OneFile):
     special_cases: ClassVar[tuple[str, ...]] = ()  # other model types that this class accepts
     sub_configs: ClassVar[dict[str, Any]] = {}  # read by clients, as the next two
     base_model_tp_plan: ClassVar[dict[str, str] | None] = None
-    dtype = property(lambda self: self.extra.get("dtype"), doc="Number format in the file, if any.")
 
     use_return_dict = property(attrgetter("return_dict"), doc="Another name of `return_dict`.")
 
@@ -61,6 +60,10 @@ class Options(OneFile):
         if name in CLASSES[:2] and "_complete" in self.__dict__:
             self.__dict__.update({**dict.fromkeys(CLASSES), name: value})
             self._name_classes()
+
+    def __getattr__(self, name: str) -> Any:
+        extra = self.__dict__.get("extra", {})
+        return extra.get(name) if name == "dtype" else super().__getattr__(name)  # clients set it
 
     def check(self) -> None:
         """Raise `ConfigError` for values that cannot be built or are not supported here."""

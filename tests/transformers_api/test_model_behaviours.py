@@ -89,6 +89,9 @@ def test_unknown_keys_of_a_configuration_are_kept_and_named(tmp_path, caplog):
     config.save_pretrained(tmp_path)
     assert lab.RTDetrConfig.from_pretrained(tmp_path).decoder_layer == 7
     assert copy.deepcopy(config) == config
+    assert config.dtype is None
+    config.dtype = "float16"
+    assert config.dtype == "float16"
     with pytest.raises(AttributeError, match="RTDetrConfig has no notes"):
         _ = config.notes
     assert "num_queries" in inspect.signature(lab.RTDetrConfig).parameters
