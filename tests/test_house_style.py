@@ -274,7 +274,7 @@ def test_prose_does_not_count_as_code():
 ALLOWED = {
     "top level": 2_895,
     "ablations": 2_290,
-    "checkpoints": 2_690,
+    "checkpoints": 2_800,
     "commands": 1_715,
     "data": 3_045,
     "deployment": 2_215,
@@ -288,7 +288,7 @@ ALLOWED = {
     "structures": 334,
     "successors": 690,
     "training": 1_740,
-    "transformers_api": 2_020,
+    "transformers_api": 2_060,
     "viz": 1_960,
 }
 """Lines of code a room may hold. Who raises a number says why in the commit; the sum stays below

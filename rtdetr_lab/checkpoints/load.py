@@ -31,8 +31,10 @@ from rtdetr_lab.checkpoints.description import described
 from rtdetr_lab.checkpoints.files import WeightsFile, read_weights
 from rtdetr_lab.checkpoints.metadata import Metadata, check_names, metadata_for
 from rtdetr_lab.checkpoints.rename import under_our_names
+from rtdetr_lab.checkpoints.save import their_table
 from rtdetr_lab.checkpoints.source import Source, locate
 from rtdetr_lab.checkpoints.strict import fit, is_class_head, num_classes_of
+from rtdetr_lab.checkpoints.transformers_backbone import ForeignBackbone
 from rtdetr_lab.checkpoints.transformers_table import placed
 from rtdetr_lab.config import replace_at, require
 from rtdetr_lab.errors import CheckpointError, ConfigError
@@ -107,6 +109,8 @@ def opened(
     weights = _read(source)
     tensors = under_our_names(weights.tensors, weights.where)
     cfg, metadata = described(source, weights, tensors, config, classes)
+    if isinstance(getattr(cfg, "backbone", None), ForeignBackbone):
+        tensors = under_our_names(weights.tensors, weights.where, their_table(cfg, {}))
     return Opened(cfg, _completed(metadata, source, weights), tensors, source, weights.where)
 
 

@@ -19,10 +19,11 @@ from torch import Tensor
 from rtdetr_lab.checkpoints.tables import TABLES, Table
 from rtdetr_lab.checkpoints.tables_detr import DETR_MASK_TABLES, DETR_TABLES
 from rtdetr_lab.checkpoints.tables_dfine import DFINE_TABLES
+from rtdetr_lab.checkpoints.tables_foreign import FOREIGN_TABLES
 from rtdetr_lab.errors import CheckpointError
 
 NUMBERS = {"i": r"\d+", "j": r"\d+", "k": r"\d+", "n": r"[1-9]\d*", "p": r".+"}
-ALL_TABLES = (*TABLES, *DFINE_TABLES, *DETR_TABLES, *DETR_MASK_TABLES)
+ALL_TABLES = (*TABLES, *DFINE_TABLES, *DETR_TABLES, *DETR_MASK_TABLES, *FOREIGN_TABLES)
 THIRDS = ("q_proj", "k_proj", "v_proj")
 INNER = ("backbone.model.", "backbone.conv_encoder.")
 """First letters of a backbone in the files of transformers' models without heads: their names lack
@@ -58,11 +59,16 @@ def is_derived(table: Table, name: str) -> bool:
     return any(re.search(pattern, name) for pattern in table.derived)
 
 
-def under_our_names(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
-    """Return the tensors of any file under our names; unknown names stay."""
+def under_our_names(
+    tensors: Mapping[str, Tensor], where: str, table: Table | None = None
+) -> dict[str, Tensor]:
+    """Return the tensors of any file under our names; unknown names stay.
+
+    Without a `table`, the names tell it.
+    """
     if any(name.startswith(INNER) for name in tensors):
         tensors = {f"model.{name}": tensor for name, tensor in tensors.items()}
-    table = table_of(tensors)
+    table = table or table_of(tensors)
     return import_tensors(table, tensors, where) if table else dict(tensors)
 
 

@@ -38,6 +38,8 @@ from rtdetr_lab.checkpoints.rename import export_tensors
 from rtdetr_lab.checkpoints.tables import TRANSFORMERS, Table
 from rtdetr_lab.checkpoints.tables_detr import DETR, DETR_MASKS, DETR_MASKS_TIMM, DETR_TIMM
 from rtdetr_lab.checkpoints.tables_dfine import DFINE
+from rtdetr_lab.checkpoints.tables_foreign import FOREIGN_TABLES
+from rtdetr_lab.checkpoints.transformers_backbone import ForeignBackbone
 from rtdetr_lab.checkpoints.transformers_config import draws, to_transformers
 from rtdetr_lab.checkpoints.transformers_resnet import speaks_timm
 from rtdetr_lab.config_json import to_dict
@@ -128,6 +130,8 @@ def write_theirs(
 
 def their_table(cfg: Any, tree: Mapping[str, Any]) -> Table:
     """Return the table of transformers' names for a `config.json` like `tree`."""
+    if isinstance(getattr(cfg, "backbone", None), ForeignBackbone):
+        return FOREIGN_TABLES[isinstance(cfg, DETRConfig) + draws(cfg)]
     if tree["model_type"] != "detr":
         return DFINE if tree["model_type"] == "d_fine" else TRANSFORMERS
     own, timm = (DETR_MASKS, DETR_MASKS_TIMM) if draws(cfg) else (DETR, DETR_TIMM)

@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rtdetr_lab.checkpoints import transformers_table as table
+from rtdetr_lab.checkpoints.transformers_backbone import foreign_backbone, maps_of, timm_config
 from rtdetr_lab.checkpoints.transformers_dfine import DFineFields, dfine_values, spelled_dfine
 from rtdetr_lab.checkpoints.transformers_fields import DetrFields, RTDetrFields, RTDetrV2Fields
 from rtdetr_lab.checkpoints.transformers_hgnet import BACKBONES, backbone_tree
@@ -83,12 +84,12 @@ def from_transformers(
 
 def _rtdetr(tree: Mapping[str, Any], where: str, num_classes: int) -> RTDETRConfig:
     is_dfine = tree["model_type"] == "d_fine"
-    inner, at = tree.get("backbone_config") or {}, f"{where}[backbone_config]"
+    inner, at = tree.get("backbone_config") or timm_config(tree, where), f"{where}[backbone_config]"
     kind = inner.get("model_type", "hgnet_v2" if is_dfine else "rt_detr_resnet")
     remedy = f"use one of {', '.join(BACKBONES)}"
-    require(kind in BACKBONES, f"{at}[model_type]", f"is {kind!r}", remedy)
-    backbone, read = BACKBONES[kind]
+    require(kind in BACKBONES or not is_dfine, f"{at}[model_type]", f"is {kind!r}", remedy)
     preset = dfine_l if is_dfine else rtdetr_r50  # has their defaults
+    backbone, read = BACKBONES.get(kind) or (foreign_backbone(tree, inner, at), lambda *_: {})
     base = replace_at(preset(num_classes), "backbone", backbone)
     fields = DFineFields if is_dfine else RTDetrV2Fields
     early = table.yes_or_no(tree, "normalize_before", where)
@@ -115,7 +116,11 @@ def _detr(tree: Mapping[str, Any], where: str, num_classes: int, masks: bool) ->
     require(not scaled, at, what, table.REMEDY)
     base = detr_r50_panoptic(num_classes) if masks else detr_r50(num_classes)
     values = table.values_of(DetrFields, tree, where, every_dropout(base))
-    values |= resnet_values(tree, where, base)
+    inner = tree.get("backbone_config") or {}
+    if inner.get("model_type", "resnet") in ("resnet", "timm_backbone"):
+        values |= resnet_values(tree, where, base)
+    else:
+        values["backbone"] = foreign_backbone({}, inner, f"{where}[backbone_config]")
     values["decoder.norm_between"] = bool(tree.get("auxiliary_loss"))
     if masks:
         values["num_mask_heads"] = values["encoder.num_heads"]
@@ -186,10 +191,10 @@ def _detr_tree(cfg: DETRConfig) -> dict[str, Any]:
 
 def _said_twice(cfg: RTDETRConfig) -> dict[str, list[int]]:
     """Return the values that their config repeats: they follow from other values."""
-    outputs = cfg.backbone.outputs
+    channels, strides = maps_of(cfg.backbone)
     return {
-        "encoder_in_channels": [cfg.backbone.widths[i - 1] for i in outputs],
-        "feat_strides": [2 ** (i + 1) for i in outputs],
-        "encode_proj_layers": [len(outputs) - 1],
-        "decoder_in_channels": [cfg.encoder.dim] * len(outputs),
+        "encoder_in_channels": list(channels),
+        "feat_strides": list(strides),
+        "encode_proj_layers": [len(strides) - 1],
+        "decoder_in_channels": [cfg.encoder.dim] * len(strides),
     }

@@ -85,11 +85,11 @@ class RTDetrFields:
     layer_norm_eps: float = at(1e-5, "layer_norm_eps")
     batch_norm_eps: float = at(1e-5, "batch_norm_eps")
     backbone_config: Any = None
-    backbone: str | None = unread(None)
+    backbone: str | None = None
     use_pretrained_backbone: bool = unread(False)
-    use_timm_backbone: bool = only(False)
+    use_timm_backbone: bool = False
     freeze_backbone_batch_norms: bool = at(True, "backbone.norm")
-    backbone_kwargs: Mapping[str, Any] | None = unread(None)
+    backbone_kwargs: Mapping[str, Any] | None = None
     encoder_hidden_dim: int = at(256, "encoder.dim")
     encoder_in_channels: Sequence[int] = (512, 1024, 2048)
     feat_strides: Sequence[int] = (8, 16, 32)

@@ -12,10 +12,12 @@ The other keys are fields with one value each (`transformers_fields.py`). transf
 `hidden_act` to the stem only, and ReLU inside the stages. So only `relu` is possible there.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rtdetr_lab.backbone import BasicBlock
+from rtdetr_lab.checkpoints.transformers_backbone import ForeignBackbone
 from rtdetr_lab.checkpoints.transformers_fields import HGNetV2Fields, ResNetFields
 from rtdetr_lab.checkpoints.transformers_resnet import UnpooledBlock, outputs_of, resnet_d_values
 from rtdetr_lab.checkpoints.transformers_table import spelled, values_of, whole_numbers
@@ -93,6 +95,8 @@ def backbone_tree(cfg: RTDETRConfig) -> dict[str, Any]:
     """Return their `backbone_config` for the backbone of our config."""
     if isinstance(cfg.backbone, HGNetV2Config):
         return spelled_hgnet(cfg)
+    if isinstance(cfg.backbone, ForeignBackbone):
+        return dict(json.loads(cfg.backbone.config))
     if cfg.backbone.block is UnpooledBlock:
         cfg = replace_at(cfg, "backbone.block", BasicBlock)  # their word for both
     resnet = spelled(ResNetFields, cfg, rtdetr_r50())

@@ -13,6 +13,7 @@ In the last case transformers ignores `dilation`. We refuse it, because it is no
 was meant. So we write a DC5 in the first way, and everything else in the third.
 """
 
+import json
 from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
@@ -21,6 +22,7 @@ from torch import nn
 
 from rtdetr_lab.backbone import BasicBlock, Bottleneck
 from rtdetr_lab.checkpoints import transformers_table as table
+from rtdetr_lab.checkpoints.transformers_backbone import ForeignBackbone
 from rtdetr_lab.checkpoints.transformers_fields import ResNetFields
 from rtdetr_lab.config import require
 from rtdetr_lab.detr.model import DETRConfig
@@ -127,6 +129,9 @@ def _check_outputs(inner: Any, where: str, outputs: tuple[int, ...]) -> None:
 
 def spelled_resnet(cfg: DETRConfig, base: DETRConfig) -> dict[str, Any]:
     """Return their keys for the ResNet of our config."""
+    if isinstance(cfg.backbone, ForeignBackbone):
+        told = dict(json.loads(cfg.backbone.config))
+        return {"backbone_config": told, "dilation": False, **NO_TIMM}
     resnet = table.spelled(ResNetFields, cfg, base)
     backbone: ResNetConfig = cfg.backbone
     if not getattr(backbone, "dilated", False):

@@ -35,6 +35,8 @@ class DocumentedModel(Pushable, nn.Module):
     base_model_prefix = "model"
     main_input_name = "pixel_values"
     name_or_path = ""
+    all_tied_weights_keys: ClassVar[dict[str, str]] = {}  # read by clients: no tensor has two names
+    _supports_sdpa = True
 
     def __init__(self, config: Any) -> None:
         config = self.config_class.of(config)

@@ -23,6 +23,7 @@ from operator import attrgetter
 from typing import Any, ClassVar
 
 from rtdetr_lab.backbone import ResNetDConfig
+from rtdetr_lab.checkpoints.transformers_backbone import timm_config
 from rtdetr_lab.checkpoints.transformers_fields import (
     DetrFields,
     ResNetFields,
@@ -35,12 +36,14 @@ from rtdetr_lab.config import replace_all, require
 from rtdetr_lab.rtdetr import rtdetr_r50
 from rtdetr_lab.transformers_api.options import DetectorOptions, Options
 
+RESNET_D = "rt_detr_resnet"
+
 
 @dataclass(kw_only=True)
 class RTDetrResNetConfig(ResNetFields, Options):
     """Configuration of the backbone, a ResNet-D."""
 
-    model_type: ClassVar[str] = "rt_detr_resnet"
+    model_type: ClassVar[str] = RESNET_D
 
     def __post_init__(self) -> None:
         self.hidden_sizes, self.depths = list(self.hidden_sizes), list(self.depths)
@@ -50,7 +53,8 @@ class RTDetrResNetConfig(ResNetFields, Options):
 
     def to_lab(self, masks: bool = False) -> ResNetDConfig:
         """Convert to our `ResNetDConfig`."""
-        inner, where = {**self.to_dict(), "model_type": "rt_detr_resnet"}, type(self).__name__
+        inner, where = {**self.to_dict(), "model_type": RESNET_D}, type(self).__name__
+        inner["out_indices"] = [i for i in self.out_indices or () if i] or [1]
         with placed(where):
             found: ResNetDConfig = replace_all(rtdetr_r50(), resnet_d_values(inner, where)).backbone
         return found
@@ -58,7 +62,7 @@ class RTDetrResNetConfig(ResNetFields, Options):
     @property
     def channels(self) -> list[int]:
         """Number of channels of each output map."""
-        return [self.hidden_sizes[i - 1] for i in self.out_indices or ()]
+        return [(self.embedding_size, *self.hidden_sizes)[i] for i in self.out_indices or ()]
 
     def _align(self) -> None:
         names = self.stage_names
@@ -70,8 +74,8 @@ class RTDetrResNetConfig(ResNetFields, Options):
             require(not unknown, self._at("out_features"), f"contains {unknown}", known)
             self.out_indices = [names.index(name) for name in self.out_features or ()]
         indices = [i + len(names) if i < 0 else i for i in self.out_indices]
-        inside = bool(indices) and all(0 < i < len(names) for i in indices)
-        remedy = f"give stages 1 … {len(names) - 1}"
+        inside = bool(indices) and all(0 <= i < len(names) for i in indices)
+        remedy = f"give stages 0 … {len(names) - 1}, 0 being the stem"
         require(inside, self._at("out_indices"), f"is {self.out_indices}", remedy)
         wanted = [names[i] for i in indices]
         agree = self.out_features is None or list(self.out_features) == wanted
@@ -86,14 +90,16 @@ class RTDetrConfig(RTDetrFields, DetectorOptions):
     model_type: ClassVar[str] = "rt_detr"
 
     def __post_init__(self) -> None:
-        given = self.backbone_config
+        given, timm = self.backbone_config, timm_config(vars(self), type(self).__name__)
         if given is None:
-            given = RTDetrResNetConfig(out_indices=[2, 3, 4])
-        if isinstance(given, dict):
-            given = RTDetrResNetConfig.from_dict(given)
+            given = timm or {"out_indices": [2, 3, 4]}
+        if timm:  # said once, as in transformers
+            self.use_timm_backbone, self.backbone, self.backbone_kwargs = False, None, None
         what = f"is {type(given).__name__}"
-        known = isinstance(given, RTDetrResNetConfig)
-        require(known, self._at("backbone_config"), what, "give an RTDetrResNetConfig or its dict")
+        known = isinstance(given, Mapping) or callable(getattr(given, "to_dict", None))
+        require(known, self._at("backbone_config"), what, "give a backbone's config or its dict")
+        if isinstance(given, Mapping) and given.get("model_type", RESNET_D) == RESNET_D:
+            given = RTDetrResNetConfig.from_dict(given)
         self.backbone_config = given
         prior = self.initializer_bias_prior_prob
         possible = prior is None or 0 < prior < 1

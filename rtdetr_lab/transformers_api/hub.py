@@ -9,8 +9,11 @@ the repository gets the name of the folder.
 """
 
 import json
+import logging
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from inspect import Signature, signature
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
@@ -21,6 +24,8 @@ from rtdetr_lab.checkpoints.names import model_of
 from rtdetr_lab.config import require
 from rtdetr_lab.errors import CheckpointError, HubError, first_line
 from rtdetr_lab.writing import write_text
+
+log = logging.getLogger("rtdetr_lab")
 
 FILE = "preprocessor_config.json"
 
@@ -139,10 +144,42 @@ class Pushable:
         raise NotImplementedError
 
 
-class OneFile(Pushable):
-    """Base of classes that are stored in one small file."""
+class Lenient(type):
+    """Class of a dataclass that keeps unknown keywords in its field `extra`.
+
+    transformers keeps them as attributes, so code that is written for it may give any. A warning
+    names them: a misspelled parameter would have no effect.
+    """
+
+    def __call__(cls: Any, *args: Any, **told: Any) -> Any:
+        known = {one.name for one in fields(cls)}
+        extra = {name: told.pop(name) for name in set(told) - known}
+        if extra:
+            names = ", ".join(sorted(extra))
+            log.warning("%s keeps %s, but nothing reads it", cls.__name__, names)
+            told["extra"] = {**told.get("extra", {}), **extra}
+        return super().__call__(*args, **told)
+
+    @property
+    def __signature__(cls: Any) -> Signature:
+        """Parameters of `__init__`, for `help` and editors."""
+        whole = signature(cls.__init__)
+        return whole.replace(parameters=list(whole.parameters.values())[1:])
+
+
+@dataclass(kw_only=True)
+class OneFile(Pushable, metaclass=Lenient):
+    """Base of classes that are stored in one small file; `extra` has keys that nothing reads."""
+
+    extra: dict[str, Any] = field(default_factory=dict, repr=False)
 
     filename: ClassVar[str]
+
+    def __getattr__(self, name: str) -> Any:
+        extra = self.__dict__.get("extra", {})
+        if name not in extra:
+            raise AttributeError(f"{type(self).__name__} has no {name}")
+        return extra[name]
 
     @classmethod
     def from_dict(cls, tree: Mapping[str, Any], **changes: Any) -> Any:
@@ -165,12 +202,16 @@ class OneFile(Pushable):
         """Return `to_dict` as JSON text."""
         return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
 
+    def to_json_file(self, path: str | os.PathLike[str]) -> None:
+        """Write `to_json_string` into a file."""
+        write_text(Path(path), self.to_json_string())
+
     def save_pretrained(
         self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **told: Any
     ) -> None:
         """Write the file into a folder, and push it if requested."""
         Path(save_directory).mkdir(parents=True, exist_ok=True)
-        write_text(Path(save_directory) / self.filename, self.to_json_string())
+        self.to_json_file(Path(save_directory) / self.filename)
         pushed(self, save_directory, push_to_hub, told)
 
     def write_upload(self, repo_id: str, folder: Path) -> None:

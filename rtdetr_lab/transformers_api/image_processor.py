@@ -168,7 +168,7 @@ class ImageProcessor(OneFile):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the values of their `preprocessor_config.json`."""
-        tree = {f.name: getattr(self, f.name) for f in fields(self)}
+        tree = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "extra"}
         plain = {k: list(v) if isinstance(v, tuple) else v for k, v in tree.items()}
         if plain["return_segmentation_masks"] is None:
             plain.pop("return_segmentation_masks")

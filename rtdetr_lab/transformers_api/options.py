@@ -4,13 +4,13 @@ A configuration is a flat dataclass; its fields are the documented parameters. W
 check it by converting it to our configuration (`to_lab`). So a value that cannot be built is an
 error at once, and not in the middle of a forward pass.
 
-`config.json` is read and written in transformers' form. Other keys that their releases wrote
-(`transformers_version`, `dtype` …) are kept in `extra`, and written back.
+`config.json` is read and written in transformers' form. Other keys, such as `transformers_version`
+and `dtype`, are kept in `extra`, and written back.
 """
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, ClassVar
@@ -39,13 +39,14 @@ class Options(OneFile):
     output_hidden_states: bool = False
     return_dict: bool = True
     architectures: list[str] | None = None
-    extra: dict[str, Any] = field(default_factory=dict)
 
     filename: ClassVar[str] = "config.json"
     called: ClassVar[str] = "config"
     model_type: ClassVar[str] = ""
     name_or_path: ClassVar[str] = ""
     special_cases: ClassVar[tuple[str, ...]] = ()  # other model types that this class accepts
+    sub_configs: ClassVar[dict[str, Any]] = {}  # read by clients, as the next two
+    base_model_tp_plan: ClassVar[dict[str, str] | None] = None
 
     use_return_dict = property(attrgetter("return_dict"), doc="Another name of `return_dict`.")
 
@@ -62,9 +63,7 @@ class Options(OneFile):
 
     def __getattr__(self, name: str) -> Any:
         extra = self.__dict__.get("extra", {})
-        if name not in extra:
-            raise AttributeError(f"{type(self).__name__} has no {name}")
-        return extra[name]
+        return extra.get(name) if name == "dtype" else super().__getattr__(name)  # clients set it
 
     def check(self) -> None:
         """Raise `ConfigError` for values that cannot be built or are not supported here."""
@@ -78,6 +77,10 @@ class Options(OneFile):
     def to_lab(self, masks: bool = False) -> Any:
         """Convert to our configuration of the same model; `masks` adds the mask head of a DETR."""
         return from_transformers(self.to_dict(), type(self).__name__, masks)[0]
+
+    def get_text_config(self, decoder: Any = None, encoder: Any = None) -> "Options":
+        """Return this configuration: clients ask for the part that describes text."""
+        return self
 
     @classmethod
     def of(cls, given: Any) -> Any:
@@ -122,7 +125,7 @@ class Options(OneFile):
         tree = {"model_type": self.model_type, **self.extra}
         for name in kept:
             value = getattr(self, name)
-            value = value.to_dict() if isinstance(value, Options) else value
+            value = value.to_dict() if callable(getattr(value, "to_dict", None)) else value
             tree[name] = list(value) if isinstance(value, tuple) else value
         tree["id2label"] = {str(i): name for i, name in (self.id2label or {}).items()}
         return tree

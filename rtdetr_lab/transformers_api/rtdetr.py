@@ -172,10 +172,13 @@ class RTDetrResNetBackbone(Pretrained):
     ) -> Any:
         """Return a `BackboneOutput`; `output_hidden_states` adds the stem and all stages."""
         asked = self._asked(output_hidden_states=output_hidden_states, return_dict=return_dict)
-        parts = [self.lab.pool, *self.lab.stages] if asked["output_hidden_states"] else []
+        every, indices = asked["output_hidden_states"], self.settings.out_indices
+        parts = [self.lab.pool, *self.lab.stages] if every or 0 in indices else []
         with outputs_of({str(i): part for i, part in enumerate(parts)}) as seen:
             maps = tuple(self.lab(pixel_values))
-        output = BackboneOutput(maps, tuple(seen.values()) or None)
+        if 0 in indices:  # the stem, which is no stage of ours
+            maps = tuple(seen[str(i)] for i in indices)
+        output = BackboneOutput(maps, tuple(seen.values()) if every else None)
         return output if asked["return_dict"] else output.to_tuple()
 
 

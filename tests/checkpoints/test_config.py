@@ -141,7 +141,7 @@ def test_what_theirs_cannot_say_is_refused_by_path(cfg, where):
         ({"encoder_in_channels": [1, 2, 3]}, "encoder_in_channels"),
         ({"encode_proj_layers": [0, 2]}, "encode_proj_layers"),
         ({"decoder_in_channels": [384, 384, 384]}, "decoder_in_channels"),
-        ({"backbone_config": {"model_type": "resnet"}}, "model_type"),
+        ({"backbone_config": {"model_type": "resnet"}}, "out_indices"),
         ({"backbone_config": {"downsample_in_bottleneck": True}}, "downsample_in_bottleneck"),
         ({"backbone_config": {"depths": [2, 2]}}, "depths"),
         ({"backbone_config": {"layer_type": "wide"}}, "layer_type"),

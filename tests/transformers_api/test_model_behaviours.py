@@ -1,6 +1,7 @@
 """What transformers asks of every model in its own tests, asked of the documented classes."""
 
 import copy
+import inspect
 
 import pytest
 import torch
@@ -78,3 +79,19 @@ def test_a_model_can_be_built_without_memory(model):
     shapes = [{n: t.shape for n, t in m.state_dict().items()} for m in (empty, model)]
     assert shapes[0] == shapes[1]
     assert {p.device.type for p in empty.parameters()} == {"meta"}
+
+
+def test_unknown_keys_of_a_configuration_are_kept_and_named(tmp_path, caplog):
+    """As in transformers, where a misspelled parameter gives no message at all."""
+    config = lab.RTDetrConfig(**SMALL, decoder_layer=7, note="ours")
+    assert "keeps decoder_layer, note, but nothing reads it" in caplog.text
+    assert (config.note, config.decoder_layers) == ("ours", 2)
+    config.save_pretrained(tmp_path)
+    assert lab.RTDetrConfig.from_pretrained(tmp_path).decoder_layer == 7
+    assert copy.deepcopy(config) == config
+    assert config.dtype is None
+    config.dtype = "float16"
+    assert config.dtype == "float16"
+    with pytest.raises(AttributeError, match="RTDetrConfig has no notes"):
+        _ = config.notes
+    assert "num_queries" in inspect.signature(lab.RTDetrConfig).parameters

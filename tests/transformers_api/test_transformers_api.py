@@ -37,7 +37,6 @@ REFUSED = {
     "disable_custom_kernels": False,
     "is_encoder_decoder": False,
     "backbone": "resnet50",
-    "use_timm_backbone": True,
     "use_pretrained_backbone": True,
     "backbone_kwargs": {"out_indices": [1]},
     "eos_coefficient": 0.1,
