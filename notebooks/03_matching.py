@@ -23,6 +23,7 @@ from rtdetr_lab.notebook import check, cost, milliseconds, seeded, shapes, sourc
 from rtdetr_lab.rtdetr import rtdetr_nano
 from rtdetr_lab.structures import Targets
 from rtdetr_lab.viz import matching as figures
+from rtdetr_lab.viz.canvas import new_axes
 from rtdetr_lab.viz.palette import BLUE, ORANGE
 
 # %%
@@ -42,7 +43,9 @@ with torch.no_grad():
 # alt: A painted picture. Each of seven shapes has a frame. Almost on top of it lies the dashed box
 #   of the query that answers for it, with the number of that query.
 queries, objects = next(pair for i, pair in enumerate(matcher(prediction, targets)) if i == 3)
-ax = figures.matched_boxes(prediction.boxes[3], targets.boxes[3], queries, objects, images[3])
+ax = new_axes(None, 5.2, 4.8)
+figures.matched_boxes(prediction.boxes[3], targets.boxes[3], queries, objects, images[3], ax)
+ax.set_title("Exactly one query answers for each shape", fontsize=11)
 
 # %% [markdown]
 # ## The question
@@ -55,8 +58,7 @@ ax = figures.matched_boxes(prediction.boxes[3], targets.boxes[3], queries, objec
 # $$ \hat\sigma = \arg\min_\sigma \sum_t \mathcal C_{\sigma(t), t} \tag{03.1} $$
 #
 # $\mathcal C_{q,t}$ is the cost of matching query $q$ with object $t$. It has three parts: the
-# class, the distance of the boxes $b$ (of the object) and $\hat b$ (of the query), and their
-# overlap:
+# class, the distance of the boxes $b$ (object) and $\hat b$ (query), and their overlap:
 #
 # $$ \mathcal C = 2\, \mathcal C_{\text{class}} + 5\, \|b - \hat b\|_1
 #               - 2\, \mathrm{GIoU}(b, \hat b) \tag{03.2} $$
@@ -72,8 +74,7 @@ ax = figures.matched_boxes(prediction.boxes[3], targets.boxes[3], queries, objec
 #
 # ## By hand, on 3 × 3 costs
 #
-# There are three queries (rows) and three objects (columns). Query 0 is the cheapest for every
-# object.
+# Rows are three queries, columns are three objects. Query 0 is the cheapest for every object.
 
 # %%
 table = torch.tensor([[1.0, 2.0, 3.0], [2.0, 4.0, 6.0], [3.0, 6.0, 9.0]])
@@ -108,8 +109,7 @@ assert torch.allclose(by_hand, module, atol=1e-5)
 
 # %% [markdown]
 # A cost can be negative. This does no harm, because only differences count. The cost is lowest for
-# the query that is sure, almost zero for the undecided one, and high for the query that is sure of
-# the opposite.
+# the query that is sure, near zero for the undecided one, and high for the one that is wrong.
 #
 # ## The real module
 
@@ -121,8 +121,7 @@ source(cheapest)
 
 # %% [markdown]
 # The matching runs picture by picture, without gradients (`no_grad`). It decides which query
-# answers for an object. The losses of notebook 04 measure *how well* it answers, and they have
-# gradients.
+# answers for an object. The losses of notebook 04, with gradients, measure *how well* it answers.
 #
 # ## Look inside
 #
@@ -142,6 +141,7 @@ costs = costs_of(prediction, 3)
 queries, objects = cheapest(costs)
 names = [SHAPE_NAMES[label] for label in targets.labels[3].tolist()]
 ax = figures.cost_matrix(costs, queries, objects, names)
+ax.set_title("In every column the framed match is by far the cheapest", fontsize=11)
 
 # %%
 runner_up = costs.topk(2, dim=0, largest=False).values.diff(dim=0)[0]
@@ -152,8 +152,7 @@ assert costs.argmin(0).tolist() == queries[objects.argsort()].tolist()
 # In a trained model the objects do not compete: each has its own best query.
 #
 # **From layer to layer.** Every decoder layer has its own loss, so every layer has its own
-# matching. The boxes that the encoder proposes (notebook 09) have one, too. Does an object keep its
-# query?
+# matching. So do the encoder's proposals (notebook 09). Does an object keep its query?
 
 # %%
 # alt: One line per object over proposals and three layers. Six lines are horizontal. One jumps by
@@ -162,9 +161,9 @@ steps = [prediction.proposals.layer, *prediction.layers]
 pairs = [cheapest(costs_of(step, 3)) for step in steps]
 matches = figures.matches_of(*zip(*pairs, strict=True))
 step_names = ["proposals", *(f"layer {i}" for i in range(3))]
-ax = figures.matches_over_steps(
-    matches, step_names, [f"{t} {name}" for t, name in enumerate(names)]
-)
+labels = [f"{t} {name}" for t, name in enumerate(names)]
+ax = figures.matches_over_steps(matches, step_names, labels, new_axes(None, 3.4, 5.6))
+ax.set_title("Almost every object keeps its query through all layers", fontsize=11)
 
 # %%
 changes = []
@@ -219,10 +218,11 @@ torch.manual_seed(0)
 watched = {"from scratch": watch_training(rtdetr_nano(10).build(), 1e-3, 15)}
 watched["trained"] = watch_training(lab.load_pretrained("nano"), 1e-4, 7)
 moved = {name: (rows[1:] != rows[:-1]).float().mean(1) for name, rows in watched.items()}
-fig, ax = plt.subplots(figsize=(6, 2.6), layout="compressed")
+fig, ax = plt.subplots(figsize=(5.6, 3.2), layout="compressed")
 for (name, share), color in zip(moved.items(), (ORANGE, BLUE), strict=True):
     ax.plot(share, color=color, marker=".", label=name)
-ax.set(xlabel="step of training", ylabel="share with another token", ylim=(-0.03, 1))
+ax.set(xlabel="training step", ylabel="share of objects with a new token", ylim=(-0.03, 1))
+ax.set_title("Early in training, most objects change their token", fontsize=11)
 ax.legend(frameon=False)
 
 # %%
@@ -349,8 +349,7 @@ assert outcome["only L1"][1] < 0.7 * outcome["all three"][1]
 cost(model, images[:1])
 
 # %% [markdown]
-# Here is the time for 300 queries and 10, 100 or 300 objects, with random costs. Your times will
-# differ.
+# Here is the time for 300 queries and 10, 100 or 300 objects, with random costs. Yours will differ.
 
 # %% tags=["varies"]
 for num_objects in (10, 100, 300):

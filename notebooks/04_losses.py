@@ -19,6 +19,7 @@ from rtdetr_lab.criterion import Criterion
 from rtdetr_lab.losses import BinaryCrossEntropy, CrossEntropy, Focal, Varifocal, giou_loss, l1_loss
 from rtdetr_lab.notebook import check, cost, milliseconds, seeded, shapes, source
 from rtdetr_lab.structures import Targets
+from rtdetr_lab.viz.canvas import new_axes
 from rtdetr_lab.viz.palette import BLUE, GREEN, ORANGE
 from rtdetr_lab.viz.training import layer_losses
 
@@ -40,13 +41,14 @@ images, targets = shapes(*range(8))
 #   the box, the higher the curve at small scores.
 scores = torch.linspace(0.01, 0.99, 99)
 yes = torch.ones(1, 1, 1, dtype=torch.bool)
-fig, ax = plt.subplots(figsize=(6, 2.8), layout="compressed")
+fig, ax = plt.subplots(figsize=(5.6, 3.2), layout="compressed")
 for q, color, dash in ((0.3, GREEN, ":"), (0.6, ORANGE, "--"), (0.9, BLUE, "-")):
     iou = torch.full((1, 1), q)
     loss = torch.stack([Varifocal()(p.logit().view(1, 1, 1), yes, iou, 1.0) for p in scores])
     ax.plot(scores, loss, color=color, ls=dash, label=f"IoU {q}")
     ax.plot(scores[loss.argmin()], loss.min(), "o", color=color)
 ax.set(xlabel="score at the object's class", ylabel="varifocal loss", ylim=(0, 2.5))
+ax.set_title("The loss is lowest where the score equals the IoU", fontsize=11)
 ax.legend(frameon=False)
 
 # %% [markdown]
@@ -198,7 +200,9 @@ places = {"proposals": ".proposals", "layer 0": ".layer0", "layer 1": ".layer1",
 places |= {f"denoising {i}": f".denoising{i}" for i in range(3)}
 kinds = {"class": "class", "L1": "l1", "GIoU": "giou"}
 bars = {name: [terms[kind + at].item() for at in places.values()] for name, kind in kinds.items()}
-ax = layer_losses(bars, [name.replace(" ", "\n") for name in places])
+labels = [name.replace("denoising", "noised").replace(" ", "\n") for name in places]
+ax = layer_losses(bars, labels, new_axes(None, 3.6, 5.6))
+ax.figure.suptitle("The loss falls from layer to layer", fontsize=11)
 
 # %%
 print(f"{len(terms)} terms, together {sum(terms.values()):.2f}")

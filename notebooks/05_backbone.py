@@ -23,8 +23,10 @@ from rtdetr_lab.backbone import ResNetD, Shortcut
 from rtdetr_lab.layers import FrozenBatchNorm2d
 from rtdetr_lab.notebook import check, chelsea, cost, count_good, online, seeded, shapes, source
 from rtdetr_lab.rtdetr import rtdetr_r18, rtdetr_r34, rtdetr_r50, rtdetr_r101
-from rtdetr_lab.viz.canvas import heat, show_picture
+from rtdetr_lab.viz.canvas import heat, scale_bar, show_picture
 from rtdetr_lab.viz.features import feature_maps
+from rtdetr_lab.viz.marks import frame_corners, key_below, line_key
+from rtdetr_lab.viz.palette import SKY
 
 # %%
 generator = seeded()
@@ -46,7 +48,9 @@ cat = chelsea((256, 256))
 with torch.no_grad(), lab.record(model) as seen:
     model(cat)
 levels = ("S3", "S4", "S5")
-axes = feature_maps([seen[f"backbone.{level}"][0] for level in levels], cat[0])
+fig, axes = plt.subplots(2, 2, figsize=(5, 4.8), layout="compressed")
+feature_maps([seen[f"backbone.{level}"][0] for level in levels], cat[0], axes=axes)
+fig.suptitle("From map to map the cat loses its details", fontsize=11)
 
 # %%
 for level, stride in zip(levels, model.backbone.strides, strict=True):
@@ -90,10 +94,8 @@ shortcut = Shortcut(1, 1, 2, FrozenBatchNorm2d)
 nn.init.ones_(shortcut.conv.weight)
 with torch.no_grad():
     assert torch.allclose(shortcut(x)[0, 0], by_hand, atol=1e-3)
-print(
-    "cells that a plain shortcut never reads:",
-    sorted(set(range(1, 10)) - set(plain.int().flatten().tolist())),
-)
+unread = sorted(set(range(1, 10)) - set(plain.int().flatten().tolist()))
+print("cells that a plain shortcut never reads:", unread)
 
 # %% [markdown]
 # Now the stem: one 7 × 7 against three 3 × 3, the first of them with stride 2. How large is the
@@ -128,8 +130,7 @@ source(ResNetD.forward)
 # %% [markdown]
 # ## Look inside: how far does a cell see?
 #
-# We apply `reach` to the whole backbone. The cells of S5 are 32 pixels apart, but each cell reads a
-# much larger square.
+# We apply `reach` to the whole backbone. Cells of S5 are 32 pixels apart, but read larger squares.
 
 
 # %%
@@ -152,18 +153,23 @@ print("side of the square that a cell of nano's S3, S4, S5 reads:", sides, "pixe
 
 # %%
 # alt: The same picture three times, with a bright area around its middle: small for S3, wider for
-#   S4 and S5, and always brightest in the centre of its square.
+#   S4 and S5. A dashed square surrounds it, and it is always brightest in the centre.
 picture = images[3:4].clone().requires_grad_()
 energy = []
 for m in model.backbone(picture):
     centre = m[0, :, m.shape[2] // 2, m.shape[3] // 2].square().sum()
     energy.append(torch.autograd.grad(centre, picture, retain_graph=True)[0][0].square().sum(0))
-fig, axes = plt.subplots(1, 3, figsize=(7, 2.5), layout="compressed")
+fig, axes = plt.subplots(1, 3, figsize=(5.6, 2.6), layout="compressed")
+fig.suptitle("The pixels in the middle of the square matter most", fontsize=11)
 for ax, level, e in zip(axes, levels, energy, strict=True):
     show_picture(ax, images[3], quiet=0.8)
     glow = nn.functional.avg_pool2d(e[None, None], 8)[0, 0].sqrt()
-    heat(ax, glow, (320, 320))
+    drawn = heat(ax, glow / glow.max(), (320, 320))
+    low, high = e.sum(1).nonzero().aminmax()
+    frame_corners(ax, torch.stack([low, low, high + 1, high + 1]), SKY, "--", 1.2)
     ax.set_title(f"middle cell of {level}", fontsize=9)
+scale_bar(drawn, list(axes), "gradient (its maximum is 1)")
+key_below(list(axes), [line_key("pixels that can matter", SKY, "--")])
 
 # %%
 for level, side, e in zip(levels, sides, energy, strict=True):
@@ -257,9 +263,8 @@ print({f"batch of {n}": f"{share:.0%}" for n, share in wobbles.items()})  # may 
 assert 1.5 * wobbles[16] < 1.5 * wobbles[8] < wobbles[2]
 
 # %% [markdown]
-# With a batch of 2, the detector would learn from features that change with the other picture. A
-# large detector has few pictures per device. So its norms are frozen, or share their statistics
-# over all devices.
+# With a batch of 2, the detector would learn from features that change with the other picture.
+# Large detectors have few pictures per device: they freeze norms or share statistics over devices.
 #
 # **Second, the maps.** We set one map at a time to zero in the trained `nano`, and count the good
 # boxes (score above 0.5, IoU above 0.75) on eight pictures. **Predict**: without which map do we
@@ -300,16 +305,10 @@ assert counts["no S5"] >= counts["untouched"] - 3
 # **Third, variant D.** We give the trained `nano` plain shortcuts, which read one cell in four. In
 # a second copy we reset the statistics of the norms.
 
-
 # %%
-class OneInFour(nn.Module):
-    def forward(self, x):
-        return x[..., ::2, ::2]
-
-
 plain, reset = deepcopy(model), deepcopy(model)
 for stage in plain.backbone.stages[1:]:
-    stage[0].shortcut.pool = OneInFour()
+    stage[0].shortcut.pool = nn.MaxPool2d(1, stride=2)  # reads one cell in four
 for m in reset.backbone.modules():
     if isinstance(m, nn.BatchNorm2d):
         m.reset_running_stats()

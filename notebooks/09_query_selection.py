@@ -21,6 +21,8 @@ from rtdetr_lab.losses import Varifocal
 from rtdetr_lab.notebook import check, chelsea, cost, count_found, online, seeded, shapes, source
 from rtdetr_lab.query_selection import QuerySelection, TopScore, anchors, reset_heads
 from rtdetr_lab.structures import LayerPrediction, Prediction
+from rtdetr_lab.viz.marks import key_below
+from rtdetr_lab.viz.palette import BLUE, VERMILLION
 from rtdetr_lab.viz.queries import best_iou, proposal_scatter, selected_tokens
 
 # %%
@@ -36,15 +38,17 @@ maps = [(40, 40), (20, 20), (10, 10)]  # a 320 px picture at strides 8, 16, 32
 # 100 of 2,100 tokens become queries: the decoder has 100 *slots*, one per query. Each square is the
 # cell of a chosen token. The tokens with the highest scores are yellow. They lie on the seven
 # shapes: on O3 for small shapes, on O5 for the large triangle. (O3, O4 and O5 are the encoder's
-# maps with stride 8, 16 and 32. Figures name a level by its stride, S3 to S5.) The violet tokens
-# rank lowest and fill the other slots.
+# outputs. They have the strides of S3, S4 and S5: 8, 16 and 32.) The violet tokens rank lowest and
+# fill the other slots.
 
 # %%
 # alt: The same picture three times, once per feature level. Squares mark the cells of the 100
 #   chosen tokens. The tokens with the highest scores lie on the shapes.
 with torch.no_grad(), lab.record(model) as seen:
     prediction = model(images)
-axes = selected_tokens(prediction.proposals.index[0], maps, images[0])
+fig, axes = plt.subplots(1, 3, figsize=(5.6, 2.3), layout="compressed")
+selected_tokens(prediction.proposals.index[0], maps, images[0], axes)
+fig.suptitle("The best tokens lie on the shapes", fontsize=11)
 
 # %% [markdown]
 # ## The question
@@ -139,6 +143,7 @@ kept = prediction.proposals.index[0]
 drawn = torch.randperm(2100, generator=generator)[:100]
 clouds = {"chosen": kept, "at random": drawn}
 ax = proposal_scatter({name: (score[i], overlap[i]) for name, i in clouds.items()})
+ax.figure.suptitle("A token with a high score has a good box", fontsize=11)
 
 # %%
 mean_iou = {name: round(overlap[i].mean().item(), 2) for name, i in clouds.items()}
@@ -218,11 +223,23 @@ losses = {"vanilla": Varifocal(iou_target=False), "IoU-aware": Varifocal()}
 clouds = {name: [cloud_of(train_heads(loss, s)) for s in range(3)] for name, loss in losses.items()}
 
 # %%
-# alt: Two scatters of class score against IoU. In the left one, vanilla, many dots with a score
-#   above 0.5 have an IoU below 0.5. In the right one, IoU-aware, few have.
-fig, axes = plt.subplots(1, 2, figsize=(8.4, 4.8), layout="compressed")
-for ax, (name, (first, *_)) in zip(axes, clouds.items(), strict=True):
-    proposal_scatter({name: first}, ax)
+# alt: Two scatters of class score against IoU. Crosses are dots with a score above 0.5 and an IoU
+#   below 0.5. In the left one, vanilla, many dots are crosses, in the right one, IoU-aware, few.
+fig, axes = plt.subplots(1, 2, figsize=(5.6, 3.4), sharey=True, layout="compressed")
+fig.suptitle("With the IoU-aware loss, fewer sure tokens have poor boxes", fontsize=11)
+for ax, (name, ((score, overlap), *_)) in zip(axes, clouds.items(), strict=True):
+    sure, good = score > 0.5, overlap > 0.5
+    groups = {"sure, good box": (sure & good, BLUE, "o")}
+    groups |= {"sure, poor box": (sure & ~good, VERMILLION, "x")}
+    rest = ~sure & (torch.arange(len(score)) % 4 == 0)
+    groups |= {"not sure (1 in 4 drawn)": (rest, "#A0A0A0", ".")}
+    for label, (dots, color, mark) in groups.items():
+        ax.scatter(score[dots], overlap[dots], s=9, color=color, marker=mark, label=label)
+    title = f"{name}: {int((sure & ~good).sum())} of {int(sure.sum())} poor"
+    ax.set(xlabel="class score", xlim=(0, 1), ylim=(0, 1))
+    ax.set_title(title, fontsize=10)
+axes[0].set_ylabel("IoU with the best object")
+key_below(list(axes), axes[0].get_legend_handles_labels()[0])
 
 # %%
 share = {}

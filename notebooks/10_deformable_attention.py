@@ -14,11 +14,13 @@ from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import torch
+import torch.nn.functional as F
 
 import rtdetr_lab as lab
 from rtdetr_lab.deformable_attention import DeformableAttention
 from rtdetr_lab.notebook import check, chelsea, cost, count_good, online, seeded, shapes, source
 from rtdetr_lab.samplers import Bilinear, Discrete, Naive, SamplingPlan
+from rtdetr_lab.viz.canvas import new_axes
 from rtdetr_lab.viz.cells import cells_of_tokens, centres_of_cells
 from rtdetr_lab.viz.sampling import close_up, sampling_of_query, sampling_panels, sampling_points
 from rtdetr_lab.viz.slider import slider
@@ -32,18 +34,22 @@ images, targets = shapes(*range(8))  # 320 × 320 pixels, 2,100 tokens
 # ## The end, first
 #
 # We show one query in three decoder layers. Each mark is a sampling point. Its area shows its
-# weight, and its colour shows the level that it reads. (The figures name a level by its stride: S3
-# is the encoder's map O3.) The dashed frame is the reference box of the layer.
+# weight, and its colour shows the level that it reads. (O3, O4 and O5 are the encoder's outputs.
+# They have the strides of S3, S4 and S5: 8, 16 and 32.) The dashed frame is the reference box of
+# the layer.
 
 # %%
 # alt: Three close-ups of one shape, one per decoder layer. Marks of three colours lie on and around
 #   the reference box. In every layer they have other places and sizes.
 with torch.no_grad(), lab.record(model) as seen:
     prediction = model(images)
-query = int(prediction.logits[3].amax(-1).argmax())  # the highest score of picture 3
-looks = {f"layer {i}": sampling_of_query(seen, i, query, (4, 4, 4), picture=3) for i in range(3)}
+scene = F.avg_pool2d(images[7], 3, 1, 1, count_include_pad=False)  # less noise
+query = int(prediction.logits[7].amax(-1).argmax())  # the highest score of picture 7
+looks = {f"layer {i}": sampling_of_query(seen, i, query, (4, 4, 4), picture=7) for i in range(3)}
 view = close_up(list(looks.values()), (320, 320))
-axes = sampling_panels(looks, images[3], view=view)
+fig, axes = plt.subplots(1, 3, figsize=(5.6, 2.7), layout="compressed")
+sampling_panels(looks, scene, view=view, axes=axes)
+fig.suptitle("In every layer the query reads at other points of its shape", fontsize=11)
 
 # %% [markdown]
 # ## The question
@@ -135,13 +141,15 @@ assert torch.allclose(fast, slow, atol=1e-5)
 # $2\pi m / M$. The slider shows where the points of each head lie after training. Each head has its
 # own edge or corner.
 
+
 # %%
-slider(
-    lambda head: sampling_points(looks["layer 2"], images[3], head=head, view=view),
-    alt="Sampling points of one head in the last layer; each head has its own side",
-    head=range(6),
-    dpi=56,
-)
+def draw(head):
+    ax = sampling_points(looks["layer 2"], scene, head, view, new_axes(None, 4, 3.4))
+    ax.set_title(f"Head {head} reads on its own side", fontsize=11)
+
+
+alt = "Sampling points of one head in the last layer; each head has its own side"
+slider(draw, alt, dpi=120, head=range(6))
 
 # %%
 weights = seen["decoder.layers.2.cross_attn.weights"]
@@ -219,7 +227,9 @@ where = looked.locations[None, None]  # as for one picture and one query
 cells = Discrete().cells(where, maps, (4, 4, 4))[0, 0]
 reads = centres_of_cells(cells_of_tokens(cells, maps), maps, (1, 1))
 discrete = replace(looked, reads=reads)
-axes = sampling_panels({"bilinear": looked, "discrete": discrete}, images[3], view=view)
+fig, axes = plt.subplots(1, 2, figsize=(5.6, 3.5), layout="compressed")
+sampling_panels({"bilinear": looked, "discrete": discrete}, scene, view=view, axes=axes)
+fig.suptitle("Discrete: the centre of a cell is read, not the point", fontsize=11)
 
 # %% [markdown]
 # A *trained* model loses good boxes if we only replace its sampler:

@@ -22,6 +22,7 @@ from rtdetr_lab.decoder import Decoder, DecoderConfig, DecoderLayer, look_forwar
 from rtdetr_lab.notebook import check, chelsea, cost, count_hits, online, seeded, shapes, source
 from rtdetr_lab.structures import Prediction
 from rtdetr_lab.viz.attention import query_links
+from rtdetr_lab.viz.canvas import new_axes
 from rtdetr_lab.viz.refinement import box_trails, refinement_curves
 
 # %%
@@ -49,8 +50,10 @@ hook.remove()
 steps = [prediction.proposals.layer, *prediction.layers]
 pairs = criterion.matcher(prediction.layers[-1], targets)
 boxes = torch.stack([step.boxes[3] for step in steps])
+calm = nn.functional.avg_pool2d(images[3], 3, 1, 1, count_include_pad=False)  # less noise
 fig, ax = plt.subplots(figsize=(4.6, 4.8), layout="compressed")
-ax = box_trails(boxes, images[3], pairs.queries[3].tolist(), ax)
+ax = box_trails(boxes, calm, pairs.queries[3].tolist(), ax)
+ax.set_title("Three layers turn loose boxes into tight ones", fontsize=11)
 
 # %% [markdown]
 # ## The question
@@ -141,7 +144,8 @@ for name in names:
 # alt: IoU with the matched object, for the steps reference, layer 0, 1, 2. Each query has a grey
 #   line. Their mean rises steeply in layer 0, and little after it.
 matched = [step.boxes[pairs.flat] for step in steps]
-ax = refinement_curves(torch.stack(matched), pairs.gather(targets.boxes))
+ax = refinement_curves(torch.stack(matched), pairs.gather(targets.boxes), new_axes(None, 3.4, 5.6))
+ax.set_title("Layer 0 makes the large step, later layers small ones", fontsize=11)
 
 # %%
 pixels = [320 * (b - a).abs().mean().item() for a, b in pairwise(matched)]
@@ -166,7 +170,8 @@ assert layers["proposals"]["tight"] < layers["layer 0"]["tight"] < layers["layer
 best = int(prediction.logits[3].amax(-1).argmax())
 attention = seen["decoder.layers.2.self_attn.weights"][3]
 fig, ax = plt.subplots(figsize=(4.2, 4.6), layout="compressed")
-ax = query_links(attention, prediction.boxes[3], images[3], best, ax=ax)
+ax = query_links(attention, prediction.boxes[3], calm, best, ax=ax)
+fig.suptitle("A query attends to rivals and to similar shapes", fontsize=11)
 
 # %% [markdown]
 # The twelve queries lie in a few places. Some lie on the same shape: only one of them should keep

@@ -116,7 +116,7 @@ def sampling_points(
 ) -> Axes:
     """Draw the points of a query over the picture (or a `close_up`): all heads, or one."""
     ax, size = picture_axes(ax, image, quiet=0.75)
-    key_below(ax, _draw_points(ax, sampling, size, head, view))
+    key_below(ax, _draw_points(ax, sampling, size, head, view), columns=3)
     return ax
 
 
