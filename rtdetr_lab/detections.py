@@ -35,7 +35,7 @@ from rtdetr_lab.images.frames import Frame
 from rtdetr_lab.images.panoptic import Segments
 from rtdetr_lab.images.postprocess import Found
 from rtdetr_lab.notation import Size
-from rtdetr_lab.viz.boxes import save_annotated, show_boxes
+from rtdetr_lab.viz.boxes import annotate, save_annotated, show_boxes
 from rtdetr_lab.viz.masks import paint_masks
 from rtdetr_lab.viz.palette import DARK
 from rtdetr_lab.writing import printable, shorten
@@ -142,6 +142,10 @@ class Detections(Found):
     def plot(self, ax: "Axes | None" = None) -> "Axes":
         """Draw picture, boxes, labels and masks on `ax` or a new figure; return the axes."""
         return show_boxes(*self._drawable(), ax=ax)
+
+    def drawn(self) -> RGB:
+        """Return the annotated picture."""
+        return annotate(*self._drawable())
 
     def save(self, path: str | Path) -> Path:
         """Write the annotated picture; the suffix of `path` chooses the format."""

@@ -105,7 +105,7 @@ WAYS = re.findall(
 
 NUMBERED = CHAPTERS - (BRICKS - {"boxes"})
 SLOW_TO_IMPORT = {"scipy", "matplotlib", "huggingface_hub", "skimage", "faster_coco_eval"}
-SLOW_TO_IMPORT |= {"transformers", "pandas", "onnx", "onnxruntime", "openvino", "IPython"}
+SLOW_TO_IMPORT |= {"transformers", "pandas", "av", "onnx", "onnxruntime", "openvino", "IPython"}
 
 
 def module_name(path: Path) -> str:
@@ -272,12 +272,12 @@ def test_prose_does_not_count_as_code():
 
 
 ALLOWED = {
-    "top level": 2_895,
+    "top level": 2_900,
     "ablations": 2_290,
     "checkpoints": 2_800,
-    "commands": 1_715,
+    "commands": 1_805,
     "data": 3_045,
-    "deployment": 2_215,
+    "deployment": 2_350,
     "detr": 590,
     "evaluation": 1_000,
     "images": 910,
@@ -294,7 +294,7 @@ ALLOWED = {
 """Lines of code a room may hold. Who raises a number says why in the commit; the sum stays below
 `ALLOWED_IN_ALL`, scripts aside: new chapters are paid for by simpler equipment."""
 
-ALLOWED_IN_ALL = 25_200
+ALLOWED_IN_ALL = 25_400
 
 
 def room_of(path: Path) -> str:

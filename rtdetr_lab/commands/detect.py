@@ -20,6 +20,7 @@ from rtdetr_lab.commands.base import (
 )
 from rtdetr_lab.commands.pictures import gather, listed
 from rtdetr_lab.commands.results import Report, formats_of
+from rtdetr_lab.commands.video import Watch, is_video
 from rtdetr_lab.commands.wanted import USUAL, Wanted
 from rtdetr_lab.config import require
 from rtdetr_lab.errors import ImageError, OutputError
@@ -36,7 +37,7 @@ class Detect(Command):
     """Detect objects in pictures; write annotated copies and one JSON file."""
 
     images: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMG …")]
-    """Files, globs (in quotes) and folders."""
+    """Files, globs (in quotes) and folders; or one clip, camera (0) or stream (rtsp://…)."""
     model: str = "nano"
     """A short name (r18, v2_r50 …; nano is for shapes), a hub id, a folder, a weights file or an
     ONNX file that `export` wrote."""
@@ -48,9 +49,10 @@ class Detect(Command):
     only: str | None = None
     """Keep only these classes: cat,dog."""
     out: Path = Path("out")
-    """Folder for the annotated pictures and detections.json."""
+    """Folder for the annotated pictures and detections.json. For a video: a folder, or the new
+    clip (.mp4, .mov, .mkv), with its boxes beside it in a .jsonl file."""
     pictures: bool = True
-    """Write annotated pictures; --no-pictures writes only JSON."""
+    """Write annotated pictures or frames; --no-pictures writes only JSON."""
     json: bool = False
     """Print the JSON to stdout, and everything else to stderr."""
     write: str = ""
@@ -73,13 +75,15 @@ class Detect(Command):
     bits: int | None = None
     """Used bits of 16-bit pictures, if the file does not give them: 10, 12 or 14."""
     limit: int | None = None
-    """Stop after this many pictures."""
+    """Stop after this many pictures, or frames."""
 
     def run(self) -> int:
         if not self.images:
             complain(ValueError("detect: no picture given; see rtdetr-lab detect --help"))
             return USAGE
         require(self.limit is None or self.limit > 0, "limit", f"is {self.limit}", "give 1 or more")
+        if any(map(is_video, self.images)):
+            return self._watch()
         paths = gather(self.images, leave_out=self.out)[: self.limit]
         known = listed(paths, self.annotations)
         wanted = Wanted.read(self.threshold, self.only)
@@ -95,6 +99,18 @@ class Detect(Command):
             finally:  # after Ctrl-C too: keep the results so far
                 report.write(self.model, detector, aside=self.json)
         return FAILED if report.unread or report.undrawn else DONE
+
+    def _watch(self) -> int:
+        """Detect in a video."""
+        what = f"{len(self.images)} words, and a video among them"
+        require(len(self.images) == 1, "detect", what, "give a video alone")
+        for option in ("write", "coco", "annotations", "bits"):
+            what, remedy = "is for pictures", "leave it out; a video writes a .jsonl file"
+            require(not getattr(self, option), f"--{option}", what, remedy)
+        shared = ("out", "pictures", "json", "limit", "batch_size")
+        watch = Watch(word=self.images[0], **{name: getattr(self, name) for name in shared})
+        wanted = Wanted.read(self.threshold, self.only)
+        return watch.run(lambda: self._detector(wanted), wanted)
 
     def _detector(self, wanted: Wanted) -> "Detector":
         from rtdetr_lab.detector import Detector

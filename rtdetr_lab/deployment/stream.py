@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,6 +21,8 @@ from torch import Tensor
 from rtdetr_lab.config import require
 from rtdetr_lab.errors import ImageError
 from rtdetr_lab.images.decode import Limits, Photo, photo_or_error
+
+Item = TypeVar("Item")
 
 
 class Aside:
@@ -41,24 +43,39 @@ class Aside:
 
 
 def chunks_ahead(
-    sources: Iterable[Any], batch: int, limits: Limits, ahead: int
+    sources: Iterable[Any], batch: int, limits: Limits, count: int
 ) -> Iterator[list[Photo | ImageError]]:
-    """Yield batches of decoded pictures, in order, and read up to `ahead` of them in advance.
+    """Yield batches of decoded pictures, in order, and read up to `count` of them in advance.
 
     An error of the iterator itself is raised at its place in the order.
     """
-    require(ahead >= 1, "ahead", f"{ahead} batches", "read at least one batch ahead")
     numbered = enumerate(sources)
 
-    def next_chunk() -> list[Photo | ImageError]:
-        chunk = islice(numbered, batch)
-        return [photo_or_error(i, source, limits) for i, source in chunk]
+    def chunks() -> Iterator[list[Photo | ImageError]]:
+        while chunk := [photo_or_error(i, s, limits) for i, s in islice(numbered, batch)]:
+            yield chunk
+
+    return ahead(chunks(), count)
+
+
+def ahead(items: Iterable[Item], count: int) -> Iterator[Item]:
+    """Yield the items in order; one thread takes up to `count` of them in advance.
+
+    An error of the iterator is raised at its place.
+    """
+    require(count >= 1, "ahead", f"{count} batches", "read at least one batch ahead")
+    return _ahead(iter(items), count)
+
+
+def _ahead(items: Iterator[Item], count: int) -> Iterator[Item]:
+    def taken() -> list[Item]:
+        return list(islice(items, 1))
 
     pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead")
     try:
-        waiting = deque(pool.submit(next_chunk) for _ in range(ahead))
-        while chunk := waiting.popleft().result():
-            waiting.append(pool.submit(next_chunk))
-            yield chunk
+        waiting = deque(pool.submit(taken) for _ in range(count))
+        while item := waiting.popleft().result():
+            waiting.append(pool.submit(taken))
+            yield item[0]
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

@@ -5,7 +5,7 @@ recognise(b"%PDF-1.7 …", "scan.pdf")  →  "a PDF", and what to do about it
 
 from pathlib import PurePath
 
-_VIDEO = ("a video", "extract its frames first: `ffmpeg -i VIDEO frames/%06d.png`")
+_VIDEO = ("a video", "give it alone: `rtdetr-lab detect VIDEO --out boxes.mp4`")
 _PAGE = ("a web page, perhaps a failed download", "fetch the picture itself")
 _WEIGHTS = ("weights of a model", "give pictures, and this file after --model")
 _EXPORTED = ("an exported model", "give pictures, and the original checkpoint after --model")

@@ -67,7 +67,8 @@ CASES = [
 def test_it_says_what_it_is_and_what_to_do(tmp_path, name, content, what, remedy):
     path = tmp_path / name
     path.write_bytes(content)
-    for read in (load_pretrained, Detector.from_pretrained):
+    # A detector runs ONNX files: `unhooked/test_onnx_model.py` has its errors.
+    for read in (load_pretrained, Detector.from_pretrained)[: 1 + (path.suffix != ".onnx")]:
         with pytest.raises(CheckpointError) as refused:
             read(path)
         assert what in refused.value.what

@@ -43,9 +43,9 @@ VIDEOS = {
 
 
 @pytest.mark.parametrize("name", VIDEOS)
-def test_a_video_is_called_a_video_and_its_frames_are_asked_for(tmp_path, name):
+def test_a_video_is_called_a_video_and_the_command_for_it_is_named(tmp_path, name):
     (tmp_path / name).write_bytes(VIDEOS[name])
-    with pytest.raises(ImageError, match=r"is a video; extract its frames first: .ffmpeg -i"):
+    with pytest.raises(ImageError, match=r"is a video; give it alone: .rtdetr-lab detect"):
         decode(tmp_path / name)
     with pytest.raises(ImageError, match="is a video"):
         decode(VIDEOS[name])
