@@ -73,7 +73,7 @@ class Video:
         some = self._container.streams.video
         require(some, self.name, "has no video", "give a clip, a camera or a stream", ImageError)
         self._stream = some[0]
-        self._stream.thread_type = "AUTO"
+        self._stream.thread_type = "SLICE"  # by frame, damage may go unsaid
         self.rate = Fraction(self._stream.average_rate or 25)
         self.count: int | None = self._stream.frames or None
 
