@@ -202,7 +202,7 @@ def test_the_components_of_the_shipped_studies_are_covered_too(seeds):
             parts = ((d.var(ddof=1) / seeds, seeds - 1), (variance, pictures))
             covered.append(abs(d.mean()) <= half_width(parts, 0.95))
         assert each.half_width >= t.ppf(0.975, freedom) * of_seeds**0.5, "never narrower than seeds"
-    assert len(found) == 16
+    assert len(found) >= 16
     assert np.mean(covered) >= 0.95
 
 
