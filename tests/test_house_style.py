@@ -275,11 +275,11 @@ ALLOWED = {
     "top level": 2_900,
     "ablations": 2_290,
     "checkpoints": 2_800,
-    "commands": 1_805,
+    "commands": 1_800,
     "data": 3_045,
     "deployment": 2_350,
     "detr": 590,
-    "evaluation": 1_000,
+    "evaluation": 1_030,
     "images": 910,
     "javascript": 910,
     "kernels": 460,
@@ -289,7 +289,7 @@ ALLOWED = {
     "successors": 690,
     "training": 1_740,
     "transformers_api": 2_060,
-    "viz": 1_960,
+    "viz": 1_976,
 }
 """Lines of code a room may hold. Who raises a number says why in the commit; the sum stays below
 `ALLOWED_IN_ALL`, scripts aside: new chapters are paid for by simpler equipment."""

@@ -1,7 +1,7 @@
 """# Report: an examination as a folder to read
 
-    report.md   report.json   precision_recall.png   thresholds.png   confusion.png
-    layers.png   queries.png
+    report.md   report.json   precision_recall.png   thresholds.png   calibration.png
+    confusion.png   layers.png   queries.png
     worst/01_….png …
 
 `report.md` shows the tables and the pictures; `report.json` contains the same numbers.
@@ -25,6 +25,7 @@ from rtdetr_lab.evaluation.thresholds import GRID
 from rtdetr_lab.viz.evaluation import (
     NO_OBJECT,
     draw_bars,
+    draw_calibration,
     draw_confusion,
     draw_mistakes,
     draw_precision_recall,
@@ -60,6 +61,8 @@ def write_report(
     _save(draw_precision_recall(exam.scored.precision, exam.names), folder / "precision_recall.png")
     curves = (exam.curves.F1, exam.names, exam.curves.recommended)
     _save(draw_thresholds(GRID, *curves), folder / "thresholds.png")
+    bins = exam.curves.calibration
+    _save(draw_calibration(bins.score, bins.right, bins.count), folder / "calibration.png")
     _save(draw_confusion(counts, exam.names), folder / "confusion.png")
     _save(draw_bars(exam.layers, "after"), folder / "layers.png")
     if exam.queries:
@@ -82,6 +85,8 @@ def _record(exam: Examination, counts: np.ndarray, drawn: list[dict[str, Any]]) 
         "queries": {str(n): {k: m[k] for k in NAMES} for n, m in exam.queries.items()},
         "recommended_threshold": exam.curves.recommended,
         "best_thresholds": [vars(point) for point in exam.curves.best],
+        "calibration": {name: a.tolist() for name, a in vars(exam.curves.calibration).items()},
+        "calibration_error": exam.curves.calibration.error,
         "threshold": exam.threshold,
         "mistakes": {kind: total[kind] for kind in MISTAKES},
         "confusion": {
@@ -159,6 +164,17 @@ def _about_thresholds(exam: Examination) -> list[str]:
     return ["## Which threshold?", advice, markdown_table(head, rows), "![F1](thresholds.png)"]
 
 
+def _about_calibration(exam: Examination) -> list[str]:
+    error = exam.curves.calibration.error
+    if error is None:
+        return []
+    said = (
+        f"The expected calibration error is **{error:.3f}**: by so much, on average, the score of"
+    )
+    said += " a detection differs from the share of such detections that is right at an IoU of 0.5."
+    return ["## What does a score mean?", said, "![calibration](calibration.png)"]
+
+
 def _about_duplicates(mistakes: dict[str, int]) -> list[str]:
     if mistakes[DUPLICATE] < MANY_DUPLICATES * max(sum(mistakes.values()), 1):
         return []
@@ -182,6 +198,7 @@ def _markdown(exam: Examination, record: dict[str, Any]) -> str:
         markdown_table(["class", "AP", "AP50", "AR100", "objects"], classes),
         "## Precision and recall\n\n![curves](precision_recall.png)",
         *_about_thresholds(exam),
+        *_about_calibration(exam),
         "## After every layer, in one run\n\n" + _table("after", exam.layers),
         "![layers](layers.png)",
     ]

@@ -110,6 +110,28 @@ def draw_thresholds(
     return ax
 
 
+def draw_calibration(
+    score: Float[np.ndarray, "n"],
+    right: Float[np.ndarray, "n"],
+    count: Int[np.ndarray, "n"],
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw, for bins of detections, the share that is right over the mean score."""
+    ax, page = new_plot(ax, 4.2, 4.6)
+    there = count > 0
+    ax.plot([0, 1], [0, 1], color=page.muted, ls="--", lw=1.2, label="if a score were a chance")
+    ax.plot(
+        score[there], right[there], color=BLUE, marker="o", label="ten bins, with their detections"
+    )
+    for x, y, number in zip(score[there], right[there], count[there], strict=True):
+        place = {"textcoords": "offset points", "ha": "center", "fontsize": 7}
+        ax.annotate(str(number), (x, y), (0, 6), **place)
+    ax.set(xlim=(0, 1), ylim=(-0.02, 1.08), xlabel="mean score", ylabel="share that is right")
+    ax.grid(alpha=0.25)
+    ax.legend(fontsize=8, frameon=False, loc="upper left")
+    return ax
+
+
 def draw_bars(
     values: Mapping[str, Mapping[str, float]], xlabel: str, ax: Axes | None = None
 ) -> Axes:

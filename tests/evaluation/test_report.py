@@ -104,12 +104,14 @@ def test_a_report_shows_layers_queries_and_the_worst_pictures(tmp_path):
     assert exam.queries[20] is exam.layers["layer 3"] is exam.scored.metrics
     assert model.num_queries == 20
     assert model.training
+    assert sum(record["calibration"]["count"]) == 60
+    assert 0 < record["calibration_error"] < 1
     assert json.loads((tmp_path / "report.json").read_text()) == json.loads(json.dumps(record))
     assert len(list((tmp_path / "worst").iterdir())) == 2
     unsure = examine(model, First(data, 1), queries=(), threshold=0.99)
     assert [one.of_found for one in unsure.judgements] == [()]
     text = (tmp_path / "report.md").read_text()
-    for name in ("precision_recall", "confusion", "layers", "queries"):
+    for name in ("precision_recall", "calibration", "confusion", "layers", "queries"):
         assert (tmp_path / f"{name}.png").stat().st_size > 1000
         assert f"({name}.png)" in text
 

@@ -7,7 +7,7 @@ from coco_sets import random_set
 
 from rtdetr_lab.data.batch import Truth
 from rtdetr_lab.evaluation.average_precision import AREAS, judge_all
-from rtdetr_lab.evaluation.thresholds import GRID, Marks, curves_of
+from rtdetr_lab.evaluation.thresholds import GRID, Marks, calibration_of, curves_of
 from rtdetr_lab.images.postprocess import Found
 
 
@@ -65,6 +65,30 @@ def test_the_best_threshold_is_in_the_middle_of_the_best_ones(curves):
     assert cat.threshold == pytest.approx(0.21)  # from 0.02 to 0.40
     assert (elk.threshold, elk.precision, elk.recall, elk.F1) == (-1, -1, -1, -1)
     assert curves.recommended == pytest.approx(0.27)
+
+
+def test_calibration_by_hand(curves):
+    """Right: .9, .3, .4 (cats and dogs of the first and second picture) and .8."""
+    bins = curves.calibration
+    assert bins.count.tolist() == [0, 0, 1, 1, 1, 0, 1, 0, 3, 1]  # 0.9 is less in single precision
+    np.testing.assert_allclose(bins.score[[2, 8, 9]], [0.25, 0.85, 0.95], atol=1e-7)
+    np.testing.assert_allclose(bins.right, [0, 0, 0, 1, 1, 0, 0, 0, 2 / 3, 0])
+    gaps = 0.25 + 0.7 + 0.6 + 0.6 + 3 * (0.85 - 2 / 3) + 0.95
+    assert bins.error == pytest.approx(gaps / 8, abs=1e-7)
+
+
+def test_scores_that_are_chances_have_no_error_and_others_have_theirs():
+    rng = np.random.default_rng(4)
+    scores = rng.uniform(0.03, 1, 40_000)
+    labels, objects = np.zeros(len(scores), np.int64), np.array([9])
+    for power, low, high in ((1.0, 0.0, 0.01), (2.0, 0.14, 0.19)):
+        right = rng.random(len(scores)) < scores**power
+        halves = [Marks(scores[i::2], labels[i::2], right[i::2], objects) for i in (0, 1)]
+        assert low <= calibration_of(halves).error <= high
+    full = Marks(np.ones(3), labels[:3], np.array([True, False, True]), objects)
+    assert calibration_of([full]).count[-1] == 3
+    assert calibration_of([full]).error == pytest.approx(1 / 3)
+    assert calibration_of([]).error is None
 
 
 def test_a_threshold_is_recommended_only_where_something_is_found():
