@@ -18,9 +18,10 @@ import torch
 from PIL import Image
 
 from rtdetr_lab.data.batch import Dataset
+from rtdetr_lab.evaluation.advice import about_duplicates, about_scores, about_thresholds
 from rtdetr_lab.evaluation.coco import NAMES, Metrics, shown
 from rtdetr_lab.evaluation.examine import Examination
-from rtdetr_lab.evaluation.mistakes import DUPLICATE, MISTAKES, Judgement, confusion_matrix
+from rtdetr_lab.evaluation.mistakes import MISTAKES, Judgement, confusion_matrix
 from rtdetr_lab.evaluation.thresholds import GRID
 from rtdetr_lab.viz.evaluation import (
     NO_OBJECT,
@@ -39,9 +40,6 @@ from rtdetr_lab.writing import (
     shorten,
     write_text,
 )
-
-MANY_DUPLICATES = 0.2
-"""The part of all mistakes above which the report gives advice about duplicates."""
 
 LONGEST = 900
 """Length of the longer side of a drawn picture, in pixels."""
@@ -151,40 +149,6 @@ def _table(head: str, rows: dict[str, Metrics]) -> str:
     return markdown_table([head, *keys], lines)
 
 
-def _about_thresholds(exam: Examination) -> list[str]:
-    rows = (
-        [one.name, *map(shown, (one.threshold, one.precision, one.recall, one.F1))]
-        for one in exam.curves.best
-    )
-    advice = "No detection is right at an IoU of 0.5, so no threshold is recommended."
-    if exam.curves.recommended is not None:
-        advice = f"Recommended for all classes: **{exam.curves.recommended:.2f}**, where the mean"
-        advice += " F1 is largest. If these are test pictures, choose on validation pictures."
-    head = ["class", "best threshold", "precision", "recall", "F1"]
-    return ["## Which threshold?", advice, markdown_table(head, rows), "![F1](thresholds.png)"]
-
-
-def _about_calibration(exam: Examination) -> list[str]:
-    error = exam.curves.calibration.error
-    if error is None:
-        return []
-    said = (
-        f"The expected calibration error is **{error:.3f}**: by so much, on average, the score of"
-    )
-    said += " a detection differs from the share of such detections that is right at an IoU of 0.5."
-    return ["## What does a score mean?", said, "![calibration](calibration.png)"]
-
-
-def _about_duplicates(mistakes: dict[str, int]) -> list[str]:
-    if mistakes[DUPLICATE] < MANY_DUPLICATES * max(sum(mistakes.values()), 1):
-        return []
-    return [
-        "Many mistakes are duplicates: a second box on an object that was found. A model that is"
-        " trained longer learns to suppress them; until then, `--max-iou 0.7` removes boxes that"
-        " overlap a better one."
-    ]
-
-
 def _markdown(exam: Examination, record: dict[str, Any]) -> str:
     metrics = exam.scored.metrics
     classes = (
@@ -197,8 +161,8 @@ def _markdown(exam: Examination, record: dict[str, Any]) -> str:
         markdown_table(["number", "value"], ([name, shown(metrics[name])] for name in NAMES)),
         markdown_table(["class", "AP", "AP50", "AR100", "objects"], classes),
         "## Precision and recall\n\n![curves](precision_recall.png)",
-        *_about_thresholds(exam),
-        *_about_calibration(exam),
+        *about_thresholds(exam),
+        *about_scores(exam),
         "## After every layer, in one run\n\n" + _table("after", exam.layers),
         "![layers](layers.png)",
     ]
@@ -209,7 +173,7 @@ def _markdown(exam: Examination, record: dict[str, Any]) -> str:
     parts += [
         f"## Mistakes\n\nDetections above a score of {exam.threshold}, at an IoU of 0.5.",
         markdown_table(["kind", "number"], record["mistakes"].items()),
-        *_about_duplicates(record["mistakes"]),
+        *about_duplicates(record["mistakes"]),
         "![confusion](confusion.png)",
         "## The worst pictures",
         *(f"![{markdown_text(one['picture'])}]({one['file']})" for one in record["worst"]),
