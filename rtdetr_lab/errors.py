@@ -85,10 +85,10 @@ def converting(
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message: the reason of a system error, else its words,
     else its type."""
-    said = getattr(error, "strerror", None) or str(error).strip()
+    said = str(getattr(error, "strerror", None) or error).strip()
     if not said or isinstance(error, KeyError):  # that one says only its key
         said = f"{type(error).__name__}: {said}".removesuffix(": ")
-    return str(said.splitlines()[0]).rstrip(". ")
+    return said.splitlines()[0].rstrip(". ")
 
 
 class MissingExtraError(LabError, ImportError):

@@ -89,7 +89,8 @@ def dense_one_to_one(recipe: TrainConfig) -> TrainConfig:
 
 
 def deim(setup: Setup) -> Setup:
-    """More positives are also poorer ones, and the loss hears those: both together give most."""
+    """Mosaic and mixup make more matches, but poorer ones, and the loss learns from those: both
+    together give more than either alone."""
     return replace(setup, cfg=deim_loss(setup.cfg), recipe=dense_one_to_one(setup.recipe))
 
 

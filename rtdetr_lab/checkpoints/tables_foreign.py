@@ -12,7 +12,7 @@ from rtdetr_lab.checkpoints.tables_detr import DETR, DETR_MASKS
 
 def _foreign(table: Table, prefix: str) -> Table:
     rest = tuple(row for row in table.rows if not row[0].startswith("backbone."))
-    rows = (("backbone.model.<p>", f"{prefix}.<p>"), *rest)
+    rows = (("backbone.theirs.<p>", f"{prefix}.<p>"), *rest)
     return replace(table, title=f"{table.title} (other backbones)", rows=rows, probes=())
 
 

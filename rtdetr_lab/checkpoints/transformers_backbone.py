@@ -18,8 +18,17 @@ from torch import Tensor, nn
 
 from rtdetr_lab.checkpoints.transformers_table import whole_numbers
 from rtdetr_lab.config import require
-from rtdetr_lab.errors import ConfigError, MissingExtraError, import_optional
+from rtdetr_lab.errors import (
+    ConfigError,
+    MissingExtraError,
+    converting,
+    first_line,
+    import_optional,
+)
 from rtdetr_lab.layers import FrozenBatchNorm2d, Norm
+
+NOT_BUILT = ("auto_map", "dtype", "torch_dtype", "attn_implementation", "_attn_implementation")
+"""Keys of a `backbone_config` that we leave out: code from a hub, and what the detector decides."""
 
 
 @dataclass(frozen=True)
@@ -44,51 +53,59 @@ class ForeignMaps(nn.Module):
     def __init__(self, cfg: ForeignBackbone) -> None:
         super().__init__()
         self.cfg, self.strides = cfg, cfg.strides
-        self.model = _built(json.loads(cfg.config))
-        self.channels = tuple(self.model.channels)
+        # Not `model`: names in a file that begin with `backbone.model.` are transformers' own.
+        self.theirs = _built(json.loads(cfg.config))
+        self.channels = tuple(self.theirs.channels)
         what = f"is {list(cfg.channels)}, but the backbone has {list(self.channels)}"
         agree = cfg.channels in ((), self.channels)
         require(agree, "encoder_in_channels", what, "make them agree")
         if cfg.norm is FrozenBatchNorm2d:
-            _freeze_norms(self.model)
+            _freeze_norms(self.theirs)
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B _ _ _"], ...]:
-        return tuple(self.model(images).feature_maps)
+        return tuple(self.theirs(images).feature_maps)
 
 
 def _built(tree: dict[str, Any]) -> Any:
-    kind = str(tree.pop("model_type", None))
+    kind, name = str(tree.get("model_type")), tree.get("backbone")
+    told = {key: value for key, value in tree.items() if key not in ("model_type", *NOT_BUILT)}
     transformers: Any = import_optional("transformers", "transformers")
-    try:
-        config = transformers.AutoConfig.for_model(kind, **tree)
-        return transformers.AutoBackbone.from_config(config)
-    except ImportError as error:
-        what = f"is needed for the backbone {tree.get('backbone') or kind}"
-        raise MissingExtraError("timm", what, "pip install timm") from error
-    except (ValueError, TypeError, KeyError) as error:
-        what = f"names no backbone that transformers can build ({error})".splitlines()[0]
-        raise ConfigError("backbone_config", what, "give a model_type with a backbone") from error
+    what, remedy = "names no backbone that transformers can build: {}", "give another model_type"
+    with converting(Exception, ConfigError, "backbone_config", what, remedy):
+        try:
+            config = transformers.AutoConfig.for_model(kind, **told)
+            return transformers.AutoBackbone.from_config(config, trust_remote_code=False)
+        except ImportError as error:
+            library = "timm" if kind == "timm_backbone" else f"a library for {kind}"
+            what = f"is needed for the backbone {name or kind}: {first_line(error)}"
+            raise MissingExtraError(library, what, f"pip install {library}") from error
 
 
 def _freeze_norms(model: nn.Module) -> None:
-    """Replace every batch norm by a frozen one with the same values."""
+    """Replace every batch norm by a frozen one with the same values.
+
+    Like transformers' own, its eps is always 1e-5. A norm that also does something else is refused.
+    """
     for parent in list(model.modules()):
         for name, part in parent.named_children():
             if isinstance(part, nn.BatchNorm2d):
-                frozen = FrozenBatchNorm2d(part.num_features, part.eps)
+                what = f"is a {type(part).__name__}, which cannot be frozen"
+                plain = type(part) is nn.BatchNorm2d and part.affine
+                require(plain, f"backbone[{name}]", what, "set freeze_backbone_batch_norms=False")
+                frozen = FrozenBatchNorm2d(part.num_features)
                 frozen.load_state_dict({n: part.state_dict()[n] for n in frozen.state_dict()})
                 setattr(parent, name, frozen.to(part.weight.device))
 
 
 def foreign_backbone(tree: Mapping[str, Any], inner: Mapping[str, Any], at: str) -> ForeignBackbone:
     """Read a `backbone_config` of a kind that is no chapter here."""
-    stages = inner.get("out_indices")
-    remedy = "name the stages, for example [2, 3, 4]"
+    stages, kind = inner.get("out_indices"), inner.get("model_type")
+    remedy = f"name the stages of {kind}, for example [2, 3, 4]; or correct the model_type"
     require(stages, f"{at}[out_indices]", f"is {stages}", remedy)
-    given = {k: tree.get(k) for k in ("feat_strides", "encoder_in_channels")}
-    strides = given["feat_strides"] or [2 ** (i + 1) for i in whole_numbers(stages, at)]
-    channels = whole_numbers(given["encoder_in_channels"] or (), f"{at}[encoder_in_channels]")
-    return ForeignBackbone(json.dumps(inner, sort_keys=True), tuple(strides), channels)
+    given = tree.get("feat_strides") or [2 ** (i + 1) for i in whole_numbers(stages, at)]
+    strides = whole_numbers(given, f"{at}[feat_strides]")
+    channels = whole_numbers(tree.get("encoder_in_channels", ()), f"{at}[encoder_in_channels]")
+    return ForeignBackbone(json.dumps(inner, sort_keys=True), strides, channels)
 
 
 def timm_config(tree: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -82,6 +82,10 @@ def from_transformers(
         return _rtdetr(tree, where, len(names)), names
 
 
+DEFAULTS = {key: getattr(RTDetrFields, key) for key in ("encoder_in_channels", "feat_strides")}
+"""What their configuration says about a backbone if a file does not."""
+
+
 def _rtdetr(tree: Mapping[str, Any], where: str, num_classes: int) -> RTDETRConfig:
     is_dfine = tree["model_type"] == "d_fine"
     inner, at = tree.get("backbone_config") or timm_config(tree, where), f"{where}[backbone_config]"
@@ -89,7 +93,10 @@ def _rtdetr(tree: Mapping[str, Any], where: str, num_classes: int) -> RTDETRConf
     remedy = f"use one of {', '.join(BACKBONES)}"
     require(kind in BACKBONES or not is_dfine, f"{at}[model_type]", f"is {kind!r}", remedy)
     preset = dfine_l if is_dfine else rtdetr_r50  # has their defaults
-    backbone, read = BACKBONES.get(kind) or (foreign_backbone(tree, inner, at), lambda *_: {})
+    backbone, read = BACKBONES.get(kind) or (
+        foreign_backbone(DEFAULTS | dict(tree), inner, at),
+        lambda *_: {},
+    )
     base = replace_at(preset(num_classes), "backbone", backbone)
     fields = DFineFields if is_dfine else RTDetrV2Fields
     early = table.yes_or_no(tree, "normalize_before", where)

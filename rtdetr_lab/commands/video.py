@@ -4,14 +4,15 @@ Beside the clip lies a file of JSON lines with the boxes of every frame. Its mem
 with the length of the video. What is done stays when the video is damaged, or after Ctrl-C.
 """
 
+import glob
 import json
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rtdetr_lab.commands.base import DONE, bar, say
 from rtdetr_lab.commands.wanted import Wanted
@@ -27,14 +28,22 @@ if TYPE_CHECKING:
 WRITTEN = (".mp4", ".m4v", ".mov", ".mkv")
 """Endings of the clips that we write."""
 
-ENDINGS = (*WRITTEN, ".avi", ".webm", ".mpg", ".mpeg", ".ts", ".m2ts", ".wmv", ".flv", ".3gp")
+OTHERS = (".avi", ".webm", ".mpg", ".mpeg", ".m2v", ".ts", ".mts", ".m2ts", ".vob", ".wmv", ".asf")
+ENDINGS = (*WRITTEN, *OTHERS, ".flv", ".3gp", ".ogv")
 """Endings of files that we take for a video."""
 
 
 def is_video(word: str) -> bool:
     """Return whether a word means a clip (by its ending), a camera (a number) or a stream."""
-    camera = word.isdecimal() and not Path(word).exists()
-    return camera or "://" in word or word.lower().endswith(ENDINGS)
+    path = Path(word).expanduser()
+    if "://" in word:
+        from rtdetr_lab.images.decode import SUFFIXES
+
+        return PurePosixPath(word.partition("?")[0]).suffix.lower() not in SUFFIXES
+    if word.isdecimal() and not path.exists():
+        return True
+    several = path.is_dir() or (glob.has_magic(word) and not path.exists())
+    return not several and word.lower().endswith(ENDINGS)
 
 
 @dataclass(kw_only=True)
@@ -50,7 +59,11 @@ class Watch:
 
     def __post_init__(self) -> None:
         """Raise `OutputError` if a file that we write is there already."""
-        given = self.out.suffix.lower() in WRITTEN and not self.out.is_dir()
+        ending = self.out.suffix.lower()
+        given = ending in WRITTEN and not self.out.is_dir()
+        clip = ending in (*ENDINGS, ".jsonl") and not self.out.is_dir()
+        remedy = f"end its name with one of {', '.join(WRITTEN)}, or give a folder"
+        require(given or not clip, self.out, "is no clip that we write", remedy, OutputError)
         stem = Path(self.word).stem if "://" not in self.word else "stream"
         stem = f"camera{stem}" if self.word.isdecimal() else file_stem(stem)
         self.clip = self.out if given else self.out / f"{stem}_detected.mp4"
@@ -64,12 +77,22 @@ class Watch:
         """Write the clip and the lines. Raises `ImageError` for a damaged video, at the end."""
         from rtdetr_lab.deployment.video import Clip, Video, detected
 
-        video = Video(self.word)
-        results = islice(detected(video, load(), self.batch_size), self.limit)
+        streamed = "://" in self.word or self.word.isdecimal()
+        detector = load() if streamed else None  # a stream does not wait for a download
+        video = Video(self.word if streamed else Path(self.word).expanduser())
+        detector = detector or load()
+
+        def detect(frames: list[Any]) -> list[Any]:
+            results = list(detector.each(frames, batch_size=self.batch_size))
+            for wrong in (one for one in results if isinstance(one, ImageError)):
+                raise wrong
+            return results
+
+        results = islice(detected(video, detect, self.batch_size), self.limit)
         shown = bar()(results, total=self.limit or video.count, unit="frame")
         with writing(self.clip):
             self.clip.parent.mkdir(parents=True, exist_ok=True)
-        end: ImageError | KeyboardInterrupt | None = None
+        end: ImageError | KeyboardInterrupt | BrokenPipeError | None = None
         with ExitStack() as stack:
             file = stack.enter_context(replacing(self.lines))
             lines = stack.enter_context(open(file, "w", encoding="utf8"))
@@ -80,7 +103,7 @@ class Watch:
             try:
                 for frame, found in shown:
                     self._take(frame, wanted.of(found), lines, clip)
-            except (ImageError, KeyboardInterrupt) as error:  # keep what is done
+            except (ImageError, KeyboardInterrupt, BrokenPipeError) as error:  # keep what is done
                 end = error
             if end is not None and not self.seen:
                 raise end

@@ -127,9 +127,12 @@ def _described(folder: Path, description: Path | None) -> Mapping[str, Any]:
 
     found = {}
     for path in [description] if description else sorted(folder.glob("*.y*ml")):
-        kinds = (ValueError, yaml.YAMLError)
-        with converting(kinds, DataError, path, "is not YAML ({})", "write it again"):
-            tree = yaml.safe_load(text_of(path))
+        try:
+            with converting(ValueError, DataError, path, "is not YAML ({})", "write it again"):
+                tree = yaml.safe_load(text_of(path))
+        except yaml.YAMLError as error:
+            what = f"is not YAML ({' '.join(str(error).split())})"
+            raise DataError(str(path), what, "write it again") from error
         if isinstance(tree, dict) and "names" in tree:
             found[path.name] = tree
     if len(found) > 1 and "data.yaml" not in found:

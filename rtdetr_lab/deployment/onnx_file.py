@@ -17,8 +17,9 @@ supports. Both files go through `torch.export`: no value of the example picture 
 | out, post-processed | `boxes`, `scores`, `labels` | `B Q 4`, `B Q`, `B Q` | corners in pixels |
 | out, of a model that draws | `masks` | `B Q h w` | before the sigmoid; the last output |
 
-The metadata of the ONNX file has the class names, category ids, size, preprocessing, licence, the
-recommended threshold, and how logits become scores. `onnx_model.py` reads it.
+The metadata of the ONNX file has the class names, category ids, size (null for any), the size that
+the model was trained for, preprocessing, licence, the recommended threshold, and how logits become
+scores. `onnx_model.py` reads it.
 """
 
 import contextlib
@@ -115,6 +116,7 @@ def facts_of(model: nn.Module, size: Size | None) -> dict[str, str]:
         "names": json.dumps(known.names),
         "category_ids": json.dumps(known.category_ids),
         "size": json.dumps(size),
+        "trained_size": json.dumps(known.fixed_size),
         "preprocessing": "RGB, float32 in [0, 1], stretched to size (height, width)",
         "licence": known.licence or "not stated",
         "scores": "softmax" if declared(model).rank is by_softmax else "sigmoid",

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from rtdetr_lab.checkpoints.load import load_pretrained
 from rtdetr_lab.config import require
-from rtdetr_lab.errors import CheckpointError, converting, import_extra
+from rtdetr_lab.errors import CheckpointError, ConfigError, converting, import_extra
 from rtdetr_lab.model import DetectionModel, Metadata, by_sigmoid, by_softmax
 from rtdetr_lab.structures import LayerPrediction, Prediction
 
@@ -39,16 +39,21 @@ class OnnxModel(DetectionModel):
         facts = session.get_modelmeta().custom_metadata_map
         self.outputs = [output.name for output in session.get_outputs()]
         with converting((KeyError, ValueError), CheckpointError, where, NOT_OURS, AGAIN):
-            names, ids, size = (json.loads(facts[k]) for k in ("names", "category_ids", "size"))
+            keys = ("names", "category_ids", "size", "trained_size")
+            names, ids, size, trained = (json.loads(facts[key]) for key in keys)
             rank, threshold = RANKS[facts["scores"]], json.loads(facts["threshold"])
             places = self.outputs.index("logits"), self.outputs.index("boxes")
+        taken = [(one.name, one.type) for one in session.get_inputs()]
+        what = f"takes {', '.join(f'{name} ({kind})' for name, kind in taken)}"
+        plain = taken == [("images", "tensor(float)")]
+        require(plain, where, what, "export it without switches, in float32", CheckpointError)
         _, num_queries, columns = session.get_outputs()[places[0]].shape
         super().__init__(SimpleNamespace(num_classes=columns - (rank is by_softmax)))
         self.session, self.num_queries, self.rank = session, num_queries, rank
         self.draws_masks = "masks" in self.outputs
         self.fixed = tuple(size) if size else None
         licence = None if facts["licence"] == "not stated" else facts["licence"]
-        said = (tuple(names), tuple(ids), self.fixed, licence)
+        said = (tuple(names), tuple(ids), self.fixed or tuple(trained), licence)
         self.metadata = Metadata(*said, source=where, threshold=threshold)
         self.eval()
 
@@ -56,7 +61,10 @@ class OnnxModel(DetectionModel):
         size = tuple(images.shape[2:])
         what, remedy = f"{size} in a file of {self.fixed}", "leave it out, or export --dynamic"
         require(self.fixed in (None, size), "size", what, remedy)
-        found = self.session.run(None, {"images": images.float().cpu().contiguous().numpy()})
+        given = {"images": images.float().cpu().contiguous().numpy()}
+        remedy = "give a size that 32 divides"
+        with converting(Exception, ConfigError, "size", f"{size} cannot be computed: {{}}", remedy):
+            found = self.session.run(None, given)
         answer = dict(zip(self.outputs, map(torch.from_numpy, found), strict=True))
         last = LayerPrediction(answer["logits"], answer["boxes"])
         return Prediction(last.logits, last.boxes, (last,), masks=answer.get("masks"))
@@ -82,5 +90,7 @@ def model_to_run(
 ) -> nn.Module:
     """Load a checkpoint, or an ONNX file, which can detect but not train."""
     if str(id_or_path).endswith(".onnx"):
-        return load_onnx(str(id_or_path))
+        for name, value in (("revision", revision), ("num_classes", num_classes)):
+            require(value is None, name, "is not for an ONNX file", "leave it out")
+        return load_onnx(Path(id_or_path).expanduser())
     return load_pretrained(id_or_path, revision=revision, num_classes=num_classes)

@@ -13,7 +13,9 @@ the caller draws and encodes: the three overlap (`stream.py`).
 | variable frame rate   | each frame keeps its time                                                |
 | no times in the file  | the frame rate gives them                                                |
 | odd width or height   | H.264 stores colour for 2 × 2 pixels: the last row or column is repeated |
-| damage in the middle  | the frames before it are yielded, then `ImageError` is raised            |
+| a clock that goes back | it starts anew, one frame after the last                                |
+| a frame that is no frame | the frames before it are yielded, then `ImageError` is raised         |
+| other damage          | H.264 hides it: some frames are wrong, and no error is raised            |
 """
 
 import re
@@ -45,6 +47,9 @@ CAMERAS = {"linux": ("v4l2", "/dev/video{}"), "darwin": ("avfoundation", "{}")}
 TICKS = 90_000
 """Ticks per second of the clips that we write, as in MPEG."""
 
+BT601, LIMITED = 6, 1
+"""Numbers of the colours that we write, in FFmpeg: without them a player has to guess."""
+
 WAIT = 15.0
 """Seconds to wait for a stream."""
 
@@ -66,14 +71,17 @@ class Video:
 
     def __init__(self, source: str | Path | int) -> None:
         word = str(source)
-        self.name = re.sub(r"//[^/]*@", "//", word)  # a message must not show a password
+        self.name = word  # a message must not show a password
+        if "://" in word:
+            self.name = re.sub(r"//[^/]*@", "//", word).partition("?")[0]
         self._av = import_extra("av", "video")
         with self._reading("cannot be opened as a video: {}"):
             self._container = self._opened(word)
         some = self._container.streams.video
         require(some, self.name, "has no video", "give a clip, a camera or a stream", ImageError)
         self._stream = some[0]
-        self._stream.thread_type = "SLICE"  # by frame, damage may go unsaid
+        self._stream.thread_type = "SLICE"
+        self._fresh = True
         self.rate = Fraction(self._stream.average_rate or 25)
         self.count: int | None = self._stream.frames or None
 
@@ -88,7 +96,8 @@ class Video:
 
     def __iter__(self) -> Iterator[VideoFrame]:
         """Yield the frames, once. Raises `ImageError` where the video is damaged, or has none."""
-        number, start, last = 0, None, -1.0
+        require(self._fresh, self.name, "was read already", "open it again", ImageError)
+        self._fresh, number, start, last = False, 0, None, -1.0
         with self._container:
             decoded = self._container.decode(self._stream)
             while frame := self._next(decoded, number):
@@ -96,8 +105,9 @@ class Video:
                 start = frame.time if start is None else start
                 timed = frame.time is not None and start is not None
                 seconds = float(frame.time - start if timed else number / self.rate)
-                if seconds <= last:  # a broken clock
+                if seconds <= last:  # a clock that goes back starts anew
                     seconds = last + float(1 / self.rate)
+                    start = frame.time - seconds if timed else start
                 yield VideoFrame(np.ascontiguousarray(turned), seconds)
                 number, last = number + 1, seconds
         require(number, self.name, "has no frame", "give a clip that a player plays", ImageError)
@@ -150,8 +160,10 @@ class Clip:
         self._av = import_extra("av", "video")
         self.where, self.rate, self._last = name, rate, -1
         self._stream: Any = None
+        form = CONTAINERS.get(Path(name).suffix.lower())
+        remedy = f"end its name with one of {', '.join(CONTAINERS)}"
+        require(form, name, "is no clip that we write", remedy, OutputError)
         with self._writing():
-            form = CONTAINERS[Path(name).suffix.lower()]
             self._container = self._av.open(str(path), "w", format=form)
 
     def __enter__(self) -> "Clip":
@@ -174,6 +186,7 @@ class Clip:
         stream.height, stream.width, stream.pix_fmt = *rgb.shape[:2], "yuv420p"
         stream.options = {"crf": "20", "preset": "veryfast"}
         stream.codec_context.time_base = Fraction(1, TICKS)
+        stream.codec_context.colorspace, stream.codec_context.color_range = BT601, LIMITED
         return stream
 
     def __exit__(
@@ -184,10 +197,12 @@ class Clip:
     ) -> None:
         """Write what the encoder still holds, and close the file."""
         with self._writing():
-            if self._stream is not None:
-                self._container.mux(self._stream.encode(None))
-            self._container.close()
+            try:
+                if self._stream is not None:
+                    self._container.mux(self._stream.encode(None))
+            finally:
+                self._container.close()
 
     def _writing(self) -> AbstractContextManager[None]:
-        what = "cannot be written: {}"
-        return converting(self._av.FFmpegError, OutputError, self.where, what, MAKE_ROOM)
+        kinds = (self._av.FFmpegError, ValueError)  # the second for an encoder it does not have
+        return converting(kinds, OutputError, self.where, "cannot be written: {}", MAKE_ROOM)

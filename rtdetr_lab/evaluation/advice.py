@@ -32,9 +32,9 @@ def about_scores(exam: Examination) -> list[str]:
     if error is None:
         return []
     said = (
-        f"The expected calibration error is **{error:.3f}**: by so much, on average, the score of"
+        f"The expected calibration error is **{error:.3f}**: on average, a score is this far from"
     )
-    said += " a detection differs from the share of such detections that is right at an IoU of 0.5."
+    said += " the share of the detections with such scores that is right at an IoU of 0.5."
     return ["## What does a score mean?", said, "![calibration](calibration.png)"]
 
 

@@ -25,7 +25,7 @@ STARTS = {
 """First bytes, in lower case → kind and remedy; an empty remedy means: convert it."""
 
 ENDINGS = {
-    ".onnx": _EXPORTED,
+    ".onnx": ("an ONNX model", _WEIGHTS[1]),
     ".pt2": _EXPORTED,
     ".xml": ("XML, an exported OpenVINO model or annotations", _EXPORTED[1]),
     ".safetensors": _WEIGHTS,

@@ -97,7 +97,7 @@ def predict_segments(
     says = declared(model)
     remedy = "give one that does, e.g. with_masks(rtdetr_r18()) or detr_r50_panoptic()"
     require(says.draws_masks, "model", f"{type(model).__name__} draws no masks", remedy)
-    like, padding = next(model.parameters()), None
+    like, padding = next(model.parameters(), torch.zeros(())), None
     sizes = [(rgb.shape[0], rgb.shape[1]) for rgb in pictures]
     if isinstance(look, KeepAspect):
         canvas, padding = look.batch(pictures)

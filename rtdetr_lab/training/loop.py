@@ -95,7 +95,8 @@ def _fit(
     check_classes(model, data.names)
     if backbone_weights is not None:
         load_backbone(model, backbone_weights)
-    data = data if config.augment else fitted(data, model.metadata)
+    sized = config.augment and (config.augment.size or config.augment.edges)
+    data = data if sized else fitted(data, model.metadata)
     model.metadata = metadata_of(data, config.augment, model.metadata)
     return model, data
 

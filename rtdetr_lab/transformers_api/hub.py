@@ -152,12 +152,15 @@ class Lenient(type):
     """
 
     def __call__(cls: Any, *args: Any, **told: Any) -> Any:
-        known = {one.name for one in fields(cls)}
+        aliases = getattr(cls, "aliases", {})
+        told = {aliases.get(name, name): value for name, value in told.items()}
+        told.pop("model_type", None)  # the class has its own
+        known = {*(one.name for one in fields(cls)), *signature(cls.__init__).parameters}
         extra = {name: told.pop(name) for name in set(told) - known}
         if extra:
             names = ", ".join(sorted(extra))
             log.warning("%s keeps %s, but nothing reads it", cls.__name__, names)
-            told["extra"] = {**told.get("extra", {}), **extra}
+            told["extra"] = {**(told.get("extra") or {}), **extra}
         return super().__call__(*args, **told)
 
     @property
@@ -200,7 +203,11 @@ class OneFile(Pushable, metaclass=Lenient):
 
     def to_json_string(self) -> str:
         """Return `to_dict` as JSON text."""
-        return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
+
+        def word(value: Any) -> str:  # of a dtype
+            return str(value).removeprefix("torch.")
+
+        return json.dumps(self.to_dict(), indent=2, sort_keys=True, default=word) + "\n"
 
     def to_json_file(self, path: str | os.PathLike[str]) -> None:
         """Write `to_json_string` into a file."""

@@ -56,6 +56,9 @@ class Options(OneFile):
         self.__dict__["_complete"] = True
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if name in self.__dict__.get("extra", {}):
+            self.extra[name] = value
+            return
         super().__setattr__(name, value)
         if name in CLASSES[:2] and "_complete" in self.__dict__:
             self.__dict__.update({**dict.fromkeys(CLASSES), name: value})
@@ -122,7 +125,7 @@ class Options(OneFile):
     def to_dict(self) -> dict[str, Any]:
         """Return the values of their `config.json`."""
         kept = [f.name for f in fields(self) if f.name not in (*GONE, "extra", "num_labels")]
-        tree = {"model_type": self.model_type, **self.extra}
+        tree = {**self.extra, "model_type": self.model_type}
         for name in kept:
             value = getattr(self, name)
             value = value.to_dict() if callable(getattr(value, "to_dict", None)) else value
@@ -160,6 +163,10 @@ class DetectorOptions(Options):
         """Make a configuration with this backbone."""
         return cls(backbone_config=backbone_config, **options)
 
+    aliases: ClassVar[dict[str, str]] = {
+        "hidden_size": "d_model",
+        "num_attention_heads": "encoder_attention_heads",
+    }
     hidden_size = property(attrgetter("d_model"), doc="Another name of `d_model`.")
     num_attention_heads = property(
         attrgetter("encoder_attention_heads"), doc="Another name of `encoder_attention_heads`."

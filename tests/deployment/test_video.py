@@ -15,10 +15,12 @@ from green_things import GreenThings, meadow
 
 from rtdetr_lab.cli import main
 from rtdetr_lab.commands import detect as detect_command
+from rtdetr_lab.commands import video as video_command
+from rtdetr_lab.commands.video import is_video
 from rtdetr_lab.deployment import video
 from rtdetr_lab.deployment.video import Clip, Video, detected
 from rtdetr_lab.detector import Detector
-from rtdetr_lab.errors import ImageError
+from rtdetr_lab.errors import ImageError, OutputError
 
 av = pytest.importorskip("av", reason="runs with the extra [video]")
 
@@ -124,6 +126,81 @@ def test_the_frames_before_the_damage_are_kept(clips, capsys):
     assert "clip.avi: 3 frames" in shown.out
     assert "clip.avi: is damaged after 3 frames: Invalid data" in shown.err
     assert len(lines("boxes.jsonl")) == len(list(Video("boxes.mp4"))) == 3
+
+
+def test_a_reader_that_goes_away_keeps_what_is_done(clips, monkeypatch, capsys):
+    """`rtdetr-lab detect clip.mp4 --json | head -2`"""
+    printed = []
+
+    def told(line):
+        printed.append(line)
+        if len(printed) == 3:
+            raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr(video_command, "print", told, raising=False)
+    detect("clip.mp4", "--out", "boxes.mp4", "--json")
+    assert "make room" not in capsys.readouterr().err
+    assert len(lines("boxes.jsonl")) == len(list(Video("boxes.mp4"))) == 2
+
+
+def test_a_clock_that_goes_back_starts_anew(clips, monkeypatch):
+    frames = list(Video("clip.mp4"))
+    times = iter([10, 10.2, 10.4, 0, 0.2, 0.5, None])
+
+    class Late:
+        rotation = 0
+
+        def __init__(self, time):
+            self.time = time
+
+        def to_ndarray(self, format):
+            return frames[0].rgb
+
+    monkeypatch.setattr(Video, "_next", lambda *_: (t := next(times)) is not None and Late(t))
+    clip = Video("clip.mp4")
+    step = float(1 / clip.rate)
+    wanted = [0, 0.2, 0.4, 0.4 + step, 0.6 + step, 0.9 + step]
+    assert [frame.seconds for frame in clip] == pytest.approx(wanted)
+
+
+def test_a_video_is_read_once_and_a_clip_has_a_known_ending(clips):
+    clip = Video("clip.mp4")
+    assert len(list(clip)) == 6
+    with pytest.raises(ImageError, match=r"clip.mp4: was read already; open it again"):
+        next(iter(clip))
+    with pytest.raises(OutputError, match=r"x.avi: is no clip that we write; end its name with"):
+        Clip(Path("x.avi"), "x.avi", Fraction(25))
+
+
+def test_a_written_clip_says_how_its_colours_are_stored(clips):
+    with av.open("clip.mp4") as container:
+        codec = container.streams.video[0].codec_context
+        next(container.decode(video=0))
+        assert (codec.colorspace, codec.color_range) == (6, 1)
+
+
+def test_as_many_frames_are_detected_at_a_time_as_asked(clips, monkeypatch):
+    sizes, forward = [], GreenThings.forward
+
+    def counted(self, images, *rest, **more):
+        sizes.append(len(images))
+        return forward(self, images, *rest, **more)
+
+    monkeypatch.setattr(GreenThings, "forward", counted)
+    write("long.mp4", seconds=[i / 25 for i in range(12)])
+    command = ["detect", "long.mp4", "--out", "new.mp4", "--device", "cpu", "--batch-size", "10"]
+    assert main(command) == 0
+    assert sizes == [10, 2]
+
+
+def test_words_that_mean_a_video(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "frames.mp4").mkdir()
+    (tmp_path / "7").mkdir()
+    videos = ("a.mp4", "A.MOV", "b/c.ogv", "0", "rtsp://h/a", "https://h/a.m3u8?x=a.jpg")
+    assert [word for word in videos if not is_video(word)] == []
+    others = ("a.png", "*.mp4", "frames.mp4", "7", "https://h/a.jpg", "file:///a.PNG?x", "a")
+    assert [word for word in others if is_video(word)] == []
 
 
 def test_a_clip_without_a_frame_leaves_no_file(clips, capsys):

@@ -8,6 +8,8 @@ from small_api import SMALL, SMALL_DETR
 from torch import nn
 
 import rtdetr_lab as lab
+from rtdetr_lab.checkpoints.load import load_pretrained
+from rtdetr_lab.checkpoints.save import save_pretrained
 from rtdetr_lab.errors import ConfigError, MissingExtraError
 
 transformers = pytest.importorskip("transformers", reason="the oracle; runs with the extra [dev]")
@@ -60,13 +62,62 @@ def test_a_backbone_of_transformers_answers_and_goes_both_ways(case, tmp_path):
     assert set(new.state_dict()) == set(ours.state_dict())
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("case", CASES)
+def test_a_detector_on_such_a_backbone_is_saved_in_our_layout_too(case, tmp_path):
+    kind, backbone = CASES[case]
+    config = getattr(lab, f"{kind}Config")(**told(kind, backbone))
+    model = config.to_lab().build().eval()
+    save_pretrained(model, tmp_path / "folder")
+    for place in ("folder", "folder/model.safetensors"):
+        again = load_pretrained(tmp_path / place)
+        assert again.cfg == model.cfg
+        assert torch.equal(again(IMAGES).boxes, model(IMAGES).boxes)
+
+
+def test_a_file_cannot_ask_for_code_from_a_hub_and_a_backbone_has_one_dtype():
+    inner = {**resnet(2, 3, 4).to_dict(), "dtype": "bfloat16"}
+    inner["auto_map"] = {"AutoBackbone": "evil/repo--mod.Cls"}
+    model = lab.RTDetrConfig(**told("RTDetr", inner)).to_lab().build().eval()
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert type(model.backbone.theirs).__module__.startswith("transformers.")
+
+
+def test_values_that_a_file_leaves_out_are_the_documented_ones():
+    """encoder_in_channels is [512, 1024, 2048], so other maps are refused by their numbers."""
+    values = told("RTDetr", resnet(2, 3, 4))
+    values.pop("encoder_in_channels", None)
+    with pytest.raises(ConfigError, match=r"encoder_in_channels.*512, 1024, 2048.*12, 16, 24"):
+        lab.RTDetrConfig(**values).to_lab().build()
+
+
+class Acts(nn.BatchNorm2d):
+    """A norm that also computes an activation, as some of timm's do."""
+
+    def forward(self, x):
+        return super().forward(x).relu()
+
+
+def test_a_norm_that_does_more_is_not_frozen_silently(monkeypatch):
+    def made(told, trust_remote_code):
+        net = ThreeMaps(told, trust_remote_code)
+        net.norm = Acts(12)
+        return net
+
+    monkeypatch.setattr(transformers.AutoBackbone, "from_config", made)
+    with pytest.raises(ConfigError, match=r"backbone\[norm\]: is a Acts, which cannot be frozen"):
+        lab.RTDetrForObjectDetection(timm_config())
+    lab.RTDetrForObjectDetection(timm_config(freeze_backbone_batch_norms=False))
+
+
 class ThreeMaps(nn.Module):
     """Stands for a backbone of timm, which cannot be installed beside torch for CPUs."""
 
     channels = (12, 16, 24)
 
-    def __init__(self, told):
+    def __init__(self, told, trust_remote_code):
         super().__init__()
+        assert not trust_remote_code
         self.told, pairs = told, zip(self.channels, (8, 16, 32), strict=True)
         self.convs = nn.ModuleList(nn.Conv2d(3, width, side, side) for width, side in pairs)
         self.norm = nn.BatchNorm2d(12)
@@ -85,19 +136,19 @@ def timm_config(**more):
 def test_a_backbone_of_timm_is_three_maps_by_name(tmp_path, monkeypatch):
     monkeypatch.setattr(transformers.AutoBackbone, "from_config", ThreeMaps)
     model = lab.RTDetrForObjectDetection(timm_config(backbone_kwargs={"out_indices": [1, 2, 3]}))
-    asked = model.backbone.model.told
+    asked = model.backbone.theirs.told
     assert (asked.model_type, asked.backbone, asked.out_indices) == (
         "timm_backbone",
         "mobile",
         [1, 2, 3],
     )
-    assert isinstance(model.backbone.model.norm, lab.layers.FrozenBatchNorm2d)
+    assert isinstance(model.backbone.theirs.norm, lab.layers.FrozenBatchNorm2d)
     assert "model.backbone.model.norm.running_mean" in model.state_dict()
     model.eval().save_pretrained(tmp_path)
     again = lab.RTDetrForObjectDetection.from_pretrained(tmp_path)
     assert torch.equal(again(IMAGES).logits, model(IMAGES).logits)
     live = timm_config(freeze_backbone_batch_norms=False)
-    kept = lab.RTDetrForObjectDetection(live).backbone.model.norm
+    kept = lab.RTDetrForObjectDetection(live).backbone.theirs.norm
     assert isinstance(kept, nn.BatchNorm2d)
     with pytest.raises(ConfigError, match=r"encoder_in_channels.*\[12, 16, 20\].*\[12, 16, 24\]"):
         lab.RTDetrForObjectDetection(timm_config(encoder_in_channels=[12, 16, 20]))

@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import json
 
 import pytest
 import torch
@@ -95,3 +96,27 @@ def test_unknown_keys_of_a_configuration_are_kept_and_named(tmp_path, caplog):
     with pytest.raises(AttributeError, match="RTDetrConfig has no notes"):
         _ = config.notes
     assert "num_queries" in inspect.signature(lab.RTDetrConfig).parameters
+    config.note = "theirs"
+    assert config.to_dict()["note"] == "theirs"
+    typed = lab.RTDetrConfig(**SMALL, dtype=torch.float16, extra=None)
+    assert json.loads(typed.to_json_string())["dtype"] == "float16"
+
+
+def test_a_keyword_cannot_change_what_a_class_is_and_other_names_are_the_same_parameters():
+    first = lab.RTDetrConfig(**SMALL)
+    second = lab.RTDetrV2Config(**first.to_dict())
+    assert second.model_type == second.to_dict()["model_type"] == "rt_detr_v2"
+    named = {name: value for name, value in SMALL.items() if name != "d_model"}
+    config = lab.RTDetrConfig(**named, hidden_size=SMALL["d_model"])
+    assert config.d_model == config.hidden_size == config.to_dict()["d_model"] == SMALL["d_model"]
+    assert "hidden_size" not in config.to_dict()
+
+
+def test_a_configuration_of_your_own_keeps_its_arguments():
+    class Mine(lab.RTDetrConfig):
+        def __init__(self, mine=3, **rest):
+            self.__dict__["mine"] = mine
+            super().__init__(**rest)
+
+    config = Mine(mine=7, **SMALL)
+    assert (config.mine, config.d_model) == (7, SMALL["d_model"])

@@ -82,9 +82,9 @@ MODELS = (
         "checkpoints/test_config.py",
     ),
     (
-        "checkpoints/transformers_config",
-        "2 ** (i + 1) for i in outputs",
-        "2**i for i in outputs",
+        "checkpoints/transformers_backbone",
+        "2 ** (i + 1) for i in stages",
+        "2**i for i in stages",
         "strides of the level below",
         "checkpoints/test_config.py",
     ),
@@ -223,8 +223,8 @@ MODELS = (
     ),
     (
         "deployment/stream",
-        "photo_or_error(i, source, limits)",
-        "photo_or_error(0, source, limits)",
+        "photo_or_error(i, s, limits)",
+        "photo_or_error(0, s, limits)",
         "errors name the first picture",
         "deployment/test_engine.py",
     ),
