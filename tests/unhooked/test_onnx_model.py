@@ -70,6 +70,36 @@ def test_a_file_of_one_size_takes_no_other(file):
         load_onnx(file)(torch.zeros(1, 3, 64, 64))
 
 
+def test_a_file_for_any_size_says_which_size_was_trained(model, file, tmp_path):
+    import onnx
+
+    proto = onnx.load(file)
+    onnx.helper.set_model_props(proto, facts_of(model, None))
+    onnx.save(proto, tmp_path / "m.onnx")
+    loaded = load_onnx(tmp_path / "m.onnx")
+    assert (loaded.fixed, loaded.metadata.image_size) == (None, SIZE)
+
+
+@pytest.mark.full
+def test_a_file_for_any_size_detects_at_the_size_that_was_trained(model, tmp_path):
+    free = export_onnx(model, tmp_path / "free.onnx", None)
+    picture = torch.randint(0, 256, (3, 75, 110), dtype=torch.uint8)
+    detector = Detector.from_pretrained(free, threshold=0)
+    assert detector.preprocess.size == SIZE
+    wanted = Detector(model, threshold=0)(picture).scores
+    torch.testing.assert_close(detector(picture).scores, wanted, atol=1e-5, rtol=0)
+    assert load_onnx(free)(torch.zeros(2, 3, 32, 64)).logits.shape[0] == 2
+    with pytest.raises(ConfigError, match=r"size: \(33, 64\) cannot be computed: .*32 divides"):
+        load_onnx(free)(torch.zeros(1, 3, 33, 64))
+
+
+def test_what_an_onnx_file_cannot_take_is_refused(file):
+    with pytest.raises(ConfigError, match="num_classes: is not for an ONNX file"):
+        Detector.from_pretrained(file, num_classes=3)
+    with pytest.raises(ConfigError, match="revision: is not for an ONNX file"):
+        Detector.from_pretrained(file, revision="main")
+
+
 def test_files_that_are_not_ours_are_named(tmp_path):
     other, broken = tmp_path / "other.onnx", tmp_path / "broken.onnx"
     other.write_bytes(written(torch.nn.Linear(2, 3), (torch.zeros(1, 2),), ["x"], ["y"]))
