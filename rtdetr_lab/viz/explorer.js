@@ -330,7 +330,7 @@ function lifeTable(parent, meta, shown, current, onstep) {
   });
 }
 
-function sentence(meta, shown, state, count, heads) {
+function sentence(meta, shown, state, heads) {
   const { cell, life } = shown;
   const end = life[life.length - 1];
   const where = `${meta.levels[cell.level]}, row ${cell.row}, column ${cell.column}`;
@@ -338,10 +338,10 @@ function sentence(meta, shown, state, count, heads) {
   const part = state.level < 0 ? sums : `of all levels ${sums}`;
   return [
     `${meta.names[end.label]} ${end.score.toFixed(3)}`,
-    `Query ${shown.query}: its score is number ${state.query + 1} of ${count} after the last layer. `
-    + `It started from token ${shown.token} (${where}), whose score was number ${shown.rank} `
-    + `of ${meta.num_tokens}. `
-    + `${shown.marks.length} points of ${state.head < 0 ? `${heads} heads` : `head ${state.head}`}; `
+    `Query ${shown.query}: after the last layer, its score is number ${state.query + 1} of all queries. `
+    + `It started from token ${shown.token}, a cell of a map (${where}); that score was number `
+    + `${shown.rank} of ${meta.num_tokens}. ${shown.marks.length} points of `
+    + `${state.head < 0 ? `${heads} heads (groups of points)` : `head ${state.head}`}; `
     + `in each head the weights ${part}.`,
   ];
 }
@@ -397,7 +397,7 @@ function render({ model, el }) {
   const update = () => {
     read();
     const shown = view(meta, arrays, state);
-    const [title, text] = sentence(meta, shown, state, count, heads);
+    const [title, text] = sentence(meta, shown, state, heads);
     if (playing) {
       const { reference, box } = shown;
       shown.box = reference.map((from, i) => from + (box[i] - from) * playing.share);

@@ -54,7 +54,7 @@ def test_a_video_is_called_a_video_and_the_command_for_it_is_named(tmp_path, nam
 @pytest.mark.parametrize(
     ("name", "data", "says"),
     [
-        ("m.onnx", b"\x08\n\x12\x07pytorch", "exported model.*original checkpoint after --model"),
+        ("m.onnx", b"\x08\n\x12\x07pytorch", "an ONNX model; .*this file after --model"),
         (
             "m.xml",
             b'<?xml version="1.0"?><net name="m">',
