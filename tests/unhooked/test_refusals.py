@@ -51,7 +51,10 @@ def test_boxes_of_another_shape_do_not_become_others(shape):
 
 def test_masks_that_did_not_change_with_their_picture_are_refused_on_a_canvas():
     one = SimpleNamespace(
-        image=torch.zeros(3, 40, 64), masks=torch.zeros(1, 39, 64).bool(), name="cat.png"
+        image=torch.zeros(3, 40, 64),
+        image_size=(40, 64),
+        masks=torch.zeros(1, 39, 64).bool(),
+        name="cat.png",
     )
     with pytest.raises(DataError, match=r"cat.png: has masks of \(39, 64\), but the pict"):
         collate_on_canvas([one])
