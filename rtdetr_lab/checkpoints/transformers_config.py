@@ -83,7 +83,7 @@ def from_transformers(
 
 
 DEFAULTS = {key: getattr(RTDetrFields, key) for key in ("encoder_in_channels", "feat_strides")}
-"""What their configuration says about a backbone if a file does not."""
+"""Channels and strides of the backbone, for a file that leaves them out (their defaults)."""
 
 
 def _rtdetr(tree: Mapping[str, Any], where: str, num_classes: int) -> RTDETRConfig:
