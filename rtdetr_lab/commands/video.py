@@ -33,6 +33,11 @@ ENDINGS = (*WRITTEN, *OTHERS, ".flv", ".3gp", ".ogv")
 """Endings of files that we take for a video."""
 
 
+def is_live(word: str) -> bool:
+    """Return whether a word means a camera (a number) or a stream (an address)."""
+    return "://" in word or (word.isdecimal() and not Path(word).exists())
+
+
 def is_video(word: str) -> bool:
     """Return whether a word means a clip (by its ending), a camera (a number) or a stream."""
     path = Path(word).expanduser()
@@ -40,10 +45,8 @@ def is_video(word: str) -> bool:
         from rtdetr_lab.images.decode import SUFFIXES
 
         return PurePosixPath(word.partition("?")[0]).suffix.lower() not in SUFFIXES
-    if word.isdecimal() and not path.exists():
-        return True
     several = path.is_dir() or (glob.has_magic(word) and not path.exists())
-    return not several and word.lower().endswith(ENDINGS)
+    return is_live(word) or (not several and word.lower().endswith(ENDINGS))
 
 
 @dataclass(kw_only=True)
@@ -77,9 +80,9 @@ class Watch:
         """Write the clip and the lines. Raises `ImageError` for a damaged video, at the end."""
         from rtdetr_lab.deployment.video import Clip, Video, detected
 
-        streamed = "://" in self.word or self.word.isdecimal()
-        detector = load() if streamed else None  # a stream does not wait for a download
-        video = Video(self.word if streamed else Path(self.word).expanduser())
+        live = is_live(self.word)
+        detector = load() if live else None  # a stream does not wait for a download
+        video = Video(self.word if live else Path(self.word).expanduser())
         detector = detector or load()
 
         def detect(frames: list[Any]) -> list[Any]:
