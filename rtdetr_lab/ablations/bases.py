@@ -23,7 +23,8 @@ from rtdetr_lab.config import require
 from rtdetr_lab.data.batch import Augmented, Dataset, Mapped, Sample, Wrapped
 from rtdetr_lab.data.coco import CocoDataset
 from rtdetr_lab.data.findings import raise_first_error
-from rtdetr_lab.data.shapes import SHAPE_NAMES, TRAIN, VAL, ShapesConfig, ShapesDataset
+from rtdetr_lab.data.shapes import SHAPE_NAMES, TRAIN, VAL, ShapesDataset
+from rtdetr_lab.data.shapes_worlds import worlds
 from rtdetr_lab.data.transforms import RandomFlip, Resize
 from rtdetr_lab.denoising import DenoisingConfig
 from rtdetr_lab.notation import Size
@@ -40,13 +41,13 @@ LARGEST_KEPT = 20_000
 FULL_SIZE = {p.__name__.removeprefix("rtdetr_"): p for p in PRESETS if p is not rtdetr_nano}
 
 
-def miniature_config(num_classes: int = len(SHAPE_NAMES)) -> RTDETRConfig:
+def miniature_config(num_classes: int = len(SHAPE_NAMES), num_queries: int = 30) -> RTDETRConfig:
     """Return nano with fewer queries and less denoising.
 
-    That is enough for twelve objects, and a step takes half as long.
+    30 queries are enough for twelve objects, and a step takes half as long.
     """
     cfg = rtdetr_nano(num_classes)
-    return replace(cfg, selection=TopScore(30), denoising=DenoisingConfig(12))
+    return replace(cfg, selection=TopScore(num_queries), denoising=DenoisingConfig(12))
 
 
 def short_recipe(num_pictures: int = 6400) -> TrainConfig:
@@ -62,9 +63,10 @@ def short_recipe(num_pictures: int = 6400) -> TrainConfig:
     )
 
 
-def miniature() -> Setup:
-    """Return the base of the shipped studies."""
-    return Setup(miniature_config(), short_recipe(), backbone_weights="nano")
+def miniature(world: str = "plain") -> Setup:
+    """Return the base of the shipped studies; in a world of crowds it has twice as many queries."""
+    cfg = miniature_config(num_queries=60 if world == "crowds" else 30)
+    return Setup(cfg, short_recipe(), backbone_weights="nano")
 
 
 def full_size(preset: str) -> Setup:
@@ -76,21 +78,6 @@ def full_size(preset: str) -> Setup:
     known = ", ".join(FULL_SIZE)
     require(preset in FULL_SIZE, "--preset", f"{preset!r} is not a preset", f"use nano or {known}")
     return Setup(FULL_SIZE[preset](), TrainConfig())
-
-
-def world(size: int = 128) -> ShapesConfig:
-    """Return a small shapes world: objects of 12 pixels and more, crowds, look-alikes."""
-    return ShapesConfig(
-        size=size,
-        max_objects=6,
-        min_side=12.0,
-        max_side=size / 2,
-        crowd_size=6,
-        texture=0.3,
-        light=0.2,
-        noise=0.03,
-        distractors=2,
-    )
 
 
 @dataclass(frozen=True)
@@ -110,10 +97,15 @@ class Kept(Wrapped):
         return samples[index]
 
 
-def small_world(size: int = 128, num_pictures: int = 6400) -> tuple[Dataset, Dataset]:
-    """Return (train, val); train has as many pictures as a run sees, each once."""
-    train = ShapesDataset(world(size), TRAIN, num_pictures)
-    val = Kept(ShapesDataset(world(size), VAL, VALIDATION))
+def small_world(
+    size: int = 128, num_pictures: int = 6400, world: str = "plain"
+) -> tuple[Dataset, Dataset]:
+    """Return (train, val) of a world; train has as many pictures as a run sees, each once."""
+    known = worlds(size)
+    what = f"{world!r} is not a world"
+    require(world in known, "--world", what, f"use one of {', '.join(known)}")
+    train = ShapesDataset(known[world], TRAIN, num_pictures)
+    val = Kept(ShapesDataset(known[world], VAL, VALIDATION))
     return (Kept(train) if num_pictures <= LARGEST_KEPT else train), val
 
 

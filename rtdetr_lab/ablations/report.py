@@ -73,7 +73,7 @@ class Report(Findings):
         stem, links, pictures = file_stem(self.name), {}, {}
         figures: dict[str, bytes] = {}
         for title, name, draw in self._drawings():
-            drawn = _rendered(draw)
+            drawn = rendered(draw)
             pictures[title], links[title] = drawn["png"], f"{stem}_{name}.png"
             figures |= {f"_{name}.{kind}": content for kind, content in drawn.items()}
         texts = {
@@ -121,7 +121,8 @@ def report_of(journal: Journal) -> Report:
     return Report(journal.plan, tuple(journal.lines))
 
 
-def _rendered(draw: Callable[[], Any]) -> dict[str, bytes]:
+def rendered(draw: Callable[[], Any]) -> dict[str, bytes]:
+    """Draw a figure; return the bytes of its PNG, SVG and PDF, the same for the same figure."""
     import matplotlib
     import matplotlib.pyplot as plt
 

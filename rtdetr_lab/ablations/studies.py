@@ -14,6 +14,7 @@ from rtdetr_lab.ablations.encoder import ENCODERS
 from rtdetr_lab.ablations.family import FAMILY
 from rtdetr_lab.ablations.line import BACKBONES, LINE
 from rtdetr_lab.ablations.losses import LOSSES
+from rtdetr_lab.ablations.parts import PARTS
 from rtdetr_lab.ablations.sampling import DISCRETE, POINTS
 from rtdetr_lab.ablations.selection import SELECTIONS, ProposalQuality
 from rtdetr_lab.ablations.task import AsTrained, Measure, Views
@@ -111,6 +112,11 @@ TABLES = {
         "What does each successor of RT-DETR add?",
         _always(LINE),
         published={"RT-DETR": 53.1, "D-FINE": 54.0, "RT-DETRv3": 53.4},
+    ),
+    "parts": PaperTable(
+        "no table in RT-DETR, which changes one part on one data set",
+        "What does it cost to leave a part out?",
+        _always(PARTS),
     ),
     "backbone": PaperTable(
         "RT-DETR Table 2 (R50 and L, 72 epochs)",

@@ -41,6 +41,9 @@ class Ablate(Command):
     """Base: nano, r18, r34, r50_m, r50, r101."""
     data: str = "shapes"
     """`shapes` (drawn, small and hard), or a folder with train and val: COCO JSON, YOLO or VOC."""
+    world: str = "plain"
+    """World of the drawn shapes: plain, far, scales, crowds, tight or marks, or all of them. In
+    each, another part of the detector has a job."""
     size: str | None = None
     """Size of the model's input: one number, or HxW; default: 128 for shapes, 640 for folders."""
     backbone_weights: str | None = None
@@ -77,6 +80,22 @@ class Ablate(Command):
         import torch
 
         torch.set_num_threads(self.threads)
+        return self._matrix() if self.world == "all" else self._one()
+
+    def _matrix(self) -> int:
+        """Run the study in every world, and join the reports."""
+        from rtdetr_lab.ablations.matrix import Matrix
+        from rtdetr_lab.data.shapes_worlds import worlds
+
+        each = {name: replace(self, world=name) for name in worlds()}
+        codes = [command.run() for command in each.values()]
+        if not self.dry_run:
+            matrix = Matrix({name: command._study().report() for name, command in each.items()})
+            for path in matrix.save(self.report or self.out / f"{self.study}-matrix"):
+                say(str(path))
+        return max(codes)
+
+    def _one(self) -> int:
         study = self._study()
         if self.dry_run:
             return show(study, self.workers)
@@ -104,7 +123,7 @@ class Ablate(Command):
             seeds=tuple(range(self.seeds)),
             budget=self.pictures if self.budget is None else self.budget,
             data=self._pictures(),
-            name=self.study,
+            name=self.study if self.world == "plain" else f"{self.study}-{self.world}",
             folder=self.out,
             views=table.views,
             measures=table.measures,
@@ -116,7 +135,7 @@ class Ablate(Command):
         from rtdetr_lab.ablations.bases import full_size, miniature
         from rtdetr_lab.commands.sets import is_world
 
-        base = miniature() if self.preset == "nano" else full_size(self.preset)
+        base = miniature(self.world) if self.preset == "nano" else full_size(self.preset)
         if not is_world(self.data):
             names = self._pictures()[0].names
             base = replace(base, cfg=replace(base.cfg, num_classes=len(names)))
@@ -132,7 +151,7 @@ class Ablate(Command):
         from rtdetr_lab.commands.sets import is_world
 
         if is_world(self.data):
-            return small_world(square_of(self.size or "128"), self.pictures)
+            return small_world(square_of(self.size or "128"), self.pictures, self.world)
         return stored(self.data, size_of(self.size or "640"))
 
     def _executor(self) -> "Executor":

@@ -27,7 +27,7 @@ to the same area, so size is independent of the class.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float32
@@ -132,6 +132,24 @@ def corner(x: Plane, y: Plane, _: float) -> Plane:
     """Distance to a square minus a smaller square in one corner: an L."""
     bite = np.maximum(np.float32(-0.3) - x, np.float32(-0.3) - y)
     return np.maximum(rectangle(x, y, 1.0), -bite)
+
+
+def tailed(body: Outline, angle: float, length: float, width: float) -> Outline:
+    """Add a straight tail from the middle of `body` in a direction; `length` and `width` are in
+    square roots of the body's area."""
+
+    def distance(x: Plane, y: Plane, parameter: float) -> Plane:
+        unit = np.float32(math.sqrt(body.area(parameter)))
+        along = (np.float32(math.cos(angle)) * x + np.float32(math.sin(angle)) * y) / unit
+        across = (np.float32(math.cos(angle)) * y - np.float32(math.sin(angle)) * x) / unit
+        half = np.float32(length / 2)
+        tail = np.maximum(np.abs(along - half) - half, np.abs(across) - np.float32(width / 2))
+        return np.minimum(body.distance(x, y, parameter), tail * unit)
+
+    def reach(parameter: float) -> float:
+        return max(body.reach(parameter), length * math.sqrt(body.area(parameter)))
+
+    return replace(body, distance=distance, reach=reach)
 
 
 def _always(value: float) -> Callable[[float], float]:

@@ -6,6 +6,7 @@ mostly come first, so that they lie behind small things more often than in front
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 from rtdetr_lab.config import require, require_between
 from rtdetr_lab.data.shapes_outlines import CLASSES, DISTRACTORS, STROKE, Outline
@@ -13,6 +14,18 @@ from rtdetr_lab.data.shapes_paint import Rng
 
 SMALL = 32.0
 """COCO calls an object small below 32² pixels of area."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What decides the class of an object. This rule changes nothing: the outline decides."""
+
+    names: ClassVar[tuple[str, ...]] = tuple(outline.name for outline in CLASSES)
+    """Class names by label."""
+
+    def __call__(self, config: "ShapesConfig", rng: Rng, things: "list[Thing]") -> "list[Thing]":
+        """Change the things of a picture, before they are painted from first to last."""
+        return things
 
 
 @dataclass(frozen=True)
@@ -42,6 +55,8 @@ class ShapesConfig:
     """The most grain: a standard deviation, for values in 0 … 1."""
     contrast: float = 0.3
     """The colour distance that we try to reach between object and background: 0 … 1."""
+    rule: Rule = Rule()
+    """What decides the class of an object (`shapes_worlds.py`)."""
 
     def __post_init__(self) -> None:
         counts, most = 0 <= self.min_objects <= self.max_objects <= 1000, self.max_objects
@@ -57,12 +72,18 @@ class ShapesConfig:
 
 @dataclass(frozen=True, eq=False)
 class Thing:
-    """Something to paint: an outline with a side, near a place or anywhere."""
+    """Something to paint: an outline with a side, anywhere or about `near` (y, x), give or take
+    `spread` pixels, in a colour that is drawn or given. A `mark` is printed on it. Nothing may hide
+    a thing with `keep`."""
 
     outline: Outline
     label: int | None
     side: float
     near: tuple[float, float] | None = None
+    spread: float = 0.0
+    mark: "Thing | None" = None
+    keep: bool = False
+    colour: tuple[float, float, float] | None = None
 
 
 def plan(config: ShapesConfig, rng: Rng) -> list[Thing]:
@@ -77,12 +98,13 @@ def plan(config: ShapesConfig, rng: Rng) -> list[Thing]:
     for _ in range(int(rng.integers(config.distractors + 1))):
         things.append(Thing(STROKE, None, rng.uniform(0.04, 0.09) * config.size))
     height = [rng.normal(0, 0.4) - math.log(thing.side) for thing in things]
-    return [things[i] for i in sorted(range(len(things)), key=height.__getitem__)]
+    things = [things[i] for i in sorted(range(len(things)), key=height.__getitem__)]
+    return config.rule(config, rng, things)
 
 
 def _object(rng: Rng, side: float, near: tuple[float, float] | None = None) -> Thing:
     label = int(rng.integers(len(CLASSES)))
-    return Thing(CLASSES[label], label, side, near)
+    return Thing(CLASSES[label], label, side, near, spread=1.6 * side)
 
 
 def _crowd(config: ShapesConfig, rng: Rng) -> list[Thing]:

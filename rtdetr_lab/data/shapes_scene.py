@@ -5,6 +5,7 @@ another place, we move the patch and compute nothing again. That makes crowds ch
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,9 @@ from rtdetr_lab.data.shapes_plan import ShapesConfig, Thing
 
 TRIES = 8
 """The number of places that we try for a thing before we leave it out."""
+
+KEPT = -2
+"""Stands for pixels that nothing may hide."""
 
 Patch = tuple[slice, slice]
 """Rows and columns of a picture, or of a stamp."""
@@ -89,10 +93,12 @@ class Scene:
             shown = seen >= self.config.min_visible * whole or thing.label is None
             if not shown or not self._cover(patch, inside):
                 continue
-            self._paint(stamp, patch, part)
+            self._paint(stamp, patch, part, thing.colour)
+            if thing.mark is not None:
+                self._print(thing.mark, stamp, patch, part)
             if thing.label is not None:
                 self.objects.append(Painted(thing.label, patch, whole, seen))
-            number = -1 if thing.label is None else len(self.objects)
+            number = len(self.objects) if thing.label is not None else KEPT if thing.keep else -1
             self.instances[patch][inside] = number
             return
 
@@ -107,8 +113,7 @@ class Scene:
 
     def _centre(self, thing: Thing, half: int) -> tuple[int, int]:
         if thing.near is not None:
-            spread = thing.side * 1.6
-            y, x = (n + self.rng.normal(0, spread) for n in thing.near)
+            y, x = (n + self.rng.normal(0, thing.spread) for n in thing.near)
             return round(y), round(x)
         # Up to about a quarter of a thing may lie outside the picture.
         margin = min(half * 0.4, self.config.size / 2)
@@ -117,7 +122,9 @@ class Scene:
 
     def _cover(self, patch: Patch, mask: Bool[np.ndarray, "h w"]) -> bool:
         """Subtract the pixels that this mask hides from the other objects; if one of them would
-        show too little, return False and change nothing."""
+        show too little, or if it hides what must stay, return False and change nothing."""
+        if (self.instances[patch][mask] == KEPT).any():
+            return False
         lost = np.bincount(self.instances[patch][mask] + 1, minlength=2)[2:].tolist()
         hidden = list(zip(self.objects, lost, strict=False))
         if any(o.seen - count < self.config.min_visible * o.whole for o, count in hidden):
@@ -126,9 +133,11 @@ class Scene:
             painted.seen -= count
         return True
 
-    def _paint(self, stamp: Stamp, patch: Patch, part: Patch) -> None:
+    def _paint(
+        self, stamp: Stamp, patch: Patch, part: Patch, given: Sequence[float] | None = None
+    ) -> None:
         view = self.canvas[:, *patch]
-        base = self._colour_on(view)
+        base = self._colour_on(view) if given is None else np.array(given, np.float32)
         x, y, distance = stamp.x[part], stamp.y[part], stamp.distance[part]
         paint = fill(self.rng, x, y, base, self.config.texture)
         if self.rng.random() < 0.3:  # a darker rim, too thin to look like a ring
@@ -136,6 +145,17 @@ class Scene:
             paint = paint * np.where(rim, np.float32(0.6), np.float32(1))
         coverage = np.clip(np.float32(0.5) - distance, 0, 1)
         view += coverage * (paint - view)
+
+    def _print(self, mark: Thing, on: Stamp, patch: Patch, part: Patch) -> None:
+        """Paint a mark at a random place of a thing, where all of it fits, or at its middle."""
+        stamp = Stamp.of(mark.outline, mark.side, self.rng)
+        room = -on.distance[part] - np.float32(stamp.half)
+        rows, columns = np.nonzero(room >= min(0, room.max()))
+        choice = int(self.rng.integers(len(rows)))
+        centre = int(rows[choice]) + patch[0].start, int(columns[choice]) + patch[1].start
+        placed = stamp.patches(centre, self.config.size)
+        assert placed is not None  # its centre is inside the picture
+        self._paint(stamp, *placed)
 
     def _colour_on(self, view: Canvas) -> Colour:
         """Draw a colour that differs enough from the background, or the best of six."""

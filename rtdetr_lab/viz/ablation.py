@@ -7,6 +7,7 @@ r"""# Ablation: which variant is better, how certain, at what cost
 | `score_curves` | AP over pictures seen, the mean of the seeds and their range                    |
 | `front`        | AP against latency, both with their spread; a line joins the unbeaten variants  |
 | `score_iou`    | scores of proposals against the overlap of their boxes, two variants            |
+| `heat_map`     | differences of rows in several columns; those that are not clear stay pale      |
 
 Bars begin at zero. Other bars would make differences look larger than they are. The intervals
 decide which differences are clear, so they have a separate figure.
@@ -138,6 +139,30 @@ def score_iou(
         ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="class score", ylabel="IoU with an object")
         ax.set_title(figure_text(name), fontsize=9)
     return panels
+
+
+def heat_map(cells: Mapping[tuple[str, str], tuple[float, bool]], ax: Axes | None = None) -> Axes:
+    """Draw differences by (row, column), each with whether it is clear.
+
+    Orange is worse, blue better. A cell that is not clear is pale, and its number grey.
+    """
+    require(cells, "cells", "are empty", "give at least one difference")
+    rows, columns = (list(dict.fromkeys(at[axis] for at in cells)) for axis in (0, 1))
+    ax, page = new_plot(ax, 0.9 + 0.28 * len(rows))
+    most = max(abs(value) for value, _ in cells.values()) or 1.0
+    for (row, column), (value, clear) in cells.items():
+        x, y = columns.index(column), rows.index(row)
+        strength = (0.25 + 0.65 * abs(value) / most) if clear else 0.06
+        color = page.color(0 if value > 0 else 5)
+        ax.barh(y, 0.96, 0.92, x - 0.48, color=color, alpha=strength)
+        tone = page.ink if clear else page.muted
+        ax.text(x, y, f"{100 * value:+.1f}", ha="center", va="center", color=tone, fontsize=8)
+    name_rows(ax, rows)
+    ax.set_xticks(range(len(columns)), [figure_text(name) for name in columns])
+    ax.xaxis.tick_top()
+    ax.set_xlim(-0.5, len(columns) - 0.5)
+    ax.set_xlabel("difference in AP (points) to the whole model; strong colour: clear")
+    return ax
 
 
 def _unbeaten(places: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
