@@ -22,6 +22,7 @@ distractors. Colour, texture and area are independent of the class.
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -29,13 +30,14 @@ from jaxtyping import Bool, Float32, Int16, Int64, UInt8
 
 from rtdetr_lab.data.batch import Sample, Truth
 from rtdetr_lab.data.rle import run_lengths
+from rtdetr_lab.data.shapes_outlines import CLASSES
 from rtdetr_lab.data.shapes_paint import CLUTTER, background, develop
-from rtdetr_lab.data.shapes_plan import Rule, plan
 from rtdetr_lab.data.shapes_plan import ShapesConfig as ShapesConfig
+from rtdetr_lab.data.shapes_plan import plan
 from rtdetr_lab.data.shapes_scene import Scene
 
-SHAPE_NAMES = Rule.names
-"""The classes of the plain world, in the order of their labels."""
+SHAPE_NAMES = tuple(outline.name for outline in CLASSES)
+"""The classes, in the order of their labels."""
 
 TRAIN, VAL = 0, 1
 """Seeds of the two splits. Pictures of different seeds never share random numbers."""
@@ -100,16 +102,10 @@ class ShapesDataset:
     seed: int = TRAIN
     count: int = 100_000
     with_masks: bool = False
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Class names by label."""
-        return self.config.rule.names
-
-    @property
-    def category_ids(self) -> tuple[int, ...]:
-        """The ids that an export writes: they start at 1, as in COCO."""
-        return tuple(range(1, len(self.names) + 1))
+    names: ClassVar[tuple[str, ...]] = SHAPE_NAMES
+    """Class names by label."""
+    category_ids: ClassVar[tuple[int, ...]] = tuple(range(1, len(SHAPE_NAMES) + 1))
+    """The ids that an export writes: they start at 1, as in COCO."""
 
     def __len__(self) -> int:
         return self.count

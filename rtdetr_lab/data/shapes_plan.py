@@ -6,7 +6,6 @@ mostly come first, so that they lie behind small things more often than in front
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 from rtdetr_lab.config import require, require_between
 from rtdetr_lab.data.shapes_outlines import CLASSES, DISTRACTORS, STROKE, Outline
@@ -19,9 +18,6 @@ SMALL = 32.0
 @dataclass(frozen=True)
 class Rule:
     """What decides the class of an object. This rule changes nothing: the outline decides."""
-
-    names: ClassVar[tuple[str, ...]] = tuple(outline.name for outline in CLASSES)
-    """Class names by label."""
 
     def __call__(self, config: "ShapesConfig", rng: Rng, things: "list[Thing]") -> "list[Thing]":
         """Change the things of a picture, before they are painted from first to last."""
@@ -73,8 +69,7 @@ class ShapesConfig:
 @dataclass(frozen=True, eq=False)
 class Thing:
     """Something to paint: an outline with a side, anywhere or about `near` (y, x), give or take
-    `spread` pixels, in a colour that is drawn or given. A `mark` is printed on it. Nothing may hide
-    a thing with `keep`."""
+    `spread` pixels. A `mark` is printed on it. Nothing may hide a thing with `keep`."""
 
     outline: Outline
     label: int | None
@@ -83,7 +78,6 @@ class Thing:
     spread: float = 0.0
     mark: "Thing | None" = None
     keep: bool = False
-    colour: tuple[float, float, float] | None = None
 
 
 def plan(config: ShapesConfig, rng: Rng) -> list[Thing]:

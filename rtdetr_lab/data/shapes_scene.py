@@ -5,7 +5,6 @@ another place, we move the patch and compute nothing again. That makes crowds ch
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -93,7 +92,7 @@ class Scene:
             shown = seen >= self.config.min_visible * whole or thing.label is None
             if not shown or not self._cover(patch, inside):
                 continue
-            self._paint(stamp, patch, part, thing.colour)
+            self._paint(stamp, patch, part)
             if thing.mark is not None:
                 self._print(thing.mark, stamp, patch, part)
             if thing.label is not None:
@@ -133,11 +132,9 @@ class Scene:
             painted.seen -= count
         return True
 
-    def _paint(
-        self, stamp: Stamp, patch: Patch, part: Patch, given: Sequence[float] | None = None
-    ) -> None:
+    def _paint(self, stamp: Stamp, patch: Patch, part: Patch) -> None:
         view = self.canvas[:, *patch]
-        base = self._colour_on(view) if given is None else np.array(given, np.float32)
+        base = self._colour_on(view)
         x, y, distance = stamp.x[part], stamp.y[part], stamp.distance[part]
         paint = fill(self.rng, x, y, base, self.config.texture)
         if self.rng.random() < 0.3:  # a darker rim, too thin to look like a ring

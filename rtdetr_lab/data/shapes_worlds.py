@@ -7,73 +7,69 @@ for if its pictures do not need the part. So each world here needs *one thing*.
 | world    | what decides the class, or the box                         | it calls for           |
 |----------|------------------------------------------------------------|------------------------|
 | `plain`  | the outline                                                | nothing: the control   |
-| `far`    | the outline, and a sun or a moon in a corner               | AIFI                   |
+| `far`    | a sign in a corner of the picture                          | AIFI                   |
 | `scales` | the outline; small objects lie on large ones, 8 to 110 px  | CCFF                   |
 | `crowds` | the outline; 24 to 40 objects touch each other             | attention of queries   |
 | `tight`  | a long thin tail belongs to the box                        | decoder layers         |
 | `marks`  | a small mark, printed anywhere on the object               | sampling points        |
 
-All worlds have ten classes, so the same model fits each. A world is a `ShapesConfig`: its numbers
-say how many and how large, and its `rule` says what decides.
+All worlds have the same ten classes (two of them use three), so the same model fits each. A world is a `ShapesConfig`: its
+numbers say how many and how large, and its `rule` says what decides.
 """
 
 import math
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import numpy as np
 
-from rtdetr_lab.data.shapes_outlines import CLASSES, DISTRACTORS, tailed
+from rtdetr_lab.data.shapes_outlines import CLASSES, tailed
 from rtdetr_lab.data.shapes_paint import Rng
 from rtdetr_lab.data.shapes_plan import Rule, ShapesConfig, Thing
 
-FIVE = tuple(CLASSES[label] for label in (0, 3, 6, 8, 9))
-"""Circle, square, triangle, star and cross: five outlines that are easy to tell apart."""
+CARRIERS = CLASSES[0], CLASSES[3]
+"""A circle and a square: in some worlds, all objects have these outlines."""
 
-SUN = Thing(CLASSES[2], None, 0.0, keep=True, colour=(1.0, 0.8, 0.1))
-MOON = Thing(DISTRACTORS[1], None, 0.0, keep=True, colour=(0.5, 0.75, 1.0))
-"""The signs: a yellow ring and a light blue crescent. No object has these outlines."""
+KINDS = 2, 8, 9
+"""Labels of signs and marks: ring, star, cross. Three are learned sooner than ten."""
 
 
 @dataclass(frozen=True)
-class FarSign(Rule):
-    """A sun or a moon in a corner decides between two classes for each of five outlines."""
+class Signed(Rule):
+    """The class of all objects of a picture is that of a sign in one of its corners."""
 
-    names: ClassVar[tuple[str, ...]] = tuple(
-        f"{outline.name} by {time}" for time in ("day", "night") for outline in FIVE
-    )
     side: float = 18.0
     """Side of the sign, in pixels."""
 
     def __call__(self, config: ShapesConfig, rng: Rng, things: list[Thing]) -> list[Thing]:
-        night = int(rng.integers(2))
+        label = KINDS[int(rng.integers(len(KINDS)))]
         inside = self.side * rng.uniform(0.7, 1.0, 2)
         y, x = np.where(rng.random(2) < 0.5, inside, config.size - inside).tolist()
-        sign = replace(MOON if night else SUN, side=self.side, near=(y, x))
-        return [sign, *(self._named(thing, night) for thing in things)]
-
-    def _named(self, thing: Thing, night: int) -> Thing:
-        if thing.label is None:
-            return thing
-        kind = thing.label % len(FIVE)
-        return replace(thing, outline=FIVE[kind], label=kind + len(FIVE) * night)
+        sign = Thing(CLASSES[label], None, self.side, (y, x), keep=True)
+        return [sign, *(_carrier(rng, thing, label) for thing in things)]
 
 
 @dataclass(frozen=True)
 class Marked(Rule):
-    """The class is a mark, one of the ten outlines, printed on a circle or a square."""
+    """The class of an object is that of a mark, printed anywhere on it."""
 
-    side: float = 8.0
+    side: float = 14.0
     """Side of a mark, in pixels."""
 
     def __call__(self, config: ShapesConfig, rng: Rng, things: list[Thing]) -> list[Thing]:
-        return [self._marked(rng, thing) for thing in things]
+        labels = [KINDS[int(rng.integers(len(KINDS)))] for _ in things]
+        carriers = [_carrier(rng, *each) for each in zip(things, labels, strict=True)]
+        return [self._marked(thing) for thing in carriers]
 
-    def _marked(self, rng: Rng, thing: Thing) -> Thing:
+    def _marked(self, thing: Thing) -> Thing:
         if thing.label is None:
             return thing
-        mark = Thing(CLASSES[thing.label], None, self.side)
-        return replace(thing, outline=FIVE[int(rng.integers(2))], mark=mark)
+        return replace(thing, mark=Thing(CLASSES[thing.label], None, self.side))
+
+
+def _carrier(rng: Rng, thing: Thing, label: int) -> Thing:
+    if thing.label is None:
+        return thing
+    return replace(thing, outline=CARRIERS[int(rng.integers(2))], label=label)
 
 
 @dataclass(frozen=True)
@@ -131,11 +127,11 @@ def worlds(size: int = 128) -> dict[str, ShapesConfig]:
     calm = replace(plain, crowding=0.0, small_share=0.0, min_side=24.0, max_objects=5)
     return {
         "plain": plain,
-        "far": replace(calm, rule=FarSign(), distractors=0),
+        "far": replace(calm, rule=Signed(), distractors=0),
         "scales": replace(plain, rule=Nested(), min_side=8.0, max_side=size * 0.85),
         "crowds": replace(
             plain, min_objects=24, max_objects=40, max_side=22.0, crowding=0.0, min_visible=0.4
         ),
         "tight": replace(calm, rule=Tailed(), max_side=40.0, min_side=16.0),
-        "marks": replace(calm, rule=Marked(), min_visible=1.0, min_side=30.0),
+        "marks": replace(calm, rule=Marked(), min_visible=1.0, min_side=34.0),
     }

@@ -1,9 +1,9 @@
 """A matrix of parts and worlds: cells are a study's own differences, adjusted for all of them."""
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass
+from pathlib import Path
 
-import ablation_toy as toy
 import matplotlib.pyplot as plt
 import pytest
 import torch
@@ -11,52 +11,47 @@ import torch
 from rtdetr_lab.ablations.bases import miniature
 from rtdetr_lab.ablations.matrix import Matrix
 from rtdetr_lab.ablations.parts import PARTS, Alone, OneWay, RandomTokens
+from rtdetr_lab.ablations.shipped import shipped
 from rtdetr_lab.ablations.statistics import holm
 from rtdetr_lab.commands.ablate import Ablate
-from rtdetr_lab.data.shapes import TRAIN, VAL, ShapesDataset
+from rtdetr_lab.data.shapes_worlds import worlds
 from rtdetr_lab.taps import record
 from rtdetr_lab.viz.ablation import heat_map
 
-
-@pytest.fixture(scope="module")
-def reports(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("matrix")
-    found = {}
-    for name, side in (("small", 20.0), ("large", 40.0)):
-        world = replace(toy.WORLD, max_side=side)
-        data = (ShapesDataset(world, TRAIN, 16), ShapesDataset(world, VAL, 4))
-        found[name] = toy.study(folder, name=name, data=data).run()
-    return found
+REPORTS = {name: shipped(name) for name in ("selection", "denoising")}
+"""Two studies with other rows: a cell that only one of them has is empty in the other column."""
 
 
-def test_cells_are_the_differences_of_the_reports_adjusted_for_all_of_them(reports, monkeypatch):
-    monkeypatch.setattr("rtdetr_lab.ablations.findings.NOTHING", 0.0)
-    matrix = Matrix(reports)
+def test_cells_are_the_differences_of_the_reports_adjusted_for_all_of_them():
+    cells = Matrix(REPORTS).cells
     differences = {
         (entry.name, world): entry.difference
-        for world, report in reports.items()
+        for world, report in REPORTS.items()
         for entry in report.entries
         if entry.difference
     }
-    assert list(matrix.cells) == [("no aifi", "small"), ("no aifi", "large")]
-    assert {at: cell.difference for at, cell in matrix.cells.items()} == differences
+    assert {at: cell.difference for at, cell in cells.items()} == differences
     adjusted = holm([d.p_value for d in differences.values()])
-    assert [cell.p_value for cell in matrix.cells.values()] == adjusted
+    assert [cell.p_value for cell in cells.values()] == adjusted
+    assert any(c.p_value > c.difference.p_value for c in cells.values())
+    clear = [cell.is_clear for cell in cells.values()]
+    assert clear == [p <= 0.05 for p in adjusted]
 
 
-def test_a_saved_matrix_has_the_numbers_it_shows(reports, monkeypatch, tmp_path):
-    monkeypatch.setattr("rtdetr_lab.ablations.findings.NOTHING", 0.0)
-    matrix = Matrix(reports)
-    paths = matrix.save(tmp_path)
-    assert [path.name for path in paths] == [
-        f"matrix.{e}" for e in ("md", "json", "png", "svg", "pdf")
-    ]
-    cells = json.loads((tmp_path / "matrix.json").read_text())
-    head, _, reference, row = (tmp_path / "matrix.md").read_text().splitlines()
-    assert head == "| without | small | large |"
+def test_a_saved_matrix_has_the_numbers_it_shows(tmp_path):
+    paths = Matrix(REPORTS).save(tmp_path)
+    endings = ("md", "json", "png", "svg", "pdf")
+    assert [path.name for path in paths] == [f"matrix.{ending}" for ending in endings]
+    head, _, reference, *lines = (tmp_path / "matrix.md").read_text().splitlines()
+    assert head == "| without | selection | denoising |"
     assert reference.startswith("| the whole model: AP | ")
-    for cell in cells:
-        assert f"{100 * cell['difference']['mean']:+.1f}" in row
+    rows = {line.split(" | ")[0].strip("| "): line.strip("| ").split(" | ")[1:] for line in lines}
+    for cell in json.loads((tmp_path / "matrix.json").read_text()):
+        column = list(REPORTS).index(cell["world"])
+        shown = [*rows[cell["row"]], ""][column].strip("*| ")
+        difference = cell["difference"]
+        half = (difference["high"] - difference["low"]) / 2
+        assert shown == f"{100 * difference['mean']:+.1f} ± {100 * half:.1f}"
 
 
 def test_only_clear_cells_are_strong():
@@ -106,9 +101,31 @@ def test_random_tokens_do_not_depend_on_the_picture():
     assert chosen[0].sort().values.tolist() != list(range(cfg.selection.num_queries))
 
 
-def test_a_dry_run_of_all_worlds_says_each(capsys):
-    command = Ablate(study="parts", world="all", only=("no AIFI",), pictures=16, dry_run=True)
-    assert command.run() == 0
-    said = capsys.readouterr().out
-    for name in ("parts: 2", "parts-far: 2", "parts-marks: 2"):
-        assert name in said
+def test_all_worlds_are_studies_of_their_own_and_one_matrix(monkeypatch, tmp_path, capsys):
+    asked = []
+
+    def study(command):
+        asked.append((command.world, command.study))
+        return _Finished(REPORTS["selection"])
+
+    monkeypatch.setattr(Ablate, "_study", study)
+    monkeypatch.setattr("rtdetr_lab.data.shapes_worlds.worlds", lambda: {"plain": 0, "far": 0})
+    assert Ablate(study="parts", world="all", report=tmp_path, report_only=True).run() == 0
+    assert set(asked) == {("plain", "parts"), ("far", "parts")}
+    assert f"{tmp_path}/matrix.md" in capsys.readouterr().out.split()
+
+
+@dataclass(frozen=True)
+class _Finished:
+    found: object
+    home: Path = Path()
+
+    def report(self):
+        return self.found
+
+
+def test_a_study_of_another_world_has_its_own_name_pictures_and_queries():
+    far, crowds = (Ablate(study="parts", world=w, pictures=16)._study() for w in ("far", "crowds"))
+    assert (far.name, crowds.name) == ("parts-far", "parts-crowds")
+    assert far.data[0].dataset.config == worlds(128)["far"]
+    assert crowds.base.cfg.selection.num_queries == 60
