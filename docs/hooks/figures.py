@@ -19,11 +19,12 @@ from PIL import Image
 
 import rtdetr_lab as lab
 from rtdetr_lab.data.shapes import DEFAULT, SHAPE_NAMES, VAL, draw
+from rtdetr_lab.data.shapes_worlds import worlds
 from rtdetr_lab.detector import Detector
 from rtdetr_lab.errors import LabError
 from rtdetr_lab.images.arrays import RGB, RGBs
 from rtdetr_lab.viz.boxes import annotate
-from rtdetr_lab.viz.canvas import themed
+from rtdetr_lab.viz.canvas import new_grid, themed
 from rtdetr_lab.viz.masks import paint_masks
 from rtdetr_lab.viz.palette import DARK, LIGHT, Palette
 from rtdetr_lab.viz.training import validation_curves
@@ -84,6 +85,31 @@ def heatmap(page: Palette = LIGHT) -> RGB:
         return np.asarray(Image.open(maps.save(Path(folder) / "maps.png")).convert("RGB"))
 
 
+DECIDES = {
+    "plain": "plain: the outline decides",
+    "far": "far: a sign in a corner decides",
+    "scales": "scales: small lies on large",
+    "crowds": "crowds: up to 40 objects",
+    "tight": "tight: tails belong to boxes",
+    "marks": "marks: a print decides",
+}
+
+
+def world_of_each_part() -> RGB:
+    """A picture of each world with its true boxes; those of a crowd would hide it."""
+    axes = new_grid(None, len(DECIDES), 3, 1.0)
+    for ax, (name, title) in zip(axes, DECIDES.items(), strict=True):
+        truth = draw(worlds()[name], VAL, 3)
+        labels = truth.labels[: 0 if name == "crowds" else None].tolist()
+        names, colors = [SHAPE_NAMES[n] for n in labels], [LIGHT.color(n) for n in labels]
+        large = np.kron(truth.image, np.ones((3, 3, 1), np.uint8))
+        boxes = 3 * torch.from_numpy(truth.boxes_xyxy[: len(labels)])
+        ax.imshow(annotate(large, boxes, names, colors))
+        ax.set_title(title, fontsize=9)
+        ax.set_axis_off()
+    return drawn(axes[0])
+
+
 def bccd_curves() -> RGB:
     """Blood cells, from scratch and from nano: what `docs/results/bccd.md` tells."""
     runs = {}
@@ -104,6 +130,7 @@ def drawn(axes: "Axes") -> RGB:
 
 
 FIGURES = {"shapes.png": shapes, "detections.png": detections, "bccd_curves.png": bccd_curves}
+FIGURES |= {"worlds.png": world_of_each_part}
 FIGURES |= {"nano_seg.png": partial(detections, "nano-seg")}
 FIGURES |= {"heatmap.webp": heatmap, "heatmap_dark.webp": partial(heatmap, DARK)}
 

@@ -1,9 +1,9 @@
 r"""# Matrix: what each part is for, one study in several worlds
 
 A `Matrix` joins the reports of one study: a column per world, a row per variant. A cell is the
-paired difference to the reference of its own world. So many intervals would give false results: of
-100 intervals of 95 %, five exclude zero by chance. So a cell is called clear only if its p-value,
-adjusted for the number of *all* cells (Holm), is at most 0.05.
+paired difference to the reference of its own world. Five of 100 intervals of 95 % exclude zero by
+chance. So a cell is called clear only if its p-value, adjusted for the number of *all* cells
+(Holm), is at most 0.05.
 """
 
 import json

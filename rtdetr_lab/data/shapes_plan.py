@@ -17,7 +17,7 @@ SMALL = 32.0
 
 @dataclass(frozen=True)
 class Rule:
-    """What decides the class of an object. This rule changes nothing: the outline decides."""
+    """A rule says what decides the class of an object. This one leaves that to the outline."""
 
     def __call__(self, config: "ShapesConfig", rng: Rng, things: "list[Thing]") -> "list[Thing]":
         """Change the things of a picture, before they are painted from first to last."""

@@ -13,8 +13,8 @@ for if its pictures do not need the part. So each world here needs *one thing*.
 | `tight`  | a long thin tail belongs to the box                        | decoder layers         |
 | `marks`  | a small mark, printed anywhere on the object               | sampling points        |
 
-All worlds have the same ten classes (two of them use three), so the same model fits each. A world is a `ShapesConfig`: its
-numbers say how many and how large, and its `rule` says what decides.
+All worlds have the same ten classes (`far` and `marks` use three), so the same model fits each. A
+world is a `ShapesConfig`: its numbers say how many and how large, and its `rule` says what decides.
 """
 
 import math
@@ -132,6 +132,6 @@ def worlds(size: int = 128) -> dict[str, ShapesConfig]:
         "crowds": replace(
             plain, min_objects=24, max_objects=40, max_side=22.0, crowding=0.0, min_visible=0.4
         ),
-        "tight": replace(calm, rule=Tailed(), max_side=40.0, min_side=16.0),
+        "tight": replace(calm, rule=Tailed(), max_side=40.0, min_side=16.0, distractors=0),
         "marks": replace(calm, rule=Marked(), min_visible=1.0, min_side=34.0),
     }
