@@ -275,7 +275,7 @@ ALLOWED = {
     "top level": 2_898,
     "ablations": 2_290,
     "checkpoints": 2_810,
-    "commands": 1_814,
+    "commands": 1_815,
     "data": 3_045,
     "deployment": 2_368,
     "detr": 585,
@@ -287,7 +287,7 @@ ALLOWED = {
     "notebook_tools": 370,
     "structures": 334,
     "successors": 690,
-    "training": 1_740,
+    "training": 1_761,
     "transformers_api": 2_067,
     "viz": 1_976,
 }

@@ -74,13 +74,11 @@ class Train(TrainOptions):
 
     def _watching(self, found: dict[str, "CocoDataset"]) -> "list[Callback]":
         from rtdetr_lab.commands.sets import divided
-        from rtdetr_lab.training.callbacks import Note, TensorBoard
+        from rtdetr_lab.training.callbacks import LOGGERS, Note, loggers
 
-        watching: list[Callback] = []
+        watching = loggers(self.out, (name for name in LOGGERS if getattr(self.running, name)))
         if parts := divided(found):
             watching.append(Note(self.out / "split.json", parts))
-        if self.running.tensorboard:
-            watching.append(TensorBoard(self.out / "tensorboard"))
         return watching
 
     def _data(

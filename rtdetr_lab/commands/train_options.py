@@ -102,6 +102,8 @@ class Running:
     """Steps between saves."""
     tensorboard: bool = False
     """Also write the record for TensorBoard, to tensorboard/ (needs: pip install tensorboard)."""
+    wandb: bool = False
+    """Also send the record to Weights & Biases (needs: pip install wandb)."""
 
     @property
     def precision(self) -> bool | None:
