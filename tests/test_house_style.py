@@ -272,14 +272,14 @@ def test_prose_does_not_count_as_code():
 
 
 ALLOWED = {
-    "top level": 2_898,
+    "top level": 2_901,
     "ablations": 2_290,
     "checkpoints": 2_810,
-    "commands": 1_815,
-    "data": 3_045,
+    "commands": 1_847,
+    "data": 3_058,
     "deployment": 2_368,
     "detr": 585,
-    "evaluation": 1_034,
+    "evaluation": 1_097,
     "images": 910,
     "javascript": 910,
     "kernels": 458,
@@ -287,7 +287,7 @@ ALLOWED = {
     "notebook_tools": 370,
     "structures": 334,
     "successors": 690,
-    "training": 1_761,
+    "training": 1_771,
     "transformers_api": 2_067,
     "viz": 1_976,
 }
