@@ -8,6 +8,7 @@ usage; 130 interrupted (Ctrl-C, SIGTERM, SIGHUP).
 """
 
 import os
+import re
 import select
 import signal
 import sys
@@ -106,6 +107,7 @@ def interruptible() -> Iterator[None]:
 
 
 def _parsed(argv: list[str]) -> Command:
+    argv = re.sub(r"(^|\0)--amp\0auto(?=\0|$)", r"\1--amp-auto", "\0".join(argv)).split("\0")
     verbs: dict[str, Any] = {verb: _command(home) for verb, home in COMMANDS.items()}
     command = tyro.extras.subcommand_cli_from_dict(
         verbs,

@@ -58,8 +58,13 @@ def write_csv(many: Iterable[Detections], path: Path) -> Path:
     rows = csv.DictWriter(text, COLUMNS)
     rows.writeheader()
     for found in many:
-        rows.writerows(found.rows())
+        rows.writerows({name: _no_formula(v) for name, v in row.items()} for row in found.rows())
     return _write(path, text.getvalue())
+
+
+def _no_formula(value: Any) -> Any:
+    """Put a quote before text that a spreadsheet would compute, as a class or file can be named."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@") else value
 
 
 def write_yolo(many: Iterable[Detections], folder: Path) -> Path:

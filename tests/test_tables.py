@@ -91,6 +91,16 @@ def test_csv_keeps_names_with_commas_quotes_and_line_ends(many, tmp_path):
         assert [row["name"] for row in csv.DictReader(file)] == [names[7], names[6], names[4]]
 
 
+def test_a_name_that_a_spreadsheet_would_compute_is_text(many, tmp_path):
+    names = ("=1+1", "-x", "@a", "+b", "a=b")
+    labels = torch.tensor([0, 2, 4])
+    found = replace(over_the_edge(replace(many[0], classes=Classes(names))), labels=labels)
+    with open(write_csv([found], tmp_path / "found.csv"), newline="", encoding="utf8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["name"] for row in rows] == ["'=1+1", "'@a", "a=b"]
+    assert rows[0]["x0"] == "-9.0", "a number stays a number"
+
+
 def test_a_yolo_folder_with_its_pictures_is_a_data_set_with_these_boxes(many, photos, tmp_path):
     folder = write_yolo([over_the_edge(many[0]), *many[1:]], tmp_path / "yolo")
     shutil.copytree(tmp_path / "photos", folder / "images")

@@ -101,7 +101,7 @@ def _stored(setup: Setup, folder: Path, device: str | None) -> Trained:
 def _train(setup: Setup, task: Task, runs: Path, code: Sequence[str]) -> Any:
     from rtdetr_lab.evaluation.evaluate import evaluate
     from rtdetr_lab.training import train
-    from rtdetr_lab.training.callbacks import TensorBoard
+    from rtdetr_lab.training.callbacks import loggers
     from rtdetr_lab.training.state import seed_everything
 
     folder = runs / fingerprint(setup, task.contents[0], code)
@@ -124,7 +124,7 @@ def _train(setup: Setup, task: Task, runs: Path, code: Sequence[str]) -> Any:
         device=task.device,
         backbone_weights=setup.backbone_weights if model is setup.cfg else None,
         progress=False,
-        callbacks=[TensorBoard(folder / "tensorboard")] if task.tensorboard else [],
+        callbacks=loggers(folder, task.loggers),
     )
 
 

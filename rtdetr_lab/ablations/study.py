@@ -55,7 +55,7 @@ class Study:
     `base` is a model's configuration, or a `Setup` for another recipe; `data` is (train, val).
     `views` evaluates a trained model in several ways, each as a row; `measures` adds columns beside
     AP. The variant that changes nothing is the reference; if there is none, the study adds it as
-    `base`. With `tensorboard`, the folder of every run has its record in that form, too.
+    `base`. `loggers` names other programs that get the record of every run: tensorboard, wandb.
     """
 
     base: Any
@@ -70,7 +70,7 @@ class Study:
     curve_points: int = 4
     latency_rounds: int = 20
     device: str | None = None
-    tensorboard: bool = False
+    loggers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         inside = Path(self.name).name == self.name not in ("", "..")
@@ -107,7 +107,7 @@ class Study:
         """The task before its pictures are read."""
         train, val = self.data
         task = Task(train, val, self.views, self.measures, self.device)
-        return replace(task, tensorboard=self.tensorboard)
+        return replace(task, loggers=self.loggers)
 
     @property
     def home(self) -> Path:

@@ -121,8 +121,8 @@ class AsTrained:
 class Task:
     """Common part of all runs of a study: training and validation pictures, views, measures.
 
-    `contents` are the digests of both splits. With `tensorboard`, every run writes its record in
-    that form, too.
+    `contents` are the digests of both splits. `loggers` names other programs that get the
+    record of every run.
     """
 
     train: Dataset
@@ -131,7 +131,7 @@ class Task:
     measures: tuple[Measure, ...] = ()
     device: str | None = None
     contents: tuple[str, str] = ("", "")
-    tensorboard: bool = False
+    loggers: tuple[str, ...] = ()
 
     @cached_property
     def judgement(self) -> str:

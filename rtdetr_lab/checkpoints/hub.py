@@ -108,8 +108,8 @@ def licence_in(folder: Path) -> str | None:
     if not card.is_file():
         return None
     front = re.match(r"\s*---\n(.*?)\n---", card.read_text(encoding="utf8", errors="replace"), re.S)
-    found = re.search(r"^license:\s*[\"']?([\w.+-]+)", front[1], re.M) if front else None
-    return found[1] if found else None
+    found = re.search(r"^license:\s*[\"']?([\w.+-][^\n\"'#]*)", front[1], re.M) if front else None
+    return found[1].strip() if found else None
 
 
 def _weights(repo: str, revision: str | None, how: dict[str, Any]) -> None:

@@ -71,6 +71,8 @@ class Ablate(Command):
     """Processes per run: each run is a distributed job."""
     tensorboard: bool = False
     """Also write the record of each run for TensorBoard, into its folder."""
+    wandb: bool = False
+    """Also send the record of each run to Weights & Biases."""
     amp: bool = False
     """Compute in bfloat16."""
     device: str | None = None
@@ -113,6 +115,7 @@ class Ablate(Command):
     def _study(self) -> "Study":
         from rtdetr_lab.ablations.studies import TABLES
         from rtdetr_lab.ablations.study import Study
+        from rtdetr_lab.training.callbacks import LOGGERS
 
         known = f"use one of {', '.join(TABLES)}"
         require(self.study in TABLES, "ablate", f"{self.study!r} is not a study", known)
@@ -128,7 +131,7 @@ class Ablate(Command):
             views=table.views,
             measures=table.measures,
             device=self.device,
-            tensorboard=self.tensorboard,
+            loggers=tuple(name for name in LOGGERS if getattr(self, name)),
         )
 
     def _base(self) -> Any:

@@ -117,10 +117,11 @@ class Detect(Command):
         from rtdetr_lab.images.decode import Limits
         from rtdetr_lab.images.tiling import Tiling
 
+        model = model_of(self.model, self.size, revision=self.revision, to_run=True)
         detector = Detector(
-            model_of(self.model, self.size, revision=self.revision, to_run=True),
+            model,
             threshold=wanted.threshold,
-            device=device_of(self.device),
+            device=device_of(self.device, model),
             tiling=Tiling(self.tile) if self.tile else None,
             max_iou=self.max_iou,
             limits=Limits(bits=self.bits),

@@ -59,7 +59,8 @@ class Eval(ModelCommand):
         from rtdetr_lab.evaluation.report import write_report
 
         found = stored_sets(self.data, [self.split], self.reading, self.val_split).get(self.split)
-        model = model_of(self.name, self.size, self.names, to_run=True).to(device_of(self.device))
+        model = model_of(self.name, self.size, self.names, to_run=True)
+        model = model.to(device_of(self.device, model))
         data = validation_set(found, model.metadata, self.limit, self.masks and model.draws_masks)
         check_classes(model, data.names, self.name)
         tell(look_at(data))

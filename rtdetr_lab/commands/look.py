@@ -1,14 +1,14 @@
 """# Look: a data set as one page, with its labels, a batch, its counts and its faults"""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from rtdetr_lab.commands.base import DONE, Reading, bar, say, size_of
-from rtdetr_lab.commands.train_options import Augment
+from rtdetr_lab.commands.train_options import Augment, Learning
 from rtdetr_lab.config import require_at_least
 from rtdetr_lab.errors import LabError
 from rtdetr_lab.writing import write_text, writing
@@ -48,6 +48,8 @@ class Look:
     """Size of the batch: one number, or HxW."""
     augment: Augment = "flip"
     """Augmentation of the batch, as in `train`."""
+    flip: bool = True
+    """--no-flip: the batch is not mirrored, as in `train`."""
     reading: Annotated[Reading, tyro.conf.OmitArgPrefixes] = field(default_factory=Reading)
 
     def run(self) -> int:
@@ -65,7 +67,7 @@ class Look:
         with writing(self.out):
             self.out.parent.mkdir(parents=True, exist_ok=True)
         write_text(self.out, label_page(f"{self.folder.name}: labels", parts))
-        say(f"{len(layout.splits)} splits → {self.out}")
+        say(f"{', '.join(layout.splits)} → {self.out}")
         return DONE
 
     def _parts(self, split: str, report: "Report", layout: "Layout") -> Iterator[tuple[str, str]]:
@@ -91,24 +93,28 @@ class Look:
         """Draw the first batch of a run, or say why there is none."""
         from rtdetr_lab.commands.sets import training_set
         from rtdetr_lab.data.coco import CocoDataset
-        from rtdetr_lab.data.dense import OF_PAPERS
+        from rtdetr_lab.data.dense import augmentation_named
         from rtdetr_lab.data.findings import raise_first_error
         from rtdetr_lab.model import Metadata
         from rtdetr_lab.training.stream import Steps
         from rtdetr_lab.viz.label_page import figures, text
 
-        size = size_of(self.size)
-        make = OF_PAPERS.get(self.augment)
-        augment = replace(make(size[0]), size=size) if make else None
+        size, how = size_of(self.size), Learning(augment=self.augment, flip=self.flip)
+        augment = augmentation_named(self.augment, size, self.flip)
         try:
             raise_first_error(known.findings)
             found = CocoDataset(known, layout.folder, limits=self.reading.limits)
-            data = training_set(found, Metadata(image_size=size), 0, as_stored=bool(make))
+            data = training_set(
+                found, Metadata(image_size=size), 0, bool(augment), mirrored=how.mirrors
+            )
             batch = Steps(data, IN_A_BATCH, 0, 200, augment).batch(0)
         except LabError as error:
             return f"<p>No batch can be made: {text(error)}</p>"
         height, width = batch.images.shape[-2:]
-        about = f"The first batch of a run with --augment {self.augment}: {width} × {height} px."
+        also = "" if self.flip else " --no-flip"
+        about = (
+            f"The first batch of a run with --augment {self.augment}{also}: {width} × {height} px."
+        )
         return f"<p>{about}</p>{figures(_samples(batch), known.names)}"
 
 

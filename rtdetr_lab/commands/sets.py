@@ -116,8 +116,9 @@ def training_set(
     seed: int,
     as_stored: bool = False,
     masks: bool = False,
+    mirrored: bool = True,
 ) -> Dataset:
-    """Return a stored split, resized and flipped at random; without a split, the shapes world.
+    """Return a stored split, resized and mirrored at random; without a split, the shapes world.
 
     `as_stored` leaves the pictures as they are, for a recipe that resizes them. `masks` reads the
     masks of objects too.
@@ -125,7 +126,9 @@ def training_set(
     if found is None:
         return _drawn(metadata, TRAIN, ENDLESS, masks)
     found = replace(found, with_masks=masks)
-    return found if as_stored else Augmented(fitted(found, metadata), RandomFlip(), seed)
+    return (
+        found if as_stored else Augmented(fitted(found, metadata), RandomFlip(0.5 * mirrored), seed)
+    )
 
 
 def validation_set(

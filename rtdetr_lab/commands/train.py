@@ -55,6 +55,9 @@ class Train(TrainOptions):
         tell([*look_at(learn, model.num_queries), *look_at(judge)])
         recipe = recipe_of(self, model, len(innermost(learn)))
         announce(recipe, recipe_name(self), learn, model.metadata.fixed_size)
+        if self.running.amp_auto:
+            without = "single precision, because this processor has no bfloat16"
+            say(f"--amp auto: computes in {'bfloat16' if recipe.amp else without}")
         watching = self._watching(found)
         if self.evaluating.overfit:
             watching.append(doctor := doctor_for(judge, model.num_queries))
@@ -74,13 +77,11 @@ class Train(TrainOptions):
 
     def _watching(self, found: dict[str, "CocoDataset"]) -> "list[Callback]":
         from rtdetr_lab.commands.sets import divided
-        from rtdetr_lab.training.callbacks import Note, TensorBoard
+        from rtdetr_lab.training.callbacks import LOGGERS, Note, loggers
 
-        watching: list[Callback] = []
+        watching = loggers(self.out, (name for name in LOGGERS if getattr(self.running, name)))
         if parts := divided(found):
             watching.append(Note(self.out / "split.json", parts))
-        if self.running.tensorboard:
-            watching.append(TensorBoard(self.out / "tensorboard"))
         return watching
 
     def _data(
@@ -93,7 +94,8 @@ class Train(TrainOptions):
             count = self.evaluating.overfit * self.learning.batch_size
             few = validation_set(found.get("train"), metadata, count, masks)
             return few, few
-        learn = training_set(found.get("train"), metadata, self.learning.seed, as_stored, masks)
+        how = (self.learning.seed, as_stored, masks, self.learning.mirrors)
+        learn = training_set(found.get("train"), metadata, *how)
         return learn, validation_set(found.get("val"), metadata, self.evaluating.val_limit, masks)
 
 
@@ -135,6 +137,8 @@ def verdict(doctor: "Doctor", run: "Run") -> int:
     """Print the doctor's findings after the run; return the exit code."""
     if not run.finished or not doctor.history:  # it will resume, or another process evaluates it
         return DONE
+    for line in doctor.mirror:
+        say(line)
     if doctor.healthy:
         say(f"healthy: AP {doctor.best:.3f} on the overfitted pictures")
         return DONE

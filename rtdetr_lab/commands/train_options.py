@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rtdetr_lab.training.recipe import Steps
 
 Recipe = Literal["scratch", "fine-tune", "paper", "v2"]
-Augment = Literal["flip", "paper", "v2", "deim"]
+Augment = Literal["none", "flip", "light", "v1", "paper", "v2", "deim"]
 
 
 def _by(hint: str) -> object:
@@ -51,11 +51,18 @@ class Learning:
     warmup_steps: Annotated[int | None, _by("by the recipe")] = None
     """Steps during which the rate rises."""
     augment: Annotated[Augment | None, _by("paper and v2: their own, else flip")] = None
-    """For folders: flip mirrors; paper and v2 also change colours, zoom out, crop and resize;
-    deim also joins pictures. For a DETR, paper is DETR's own. Long runs on photos need one of
-    them."""
+    """For folders: none; flip mirrors; light also changes colours; v1 (or paper) and v2 also
+    zoom out, crop and resize; deim also joins pictures. For a DETR, v1 is DETR's own. Long runs
+    on photos need one of them."""
+    flip: bool = True
+    """--no-flip: never mirror, because a mirror changes classes (left and right, d and b)."""
     seed: int = 0
     """Seed of weights, order and augmentation."""
+
+    @property
+    def mirrors(self) -> bool:
+        """Return whether pictures are mirrored at random."""
+        return self.flip and self.augment != "none"
 
     def rates(self) -> dict[str, Any]:
         """Return the given values of the recipe, except the learning rate itself."""
@@ -88,6 +95,8 @@ class Running:
 
     amp: bool = False
     """Compute in bfloat16 on a CPU too; a GPU that has it always does, except with --fp32."""
+    amp_auto: bool = False
+    """Compute in bfloat16 if the processor has it. `--amp auto` means the same."""
     fp32: bool = False
     """Compute in single precision, even if bfloat16 is faster."""
     device: Annotated[str | None, _by("the GPU where there is one")] = None
@@ -102,12 +111,19 @@ class Running:
     """Steps between saves."""
     tensorboard: bool = False
     """Also write the record for TensorBoard, to tensorboard/ (needs: pip install tensorboard)."""
+    wandb: bool = False
+    """Also send the record to Weights & Biases (needs: pip install wandb)."""
 
     @property
     def precision(self) -> bool | None:
         """Return whether to use bfloat16; None if no option was given."""
-        both = self.amp and self.fp32
+        from rtdetr_lab.training import memory
+        from rtdetr_lab.training.distributed import choose_device
+
+        both = (self.amp or self.amp_auto) and self.fp32
         require(not both, "--fp32", "contradicts --amp", "leave one of them out")
+        if self.amp_auto:
+            return memory.computes_in_bf16(choose_device(self.device))
         return True if self.amp else False if self.fp32 else None
 
 
@@ -213,22 +229,24 @@ def _budget(asked: TrainOptions, count: int) -> int:
 def augmentation_of(
     asked: TrainOptions, metadata: "Metadata"
 ) -> "Augmentation | AspectAugmentation | None":
-    """Return the augmentation of `--augment` or of the recipe; mirroring is separate."""
+    """Return the augmentation of `--augment` or of the recipe; None if it only mirrors."""
     from rtdetr_lab.commands.sets import is_world
     from rtdetr_lab.data.augment import detr_augmentation
-    from rtdetr_lab.data.dense import OF_PAPERS
+    from rtdetr_lab.data.dense import augmentation_named
+    from rtdetr_lab.data.transforms import RandomFlip
 
     size, edges = metadata.fixed_size, metadata.edges
     recipe = asked.learning.recipe
     chosen = asked.learning.augment or (recipe if recipe in ("paper", "v2") else "flip")
-    if chosen == "flip" or asked.evaluating.overfit:
+    if chosen in ("none", "flip") or asked.evaluating.overfit:
         return None
     what = "shapes are told apart by their aspect, and crops would change it"
     remedy = "use flip, or give a folder as --data"
-    require(not is_world(asked.data), "--augment", what, remedy)
-    if chosen == "paper" and edges:
-        return detr_augmentation(edges)
-    what = f"{chosen} stretches pictures to squares, as in its paper; a DETR keeps their shape"
-    remedy = "use paper, which is DETR's own for a DETR, or flip"
+    require(chosen == "light" or not is_world(asked.data), "--augment", what, remedy)
+    if chosen in ("v1", "paper") and edges:
+        own = detr_augmentation(edges)
+        return own if asked.learning.flip else replace(own, flip=RandomFlip(0))
+    what = f"{chosen} stretches all pictures to one size; a DETR keeps their shape"
+    remedy = "use v1, which is DETR's own for a DETR, or flip"
     require(not edges, "--augment", what, remedy)
-    return replace(OF_PAPERS[chosen](size[0]), size=size)
+    return augmentation_named(chosen, size, asked.learning.flip)

@@ -9,6 +9,7 @@ as a run that was never stopped, whichever process loads them.
 
 | preset               | strong                                  | mild | sizes     | until        |
 |----------------------|-----------------------------------------|------|-----------|--------------|
+| `light_augmentation` | photometric 0.5                         | flip | one       | the end      |
 | `paper_augmentation` | photometric 0.5, zoom-out 0.5, crop 0.8 | flip | 480 … 800 | the end      |
 | `v2_augmentation`    | the same                                | flip | 480 … 800 | 2 epochs off |
 
@@ -140,6 +141,11 @@ def paper_augmentation(size: int = 640) -> Augmentation:
         size=(size, size),
         sizes=multi_scale(size),
     )
+
+
+def light_augmentation(size: int = 640) -> Augmentation:
+    """Return colours and mirror images, at one size: the shapes and places of objects stay."""
+    return Augmentation(strong=(PhotometricDistort(0.5),), size=(size, size))
 
 
 def v2_augmentation(size: int = 640, epochs: int = 72, plain_epochs: int = 2) -> Augmentation:

@@ -124,7 +124,7 @@ class CocoReader(Reading):
                 what = f"is on picture {entry.get('image_id')!r}, which is not listed"
                 self.find(rules.UNLISTED_PICTURE, what, "annotation", number)
                 continue
-            one = self.annotated(entry, number, labels)
+            one = self.annotated(entry, number, labels, picture)
             if one is not None and picture in sizes:
                 self.keep(one, picture, sizes[picture])
         return tuple(
@@ -133,19 +133,20 @@ class CocoReader(Reading):
         )
 
     def annotated(
-        self, entry: Mapping[str, Any], number: int, labels: Mapping[int, int]
+        self, entry: Mapping[str, Any], number: int, labels: Mapping[int, int], picture: int
     ) -> Annotated | None:
+        place: dict[str, Any] = {"kind": "annotation", "number": number, "picture": picture}
         category, box = self.number(entry.get("category_id")), entry.get("bbox")
         crowd = entry.get("iscrowd", 0)
         if category is None or category not in labels:
             what = f"is of category {entry.get('category_id')!r}, which is not listed"
-            self.find(rules.UNKNOWN_CATEGORY, what, "annotation", number)
+            self.find(rules.UNKNOWN_CATEGORY, what, **place)
             return None
         if not (isinstance(box, list) and len(box) == 4 and all(map(is_finite, box))):
-            self.find(rules.BAD_BOX, f"has the bbox {box!r}", "annotation", number)
+            self.find(rules.BAD_BOX, f"has the bbox {box!r}", **place)
             return None
         if isinstance(crowd, list | dict) or crowd not in CROWDS:
-            self.find(rules.BAD_CROWD, f"has iscrowd {crowd!r}", "annotation", number)
+            self.find(rules.BAD_CROWD, f"has iscrowd {crowd!r}", **place)
             return None
         x, y, w, h = (float(n) for n in box)
         area: Any = entry.get("area")

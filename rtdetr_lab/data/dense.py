@@ -46,6 +46,7 @@ from rtdetr_lab.data.batch import Sample
 from rtdetr_lab.data.colours import PhotometricDistort
 from rtdetr_lab.data.transforms import Resize
 from rtdetr_lab.data.windows import Window, paste
+from rtdetr_lab.notation import Size
 
 BEYOND = 2**40
 """A partner is augmented as a picture this far away in the stream: no run is so long."""
@@ -126,6 +127,19 @@ def deim_augmentation(size: int = 640) -> Augmentation:
     return extend(augment.paper_augmentation(size), DenseAugmentation, until=50 / 58)
 
 
-OF_PAPERS = {"paper": augment.paper_augmentation, "v2": augment.v2_augmentation}
-OF_PAPERS |= {"deim": deim_augmentation}
+AUGMENTATIONS = {
+    "light": augment.light_augmentation,
+    "v1": augment.paper_augmentation,
+    "paper": augment.paper_augmentation,
+    "v2": augment.v2_augmentation,
+    "deim": deim_augmentation,
+}
 """Name on the command line → recipe for pictures of one size."""
+
+
+def augmentation_named(name: str, size: Size, mirrored: bool = True) -> Augmentation | None:
+    """Return the augmentation of this name; None for `none` and `flip`, which resize only."""
+    if name not in AUGMENTATIONS:
+        return None
+    made = replace(AUGMENTATIONS[name](size[0]), size=size)
+    return made if mirrored else replace(made, mild=())

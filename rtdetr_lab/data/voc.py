@@ -95,11 +95,11 @@ class Voc:
         if claimed not in (None, frame.stored, frame.upright):
             what = f"says {claimed[1]}×{claimed[0]}, but {place} is {width}×{height}"
             advice = "correct the size in the XML, or the picture"
-            reading.find(rules.WRONG_SIZE, what, advice=advice, file=xml)
+            reading.find(rules.WRONG_SIZE, what, advice=advice, file=xml, picture=number)
             return None
         upright = claimed == frame.upright != frame.stored
         size = frame.upright if upright else frame.stored
-        for one in self._objects(tree, xml, reading):
+        for one in self._objects(tree, xml, reading, number):
             reading.keep(one, number, size, xml)
         kept = tuple(reading.kept.get(number, ()))
         return Picture(number, str(place.relative_to(self.folder)), size, kept, upright, place)
@@ -117,7 +117,9 @@ class Voc:
                 return f"its picture could be {found[0]} or {found[1]}"
         return f"its picture {named!r} is not there"
 
-    def _objects(self, tree: Element, xml: Path, reading: Reading) -> Iterator[Annotated]:
+    def _objects(
+        self, tree: Element, xml: Path, reading: Reading, number: int
+    ) -> Iterator[Annotated]:
         for entry in tree.iter("object"):
             name = _text(entry, "name")
             x0, y0, x1, y1 = (_number(entry, f"bndbox/{corner}") for corner in CORNERS)
@@ -132,7 +134,7 @@ class Voc:
                 what = f"{start}, but columns count from {self.origin}"
                 advice = "give --voc-origin 0, or correct the box"
             if what:
-                reading.find(rules.UNREADABLE, what, advice=advice, file=xml)
+                reading.find(rules.UNREADABLE, what, advice=advice, file=xml, picture=number)
                 continue
             w, h = x1 - x0 + 1, y1 - y0 + 1
             box = (x0 - self.origin, y0 - self.origin, w, h)

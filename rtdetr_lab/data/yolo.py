@@ -177,13 +177,13 @@ def _usual(folder: Path, split: str) -> list[Path]:
 def _listed(value: Any, tree: Mapping[str, Any], folder: Path) -> list[Path]:
     """Return the pictures of a YAML entry: folders, or text files with a path per line.
 
-    Roboflow names a folder for tests also if it exports none.
+    Roboflow names a folder for tests also if it exports none, always this one.
     """
     found = []
-    for entry in value if isinstance(value, list) else [value]:
-        if value == tree.get("test") and not _places(str(entry), tree, folder):
+    for entry in map(str, value if isinstance(value, list) else [value]):
+        if slashed(entry).lstrip("./") == "test/images" and not _places(entry, tree, folder):
             continue
-        place = _place(str(entry), tree, folder)
+        place = _place(entry, tree, folder)
         if place.is_dir():
             found += pictures_in(place)
         else:

@@ -51,7 +51,7 @@ BT601, LIMITED = 6, 1
 """Numbers of the colours that we write, in FFmpeg: without them a player has to guess."""
 
 WAIT = 15.0
-"""Seconds to wait for a stream."""
+"""Seconds to wait for a stream, or for a camera that its driver lets us interrupt."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +88,7 @@ class Video:
     def _opened(self, word: str) -> Any:
         if word.isdecimal() and not Path(word).exists():
             form, name = CAMERAS.get(sys.platform, ("dshow", "video={}"))
-            return self._av.open(name.format(word), format=form)
+            return self._av.open(name.format(word), format=form, timeout=WAIT)
         streamed: dict[str, Any] = {"timeout": WAIT} if "://" in word else {}
         if word.startswith("rtsp"):
             streamed["options"] = {"rtsp_transport": "tcp"}  # UDP loses parts of frames

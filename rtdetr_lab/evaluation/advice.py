@@ -6,7 +6,7 @@ Each function returns paragraphs of Markdown; none if there is nothing to say.
 from rtdetr_lab.evaluation.coco import shown
 from rtdetr_lab.evaluation.examine import Examination
 from rtdetr_lab.evaluation.mistakes import DUPLICATE
-from rtdetr_lab.writing import markdown_table
+from rtdetr_lab.writing import markdown_table, markdown_text
 
 MANY_DUPLICATES = 0.2
 """The part of all mistakes above which the report gives advice about duplicates."""
@@ -36,6 +36,12 @@ def about_scores(exam: Examination) -> list[str]:
     )
     said += " the share of the detections with such scores that is right at an IoU of 0.5."
     return ["## What does a score mean?", said, "![calibration](calibration.png)"]
+
+
+def about_mirrors(exam: Examination) -> list[str]:
+    """Say which classes a mirror exchanges."""
+    lines = [f"{markdown_text(line)}." for line in exam.mirror]
+    return ["## In a mirror", *lines] if lines else []
 
 
 def about_duplicates(mistakes: dict[str, int]) -> list[str]:

@@ -1,4 +1,4 @@
-"""# Examine: one evaluation that answers four questions
+"""# Examine: one evaluation that answers five questions
 
 | question                       | how it is answered                                     |
 |--------------------------------|--------------------------------------------------------|
@@ -6,6 +6,7 @@
 | What does a layer add?         | these numbers for every layer and the proposals, in *one* run |
 | How many queries does it need? | the model runs again with fewer                        |
 | What goes wrong?               | detections above a score are classified (`mistakes.py`) |
+| What does a mirror change?     | the model runs again on mirrored pictures (`mirror.py`) |
 
 Queries attend to each other, so the best ten of a hundred do not show what a model with ten
 queries predicts. A DETR's queries are learned one by one. It cannot run with fewer of them, and
@@ -23,10 +24,11 @@ from rtdetr_lab.data.batch import Dataset, Sample, as_float, in_order
 from rtdetr_lab.data.canvas import fitted
 from rtdetr_lab.evaluation.coco import Metrics, Scored
 from rtdetr_lab.evaluation.evaluate import Answers, Progress, inference
+from rtdetr_lab.evaluation.mirror import about_mirror, labels_said, turned_back
 from rtdetr_lab.evaluation.mistakes import Judgement, judge
 from rtdetr_lab.evaluation.thresholds import Curves
 from rtdetr_lab.images.postprocess import Found, postprocess_of
-from rtdetr_lab.images.predict import see
+from rtdetr_lab.images.predict import predict, see
 from rtdetr_lab.model import declared
 from rtdetr_lab.structures import LayerPrediction, Prediction
 
@@ -44,6 +46,8 @@ class Examination:
     judgements: tuple[Judgement, ...]
     threshold: float
     curves: Curves
+    mirror: tuple[str, ...] = ()
+    """What a mirror exchanges."""
 
     @property
     def worst(self) -> list[int]:
@@ -67,11 +71,15 @@ def examine(
     few = [n for n in queries if says.takes_fewer_queries and n < says.num_queries]
     seen, answers = fitted(dataset, says.metadata), Answers(dataset)
     judgements: list[Judgement] = []
+    classes = len(dataset.names)
+    plain, mirrored = (torch.zeros(classes, classes, dtype=torch.long) for _ in range(2))
     with inference(model):
         for samples in progress(in_order(seen, batch_size, num_workers)):
             found = _look(model, samples, few, device, answers)
             truths = [sample.truth for sample in samples]
             answers.take(truths, found)
+            plain += labels_said(truths, found, classes)
+            mirrored += labels_said(truths, _mirrored(model, samples, device), classes)
             for truth, one in zip(truths, found, strict=True):
                 judgements.append(judge(truth, one.at(one.scores > threshold)))
     results = answers.scored()
@@ -82,7 +90,19 @@ def examine(
     layers = {way: one.metrics for way, one in results.items()}
     names = tuple(dataset.names)
     curves = answers.curves()
-    return Examination(names, last, layers, counts, tuple(judgements), threshold, curves)
+    mirror = tuple(about_mirror(plain, mirrored, names))
+    return Examination(names, last, layers, counts, tuple(judgements), threshold, curves, mirror)
+
+
+def _mirrored(model: Any, samples: list[Sample], device: torch.device | str | None) -> list[Found]:
+    """Return the detections in mirrored pictures, in the frames of the pictures."""
+    images = [as_float(s.image).flip(-1) for s in samples]
+    found = predict(model, images, [s.size for s in samples], to=device or _device_of(model))
+    return [turned_back(one, s.size[1]) for one, s in zip(found, samples, strict=True)]
+
+
+def _device_of(model: Any) -> Any:
+    return next((p.device for p in model.parameters()), None)
 
 
 def _look(
@@ -93,7 +113,7 @@ def _look(
     answers: Answers,
 ) -> list[Found]:
     """Add the detections of every layer, and those with fewer queries; return the last layer's."""
-    device = device or next((p.device for p in model.parameters()), None)
+    device = device or _device_of(model)
     images, sizes = [as_float(s.image) for s in samples], [s.size for s in samples]
 
     def keep(way: str, answer: LayerPrediction | Prediction) -> list[Found]:

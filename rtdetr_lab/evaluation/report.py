@@ -18,7 +18,12 @@ import torch
 from PIL import Image
 
 from rtdetr_lab.data.batch import Dataset
-from rtdetr_lab.evaluation.advice import about_duplicates, about_scores, about_thresholds
+from rtdetr_lab.evaluation.advice import (
+    about_duplicates,
+    about_mirrors,
+    about_scores,
+    about_thresholds,
+)
 from rtdetr_lab.evaluation.coco import NAMES, Metrics, shown
 from rtdetr_lab.evaluation.examine import Examination
 from rtdetr_lab.evaluation.mistakes import MISTAKES, Judgement, confusion_matrix
@@ -87,6 +92,7 @@ def _record(exam: Examination, counts: np.ndarray, drawn: list[dict[str, Any]]) 
         "calibration_error": exam.curves.calibration.error,
         "threshold": exam.threshold,
         "mistakes": {kind: total[kind] for kind in MISTAKES},
+        "mirror": list(exam.mirror),
         "confusion": {
             "rows": [*exam.names, *NO_OBJECT],
             "columns": [*exam.names, "not found"],
@@ -174,6 +180,7 @@ def _markdown(exam: Examination, record: dict[str, Any]) -> str:
         f"## Mistakes\n\nDetections above a score of {exam.threshold}, at an IoU of 0.5.",
         markdown_table(["kind", "number"], record["mistakes"].items()),
         *about_duplicates(record["mistakes"]),
+        *about_mirrors(exam),
         "![confusion](confusion.png)",
         "## The worst pictures",
         *(f"![{markdown_text(one['picture'])}]({one['file']})" for one in record["worst"]),

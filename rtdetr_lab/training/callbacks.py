@@ -20,6 +20,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from rtdetr_lab.config_json import to_dict
 from rtdetr_lab.errors import TrainingError, import_optional
 from rtdetr_lab.training.metrics import Record, draw_curves
 from rtdetr_lab.training.trainer import Trainer
@@ -178,10 +179,55 @@ class TensorBoard(Callback):
         self.writer: Any = self.open(str(self.folder), purge_step=trainer.step + 1)
 
     def recorded(self, trainer: Trainer, record: Record) -> None:
-        kind = "train" if "loss" in record else "val"
-        for name, value in record.items():
-            if name != "step":
-                self.writer.add_scalar(printable(f"{kind}/{name}"), value, record["step"])
+        for name, value in _tagged(record).items():
+            self.writer.add_scalar(name, value, record["step"])
 
     def ends(self, trainer: Trainer) -> None:
         self.writer.close()
+
+
+class WandB(Callback):
+    """Sends every number of the record, the recipe and nothing else to Weights & Biases.
+
+    Its environment variables say where: `WANDB_PROJECT`, `WANDB_MODE=offline`. A resumed run goes
+    on in the same place. Raises `MissingExtraError` at once if wandb is not installed.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        super().__init__()
+        self.wandb, self.folder, self.id = import_optional("wandb", "wandb"), Path(folder), ""
+
+    def begins(self, trainer: Trainer) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)  # else wandb writes to the folder of systems
+        quiet = self.wandb.Settings(console="off", disable_git=True, disable_code=True)
+        same = {"id": self.id, "resume": "allow"} if self.id else {}
+        recipe = to_dict(trainer.config)
+        self.run = self.wandb.init(dir=str(self.folder), settings=quiet, config=recipe, **same)
+        self.id = self.run.id
+
+    def recorded(self, trainer: Trainer, record: Record) -> None:
+        self.run.log(_tagged(record), step=record["step"])
+
+    def ends(self, trainer: Trainer) -> None:
+        self.run.finish()
+
+    def state(self) -> dict[str, Any]:
+        return {"id": self.id}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.id = state["id"]
+
+
+def _tagged(record: Record) -> Record:
+    """Return the numbers of a line, named train/… or val/…"""
+    kind = "train" if "loss" in record else "val"
+    return {printable(f"{kind}/{name}"): v for name, v in record.items() if name != "step"}
+
+
+LOGGERS: dict[str, Callable[[Path], Callback]] = {"tensorboard": TensorBoard, "wandb": WandB}
+"""Names on the command line → callbacks that write the record for another program."""
+
+
+def loggers(folder: Path, names: Iterable[str]) -> list[Callback]:
+    """Return the callbacks of these names; each writes below its own folder in `folder`."""
+    return [LOGGERS[name](folder / name) for name in names]

@@ -14,10 +14,12 @@ causes before effects, and reports each with its numbers and a remedy.
 | Do all parameters learn?                         | gradients, rates         |
 | Does the loss fall?                              | the record               |
 | Does the average follow the weights?             | weights, averaged weights |
+| Does a mirror exchange classes?                  | predictions for mirrored pictures |
 | Are the predictions right except for labels, box format or scores? | predictions (`symptoms.py`) |
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -26,6 +28,7 @@ from rtdetr_lab.data.batch import Sample, as_float
 from rtdetr_lab.detr.transformer import DETRDecoder
 from rtdetr_lab.evaluation.coco import Metrics
 from rtdetr_lab.evaluation.evaluate import inference
+from rtdetr_lab.evaluation.mirror import about_mirror, labels_said, turned_back
 from rtdetr_lab.images.predict import predict
 from rtdetr_lab.training.callbacks import Callback
 from rtdetr_lab.training.metrics import Record
@@ -57,6 +60,7 @@ class Doctor(Callback):
         self.history: list[Record] = []
         self.best = -1.0
         self.findings: list[Finding] = []
+        self.mirror: list[str] = []
 
     @property
     def healthy(self) -> bool:
@@ -70,6 +74,8 @@ class Doctor(Callback):
             self.reason = f"AP {self.best:.3f}: the batch is overfitted"
 
     def ends(self, trainer: Trainer) -> None:
+        if len(self.names) > 1:
+            self.mirror = examine_mirror(trainer, self.samples, self.names)
         if not self.healthy:
             self.findings = diagnose(trainer, self.samples, self.names, self.history)
 
@@ -94,6 +100,15 @@ def diagnose(
             "give more --pictures: exact boxes take the longest",
         )
     ]
+
+
+def examine_mirror(trainer: Trainer, samples: Sequence[Sample], names: Sequence[str]) -> list[str]:
+    """Return what a mirror exchanges: predict for these pictures, and for mirrored ones."""
+    mirrored = [replace(sample, image=sample.image.flip(-1)) for sample in samples]
+    plain, other = (case_of(trainer.model, s, names, trainer.device) for s in (samples, mirrored))
+    back = [turned_back(found, SIDE) for found in other.found]
+    now, then = (labels_said(plain.truths, found, len(names)) for found in (plain.found, back))
+    return about_mirror(now, then, names)
 
 
 def case_of(

@@ -86,6 +86,14 @@ def uses_amp(asked: bool | None, device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.is_bf16_supported()
 
 
+def computes_in_bf16(device: torch.device) -> bool:
+    """Return whether the device has instructions for bfloat16: without them it is slower."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name, bool)() for name in asked)
+
+
 Part = tuple[Batch, float]
 """Some pictures of a step, and their weight in the loss of the step."""
 

@@ -22,6 +22,7 @@ from torch import Tensor
 from rtdetr_lab.boxes import cxcywh_from_xyxy, iou, xyxy_from_cxcywh, xyxy_from_xywh
 from rtdetr_lab.data.batch import Truth
 from rtdetr_lab.evaluation.coco import Metrics, coco_truth, scored
+from rtdetr_lab.evaluation.mirror import labels_said
 from rtdetr_lab.evaluation.table import Table
 from rtdetr_lab.images.postprocess import Found
 from rtdetr_lab.layers import identity
@@ -30,7 +31,7 @@ SIDE = 1000
 GAIN = 0.3
 """AP50 must rise by this much before we report a change of all predictions as the fault."""
 
-FITS, NEAR, TRUSTED = 0.75, 0.5, 0.3
+FITS, TRUSTED = 0.75, 0.3
 
 
 @dataclass(frozen=True)
@@ -114,13 +115,7 @@ def examine_answers(case: Case) -> list[Finding]:
 def _other_labels(case: Case, now: float) -> Finding | None:
     from scipy.optimize import linear_sum_assignment
 
-    counts = torch.zeros(len(case.names), len(case.names))
-    for truth, found in zip(case.truths, case.found, strict=True):
-        fits = iou(truth.boxes_xyxy.float(), found.boxes_xyxy.float()) >= NEAR
-        for label, row in zip(truth.labels.tolist(), fits, strict=True):
-            if bool(row.any()):
-                said = int(found.labels[(found.scores * row).argmax()])
-                counts[said, label] += 1
+    counts = labels_said(case.truths, case.found, len(case.names)).T
     # A label without counts stays as it is.
     said, meant = linear_sum_assignment(-(counts + 1e-3 * torch.eye(len(counts))).numpy())
     label_of = [int(m) for _, m in sorted(zip(said, meant, strict=True))]

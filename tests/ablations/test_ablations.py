@@ -12,6 +12,7 @@ import pytest
 import torch
 from ablation_toy import no_aifi, study, tiny
 from paths import PROGRAMS, child_environment
+from training_toy import StandInForWandb
 
 from rtdetr_lab.ablations import LocalProcesses, Setup, Study, Submitit, Variant, variant
 from rtdetr_lab.ablations.decoder import EveryDepth
@@ -385,3 +386,13 @@ def test_a_report_of_nothing_says_so(tmp_path, capsys):
 def test_a_study_with_two_equal_seeds_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="repeat"):
         Study(tiny(), [no_aifi], seeds=(1, 1), folder=tmp_path)
+
+
+def test_every_run_of_a_study_is_logged_where_the_study_says(tmp_path, monkeypatch):
+    """The names of the command line: --tensorboard, --wandb."""
+    monkeypatch.setitem(sys.modules, "wandb", fake := StandInForWandb())
+    study(tmp_path, seeds=(3,), loggers=("wandb",)).run()
+    begun = [call for call in fake.calls if isinstance(call, dict)]
+    assert [call["config"]["seed"] for call in begun] == [3, 3]
+    assert len({call["dir"] for call in begun}) == 2
+    assert fake.calls.count("finished") == 2

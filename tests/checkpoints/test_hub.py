@@ -297,6 +297,7 @@ def test_every_pin_is_of_a_name_we_know():
     [
         (CARD, "apache-2.0"),
         ('---\nlicense: "mit"\n---\n', "mit"),
+        ("---\nlicense: Apache 2.0, weights only  # ours\n---\n", "Apache 2.0, weights only"),
         ("# No front matter\nlicense: mit\n", None),
         ("---\ntags: []\n---\n", None),
         ("", None),

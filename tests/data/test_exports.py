@@ -11,6 +11,7 @@ from damaged_data import save
 
 from rtdetr_lab.data.layout import find_layout
 from rtdetr_lab.data.preflight import check_folder
+from rtdetr_lab.errors import DataError
 
 SIZES = {"a": (30, 40), "b": (20, 50)}
 BOXES = {"a": (6, 9, 10, 12), "b": (20, 5, 25, 10)}
@@ -58,6 +59,14 @@ def roboflow_yolo(folder):
         text(folder / split / "labels" / f"{stem}.txt", yolo_line(stem))
     places = ("train: ../train/images", "val: ../valid/images", "test: ../test/images")
     text(folder / "data.yaml", *places, "", "nc: 2", "names: ['cat', 'dog']")
+
+
+def test_a_test_set_that_is_spelt_wrong_is_named(tmp_path):
+    roboflow_yolo(tmp_path)
+    found = (tmp_path / "data.yaml").read_text(encoding="utf8")
+    text(tmp_path / "data.yaml", found.replace("test: ../test/images", "test: ../tset/images"))
+    with pytest.raises(DataError, match=r"names '\.\./tset/images', which is not there; corr"):
+        find_layout(tmp_path)
 
 
 def roboflow_voc(folder):

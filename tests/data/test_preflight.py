@@ -182,6 +182,8 @@ def test_a_planted_fault_is_found_and_named(folder, fault, rule, place, words):
     assert (found.kind, found.id) == place
     assert words in found.what
     assert found.remedy
+    if rule in (rules.UNKNOWN_CATEGORY, rules.BAD_BOX, rules.BAD_CROWD):
+        assert found.picture == 1, "data look shows it beside its picture"
     assert report.ok == (rule.severity is not Severity.ERROR)
     assert rule.name in str(report)
 

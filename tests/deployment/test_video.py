@@ -231,12 +231,17 @@ def test_a_camera_is_read_like_a_clip(clips, monkeypatch, capsys):
         ("linux", "darwin"), ("lavfi", "testsrc=size=80x50:rate=10,settb=1/{}9")
     )
     monkeypatch.setattr(video, "CAMERAS", stand_in)
+    waited, opened = [], av.open
+    monkeypatch.setattr(
+        av, "open", lambda *a, **k: waited.append(k.get("timeout")) or opened(*a, **k)
+    )
     assert detect("1", "--limit", "3", "--json", "--no-pictures") == 0
     shown = capsys.readouterr()
     rows = [json.loads(line) for line in shown.out.splitlines()]
     assert rows == lines("out/camera1_detected.jsonl")
     assert [row["seconds"] for row in rows] == pytest.approx([0, 0.1, 0.2], abs=0.06)
     assert os.listdir("out") == ["camera1_detected.jsonl"]
+    assert waited == [video.WAIT]
 
 
 def test_a_stream_is_read_and_its_password_is_not_shown(clips, capsys):

@@ -1,4 +1,4 @@
-"""Callbacks: the bar, early stopping, TensorBoard, and whatever a reader writes."""
+"""Callbacks: the bar, early stopping, TensorBoard, W&B, and whatever a reader writes."""
 
 import json
 import sys
@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from training_toy import CONFIG, Toy, ToyData, same, untimed
+from training_toy import CONFIG, StandInForWandb, Toy, ToyData, same, untimed
 
+from rtdetr_lab.cli import main
 from rtdetr_lab.errors import ConfigError, MissingExtraError
 from rtdetr_lab.training import Callback, train
-from rtdetr_lab.training.callbacks import Bar, EarlyStopping, TensorBoard
+from rtdetr_lab.training.callbacks import Bar, EarlyStopping, TensorBoard, WandB
 from rtdetr_lab.training.state import load_state
 from rtdetr_lab.training.trainer import Trainer
 
@@ -233,3 +234,43 @@ def test_tensorboard_gets_the_numbers_of_the_record(tmp_path, monkeypatch):
     assert written[1:-1] == expected
     assert any(name == "val/AP" for name, *_ in written[1:-1])
     assert ended.step == 12
+
+
+def test_weights_and_biases_gets_the_record_and_a_resumed_run_goes_on_in_its_place(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "wandb", fake := StandInForWandb())
+    config, seen = replace(CONFIG, eval_every=6), {"callbacks": [WandB(tmp_path / "wandb")]}
+    first = run(tmp_path / "run", config, stop_after=6, **seen)
+    begun, *logged, end = fake.calls
+    assert begun["dir"] == str(tmp_path / "wandb")
+    assert begun["config"]["batch_size"] == config.batch_size
+    assert (begun["settings"]["console"], begun["settings"]["disable_git"]) == ("off", True)
+    assert "id" not in begun
+    expected = [
+        (r["step"], {f"{'train' if 'loss' in r else 'val'}/{n}": r[n] for n in r if n != "step"})
+        for r in first.history
+    ]
+    assert (logged, end) == (expected, "finished")
+    assert any("val/AP" in values for _, values in logged)
+
+    fake.calls.clear()
+    run(tmp_path / "run", config, done=1, callbacks=[WandB(tmp_path / "wandb")])
+    assert (fake.calls[0]["id"], fake.calls[0]["resume"]) == ("made by W&B", "allow")
+
+
+def test_the_real_package_of_weights_and_biases_writes_offline(tmp_path, monkeypatch):
+    pytest.importorskip("wandb", reason="no wandb; runs where it is installed")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    run(config=replace(CONFIG, eval_every=6), callbacks=[WandB(tmp_path)])
+    (folder,) = (tmp_path / "wandb").glob("offline-run-*")
+    (written,) = folder.glob("*.wandb")
+    assert b"val/AP" in written.read_bytes()
+
+
+def test_the_command_line_names_a_program_that_is_missing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    out = tmp_path / "run"
+    assert main(["train", "--wandb", "--size", "64", "--pictures", "2", "--out", str(out)]) == 1
+    assert capsys.readouterr().err.endswith("wandb: is not installed; pip install wandb\n")
+    assert not (out / "last.pt").exists()

@@ -8,9 +8,11 @@ import torch
 from rtdetr_lab.checkpoints.load import load_pretrained
 from rtdetr_lab.checkpoints.presets import preset_of
 from rtdetr_lab.cli import _parsed, main
-from rtdetr_lab.commands.sets import ENDLESS, training_set, validation_set
-from rtdetr_lab.commands.train_options import recipe_of
+from rtdetr_lab.commands.sets import ENDLESS, stored_sets, training_set, validation_set
+from rtdetr_lab.commands.train_options import augmentation_of, recipe_of
 from rtdetr_lab.data import layout
+from rtdetr_lab.data.augment import Place
+from rtdetr_lab.data.batch import as_float
 from rtdetr_lab.detector import Detector
 from rtdetr_lab.errors import ConfigError
 from rtdetr_lab.model import Metadata
@@ -108,6 +110,19 @@ def test_precision_is_asked_for_or_left_to_the_device():
     assert (asked(), asked("--amp"), asked("--fp32")) == (None, True, False)
     with pytest.raises(ConfigError, match="contradicts --amp"):
         asked("--amp", "--fp32")
+
+
+@pytest.mark.parametrize("has", [True, False])
+def test_amp_auto_takes_what_the_processor_computes_in_and_says_so(
+    folder, tmp_path, monkeypatch, capsys, has
+):
+    monkeypatch.setattr("rtdetr_lab.training.memory.computes_in_bf16", lambda device: has)
+    words = ["train", "--data", str(folder), "--out", str(tmp_path / "run"), *SHORT]
+    assert main([*words, "--amp", "auto"]) == 0
+    kept = json.loads((tmp_path / "run" / "run.json").read_text())["recipe"]
+    assert kept["amp"] is has
+    told = "bfloat16" if has else "single precision, because this processor has no bfloat16"
+    assert f"--amp auto: computes in {told}\n" in capsys.readouterr().out
 
 
 def test_patience_brings_validations_with_it():
@@ -242,6 +257,33 @@ def test_the_recipes_augmentation_is_part_of_a_run(folder, tmp_path, recipe):
     assert kept["size"] == [96, 96]
 
 
+@pytest.mark.parametrize(
+    ("words", "mirrored", "colours"),
+    [
+        ([], True, 1),
+        (["--augment", "none"], False, 1),
+        (["--no-flip"], False, 1),
+        (["--augment", "light"], True, 8),
+        (["--augment", "light", "--no-flip"], False, 8),
+        (["--augment", "v1"], True, 8),
+    ],
+)
+def test_an_augmentation_mirrors_unless_the_mirror_is_off(folder, words, mirrored, colours):
+    asked = _parsed(["train", "--data", str(folder), *words])
+    augment, found = augmentation_of(asked, SMALL), stored_sets(str(folder), ["train"])["train"]
+    data = training_set(found, SMALL, 0, bool(augment), mirrored=asked.learning.mirrors)
+    centres, means = set(), set()
+    for k in range(24):
+        sample = data[3 if augment else 3 + len(found) * k]
+        if augment is not None:
+            sample = augment(sample, Place(0, k, k, 0.5))
+        centres |= {round(float(x), 3) for x in sample.boxes[:1, 0]}
+        means.add(round(float(as_float(sample.image).mean()), 3))
+    if "v1" not in words:  # which moves the boxes
+        assert len(centres) == 1 + mirrored
+    assert len(means) >= colours
+
+
 def test_shapes_are_not_cropped(tmp_path, capsys):
     assert main(["train", "--augment", "paper", "--out", str(tmp_path / "run")]) == 1
     assert "told apart by their aspect" in capsys.readouterr().err
@@ -281,6 +323,11 @@ def test_a_folder_called_shapes_wins_over_the_drawn_world_and_says_so(
 def test_a_model_is_named_first_or_by_its_option(words, capsys):
     assert main(["classes", *(word.format("nano") for word in words)]) == 0
     assert "circle" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", ["classes", "eval", "export", "verify"])
+def test_every_verb_about_one_model_takes_it_both_ways(verb):
+    assert _parsed([verb, "r50"]).name == _parsed([verb, "--model", "r50"]).name == "r50"
 
 
 def test_two_models_for_a_verb_about_one_are_refused(capsys):

@@ -100,6 +100,13 @@ def test_what_an_onnx_file_cannot_take_is_refused(file):
         Detector.from_pretrained(file, revision="main")
 
 
+@pytest.mark.parametrize("words", [["eval", "{}"], ["detect", "picture.png", "--model", "{}"]])
+def test_it_runs_on_the_cpu_and_says_so(file, capsys, words):
+    assert main([*(word.format(file) for word in words), "--device", "cuda:1"]) == 1
+    said = "--device: is cuda:1, but an ONNX file runs on the CPU here; leave it out"
+    assert said in capsys.readouterr().err
+
+
 def test_files_that_are_not_ours_are_named(tmp_path):
     other, broken = tmp_path / "other.onnx", tmp_path / "broken.onnx"
     other.write_bytes(written(torch.nn.Linear(2, 3), (torch.zeros(1, 2),), ["x"], ["y"]))
