@@ -37,6 +37,7 @@ class DocumentedModel(Pushable, nn.Module):
     name_or_path = ""
     all_tied_weights_keys: ClassVar[dict[str, str]] = {}  # read by clients: no tensor has two names
     _supports_sdpa = True
+    accepts_loss_kwargs = False  # read by Trainer: it divides the loss of a step by their number
 
     def __init__(self, config: Any) -> None:
         config = self.config_class.of(config)

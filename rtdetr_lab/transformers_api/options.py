@@ -12,10 +12,8 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from operator import attrgetter
-from pathlib import Path
 from typing import Any, ClassVar
 
-from rtdetr_lab.checkpoints.files import read_json
 from rtdetr_lab.checkpoints.transformers_config import from_transformers
 from rtdetr_lab.checkpoints.transformers_table import class_names, placed
 from rtdetr_lab.config import require
@@ -116,11 +114,6 @@ class Options(OneFile):
         values = {key: value for key, value in told.items() if key in known}
         values["extra"] = {key: value for key, value in told.items() if key not in known}
         return cls(**values)
-
-    @classmethod
-    def from_json_file(cls, path: str | os.PathLike[str]) -> Any:
-        """Read a `config.json`."""
-        return cls.from_dict(read_json(Path(path)))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the values of their `config.json`."""
