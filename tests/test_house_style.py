@@ -278,7 +278,7 @@ ALLOWED = {
     "commands": 1_814,
     "data": 3_045,
     "deployment": 2_368,
-    "detr": 583,
+    "detr": 582,
     "evaluation": 1_034,
     "images": 910,
     "javascript": 910,
@@ -288,7 +288,7 @@ ALLOWED = {
     "structures": 334,
     "successors": 690,
     "training": 1_740,
-    "transformers_api": 2_067,
+    "transformers_api": 2_069,
     "viz": 1_976,
 }
 """Lines of code a room may hold. Who raises a number says why in the commit; the sum stays below

@@ -9,7 +9,7 @@ and `dtype`, are kept in `extra`, and written back.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from operator import attrgetter
 from typing import Any, ClassVar
@@ -53,7 +53,12 @@ class Options(OneFile):
         self.check()
         self.__dict__["_complete"] = True
 
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.to_dict())
+
     def __setattr__(self, name: str, value: Any) -> None:
+        what, remedy = "is read only when a configuration is made", "give it to a new one"
+        require(name not in GONE or "_complete" not in self.__dict__, self._at(name), what, remedy)
         if name in self.__dict__.get("extra", {}):
             self.extra[name] = value
             return
