@@ -274,11 +274,11 @@ def test_prose_does_not_count_as_code():
 ALLOWED = {
     "top level": 2_906,
     "ablations": 2_451,
-    "checkpoints": 2_815,
+    "checkpoints": 2_817,
     "commands": 1_865,
     "data": 3_175,
     "deployment": 2_373,
-    "detr": 588,
+    "detr": 587,
     "evaluation": 1_102,
     "images": 914,
     "javascript": 912,
@@ -288,13 +288,13 @@ ALLOWED = {
     "structures": 337,
     "successors": 695,
     "training": 1_776,
-    "transformers_api": 2_072,
+    "transformers_api": 2_074,
     "viz": 1_998,
 }
 """Lines of code a room may hold. Who raises a number says why in the commit; the sum stays below
 `ALLOWED_IN_ALL`, scripts aside: new chapters are paid for by simpler equipment."""
 
-ALLOWED_IN_ALL = 25_980
+ALLOWED_IN_ALL = 25_990
 
 
 def room_of(path: Path) -> str:

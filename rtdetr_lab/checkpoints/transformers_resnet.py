@@ -81,8 +81,8 @@ def resnet_values(tree: Mapping[str, Any], where: str, base: DETRConfig) -> dict
     require(kind == "resnet", f"{at}[model_type]", f"is {kind!r}", "give resnet or timm_backbone")
     what = "is set, but transformers ignores it for its own ResNet"
     require(not tree.get("dilation"), f"{where}[dilation]", what, "unset it, or use timm's ResNet")
-    _check_outputs(inner, at, base.backbone.outputs)
-    return table.values_of(ResNetFields, inner, at, base)
+    found = {"backbone.outputs": _maps_read(inner, at, base.backbone.outputs)}
+    return table.values_of(ResNetFields, inner, at, base) | found
 
 
 def speaks_timm(tree: Mapping[str, Any]) -> bool:
@@ -104,9 +104,9 @@ def _timm_values(
     require(stride in (16, 32), at, f"is {stride!r}", "give 32, or 16 for DC5")
     channels = told.get("num_channels", told.get("in_chans", 3))
     require(channels == 3, f"{where}[backbone_config]", f"reads {channels} channels", "give 3")
-    _check_outputs(told, where, outputs)
     values = dict(zip(("depths", "widths", "block"), TIMM[short], strict=True))
-    return {f"backbone.{n}": v for n, v in {**values, "dilated": stride == 16}.items()}
+    values |= {"dilated": stride == 16, "outputs": _maps_read(told, where, outputs)}
+    return {f"backbone.{name}": value for name, value in values.items()}
 
 
 def _outputs(inner: Mapping[str, Any]) -> Any:
@@ -116,15 +116,17 @@ def _outputs(inner: Mapping[str, Any]) -> Any:
     return inner.get("out_indices") or named
 
 
-def _check_outputs(inner: Any, where: str, outputs: tuple[int, ...]) -> None:
-    """Raise `ConfigError` unless the backbone returns the maps that we read.
+def _maps_read(inner: Any, where: str, outputs: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the maps of the backbone that we read; raise `ConfigError` if it lacks some.
 
-    A detector reads the last map; a mask head reads all of them.
+    A detector reads the last map; a mask head reads the last and the three finest.
     """
     found = tuple(_outputs(inner) or outputs)
-    fits = found[-1] == outputs[-1] if len(outputs) == 1 else found == outputs
+    masks = len(outputs) > 1
+    fits = found in (outputs, outputs[1:]) if masks else found[-1] == outputs[-1]
     what, remedy = f"returns the maps {found}", f"let it return {outputs}"
     require(fits, f"{where}[out_indices]", what, remedy)
+    return found if masks else outputs
 
 
 def spelled_resnet(cfg: DETRConfig, base: DETRConfig) -> dict[str, Any]:

@@ -132,12 +132,12 @@ def placed(
     where: str, what: str = WRONG_TYPE, remedy: str = "correct its values"
 ) -> Iterator[None]:
     """Add `where` to every error inside the block; foreign errors become `ConfigError`."""
-    try:
-        with converting(Exception, ConfigError, where, what, remedy):
+    with converting(Exception, ConfigError, where, what, remedy):
+        try:
             yield
-    except LabError as error:
-        place = error.where if where in error.where else f"{where}: {error.where}"
-        raise type(error)(place, error.what, error.remedy) from error
+        except LabError as error:
+            place = error.where if where in error.where else f"{where}: {error.where}"
+            raise type(error)(place, error.what, error.remedy) from error
 
 
 def class_names(tree: Mapping[str, Any], where: str) -> tuple[str, ...]:

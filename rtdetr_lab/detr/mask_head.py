@@ -108,7 +108,7 @@ class MaskLevel(nn.Module):
 
 
 class MaskHead(nn.Module):
-    """Turn attention maps at S5 into mask logits at S2."""
+    """Turn attention maps at S5 into mask logits at the finest map, S2."""
 
     def __init__(self, dim: int, num_heads: int, channels: Sequence[int]) -> None:
         super().__init__()

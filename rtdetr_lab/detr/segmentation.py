@@ -42,7 +42,10 @@ def segmentation_criterion() -> CriterionConfig:
 
 @dataclass(frozen=True)
 class SegmentationConfig(DETRConfig):
-    """Settings of a DETR with masks. Its backbone returns four maps, S2 to S5."""
+    """Settings of a DETR with masks. Its backbone returns at least three maps.
+
+    The mask head reads the three finest: of S2 to S5, as in the paper, S2 to S4.
+    """
 
     criterion: Any = field(default_factory=segmentation_criterion)
     num_mask_heads: int = 8
@@ -57,7 +60,7 @@ class SegmentationConfig(DETRConfig):
 
 
 class DETRSegmentation(DETR):
-    """`DETR` with `masks` in the prediction: mask logits at stride 4."""
+    """`DETR` with `masks` in the prediction: mask logits at the stride of its finest map, 4."""
 
     draws_masks = True
 
@@ -65,12 +68,12 @@ class DETRSegmentation(DETR):
         super().__init__(cfg)
         channels = tuple(self.backbone.channels)
         what = f"returns {len(channels)} maps"
-        remedy = "ask for four: outputs=(1, 2, 3, 4)"
-        require(len(channels) == 4, "backbone.outputs", what, remedy)
+        remedy = "ask for four: outputs=(1, 2, 3, 4); three are possible"
+        require(len(channels) >= 3, "backbone.outputs", what, remedy)
         if cfg.frozen_detector:
             self.requires_grad_(False)
         self.mask_attention = MaskAttention(cfg.dim, cfg.num_mask_heads)
-        self.mask_head = MaskHead(cfg.dim, cfg.num_mask_heads, channels[-2::-1])
+        self.mask_head = MaskHead(cfg.dim, cfg.num_mask_heads, channels[2::-1])
 
     def forward(
         self,
@@ -86,10 +89,9 @@ class DETRSegmentation(DETR):
 
     def draw(self, seen: Seen) -> Float[Tensor, "B Q h w"]:
         """Compute the mask logits of the last layer's queries."""
-        *finer, _ = seen.maps
         size = (seen.projected.shape[-2], seen.projected.shape[-1])
         attention = self.mask_attention(seen.content[-1], seen.memory, seen.padding, size)
-        return self.mask_head(seen.projected, attention, finer[::-1])
+        return self.mask_head(seen.projected, attention, seen.maps[2::-1])
 
 
 def _check_masks(images: Tensor, targets: Targets | None) -> None:

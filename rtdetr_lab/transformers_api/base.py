@@ -37,6 +37,8 @@ class DocumentedModel(Pushable, nn.Module):
     name_or_path = ""
     all_tied_weights_keys: ClassVar[dict[str, str]] = {}  # read by clients: no tensor has two names
     _supports_sdpa = True
+    _keep_in_fp32_modules: ClassVar[set[str]] = set()  # read by clients, as the next
+    accepts_loss_kwargs = False  # Trainer divides the loss by the number of accumulated batches
 
     def __init__(self, config: Any) -> None:
         config = self.config_class.of(config)

@@ -5,8 +5,10 @@ out. Arguments that would skip a part of the model raise an error. Labels become
 forward pass is recorded, and the records become the fields of the output.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar
 
 import torch
@@ -17,6 +19,8 @@ from rtdetr_lab.errors import ImageError, TargetError
 from rtdetr_lab.gathering import gather
 from rtdetr_lab.structures import Prediction, Targets
 from rtdetr_lab.transformers_api.pretrained import Pretrained
+
+log = logging.getLogger("rtdetr_lab")
 
 NAMES = ("class_labels", "boxes")
 
@@ -40,6 +44,12 @@ def refuse_parts(
     given = (encoder_outputs, inputs_embeds, decoder_inputs_embeds)
     for name, value in zip(names, given, strict=True):
         require(value is None, name, "would skip a part of the model", INSTEAD)
+
+
+@cache  # one warning for every set of names
+def warn_of(where: str, names: tuple[str, ...]) -> None:
+    """Warn about keywords of a call that nothing reads."""
+    log.warning("%s: nothing reads %s, as in transformers", where, ", ".join(names))
 
 
 def targets_of(labels: Any, device: torch.device, masks: bool = False) -> Targets:
@@ -96,13 +106,20 @@ class DetectorModel(Pretrained):
         output_attentions: bool | None,
         output_hidden_states: bool | None,
         return_dict: bool | None,
+        unread: Mapping[str, Any],
     ) -> Any:
-        """Result of one call: the documented output, or a tuple with `return_dict=False`."""
+        """Result of one call: the documented output, or a tuple with `return_dict=False`.
+
+        `unread` are further keywords: transformers has them for all models, and reads none here.
+        """
         asked = self._asked(
             output_attentions=output_attentions,
             output_hidden_states=output_hidden_states,
             return_dict=return_dict,
         )
+        told = {name for name, value in unread.items() if value is not None}
+        if idle := told - {"num_items_in_batch"}:  # the loss is divided by the number of boxes
+            warn_of(f"{type(self).__name__}.forward", tuple(sorted(idle)))
         images = call.pixel_values
         if images is None:
             raise ImageError("pixel_values", "is missing", "pass the output of the processor")

@@ -132,11 +132,13 @@ class DetrPreTrainedModel(DetectorModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        **unread: Any,
     ) -> Any:
         """Return the documented output, or its tuple with `return_dict=False`."""
         refuse_parts(encoder_outputs, inputs_embeds, decoder_inputs_embeds)
         call = Call(pixel_values, pixel_mask, decoder_attention_mask)
-        return self.answer(call, labels, output_attentions, output_hidden_states, return_dict)
+        asked = (output_attentions, output_hidden_states, return_dict)
+        return self.answer(call, labels, *asked, unread)
 
 
 class DetrModel(DetrPreTrainedModel):

@@ -197,6 +197,11 @@ class OneFile(Pushable, metaclass=Lenient):
         path = file_of(pretrained_model_name_or_path, cls.filename, **taken(told))
         return cls.from_dict(read_json(path), **told)
 
+    @classmethod
+    def from_json_file(cls, path: str | os.PathLike[str]) -> Any:
+        """Read such a file under any name."""
+        return cls.from_dict(read_json(Path(path)))
+
     def to_dict(self) -> dict[str, Any]:
         """Return the file's content."""
         raise NotImplementedError

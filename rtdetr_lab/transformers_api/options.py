@@ -9,13 +9,11 @@ and `dtype`, are kept in `extra`, and written back.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from operator import attrgetter
-from pathlib import Path
 from typing import Any, ClassVar
 
-from rtdetr_lab.checkpoints.files import read_json
 from rtdetr_lab.checkpoints.transformers_config import from_transformers
 from rtdetr_lab.checkpoints.transformers_table import class_names, placed
 from rtdetr_lab.config import require
@@ -55,7 +53,12 @@ class Options(OneFile):
         self.check()
         self.__dict__["_complete"] = True
 
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.to_dict())
+
     def __setattr__(self, name: str, value: Any) -> None:
+        what, remedy = "is read only when a configuration is made", "give it to a new one"
+        require(name not in GONE or "_complete" not in self.__dict__, self._at(name), what, remedy)
         if name in self.__dict__.get("extra", {}):
             self.extra[name] = value
             return
@@ -116,11 +119,6 @@ class Options(OneFile):
         values = {key: value for key, value in told.items() if key in known}
         values["extra"] = {key: value for key, value in told.items() if key not in known}
         return cls(**values)
-
-    @classmethod
-    def from_json_file(cls, path: str | os.PathLike[str]) -> Any:
-        """Read a `config.json`."""
-        return cls.from_dict(read_json(Path(path)))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the values of their `config.json`."""

@@ -77,7 +77,7 @@ class RTDetrModelOutput(Output):
 
     last_hidden_state: Any = None
     intermediate_hidden_states: Tensor | None = None
-    intermediate_logits: Tensor | None = None
+    intermediate_logits: Any = None
     intermediate_reference_points: Tensor | None = None
     intermediate_predicted_corners: Tensor | None = None
     initial_reference_points: Tensor | None = None

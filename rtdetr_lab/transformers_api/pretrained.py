@@ -24,6 +24,7 @@ from torch import Tensor
 from rtdetr_lab.checkpoints.files import FORMAT, read_json
 from rtdetr_lab.checkpoints.load import Opened, built, opened
 from rtdetr_lab.checkpoints.save import licence_line, write_theirs
+from rtdetr_lab.checkpoints.source import ASSETS
 from rtdetr_lab.checkpoints.transformers_config import draws, to_transformers
 from rtdetr_lab.config import require
 from rtdetr_lab.errors import CheckpointError
@@ -33,26 +34,7 @@ from rtdetr_lab.transformers_api.hub import FILE, folder_of, pushed, taken
 from rtdetr_lab.transformers_api.loading import changes_among, device_of, dtype_of, fill
 from rtdetr_lab.writing import first_few, markdown_text, write_text
 
-CARD = """---
-{licence}library_name: rtdetr_lab
-pipeline_tag: object-detection
-tags:
-- object-detection
-- {kind}
----
-# {name}
-
-A `{kind}` detector of {count} classes: {classes}.
-
-```python
-from rtdetr_lab import AutoImageProcessor, AutoModelForObjectDetection
-
-model = AutoModelForObjectDetection.from_pretrained("{name}")
-processor = AutoImageProcessor.from_pretrained("{name}")
-```
-
-The files are in transformers' layout, so transformers can load them, too.
-"""
+CARD = ASSETS / "model_card.md"
 
 
 class Pretrained(DocumentedModel):
@@ -164,7 +146,7 @@ class Pretrained(DocumentedModel):
         """Write the model with a card; the repository keeps its own card and processor."""
         self.save_pretrained(folder)
         classes, licence = self.settings.names, self.lab.metadata.licence
-        card = CARD.format(
+        card = CARD.read_text(encoding="utf8").format(
             name=repo_id,
             kind=self.settings.model_type,
             count=len(classes),

@@ -96,11 +96,13 @@ class RTDetrPreTrainedModel(DetectorModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
+        **unread: Any,
     ) -> Any:
         """Return the documented output, or its tuple with `return_dict=False`."""
         refuse_parts(encoder_outputs, inputs_embeds, decoder_inputs_embeds)
         call = Call(pixel_values, pixel_mask)
-        return self.answer(call, labels, output_attentions, output_hidden_states, return_dict)
+        asked = (output_attentions, output_hidden_states, return_dict)
+        return self.answer(call, labels, *asked, unread)
 
 
 class RTDetrModel(RTDetrPreTrainedModel):
@@ -122,7 +124,9 @@ class RTDetrModel(RTDetrPreTrainedModel):
         return lab
 
     def output(self, prediction: Prediction, targets: Any, found: dict[str, Any]) -> Any:
-        """Return all fields except `logits` and `pred_boxes`."""
+        """Return all fields except `logits` and `pred_boxes`; without heads no logits either."""
+        if not found["intermediate_logits"].numel():
+            found["intermediate_logits"] = ()
         return RTDetrModelOutput(**found)
 
 

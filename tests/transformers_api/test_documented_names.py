@@ -6,6 +6,7 @@ pages lie beside the checkout, the list is compared with them.
 
 import inspect
 import json
+import re
 from ast import literal_eval
 from collections import Counter
 from dataclasses import fields, is_dataclass
@@ -117,3 +118,14 @@ def test_the_page_has_the_table_of_documented_names():
 
 def test_the_list_is_what_the_pages_say(shared):
     assert documented(shared("seeds")) == sorted(ROWS, key=str)
+
+
+def test_the_page_names_a_test_that_exists_for_every_behaviour():
+    page = (ROOT / "docs" / "transformers.md").read_text(encoding="utf8")
+    part = page.partition("## What transformers tests of every model")[2].partition("\n## ")[0]
+    named = [
+        set(re.findall(r"`(test_\w+\.py)`", row)) for row in part.split("\n") if "`test_" in row
+    ]
+    there = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
+    assert len(named) > 10
+    assert [names - there for names in named if names - there] == []

@@ -10,6 +10,7 @@ from small_api import SMALL, SMALL_DETR, label
 from torch.utils import _pytree as tree
 
 import rtdetr_lab as lab
+from rtdetr_lab.errors import ConfigError
 
 KINDS = {
     "RTDetrForObjectDetection": (lab.RTDetrConfig, SMALL),
@@ -120,3 +121,18 @@ def test_a_configuration_of_your_own_keeps_its_arguments():
 
     config = Mine(mine=7, **SMALL)
     assert (config.mine, config.d_model) == (7, SMALL["d_model"])
+
+
+def test_a_parameter_that_is_read_at_the_start_cannot_change_later():
+    config = lab.RTDetrConfig(**SMALL)
+    with pytest.raises(ConfigError, match=r"RTDetrConfig\[use_timm_backbone\]: is read only when"):
+        config.use_timm_backbone = True
+    assert {"d_model", "id2label", "backbone_config"} <= set(config) == set(config.to_dict())
+
+
+@torch.no_grad()
+def test_a_model_without_heads_has_no_logits_and_one_inside_a_detector_has():
+    config = lab.RTDetrConfig(**SMALL)
+    assert lab.RTDetrModel(config).eval()(IMAGES).intermediate_logits == ()
+    inner = lab.RTDetrForObjectDetection(config).eval().model
+    assert inner(IMAGES).intermediate_logits.shape == (3, 2, 10, 3)

@@ -1,0 +1,128 @@
+"""Calls of the documented classes with what a part would compute, and with further keywords.
+
+The oracle is transformers, fp64: `encoder_outputs`, `inputs_embeds`, `decoder_inputs_embeds`.
+"""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from oracle import transformers
+from small_api import SMALL, SMALL_DETR, label
+from torch.utils import _pytree as tree
+
+import rtdetr_lab as lab
+from rtdetr_lab.decoder import look_forward_once
+from rtdetr_lab.transformers_api.calls import warn_of
+
+RANDOM = torch.Generator().manual_seed(4)
+IMAGES = torch.rand(2, 3, 64, 64, generator=RANDOM).double()
+ALL = {"output_hidden_states": True, "output_attentions": True}
+
+
+def random(*shape):
+    return torch.randn(*shape, generator=RANDOM).double()
+
+
+def pair(kind, std=0.3, **more):
+    """One set of weights: transformers' class, and ours."""
+    small = copy.deepcopy(SMALL_DETR if kind.startswith("Detr") else SMALL) | more
+    name, backbone = f"{kind.partition('For')[0]}Config", small.pop("backbone_config")
+    name = name.replace("Model", "")
+    inner = (
+        transformers.ResNetConfig if kind.startswith("Detr") else transformers.RTDetrResNetConfig
+    )
+    inner = inner(**{k: v for k, v in backbone.items() if k != "model_type"})
+    more = {"use_timm_backbone": False} if kind.startswith("Detr") else {}
+    told = {**small, **more, "backbone_config": inner}
+    theirs = getattr(transformers, kind)(getattr(transformers, name)(**copy.deepcopy(told)))
+    theirs.set_attn_implementation("eager")
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(5)
+        for parameter in theirs.parameters():
+            parameter.normal_(std=std)
+    ours = getattr(lab, kind)(getattr(lab, name)(**told))
+    ours.load_state_dict(theirs.state_dict())
+    return theirs.double().eval(), ours.double().eval()
+
+
+@torch.no_grad()
+def same(theirs, ours, **given):
+    found = ours(**given, **ALL)
+    wanted = theirs(**given, **ALL)  # second: it writes into a list of maps that it is given
+    assert set(found) == set(wanted)
+    for name, value in wanted.items():
+        for one, other in zip(tree.tree_leaves(found[name]), tree.tree_leaves(value), strict=True):
+            torch.testing.assert_close(one, other, atol=1e-9, rtol=1e-9, msg=name)
+
+
+def encoded(state):
+    return transformers.modeling_outputs.BaseModelOutput(last_hidden_state=state)
+
+
+def test_three_maps_are_enough_for_masks(tmp_path):
+    inner = {**SMALL_DETR["backbone_config"], "out_features": ["stage2", "stage3", "stage4"]}
+    told = {"backbone_config": inner, "encoder_attention_heads": 8}
+    theirs, ours = pair("DetrForSegmentation", **told)
+    same(theirs, ours, pixel_values=IMAGES)
+    assert ours(IMAGES).pred_masks.shape == (2, 7, 8, 8)
+    ours.save_pretrained(tmp_path)
+    for library in (lab, transformers):
+        again = library.DetrForSegmentation.from_pretrained(tmp_path, dtype=torch.float64).eval()
+        torch.testing.assert_close(
+            again(IMAGES).pred_masks, theirs(IMAGES).pred_masks, atol=1e-9, rtol=0
+        )
+
+
+@torch.no_grad()
+def test_keywords_that_nothing_reads_are_accepted_and_named_once(caplog):
+    theirs, ours = pair("RTDetrForObjectDetection")
+    warn_of.cache_clear()
+    more = {"decoder_input_ids": IMAGES, "use_cache": None, "num_items_in_batch": 3}
+    for _ in range(2):
+        assert torch.equal(ours(IMAGES, **more).logits, ours(IMAGES).logits)
+    said = "RTDetrForObjectDetection.forward: nothing reads decoder_input_ids, as in transformers"
+    assert caplog.messages == [said]
+    torch.testing.assert_close(
+        theirs(IMAGES, **more).logits, ours(IMAGES).logits, atol=1e-9, rtol=0
+    )
+
+
+@pytest.mark.parametrize("kind", ["RTDetrForObjectDetection", "DetrForObjectDetection"])
+def test_a_trainer_that_accumulates_takes_the_step_that_it_takes_with_their_class(kind, tmp_path):
+    """Their `forward` takes further keywords, too, so `Trainer` could divide the loss otherwise."""
+    pytest.importorskip("accelerate", reason="Trainer needs it; runs with the extra [dev]")
+    more = {"dropout": 0.0} if kind.startswith("Detr") else {"num_denoising": 0}
+    told = transformers.TrainingArguments(
+        output_dir=str(tmp_path), max_steps=1, per_device_train_batch_size=2, report_to=[],
+        gradient_accumulation_steps=2, remove_unused_columns=False, use_cpu=True, optim="sgd",
+        learning_rate=0.1, max_grad_norm=0.0, disable_tqdm=True, save_strategy="no",
+    )  # fmt: skip
+    # The loss of transformers' DETR cannot be computed in fp64.
+    kind_of = torch.float32 if kind.startswith("Detr") else torch.float64
+    pictures = [*IMAGES.to(kind_of), *IMAGES.to(kind_of).flip(-1)]
+    boxes = [label((0,)), label((2, 1)), label((1,), (0.3, 0.4, 0.5, 0.2)), label((0, 0, 1))]
+    for one in boxes:
+        one["boxes"] = one["boxes"].to(kind_of)
+    data = [{"pixel_values": p, "labels": b} for p, b in zip(pictures, boxes, strict=True)]
+    theirs, ours = pair(kind, std=0.05, **more)
+    theirs.model.freeze_backbone()  # transformers freezes more of DETR's ResNet than it says
+    ours.model.freeze_backbone()
+    if not kind.startswith("Detr"):  # ours trains the boxes as the authors do; docs/differences.md
+        ours.lab.decoder.cfg = replace(ours.lab.decoder.cfg, box_gradient=look_forward_once)
+    before = copy.deepcopy(ours.to(kind_of).state_dict())
+    for model in (theirs.to(kind_of), ours):
+        collate = lambda items: {  # noqa: E731
+            "pixel_values": torch.stack([one["pixel_values"] for one in items]),
+            "labels": [dict(one["labels"]) for one in items],
+        }
+        transformers.Trainer(model, told, collate, data).train()
+    wanted = copy.deepcopy(ours)
+    wanted.load_state_dict(theirs.state_dict())
+    found, steps = ours.state_dict(), 0
+    for name, tensor in wanted.state_dict().items():
+        step = (tensor - before[name]).abs().max()
+        steps += bool(step > 1e-4)
+        assert (found[name] - tensor).abs().max() <= 0.02 * step + 1e-5, name  # not twice the step
+    assert steps > 20
