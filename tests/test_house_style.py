@@ -275,9 +275,9 @@ ALLOWED = {
     "top level": 2_906,
     "ablations": 2_451,
     "checkpoints": 2_817,
-    "commands": 1_865,
+    "commands": 1_905,
     "data": 3_175,
-    "deployment": 2_373,
+    "deployment": 2_453,
     "detr": 587,
     "evaluation": 1_102,
     "images": 914,
@@ -294,7 +294,7 @@ ALLOWED = {
 """Lines of code a room may hold. Who raises a number says why in the commit; the sum stays below
 `ALLOWED_IN_ALL`, scripts aside: new chapters are paid for by simpler equipment."""
 
-ALLOWED_IN_ALL = 25_990
+ALLOWED_IN_ALL = 26_110
 
 
 def room_of(path: Path) -> str:

@@ -15,5 +15,6 @@ The faster kernels that it puts into a model are in `kernels/`.
 | `precision.py` | what half precision changes in detections |
 | `pixels.py`, `stream.py` | resizing on the device, reading ahead |
 | `onnx_file.py` | ONNX and `.pt2` |
+| `int8.py` | eight bits up to the selection of queries |
 | `bench/`     | `rtdetr-lab bench` |
 """

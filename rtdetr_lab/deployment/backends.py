@@ -5,8 +5,8 @@ A backend is a value with a method `build()`. An `Engine` takes one:
 | value | runs on | precision | switches |
 |---|---|---|---|
 | `PyTorch()` | CPU: packed oneDNN kernels; CUDA: Triton | any | `compiled`, `graphed` |
-| `OnnxRuntime()` | CPU | single | |
-| `OpenVINO()` | CPU | single, bfloat16 | |
+| `OnnxRuntime()` | CPU | single | `calibrate`: eight bits |
+| `OpenVINO()` | CPU | single, bfloat16 | `calibrate`: eight bits |
 
 `build()` returns a function from a batch to class logits and boxes. It takes the batch sizes that
 it was built for, and one picture size. onnxruntime and OpenVINO get the deployed model through
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from rtdetr_lab.config import require
 from rtdetr_lab.deployment.form import deploy
+from rtdetr_lab.deployment.int8 import onnx_int8, openvino_int8
 from rtdetr_lab.deployment.onnx_file import Raw, onnx_bytes
 from rtdetr_lab.errors import import_extra
 from rtdetr_lab.kernels.fused_sampler import fastest_for
@@ -87,10 +88,16 @@ class PyTorch:
 
 @dataclass(frozen=True)
 class Runtime:
-    """A runtime on the CPU that reads ONNX. Needs the extra [export]."""
+    """A runtime on the CPU that reads ONNX. Needs the extra [export].
+
+    With pictures (paths or arrays) to `calibrate`, it computes what comes before the selection of
+    queries in eight bits (`int8.py`), and the rest in the precision of the plan.
+    """
 
     threads: int | None = None
+    calibrate: Sequence[Any] | None = None
     dtypes: ClassVar[tuple[torch.dtype, ...]] = (torch.float32,)
+    int8: ClassVar[Callable[..., Any]] = staticmethod(onnx_int8)
 
     def build(self, model: nn.Module, plan: Plan) -> Run:
         name, at_home = type(self).__name__, plan.device.type == "cpu"
@@ -98,10 +105,13 @@ class Runtime:
         names = " or ".join(str(d).removeprefix("torch.") for d in self.dtypes)
         what = f"{name} cannot run in {plan.dtype}"
         require(plan.dtype in self.dtypes, "dtype", what, f"use {names}")
-        return self.load(onnx_bytes(model, plan.size), plan.dtype)
+        file = onnx_bytes(model, plan.size)
+        if self.calibrate is not None:
+            file = self.int8(file, self.calibrate, plan.size)
+        return self.load(file, plan.dtype)
 
-    def load(self, file: bytes, dtype: torch.dtype = torch.float32) -> Run:
-        """Load an ONNX file that maps pictures to two tensors, to run in `dtype`."""
+    def load(self, file: Any, dtype: torch.dtype = torch.float32) -> Run:
+        """Load an ONNX file, or what `int8` returns, that maps pictures to two tensors."""
         raise NotImplementedError
 
 
@@ -109,7 +119,7 @@ class Runtime:
 class OnnxRuntime(Runtime):
     """onnxruntime, in single precision."""
 
-    def load(self, file: bytes, dtype: torch.dtype = torch.float32) -> Run:
+    def load(self, file: Any, dtype: torch.dtype = torch.float32) -> Run:
         onnxruntime = import_extra("onnxruntime", "export")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.threads or torch.get_num_threads()
@@ -128,15 +138,17 @@ class OpenVINO(Runtime):
     """OpenVINO; in bfloat16 it chooses where it rounds."""
 
     dtypes: ClassVar[tuple[torch.dtype, ...]] = (torch.float32, torch.bfloat16)
+    int8: ClassVar[Callable[..., Any]] = staticmethod(openvino_int8)
 
-    def load(self, file: bytes, dtype: torch.dtype = torch.float32) -> Run:
+    def load(self, file: Any, dtype: torch.dtype = torch.float32) -> Run:
         core = import_extra("openvino", "export").Core()
         settings = {
             "INFERENCE_PRECISION_HINT": "bf16" if dtype == torch.bfloat16 else "f32",
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": self.threads or torch.get_num_threads(),
         }
-        compiled = core.compile_model(core.read_model(file, b""), "CPU", settings)
+        graph = core.read_model(file, b"") if isinstance(file, bytes) else file
+        compiled = core.compile_model(graph, "CPU", settings)
         request = compiled.create_infer_request()
 
         def run(images: Tensor) -> tuple[Tensor, Tensor]:
