@@ -70,6 +70,8 @@ def test_the_batch_is_that_of_a_run(look):
     assert "96 × 64 · 2 boxes" in plain["batch-0"]
     strong = look(options=["--size", "64", "--augment", "paper"])
     assert "--augment paper" in strong
+    still = look(options=["--size", "64", "--augment", "light", "--no-flip"])
+    assert "--augment light --no-flip: 64 × 64 px" in still
     assert {tuple(boxes(figures(strong)[f"batch-{i}"])) for i in range(8)} != batch
 
 
