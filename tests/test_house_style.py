@@ -275,7 +275,7 @@ ALLOWED = {
     "top level": 2_906,
     "ablations": 2_451,
     "checkpoints": 2_817,
-    "commands": 1_905,
+    "commands": 1_917,
     "data": 3_175,
     "deployment": 2_453,
     "detr": 587,
@@ -287,14 +287,14 @@ ALLOWED = {
     "notebook_tools": 375,
     "structures": 337,
     "successors": 695,
-    "training": 1_776,
+    "training": 1_778,
     "transformers_api": 2_074,
     "viz": 1_998,
 }
 """Lines of code a room may hold. Who raises a number says why in the commit; the sum stays below
 `ALLOWED_IN_ALL`, scripts aside: new chapters are paid for by simpler equipment."""
 
-ALLOWED_IN_ALL = 26_110
+ALLOWED_IN_ALL = 26_120
 
 
 def room_of(path: Path) -> str:

@@ -38,7 +38,7 @@ class Learning:
     The published ones are for a preset with --backbone-weights."""
     pictures: Annotated[int | None, _by("200,000 from scratch, else 50 or 72 rounds")] = None
     """Budget: pictures seen; each view counts."""
-    batch_size: int = 16
+    batch_size: Annotated[int | None, _by("16; to fine-tune on few pictures, 4 or 8")] = None
     """Pictures per step."""
     accumulate: int = 1
     """Send the pictures of a step through the model in this many parts, to save memory."""
@@ -186,7 +186,7 @@ def recipe_of(asked: TrainOptions, model: "DetectionModel", count: int) -> "Trai
         "v2": partial(v2, model.cfg),
     }
     budget = given.pictures or _budget(asked, count)
-    made = makers[recipe_name(asked)](budget, batch_size=given.batch_size)
+    made = makers[recipe_name(asked)](budget, batch_size=batch_size_of(asked, count))
     if given.lr is not None:
         ratio = given.lr / made.lr
         made = replace(made, lr=given.lr, backbone_lr=made.backbone_lr * ratio)
@@ -204,6 +204,16 @@ def recipe_of(asked: TrainOptions, model: "DetectionModel", count: int) -> "Trai
         eval_every=_eval_every(asked),
     )
     return to_overfit(made) if evaluating.overfit else made
+
+
+def batch_size_of(asked: TrainOptions, count: int) -> int:
+    """Return the pictures per step, for `count` pictures on disk."""
+    from rtdetr_lab.training.recipe import TrainConfig, batch_for
+
+    if asked.learning.batch_size is not None:
+        return asked.learning.batch_size
+    fits = recipe_name(asked) == "fine-tune" and not asked.evaluating.overfit
+    return batch_for(count) if fits else TrainConfig.batch_size
 
 
 def _eval_every(asked: TrainOptions) -> "Steps":

@@ -180,6 +180,14 @@ def fine_tune(cfg: Any, num_pictures: int, **changes: Any) -> TrainConfig:
     return TrainConfig(num_pictures=num_pictures, **(recipe | changes))
 
 
+def batch_for(count: int) -> int:
+    """Return the pictures per step to fine-tune on `count` pictures: 4, 8 or 16.
+
+    On few pictures, large steps are few steps: 200 pictures in steps of 16 are 13 steps a round.
+    """
+    return 4 if count < 300 else 8 if count < 600 else TrainConfig.batch_size
+
+
 def to_overfit(recipe: TrainConfig) -> TrainConfig:
     """Change a recipe so that the model can overfit a few pictures: no augmentation, no weight
     decay, and an average that follows closely."""

@@ -370,3 +370,19 @@ def test_queries_are_set_for_a_preset_and_for_a_model(folder, tmp_path, capsys):
         assert load_pretrained(out).num_queries == 120
     assert main([*run, "--queries", "5000", "--out", str(tmp_path / "x")]) == 1
     assert "5000 queries, but the picture has only" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "count", "size"),
+    [
+        (("--model", "nano"), 299, 4),
+        (("--model", "nano"), 300, 8),
+        (("--model", "nano"), 600, 16),
+        (("--model", "nano", "--batch-size", "3"), 299, 3),
+        (("--model", "nano", "--overfit", "1"), 299, 16),
+        ((), 299, 16),
+    ],
+)
+def test_steps_are_small_where_a_model_is_fine_tuned_on_few_pictures(words, count, size):
+    model = preset_of("nano", 10).build()
+    assert recipe_of(_parsed(["train", *words]), model, count).batch_size == size
