@@ -288,7 +288,7 @@ ALLOWED = {
     "structures": 334,
     "successors": 690,
     "training": 1_740,
-    "transformers_api": 2_069,
+    "transformers_api": 2_113,
     "viz": 1_976,
 }
 """Lines of code a room may hold. Who raises a number says why in the commit; the sum stays below
