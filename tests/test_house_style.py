@@ -288,13 +288,13 @@ ALLOWED = {
     "structures": 337,
     "successors": 695,
     "training": 1_778,
-    "transformers_api": 2_074,
+    "transformers_api": 2_118,
     "viz": 1_998,
 }
 """Lines of code a room may hold. Who raises a number says why in the commit; the sum stays below
 `ALLOWED_IN_ALL`, scripts aside: new chapters are paid for by simpler equipment."""
 
-ALLOWED_IN_ALL = 26_120
+ALLOWED_IN_ALL = 26_170
 
 
 def room_of(path: Path) -> str:

@@ -1,18 +1,21 @@
 r"""# Calls: from the arguments of a documented model to its documented output
 
 All detectors are called in the same way. The configuration gives the options that a call leaves
-out. Arguments that would skip a part of the model raise an error. Labels become targets. One
-forward pass is recorded, and the records become the fields of the output.
+out. Tensors that are given for a part of the model replace what it computes (`instead`); the part
+still runs. Keywords that nothing reads are named in a warning. Labels become targets. One forward
+pass is recorded, and the records become the fields of the output.
 """
 
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import zip_longest
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as tree
 
 from rtdetr_lab.config import require
 from rtdetr_lab.errors import ImageError, TargetError
@@ -24,26 +27,38 @@ log = logging.getLogger("rtdetr_lab")
 
 NAMES = ("class_labels", "boxes")
 
-INSTEAD = "pass pixel_values; to call the parts one by one, use the modules of .lab"
+ENCODED = ("last_hidden_state", "hidden_states", "attentions")
+"""Fields of `encoder_outputs`, in their order; in a model's output they begin with `encoder_`."""
 
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """Arguments of one call of a model."""
+    """Arguments of one call of a model; `start` is the first content of the queries."""
 
     pixel_values: Tensor | None
     pixel_mask: Tensor | None
     query_mask: Tensor | None = None
+    encoder_outputs: Any = None
+    inputs_embeds: Tensor | None = None
+    start: Tensor | None = None
+
+    @property
+    def encoded(self) -> dict[str, Any]:
+        """Documented fields of the encoder's output that is given: a record, or its tuple."""
+        given = self.encoder_outputs
+        if given is None:
+            return {}
+        if hasattr(given, ENCODED[0]):
+            given = [getattr(given, name, None) for name in ENCODED]
+        return {f"encoder_{name}": value for name, value in zip_longest(ENCODED, given)}
 
 
-def refuse_parts(
-    encoder_outputs: Any, inputs_embeds: Tensor | None, decoder_inputs_embeds: Tensor | None
-) -> None:
-    """Raise `ConfigError` for precomputed inputs: they would skip a part of the model."""
-    names = ("encoder_outputs", "inputs_embeds", "decoder_inputs_embeds")
-    given = (encoder_outputs, inputs_embeds, decoder_inputs_embeds)
-    for name, value in zip(names, given, strict=True):
-        require(value is None, name, "would skip a part of the model", INSTEAD)
+def instead(name: str, given: Any, computed: Any) -> Any:
+    """Return what is given in place of what was computed; raise `ConfigError` for other shapes."""
+    pair = [[[*t.shape] for t in tree.tree_leaves(one)] for one in (given, computed)]
+    what, remedy = f"has the shapes {pair[0]}", f"give {pair[1]}, as computed for these pictures"
+    require(pair[0] == pair[1], name, what, remedy)
+    return given
 
 
 @cache  # one warning for every set of names
@@ -124,9 +139,23 @@ class DetectorModel(Pretrained):
         if images is None:
             raise ImageError("pixel_values", "is missing", "pass the output of the processor")
         targets = None if labels is None else targets_of(labels, images.device, self.masks)
-        prediction, found = self.run(images, call, targets, asked)
-        output = self.output(prediction, targets, found)
+        handles = self.replacing(call)
+        try:
+            prediction, found = self.run(images, call, targets, asked)
+        finally:
+            for handle in handles:
+                handle.remove()
+        output = self.output(prediction, targets, found | call.encoded)
         return output if asked["return_dict"] else output.to_tuple()
+
+    def replacing(self, call: Call) -> list[Any]:
+        """Let parts return what the call gives for them, until the returned hooks are removed."""
+        if call.encoder_outputs is None:
+            return []
+        memory = call.encoded["encoder_last_hidden_state"]
+        hook = lambda part, inputs, output: instead("encoder_outputs", memory, output)  # noqa: E731
+        # Before all other hooks, so that the records have what is given.
+        return [self.lab.encoder.register_forward_hook(hook, prepend=True)]
 
     def run(
         self, images: Tensor, call: Call, targets: Any, asked: Mapping[str, bool]

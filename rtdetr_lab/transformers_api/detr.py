@@ -21,6 +21,7 @@ standard deviation of the checkpoint are in `.pixels`, and are saved again. `pix
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
+from math import isqrt
 from typing import Any
 
 from torch import Tensor, nn
@@ -31,9 +32,10 @@ from rtdetr_lab.checkpoints.transformers_config import draws
 from rtdetr_lab.config import require
 from rtdetr_lab.gathering import gathered
 from rtdetr_lab.model import Metadata
+from rtdetr_lab.notation import tokens_of
 from rtdetr_lab.structures import Prediction
 from rtdetr_lab.taps import record
-from rtdetr_lab.transformers_api.calls import Call, DetectorModel, refuse_parts
+from rtdetr_lab.transformers_api.calls import Call, DetectorModel, instead
 from rtdetr_lab.transformers_api.config import DetrConfig
 from rtdetr_lab.transformers_api.detr_fields import edits, inner_fields, judged, kept, padding_of
 from rtdetr_lab.transformers_api.loading import NoHead, draw_anew, fill
@@ -110,6 +112,22 @@ class DetrPreTrainedModel(DetectorModel):
         """Return the settings of the checkpoint's processor."""
         return detr_preprocessor_config(self.pixels)
 
+    def replacing(self, call: Call) -> list[Any]:
+        """Let parts return what the call gives for them, until the returned hooks are removed."""
+        handles, cells, start = super().replacing(call), call.inputs_embeds, call.start
+
+        def project(part: nn.Module, inputs: Any, output: Tensor) -> Any:
+            return instead("inputs_embeds", cells, tokens_of(output)).mT.reshape(output.shape)
+
+        def begin(part: nn.Module, inputs: Any) -> Any:
+            return instead("decoder_inputs_embeds", start, inputs[0]), *inputs[1:]
+
+        if cells is not None:
+            handles.append(self.lab.project.register_forward_hook(project))
+        if start is not None:
+            handles.append(self.lab.decoder.layers[0].register_forward_pre_hook(begin))
+        return handles
+
     def run(
         self, images: Tensor, call: Call, targets: Any, asked: Mapping[str, bool]
     ) -> tuple[Prediction, dict[str, Any]]:
@@ -118,7 +136,7 @@ class DetrPreTrainedModel(DetectorModel):
         edit = edits(call.query_mask, self.lab.num_queries)
         with record(self.lab, edit=edit) if edit else nullcontext(), gathered(kept(asked)) as seen:
             prediction = self.lab(images, targets, padding)
-        return prediction, inner_fields(self.lab, seen, asked)
+        return prediction, inner_fields(self.lab, seen, asked, call.start)
 
     def forward(
         self,
@@ -134,9 +152,18 @@ class DetrPreTrainedModel(DetectorModel):
         return_dict: bool | None = None,
         **unread: Any,
     ) -> Any:
-        """Return the documented output, or its tuple with `return_dict=False`."""
-        refuse_parts(encoder_outputs, inputs_embeds, decoder_inputs_embeds)
-        call = Call(pixel_values, pixel_mask, decoder_attention_mask)
+        """Return the documented output, or its tuple with `return_dict=False`.
+
+        `inputs_embeds` are the projected cells of a square map, `encoder_outputs` the encoder's
+        output, and `decoder_inputs_embeds` the first content of the queries.
+        """
+        if inputs_embeds is not None:  # a blank picture of that size gives positions, and no more
+            what, remedy = "has no maps that a mask is drawn from", "pass pixel_values"
+            require(not self.masks, "inputs_embeds", what, remedy)
+            side = isqrt(inputs_embeds.shape[1]) * self.backbone.strides[-1]
+            pixel_values = inputs_embeds.new_zeros(len(inputs_embeds), 3, side, side)
+        given = (encoder_outputs, inputs_embeds, decoder_inputs_embeds)
+        call = Call(pixel_values, pixel_mask, decoder_attention_mask, *given)
         asked = (output_attentions, output_hidden_states, return_dict)
         return self.answer(call, labels, *asked, unread)
 

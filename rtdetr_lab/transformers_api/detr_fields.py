@@ -71,7 +71,9 @@ def kept(asked: Mapping[str, bool]) -> list[str]:
     return names + ["content"] * asked["output_hidden_states"]
 
 
-def inner_fields(lab: Any, seen: Seen, asked: Mapping[str, bool]) -> dict[str, Any]:
+def inner_fields(
+    lab: Any, seen: Seen, asked: Mapping[str, bool], start: Tensor | None
+) -> dict[str, Any]:
     """Make all fields of `DetrModelOutput`."""
     ((cells, *_), encoder), (_, read) = values(seen, "encoder")[-1], values(seen, "decoder")[-1]
     count, layers = len(lab.encoder.layers), len(lab.decoder.layers)
@@ -83,7 +85,8 @@ def inner_fields(lab: Any, seen: Seen, asked: Mapping[str, bool]) -> dict[str, A
     if asked["output_hidden_states"]:
         content = values(seen, "content")
         between = content[count : count + layers - 1]
-        found["decoder_hidden_states"] = (torch.zeros_like(read[-1]), *between, read[-1])
+        start = torch.zeros_like(read[-1]) if start is None else start
+        found["decoder_hidden_states"] = (start, *between, read[-1])
         found["encoder_hidden_states"] = (cells, *content[:count])
     if asked["output_attentions"]:
         # Every layer of the decoder attends to queries, then to cells; a mask head comes last.

@@ -31,10 +31,11 @@ from rtdetr_lab.checkpoints.preprocessor import preprocessor_config
 from rtdetr_lab.checkpoints.rename import import_tensors
 from rtdetr_lab.checkpoints.source import locate
 from rtdetr_lab.checkpoints.tables import TRANSFORMERS
+from rtdetr_lab.config import require
 from rtdetr_lab.gathering import gathered
 from rtdetr_lab.model import Metadata
 from rtdetr_lab.structures import Prediction
-from rtdetr_lab.transformers_api.calls import Call, DetectorModel, refuse_parts
+from rtdetr_lab.transformers_api.calls import Call, DetectorModel
 from rtdetr_lab.transformers_api.config import (
     RTDetrConfig,
     RTDetrResNetConfig,
@@ -90,7 +91,7 @@ class RTDetrPreTrainedModel(DetectorModel):
         pixel_values: Tensor,
         pixel_mask: Tensor | None = None,
         encoder_outputs: Any = None,
-        inputs_embeds: Tensor | None = None,
+        inputs_embeds: Any = None,
         decoder_inputs_embeds: Tensor | None = None,
         labels: Any = None,
         output_attentions: bool | None = None,
@@ -98,9 +99,14 @@ class RTDetrPreTrainedModel(DetectorModel):
         return_dict: bool | None = None,
         **unread: Any,
     ) -> Any:
-        """Return the documented output, or its tuple with `return_dict=False`."""
-        refuse_parts(encoder_outputs, inputs_embeds, decoder_inputs_embeds)
-        call = Call(pixel_values, pixel_mask)
+        """Return the documented output, or its tuple with `return_dict=False`.
+
+        `encoder_outputs`, a record or a tuple with the list of maps first, replaces the encoder's.
+        """
+        what = "is one tensor in transformers, where it needs three maps, and fails there"
+        require(inputs_embeds is None, "inputs_embeds", what, "give encoder_outputs")
+        unread["decoder_inputs_embeds"] = decoder_inputs_embeds
+        call = Call(pixel_values, pixel_mask, encoder_outputs=encoder_outputs)
         asked = (output_attentions, output_hidden_states, return_dict)
         return self.answer(call, labels, *asked, unread)
 
@@ -124,9 +130,7 @@ class RTDetrModel(RTDetrPreTrainedModel):
         return lab
 
     def output(self, prediction: Prediction, targets: Any, found: dict[str, Any]) -> Any:
-        """Return all fields except `logits` and `pred_boxes`; without heads no logits either."""
-        if not found["intermediate_logits"].numel():
-            found["intermediate_logits"] = ()
+        """Return all fields except `logits` and `pred_boxes`."""
         return RTDetrModelOutput(**found)
 
 

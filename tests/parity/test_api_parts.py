@@ -14,6 +14,7 @@ from torch.utils import _pytree as tree
 
 import rtdetr_lab as lab
 from rtdetr_lab.decoder import look_forward_once
+from rtdetr_lab.errors import ConfigError, ImageError
 from rtdetr_lab.transformers_api.calls import warn_of
 
 RANDOM = torch.Generator().manual_seed(4)
@@ -59,6 +60,53 @@ def same(theirs, ours, **given):
 
 def encoded(state):
     return transformers.modeling_outputs.BaseModelOutput(last_hidden_state=state)
+
+
+@pytest.mark.parametrize("kind", ["RTDetrForObjectDetection", "RTDetrV2ForObjectDetection"])
+def test_an_rtdetr_goes_on_from_maps_as_theirs_does(kind):
+    theirs, ours = pair(kind)
+    maps = [random(2, 16, side, side) for side in (8, 4, 2)]
+    same(theirs, ours, pixel_values=IMAGES, encoder_outputs=encoded(maps))
+    same(theirs, ours, pixel_values=IMAGES, encoder_outputs=(maps, (maps[0],)))
+    same(theirs, ours, pixel_values=IMAGES)  # nothing is left of it in the model
+    with pytest.raises(ConfigError, match=r"encoder_outputs.*\[2, 16, 8, 8\], \[2, 16, 4, 4\]"):
+        ours(IMAGES, encoder_outputs=(maps[1:],))
+    with pytest.raises(ConfigError, match="inputs_embeds: is one tensor in transformers"):
+        ours(IMAGES, inputs_embeds=random(2, 84, 16))
+    with pytest.raises((AttributeError, TypeError, ValueError)):
+        theirs(None, inputs_embeds=maps)
+
+
+@pytest.mark.parametrize("kind", ["DetrModel", "DetrForObjectDetection", "DetrForSegmentation"])
+def test_a_detr_goes_on_from_cells_memory_and_content_as_theirs_does(kind):
+    theirs, ours = pair(kind, encoder_attention_heads=8)
+    mask, images = torch.ones(2, 64, 64), IMAGES.clone()
+    mask[0, 40:], images[0, :, 40:] = 0, 0
+    start, memory, cells = random(2, 7, 16), random(2, 4, 16), random(2, 9, 16)
+    same(theirs, ours, pixel_values=IMAGES, encoder_outputs=encoded(memory))
+    same(theirs, ours, pixel_values=images, pixel_mask=mask, decoder_inputs_embeds=start)
+    with pytest.raises(ImageError, match=r"pixel_values"):
+        ours(encoder_outputs=encoded(memory))
+    with pytest.raises(ConfigError, match=r"decoder_inputs_embeds.*give \[\[2, 7, 16\]\]"):
+        ours(IMAGES, decoder_inputs_embeds=start[:, :3])
+    if kind == "DetrForSegmentation":
+        with pytest.raises(ConfigError, match="inputs_embeds: has no maps that a mask is drawn"):
+            ours(IMAGES, inputs_embeds=cells)
+        return
+    same(theirs, ours, pixel_values=None, inputs_embeds=cells, decoder_inputs_embeds=start)
+    same(theirs, ours, pixel_values=None, inputs_embeds=cells, encoder_outputs=encoded(2 * cells))
+    with pytest.raises(ConfigError, match=r"inputs_embeds.*\[2, 8, 16\].*give \[\[2, 4, 16\]\]"):
+        ours(inputs_embeds=cells[:, :8])
+
+
+@torch.no_grad()
+def test_a_mask_hides_cells_that_are_given_as_it_hides_those_of_the_picture():
+    _, ours = pair("DetrForObjectDetection")
+    mask = torch.ones(2, 64, 64)
+    mask[0, 40:] = 0
+    cells = ours.lab.project(ours.lab.backbone(IMAGES * mask[:, None])[-1]).flatten(2).mT
+    given, wanted = ours(inputs_embeds=cells, pixel_mask=mask), ours(IMAGES, pixel_mask=mask)
+    torch.testing.assert_close(given.logits, wanted.logits, atol=1e-9, rtol=0)
 
 
 def test_three_maps_are_enough_for_masks(tmp_path):

@@ -88,7 +88,7 @@ def test_labels_that_contradict_themselves_are_refused(case, model, images):
     assert isinstance(error.value, ValueError)
 
 
-def test_masks_and_shortcuts_that_do_not_fit_are_refused(model, images):
+def test_masks_and_parts_that_do_not_fit_are_refused(model, images):
     with pytest.raises(ImageError, match="pixel_mask"):
         model(images, pixel_mask=torch.ones(2, 64, 60))
     with pytest.raises(ImageError, match="first pixel"):
@@ -98,7 +98,7 @@ def test_masks_and_shortcuts_that_do_not_fit_are_refused(model, images):
             model(images, decoder_attention_mask=mask)
     for name in ("encoder_outputs", "inputs_embeds", "decoder_inputs_embeds"):
         with pytest.raises(ConfigError, match=name):
-            model(images, **{name: torch.zeros(1)})
+            model(images, **{name: torch.zeros(1, 1)})
     with pytest.raises(ImageError, match="pixel_values"):
         lab.DetrModel.around(model.config, model.lab)()
 

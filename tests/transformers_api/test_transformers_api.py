@@ -115,13 +115,13 @@ def test_labels_that_contradict_themselves_are_refused(case, model, images):
     assert isinstance(error.value, ValueError)
 
 
-def test_a_pixel_mask_changes_nothing_as_documented_and_shortcuts_are_refused(model, images):
+def test_a_pixel_mask_changes_nothing_as_documented_and_a_part_must_fit(model, images):
     mask = torch.ones(2, 64, 64)
     mask[0, 40:] = 0
     assert torch.equal(model(images, pixel_mask=mask).logits, model(images).logits)
-    for name in ("encoder_outputs", "inputs_embeds", "decoder_inputs_embeds"):
+    for name in ("encoder_outputs", "inputs_embeds"):
         with pytest.raises(ConfigError, match=name):
-            model(images, **{name: torch.zeros(1)})
+            model(images, **{name: torch.zeros(1, 1)})
 
 
 def test_annotations_that_do_not_fit_are_refused():
