@@ -275,8 +275,8 @@ ALLOWED = {
     "top level": 2_906,
     "ablations": 2_451,
     "checkpoints": 2_817,
-    "commands": 1_917,
-    "data": 3_175,
+    "commands": 1_933,
+    "data": 3_214,
     "deployment": 2_453,
     "detr": 587,
     "evaluation": 1_102,
@@ -294,7 +294,7 @@ ALLOWED = {
 """Lines of code a room may hold. Who raises a number says why in the commit; the sum stays below
 `ALLOWED_IN_ALL`, scripts aside: new chapters are paid for by simpler equipment."""
 
-ALLOWED_IN_ALL = 26_170
+ALLOWED_IN_ALL = 26_220
 
 
 def room_of(path: Path) -> str:

@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -74,13 +75,31 @@ class Eval(ModelCommand):
             with writing(self.out):
                 write_report(self.out, exam, data)
             metrics = exam.scored.metrics
+        quality = self._panoptic(model) if self.masks and model.draws_masks else {}
         if self.json:
-            print(json.dumps(asdict(metrics) | dict(metrics)))
+            print(json.dumps(asdict(metrics) | dict(metrics) | quality))
             return DONE
         say(f"{metrics}\n{len(data)} pictures")
+        if quality:
+            say("  ".join(f"{name} {value:.3f}" for name, value in quality.items()))
         if self.out is not None:
             say(f"{self.out / 'report.md'}")
         return DONE
+
+    def _panoptic(self, model: "DetectionModel") -> dict[str, float]:
+        """Measure the panoptic quality, if the data has a segment for every pixel."""
+        from rtdetr_lab.commands.sets import is_world
+        from rtdetr_lab.data.coco_panoptic import PanopticDataset
+        from rtdetr_lab.data.layout import PANOPTIC, find_layout
+        from rtdetr_lab.evaluation.panoptic import evaluate_panoptic
+
+        layout = None if is_world(self.data) else find_layout(self.data)
+        if layout is None or layout.format != PANOPTIC:
+            return {}
+        data = PanopticDataset.from_folder(layout.folder, self.split)
+        few = replace(data, entries=data.entries[: self.limit])
+        found = evaluate_panoptic(model, few, batch_size=self.batch_size)
+        return {name: value for name, value in found.items() if not isnan(value)}
 
 
 def check_classes(model: "DetectionModel", data: Sequence[str], where: str) -> None:

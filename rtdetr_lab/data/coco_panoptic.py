@@ -14,8 +14,9 @@ Boxes are the boxes around the masks. A `SegmentMap` is the truth that panoptic 
 against. A `DETRSegmentation` learns from a `Sample`, which has no crowds.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,12 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
+from rtdetr_lab.data.annotated import Annotated, Annotations, Picture
 from rtdetr_lab.data.batch import Sample, Truth
 from rtdetr_lab.data.coco_json import KINDS, CocoReader
 from rtdetr_lab.data.findings import raise_first_error
 from rtdetr_lab.data.places import inside, slashed
+from rtdetr_lab.data.rle import run_lengths
 from rtdetr_lab.data.segment_map import SegmentMap, TrueSegment, boxes_of, check_listed, rgb_to_id
 from rtdetr_lab.data.transforms import image_of
 from rtdetr_lab.errors import DataError
@@ -51,14 +54,11 @@ class PanopticDataset:
     @classmethod
     def from_folder(cls, folder: str | Path, split: str = "val") -> "PanopticDataset":
         """Read a split from one of the usual places; raises `DataError` if it is in none."""
-        root = Path(folder)
-        years, places = ("2017", ""), ("annotations", "")
-        stems = [root / place / f"panoptic_{split}{year}" for year in years for place in places]
-        found = next((s for s in stems if s.with_suffix(".json").is_file()), None)
+        root, found = Path(folder), find_panoptic(Path(folder), split)
         if found is None:
             what = f"has no panoptic annotations for {split!r}"
-            raise DataError(str(root), what, f"put {stems[0]}.json there")
-        return cls.from_json(found.with_suffix(".json"), found, _pictures_of(root, split))
+            raise DataError(str(root), what, f"put annotations/panoptic_{split}2017.json there")
+        return cls.from_json(found, found.with_suffix(""), _pictures_of(root, split))
 
     @classmethod
     def from_json(
@@ -107,6 +107,29 @@ class PanopticDataset:
                 raise DataError(where, what, "add it to categories")
         return SegmentMap(torch.from_numpy(ids), segments)
 
+    def annotations(self) -> Annotations:
+        """Return each segment, of a thing or of stuff, as an annotation with its mask.
+
+        All PNGs are read. Raises `DataError` for the first that contradicts the list.
+        """
+        numbers = count(1)
+        pictures = tuple(self._annotated(index, numbers) for index in range(len(self)))
+        files = (self.path, *sorted(self.png_folder.glob("*.png")))
+        return Annotations(self.path, self.names, self.category_ids, pictures, files=files)
+
+    def _annotated(self, index: int, numbers: Iterator[int]) -> Picture:
+        entry, sample = self.entries[index], self[index]
+        found, truth = self.truth(index), sample.truth
+        kept = []
+        for one, label, box in zip(found.segments, truth.labels, truth.boxes_xyxy, strict=True):
+            mask = (found.ids == one.id).numpy()
+            x0, y0, x1, y1 = box.tolist()
+            place = (x0, y0, x1 - x0, y1 - y0)
+            runs, area = run_lengths(mask), int(mask.sum())
+            kept.append(Annotated(next(numbers), int(label), place, area, one.is_crowd, runs))
+        path = self.picture_folder / slashed(entry["picture"])
+        return Picture(entry["image_id"], entry["picture"], entry["size"], tuple(kept), path=path)
+
     def __getitem__(self, index: int) -> Sample:
         entry, found, ids = self.entries[index], self.truth(index), self.category_ids
         masks = found.ids == torch.tensor([s.id for s in found.segments]).long()[:, None, None]
@@ -133,6 +156,13 @@ class PanopticDataset:
             where = f"{self.path}: picture {entry['image_id']}"
             raise DataError(where, what, "export the data set again")
         return raster
+
+
+def find_panoptic(folder: Path, split: str) -> Path | None:
+    """Return the annotation file of a split, from one of the usual places; None if in none."""
+    names = [f"panoptic_{split}{year}.json" for year in ("2017", "")]
+    paths = [folder / place / name for name in names for place in ("annotations", "")]
+    return next((path for path in paths if path.is_file()), None)
 
 
 def _pictures_of(root: Path, split: str) -> Path:

@@ -4,11 +4,12 @@
     layout.format, list(layout.splits)   # "COCO JSON", ["train", "val"]
     layout["val"].load()                 # its annotations; raises for faults
 
-| format     | found by                                                                     |
-|------------|------------------------------------------------------------------------------|
-| COCO JSON  | JSON at the top, in `annotations/` or in a folder named like a split         |
-| YOLO       | `data.yaml`, `classes.txt`, `obj.names`                                      |
-| Pascal VOC | XML in `Annotations/`, at the top, or in folders named like splits           |
+| format        | found by                                                                  |
+|---------------|---------------------------------------------------------------------------|
+| COCO JSON     | JSON at the top, in `annotations/` or in a folder named like a split      |
+| COCO panoptic | `panoptic_train.json` and a folder of PNGs, at the top or in `annotations/` |
+| YOLO          | `data.yaml`, `classes.txt`, `obj.names`                                   |
+| Pascal VOC    | XML in `Annotations/`, at the top, or in folders named like splits        |
 
 A word in the name of a JSON file or of its folder gives its split: `train`, `valid`,
 `instances_val2017`. A single JSON with any other name is a training set. If two files could be the
@@ -25,6 +26,7 @@ from pathlib import Path
 
 from rtdetr_lab.data.annotated import Annotations, Listed, Reading
 from rtdetr_lab.data.coco_json import inspect_annotations, listed_pictures
+from rtdetr_lab.data.coco_panoptic import PanopticDataset, find_panoptic
 from rtdetr_lab.data.findings import raise_first_error
 from rtdetr_lab.data.places import NAMES, Places, match_pictures, split_of
 from rtdetr_lab.data.text import text_of
@@ -34,7 +36,8 @@ from rtdetr_lab.data.yolo import Yolo, find_yolo
 from rtdetr_lab.errors import DataError
 
 COCO = "COCO JSON"
-"""The name of the format in messages."""
+PANOPTIC = "COCO panoptic"
+"""The names of these formats in messages."""
 
 OTHER_TASKS = ("captions_", "person_keypoints_", "panoptic_", "stuff_", "image_info_")
 """Starts of names of COCO's JSON files without boxes."""
@@ -102,6 +105,8 @@ def find_layout(source: str | Path, voc_origin: int = 1) -> Layout:
     found = _coco(source)
     if found and set(found.splits) & set(NAMES):
         return found
+    if panoptic := _panoptic(source):
+        return panoptic
     others = [one for one in (find_yolo(source), find_voc(source, voc_origin)) if one]
     if len(others) > 1:
         what = f"is a {others[0].format} and a {others[1].format} folder"
@@ -131,10 +136,29 @@ def _of_file(path: Path) -> Layout:
         remedy = "give its folder, a COCO JSON or a data.yaml"
         raise DataError(str(path), "is not an annotation file", remedy)
     folder = path.parent
+    if path.name.startswith("panoptic_"):
+        panoptic = _panoptic(folder.parent if folder.name.lower() == "annotations" else folder)
+        if panoptic:
+            return panoptic
     own = next((ours for ours, theirs in NAMES.items() if folder.name.lower() in theirs), None)
     split = split_of(path.stem) or own or "train"
     inner = own or folder.name.lower() == "annotations"
     return Layout(folder.parent if inner else folder, COCO, {split: (_json(path),)})
+
+
+def _panoptic(folder: Path) -> Layout | None:
+    """Find the panoptic annotations of a folder."""
+    paths = {split: find_panoptic(folder, split) for split in NAMES}
+    splits = {
+        split: (Split(path, partial(_segments, folder, split)),)
+        for split, path in paths.items()
+        if path
+    }
+    return Layout(folder, PANOPTIC, splits) if splits else None
+
+
+def _segments(folder: Path, split: str) -> Annotations:
+    return PanopticDataset.from_folder(folder, split).annotations()
 
 
 def _json(path: Path) -> Split:

@@ -8,7 +8,10 @@ from PIL import Image
 
 from rtdetr_lab.checkpoints.load import load_pretrained
 from rtdetr_lab.cli import main
+from rtdetr_lab.data.coco_panoptic import PanopticDataset
 from rtdetr_lab.data.rle import run_lengths
+from rtdetr_lab.data.segment_map import id_to_rgb
+from rtdetr_lab.evaluation.panoptic import evaluate_panoptic
 
 pytest.importorskip("faster_coco_eval", reason="no [eval] extra; runs where it is installed")
 
@@ -54,6 +57,48 @@ def test_a_model_gets_a_mask_head_learns_from_polygons_and_run_lengths_and_is_me
     assert "by the IoU of masks:" in capsys.readouterr().out
     assert main([*judged, "--no-masks"]) == 0
     assert "masks" not in capsys.readouterr().out
+
+
+def write_panoptic(folder):
+    """Two pictures of a card on a table: things and stuff, as colours of a PNG."""
+    images, annotations = [], []
+    for number, (left, top) in enumerate([(8, 5), (20, 12)], 1):
+        ids = np.full((40, 60), 7)
+        ids[top : top + 20, left : left + 25] = 300
+        name = f"{number}.png"
+        for split in ("train", "val"):
+            for place in (f"panoptic_{split}", split):
+                (folder / place).mkdir(exist_ok=True)
+            Image.fromarray(id_to_rgb(ids)).save(folder / f"panoptic_{split}" / name)
+            bright = np.where(ids == 300, 220, 30).astype(np.uint8)
+            Image.fromarray(np.stack([bright] * 3, axis=-1)).save(folder / split / name)
+        images.append({"id": number, "file_name": name, "width": 60, "height": 40})
+        segments = [{"id": 7, "category_id": 9}, {"id": 300, "category_id": 4}]
+        annotations.append({"image_id": number, "file_name": name, "segments_info": segments})
+    categories = [{"id": 9, "name": "table", "isthing": 0}, {"id": 4, "name": "card", "isthing": 1}]
+    tree = {"images": images, "annotations": annotations, "categories": categories}
+    for split in ("train", "val"):
+        (folder / f"panoptic_{split}.json").write_text(json.dumps(tree), encoding="utf8")
+    return folder
+
+
+def test_a_panoptic_folder_trains_a_model_with_masks_and_has_a_panoptic_quality(tmp_path, capsys):
+    data, out = write_panoptic(tmp_path), tmp_path / "run"
+    words = ["train", "--model", "nano", "--masks", "--freeze", "backbone", "--data", str(data)]
+    assert main([*words, "--out", str(out), *QUICK]) == 0
+    model = load_pretrained(out / "model")
+    assert model.metadata.names == ("card", "table")
+    right = evaluate_panoptic(model, PanopticDataset.from_folder(data), batch_size=16)
+
+    capsys.readouterr()
+    judged = ["eval", str(out / "model"), "--data", str(data)]
+    assert main([*judged, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert {name: said[name] for name in right} == pytest.approx(right, nan_ok=True)
+    assert main(judged) == 0
+    assert f"PQ {right['PQ']:.3f}  " in capsys.readouterr().out
+    assert main([*judged, "--no-masks"]) == 0
+    assert "PQ" not in capsys.readouterr().out
 
 
 def test_data_without_masks_is_named_before_a_model_learns_from_it(tmp_path, capsys):

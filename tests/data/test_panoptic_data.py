@@ -13,7 +13,9 @@ from rtdetr_lab.backbone import BasicBlock
 from rtdetr_lab.config import replace_at
 from rtdetr_lab.data.batch import Mapped
 from rtdetr_lab.data.canvas import ResizeEdges
+from rtdetr_lab.data.coco import CocoDataset
 from rtdetr_lab.data.coco_panoptic import PanopticDataset
+from rtdetr_lab.data.layout import COCO, PANOPTIC, find_layout
 from rtdetr_lab.data.segment_map import boxes_of, id_to_rgb, rgb_to_id
 from rtdetr_lab.detr.resnet import ResNetConfig
 from rtdetr_lab.detr.segmentation import SegmentationConfig
@@ -89,6 +91,38 @@ def test_segments_become_masks_labels_and_boxes(folder):
     assert sample.truth.boxes_xyxy[1].tolist() == [10, 20, 40, 30]
     assert sample.boxes[1].tolist() == pytest.approx([25 / 60, 25 / 40, 0.5, 0.25])
     assert not sample.masks[:, 39].any()
+
+
+def test_segments_are_annotations_of_a_layout_that_train_and_eval_read(folder):
+    layout = find_layout(folder)
+    assert (layout.format, list(layout.splits)) == (PANOPTIC, ["val"])
+    found = layout["val"].load()
+    assert (found.names, found.category_ids) == (("cat", "sky"), (17, 187))
+    first, second = found.pictures
+    assert [(one.id, one.label, one.area) for one in first.annotations] == [
+        (1, 1, 2040),
+        (2, 0, 300),
+    ]
+    assert first.annotations[1].box_xywh == (10, 20, 30, 10)
+    assert [one.id for one in second.annotations] == [3]
+    sample = CocoDataset(found, layout.folder, with_masks=True)[0]
+    assert torch.equal(sample.masks, PanopticDataset.from_folder(folder)[0].masks)
+
+
+@pytest.mark.parametrize("place", ["", "annotations"])
+def test_its_annotation_file_alone_means_the_same_set(folder, place):
+    stem = "panoptic_val2017"
+    for name in (f"{stem}.json", stem):
+        (folder / "annotations" / name).rename(folder / place / name)
+    layout = find_layout(folder / place / f"{stem}.json")
+    assert (layout.format, layout.folder) == (PANOPTIC, folder)
+    assert len(layout["val"].load().pictures) == 2
+
+
+def test_boxes_win_over_segments_in_a_folder_that_has_both(folder):
+    tree = {"images": [], "annotations": [], "categories": []}
+    (folder / "annotations" / "instances_val2017.json").write_text(json.dumps(tree))
+    assert find_layout(folder).format == COCO
 
 
 def test_a_crowd_is_true_and_not_learned_from(folder):
