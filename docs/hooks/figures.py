@@ -19,7 +19,7 @@ from PIL import Image
 
 import rtdetr_lab as lab
 from rtdetr_lab.data.shapes import DEFAULT, SHAPE_NAMES, VAL, draw
-from rtdetr_lab.data.shapes_worlds import worlds
+from rtdetr_lab.data.shapes_worlds import WORLDS
 from rtdetr_lab.detector import Detector
 from rtdetr_lab.errors import LabError
 from rtdetr_lab.images.arrays import RGB, RGBs
@@ -99,7 +99,7 @@ def world_of_each_part() -> RGB:
     """A picture of each world with its true boxes; those of a crowd would hide it."""
     axes = new_grid(None, len(DECIDES), 3, 1.0)
     for ax, (name, title) in zip(axes, DECIDES.items(), strict=True):
-        truth = draw(worlds()[name], VAL, 3)
+        truth = draw(WORLDS[name](128), VAL, 3)
         labels = truth.labels[: 0 if name == "crowds" else None].tolist()
         names, colors = [SHAPE_NAMES[n] for n in labels], [LIGHT.color(n) for n in labels]
         large = np.kron(truth.image, np.ones((3, 3, 1), np.uint8))

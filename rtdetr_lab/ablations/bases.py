@@ -24,7 +24,7 @@ from rtdetr_lab.data.batch import Augmented, Dataset, Mapped, Sample, Wrapped
 from rtdetr_lab.data.coco import CocoDataset
 from rtdetr_lab.data.findings import raise_first_error
 from rtdetr_lab.data.shapes import SHAPE_NAMES, TRAIN, VAL, ShapesDataset
-from rtdetr_lab.data.shapes_worlds import worlds
+from rtdetr_lab.data.shapes_worlds import SMALLEST, WORLDS
 from rtdetr_lab.data.transforms import RandomFlip, Resize
 from rtdetr_lab.denoising import DenoisingConfig
 from rtdetr_lab.notation import Size
@@ -101,11 +101,13 @@ def small_world(
     size: int = 128, num_pictures: int = 6400, world: str = "plain"
 ) -> tuple[Dataset, Dataset]:
     """Return (train, val) of a world; train has as many pictures as a run sees, each once."""
-    known = worlds(size)
     what = f"{world!r} is not a world"
-    require(world in known, "--world", what, f"use one of {', '.join(known)}")
-    train = ShapesDataset(known[world], TRAIN, num_pictures)
-    val = Kept(ShapesDataset(known[world], VAL, VALIDATION))
+    require(world in WORLDS, "--world", what, f"use one of {', '.join(WORLDS)}")
+    large = world == "plain" or size >= SMALLEST
+    require(large, "--size", f"is {size}", f"give {SMALLEST} or more for the world {world!r}")
+    config = WORLDS[world](size)
+    train = ShapesDataset(config, TRAIN, num_pictures)
+    val = Kept(ShapesDataset(config, VAL, VALIDATION))
     return (Kept(train) if num_pictures <= LARGEST_KEPT else train), val
 
 

@@ -9,7 +9,7 @@ chance. So a cell is called clear only if its p-value, adjusted for the number o
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 
 from rtdetr_lab.ablations.findings import Findings
@@ -98,8 +98,9 @@ class Matrix:
         contents = {
             "matrix.md": self.markdown.encode(),
             "matrix.json": (json.dumps(cells, indent=1) + "\n").encode(),
-            **{f"matrix.{kind}": drawn for kind, drawn in rendered(partial(self.figure)).items()},
         }
+        if cells:
+            contents |= {f"matrix.{kind}": drawn for kind, drawn in rendered(self.figure).items()}
         Path(folder).mkdir(parents=True, exist_ok=True)
         for name, content in contents.items():
             write_bytes(Path(folder) / name, content, error=TrainingError)

@@ -28,7 +28,7 @@ class Ablate(Command):
 
     study: Annotated[str, tyro.conf.Positional]
     """encoder, selection, decoder-depth, sampling-points, discrete, denoising, losses, queries,
-    look-forward-twice, detr-vs-rtdetr, line or backbone."""
+    look-forward-twice, detr-vs-rtdetr, line, parts or backbone."""
     seeds: int = 3
     """Number of seeds; they are 0, 1, 2 …"""
     budget: str | None = None
@@ -81,15 +81,19 @@ class Ablate(Command):
     def run(self) -> int:
         import torch
 
+        from rtdetr_lab.commands.sets import is_world
+
         torch.set_num_threads(self.threads)
+        drawn = is_world(self.data) or self.world == "plain"
+        require(drawn, "--world", f"is for drawn shapes, not for {self.data}", "leave one out")
         return self._matrix() if self.world == "all" else self._one()
 
     def _matrix(self) -> int:
         """Run the study in every world, and join the reports."""
         from rtdetr_lab.ablations.matrix import Matrix
-        from rtdetr_lab.data.shapes_worlds import worlds
+        from rtdetr_lab.data.shapes_worlds import WORLDS
 
-        each = {name: replace(self, world=name) for name in worlds()}
+        each = {name: replace(self, world=name) for name in WORLDS}
         codes = [command.run() for command in each.values()]
         if not self.dry_run:
             matrix = Matrix({name: command._study().report() for name, command in each.items()})

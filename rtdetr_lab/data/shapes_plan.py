@@ -16,15 +16,6 @@ SMALL = 32.0
 
 
 @dataclass(frozen=True)
-class Rule:
-    """A rule says what decides the class of an object. This one leaves that to the outline."""
-
-    def __call__(self, config: "ShapesConfig", rng: Rng, things: "list[Thing]") -> "list[Thing]":
-        """Change the things of a picture, before they are painted from first to last."""
-        return things
-
-
-@dataclass(frozen=True)
 class ShapesConfig:
     """Settings for how hard the pictures are. A side is the square root of an outline's area, in
     pixels."""
@@ -51,8 +42,6 @@ class ShapesConfig:
     """The most grain: a standard deviation, for values in 0 … 1."""
     contrast: float = 0.3
     """The colour distance that we try to reach between object and background: 0 … 1."""
-    rule: Rule = Rule()
-    """What decides the class of an object (`shapes_worlds.py`)."""
 
     def __post_init__(self) -> None:
         counts, most = 0 <= self.min_objects <= self.max_objects <= 1000, self.max_objects
@@ -64,6 +53,10 @@ class ShapesConfig:
         require_between(0, 1000, "", crowd_size=self.crowd_size, distractors=self.distractors)
         seen = 0 < self.min_visible <= 1
         require(seen, "min_visible", f"is {self.min_visible}", "give a share above 0, up to 1")
+
+    def changed(self, rng: Rng, things: "list[Thing]") -> "list[Thing]":
+        """Change the things before they are painted: here not, so the outline is the class."""
+        return things
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +86,7 @@ def plan(config: ShapesConfig, rng: Rng) -> list[Thing]:
         things.append(Thing(STROKE, None, rng.uniform(0.04, 0.09) * config.size))
     height = [rng.normal(0, 0.4) - math.log(thing.side) for thing in things]
     things = [things[i] for i in sorted(range(len(things)), key=height.__getitem__)]
-    return config.rule(config, rng, things)
+    return config.changed(rng, things)
 
 
 def _object(rng: Rng, side: float, near: tuple[float, float] | None = None) -> Thing:

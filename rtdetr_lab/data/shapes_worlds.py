@@ -1,10 +1,11 @@
-r"""# Worlds: pictures in which one part of the detector has a job
+r"""# Worlds: pictures in which one part of the detector should have a job
 
 In the plain world the outline of an object decides its class. There, attention over the whole
 picture has little to do, and so has a point that reads a detail. A study cannot show what a part is
-for if its pictures do not need the part. So each world here needs *one thing*.
+for if its pictures do not need the part. So each world here is made for *one part*. Whether it
+needs that part is a question for a study (`rtdetr-lab ablate parts --world far`).
 
-| world    | what decides the class, or the box                         | it calls for           |
+| world    | what decides the class, or the box                         | made for               |
 |----------|------------------------------------------------------------|------------------------|
 | `plain`  | the outline                                                | nothing: the control   |
 | `far`    | a sign in a corner of the picture                          | AIFI                   |
@@ -14,17 +15,36 @@ for if its pictures do not need the part. So each world here needs *one thing*.
 | `marks`  | a small mark, printed anywhere on the object               | sampling points        |
 
 All worlds have the same ten classes (`far` and `marks` use three), so the same model fits each. A
-world is a `ShapesConfig`: its numbers say how many and how large, and its `rule` says what decides.
+world is a `ShapesConfig`: its numbers say how many and how large, and its `rule`, if it has one,
+what decides.
 """
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
 from rtdetr_lab.data.shapes_outlines import CLASSES, tailed
 from rtdetr_lab.data.shapes_paint import Rng
-from rtdetr_lab.data.shapes_plan import Rule, ShapesConfig, Thing
+from rtdetr_lab.data.shapes_plan import ShapesConfig, Thing
+
+Rule = Callable[[ShapesConfig, Rng, list[Thing]], list[Thing]]
+"""Change the things of a picture; they are painted from first to last."""
+
+
+@dataclass(frozen=True)
+class Ruled(ShapesConfig):
+    """A world with a rule. Without one, a `ShapesConfig` stays what it was before there were rules:
+    runs that were made with it are found again."""
+
+    rule: Rule = field(kw_only=True)
+
+    def changed(self, rng: Rng, things: list[Thing]) -> list[Thing]:
+        """Change the things as the rule says."""
+        return self.rule(self, rng, things)
+
 
 CARRIERS = CLASSES[0], CLASSES[3]
 """A circle and a square: in some worlds, all objects have these outlines."""
@@ -34,7 +54,7 @@ KINDS = 2, 8, 9
 
 
 @dataclass(frozen=True)
-class Signed(Rule):
+class Signed:
     """The class of all objects of a picture is that of a sign in one of its corners."""
 
     side: float = 18.0
@@ -49,7 +69,7 @@ class Signed(Rule):
 
 
 @dataclass(frozen=True)
-class Marked(Rule):
+class Marked:
     """The class of an object is that of a mark, printed anywhere on it."""
 
     side: float = 14.0
@@ -73,7 +93,7 @@ def _carrier(rng: Rng, thing: Thing, label: int) -> Thing:
 
 
 @dataclass(frozen=True)
-class Tailed(Rule):
+class Tailed:
     """Each object has a thin tail, one to two and a half of its radii long."""
 
     width: float = 2.0
@@ -90,7 +110,7 @@ class Tailed(Rule):
 
 
 @dataclass(frozen=True)
-class Nested(Rule):
+class Nested:
     """Small objects lie on large ones."""
 
     large: float = 40.0
@@ -111,9 +131,9 @@ def _on(host: Thing, thing: Thing) -> Thing:
     return thing if thing.label is None else replace(thing, near=host.near, spread=host.side / 4)
 
 
-def worlds(size: int = 128) -> dict[str, ShapesConfig]:
-    """Return name → world, for pictures of this side in pixels."""
-    plain = ShapesConfig(
+def plain(size: int = 128) -> ShapesConfig:
+    """Return the control: the outline decides. Objects have 12 pixels or more; some are crowded."""
+    return ShapesConfig(
         size=size,
         max_objects=6,
         min_side=12.0,
@@ -124,14 +144,46 @@ def worlds(size: int = 128) -> dict[str, ShapesConfig]:
         noise=0.03,
         distractors=2,
     )
-    calm = replace(plain, crowding=0.0, small_share=0.0, min_side=24.0, max_objects=5)
-    return {
-        "plain": plain,
-        "far": replace(calm, rule=Signed(), distractors=0),
-        "scales": replace(plain, rule=Nested(), min_side=8.0, max_side=size * 0.85),
-        "crowds": replace(
-            plain, min_objects=24, max_objects=40, max_side=22.0, crowding=0.0, min_visible=0.4
-        ),
-        "tight": replace(calm, rule=Tailed(), max_side=40.0, min_side=16.0, distractors=0),
-        "marks": replace(calm, rule=Marked(), min_visible=1.0, min_side=34.0),
-    }
+
+
+def crowds(size: int = 128) -> ShapesConfig:
+    """Return a world of 24 to 40 objects that touch each other."""
+    few = plain(size)
+    return replace(
+        few, min_objects=24, max_objects=40, max_side=22.0, crowding=0.0, min_visible=0.4
+    )
+
+
+def far(size: int = 128) -> ShapesConfig:
+    """Return a world in which a sign in a corner decides."""
+    return _calm(size, Signed(), distractors=0)
+
+
+def marks(size: int = 128) -> ShapesConfig:
+    """Return a world in which a mark on the object decides."""
+    return _calm(size, Marked(), min_visible=1.0, min_side=34.0)
+
+
+def tight(size: int = 128) -> ShapesConfig:
+    """Return a world in which boxes hold tails."""
+    return _calm(size, Tailed(), min_side=16.0, max_side=40.0, distractors=0)
+
+
+def scales(size: int = 128) -> ShapesConfig:
+    """Return a world in which small objects lie on large ones."""
+    return Ruled(**{**vars(plain(size)), "min_side": 8.0, "max_side": size * 0.85}, rule=Nested())
+
+
+def _calm(size: int, rule: Rule, **changes: Any) -> ShapesConfig:
+    """Few large objects, not crowded."""
+    calm = {"crowding": 0.0, "small_share": 0.0, "min_side": 24.0, "max_objects": 5}
+    return Ruled(**{**vars(plain(size)), **calm, **changes}, rule=rule)
+
+
+WORLDS: dict[str, Callable[[int], ShapesConfig]] = {
+    made.__name__: made for made in (plain, far, scales, crowds, tight, marks)
+}
+"""Name → function of the size of a picture, in pixels."""
+
+SMALLEST = 96
+"""Side of the smallest pictures of a world other than `plain`, in pixels."""

@@ -220,11 +220,13 @@ class OneFile(Pushable, metaclass=Lenient):
 
     def save_pretrained(
         self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **told: Any
-    ) -> None:
-        """Write the file into a folder, and push it if requested."""
-        Path(save_directory).mkdir(parents=True, exist_ok=True)
-        self.to_json_file(Path(save_directory) / self.filename)
+    ) -> list[str]:
+        """Write the file into a folder, and push it if requested; return its path in a list."""
+        path = Path(save_directory) / self.filename
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.to_json_file(path)
         pushed(self, save_directory, push_to_hub, told)
+        return [str(path)]
 
     def write_upload(self, repo_id: str, folder: Path) -> None:
         """Write the file into a folder."""

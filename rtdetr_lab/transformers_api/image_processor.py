@@ -163,8 +163,11 @@ class ImageProcessor(OneFile):
     def from_dict(cls, tree: Mapping[str, Any], **changes: Any) -> Any:
         """Read their `preprocessor_config.json`."""
         cls._check_names(changes)
-        told = {f.name: tree[f.name] for f in fields(cls) if f.name in tree}
-        return cls(**{**told, **changes})
+        names = {f.name for f in fields(cls)}
+        told = {name: value for name, value in tree.items() if name in names}
+        own = (*names, "image_processor_type", "feature_extractor_type")
+        extra = {name: value for name, value in tree.items() if name not in own}
+        return cls(**{**told, "extra": extra, **changes})
 
     def to_dict(self) -> dict[str, Any]:
         """Return the values of their `preprocessor_config.json`."""
@@ -172,7 +175,7 @@ class ImageProcessor(OneFile):
         plain = {k: list(v) if isinstance(v, tuple) else v for k, v in tree.items()}
         if plain["return_segmentation_masks"] is None:
             plain.pop("return_segmentation_masks")
-        return {"image_processor_type": self.kind, **plain}
+        return {**self.extra, "image_processor_type": self.kind, **plain}
 
 
 def _spread(values: float | Sequence[float]) -> float | tuple[float, ...]:

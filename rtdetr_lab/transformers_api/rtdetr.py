@@ -130,7 +130,9 @@ class RTDetrModel(RTDetrPreTrainedModel):
         return lab
 
     def output(self, prediction: Prediction, targets: Any, found: dict[str, Any]) -> Any:
-        """Return all fields except `logits` and `pred_boxes`."""
+        """Return all fields except `logits` and `pred_boxes`; without heads no logits either."""
+        if not found["intermediate_logits"].numel():
+            found["intermediate_logits"] = ()
         return RTDetrModelOutput(**found)
 
 

@@ -1,7 +1,7 @@
 """A matrix of parts and worlds: cells are a study's own differences, adjusted for all of them."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -14,7 +14,8 @@ from rtdetr_lab.ablations.parts import PARTS, Alone, OneWay, RandomTokens
 from rtdetr_lab.ablations.shipped import shipped
 from rtdetr_lab.ablations.statistics import holm
 from rtdetr_lab.commands.ablate import Ablate
-from rtdetr_lab.data.shapes_worlds import worlds
+from rtdetr_lab.data.shapes_worlds import WORLDS
+from rtdetr_lab.errors import ConfigError
 from rtdetr_lab.taps import record
 from rtdetr_lab.viz.ablation import heat_map
 
@@ -42,7 +43,7 @@ def test_a_saved_matrix_has_the_numbers_it_shows(tmp_path):
     paths = Matrix(REPORTS).save(tmp_path)
     endings = ("md", "json", "png", "svg", "pdf")
     assert [path.name for path in paths] == [f"matrix.{ending}" for ending in endings]
-    head, _, reference, *lines = (tmp_path / "matrix.md").read_text().splitlines()
+    head, _, reference, *lines = (tmp_path / "matrix.md").read_text(encoding="utf8").splitlines()
     assert head == "| without | selection | denoising |"
     assert reference.startswith("| the whole model: AP | ")
     rows = {line.split(" | ")[0].strip("| "): line.strip("| ").split(" | ")[1:] for line in lines}
@@ -109,7 +110,7 @@ def test_all_worlds_are_studies_of_their_own_and_one_matrix(monkeypatch, tmp_pat
         return _Finished(REPORTS["selection"])
 
     monkeypatch.setattr(Ablate, "_study", study)
-    monkeypatch.setattr("rtdetr_lab.data.shapes_worlds.worlds", lambda: {"plain": 0, "far": 0})
+    monkeypatch.setattr("rtdetr_lab.data.shapes_worlds.WORLDS", {"plain": 0, "far": 0})
     assert Ablate(study="parts", world="all", report=tmp_path, report_only=True).run() == 0
     assert set(asked) == {("plain", "parts"), ("far", "parts")}
     assert f"{tmp_path}/matrix.md" in capsys.readouterr().out.split()
@@ -127,5 +128,17 @@ class _Finished:
 def test_a_study_of_another_world_has_its_own_name_pictures_and_queries():
     far, crowds = (Ablate(study="parts", world=w, pictures=16)._study() for w in ("far", "crowds"))
     assert (far.name, crowds.name) == ("parts-far", "parts-crowds")
-    assert far.data[0].dataset.config == worlds(128)["far"]
+    assert far.data[0].dataset.config == WORLDS["far"](128)
     assert crowds.base.cfg.selection.num_queries == 60
+
+
+def test_a_world_is_not_for_pictures_on_a_disk(tmp_path):
+    for world in ("far", "all"):
+        with pytest.raises(ConfigError, match="--world: is for drawn shapes, not for"):
+            Ablate(study="parts", data=str(tmp_path), world=world).run()
+
+
+def test_a_matrix_without_a_difference_has_a_table_and_no_figure(tmp_path):
+    paths = Matrix({"far": replace(REPORTS["selection"], lines=())}).save(tmp_path)
+    assert [path.name for path in paths] == ["matrix.md", "matrix.json"]
+    assert paths[0].read_text(encoding="utf8").splitlines()[-1].startswith("| the whole model")

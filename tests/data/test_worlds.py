@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 
 from rtdetr_lab.ablations.bases import miniature, small_world
-from rtdetr_lab.data.shapes import draw
+from rtdetr_lab.ablations.task import content_of
+from rtdetr_lab.data.shapes import ShapesDataset, draw
 from rtdetr_lab.data.shapes_outlines import CLASSES
 from rtdetr_lab.data.shapes_paint import CLUTTER
-from rtdetr_lab.data.shapes_plan import Rule, Thing, plan
-from rtdetr_lab.data.shapes_worlds import CARRIERS, KINDS, Marked, Nested, Signed, Tailed, worlds
+from rtdetr_lab.data.shapes_plan import ShapesConfig, Thing, plan
+from rtdetr_lab.data.shapes_worlds import CARRIERS, KINDS, Marked, Nested, Signed, Tailed
+from rtdetr_lab.data.shapes_worlds import WORLDS as MADE
 from rtdetr_lab.errors import ConfigError
 
-WORLDS = worlds(128)
+WORLDS = {name: made(128) for name, made in MADE.items()}
 
 
 def generator(index):
@@ -37,7 +39,7 @@ def test_every_world_draws_each_of_its_classes_with_exact_boxes(world):
 @pytest.mark.parametrize("size", [96, 160])
 @pytest.mark.parametrize("world", WORLDS)
 def test_every_world_can_be_drawn_at_other_sizes(world, size):
-    assert draw(worlds(size)[world], 1, 2).image.shape == (size, size, 3)
+    assert draw(MADE[world](size), 1, 2).image.shape == (size, size, 3)
 
 
 def test_the_sign_in_a_corner_decides_the_class_of_all_objects():
@@ -77,7 +79,10 @@ class _Unmarked(Marked):
 
 
 def test_a_tail_belongs_to_the_box():
-    body, tailed = WORLDS["tight"], replace(WORLDS["tight"], rule=Rule())
+    body, tailed = (
+        WORLDS["tight"],
+        replace(WORLDS["tight"], rule=lambda config, rng, things: things),
+    )
     sides = [
         np.mean([np.ptp(box[::2]) for i in range(15) for box in draw(world, 2, i).boxes_xyxy])
         for world in (body, tailed)
@@ -110,6 +115,23 @@ def test_small_objects_lie_on_large_ones():
             over = (large[:, :2] <= middle) & (middle <= large[:, 2:])
             inside, total = inside + bool(over.all(1).any()), total + 1
     assert inside > 0.5 * total > 10
+
+
+def test_the_plain_world_is_what_it_was_before_there_were_rules():
+    """Runs and studies that were made with it must be found again."""
+    assert type(WORLDS["plain"]) is ShapesConfig
+    data = ShapesDataset(WORLDS["plain"], count=10)
+    assert content_of(data) == "4c6a94d8"
+    assert "rule" not in repr(data)
+
+
+@pytest.mark.parametrize("world", ["marks", "crowds"])
+def test_a_world_that_needs_larger_pictures_says_so(world):
+    with pytest.raises(
+        ConfigError, match=f"--size: is 64; give 96 or more for the world '{world}'"
+    ):
+        small_world(64, world=world)
+    assert small_world(64)[0].dataset.config.size == 64
 
 
 def test_a_world_that_does_not_exist_is_refused_with_the_ones_that_do():

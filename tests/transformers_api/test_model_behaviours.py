@@ -3,6 +3,7 @@
 import copy
 import inspect
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -136,3 +137,13 @@ def test_a_model_without_heads_has_no_logits_and_one_inside_a_detector_has():
     assert lab.RTDetrModel(config).eval()(IMAGES).intermediate_logits == ()
     inner = lab.RTDetrForObjectDetection(config).eval().model
     assert inner(IMAGES).intermediate_logits.shape == (3, 2, 10, 3)
+
+
+@pytest.mark.parametrize("kind", ["RTDetrImageProcessor", "DetrImageProcessor"])
+def test_a_processor_keeps_unknown_keys_in_its_file_and_says_where_it_is(kind, tmp_path):
+    processor = getattr(lab, kind)(do_normalize=False, note="night shift")
+    (path,) = processor.save_pretrained(tmp_path / "deep" / "folder")
+    assert json.loads(Path(path).read_text())["note"] == "night shift"
+    again = getattr(lab, kind).from_pretrained(tmp_path / "deep" / "folder")
+    assert again.note == "night shift"
+    assert again.to_dict() == processor.to_dict()
