@@ -35,7 +35,7 @@ print(exam.scored.metrics)
 print("recommended by the validation pictures:", model.metadata.threshold)
 
 detector = lab.Detector.from_pretrained("runs/python", threshold="auto")
-for path in sorted(Path("my_data/images").rglob("*.jpg"))[:5]:
+for path in sorted(Path("my_data/images").rglob("*.*"))[:5]:
     print(path, detector(path))
 
 from rtdetr_lab.deployment.onnx_file import export_onnx

@@ -10,7 +10,7 @@ rtdetr-lab data look photos --out look.html
 rtdetr-lab data split photos my_data --val 0.15 --test 0.15
 
 rtdetr-lab train --model nano --data my_data --out runs/first \
-    --pictures 2000 --batch-size 4 --amp
+    --pictures 2000 --batch-size 4 --amp auto
 
 rtdetr-lab eval runs/first --data my_data --split test --out report
 

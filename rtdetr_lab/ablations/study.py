@@ -35,6 +35,7 @@ from rtdetr_lab.ablations.variant import Change, Setup, Variant, variant, with_s
 from rtdetr_lab.config import require
 from rtdetr_lab.data.batch import Dataset
 from rtdetr_lab.errors import TrainingError
+from rtdetr_lab.training.callbacks import loggers
 from rtdetr_lab.writing import locked
 
 
@@ -80,6 +81,7 @@ class Study:
         require(not twice, "variants", f"{twice} occur twice", "give each its own name")
         require(self.seeds, "seeds", "is empty", "give at least one seed; three show a spread")
         require(len(set(self.seeds)) == len(self.seeds), "seeds", "repeat", "give each seed once")
+        loggers(Path(self.folder), self.loggers)  # says what is missing before anything is trained
 
     @cached_property
     def _setup(self) -> Setup:

@@ -52,7 +52,9 @@ class Export(ModelCommand):
         for name in ("postprocessing", "taps", "engine"):
             plain = (kind == ".onnx" and not self.int8) or not getattr(self, name)
             require(plain, name, "is only for ONNX in float32", "leave it out, or write .onnx")
-        fits = kind != ".pt2" if self.int8 else kind != ".xml" and not self.calibrate
+        also = (self.calibrate, self.data, self.limit)
+        fits = kind != ".pt2" if self.int8 else kind != ".xml" and not any(also)
+        fits &= self.limit is None or self.data is not None
         what = f"goes with {' or '.join(SUFFIXES[::2])} and --calibrate, and these with it"
         require(fits, "int8", what, "rtdetr-lab export --int8 --calibrate photos/ --out m.onnx")
         alone = not (self.taps and (self.dynamic or self.postprocessing))

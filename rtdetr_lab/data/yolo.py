@@ -174,14 +174,19 @@ def _usual(folder: Path, split: str) -> list[Path]:
     return next(iter(found.values()), [])
 
 
+USUAL_TESTS = ("test/images", "images/test", "test-dev2017.txt")
+"""What the YAML of Roboflow, of Ultralytics and of COCO names for a test."""
+
+
 def _listed(value: Any, tree: Mapping[str, Any], folder: Path) -> list[Path]:
     """Return the pictures of a YAML entry: folders, or text files with a path per line.
 
-    Roboflow names a folder for tests also if it exports none, always this one.
+    Some tools name pictures for a test also if they export none; then there are none.
     """
     found = []
     for entry in map(str, value if isinstance(value, list) else [value]):
-        if slashed(entry).lstrip("./") == "test/images" and not _places(entry, tree, folder):
+        usual = slashed(entry).lstrip("./") in USUAL_TESTS
+        if usual and not _places(entry, tree, folder):
             continue
         place = _place(entry, tree, folder)
         if place.is_dir():

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from rtdetr_lab.boxes import iou
@@ -49,20 +49,20 @@ def about_mirror(
 ) -> list[str]:
     """Return a sentence for every pair of classes that the mirror, or the model, exchanges."""
     said = []
-    for a, b in torch.combinations(torch.arange(len(names))).tolist():
-        now, then = (_exchanged(counts, a, b) for counts in (plain, mirrored))
+    now, then = map(_exchanged, (plain, mirrored))
+    apart, alike = (now < OFTEN) & (then > 1 - OFTEN), (now >= OFTEN) & (then >= OFTEN)
+    for a, b in (apart | alike).triu(1).nonzero().tolist():
         both = f"{names[a]} and {names[b]}"
-        if now < OFTEN and then > 1 - OFTEN:
-            said.append(f"in a mirror, {both} become each other: train with --no-flip")
-        elif now >= OFTEN and then >= OFTEN:
+        if apart[a, b]:
+            said.append(f"in a mirror, {both} become each other: do not mirror them (--no-flip)")
+        else:
             why = "if they are mirror images of each other, train with --no-flip"
             said.append(f"{both} are taken for each other: {why}")
     return said
 
 
-def _exchanged(counts: Int[Tensor, "K K"], a: int, b: int) -> float:
+def _exchanged(counts: Int[Tensor, "K K"]) -> Float[Tensor, "K K"]:
     """Return the smaller of two shares: of a that is called b, and of b that is called a."""
-    totals = counts.sum(1)
-    if min(int(totals[a]), int(totals[b])) < FEW:
-        return 0.0
-    return min(float(counts[a, b] / totals[a]), float(counts[b, a] / totals[b]))
+    totals = counts.sum(1, keepdim=True)
+    share = (counts / totals.clamp(min=1)).where(totals >= FEW, 0.0)
+    return torch.minimum(share, share.T)

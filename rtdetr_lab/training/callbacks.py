@@ -20,8 +20,10 @@ from typing import Any
 
 from tqdm import tqdm
 
+from rtdetr_lab.config import require
 from rtdetr_lab.config_json import to_dict
 from rtdetr_lab.errors import TrainingError, import_optional
+from rtdetr_lab.model import declared
 from rtdetr_lab.training.metrics import Record, draw_curves
 from rtdetr_lab.training.trainer import Trainer
 from rtdetr_lab.writing import printable, write_text
@@ -187,7 +189,8 @@ class TensorBoard(Callback):
 
 
 class WandB(Callback):
-    """Sends every number of the record, the recipe and nothing else to Weights & Biases.
+    """Sends every number of the record, the recipe and the model's configuration to Weights &
+    Biases. wandb adds the versions of packages.
 
     Its environment variables say where: `WANDB_PROJECT`, `WANDB_MODE=offline`. A resumed run goes
     on in the same place. Raises `MissingExtraError` at once if wandb is not installed.
@@ -200,9 +203,12 @@ class WandB(Callback):
     def begins(self, trainer: Trainer) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)  # else wandb writes to the folder of systems
         quiet = self.wandb.Settings(console="off", disable_git=True, disable_code=True)
-        same = {"id": self.id, "resume": "allow"} if self.id else {}
-        recipe = to_dict(trainer.config)
-        self.run = self.wandb.init(dir=str(self.folder), settings=quiet, config=recipe, **same)
+        told: dict[str, Any] = {"dir": str(self.folder), "name": self.folder.parent.name}
+        told |= {"id": self.id, "resume": "allow"} if self.id else {}
+        recipe = {"recipe": to_dict(trainer.config), "model": to_dict(declared(trainer.model).cfg)}
+        # the run before this one may have ended in an error, without a word to wandb
+        told |= {"settings": quiet, "reinit": "finish_previous"}
+        self.run = self.wandb.init(config=recipe, **told)
         self.id = self.run.id
 
     def recorded(self, trainer: Trainer, record: Record) -> None:
@@ -229,5 +235,10 @@ LOGGERS: dict[str, Callable[[Path], Callback]] = {"tensorboard": TensorBoard, "w
 
 
 def loggers(folder: Path, names: Iterable[str]) -> list[Callback]:
-    """Return the callbacks of these names; each writes below its own folder in `folder`."""
+    """Return the callbacks of these names; each writes below its own folder in `folder`.
+
+    Raises `ConfigError` for another name, and `MissingExtraError` for a missing package.
+    """
+    for name in names:
+        require(name in LOGGERS, "loggers", f"{name!r} is none", f"use {' or '.join(LOGGERS)}")
     return [LOGGERS[name](folder / name) for name in names]

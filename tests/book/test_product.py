@@ -92,6 +92,7 @@ def test_the_page_says_everything_that_the_files_type(name):
     assert lines_of(said) == lines_of((FILES / name).read_text(encoding="utf8"))
 
 
+@pytest.mark.full
 def test_the_commands_lead_from_a_zip_to_a_report_an_onnx_file_and_an_annotated_clip(folder):
     told = run(folder, "sh", "product.sh")
     assert "12 pictures" in told
@@ -109,12 +110,16 @@ def test_the_commands_lead_from_a_zip_to_a_report_an_onnx_file_and_an_annotated_
     assert any(json.loads(line)["detections"] for line in lines)
 
 
-@pytest.mark.full
-def test_python_leads_there_too(folder, tmp_path):
-    """After the commands, because it needs their clip."""
-    for name in ("photos.zip", "clip.mp4", "product.py"):
-        shutil.copy(folder / name, tmp_path)
+def test_python_leads_from_a_zip_to_a_report_an_onnx_file_and_an_annotated_clip(folder, tmp_path):
+    zipfile.ZipFile(folder / "photos.zip").extractall(tmp_path / "filmed/my_data/images")
+    (tmp_path / "filmed/my_data/images/annotations.json").unlink()
+    run(tmp_path / "filmed", sys.executable, str(FILES / "clip.py"))
+    for path in (folder / "photos.zip", folder / "product.py", tmp_path / "filmed/clip.mp4"):
+        shutil.copy(path, tmp_path)
     told = run(tmp_path, sys.executable, "product.py")
     assert re.search(r"recommended by the validation pictures: 0\.\d+", told)
     assert (tmp_path / "report_python/report.md").is_file()
     assert frames(tmp_path / "clip_python.mp4") == 12
+    (tmp_path / "product_python.onnx").rename(tmp_path / "product.onnx")
+    told = run(tmp_path, sys.executable, str(FILES / "onnx_alone.py"))
+    assert re.search(r"^(\w+) 0\.\d+ \[", told, re.M).group(1) in SHAPE_NAMES

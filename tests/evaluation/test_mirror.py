@@ -67,7 +67,7 @@ class Reader(DetectionModel):
 @pytest.mark.parametrize(
     ("mirrored", "said"),
     [
-        (False, "in a mirror, b and d become each other: train with --no-flip"),
+        (False, "in a mirror, b and d become each other: do not mirror them (--no-flip)"),
         (True, "b and d are taken for each other: if they are mirror images of each other, train"),
     ],
 )
@@ -89,7 +89,7 @@ def test_the_doctor_says_so_of_a_healthy_run(capsys):
     doctor.ends(trainer)
     assert verdict(doctor, SimpleNamespace(finished=True)) == 0
     told = capsys.readouterr().out
-    assert "in a mirror, b and d become each other: train with --no-flip" in told
+    assert "in a mirror, b and d become each other: do not mirror them (--no-flip)" in told
     assert "round" not in told
 
 
