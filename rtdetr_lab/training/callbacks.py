@@ -23,7 +23,6 @@ from tqdm import tqdm
 from rtdetr_lab.config import require
 from rtdetr_lab.config_json import to_dict
 from rtdetr_lab.errors import TrainingError, import_optional
-from rtdetr_lab.model import declared
 from rtdetr_lab.training.metrics import Record, draw_curves
 from rtdetr_lab.training.trainer import Trainer
 from rtdetr_lab.writing import printable, write_text
@@ -205,7 +204,7 @@ class WandB(Callback):
         quiet = self.wandb.Settings(console="off", disable_git=True, disable_code=True)
         told: dict[str, Any] = {"dir": str(self.folder), "name": self.folder.parent.name}
         told |= {"id": self.id, "resume": "allow"} if self.id else {}
-        recipe = {"recipe": to_dict(trainer.config), "model": to_dict(declared(trainer.model).cfg)}
+        recipe = {"recipe": to_dict(trainer.config), "model": to_dict(trainer.model.cfg)}
         # the run before this one may have ended in an error, without a word to wandb
         told |= {"settings": quiet, "reinit": "finish_previous"}
         self.run = self.wandb.init(config=recipe, **told)

@@ -69,6 +69,14 @@ def test_a_test_set_that_is_spelt_wrong_is_named(tmp_path):
         find_layout(tmp_path)
 
 
+@pytest.mark.parametrize("usual", ["images/test", "./images/test", "test-dev2017.txt"])
+def test_a_usual_name_for_a_test_that_was_not_exported_is_no_fault(tmp_path, usual):
+    roboflow_yolo(tmp_path)
+    found = (tmp_path / "data.yaml").read_text(encoding="utf8")
+    text(tmp_path / "data.yaml", found.replace("test: ../test/images", f"test: {usual}"))
+    assert set(find_layout(tmp_path).splits) == {"train", "val"}
+
+
 def roboflow_voc(folder):
     for split, stem in (("train", "a"), ("valid", "b")):
         pictures(folder / split, stem)

@@ -244,7 +244,11 @@ def test_weights_and_biases_gets_the_record_and_a_resumed_run_goes_on_in_its_pla
     first = run(tmp_path / "run", config, stop_after=6, **seen)
     begun, *logged, end = fake.calls
     assert begun["dir"] == str(tmp_path / "wandb")
-    assert begun["config"]["batch_size"] == config.batch_size
+    assert begun["config"]["recipe"]["batch_size"] == config.batch_size
+    assert (
+        begun["config"]["model"] == json.loads((tmp_path / "run" / "run.json").read_text())["model"]
+    )
+    assert (begun["name"], begun["reinit"]) == (tmp_path.name, "finish_previous")
     assert (begun["settings"]["console"], begun["settings"]["disable_git"]) == ("off", True)
     assert "id" not in begun
     expected = [

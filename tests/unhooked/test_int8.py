@@ -129,6 +129,8 @@ def test_without_nncf_the_extra_is_named(plain, pictures, monkeypatch):
         (["--int8", "--taps", "*", "--out", "m.onnx"], "taps: is only for ONNX in float32"),
         (["--out", "m.xml"], "int8: goes with .onnx or .xml"),
         (["--calibrate", "p", "--out", "m.onnx"], "int8: goes with .onnx or .xml"),
+        (["--data", "p", "--out", "m.onnx"], "int8: goes with .onnx or .xml"),
+        (["--int8", "--calibrate", "p", "--limit", "3", "--out", "m.onnx"], "int8: goes with"),
     ],
 )
 def test_words_that_do_not_fit_together_are_refused(words, said, tmp_path, monkeypatch, capsys):
