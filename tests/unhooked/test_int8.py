@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -112,6 +113,18 @@ def test_many_pictures_are_thinned_evenly_and_none_is_an_error(plain):
         more = () if quantise is checked else (SIZE,)
         with pytest.raises(ConfigError, match="calibrate: holds no picture; give pictures like"):
             quantise(*given, [], *more)
+
+
+def test_pictures_are_a_list():
+    for wrong in ("photos/", Path("photos"), iter([])):
+        with pytest.raises(ConfigError, match=r"calibrate: is .*; give a list of pictures"):
+            checked(wrong)
+
+
+def test_a_backend_with_pictures_can_be_compared_and_hashed(pictures):
+    given = OpenVINO(2, calibrate=pictures)
+    assert given == OpenVINO(2, calibrate=pictures[::-1]) != OpenVINO(3, calibrate=pictures)
+    assert len({given, OpenVINO(2), OnnxRuntime(2)}) == 2
 
 
 def test_without_nncf_the_extra_is_named(plain, pictures, monkeypatch):
