@@ -82,15 +82,13 @@ class Rest:
 
     def __init__(self, *parts: nn.Module) -> None:
         self.modules = [m for part in parts for m in part.modules() if m.training]
-        self._set(False)
+        for module in self.modules:
+            module.training = False
 
     def remove(self) -> None:
         """Return to training mode, where it was."""
-        self._set(True)
-
-    def _set(self, training: bool) -> None:
         for module in self.modules:
-            module.training = training
+            module.training = True
 
 
 @cache  # one warning for every set of names

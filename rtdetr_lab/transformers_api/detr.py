@@ -21,8 +21,10 @@ standard deviation of the checkpoint are in `.pixels`, and are saved again. `pix
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
+from math import isqrt
 from typing import Any
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from rtdetr_lab.checkpoints.load import Opened
@@ -36,14 +38,7 @@ from rtdetr_lab.structures import Prediction
 from rtdetr_lab.taps import record
 from rtdetr_lab.transformers_api.calls import Call, DetectorModel, Rest, here, instead
 from rtdetr_lab.transformers_api.config import DetrConfig
-from rtdetr_lab.transformers_api.detr_fields import (
-    blank,
-    edits,
-    inner_fields,
-    judged,
-    kept,
-    padding_of,
-)
+from rtdetr_lab.transformers_api.detr_fields import edits, inner_fields, judged, kept, padding_of
 from rtdetr_lab.transformers_api.loading import NoHead, draw_anew, fill
 from rtdetr_lab.transformers_api.outputs import (
     DetrModelOutput,
@@ -64,6 +59,21 @@ def as_normalised(lab: Any) -> nn.Module:
         lab.pixels, lab.cfg = pixels, replace(cfg, mean=ZERO, std=ONE)
     found: nn.Module = lab
     return found
+
+
+def blank(cells: Tensor, pixel_mask: Tensor | None, stride: int) -> Float[Tensor, "B 3 H W"]:
+    """Return blank pictures with a square map of such cells: of the mask's size, if that fits.
+
+    Raises `ConfigError` if the cells (B, N, D) are no square map.
+    """
+    shape = tuple(cells.shape)
+    side = isqrt(shape[1]) if len(shape) == 3 else 0
+    what, remedy = f"has shape {shape}", "give (B, N, D), where N is a square: 1, 4, 9 …"
+    require(side and side**2 == shape[1], "inputs_embeds", what, remedy)
+    edges = (side * stride, side * stride)
+    masked = edges if pixel_mask is None else tuple(pixel_mask.shape[-2:])
+    fits = [-(-edge // stride) for edge in masked] == [side, side]
+    return cells.new_zeros(shape[0], 3, *(masked if fits else edges))
 
 
 class DetrPreTrainedModel(DetectorModel):

@@ -6,15 +6,14 @@ criterion runs with all weights 1, and we multiply its terms by the weights afte
 
 from collections.abc import Mapping
 from dataclasses import replace
-from math import isqrt
 from operator import attrgetter
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor
 
-from rtdetr_lab.config import replace_all, require
+from rtdetr_lab.config import replace_all
 from rtdetr_lab.detr.model import cardinality_error
 from rtdetr_lab.errors import ImageError
 from rtdetr_lab.structures import Prediction, Targets
@@ -44,21 +43,6 @@ def padding_of(pixel_mask: Tensor | None, images: Tensor) -> Bool[Tensor, "B H W
         raise ImageError("pixel_mask", what, f"pass {wanted}, 1 inside the picture and 0 outside")
     padding = ~pixel_mask.bool()
     return padding.to(images.device) if bool(padding.any()) else None
-
-
-def blank(cells: Tensor, pixel_mask: Tensor | None, stride: int) -> Float[Tensor, "B 3 H W"]:
-    """Return blank pictures with a square map of such cells: of the mask's size, if that fits.
-
-    Raises `ConfigError` if the cells (B, N, D) are no square map.
-    """
-    shape = tuple(cells.shape)
-    side = isqrt(shape[1]) if len(shape) == 3 else 0
-    what, remedy = f"has shape {shape}", "give (B, N, D), where N is a square: 1, 4, 9 …"
-    require(side and side**2 == shape[1], "inputs_embeds", what, remedy)
-    edges = (side * stride, side * stride)
-    masked = edges if pixel_mask is None else tuple(pixel_mask.shape[-2:])
-    fits = [-(-edge // stride) for edge in masked] == [side, side]
-    return cells.new_zeros(shape[0], 3, *(masked if fits else edges))
 
 
 def edits(query_mask: Tensor | None, num_queries: int) -> dict[str, Edit] | None:
