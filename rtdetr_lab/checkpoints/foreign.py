@@ -19,7 +19,7 @@ Kind = tuple[str, str]
 
 OPENVINO = (
     "an OpenVINO file",
-    f"{CHECKPOINT}; to run it use openvino, or an Engine with backend=OpenVINO()",
+    f'{CHECKPOINT}; to run it: openvino.Core().compile_model("FILE.xml", "CPU")',
 )
 PROGRAM = ("a torch.export program", f"{CHECKPOINT}; to run it use torch.export.load")
 TORCHSCRIPT = ("a TorchScript program", f"{CHECKPOINT}; to run it use torch.jit.load")

@@ -14,9 +14,11 @@ A short name may be pinned (`PINS`). Then it always means one commit, and tensor
 digest are refused.
 """
 
+import json
 import logging
 import re
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,8 +110,18 @@ def licence_in(folder: Path) -> str | None:
     if not card.is_file():
         return None
     front = re.match(r"\s*---\n(.*?)\n---", card.read_text(encoding="utf8", errors="replace"), re.S)
-    found = re.search(r"^license:\s*[\"']?([\w.+-][^\n\"'#]*)", front[1], re.M) if front else None
-    return found[1].strip() if found else None
+    found = re.search(r"^license:[ \t]*(\S.*)", front[1], re.M) if front else None
+    return (_scalar(found[1]) or None) if found else None
+
+
+def _scalar(text: str) -> str:
+    """Return the words of a value of YAML in one line, without quotes and comment."""
+    if text.startswith('"'):
+        with suppress(ValueError):
+            return str(json.JSONDecoder().raw_decode(text)[0])
+    if quoted := re.match(r"'((?:[^']|'')*)'", text):
+        return quoted[1].replace("''", "'")
+    return re.split(r"(?:^|\s)#", text)[0].strip()
 
 
 def _weights(repo: str, revision: str | None, how: dict[str, Any]) -> None:

@@ -10,7 +10,8 @@ one of three ways, and the hub has all of them:
 | `backbone_config` of `resnet`                           | transformers'     | impossible         |
 
 In the last case transformers ignores `dilation`. We refuse it, because it is not clear which model
-was meant. So we write a DC5 in the first way, and everything else in the third.
+was meant. So we write a DC5 in the first way, one with three maps in the second, for their numbers,
+and everything else in the third.
 """
 
 import json
@@ -147,6 +148,10 @@ def spelled_resnet(cfg: DETRConfig, base: DETRConfig) -> dict[str, Any]:
     plain = ResNetConfig()
     same = backbone.stem_width == plain.stem_width and backbone.act is plain.act
     require(same, "backbone", "has another stem or activation than timm's ResNets", table.KEEP)
+    if backbone.outputs != base.backbone.outputs:
+        told = {"model_type": "timm_backbone", "backbone": found[0], "output_stride": 16}
+        told |= {"out_indices": list(backbone.outputs), "use_pretrained_backbone": False}
+        return {"backbone_config": told, "dilation": True, **NO_TIMM}
     return {
         "backbone": found[0],
         "backbone_config": None,

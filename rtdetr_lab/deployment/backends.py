@@ -14,7 +14,7 @@ ONNX, so they also have less to compute than with an export of the training form
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -95,7 +95,7 @@ class Runtime:
     """
 
     threads: int | None = None
-    calibrate: Sequence[Any] | None = None
+    calibrate: Sequence[Any] | None = field(default=None, compare=False)
     dtypes: ClassVar[tuple[torch.dtype, ...]] = (torch.float32,)
     int8: ClassVar[Callable[..., Any]] = staticmethod(onnx_int8)
 

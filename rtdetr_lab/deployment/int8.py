@@ -42,7 +42,10 @@ Step = tuple[str, str, Iterable[str], Iterable[str]]
 
 
 def checked(pictures: Sequence[Any]) -> Sequence[Any]:
-    """Return at most `MOST` of the pictures. Raises `ConfigError` if there is none."""
+    """Return at most `MOST` of the pictures. Raises `ConfigError` if there is none, or no list."""
+    counted = hasattr(pictures, "__len__") and not isinstance(pictures, str | bytes)
+    what, remedy = f"is a {type(pictures).__name__}", "give a list of pictures: paths or arrays"
+    require(counted, "calibrate", what, remedy)
     remedy = "give pictures like those that the model will see; a hundred are enough"
     require(len(pictures), "calibrate", "holds no picture", remedy)
     return pictures[:: -(-len(pictures) // MOST)]

@@ -2,12 +2,13 @@ r"""# Calls: from the arguments of a documented model to its documented output
 
 All detectors are called in the same way. The configuration gives the options that a call leaves
 out. Tensors that are given for a part of the model replace what it computes (`instead`); the part
-still runs. Keywords that nothing reads are named in a warning. Labels become targets. One forward
-pass is recorded, and the records become the fields of the output.
+still runs, in eval mode. Keywords that nothing reads are named in a warning. Labels become targets.
+One forward pass is recorded, and the records become the fields of the output.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import zip_longest
@@ -50,15 +51,44 @@ class Call:
             return {}
         if hasattr(given, ENCODED[0]):
             given = [getattr(given, name, None) for name in ENCODED]
-        return {f"encoder_{name}": value for name, value in zip_longest(ENCODED, given)}
+        elif isinstance(given, Mapping):
+            given = [given.get(name) for name in ENCODED]
+        what, remedy = f"is a {type(given).__name__}", "give a record, or a tuple"
+        require(isinstance(given, tuple | list), "encoder_outputs", what, remedy)
+        return {f"encoder_{name}": value for name, value in zip_longest(ENCODED, given[:3])}
 
 
 def instead(name: str, given: Any, computed: Any) -> Any:
     """Return what is given in place of what was computed; raise `ConfigError` for other shapes."""
-    pair = [[[*t.shape] for t in tree.tree_leaves(one)] for one in (given, computed)]
-    what, remedy = f"has the shapes {pair[0]}", f"give {pair[1]}, as computed for these pictures"
-    require(pair[0] == pair[1], name, what, remedy)
+    pair = [[shape_of(leaf) for leaf in tree.tree_leaves(one)] for one in (given, computed)]
+    remedy = f"give {pair[1]}, the shapes computed for these pictures"
+    require(pair[0] == pair[1], name, f"holds {pair[0]}", remedy)
     return given
+
+
+def shape_of(value: Any) -> Any:
+    """Return the sizes of a tensor, or the name of another type."""
+    return [*value.shape] if isinstance(value, Tensor) else type(value).__name__
+
+
+def here(hook: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the hook for the thread that calls `here`; it changes nothing on other threads."""
+    thread = threading.get_ident()
+    return lambda *seen: hook(*seen) if threading.get_ident() == thread else None
+
+
+class Rest:
+    """Keeps parts in eval mode until `remove`, so that replaced parts count no statistics."""
+
+    def __init__(self, *parts: nn.Module) -> None:
+        self.modules = [m for part in parts for m in part.modules() if m.training]
+        for module in self.modules:
+            module.training = False
+
+    def remove(self) -> None:
+        """Return to training mode, where it was."""
+        for module in self.modules:
+            module.training = True
 
 
 @cache  # one warning for every set of names
@@ -149,13 +179,15 @@ class DetectorModel(Pretrained):
         return output if asked["return_dict"] else output.to_tuple()
 
     def replacing(self, call: Call) -> list[Any]:
-        """Let parts return what the call gives for them, until the returned hooks are removed."""
+        """Let parts return what the call gives for them, until the returned handles are removed."""
         if call.encoder_outputs is None:
             return []
-        memory = call.encoded["encoder_last_hidden_state"]
-        hook = lambda part, inputs, output: instead("encoder_outputs", memory, output)  # noqa: E731
+        memory, part = call.encoded["encoder_last_hidden_state"], self.lab.encoder
+        hook = here(lambda part, inputs, output: instead("encoder_outputs", memory, output))
+        # In transformers the first projection is no part of the encoder, and is not replaced.
+        replaced = [child for name, child in part.named_children() if name != "project"]
         # Before all other hooks, so that the records have what is given.
-        return [self.lab.encoder.register_forward_hook(hook, prepend=True)]
+        return [Rest(*replaced), part.register_forward_hook(hook, prepend=True)]
 
     def run(
         self, images: Tensor, call: Call, targets: Any, asked: Mapping[str, bool]

@@ -24,6 +24,7 @@ from dataclasses import replace
 from math import isqrt
 from typing import Any
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from rtdetr_lab.checkpoints.load import Opened
@@ -35,7 +36,7 @@ from rtdetr_lab.model import Metadata
 from rtdetr_lab.notation import tokens_of
 from rtdetr_lab.structures import Prediction
 from rtdetr_lab.taps import record
-from rtdetr_lab.transformers_api.calls import Call, DetectorModel, instead
+from rtdetr_lab.transformers_api.calls import Call, DetectorModel, Rest, here, instead
 from rtdetr_lab.transformers_api.config import DetrConfig
 from rtdetr_lab.transformers_api.detr_fields import edits, inner_fields, judged, kept, padding_of
 from rtdetr_lab.transformers_api.loading import NoHead, draw_anew, fill
@@ -58,6 +59,21 @@ def as_normalised(lab: Any) -> nn.Module:
         lab.pixels, lab.cfg = pixels, replace(cfg, mean=ZERO, std=ONE)
     found: nn.Module = lab
     return found
+
+
+def blank(cells: Tensor, pixel_mask: Tensor | None, stride: int) -> Float[Tensor, "B 3 H W"]:
+    """Return blank pictures with a square map of such cells: of the mask's size, if that fits.
+
+    Raises `ConfigError` if the cells (B, N, D) are no square map.
+    """
+    shape = tuple(cells.shape)
+    side = isqrt(shape[1]) if len(shape) == 3 else 0
+    what, remedy = f"has shape {shape}", "give (B, N, D), where N is a square: 1, 4, 9 …"
+    require(side and side**2 == shape[1], "inputs_embeds", what, remedy)
+    edges = (side * stride, side * stride)
+    masked = edges if pixel_mask is None else tuple(pixel_mask.shape[-2:])
+    fits = [-(-edge // stride) for edge in masked] == [side, side]
+    return cells.new_zeros(shape[0], 3, *(masked if fits else edges))
 
 
 class DetrPreTrainedModel(DetectorModel):
@@ -113,7 +129,7 @@ class DetrPreTrainedModel(DetectorModel):
         return detr_preprocessor_config(self.pixels)
 
     def replacing(self, call: Call) -> list[Any]:
-        """Let parts return what the call gives for them, until the returned hooks are removed."""
+        """Let parts return what the call gives for them, until the returned handles are removed."""
         handles, cells, start = super().replacing(call), call.inputs_embeds, call.start
 
         def project(part: nn.Module, inputs: Any, output: Tensor) -> Any:
@@ -123,9 +139,10 @@ class DetrPreTrainedModel(DetectorModel):
             return instead("decoder_inputs_embeds", start, inputs[0]), *inputs[1:]
 
         if cells is not None:
-            handles.append(self.lab.project.register_forward_hook(project))
+            handles.append(Rest(self.lab.backbone))
+            handles.append(self.lab.project.register_forward_hook(here(project)))
         if start is not None:
-            handles.append(self.lab.decoder.layers[0].register_forward_pre_hook(begin))
+            handles.append(self.lab.decoder.layers[0].register_forward_pre_hook(here(begin)))
         return handles
 
     def run(
@@ -160,8 +177,7 @@ class DetrPreTrainedModel(DetectorModel):
         if inputs_embeds is not None:  # a blank picture of that size gives positions, and no more
             what, remedy = "has no maps that a mask is drawn from", "pass pixel_values"
             require(not self.masks, "inputs_embeds", what, remedy)
-            side = isqrt(inputs_embeds.shape[1]) * self.backbone.strides[-1]
-            pixel_values = inputs_embeds.new_zeros(len(inputs_embeds), 3, side, side)
+            pixel_values = blank(inputs_embeds, pixel_mask, self.backbone.strides[-1])
         given = (encoder_outputs, inputs_embeds, decoder_inputs_embeds)
         call = Call(pixel_values, pixel_mask, decoder_attention_mask, *given)
         asked = (output_attentions, output_hidden_states, return_dict)

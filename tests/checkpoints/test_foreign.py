@@ -36,7 +36,7 @@ CASES = [
         "m.xml",
         b'<?xml version="1.0"?><net name="m">',
         "is an OpenVINO file",
-        "backend=OpenVINO()",
+        'openvino.Core().compile_model("FILE.xml", "CPU")',
     ),
     (
         "m.pt",

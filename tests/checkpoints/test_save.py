@@ -56,7 +56,7 @@ def test_a_card_somebody_wrote_stays_and_another_licence_is_named(saved, tmp_pat
 
 
 def test_our_own_card_says_what_the_weights_say_now(saved, tmp_path):
-    for licence in ("mit", "apache-2.0", None, "cc0-1.0"):
+    for licence in ("mit", "Bob's licence: x.org/l#terms", None, "cc0-1.0"):
         saved(tmp_path, licence)
         assert licence_in(tmp_path) == licence
         assert load_pretrained(tmp_path).metadata.licence == licence

@@ -4,6 +4,8 @@ The oracle is transformers, fp64: `encoder_outputs`, `inputs_embeds`, `decoder_i
 """
 
 import copy
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -17,13 +19,14 @@ from rtdetr_lab.decoder import look_forward_once
 from rtdetr_lab.errors import ConfigError, ImageError
 from rtdetr_lab.transformers_api.calls import warn_of
 
-RANDOM = torch.Generator().manual_seed(4)
-IMAGES = torch.rand(2, 3, 64, 64, generator=RANDOM).double()
+IMAGES = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(4)).double()
 ALL = {"output_hidden_states": True, "output_attentions": True}
 
 
-def random(*shape):
-    return torch.randn(*shape, generator=RANDOM).double()
+@pytest.fixture
+def random():
+    generator = torch.Generator().manual_seed(5)
+    return lambda *shape: torch.randn(*shape, generator=generator).double()
 
 
 def pair(kind, std=0.3, **more):
@@ -63,7 +66,7 @@ def encoded(state):
 
 
 @pytest.mark.parametrize("kind", ["RTDetrForObjectDetection", "RTDetrV2ForObjectDetection"])
-def test_an_rtdetr_goes_on_from_maps_as_theirs_does(kind):
+def test_an_rtdetr_goes_on_from_maps_as_theirs_does(kind, random):
     theirs, ours = pair(kind)
     maps = [random(2, 16, side, side) for side in (8, 4, 2)]
     same(theirs, ours, pixel_values=IMAGES, encoder_outputs=encoded(maps))
@@ -78,10 +81,10 @@ def test_an_rtdetr_goes_on_from_maps_as_theirs_does(kind):
 
 
 @pytest.mark.parametrize("kind", ["DetrModel", "DetrForObjectDetection", "DetrForSegmentation"])
-def test_a_detr_goes_on_from_cells_memory_and_content_as_theirs_does(kind):
+def test_a_detr_goes_on_from_cells_memory_and_content_as_theirs_does(kind, random):
     theirs, ours = pair(kind, encoder_attention_heads=8)
     mask, images = torch.ones(2, 64, 64), IMAGES.clone()
-    mask[0, 40:], images[0, :, 40:] = 0, 0
+    mask[0, 32:], images[0, :, 32:] = 0, 0
     start, memory, cells = random(2, 7, 16), random(2, 4, 16), random(2, 9, 16)
     same(theirs, ours, pixel_values=IMAGES, encoder_outputs=encoded(memory))
     same(theirs, ours, pixel_values=images, pixel_mask=mask, decoder_inputs_embeds=start)
@@ -95,18 +98,93 @@ def test_a_detr_goes_on_from_cells_memory_and_content_as_theirs_does(kind):
         return
     same(theirs, ours, pixel_values=None, inputs_embeds=cells, decoder_inputs_embeds=start)
     same(theirs, ours, pixel_values=None, inputs_embeds=cells, encoder_outputs=encoded(2 * cells))
-    with pytest.raises(ConfigError, match=r"inputs_embeds.*\[2, 8, 16\].*give \[\[2, 4, 16\]\]"):
-        ours(inputs_embeds=cells[:, :8])
+    with pytest.raises(ConfigError, match=r"inputs_embeds.*\[2, 9, 8\].*give \[\[2, 9, 16\]\]"):
+        ours(inputs_embeds=cells[..., :8])
 
 
 @torch.no_grad()
 def test_a_mask_hides_cells_that_are_given_as_it_hides_those_of_the_picture():
     _, ours = pair("DetrForObjectDetection")
     mask = torch.ones(2, 64, 64)
-    mask[0, 40:] = 0
+    mask[0, 32:] = 0  # the lower row of cells
     cells = ours.lab.project(ours.lab.backbone(IMAGES * mask[:, None])[-1]).flatten(2).mT
     given, wanted = ours(inputs_embeds=cells, pixel_mask=mask), ours(IMAGES, pixel_mask=mask)
     torch.testing.assert_close(given.logits, wanted.logits, atol=1e-9, rtol=0)
+
+
+@torch.no_grad()
+def test_cells_are_a_square_map_of_a_picture_with_the_size_of_its_mask(random):
+    _, ours = pair("DetrForObjectDetection")
+    for wrong in (random(2, 6, 16), random(2, 16)):
+        with pytest.raises(ConfigError, match=r"inputs_embeds: has shape .* N is a square"):
+            ours(inputs_embeds=wrong)
+    images, mask = IMAGES[..., :60, :50].clone(), torch.ones(2, 60, 50)
+    mask[1, :, 32:], images[1, ..., 32:] = 0, 0
+    cells = ours.lab.project(ours.lab.backbone(images)[-1]).flatten(2).mT
+    given, wanted = ours(inputs_embeds=cells, pixel_mask=mask), ours(images, pixel_mask=mask)
+    torch.testing.assert_close(given.logits, wanted.logits, atol=1e-9, rtol=0)
+    with pytest.raises(
+        ImageError, match=r"pixel_mask: has shape \(2, 70, 50\).*pass \(2, 64, 64\)"
+    ):
+        ours(inputs_embeds=cells, pixel_mask=torch.ones(2, 70, 50))
+
+
+@torch.no_grad()
+def test_what_is_given_for_the_encoder_is_read_by_name_and_checked(random):
+    _, ours = pair("DetrModel", encoder_attention_heads=8)
+    memory = random(2, 4, 16)
+    wanted = ours(IMAGES, encoder_outputs=(memory, (memory,)))
+    for given in ({"last_hidden_state": memory}, (memory, None, None, "more")):
+        found = ours(IMAGES, encoder_outputs=given)
+        assert torch.equal(found.last_hidden_state, wanted.last_hidden_state)
+    wrong = {
+        "memory": "is a str",
+        3: "is a int",
+        (): "NoneType",
+        (3,): "int",
+        memory: "is a Tensor",
+    }
+    for given, said in [*wrong.items(), ({"last_hidden": memory}, "NoneType")]:
+        with pytest.raises(ConfigError, match=rf"encoder_outputs: .*{said}.*; give "):
+            ours(IMAGES, encoder_outputs=given)
+
+
+@torch.no_grad()
+def test_another_thread_computes_what_one_thread_gives(random):
+    _, ours = pair("DetrForObjectDetection", encoder_attention_heads=8)
+    here, wanted, found = threading.get_ident(), ours(IMAGES).logits, []
+
+    def meanwhile(*_):
+        if threading.get_ident() == here:
+            found.append(pool.submit(torch.no_grad()(ours), IMAGES).result().logits)
+
+    cells, start = random(2, 4, 16), random(2, 7, 16)
+    given = {"inputs_embeds": cells, "decoder_inputs_embeds": start}
+    with ThreadPoolExecutor(1) as pool, ours.lab.backbone.register_forward_pre_hook(meanwhile):
+        for more in (given, {"pixel_values": IMAGES, "encoder_outputs": (cells,)}):
+            assert not torch.allclose(ours(**more).logits, wanted)
+    for logits in found:
+        torch.testing.assert_close(logits, wanted, atol=1e-12, rtol=0)
+    assert len(found) == 2
+
+
+def test_a_part_that_is_replaced_counts_no_statistics(random):
+    theirs, ours = pair("RTDetrForObjectDetection", num_denoising=0)
+    given = encoded([random(2, 16, side, side) for side in (8, 4, 2)])
+    counted = []
+    for model in (theirs.train(), ours.train()):
+        before = copy.deepcopy(model.state_dict())
+        model(IMAGES, encoder_outputs=given)
+        now = model.state_dict()
+        counted.append({name for name in now if not torch.equal(now[name], before[name])})
+    assert counted[0] == counted[1] != set()
+    assert all(part.training for part in ours.lab.modules())
+    _, detr = pair("DetrModel")
+    modes = []
+    note = lambda part, *_: modes.append(part.training)  # noqa: E731
+    with detr.train().lab.backbone.register_forward_hook(note):
+        detr(inputs_embeds=random(2, 4, 16))
+    assert (modes, detr.lab.backbone.training) == ([False], True)
 
 
 def test_three_maps_are_enough_for_masks(tmp_path):

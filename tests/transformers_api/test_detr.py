@@ -329,6 +329,20 @@ def test_pictures_are_put_on_one_canvas_by_hand_too():
     assert found["pixel_mask"].sum((1, 2)).tolist() == [24, 10]
 
 
+def test_a_dilated_resnet_with_three_maps_for_masks_is_saved(tmp_path):
+    told = {"backbone": "resnet18", "dilation": True, "backbone_kwargs": {"out_indices": [2, 3, 4]}}
+    sizes = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "num_queries": 5}
+    model = lab.DetrForSegmentation(lab.DetrConfig(**told, **sizes)).eval()
+    model.save_pretrained(tmp_path)
+    again = lab.DetrForSegmentation.from_pretrained(tmp_path)
+    images = torch.rand(1, 3, 64, 96)
+    assert again.lab.backbone.strides == (8, 16, 16)
+    assert torch.equal(again(images).pred_masks, model(images).pred_masks)
+    written = to_transformers(model.lab.cfg, ("cat", "dog"))["backbone_config"]
+    assert written["model_type"] == "timm_backbone"
+    assert (written["out_indices"], written["output_stride"]) == ([2, 3, 4], 16)
+
+
 def test_release_4_is_told_that_there_is_no_backbone_of_timm():
     """Its defaults name one, and it refuses a file with both."""
     silent = {"backbone": None, "use_timm_backbone": False, "use_pretrained_backbone": False}

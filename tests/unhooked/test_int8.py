@@ -2,45 +2,37 @@
 
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small import shaken, small
 
 from rtdetr_lab.cli import main
 from rtdetr_lab.commands.sets import world
 from rtdetr_lab.data.shapes import TRAIN, ShapesDataset, draw
 from rtdetr_lab.deployment.backends import OnnxRuntime, OpenVINO
 from rtdetr_lab.deployment.engine import Engine
-from rtdetr_lab.deployment.int8 import MOST, Ran, after_selection, checked, onnx_int8, openvino_int8
+from rtdetr_lab.deployment.int8 import (
+    MOST,
+    Ran,
+    _openvino_steps,
+    after_selection,
+    checked,
+    onnx_int8,
+    openvino_int8,
+)
 from rtdetr_lab.deployment.onnx_file import onnx_bytes
 from rtdetr_lab.deployment.onnx_model import load_onnx
 from rtdetr_lab.detector import Detector
 from rtdetr_lab.errors import ConfigError, MissingExtraError
 from rtdetr_lab.evaluation.evaluate import evaluate
-from rtdetr_lab.model import Metadata
 
 onnx = pytest.importorskip("onnx", reason="runs with the extra [export]")
 pytest.importorskip("onnxscript", reason="torch's exporter needs it; runs with the extra [export]")
 pytest.importorskip("onnxruntime", reason="runs the file; comes with the extra [export]")
 SIZE = (96, 64)
-KNOWN = Metadata(("owl", "fox", "elk"), (7, 2, 5), SIZE, "CC-BY-4.0", threshold=0.3)
-TINY = {"encoder.aifi": None, "decoder.num_layers": 1, "selection.num_queries": 5}
-
-
-@pytest.fixture(scope="module")
-def model():
-    torch.manual_seed(0)
-    model = shaken(small(TINY, num_classes=3).build()).eval()
-    model.metadata = KNOWN
-    return model
-
-
-@pytest.fixture(scope="module")
-def plain(model):
-    return onnx_bytes(model, SIZE)
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +76,7 @@ def test_eight_bits_end_at_the_top_k(plain, file):
 def test_the_file_still_says_what_it_is_and_answers_nearly_as_the_model(model, file, tmp_path):
     (tmp_path / "m.onnx").write_bytes(file)
     loaded = load_onnx(tmp_path / "m.onnx")
-    assert replace(loaded.metadata, source=None) == KNOWN
+    assert replace(loaded.metadata, source=None) == model.metadata
     images = torch.rand(2, 3, *SIZE)
     with torch.no_grad():
         exact, found = model(images), loaded(images)
@@ -112,6 +104,36 @@ def test_many_pictures_are_thinned_evenly_and_none_is_an_error(plain):
         more = () if quantise is checked else (SIZE,)
         with pytest.raises(ConfigError, match="calibrate: holds no picture; give pictures like"):
             quantise(*given, [], *more)
+
+
+def test_eight_bits_end_at_the_top_k_in_openvino_too(model, plain, pictures, tmp_path, monkeypatch):
+    pytest.importorskip("nncf", reason="runs with the extra [int8]")
+    openvino = pytest.importorskip("openvino", reason="runs with the extra [export]")
+    for i, picture in enumerate(pictures):
+        Image.fromarray(picture).save(tmp_path / f"{i}.png")
+    monkeypatch.setattr("rtdetr_lab.commands.export.model_of", lambda *a: model)
+    monkeypatch.setattr("rtdetr_lab.deployment.onnx_file.onnx_bytes", lambda *a: plain)
+    words = ["export", "any", "--int8", "--calibrate", str(tmp_path), "--out"]
+    assert main([*words, str(tmp_path / "m.xml")]) == 0
+    assert (tmp_path / "m.bin").is_file()
+    steps = list(_openvino_steps(openvino.Core().read_model(tmp_path / "m.xml")))
+    late = set(after_selection(steps))
+    kinds = [kind for kind, name, *_ in steps if name in late]
+    assert {"GridSample", "MatMul"} <= set(kinds)
+    assert "FakeQuantize" not in kinds
+    assert [kind for kind, *_ in steps].count("FakeQuantize") > 20
+
+
+def test_pictures_are_a_list():
+    for wrong in ("photos/", Path("photos"), iter([])):
+        with pytest.raises(ConfigError, match=r"calibrate: is .*; give a list of pictures"):
+            checked(wrong)
+
+
+def test_a_backend_with_pictures_can_be_compared_and_hashed(pictures):
+    given = OpenVINO(2, calibrate=pictures)
+    assert given == OpenVINO(2, calibrate=pictures[::-1]) != OpenVINO(3, calibrate=pictures)
+    assert len({given, OpenVINO(2), OnnxRuntime(2)}) == 2
 
 
 def test_without_nncf_the_extra_is_named(plain, pictures, monkeypatch):

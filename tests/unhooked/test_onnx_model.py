@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small import small
 
 from rtdetr_lab.cli import main
 from rtdetr_lab.commands.export import trtexec_line
@@ -13,25 +12,18 @@ from rtdetr_lab.deployment.onnx_file import export_onnx, facts_of, written
 from rtdetr_lab.deployment.onnx_model import load_onnx
 from rtdetr_lab.detector import Detector
 from rtdetr_lab.errors import CheckpointError, ConfigError
-from rtdetr_lab.model import Metadata, by_softmax
+from rtdetr_lab.model import by_softmax
 
 pytest.importorskip("onnxscript", reason="torch's exporter needs it; runs with the extra [export]")
 pytest.importorskip("onnxruntime", reason="runs the file; comes with the extra [export]")
 SIZE = (96, 64)
-KNOWN = Metadata(("owl", "fox", "elk"), (7, 2, 5), SIZE, "CC-BY-4.0", threshold=0.3)
 
 
 @pytest.fixture(scope="module")
-def model():
-    torch.manual_seed(0)
-    model = small(num_classes=3).build().eval()
-    model.metadata = KNOWN
-    return model
-
-
-@pytest.fixture(scope="module")
-def file(model, tmp_path_factory):
-    return export_onnx(model, tmp_path_factory.mktemp("onnx") / "m.onnx", SIZE)
+def file(plain, tmp_path_factory):
+    path = tmp_path_factory.mktemp("onnx") / "m.onnx"
+    path.write_bytes(plain)
+    return path
 
 
 def test_a_detector_of_the_file_finds_what_the_model_finds(model, file):
@@ -45,11 +37,11 @@ def test_a_detector_of_the_file_finds_what_the_model_finds(model, file):
     assert found.classes.category_ids == (7, 2, 5)
 
 
-def test_the_file_holds_all_that_a_detector_needs(file):
+def test_the_file_holds_all_that_a_detector_needs(model, file):
     detector = Detector.from_pretrained(file, threshold="auto")
     assert detector.threshold == 0.3
     assert detector.preprocess.size == SIZE
-    assert replace(detector.model.metadata, source=None) == KNOWN
+    assert replace(detector.model.metadata, source=None) == model.metadata
     assert detector.model.num_classes == 3
 
 
