@@ -274,10 +274,10 @@ def test_prose_does_not_count_as_code():
 ALLOWED = {
     "top level": 2_906,
     "ablations": 2_456,
-    "checkpoints": 2_817,
-    "commands": 1_938,
+    "checkpoints": 2_830,
+    "commands": 1_932,
     "data": 3_230,
-    "deployment": 2_453,
+    "deployment": 2_458,
     "detr": 587,
     "evaluation": 1_102,
     "images": 914,
@@ -287,14 +287,14 @@ ALLOWED = {
     "notebook_tools": 375,
     "structures": 337,
     "successors": 695,
-    "training": 1_784,
-    "transformers_api": 2_125,
+    "training": 1_783,
+    "transformers_api": 2_154,
     "viz": 1_998,
 }
 """Lines of code a room may hold. Who raises a number says why in the commit; the sum stays below
 `ALLOWED_IN_ALL`, scripts aside: new chapters are paid for by simpler equipment."""
 
-ALLOWED_IN_ALL = 26_260
+ALLOWED_IN_ALL = 26_300
 
 
 def room_of(path: Path) -> str:

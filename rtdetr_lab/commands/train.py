@@ -17,13 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from rtdetr_lab.checkpoints.presets import PRESETS, preset_of
 from rtdetr_lab.commands.base import DONE, FAILED, model_of, resized_for, say, shown_size
-from rtdetr_lab.commands.train_options import (
-    TrainOptions,
-    augmentation_of,
-    batch_size_of,
-    recipe_name,
-    recipe_of,
-)
+from rtdetr_lab.commands.train_options import TrainOptions, augmentation_of, recipe_name, recipe_of
 from rtdetr_lab.config import require
 
 if TYPE_CHECKING:
@@ -97,7 +91,7 @@ class Train(TrainOptions):
 
         metadata, masks = model.metadata, model.draws_masks
         if self.evaluating.overfit:
-            count = self.evaluating.overfit * batch_size_of(self, 0)
+            count = self.evaluating.overfit * self.step_of(0)
             few = validation_set(found.get("train"), metadata, count, masks)
             return few, few
         how = (self.learning.seed, as_stored, masks, self.learning.mirrors)

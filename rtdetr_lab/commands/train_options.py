@@ -159,6 +159,15 @@ class TrainOptions(Command):
     running: Annotated[Running, tyro.conf.OmitArgPrefixes] = field(default_factory=Running)
     reading: Annotated[Reading, tyro.conf.OmitArgPrefixes] = field(default_factory=Reading)
 
+    def step_of(self, count: int) -> int:
+        """Return the pictures per step, for `count` pictures on disk."""
+        from rtdetr_lab.training.recipe import TrainConfig, batch_for
+
+        if self.learning.batch_size is not None:
+            return self.learning.batch_size
+        fits = recipe_name(self) == "fine-tune" and not self.evaluating.overfit
+        return batch_for(count) if fits else TrainConfig.batch_size
+
 
 ROUNDS = {"fine-tune": 50, "paper": 72, "v2": 72}
 """Default budget: views of each picture."""
@@ -186,7 +195,7 @@ def recipe_of(asked: TrainOptions, model: "DetectionModel", count: int) -> "Trai
         "v2": partial(v2, model.cfg),
     }
     budget = given.pictures or _budget(asked, count)
-    made = makers[recipe_name(asked)](budget, batch_size=batch_size_of(asked, count))
+    made = makers[recipe_name(asked)](budget, batch_size=asked.step_of(count))
     if given.lr is not None:
         ratio = given.lr / made.lr
         made = replace(made, lr=given.lr, backbone_lr=made.backbone_lr * ratio)
@@ -204,16 +213,6 @@ def recipe_of(asked: TrainOptions, model: "DetectionModel", count: int) -> "Trai
         eval_every=_eval_every(asked),
     )
     return to_overfit(made) if evaluating.overfit else made
-
-
-def batch_size_of(asked: TrainOptions, count: int) -> int:
-    """Return the pictures per step, for `count` pictures on disk."""
-    from rtdetr_lab.training.recipe import TrainConfig, batch_for
-
-    if asked.learning.batch_size is not None:
-        return asked.learning.batch_size
-    fits = recipe_name(asked) == "fine-tune" and not asked.evaluating.overfit
-    return batch_for(count) if fits else TrainConfig.batch_size
 
 
 def _eval_every(asked: TrainOptions) -> "Steps":

@@ -17,6 +17,7 @@ onnxruntime's quantizer writes ONNX with pairs of `QuantizeLinear` and `Dequanti
 extra [int8], with its settings for transformers) changes OpenVINO's own graph.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -78,6 +79,7 @@ def openvino_int8(file: bytes, pictures: Sequence[Any], size: Size) -> Any:
     Raises as `onnx_int8`, and `MissingExtraError` without NNCF.
     """
     openvino, nncf = import_extra("openvino", "export"), import_extra("nncf", "int8")
+    nncf.set_log_level(logging.ERROR)  # else a line for every step that keeps floating point
     model = openvino.Core().read_model(file, b"")
     kept = after_selection(_openvino_steps(model))
     given = checked(pictures)
