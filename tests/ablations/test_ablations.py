@@ -396,10 +396,3 @@ def test_every_run_of_a_study_is_logged_where_the_study_says(tmp_path, monkeypat
     assert [call["config"]["seed"] for call in begun] == [3, 3]
     assert len({call["dir"] for call in begun}) == 2
     assert fake.calls.count("finished") == 2
-
-
-def test_a_study_names_a_logger_that_is_none_before_anything_runs(tmp_path):
-    with pytest.raises(
-        ConfigError, match="loggers: 'tensorbord' is none; use tensorboard or wandb"
-    ):
-        study(tmp_path, loggers=("tensorbord",))

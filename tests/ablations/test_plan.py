@@ -80,3 +80,10 @@ def test_a_reference_that_cannot_be_built_ends_the_study_by_name(tmp_path):
     base = Setup(replace_at(tiny(), "encoder.dim", 15), TrainConfig(batch_size=4))
     with pytest.raises(ConfigError, match=r"base: is the reference, and raises .*15"):
         replace(study(tmp_path), base=base).run()
+
+
+def test_a_study_names_a_logger_that_is_none_before_anything_runs(tmp_path):
+    with pytest.raises(
+        ConfigError, match="loggers: 'tensorbord' is none; use tensorboard or wandb"
+    ):
+        study(tmp_path, loggers=("tensorbord",))
