@@ -1,4 +1,7 @@
-"""Every notebook runs, proves and prints the same on another processor: AVX2 only, one thread."""
+"""Notebooks run, prove and print the same on another processor: AVX2 only, one thread.
+
+Every fourth one; all of them in `make test-full`. All together take minutes.
+"""
 
 import platform
 
@@ -11,7 +14,16 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.mark.parametrize("path", notebook_run.NOTEBOOKS, ids=lambda path: path.stem)
-def test_it_runs_and_prints_the_same_on_an_older_processor(path, record_property):
-    assert notebook_run.changes(path, notebook_run.AVX2) == {}
-    record_property("seconds", notebook_run.executed(notebook_run.AVX2)[0][path.stem])
+EVERY = 4
+FEW = notebook_run.NOTEBOOKS[::EVERY]
+PATHS = [
+    pytest.param(path, id=path.stem, marks=[] if path in FEW else pytest.mark.full)
+    for path in notebook_run.NOTEBOOKS
+]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_it_runs_and_prints_the_same_on_an_older_processor(path, pytestconfig, record_property):
+    there = notebook_run.AVX2, 1 if pytestconfig.getoption("--full") else EVERY
+    assert notebook_run.changes(path, *there) == {}
+    record_property("seconds", notebook_run.executed(*there)[0][path.stem])

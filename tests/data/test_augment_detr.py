@@ -207,7 +207,7 @@ def test_for_a_detr_the_papers_augmentation_is_its_own(folder):
 
 def test_a_detr_is_not_stretched_as_v2_would(folder, capsys):
     assert trained(folder, 64, "--preset", "detr_nano", "--augment", "v2") == 1
-    assert "use paper" in capsys.readouterr().err
+    assert "use v1" in capsys.readouterr().err
 
 
 def test_an_rt_detr_remembers_the_size_it_was_stretched_to(folder):
