@@ -238,6 +238,8 @@ def loggers(folder: Path, names: Iterable[str]) -> list[Callback]:
 
     Raises `ConfigError` for another name, and `MissingExtraError` for a missing package.
     """
+    found = []
     for name in names:
         require(name in LOGGERS, "loggers", f"{name!r} is none", f"use {' or '.join(LOGGERS)}")
-    return [LOGGERS[name](folder / name) for name in names]
+        found.append(LOGGERS[name](folder / name))
+    return found

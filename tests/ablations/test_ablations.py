@@ -393,6 +393,6 @@ def test_every_run_of_a_study_is_logged_where_the_study_says(tmp_path, monkeypat
     monkeypatch.setitem(sys.modules, "wandb", fake := StandInForWandb())
     study(tmp_path, seeds=(3,), loggers=("wandb",)).run()
     begun = [call for call in fake.calls if isinstance(call, dict)]
-    assert [call["config"]["seed"] for call in begun] == [3, 3]
+    assert [call["config"]["recipe"]["seed"] for call in begun] == [3, 3]
     assert len({call["dir"] for call in begun}) == 2
     assert fake.calls.count("finished") == 2
