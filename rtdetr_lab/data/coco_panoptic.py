@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 
 from rtdetr_lab.data.annotated import Annotated, Annotations, Picture
 from rtdetr_lab.data.batch import Sample, Truth
@@ -118,21 +118,19 @@ class PanopticDataset:
         return Annotations(self.path, self.names, self.category_ids, pictures, files=files)
 
     def _annotated(self, index: int, numbers: Iterator[int]) -> Picture:
-        entry, sample = self.entries[index], self[index]
-        found, truth = self.truth(index), sample.truth
-        kept = []
-        for one, label, box in zip(found.segments, truth.labels, truth.boxes_xyxy, strict=True):
-            mask = (found.ids == one.id).numpy()
-            x0, y0, x1, y1 = box.tolist()
-            place = (x0, y0, x1 - x0, y1 - y0)
-            runs, area = run_lengths(mask), int(mask.sum())
-            kept.append(Annotated(next(numbers), int(label), place, area, one.is_crowd, runs))
+        entry, found, kept = self.entries[index], self.truth(index), []
+        masks = _masks(found)
+        for one, mask, box in zip(found.segments, masks, boxes_of(masks).tolist(), strict=True):
+            x0, y0, x1, y1 = box
+            place, label = (x0, y0, x1 - x0, y1 - y0), self.category_ids.index(one.category_id)
+            runs, area = run_lengths(mask.numpy()), int(mask.sum())
+            kept.append(Annotated(next(numbers), label, place, area, one.is_crowd, runs))
         path = self.picture_folder / slashed(entry["picture"])
         return Picture(entry["image_id"], entry["picture"], entry["size"], tuple(kept), path=path)
 
     def __getitem__(self, index: int) -> Sample:
         entry, found, ids = self.entries[index], self.truth(index), self.category_ids
-        masks = found.ids == torch.tensor([s.id for s in found.segments]).long()[:, None, None]
+        masks = _masks(found)
         truth = Truth(
             image_id=entry["image_id"],
             size=entry["size"],
@@ -156,6 +154,11 @@ class PanopticDataset:
             where = f"{self.path}: picture {entry['image_id']}"
             raise DataError(where, what, "export the data set again")
         return raster
+
+
+def _masks(found: SegmentMap) -> Bool[torch.Tensor, "S H W"]:
+    """Return the pixels of each segment."""
+    return found.ids == torch.tensor([s.id for s in found.segments]).long()[:, None, None]
 
 
 def find_panoptic(folder: Path, split: str) -> Path | None:

@@ -94,7 +94,8 @@ def _carrier(rng: Rng, thing: Thing, label: int) -> Thing:
 
 @dataclass(frozen=True)
 class Tailed:
-    """Each object has a thin tail, one to two and a half of its radii long."""
+    """Each object has a thin tail. It begins in the middle, and its length is 2 to 3.5 square roots
+    of the area of the object."""
 
     width: float = 2.0
     """Width of a tail, in pixels."""

@@ -175,7 +175,7 @@ def _usual(folder: Path, split: str) -> list[Path]:
 
 
 USUAL_TESTS = ("test/images", "images/test", "test-dev2017.txt")
-"""What the YAML of Roboflow, of Ultralytics and of COCO names for a test."""
+"""Test sets that the data.yaml of Roboflow, Ultralytics or COCO names, even if they are missing."""
 
 
 def _listed(value: Any, tree: Mapping[str, Any], folder: Path) -> list[Path]:

@@ -47,7 +47,7 @@ class Examination:
     threshold: float
     curves: Curves
     mirror: tuple[str, ...] = ()
-    """What a mirror exchanges."""
+    """One sentence for each pair of classes that become each other in a mirror."""
 
     @property
     def worst(self) -> list[int]:

@@ -106,14 +106,19 @@ def test_many_pictures_are_thinned_evenly_and_none_is_an_error(plain):
             quantise(*given, [], *more)
 
 
-def test_eight_bits_end_at_the_top_k_in_openvino_too(model, plain, pictures, tmp_path, monkeypatch):
-    pytest.importorskip("nncf", reason="runs with the extra [int8]")
-    openvino = pytest.importorskip("openvino", reason="runs with the extra [export]")
+@pytest.fixture
+def words(model, plain, pictures, tmp_path, monkeypatch):
+    """What is typed before the name of the file, to export the tiny model in eight bits."""
     for i, picture in enumerate(pictures):
         Image.fromarray(picture).save(tmp_path / f"{i}.png")
     monkeypatch.setattr("rtdetr_lab.commands.export.model_of", lambda *a: model)
     monkeypatch.setattr("rtdetr_lab.deployment.onnx_file.onnx_bytes", lambda *a: plain)
-    words = ["export", "any", "--int8", "--calibrate", str(tmp_path), "--out"]
+    return ["export", "any", "--int8", "--calibrate", str(tmp_path), "--out"]
+
+
+def test_eight_bits_end_at_the_top_k_in_openvino_too(words, tmp_path):
+    pytest.importorskip("nncf", reason="runs with the extra [int8]")
+    openvino = pytest.importorskip("openvino", reason="runs with the extra [export]")
     assert main([*words, str(tmp_path / "m.xml")]) == 0
     assert (tmp_path / "m.bin").is_file()
     steps = list(_openvino_steps(openvino.Core().read_model(tmp_path / "m.xml")))
@@ -161,14 +166,7 @@ def test_words_that_do_not_fit_together_are_refused(words, said, tmp_path, monke
     assert said in capsys.readouterr().err
 
 
-def test_export_compares_detections_before_and_after(
-    model, plain, tmp_path, monkeypatch, capsys, pictures
-):
-    for i, picture in enumerate(pictures):
-        Image.fromarray(picture).save(tmp_path / f"{i}.png")
-    monkeypatch.setattr("rtdetr_lab.commands.export.model_of", lambda *a: model)
-    monkeypatch.setattr("rtdetr_lab.deployment.onnx_file.onnx_bytes", lambda *a: plain)
-    words = ["export", "any", "--int8", "--calibrate", str(tmp_path), "--out"]
+def test_export_compares_detections_before_and_after(words, tmp_path, capsys):
     assert main([*words, str(tmp_path / "m.onnx")]) == 0
     assert "| int8 | 3 |" in capsys.readouterr().out
     assert Detector.from_pretrained(tmp_path / "m.onnx").classes.category_ids == (7, 2, 5)
