@@ -34,6 +34,7 @@ from rtdetr_lab.deformable_attention import DeformableAttention
 from rtdetr_lab.layers import cached_by_size
 from rtdetr_lab.notation import Size, level_starts
 from rtdetr_lab.samplers import Bilinear, Discrete, Points, Sampler, SamplingPlan, Shapes
+from rtdetr_lab.taps import tap
 
 Rows = tuple[Tensor, Tensor]
 """Token index and weight of every row that a head of a query reads: both `B Q M R`."""
@@ -52,27 +53,29 @@ class BagSampler(Sampler):
 
 @dataclass(frozen=True)
 class BilinearBag(BagSampler):
-    """`Bilinear`, with four rows per point."""
+    """`Bilinear`, with four rows per point.
+
+    The first of the four cells is moved into the map, so that all four lie in it. The weight of a
+    cell is its nearness to the point along both axes, and zero from a distance of one cell on. So
+    no case is needed for a point at the border or outside.
+    """
 
     def rows(self, shapes: Shapes, points: Points, plan: SamplingPlan) -> Rows:
         where, weights = plan.locations, plan.weights
-        height, width, start = layout(tuple(shapes), tuple(points), where.device).unbind(1)
-        size = torch.stack([width, height], 1).float()
+        axes = where.movedim(-1, 2).contiguous()  # B Q 2 M P: x and y apart are vectors
+        grid = grid_of(tuple(shapes), tuple(points), weights.shape[2], axes.device, axes.dtype)
         # A point two cells outside the map reads nothing, so we clamp far points to there.
-        at = (where * size - 0.5).clamp(min=-2.0).minimum(size + 1.0)
-        low = at.floor()
-        share = at - low
-        low, last = low.long(), size.long() - 1
-        index, parts = [], []
-        for right, below in ((0, 0), (1, 0), (0, 1), (1, 1)):
-            cell = low + torch.tensor([right, below], device=low.device)
-            inside = ((cell >= 0) & (cell <= last)).all(-1)
-            x, y = cell.clamp(min=0).minimum(last).unbind(-1)
-            along = share[..., 0] if right else 1 - share[..., 0]
-            down = share[..., 1] if below else 1 - share[..., 1]
-            index.append(start + y * (last[:, 0] + 1) + x)
-            parts.append(weights * (along * down * inside).to(weights.dtype))
-        return torch.cat(index, dim=-1), torch.cat(parts, dim=-1)
+        at = (axes * grid.size - 0.5).clamp(min=-2.0).minimum(grid.size + 1.0)
+        low = at.floor().clamp(min=0.0).minimum(grid.highest)
+        x, y = low.unbind(2)
+        first = (y * grid.size[0] + x + grid.start).int().clamp(min=0)  # NaN is no index
+
+        away = at - low
+        left, high = (1 - away.abs()).clamp(min=0.0).unbind(2)
+        right, deep = (1 - (away - grid.step).abs()).clamp(min=0.0).unbind(2)
+        high, deep = weights * high, weights * deep
+        parts = torch.stack([high * left, high * right, deep * left, deep * right], dim=3)
+        return (first.unsqueeze(3) + grid.cells).flatten(3), parts.flatten(3)
 
 
 @dataclass(frozen=True)
@@ -105,8 +108,7 @@ class GatherFirst(DeformableAttention):
         nn.Module.__init__(self)  # we take over the parts and make no new ones
         self.num_heads, self.points = attention.num_heads, attention.points
         self.bag = sampler
-        self.sampling_offsets = attention.sampling_offsets
-        self.attention_weights = attention.attention_weights
+        self.offsets_and_weights = _joined(attention)
         self.output_proj = attention.output_proj
         weight, bias = attention.value_proj.weight.detach(), attention.value_proj.bias.detach()
         by_head = weight.unflatten(0, (self.num_heads, -1))  # M d D
@@ -124,9 +126,84 @@ class GatherFirst(DeformableAttention):
         index, weights = self.bag.rows(shapes, self.points, plan)
         read = _bag(memory, index, weights).flatten(0, 1).transpose(0, 1)  # M BQ D
         # The bias is added for every cell inside the map, and not outside.
-        share = weights.sum(-1).flatten(0, 1).T.unsqueeze(-1)  # M BQ 1
+        share = weights.sum(-1).flatten(0, 1).T.unsqueeze(-1).to(read.dtype)  # M BQ 1
         mixed = torch.baddbmm(self.value_bias * share, read, self.value_weight)
         return self.output_proj(mixed.transpose(0, 1).reshape(queries.shape))
+
+    def plan(
+        self, queries: Float[Tensor, "B Q D"], reference_boxes: Float[Tensor, "B Q 4"]
+    ) -> SamplingPlan:
+        """Compute the plan from one product, in the precision of the boxes."""
+        exact = reference_boxes.dtype
+        made = self.offsets_and_weights(queries).unflatten(2, (3, self.num_heads, -1)).to(exact)
+        steps, logits = made[:, :, :2], made[:, :, 2]
+        # torch's softmax of a dozen numbers is not vectorised.
+        risen = (logits - logits.amax(-1, keepdim=True)).exp()
+        weights = tap("weights", risen / risen.sum(-1, keepdim=True))
+        centre, size = reference_boxes.unflatten(2, (2, 2, 1, 1)).unbind(2)  # B Q 2 1 1
+        share = half_share(self.points, self.num_heads, exact, queries.device)
+        axes = torch.addcmul(centre, steps * share, size)
+        return SamplingPlan(tap("locations", axes.movedim(2, -1)), weights)
+
+
+def _joined(attention: DeformableAttention) -> nn.Linear:
+    """Make one linear map of two: all x, then all y of the offsets, then the weights."""
+    offsets, weights = attention.sampling_offsets, attention.attention_weights
+    both = []
+    for name in ("weight", "bias"):
+        steps = offsets.get_parameter(name).detach().unflatten(0, (-1, 2)).transpose(0, 1)
+        both.append(torch.cat([steps.flatten(0, 1), weights.get_parameter(name).detach()]))
+    made = nn.Linear(offsets.in_features, len(both[1])).to(both[0])
+    made.weight, made.bias = (nn.Parameter(part, requires_grad=False) for part in both)
+    return made
+
+
+@cached_by_size
+def half_share(
+    points: tuple[int, ...], heads: int, dtype: torch.dtype, device: torch.device
+) -> Float[Tensor, "M P"]:
+    """Return half of one over the number of points of every point's level."""
+    counts = torch.tensor([count for count in points for _ in range(count)], device=device)
+    return (0.5 / counts.to(dtype)).repeat(heads, 1)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Constants of the level of every point, for every head."""
+
+    size: Float[Tensor, "2 M P"]
+    """Width and height."""
+    highest: Float[Tensor, "2 M P"]
+    """Largest column and row of the first of four cells."""
+    step: Float[Tensor, "2 M P"]
+    """Distance to the next cell; infinite where there is none."""
+    start: Float[Tensor, "M P"]
+    """First token."""
+    cells: Int[Tensor, "4 P"]
+    """Tokens from the first cell to each of the four."""
+
+
+@cached_by_size
+def grid_of(
+    shapes: tuple[Size, ...],
+    points: tuple[int, ...],
+    heads: int,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Grid:
+    """Build the constants; tokens are counted in floating point, exact below 2²⁴."""
+    height, width, start = layout(shapes, points, device).unbind(1)
+    size = torch.stack([width, height])
+    several = size > 1
+    step = torch.ones_like(size, dtype=dtype).masked_fill(~several, torch.inf)
+    right, below = several.int() * torch.stack([torch.ones_like(width), width])
+    cells = torch.stack([torch.zeros_like(right), right, below, right + below])
+
+    def per_head(part: Tensor) -> Tensor:
+        return part.unsqueeze(-2).expand(*part.shape[:-1], heads, -1).to(dtype).contiguous()
+
+    highest = per_head((size - 2).clamp(min=0))
+    return Grid(per_head(size), highest, per_head(step), per_head(start), cells)
 
 
 @cached_by_size
@@ -144,7 +221,7 @@ def _bag(
 ) -> Float[Tensor, "B Q M D"]:
     """Sum weighted rows, for every query and head, from the table of its own picture."""
     batch, num_tokens, _ = table.shape
-    first = torch.arange(batch, device=index.device).view(-1, 1, 1, 1) * num_tokens
+    first = _first_rows(batch, num_tokens, index)
     return _sum_rows(table.flatten(0, 1), index + first, weights)
 
 
@@ -155,10 +232,16 @@ def _bag_of_heads(
 ) -> Float[Tensor, "B Q D"]:
     """Sum weighted rows of a table with a row per token *and* head; a head reads its own rows."""
     batch, num_tokens, heads, _ = value.shape
-    first = torch.arange(batch, device=index.device).view(-1, 1, 1, 1) * num_tokens
-    head = torch.arange(heads, device=index.device).view(1, 1, -1, 1)
-    row = (index + first) * heads + head
+    first = _first_rows(batch, num_tokens * heads, index)
+    head = torch.arange(heads, device=index.device, dtype=index.dtype).view(1, 1, -1, 1)
+    row = index * heads + head + first
     return _sum_rows(value.flatten(0, 2), row, weights).flatten(2)
+
+
+def _first_rows(batch: int, rows: int, index: Tensor) -> Int[Tensor, "B 1 1 1"]:
+    """Return the row in the table where every picture begins; 64 bits where they are needed."""
+    dtype = index.dtype if batch * rows < 2**31 else torch.int64
+    return torch.arange(batch, device=index.device, dtype=dtype).view(-1, 1, 1, 1) * rows
 
 
 def _sum_rows(

@@ -164,7 +164,9 @@ def _kernel_for(module: nn.Module, sizes: Sizes) -> nn.Module | None:
         case DeformableAttention() if type(module) is DeformableAttention:
             bag = module.sampler
             if isinstance(bag, BilinearBag | DiscreteBag):
-                return GatherFirst(module, bag)
+                made = GatherFirst(module, bag)
+                sizes[made.offsets_and_weights] = sizes[module.sampling_offsets]
+                return made
     return None
 
 
