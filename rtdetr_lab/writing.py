@@ -120,6 +120,11 @@ def write_bytes(
             file.write(part)
 
 
+def cache_folder() -> Path:
+    """Return where we keep what can be made again: `~/.cache/rtdetr_lab`, by `XDG_CACHE_HOME`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rtdetr_lab"
+
+
 def write_text(path: Path, text: str, error: type[LabError] = OutputError) -> None:
     """Replace a file by this text. A file name that is not Unicode becomes escapes (`\\udc80`)."""
     write_bytes(path, text.encode("utf8", "backslashreplace"), error=error)

@@ -4,9 +4,9 @@ A backend is a value with a method `build()`. An `Engine` takes one:
 
 | value | runs on | precision | switches |
 |---|---|---|---|
-| `PyTorch()` | CPU: packed oneDNN kernels; CUDA: Triton | any | `compiled`, `graphed` |
-| `OnnxRuntime()` | CPU | single | `calibrate`: eight bits |
-| `OpenVINO()` | CPU | single, bfloat16 | `calibrate`: eight bits |
+| `PyTorch()` | CPU: packed oneDNN kernels; CUDA: Triton | any | `compiled`, `graphed`, `rewrites` |
+| `OnnxRuntime()` | CPU | single | `calibrate`: eight bits; `rewrites` |
+| `OpenVINO()` | CPU | single, bfloat16 | `calibrate`: eight bits; `rewrites` |
 
 `build()` returns a function from a batch to class logits and boxes. It takes the batch sizes that
 it was built for, and one picture size. onnxruntime and OpenVINO get the deployed model through
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from rtdetr_lab.config import require
-from rtdetr_lab.deployment.form import deploy
+from rtdetr_lab.deployment.form import ALL_REWRITES, Rewrites, deploy
 from rtdetr_lab.deployment.int8 import onnx_int8, openvino_int8
 from rtdetr_lab.deployment.onnx_file import Raw, onnx_bytes
 from rtdetr_lab.errors import import_extra
@@ -57,11 +57,13 @@ class Backend(Protocol):
         """Build the function. Raises `ConfigError` for a plan that it cannot follow."""
 
 
-def deployed(model: nn.Module, plan: Plan, packed: bool = True) -> nn.Module:
+def deployed(
+    model: nn.Module, plan: Plan, packed: bool = True, rewrites: Rewrites = ALL_REWRITES
+) -> nn.Module:
     """Return the deploy form in the plan's precision, with packed kernels where it has them."""
-    form = deploy(model, fastest_for(plan.device)).to(plan.device)
+    form = deploy(model, fastest_for(plan.device), rewrites).to(plan.device)
     if packed and plan.device.type == "cpu" and can_pack(plan.dtype):
-        return pack(form, plan.example(), plan.dtype)
+        return pack(form, plan.example(), plan.dtype, rewrites.read_first)
     return channels_last(form.to(plan.dtype))
 
 
@@ -75,12 +77,13 @@ class PyTorch:
 
     compiled: bool = False
     graphed: bool = False
+    rewrites: Rewrites = ALL_REWRITES
 
     def build(self, model: nn.Module, plan: Plan) -> Run:
         on_cpu = plan.device.type == "cpu"
         what = f"a CUDA graph cannot be recorded on {plan.device}"
         require(not (self.graphed and on_cpu), "graphed", what, "pass graphed=False")
-        answer: Any = Raw(deployed(model, plan, packed=not self.compiled))
+        answer: Any = Raw(deployed(model, plan, not self.compiled, self.rewrites))
         if self.compiled:
             answer = torch.compile(answer, fullgraph=True, dynamic=False, options=_options(on_cpu))
         return Graphed(answer, plan.example, plan.batches) if self.graphed else answer
@@ -96,6 +99,7 @@ class Runtime:
 
     threads: int | None = None
     calibrate: Sequence[Any] | None = field(default=None, compare=False)
+    rewrites: Rewrites = ALL_REWRITES
     dtypes: ClassVar[tuple[torch.dtype, ...]] = (torch.float32,)
     int8: ClassVar[Callable[..., Any]] = staticmethod(onnx_int8)
 
@@ -105,7 +109,7 @@ class Runtime:
         names = " or ".join(str(d).removeprefix("torch.") for d in self.dtypes)
         what = f"{name} cannot run in {plan.dtype}"
         require(plan.dtype in self.dtypes, "dtype", what, f"use {names}")
-        file = onnx_bytes(model, plan.size)
+        file = onnx_bytes(model, plan.size, rewrites=self.rewrites)
         if self.calibrate is not None:
             file = self.int8(file, self.calibrate, plan.size)
         return self.load(file, plan.dtype)

@@ -12,6 +12,9 @@
 3. It gives deformable attention a faster sampler, as a value: a fused Triton kernel on CUDA,
    weighted bags of rows on the CPU (`kernels/embedding_bag_samplers.py`).
 
+Which of the exact rewrites pay depends on the processor and on the runtime, so each is a switch of
+`Rewrites`, and `fastest.py` tries them.
+
 Anchors and position embeddings are constants of a size and are cached by size, so a deployed model
 takes pictures of any size. A part that is not the chapter's own class (an ablation, a class from a
 notebook) stays as it is; only the blocks inside it are fused.
@@ -23,6 +26,7 @@ fp64 result as the training form itself. `Prediction.layers` contains only the l
 
 import copy
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -41,15 +45,35 @@ from rtdetr_lab.rtdetr import RTDETR
 from rtdetr_lab.samplers import Sampler
 
 
+@dataclass(frozen=True)
+class Rewrites:
+    """Exact rewrites that pay on some processors or runtimes and not on others."""
+
+    split_fusion: bool = True
+    """Convolve before upsampling, in every fusion from top to bottom (`InferenceCCFF`)."""
+    read_first: bool = True
+    """Sum rows of the memory and project the sums (`GatherFirst`); packed CPU kernels only."""
+    planar: bool = True
+    """Keep values as maps (`planar.py`); exported graphs only."""
+
+
+ALL_REWRITES = Rewrites()
+
+
 @torch.no_grad()
-def deploy(model: nn.Module, sampler: Callable[[Sampler], Sampler] | None = None) -> nn.Module:
+def deploy(
+    model: nn.Module,
+    sampler: Callable[[Sampler], Sampler] | None = None,
+    rewrites: Rewrites = ALL_REWRITES,
+) -> nn.Module:
     """Copy `model` into a form that predicts the same and computes less.
 
     `sampler` maps a chapter's sampler to the one to run; the default is the fastest for the device
-    of the model. Pass `same` to keep the chapter's (an export needs `grid_sample`).
+    of the model. Pass `same` to keep the chapter's (an export needs `grid_sample`). A backend
+    applies the `rewrites` that need its kernels.
     """
     choose = sampler or fastest_for(next(iter(model.parameters()), torch.zeros(())).device)
-    form = _inference_form(fused_copy(model, choose))
+    form = _inference_form(fused_copy(model, choose), rewrites)
     form.metadata = declared(model).metadata
     return form.eval()
 
@@ -82,14 +106,15 @@ def same(sampler: Sampler) -> Sampler:
     return sampler
 
 
-def _inference_form(model: Any) -> Any:
+def _inference_form(model: Any, rewrites: Rewrites) -> Any:
     """Replace the chapters' own parts by shorter forms; leave all other parts alone."""
     if type(getattr(model, "decoder", None)) is DETRDecoder:
         model.decoder = LastContent(model.decoder)
     if type(model).forward is not RTDETR.forward:
         return model
     encoder = model.encoder
-    if isinstance(encoder, HybridEncoder) and splits(encoder.ccff):
+    split = rewrites.split_fusion and isinstance(encoder, HybridEncoder)
+    if split and splits(encoder.ccff):
         # Another class on purpose: type checkers expect the chapter's.
         setattr(encoder, "ccff", InferenceCCFF(encoder.ccff))  # noqa: B010
     known = type(model.proposal_head) is ProposalHead

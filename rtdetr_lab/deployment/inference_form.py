@@ -44,7 +44,7 @@ class InferenceRTDETR(DetectionModel):
         self.proposals = InferenceProposals(model.proposal_head, model.selection)
         chapters = type(model.decoder) is Decoder
         self.decoder = InferenceDecoder(model.decoder) if chapters else model.decoder
-        self.num_queries = model.num_queries
+        self.num_queries, self.join = model.num_queries, tokens_from_maps
         self.mask_head, self.draws_masks = model.mask_head, model.draws_masks
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> Prediction:
@@ -53,7 +53,7 @@ class InferenceRTDETR(DetectionModel):
         fused = self.encoder(maps[self.draws_masks :])
         levels = self.to_memory(fused)
         shapes = [(m.shape[-2], m.shape[-1]) for m in levels]
-        memory = tokens_from_maps(levels)
+        memory = self.join(levels)
         last = self.decoder(*self.proposals(memory, shapes), memory, shapes)[-1]
         found = Prediction(last.logits, last.boxes, (last,))
         return self.mask_head(found, (maps[0], *fused)) if self.mask_head else found

@@ -6,8 +6,9 @@
     export_pt2(model, "r18.pt2")                               # torch.export.load("r18.pt2")
 
 We export `deploy(model)` with the chapter's samplers, because `grid_sample` is an ONNX operator
-(`GridSample`, opset 16) and a bag of rows is not. `Discrete` becomes a gather, which every runtime
-supports. Both files go through `torch.export`: no value of the example picture enters the file.
+(`GridSample`, opset 16) and a bag of rows is not; `planar.py` gives it maps instead of tokens.
+`Discrete` becomes a gather, which every runtime supports. Both files go through `torch.export`: no
+value of the example picture enters the file.
 
 | | name | shape | |
 |---|---|---|---|
@@ -36,7 +37,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from rtdetr_lab.config import require
-from rtdetr_lab.deployment.form import deploy, same
+from rtdetr_lab.deployment.form import ALL_REWRITES, Rewrites, deploy, same
+from rtdetr_lab.deployment.planar import planar, without_undone
 from rtdetr_lab.errors import import_extra
 from rtdetr_lab.images.postprocess import ranked_table, rows_at
 from rtdetr_lab.model import by_softmax, declared
@@ -98,10 +100,14 @@ def export_onnx(
 
 
 def onnx_bytes(
-    model: nn.Module, size: Size | None = (640, 640), *, postprocessing: bool = False
+    model: nn.Module,
+    size: Size | None = (640, 640),
+    *,
+    postprocessing: bool = False,
+    rewrites: Rewrites = ALL_REWRITES,
 ) -> bytes:
     """Return the content of the ONNX file, which includes the weights."""
-    module, given = _prepared(model, size, postprocessing)
+    module, given = _prepared(model, size, postprocessing, rewrites)
     names = ["boxes", "scores", "labels"] if postprocessing else ["logits", "boxes"]
     names += ["masks"] if declared(model).draws_masks else []
     with _quiet():
@@ -160,9 +166,14 @@ def export_pt2(model: nn.Module, path: str | Path, size: Size | None = (640, 640
 
 
 def _prepared(
-    model: nn.Module, size: Size | None, postprocessing: bool
+    model: nn.Module,
+    size: Size | None,
+    postprocessing: bool,
+    rewrites: Rewrites = ALL_REWRITES,
 ) -> tuple[nn.Module, dict[str, Tensor]]:
-    form = deploy(model, same)
+    form = deploy(model, same, rewrites)
+    if rewrites.planar:
+        form = planar(form)
     like = next(form.parameters(), torch.zeros(()))
     height, width = size or (9 * MULTIPLE, 10 * MULTIPLE)
     given = {"images": torch.rand(2, 3, height, width).to(like)}
@@ -180,7 +191,9 @@ def program_of(module: nn.Module, given: Mapping[str, Tensor], size: Size | None
         dynamic["images"][2] = MULTIPLE * torch.export.Dim("rows", min=2, max=64)
         dynamic["images"][3] = MULTIPLE * torch.export.Dim("columns", min=2, max=64)
     with torch.no_grad():
-        return torch.export.export(module, tuple(given.values()), dynamic_shapes=dynamic)
+        return without_undone(
+            torch.export.export(module, tuple(given.values()), dynamic_shapes=dynamic)
+        )
 
 
 @contextlib.contextmanager

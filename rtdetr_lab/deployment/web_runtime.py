@@ -18,7 +18,7 @@ from pathlib import Path
 from urllib.request import Request, urlopen
 
 from rtdetr_lab.errors import HubError, converting
-from rtdetr_lab.writing import write_bytes
+from rtdetr_lab.writing import cache_folder, write_bytes
 
 VERSION = "1.30.0"
 SHA512 = "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
@@ -42,7 +42,7 @@ def web_runtime(archive: str | Path | None = None) -> dict[str, bytes]:
     """
     if archive is not None:
         return _unpacked(_read(Path(archive)), str(archive))
-    folder = _cache() / f"onnxruntime-web-{VERSION}"
+    folder = cache_folder() / f"onnxruntime-web-{VERSION}"
     if not all((folder / name).is_file() for name in FILES):
         _keep(folder, _unpacked(_downloaded(), ARCHIVE))
     return {name: (folder / name).read_bytes() for name in FILES}
@@ -52,10 +52,6 @@ def _read(path: Path) -> bytes:
     remedy = f"give the file that this wrote: {_pack()}"
     with converting(OSError, HubError, path, "cannot be read ({})", remedy):
         return path.read_bytes()
-
-
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rtdetr_lab"
 
 
 def _pack() -> str:

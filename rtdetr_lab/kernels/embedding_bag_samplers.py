@@ -18,6 +18,7 @@ chapter's order is faster.
 | form | table rows | used by |
 |---|---|---|
 | `BilinearBag()`, `DiscreteBag()` | token × head, d wide | `deploy` on the CPU, as samplers |
+| `BagAttention`, with a bag | token × head, d wide | the CPU engine, where products are fast |
 | `GatherFirst` | token, D wide | the CPU engine, instead of the whole module |
 """
 
@@ -98,18 +99,41 @@ def to_embedding_bag(sampler: Sampler) -> Sampler:
     return sampler
 
 
-class GatherFirst(DeformableAttention):
-    """Deformable attention that reads first and projects the sums (Eq. 17.3, notebook 17)."""
+class BagAttention(DeformableAttention):
+    """Deformable attention that computes its plan from one product and reads a bag."""
+
+    def __init__(self, attention: DeformableAttention, sampler: BagSampler) -> None:
+        nn.Module.__init__(self)  # we take over the parts and make no new ones
+        self.num_heads, self.points = attention.num_heads, attention.points
+        self.sampler: BagSampler = sampler
+        self.offsets_and_weights = _joined(attention)
+        self.value_proj, self.output_proj = attention.value_proj, attention.output_proj
+
+    def plan(
+        self, queries: Float[Tensor, "B Q D"], reference_boxes: Float[Tensor, "B Q 4"]
+    ) -> SamplingPlan:
+        """Compute the plan in the precision of the boxes."""
+        exact = reference_boxes.dtype
+        made = self.offsets_and_weights(queries).unflatten(2, (3, self.num_heads, -1)).to(exact)
+        steps, logits = made[:, :, :2], made[:, :, 2]
+        # torch's softmax of a dozen numbers is not vectorised.
+        risen = (logits - logits.amax(-1, keepdim=True)).exp()
+        weights = tap("weights", risen / risen.sum(-1, keepdim=True))
+        centre, size = reference_boxes.unflatten(2, (2, 2, 1, 1)).unbind(2)  # B Q 2 1 1
+        share = half_share(self.points, self.num_heads, exact, queries.device)
+        axes = torch.addcmul(centre, steps * share, size)
+        return SamplingPlan(tap("locations", axes.movedim(2, -1)), weights)
+
+
+class GatherFirst(BagAttention):
+    """`BagAttention` that reads first and projects the sums (Eq. 17.3, notebook 17)."""
 
     value_weight: Tensor
     value_bias: Tensor
 
     def __init__(self, attention: DeformableAttention, sampler: BagSampler) -> None:
-        nn.Module.__init__(self)  # we take over the parts and make no new ones
-        self.num_heads, self.points = attention.num_heads, attention.points
-        self.bag = sampler
-        self.offsets_and_weights = _joined(attention)
-        self.output_proj = attention.output_proj
+        super().__init__(attention, sampler)
+        del self.value_proj
         weight, bias = attention.value_proj.weight.detach(), attention.value_proj.bias.detach()
         by_head = weight.unflatten(0, (self.num_heads, -1))  # M d D
         self.register_buffer("value_weight", by_head.transpose(1, 2).contiguous())
@@ -123,27 +147,12 @@ class GatherFirst(DeformableAttention):
         shapes: Shapes,
     ) -> Float[Tensor, "B Q D"]:
         plan = self.plan(queries, reference_boxes)
-        index, weights = self.bag.rows(shapes, self.points, plan)
+        index, weights = self.sampler.rows(shapes, self.points, plan)
         read = _bag(memory, index, weights).flatten(0, 1).transpose(0, 1)  # M BQ D
         # The bias is added for every cell inside the map, and not outside.
         share = weights.sum(-1).flatten(0, 1).T.unsqueeze(-1).to(read.dtype)  # M BQ 1
         mixed = torch.baddbmm(self.value_bias * share, read, self.value_weight)
         return self.output_proj(mixed.transpose(0, 1).reshape(queries.shape))
-
-    def plan(
-        self, queries: Float[Tensor, "B Q D"], reference_boxes: Float[Tensor, "B Q 4"]
-    ) -> SamplingPlan:
-        """Compute the plan from one product, in the precision of the boxes."""
-        exact = reference_boxes.dtype
-        made = self.offsets_and_weights(queries).unflatten(2, (3, self.num_heads, -1)).to(exact)
-        steps, logits = made[:, :, :2], made[:, :, 2]
-        # torch's softmax of a dozen numbers is not vectorised.
-        risen = (logits - logits.amax(-1, keepdim=True)).exp()
-        weights = tap("weights", risen / risen.sum(-1, keepdim=True))
-        centre, size = reference_boxes.unflatten(2, (2, 2, 1, 1)).unbind(2)  # B Q 2 1 1
-        share = half_share(self.points, self.num_heads, exact, queries.device)
-        axes = torch.addcmul(centre, steps * share, size)
-        return SamplingPlan(tap("locations", axes.movedim(2, -1)), weights)
 
 
 def _joined(attention: DeformableAttention) -> nn.Linear:

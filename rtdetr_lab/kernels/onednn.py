@@ -7,7 +7,8 @@ reads and writes the maps between them. `pack(model, images, dtype)` ensures bot
 - All maps are channels last, so a map *is* its tokens and no layout ever changes.
 - Weights are laid out for their kernel once, and not in every call.
 - Activation and residual sum happen inside the convolution, on values still in registers.
-- Deformable attention reads first and projects later (`GatherFirst`).
+- Deformable attention computes its plan from one product, and reads first and projects later
+  (`GatherFirst`) or the other way round (`read_first=False`: `BagAttention`).
 
 These are the operators that torch's own compiler emits for a frozen CPU graph
 (`torch.ops.mkldnn._convolution_pointwise` …). We call them by name: no compiler, no warm-up. In a
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 
 from rtdetr_lab.backbone import Residual
 from rtdetr_lab.deformable_attention import DeformableAttention
-from rtdetr_lab.kernels.embedding_bag_samplers import BilinearBag, DiscreteBag, GatherFirst
+from rtdetr_lab.kernels.embedding_bag_samplers import BagAttention, BagSampler, GatherFirst
 from rtdetr_lab.kernels.folding import ConvAct, SplitConv
 from rtdetr_lab.layers import MLP, Activation, FeedForward, identity
 
@@ -48,11 +49,21 @@ def can_pack(dtype: torch.dtype) -> bool:
 
 
 @torch.inference_mode()
-def pack(model: nn.Module, images: Float[Tensor, "B 3 H W"], dtype: torch.dtype) -> nn.Module:
+def pack(
+    model: nn.Module,
+    images: Float[Tensor, "B 3 H W"],
+    dtype: torch.dtype,
+    read_first: bool = True,
+) -> nn.Module:
     """Pack a deployed `model` for pictures like `images`, in place."""
     model = channels_last(model.to(dtype))
     images = images.to(dtype, memory_format=torch.channels_last)
     sizes = _input_sizes(model, images)
+    for path, module in list(model.named_modules()):
+        if type(module) is DeformableAttention and isinstance(module.sampler, BagSampler):
+            made = (GatherFirst if read_first else BagAttention)(module, module.sampler)
+            sizes[made.offsets_and_weights] = sizes[module.sampling_offsets]
+            model.set_submodule(path, made)
     return _packed(model, sizes)
 
 
@@ -161,12 +172,6 @@ def _kernel_for(module: nn.Module, sizes: Sizes) -> nn.Module | None:
             return nn.Sequential(*[_linear(layer, act, sizes) for layer, act in layers])
         case nn.Linear():
             return _linear(module, identity, sizes)
-        case DeformableAttention() if type(module) is DeformableAttention:
-            bag = module.sampler
-            if isinstance(bag, BilinearBag | DiscreteBag):
-                made = GatherFirst(module, bag)
-                sizes[made.offsets_and_weights] = sizes[module.sampling_offsets]
-                return made
     return None
 
 

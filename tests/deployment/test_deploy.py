@@ -1,17 +1,26 @@
 """A deployed model says what its training form says, in fewer steps."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from small import SMALL_HGNET, pictures, rebuilt, shaken, small
 from torch import nn
 
 import rtdetr_lab as lab
-from rtdetr_lab.ccff import RepVggBlock
+from rtdetr_lab.ccff import CCFF, RepVggBlock
 from rtdetr_lab.config import replace_at
-from rtdetr_lab.deployment.form import deploy, same
+from rtdetr_lab.deployment.form import ALL_REWRITES, deploy, same
 from rtdetr_lab.deployment.inference_form import InferenceRTDETR
+from rtdetr_lab.deployment.planar import PlanarAttention, planar
 from rtdetr_lab.errors import ConfigError, RecordError
-from rtdetr_lab.kernels.embedding_bag_samplers import BilinearBag, DiscreteBag, GatherFirst
+from rtdetr_lab.kernels.embedding_bag_samplers import (
+    BagAttention,
+    BilinearBag,
+    DiscreteBag,
+    GatherFirst,
+    to_embedding_bag,
+)
 from rtdetr_lab.kernels.folding import fold, fused, side_by_side
 from rtdetr_lab.layers import ConvNormAct, FrozenBatchNorm2d
 from rtdetr_lab.rtdetrv2 import discrete, with_points
@@ -237,20 +246,53 @@ def test_bags_read_what_the_samplers_read(shapes, points, spread):
         assert (a - b).abs().max() <= 1e-12
 
 
+FORMS = {
+    "reads first": lambda module, bag: GatherFirst(module, bag),
+    "projects first": lambda module, bag: BagAttention(module, bag),
+    "keeps maps": lambda module, bag: PlanarAttention(module),
+}
+
+
 @torch.no_grad()
+@pytest.mark.parametrize("points", [4, (2, 0, 3)])
 @pytest.mark.parametrize("sampler", [Bilinear(), Discrete()], ids=repr)
-def test_reading_first_and_projecting_later_is_the_same(sampler):
-    """Eq. 17.3."""
-    cfg = small({"decoder.sampler": sampler})
-    model = deploy(rebuilt(cfg))
-    layer = model.decoder.layers[0]
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_of_deformable_attention_is_the_same(form, sampler, points):
+    """Eq. 17.3, and the plan from one product."""
+    if form == "keeps maps" and isinstance(sampler, Discrete):
+        return  # it is for `GridSample`
+    cfg = small({"decoder.sampler": sampler, "decoder.num_points": points})
+    chapter = rebuilt(cfg).double().decoder.layers[0].cross_attn
+    for part in (chapter.sampling_offsets, chapter.attention_weights):
+        part.weight.normal_()
     shapes = [(6, 4), (3, 2), (2, 1)]
     memory, queries = torch.randn(2, 32, 16).double(), torch.randn(2, 10, 16).double()
     # Boxes that leave the picture: outside, the bias of the projection is not read either.
     boxes = torch.rand(2, 10, 4).double() * 1.5
-    other = GatherFirst(layer.cross_attn, layer.cross_attn.sampler)
-    a, b = (m(queries, boxes, memory, shapes) for m in (layer.cross_attn, other))
-    assert (a - b).abs().max() <= 1e-12
+    expected = chapter(queries, boxes, memory, shapes)
+    made = FORMS[form](chapter, to_embedding_bag(sampler))
+    assert (made(queries, boxes, memory, shapes) - expected).abs().max() <= 1e-12
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+def test_a_point_that_is_no_number_reads_inside_the_table(bad):
+    _, plan = read_plan([(5, 4), (2, 3)], (2, 3), 1.0)
+    plan.locations[1, 2, 0, 1, 0] = bad
+    index, weights = BilinearBag().rows([(5, 4), (2, 3)], (2, 3), plan)
+    assert index.min() >= 0
+    assert index.max() < 26
+    assert weights.isnan().any() == (bad != bad)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("left_out", [None, "split_fusion"])
+def test_a_rewrite_can_be_left_out(left_out):
+    model, images = lively(rebuilt(small())).double(), pictures(2, 96, 64).double()
+    rewrites = replace(ALL_REWRITES, **({left_out: False} if left_out else {}))
+    made = planar(deploy(model, same, rewrites))
+    assert isinstance(made.encoder.ccff, CCFF) == (left_out == "split_fusion")
+    assert isinstance(made.decoder.layers[0].cross_attn, PlanarAttention)
+    assert furthest(model(images), made(images)) <= 1e-9
 
 
 def test_the_chapters_sampler_can_be_kept():

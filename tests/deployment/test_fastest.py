@@ -10,6 +10,7 @@ from rtdetr_lab.deployment.backends import OnnxRuntime, PyTorch
 from rtdetr_lab.deployment.bench.timing import Times
 from rtdetr_lab.deployment.engine import Engine
 from rtdetr_lab.deployment.fastest import Choice, fastest, offered
+from rtdetr_lab.deployment.form import Rewrites
 from rtdetr_lab.deployment.precision import drift, drift_of, drift_table
 from rtdetr_lab.detections import Classes, Detections
 from rtdetr_lab.errors import ConfigError, MissingExtraError
@@ -78,11 +79,112 @@ def test_a_runtime_that_is_missing_is_named_and_the_others_run(model):
         fastest(model, SIZE, device="cpu", choices=choices[:1])
 
 
+TAKEN = {
+    "PyTorch fp32": 1.0,
+    "onnxruntime fp32": 1.1,
+    "OpenVINO fp32": 1.2,
+    "PyTorch fp32 without read_first": 0.9,
+}
+
+
+@pytest.fixture
+def measured(monkeypatch, tmp_path):
+    """What was built and timed, with these times and no work; notes lie in `tmp_path`."""
+    built, timed = [], []
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+    class Unbuilt(Engine):
+        def __init__(self, *given, backend, **more):
+            self.backend = backend
+            built.append(backend)
+
+    monkeypatch.setattr(choosing, "Engine", Unbuilt)
+    monkeypatch.setattr(choosing, "_call", lambda engine: None)
+
+    def rounds_of(subjects, rounds, *, clock):
+        timed.append(list(subjects))
+        return {name: Times((TAKEN.get(name, 2.0),) * rounds) for name in subjects}
+
+    monkeypatch.setattr(choosing, "interleaved", rounds_of)
+    return built, timed
+
+
+def test_what_is_near_the_best_is_tried_in_other_forms(model, measured):
+    built, timed = measured
+    found = fastest(model, SIZE, device="cpu", dtypes=[torch.float32])
+    first, second = timed
+    assert first == ["PyTorch fp32", "onnxruntime fp32", "OpenVINO fp32"]
+    assert second == [
+        "PyTorch fp32",
+        "PyTorch fp32 without split_fusion",
+        "PyTorch fp32 without read_first",
+        "onnxruntime fp32",
+        "onnxruntime fp32 without split_fusion",
+        "onnxruntime fp32 without planar",
+    ]
+    assert len(built) == 7, "each is built once"
+    assert found.name == "PyTorch fp32 without read_first"
+    assert found.engine.backend == PyTorch(rewrites=Rewrites(read_first=False))
+    assert found.measured is None
+    assert len(str(found).splitlines()) == 9
+
+
+def test_the_answer_is_kept_for_this_machine_and_this_call(model, measured, tmp_path):
+    built, _ = measured
+    call = {"size": SIZE, "device": "cpu", "dtypes": [torch.float32]}
+    before = fastest(model, **call)
+    built.clear()
+    kept = fastest(model, **call)
+    assert built == [PyTorch(rewrites=Rewrites(read_first=False))], "the winner, and nothing else"
+    assert (kept.name, kept.times) == (before.name, before.times)
+    assert str(kept).endswith(f"Measured {kept.measured}.")
+    fastest(model, **call, again=True)
+    assert len(built) == 1 + 7
+    threads = torch.get_num_threads()
+    others = [{"batch": 2}, {"size": (64, 96)}, {"dtypes": [torch.float32, torch.bfloat16]}]
+    for other in others:
+        built.clear()
+        fastest(model, **call | other)
+        assert len(built) > 1, other
+    try:
+        torch.set_num_threads(threads + 1)
+        built.clear()
+        fastest(model, **call)
+        assert len(built) > 1
+    finally:
+        torch.set_num_threads(threads)
+    other = small(TINY | {"selection.num_queries": 6}).build().eval()
+    built.clear()
+    fastest(other, **call)
+    assert len(built) > 1
+    assert len(list((tmp_path / "rtdetr_lab" / "fastest").iterdir())) == 6
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"name": "PyTorch fp32"}', '{"seconds": []}', "\0"])
+def test_a_damaged_note_is_measured_again(model, measured, tmp_path, text):
+    built, _ = measured
+    fastest(model, SIZE, device="cpu", dtypes=[torch.float32])
+    (note,) = (tmp_path / "rtdetr_lab" / "fastest").iterdir()
+    note.write_text(text)
+    built.clear()
+    fastest(model, SIZE, device="cpu", dtypes=[torch.float32])
+    assert len(built) == 7
+
+
+def test_where_nothing_can_be_kept_it_is_measured(model, measured, tmp_path):
+    (tmp_path / "rtdetr_lab").write_text("a file")
+    for _ in range(2):
+        measured[0].clear()
+        fastest(model, SIZE, device="cpu", dtypes=[torch.float32])
+        assert len(measured[0]) == 7
+
+
 @pytest.mark.full
 def test_all_that_are_installed_run_and_the_winner_answers_as_the_model(model):
     pytest.importorskip("openvino", reason="runs with the extra [export]")
-    found = fastest(model, SIZE, device="cpu", rounds=2, dtypes=[torch.float32])
-    assert set(found.times) == {"PyTorch fp32", "onnxruntime fp32", "OpenVINO fp32"}
+    call = {"rounds": 2, "dtypes": [torch.float32], "again": True}
+    found = fastest(model, SIZE, device="cpu", **call)
+    assert set(found.times) >= {"PyTorch fp32", "onnxruntime fp32", "OpenVINO fp32"}
     images = torch.rand(1, 3, *SIZE)
     plain = Engine(model, SIZE, device="cpu", backend=PyTorch()).answer(images)
     assert (found.engine.answer(images) - plain).abs().max() <= 1e-2

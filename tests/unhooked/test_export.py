@@ -4,6 +4,10 @@ import pytest
 import torch
 from small import SMALL_DFINE, SMALL_HGNET, pictures, shaken, small
 
+from rtdetr_lab.deployment.form import deploy
+from rtdetr_lab.deployment.form import same as same_sampler
+from rtdetr_lab.deployment.onnx_file import Raw, program_of
+from rtdetr_lab.deployment.planar import planar
 from rtdetr_lab.rtdetr import rtdetr_nano
 from rtdetr_lab.rtdetrv2 import discrete, with_points
 from rtdetr_lab.structures import Prediction
@@ -42,6 +46,25 @@ def test_every_way_to_sample_and_to_place_is_exported(cfg):
     with torch.no_grad():
         program = torch.export.export(model, (images,))
         assert same(program.module()(images), model(images))
+
+
+def test_the_memory_of_an_exported_file_is_transposed_once():
+    """A runtime takes longer to transpose 8400 tokens than to project them."""
+    form = planar(deploy(shaken(small().build()).eval(), same_sampler))
+    given, tokens = {"images": pictures(2)}, []
+    program = program_of(Raw(form).eval(), given, (96, 64))
+    count = sum(96 // stride * 64 // stride for stride in (8, 16, 32))
+    for node in program.graph.nodes:
+        value = node.meta.get("val")
+        if node.target is torch.ops.aten.transpose.int and count in value.shape:
+            tokens.append(node)
+    assert len(tokens) == 1
+    images = pictures(3)
+    with torch.no_grad():
+        logits, boxes = program.module()(images)
+        expected = form(images)
+    assert (logits - expected.logits).abs().max() <= 1e-4
+    assert (boxes - expected.boxes).abs().max() <= 1e-5
 
 
 def test_an_export_holds_the_state_dict_and_remembers_nothing_else():
