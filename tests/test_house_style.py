@@ -277,12 +277,12 @@ ALLOWED = {
     "checkpoints": 2_830,
     "commands": 1_932,
     "data": 3_230,
-    "deployment": 2_624,
+    "deployment": 2_627,
     "detr": 587,
     "evaluation": 1_102,
     "images": 914,
     "javascript": 912,
-    "kernels": 524,
+    "kernels": 534,
     "masks": 75,
     "notebook_tools": 375,
     "structures": 337,
@@ -294,7 +294,7 @@ ALLOWED = {
 """Lines of code a room may hold. Who raises a number says why in the commit; the sum stays below
 `ALLOWED_IN_ALL`, scripts aside: new chapters are paid for by simpler equipment."""
 
-ALLOWED_IN_ALL = 26_530
+ALLOWED_IN_ALL = 26_540
 
 
 def room_of(path: Path) -> str:

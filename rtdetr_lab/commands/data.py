@@ -103,7 +103,7 @@ class Convert(Rewrite):
 @dataclass(frozen=True, kw_only=True)
 class Split(Rewrite):
     """Divide a data set that has one annotation file, or no validation set, and write it as COCO.
-    Every class has its share of each part; near duplicates are not separated."""
+    Every class has its share of each part; near duplicates stay in one part."""
 
     val: float = VAL_SPLIT
     """Part of the pictures for validation."""

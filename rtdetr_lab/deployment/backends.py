@@ -27,6 +27,7 @@ from rtdetr_lab.deployment.onnx_file import Raw, onnx_bytes
 from rtdetr_lab.errors import import_extra
 from rtdetr_lab.kernels.fused_sampler import fastest_for
 from rtdetr_lab.kernels.onednn import can_pack, channels_last, pack
+from rtdetr_lab.kernels.pages import keep_pages
 from rtdetr_lab.notation import Size
 
 Run = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -83,6 +84,8 @@ class PyTorch:
         on_cpu = plan.device.type == "cpu"
         what = f"a CUDA graph cannot be recorded on {plan.device}"
         require(not (self.graphed and on_cpu), "graphed", what, "pass graphed=False")
+        if on_cpu:
+            keep_pages()
         answer: Any = Raw(deployed(model, plan, not self.compiled, self.rewrites))
         if self.compiled:
             answer = torch.compile(answer, fullgraph=True, dynamic=False, options=_options(on_cpu))

@@ -9,4 +9,5 @@ and gives the same numbers:
 | `fused_sampler`, `triton_kernels` | deformable attention on CUDA, forward and backward |
 | `folding` | a convolution and its norm as one, a RepVGG block as one convolution |
 | `onednn` | the CPU's convolutions and products, weights prepacked, sums fused |
+| `pages` | nothing: it keeps memory between two pictures |
 """
