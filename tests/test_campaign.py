@@ -177,6 +177,8 @@ def test_the_page_says_what_was_not_run(part, monkeypatch, tmp_path):
     counted |= dict.fromkeys(report.KILLS, kills) | {"surroundings": [row], "bugs": [bug]}
     counted["steps"] = {"lab over foreign": [9, 1, ["point 3: odd"]]}
     counted["hub"] = {"tests": 3, "failed": 1, "names": ["x"]}
+    run = {"target": "test", "beside": "4 busy loops", "passed": 8301, "skipped": 5, "failed": 1}
+    counted["suite"] = [run | {"seconds": 3600, "names": ["tests/test_x.py::test_y"]}]
     for name, tree in counted.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(tree))
     page = report.page(old)
@@ -185,9 +187,28 @@ def test_the_page_says_what_was_not_run(part, monkeypatch, tmp_path):
     assert "| lab over foreign | 9 | 7 | 1 | 1 |" in page
     assert "2 of 3 cases behave; not: x" in page
     assert "0 of 1 were caught" in page
+    assert "| `make test` | 4 busy loops | 8,301 | 5 | 1 | 60 min |" in page
+    assert "- `tests/test_x.py::test_y`" in page
     assert "- `boxes`: odd" in page
     assert "| 9 | 8 | 0 | 1 | 0.50 s | `python tests/programs/campaign/run.py pictures 9` |" in page
     assert "- pictures, case 3: odd pixels" in page
     assert page.count("Not measured yet") == 3, "endurance, the long runs, the other bugs"
     (tmp_path / "runs.json").unlink()
     assert "| saves over another model | 7 |" in report.page(page), "one of three is not enough"
+
+
+def test_the_counts_of_both_parts_of_the_suite_are_added(monkeypatch):
+    monkeypatch.syspath_prepend(str(PROGRAMS))
+    suite_runs = import_module("suite_runs")
+    printed = """
+SKIPPED [3] tests/test_a.py:1: 2 passed, as if
+FAILED tests/test_a.py::test_one - assert 0
+2 failed, 8301 passed, 581 skipped in 1218.12s (0:20:18)
+ERROR tests/unhooked/test_b.py::test_two
+114 passed, 50 skipped, 14 warnings, 1 error in 139.30s (0:02:19)
+"""
+    assert suite_runs.counted(printed) == {"passed": 8415, "failed": 3, "skipped": 631}
+    assert suite_runs.names_of(printed) == [
+        "tests/test_a.py::test_one",
+        "tests/unhooked/test_b.py::test_two",
+    ]

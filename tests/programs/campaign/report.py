@@ -338,6 +338,27 @@ planted from outside, where the list had none: 13 were caught, and each other on
     return text + _survivors(seen)
 
 
+def suite() -> str:
+    """All tests, beside other work."""
+    rows = []
+    for run in read("suite"):
+        counts = (f"{run[what]:,}" for what in ("passed", "skipped", "failed"))
+        rows.append(
+            line(
+                f"`make {run['target']}`", run["beside"], *counts, f"{run['seconds'] / 60:.0f} min"
+            )
+        )
+    failed = [f"- `{name}`" for run in read("suite") for name in run["names"]]
+    told = ["\nFailed, and mended since:\n", *failed] if failed else []
+    return """
+`python tests/programs/suite_runs.py --out FILE [--target test-full] [--loops 4]` runs the whole
+suite beside other work. A time limit in a test that a busy machine exceeds is a fault of the test.
+
+| command | beside | passed | skipped | failed | time |
+|---|---|---|---|---|---|
+""" + "\n".join([*rows, *told, ""])
+
+
 @dataclass(frozen=True)
 class Section:
     """A part of the page: its title, the counts it is written from, and how."""
@@ -363,6 +384,7 @@ SECTIONS = (
     Section("Surroundings that fail", ("surroundings",), surroundings),
     Section("Endurance", ("endurance",), endurance),
     Section("Long runs", ("long",), long),
+    Section("The suite on a busy machine", ("suite",), suite),
     Section("The hub", ("hub",), hub),
     Section("Bugs planted in the chapters", ("bugs",), bugs),
     Section("Bugs planted in the equipment", ("equipment",), equipment),
