@@ -51,14 +51,14 @@ MODELS = (
         'std = _three(tree, "image_std"',
         'std = _three(tree, "image_mean"',
         "deviations of colours are their means",
-        "checkpoints/test_detr.py",
+        "checkpoints/test_config.py",
     ),
     (
         "checkpoints/preprocessor",
         "if normalised else (0.0, 0.0, 0.0)",
         "if normalised else IMAGENET_MEAN",
         "colours are moved where they should stay",
-        "checkpoints/test_detr.py",
+        "checkpoints/test_config.py",
     ),
     (
         "checkpoints/rename",
