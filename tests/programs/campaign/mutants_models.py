@@ -107,14 +107,14 @@ MODELS = (
         'may_be_negative=not name.endswith("running_var")',
         "may_be_negative=True",
         "negative variances are loaded",
-        "checkpoints/test_load.py",
+        "checkpoints/test_impossible.py",
     ),
     (
         "checkpoints/description",
         "same, remedy = metadata.sha256 in (None, weights.sha256),",
         "same, remedy = metadata.sha256 is not None,",
         "a description of other weights is believed",
-        "checkpoints/test_save.py",
+        "checkpoints/test_load.py",
     ),
     (
         "checkpoints/backbone",
