@@ -6,7 +6,7 @@ from paths import ROOT
 
 from rtdetr_lab.ablations.bases import FULL_SIZE, full_size, miniature
 from rtdetr_lab.ablations.denoising import MatchingStability
-from rtdetr_lab.ablations.encoder import ENCODERS
+from rtdetr_lab.ablations.encoder import ENCODERS, CoarsestScale, EachScale
 from rtdetr_lab.ablations.family import FAMILY
 from rtdetr_lab.ablations.measure import profile
 from rtdetr_lab.ablations.page import catalogue
@@ -112,6 +112,16 @@ def test_the_encoders_have_about_the_papers_sizes():
             model = row(R50).cfg.build()
         millions = sum(p.numel() for p in model.parameters()) / 1e6
         assert millions == pytest.approx(paper[row.name], abs=1.5), row.name
+
+
+@pytest.mark.parametrize(
+    ("within", "unchanged"),
+    [(CoarsestScale(), [True, True, False]), (EachScale(), [False, False, False])],
+)
+def test_attention_on_the_coarsest_scale_leaves_the_finer_maps_as_they_are(within, unchanged):
+    maps = [torch.randn(2, 64, side, side + 1) for side in (8, 4, 2)]
+    seen = within.build(64, num_levels=3).eval()(maps)
+    assert [torch.equal(a, b) for a, b in zip(seen, maps, strict=True)] == unchanged
 
 
 def test_every_preset_can_be_a_base():

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from rtdetr_lab.backbone import Bottleneck
-from rtdetr_lab.checkpoints.preprocessor import image_size_of, preprocessor_config
+from rtdetr_lab.checkpoints.preprocessor import image_size_of, pixels_of, preprocessor_config
 from rtdetr_lab.checkpoints.transformers_config import from_transformers, to_transformers
 from rtdetr_lab.checkpoints.transformers_fields import DetrFields, ResNetFields, RTDetrV2Fields
 from rtdetr_lab.config import diff, replace_at
@@ -47,6 +47,11 @@ def test_left_out_values_are_transformers_defaults_which_is_r50():
 def test_without_labels_there_are_transformers_two():
     _, names = from_transformers({"model_type": "rt_detr"}, "")
     assert names == ("LABEL_0", "LABEL_1")
+
+
+def test_classes_come_in_the_order_of_their_numbers_not_of_the_file():
+    _, names = from_transformers(minimal(id2label={"2": "c", "0": "a", "1": "b"}), "")
+    assert names == ("a", "b", "c")
 
 
 @pytest.mark.parametrize("preset", [rtdetr_r18, rtdetr_r34, rtdetr_r50, rtdetr_r101])
@@ -185,3 +190,14 @@ def test_the_picture_size_is_read_and_other_pixels_are_refused(tmp_path):
     path.write_text(json.dumps({"size": {"shortest_edge": 800}}))
     with pytest.raises(CheckpointError, match="shortest_edge"):
         image_size_of(path)
+
+
+def test_the_colours_of_a_detr_are_read_and_stay_without_normalisation(tmp_path):
+    path = tmp_path / "preprocessor_config.json"
+    tree = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.5, 0.6, 0.7]}
+    path.write_text(json.dumps(tree))
+    found = pixels_of(path)
+    assert (found.mean, found.std) == ((0.1, 0.2, 0.3), (0.5, 0.6, 0.7))
+    path.write_text(json.dumps(tree | {"do_normalize": False}))
+    found = pixels_of(path)
+    assert (found.mean, found.std) == ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))

@@ -51,14 +51,14 @@ MODELS = (
         'std = _three(tree, "image_std"',
         'std = _three(tree, "image_mean"',
         "deviations of colours are their means",
-        "checkpoints/test_detr.py",
+        "checkpoints/test_config.py",
     ),
     (
         "checkpoints/preprocessor",
         "if normalised else (0.0, 0.0, 0.0)",
         "if normalised else IMAGENET_MEAN",
         "colours are moved where they should stay",
-        "checkpoints/test_detr.py",
+        "checkpoints/test_config.py",
     ),
     (
         "checkpoints/rename",
@@ -107,14 +107,14 @@ MODELS = (
         'may_be_negative=not name.endswith("running_var")',
         "may_be_negative=True",
         "negative variances are loaded",
-        "checkpoints/test_load.py",
+        "checkpoints/test_impossible.py",
     ),
     (
         "checkpoints/description",
         "same, remedy = metadata.sha256 in (None, weights.sha256),",
         "same, remedy = metadata.sha256 is not None,",
         "a description of other weights is believed",
-        "checkpoints/test_save.py",
+        "checkpoints/test_load.py",
     ),
     (
         "checkpoints/backbone",
