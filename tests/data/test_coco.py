@@ -53,6 +53,14 @@ def folder(tmp_path):
     return write
 
 
+@pytest.mark.parametrize("area", [0, 0.0, -3, None, "n/a", float("nan")])
+def test_an_area_that_is_none_becomes_that_of_the_box(folder, area):
+    """Many tools write 0, and an object of area 0 would be a small one."""
+    tree = two_pictures()
+    tree["annotations"][0]["area"] = area
+    assert CocoDataset.from_folder(folder(tree))[0].truth.areas[0] == 120
+
+
 def test_labels_are_places_among_the_sorted_category_ids(folder):
     data = CocoDataset.from_folder(folder(two_pictures()))
     assert data.category_ids == (3, 90)
