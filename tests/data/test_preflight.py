@@ -37,7 +37,6 @@ from rtdetr_lab.data.findings import RULES, Severity
 from rtdetr_lab.data.preflight import check_folder, first_look, usable
 from rtdetr_lab.data.report import draw_reports, histogram_of_sides
 from rtdetr_lab.errors import DataError
-from rtdetr_lab.images.decode import Limits
 
 
 @pytest.fixture
@@ -313,15 +312,6 @@ def test_unusable_pictures_can_be_left_out_and_are_counted(folder):
     assert [fewer[i].image_id for i in range(len(fewer))] == [1, 3]
     assert fewer.dropped == {"picture that cannot be decoded": 1}
     assert data.dropped == {}
-
-
-def test_pictures_of_fewer_bits_are_usable_if_the_data_says_so(folder):
-    def write(path):
-        Image.fromarray(np.arange(1000, dtype=np.uint16).reshape(20, 50)).save(path)
-
-    data = CocoDataset.from_folder(folder(on_disk(write)))
-    assert len(usable(data)) == 2
-    assert len(usable(replace(data, limits=Limits(bits=10)))) == 3
 
 
 def test_the_histogram_counts_boxes_by_the_root_of_their_area():
