@@ -322,6 +322,8 @@ def test_what_is_typed_is_what_the_function_gets(words, target, wanted, tmp_path
     monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
     Image.fromarray(np.zeros((40, 60, 3), np.uint8)).save("p.png")
     Path("clip.mp4").write_bytes(b"")
+    Path("00_tour.ipynb").write_bytes(b"")
+    monkeypatch.setattr("rtdetr_lab.commands.notebooks.HOMES", (tmp_path,))
     catch(monkeypatch, target)
     with pytest.raises(Arrived) as seen:
         main(words.split())
