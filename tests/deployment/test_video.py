@@ -73,6 +73,16 @@ def test_every_frame_keeps_its_time_and_gets_its_boxes(clips, capsys):
     assert sorted(os.listdir("new")) == ["boxes.jsonl", "boxes.mp4"]
 
 
+@pytest.mark.parametrize(
+    "words", [("0.1", "--only", "class 0"), ("class 1=0.99,class 0=0.1",)], ids=["only", "by class"]
+)
+def test_only_what_is_wanted_is_in_lines_and_counts(clips, capsys, words):
+    assert detect("clip.mp4", "--out", "boxes.mp4", "--threshold", *words) == 0
+    names = [[found["name"] for found in row["detections"]] for row in lines("boxes.jsonl")]
+    assert names == [["class 0"]] * 6
+    assert "6 frames, 6 class 0 → " in capsys.readouterr().out
+
+
 def test_an_odd_size_gets_one_more_row_and_column_that_repeat_the_last(clips):
     odd = meadow(61, 91, (71, 41, 91, 61))
     with Clip(Path("odd.mkv"), "odd.mkv", Fraction(25)) as clip:

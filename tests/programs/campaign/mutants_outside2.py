@@ -33,6 +33,13 @@ OUTSIDE2 = (
         "deployment/test_video.py",
     ),
     (
+        "commands/video",
+        "self._take(frame, wanted.of(found), lines, clip)",
+        "self._take(frame, found, lines, clip)",
+        "--only and thresholds by class are ignored for a video",
+        "deployment/test_video.py",
+    ),
+    (
         "training/distributed",
         'int(os.environ.get("LOCAL_RANK", "0"))',
         'int(os.environ.get("RANK", "0"))',
