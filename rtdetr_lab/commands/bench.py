@@ -109,8 +109,8 @@ class Bench(Command):
 
         found: dict[str, Any] = {}
         for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-            parts = split(case, dtype, self.rounds)
-            top = ceilings(self.device, dtype)
+            parts = split(case, dtype, self.rounds, self.clock)
+            top = ceilings(self.device, dtype, clock=self.clock)
             _add(pages, f"{case.preset}, {name}: parts", parts_table(parts, top))
             found[name] = {"parts": {n: asdict(p) for n, p in parts.items()}, "top": asdict(top)}
             if self.out is not None:

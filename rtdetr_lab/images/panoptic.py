@@ -193,9 +193,10 @@ def instance(
     rule: Rule | None = None,
     *,
     padding: Bool[Tensor, "B H W"] | None = None,
+    alone: bool = False,
 ) -> list[Segments]:
     """Return segments like `panoptic`, but every object keeps its own."""
-    return panoptic(prediction, sizes, (), rule, padding=padding)
+    return panoptic(prediction, sizes, (), rule, padding=padding, alone=alone)
 
 
 def _masks(prediction: Prediction, sizes: Sequence[Size]) -> Float[Tensor, "B Q h w"]:

@@ -53,6 +53,7 @@ def test_a_saved_matrix_has_the_numbers_it_shows(tmp_path):
         difference = cell["difference"]
         half = (difference["high"] - difference["low"]) / 2
         assert shown == f"{100 * difference['mean']:+.1f} ± {100 * half:.1f}"
+        assert cell["p_holm"] == Matrix(REPORTS).cells[cell["row"], cell["world"]].p_value
 
 
 def test_only_clear_cells_are_strong():

@@ -85,6 +85,22 @@ def test_spreads_of_seeds_are_those_of_a_sample():
         assert f"| {100 * mean:.1f} ± {100 * spread:.1f} |" in report.markdown
 
 
+def test_the_latest_times_of_the_planned_runs_are_shown():
+    report = shipped("decoder-depth")
+    one = report.entries[0].name
+
+    def times(median, **more):
+        found = {one: {"median": median, "low": median - 1, "high": median + 2}}
+        return {"kind": "latency", "milliseconds": found, **more}
+
+    runs = report.plan["runs"]
+    measured = (times(30.0, runs=runs), times(20.0), times(10.0, runs={"another": ["plan"]}))
+    shown = replace(report, lines=(*report.lines, *measured)).markdown
+    assert "| 20.0 (19.0–22.0) |" in shown
+    assert "30.0 (" not in shown
+    assert "10.0 (" not in shown
+
+
 def test_seeds_are_paired_by_their_numbers():
     """The reference lacks its first seed."""
     report = shipped("decoder-depth")

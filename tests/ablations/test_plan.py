@@ -6,6 +6,8 @@ import pytest
 from ablation_toy import broken, no_aifi, study, tiny
 
 from rtdetr_lab.ablations import Setup, sweep
+from rtdetr_lab.ablations.decoder import EveryDepth
+from rtdetr_lab.ablations.denoising import MatchingStability
 from rtdetr_lab.config import replace_at
 from rtdetr_lab.errors import ConfigError
 from rtdetr_lab.hybrid_encoder import HybridEncoderConfig
@@ -80,6 +82,14 @@ def test_a_reference_that_cannot_be_built_ends_the_study_by_name(tmp_path):
     base = Setup(replace_at(tiny(), "encoder.dim", 15), TrainConfig(batch_size=4))
     with pytest.raises(ConfigError, match=r"base: is the reference, and raises .*15"):
         replace(study(tmp_path), base=base).run()
+
+
+def test_what_a_study_is_given_for_all_runs_is_in_every_job(tmp_path):
+    given = {"views": EveryDepth(), "measures": (MatchingStability(),), "device": "cuda:1"}
+    made = study(tmp_path, **given)
+    for job in made.jobs(8):
+        assert {name: getattr(job.task, name) for name in given} == given
+        assert (job.task.train, job.task.val) == made.data
 
 
 def test_a_study_names_a_logger_that_is_none_before_anything_runs(tmp_path):

@@ -1,5 +1,7 @@
 """Numbers of a study against cases whose answer is known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -100,6 +102,13 @@ def test_an_object_behind_a_hundred_better_false_alarms_is_not_found():
     (truth, _), (_, found) = boxed([[0, 0, 9, 9]]), boxed([[50, 50, 90, 90]] * 120 + [[0, 0, 9, 9]])
     ours = average_precision(ranked_by_class([truth], [found], CLASSES), np.ones((1, 1), int))
     assert ours[0] == coco_ap([truth], [found]) == 0
+
+
+def test_false_alarms_of_another_class_take_no_place_among_the_hundred():
+    (truth, _), (_, found) = boxed([[0, 0, 9, 9]]), boxed([[50, 50, 90, 90]] * 120 + [[0, 0, 9, 9]])
+    found = replace(found, labels=(torch.arange(121) < 120).long())
+    ours = average_precision(ranked_by_class([truth], [found], CLASSES), np.ones((1, 1), int))
+    assert ours[0] == coco_ap([truth], [found]) == pytest.approx(1)
 
 
 def test_of_two_objects_that_overlap_equally_the_last_is_taken_as_in_coco():

@@ -178,6 +178,21 @@ def test_no_field_is_a_repeat_of_another():
         assert len(set(paths)) == len(paths) > 4
 
 
+@pytest.mark.parametrize(
+    ("tree", "edges"),
+    [
+        ({"size": 400, "max_size": 700}, (400, 700)),  # files of the first release
+        ({"size": 400}, (400, 1333)),
+        ({"size": {"shortest_edge": 300, "longest_edge": 500}, "max_size": 700}, (300, 500)),
+        ({}, (800, 1333)),
+    ],
+)
+def test_the_edges_of_a_detr_are_read_from_old_and_new_files(tmp_path, tree, edges):
+    path = tmp_path / "preprocessor_config.json"
+    path.write_text(json.dumps(tree))
+    assert pixels_of(path).edges == edges
+
+
 def test_the_picture_size_is_read_and_other_pixels_are_refused(tmp_path):
     path = tmp_path / "preprocessor_config.json"
     assert image_size_of(path) == (640, 640)

@@ -2,9 +2,11 @@
 
 import json
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from rtdetr_lab.checkpoints import source
@@ -135,6 +137,22 @@ def test_new_heads_are_new_named_and_everything_else_is_kept(folder, model, capl
     assert new.metadata.names == (), "nobody has named the new ones yet"
     assert new.metadata.image_size == (256, 320)
     assert same_weights(load_pretrained(folder, num_classes=3), model), "3 is what it has"
+
+
+def test_new_heads_change_only_what_is_known_about_classes(model, tmp_path):
+    """All other facts are about pictures and about the file."""
+    facts = {"edges": (64, 96), "canvas_boxes": True, "threshold": 0.3}
+    told = replace(KNOWN, **facts)
+    old = load_pretrained(save_pretrained(model, tmp_path, metadata=told)).metadata
+    new = load_pretrained(tmp_path, num_classes=5).metadata
+    of_classes = {"names": (), "category_ids": (), "threshold": None}
+    assert new == replace(old, **of_classes)
+
+
+def test_the_licence_beside_a_file_of_weights_alone_is_theirs(model, tmp_path):
+    save_file(model.state_dict(), tmp_path / "weights.safetensors")
+    (tmp_path / "README.md").write_text("---\nlicense: cc-by-4.0\n---\n# Shapes\n")
+    assert load_pretrained(tmp_path / "weights.safetensors").metadata.licence == "cc-by-4.0"
 
 
 @pytest.mark.parametrize(

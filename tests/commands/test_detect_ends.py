@@ -13,7 +13,7 @@ from paths import child_environment, hear_signals
 from PIL import Image
 
 from rtdetr_lab.cli import main
-from rtdetr_lab.commands.pictures import ResultNames
+from rtdetr_lab.commands.pictures import ResultNames, listed
 from rtdetr_lab.errors import OutputError
 from rtdetr_lab.writing import ENDING, locked
 
@@ -85,6 +85,18 @@ def test_names_that_a_disk_would_confuse_or_refuse_get_their_own_file():
     assert len({name.casefold() for name in made}) == len(stems)
     assert max(len(os.fsencode(name)) for name in made) < 230
     assert made[:3:2] == ["cat_detected.jpg", "cafe\u0301_detected.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("names", "ids"),
+    [
+        (("17", "5", "000000000139"), [17, 5, 139]),
+        (("1", "01"), [1, 2]),  # both would be 1
+        (("17", "cat", "5"), [1, 2, 3]),
+    ],
+)
+def test_a_number_in_a_name_is_an_id_if_all_names_have_one_of_their_own(names, ids):
+    assert [one.id for one in listed([Path(f"{name}.jpg") for name in names], None)] == ids
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only here a name may be any bytes")

@@ -1,6 +1,7 @@
 """COCO's format: read strictly, ids kept, crowds and broken boxes where they belong."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,11 +13,12 @@ from rtdetr_lab.data import findings as rules
 from rtdetr_lab.data.batch import Mapped, collate
 from rtdetr_lab.data.coco import CocoDataset
 from rtdetr_lab.data.convert import export_coco
-from rtdetr_lab.data.preflight import check_folder
+from rtdetr_lab.data.preflight import check_folder, usable
 from rtdetr_lab.data.rle import decode_mask, encode_mask
 from rtdetr_lab.data.shapes import TRAIN, VAL, ShapesConfig, draw
 from rtdetr_lab.data.transforms import Resize
 from rtdetr_lab.errors import DataError
+from rtdetr_lab.images.decode import Limits
 
 SMALL = ShapesConfig(size=96, max_side=40.0, max_objects=4)
 
@@ -51,6 +53,14 @@ def folder(tmp_path):
         return tmp_path
 
     return write
+
+
+@pytest.mark.parametrize("area", [0, 0.0, -3, None, "n/a", float("nan")])
+def test_an_area_that_is_none_becomes_that_of_the_box(folder, area):
+    """Many tools write 0, and an object of area 0 would be a small one."""
+    tree = two_pictures()
+    tree["annotations"][0]["area"] = area
+    assert CocoDataset.from_folder(folder(tree))[0].truth.areas[0] == 120
 
 
 def test_labels_are_places_among_the_sorted_category_ids(folder):
@@ -274,3 +284,12 @@ def test_cocos_own_photographs_are_read_with_their_masks(shared):
             y, x = mask.nonzero().unbind(1)
             extent = torch.stack([x.min(), y.min(), x.max() + 1, y.max() + 1])
             assert (extent - box).abs().max() < 3
+
+
+def test_pictures_of_fewer_bits_are_usable_if_the_data_says_so(folder):
+    where = folder(two_pictures())
+    ten = np.arange(1000, 200, -4, dtype=np.uint16).reshape(10, 20)
+    Image.fromarray(ten).save(where / "images" / "a.png")
+    data = CocoDataset.from_folder(where)
+    assert len(usable(data)) == 1
+    assert len(usable(replace(data, limits=Limits(bits=10)))) == 2

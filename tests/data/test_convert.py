@@ -258,6 +258,10 @@ def test_a_photo_annotated_as_stored_is_copied_as_it_is(xml, tmp_path, orientati
             voc_xml("a.jpg", (40, 60), [voc_object("cat", (0, 1, 9, 9))]),
             "begins at 0.*--voc-origin 0",
         ),
+        (
+            voc_xml("a.jpg", (40, 60), [voc_object("cat", (1, 0, 9, 9))]),
+            "begins at 0.*--voc-origin 0",
+        ),
         (voc_xml("a.jpg", (41, 60), []), r"a\.xml: says 60×41, .*a\.jpg is 60×40"),
         (voc_xml("a.jpg", (40, 60), ["<object><name>cat</name></object>"]), "no complete bnd"),
         (voc_xml("a.jpg", (40, 60), [voc_object("cat", ("x", 1, 9, 9))]), "has no complete bndbox"),

@@ -123,6 +123,17 @@ def test_both_ways_put_eight_pictures_into_one():
         assert made.image.shape == (3, 64, 96)
 
 
+def test_the_two_pictures_of_a_mixup_are_changed_each_in_its_own_way():
+    class Same(World):
+        def __getitem__(self, index):
+            return FOUR[1]
+
+    recipe = replace(ALWAYS, strong=(ZoomOut(1.0),), mosaic=0.0)
+    for position in range(5):
+        one, other = recipe(FOUR[1], Place(3, position, 10, 0.1, Same())).boxes
+        assert not torch.equal(one, other)
+
+
 def test_a_place_decides_which_pictures_are_joined():
     def made(position, seed=1):
         return ALWAYS(SHAPES[0], Place(seed, position, 10, 0.1, World()))

@@ -1,6 +1,7 @@
 """COCO panoptic folders: colours are segments, and what contradicts itself is refused."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,6 +25,8 @@ from rtdetr_lab.errors import DataError
 from rtdetr_lab.evaluation.panoptic import evaluate_panoptic
 from rtdetr_lab.images.panoptic import ByArea
 from rtdetr_lab.images.preprocess import KeepAspect
+from rtdetr_lab.model import DetectionModel, Metadata
+from rtdetr_lab.structures import Prediction
 from rtdetr_lab.training import from_scratch, train
 
 HIGH, LOW = 70_000, 3
@@ -91,6 +94,11 @@ def test_segments_become_masks_labels_and_boxes(folder):
     assert sample.truth.boxes_xyxy[1].tolist() == [10, 20, 40, 30]
     assert sample.boxes[1].tolist() == pytest.approx([25 / 60, 25 / 40, 0.5, 0.25])
     assert not sample.masks[:, 39].any()
+
+
+def test_a_category_that_does_not_say_what_it_is_is_a_thing(folder):
+    data = edited(folder, lambda tree: [c.pop("isthing") for c in tree["categories"]])
+    assert data.stuff_ids == set()
 
 
 def test_segments_are_annotations_of_a_layout_that_train_and_eval_read(folder):
@@ -242,3 +250,26 @@ def test_masks_are_learned_and_scored_from_a_folder(folder, frozen, tmp_path):
     assert scores.keys() == {f"{q}{s}" for q in ("PQ", "SQ", "RQ") for s in ("", "_th", "_st")}
     assert 0 <= scores["PQ"] <= 1
     assert not run.model.training
+
+
+class SkyFirst(DetectionModel):
+    """Draws the first picture, with its own order of the two classes."""
+
+    draws_masks, num_classes, num_queries = True, 2, 2
+
+    def __init__(self, data):
+        super().__init__(data)
+        self.metadata = Metadata(("sky", "cat"), (187, 17), image_size=(40, 60))
+        self.ids = data.truth(0).ids
+
+    def forward(self, images):
+        logits = torch.tensor([[[9.0, -9], [-9, 9]]])
+        masks = torch.stack([self.ids == LOW, self.ids == HIGH])[None] * 18.0 - 9.0
+        return Prediction(logits, torch.full((1, 2, 4), 0.5), (), masks=masks)
+
+
+def test_a_model_that_orders_classes_in_another_way_is_compared_by_category(folder):
+    data = PanopticDataset.from_folder(folder)
+    first = replace(data, entries=data.entries[:1])
+    scores = evaluate_panoptic(SkyFirst(data), first)
+    assert set(scores.values()) == {1.0}

@@ -67,6 +67,12 @@ def test_a_rare_class_has_its_share_of_both_parts(tmp_path):
     assert not names_of(parts["train"]) & names_of(parts["val"])
 
 
+def test_a_seed_is_one_division_and_another_seed_another(tmp_path):
+    path = write_set(tmp_path, {f"{i}.png": (noise(i), [0]) for i in range(20)})
+    found = [names_of(divided(path, seed=seed)["val"]) for seed in (3, 3, 4)]
+    assert found[0] == found[1] != found[2]
+
+
 def test_a_class_in_one_picture_is_learned_and_pictures_without_objects_are_divided(tmp_path):
     labels = [[1]] * 9 + [[2]] + [[]] * 10
     path = write_set(tmp_path, {f"{i}.png": (noise(i), one) for i, one in enumerate(labels)})

@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 
 from rtdetr_lab.boxes import iou
 from rtdetr_lab.cli import main
+from rtdetr_lab.commands.bench import Bench
 from rtdetr_lab.deployment import fastest
-from rtdetr_lab.deployment.bench import drifts
+from rtdetr_lab.deployment.bench import drifts, roofline
 from rtdetr_lab.deployment.bench import nms as suppression
+from rtdetr_lab.deployment.bench import parts as parts_of
 from rtdetr_lab.deployment.bench.nms import bench_nms, nms
 from rtdetr_lab.deployment.bench.parts import PARTS, Part, seconds_of, split
 from rtdetr_lab.deployment.bench.report import best_of_ours, latency_table
@@ -74,6 +76,23 @@ def test_parts_are_all_of_the_model_and_their_work_is_counted():
     weights = sum(p.numel() * 4 for p in deploy(model_of("nano"), same).parameters())
     assert sum(parts[p].bytes for p in PARTS) > weights
     assert all(part.seconds > 0 for part in parts.values())
+
+
+def test_parts_and_their_limits_are_read_from_the_clock_that_is_asked_for(monkeypatch):
+    asked = []
+
+    def measured(case, dtype, rounds, clock):
+        asked.append(clock)
+        return {}
+
+    def highest(device, dtype, clock):
+        asked.append(clock)
+        return Ceilings(1e9, 1e9)
+
+    monkeypatch.setattr(parts_of, "split", measured)
+    monkeypatch.setattr(roofline, "ceilings", highest)
+    Bench(clock="cpu")._parts(Case("nano"), [])
+    assert asked == ["cpu"] * 4
 
 
 def test_a_part_is_limited_by_its_work_or_by_its_bytes():

@@ -94,12 +94,14 @@ def test_a_batch_of_any_length_goes_through_its_buckets(model, dtype):
     images = torch.rand(5, 3, *SIZE, dtype=dtype)
     with torch.no_grad():
         answer = model(images)
-        size = torch.tensor([SIZE] * 5).float()
+    for sizes in (None, [(40 + i, 90 - 7 * i) for i in range(5)]):
+        size = torch.tensor(sizes or [SIZE] * 5).float()
         expected = ranked_table(by_sigmoid, answer.logits, answer.boxes, size)
-    for count in (1, 2, 3, 5):
-        got = engine.answer(images[:count])
-        assert got.shape == (count, 10, 7)
-        assert (got - expected[:count]).abs().max() <= (1e-9 if dtype == torch.float64 else 1e-2)
+        for count in (1, 2, 3, 5):
+            got = engine.answer(images[:count], sizes and sizes[:count])
+            assert got.shape == (count, 10, 7)
+            off = (got - expected[:count]).abs().max()
+            assert off <= (1e-9 if dtype == torch.float64 else 1e-2)
     with pytest.raises(ConfigError, match="the engine has"):
         engine.answer(torch.rand(1, 3, 32, 32))
 

@@ -235,7 +235,16 @@ def test_double_precision_finds_what_single_does_and_bfloat16_nearly(model):
     rng = np.random.default_rng(0)
     frames = [rng.integers(0, 256, (80, 60, 3), dtype=np.uint8) for _ in range(3)]
     threshold = Engine(model, SIZE, device="cpu")(frames[0], 0.0).scores.median().item()
-    same = drift(model, frames, SIZE, torch.float64, "cpu", threshold=threshold)
+    built = []
+
+    class Watched(PyTorch):
+        def build(self, model, plan):
+            built.append(plan.dtype)
+            return super().build(model, plan)
+
+    how = {"backend": Watched(), "threshold": threshold}
+    same = drift(model, frames, SIZE, torch.float64, "cpu", **how)
+    assert built == [torch.float64], "the exact engine is always torch"
     assert same.exact > 0
     assert same.kept == same.exact
     assert same.shifts.max() < 1e-2

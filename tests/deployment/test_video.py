@@ -73,6 +73,16 @@ def test_every_frame_keeps_its_time_and_gets_its_boxes(clips, capsys):
     assert sorted(os.listdir("new")) == ["boxes.jsonl", "boxes.mp4"]
 
 
+@pytest.mark.parametrize(
+    "words", [("0.1", "--only", "class 0"), ("class 1=0.99,class 0=0.1",)], ids=["only", "by class"]
+)
+def test_only_what_is_wanted_is_in_lines_and_counts(clips, capsys, words):
+    assert detect("clip.mp4", "--out", "boxes.mp4", "--threshold", *words) == 0
+    names = [[found["name"] for found in row["detections"]] for row in lines("boxes.jsonl")]
+    assert names == [["class 0"]] * 6
+    assert "6 frames, 6 class 0 → " in capsys.readouterr().out
+
+
 def test_an_odd_size_gets_one_more_row_and_column_that_repeat_the_last(clips):
     odd = meadow(61, 91, (71, 41, 91, 61))
     with Clip(Path("odd.mkv"), "odd.mkv", Fraction(25)) as clip:
@@ -143,9 +153,17 @@ def test_a_reader_that_goes_away_keeps_what_is_done(clips, monkeypatch, capsys):
     assert len(lines("boxes.jsonl")) == len(list(Video("boxes.mp4"))) == 2
 
 
-def test_a_clock_that_goes_back_starts_anew(clips, monkeypatch):
-    frames = list(Video("clip.mp4"))
-    times = iter([10, 10.2, 10.4, 0, 0.2, 0.5, None])
+@pytest.mark.parametrize(
+    ("told", "wanted", "late"),
+    [
+        ((10, 10.2, 10.4, 0, 0.2, 0.5), (0, 0.2, 0.4, 0.4, 0.6, 0.9), 3),
+        ((10, 10.2, 10.2, 10.4), (0, 0.2, 0.2, 0.4), 2),
+    ],
+    ids=["goes back", "stands still"],
+)
+def test_a_clock_that_does_not_go_on_starts_anew(clips, monkeypatch, told, wanted, late):
+    """From frame `late` on, all times are one frame later."""
+    frames, times = list(Video("clip.mp4")), iter([*told, None])
 
     class Late:
         rotation = 0
@@ -159,8 +177,8 @@ def test_a_clock_that_goes_back_starts_anew(clips, monkeypatch):
     monkeypatch.setattr(Video, "_next", lambda *_: (t := next(times)) is not None and Late(t))
     clip = Video("clip.mp4")
     step = float(1 / clip.rate)
-    wanted = [0, 0.2, 0.4, 0.4 + step, 0.6 + step, 0.9 + step]
-    assert [frame.seconds for frame in clip] == pytest.approx(wanted)
+    moved = [at + step * (i >= late) for i, at in enumerate(wanted)]
+    assert [frame.seconds for frame in clip] == pytest.approx(moved)
 
 
 def test_a_video_is_read_once_and_a_clip_has_a_known_ending(clips):

@@ -227,6 +227,17 @@ def test_only_the_best_hundred_of_a_class_in_a_picture_are_kept():
             assert sorted(kept.scores[mine]) == sorted(table.scores[of])[-100:]
 
 
+def test_a_mask_is_as_large_as_its_pixels_and_a_box_as_its_sides():
+    masks = torch.zeros(2, 9, 12, dtype=torch.bool)
+    masks[0, 2:5, 1:8] = True
+    masks[1, range(6), range(6)] = True  # a thin line across its box
+    boxes = torch.tensor([[1.0, 2, 8, 5], [0, 0, 6, 6]])
+    both = Found(boxes, torch.tensor([0.9, 0.8]), torch.tensor([1, 0]), torch.arange(2), masks)
+    table = Table.of_found([(7, both)], (3, 5))
+    assert [row["area"] for row in table.rows("segm")] == [21, 6]
+    assert [row["area"] for row in table.rows()] == [21, 36]
+
+
 def test_without_the_library_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'rtdetr_lab\[eval\]'"):

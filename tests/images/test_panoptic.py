@@ -51,6 +51,8 @@ def test_an_rtdetr_judges_every_class_alone_so_its_last_one_is_an_object_too():
     assert [s.label for s in found.segments] == [CAT, 3]
     best = out.logits[0].amax(-1).sigmoid().tolist()
     assert [s.score for s in found.segments] == pytest.approx(best)
+    (same,) = instance(out, SIZE, alone=True)
+    assert drawn(same) == drawn(found)
 
 
 def test_the_strongest_has_a_pixel_however_weak_it_is():
@@ -179,6 +181,8 @@ def test_of_a_padded_picture_only_the_picture_is_drawn(rule):
     padding = torch.zeros(1, 12, 16, dtype=torch.bool)
     padding[:, :, 8:] = True
     (found,) = panoptic(out, [(3, 4)], rule=rule, padding=padding)
+    (same,) = instance(out, [(3, 4)], rule, padding=padding)
+    assert drawn(same) == drawn(found)
     assert drawn(found) == ["1122"] * 3
     (labels,) = semantic(out, [(3, 4)], padding=padding)
     assert labels.tolist() == [[CAT, CAT, DOG, DOG]] * 3

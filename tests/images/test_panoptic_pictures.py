@@ -68,6 +68,14 @@ def test_a_name_stands_inside_its_segment_even_where_the_mean_does_not():
     assert visible_centre(np.ones((5, 9), bool))[1] == 2
 
 
+def test_a_name_stands_where_its_segment_is_widest():
+    """A pin: its head is in the upper left, and most of its pixels are in the long needle."""
+    pin = np.zeros((40, 90), bool)
+    pin[2:13, 3:14] = pin[7, 14:88] = pin[8:10, 14:88] = True
+    x, y = visible_centre(pin)
+    assert (x, y) == (8, 7)
+
+
 def test_every_segment_is_named_once_with_its_score(found):
     ax = show_segments(GREY, found, NAMES)
     texts = {t.get_text(): tuple(map(int, t.get_position())) for t in ax.texts}

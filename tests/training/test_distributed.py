@@ -72,6 +72,14 @@ def test_two_ranks_with_one_nine_and_none_five_boxes_equal_the_joined_batch(both
             assert off < 1e-6, (rank, name, float(off))
 
 
+def test_a_process_takes_the_gpu_of_its_number_on_its_own_machine(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setenv("RANK", "9")  # the second process of the fifth machine
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert distributed.choose_device(None) == torch.device("cuda", 1)
+    assert distributed.choose_device("cpu") == torch.device("cpu")
+
+
 def test_one_rank_writes_and_both_agree_when_to_stop(tmp_path):
     folder = tmp_path / "run"
     said = on_two_ranks("train", [folder, folder])

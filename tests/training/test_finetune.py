@@ -90,7 +90,13 @@ def test_reordered_classes_give_the_same_scores_in_another_order():
 def test_two_classes_of_one_name_cannot_say_which_row_is_theirs():
     model = pretrained()
     model.metadata = Metadata(("ant", "bee", "ant", "dog", "elk"), (1, 2, 3, 4, 5))
-    assert prepare(model, ("ant", "dog")).kept == ("dog",)
+    head = "decoder.class_heads.0.weight"
+    before = model.state_dict()[head].clone()
+    ready = prepare(model, ("ant", "dog"))
+    ant, dog = ready.model.state_dict()[head]
+    assert ready.kept == ("dog",)
+    assert torch.equal(dog, before[3])
+    assert not any(torch.equal(ant, row) for row in before)
 
 
 def test_a_detr_keeps_the_row_of_no_object_with_the_classes_it_knows():
@@ -218,6 +224,8 @@ def test_a_small_backbone_learns_as_fast_as_the_rest_and_a_foreign_one_slowly():
 def test_another_rate_takes_the_backbone_with_it():
     assert fine_tune(rtdetr_r50(3), 1000, lr=1e-3).backbone_lr == pytest.approx(1e-4)
     assert fine_tune(rtdetr_r50(3), 1000, backbone_lr=0.0).backbone_lr == 0
+    assert v2(rtdetr_r50(3), 1000, lr=1e-3).backbone_lr == pytest.approx(1e-4)
+    assert v2(rtdetr_r50(3), 1000, lr=1e-3, backbone_lr=0.5).backbone_lr == 0.5
 
 
 @pytest.mark.parametrize(("pictures", "tenth"), [(16, 1), (6000, 37), (10**6, 2000)])

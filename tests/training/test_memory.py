@@ -11,7 +11,7 @@ from rtdetr_lab import matching, query_selection
 from rtdetr_lab.errors import TrainingError
 from rtdetr_lab.structures import Batch, LayerPrediction
 from rtdetr_lab.training import TrainConfig, train
-from rtdetr_lab.training.memory import uses_amp
+from rtdetr_lab.training.memory import remedy, uses_amp
 from rtdetr_lab.training.trainer import Trainer
 
 CONFIG = TrainConfig(num_pictures=32, batch_size=8, eval_every=2)
@@ -41,6 +41,14 @@ def test_out_of_memory_names_batch_and_size_and_what_to_lower(error):
     ways = ("--accumulate 6 ", "--amp", "--batch-size to 4", "--size")
     assert all(way in caught.value.remedy for way in ways)
     assert caught.value.__cause__ is error
+
+
+def test_a_step_is_not_cut_into_more_parts_than_pictures():
+    for parts, advice in ((3, "--accumulate 6 "), (5, "--accumulate 8 "), (7, "--accumulate 8 ")):
+        config = replace(CONFIG, accumulate=parts)
+        assert advice in remedy(config, torch.device("cpu"))
+        replace(CONFIG, accumulate=int(advice.split()[1]))  # what is advised can be typed
+    assert "--accumulate" not in remedy(replace(CONFIG, accumulate=8), torch.device("cpu"))
 
 
 def test_what_cannot_be_lowered_is_not_proposed():

@@ -257,3 +257,29 @@ def test_precision_that_nobody_chose_is_the_devices_and_not_compared(tmp_path):
     """A run that began on a GPU, in bfloat16, goes on elsewhere; one that was told to does not."""
     run_toy(tmp_path, stop_after=2)
     assert json.loads((tmp_path / "run.json").read_text())["recipe"]["amp"] is None
+
+
+class Scored(dict):
+    """What an evaluation returns: scores, and the threshold that it recommends."""
+
+    def __init__(self, threshold, score=0.5):
+        super().__init__(AP=score)
+        self.threshold = threshold
+
+
+def test_a_model_has_the_threshold_of_its_newest_validation():
+    seen = iter((0.25, 0.4, 0.3, 0.35))
+    run = run_toy(None, lambda model: Scored(next(seen)))
+    assert run.model.metadata.threshold == 0.35
+
+
+def test_the_best_model_is_written_with_the_threshold_of_its_own_validation(tmp_path):
+    seen = iter(((0.3, 0.25), (0.6, 0.4), (0.5, 0.3), (0.4, 0.35)))
+
+    def validate(model):
+        score, threshold = next(seen)
+        return Scored(threshold, score)
+
+    run_toy(tmp_path, validate)
+    tree = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert tree["metadata"]["threshold"] == 0.4

@@ -131,20 +131,6 @@ def test_a_resumed_run_keeps_a_best_that_it_does_not_beat(tmp_path):
     assert load_state(tmp_path / "best.pt")["step"] == 6
 
 
-class Scored(dict):
-    """What an evaluation returns: scores, and the threshold that it recommends."""
-
-    def __init__(self, threshold):
-        super().__init__(AP=0.5)
-        self.threshold = threshold
-
-
-def test_a_model_has_the_threshold_of_its_newest_validation():
-    seen = iter((0.25, 0.4, 0.3, 0.35))
-    run = run_toy(validate=lambda model: Scored(next(seen)))
-    assert run.model.metadata.threshold == 0.35
-
-
 def test_a_number_of_steps_to_stop_after_counts_from_the_resume(tmp_path):
     assert [run_toy(tmp_path, stop_after=5).step for _ in range(3)] == [5, 10, 12]
 

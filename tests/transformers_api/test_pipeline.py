@@ -46,6 +46,15 @@ def test_a_path_an_address_and_a_picture_give_the_same(folder, address):
     assert all(type(value) is int for value in corners.values())
 
 
+def test_the_options_of_loading_reach_the_model(folder):
+    found = lab.pipeline("object-detection", model=str(folder), dtype=torch.bfloat16)
+    assert found.model.dtype == torch.bfloat16
+    assert len(found(picture(), threshold=0.0)) == 10
+    named = {0: "ant", 1: "bee", 2: "fly"}
+    found = lab.pipeline("object-detection", model=str(folder), device_map="cpu", id2label=named)
+    assert {one["label"] for one in found(picture(), threshold=0.0)} <= set(named.values())
+
+
 def test_what_is_behind_an_address_must_be_a_picture(folder, address):
     found = lab.pipeline("object-detection", model=str(folder))
     with pytest.raises(ImageError, match=r"none\.png: cannot be read: .*404"):

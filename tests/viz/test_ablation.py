@@ -47,6 +47,9 @@ def test_only_intervals_that_exclude_zero_are_filled():
 def test_a_curve_is_the_mean_of_its_seeds():
     ax = score_curves({"A": [[[100.0, 0.1], [200.0, 0.3]], [[100.0, 0.2], [200.0, 0.4]]]})
     assert ax.lines[0].get_xydata().tolist() == [[100, pytest.approx(15)], [200, pytest.approx(35)]]
+    (band,) = ax.collections
+    corners = {tuple(map(round, corner)) for corner in band.get_paths()[0].vertices.tolist()}
+    assert corners == {(100, 10), (100, 20), (200, 30), (200, 40)}
 
 
 def test_the_front_joins_those_that_nobody_beats():

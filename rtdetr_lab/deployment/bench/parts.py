@@ -23,7 +23,7 @@ from torch.utils.hooks import RemovableHandle
 from rtdetr_lab.checkpoints.hooks import after_each
 from rtdetr_lab.deployment.backends import Plan, deployed
 from rtdetr_lab.deployment.bench.subjects import Case, model_of
-from rtdetr_lab.deployment.bench.timing import wait
+from rtdetr_lab.deployment.bench.timing import CLOCKS, wait
 from rtdetr_lab.deployment.form import deploy, same
 from rtdetr_lab.images.decode import decode
 from rtdetr_lab.images.postprocess import found_in, ranked_table, sizes_beside
@@ -44,25 +44,25 @@ class Part:
     bytes: int = 0
 
 
-def split(case: Case, dtype: torch.dtype, rounds: int) -> dict[str, Part]:
+def split(case: Case, dtype: torch.dtype, rounds: int, clock: str = "wall") -> dict[str, Part]:
     """Measure decoding, preprocessing, the parts of the model, and postprocessing."""
-    images = case.images()
+    images, read = case.images(), CLOCKS[clock]
     work = work_of(deploy(model_of(case.preset), same).to(case.device), images)
     plan = Plan(case.size, [case.batch], dtype, torch.device(case.device))
     model = deployed(model_of(case.preset), plan)
     images = images.to(dtype, memory_format=torch.channels_last)
     taken: dict[str, list[float]] = defaultdict(list)
     for name in PARTS:
-        _clock(model.get_submodule(name), taken[name])
+        _clock(model.get_submodule(name), taken[name], read)
     photo, sizes = _photo(), sizes_beside(images, [(480, 640)] * case.batch)
     with torch.inference_mode():
         for _ in range(rounds + 1):
-            rgb = _timed(taken["decode"], partial(decode, photo))
+            rgb = _timed(taken["decode"], partial(decode, photo), read)
             stretch = partial(Preprocess(case.size).batch, [rgb] * case.batch)
-            _timed(taken["preprocess"], stretch)
+            _timed(taken["preprocess"], stretch, read)
             found = model(images)
             finish = partial(_finish, found.logits, found.boxes, sizes)
-            _timed(taken["postprocess"], finish)
+            _timed(taken["postprocess"], finish, read)
     order = ("decode", "preprocess", *PARTS, "postprocess")
     medians = {name: statistics.median(taken[name][1:]) for name in order}
     counted = {name: work.get(name, (0, 0)) for name in order}
@@ -128,10 +128,10 @@ def _clock(
     return [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
 
 
-def _timed(taken: list[float], run: Callable[[], Any]) -> Any:
-    start = time.perf_counter()
+def _timed(taken: list[float], run: Callable[[], Any], clock: Callable[[], float]) -> Any:
+    start = clock()
     made = run()
-    taken.append(time.perf_counter() - start)
+    taken.append(clock() - start)
     return made
 
 
