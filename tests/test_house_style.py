@@ -280,7 +280,7 @@ ALLOWED = {
     "deployment": 2_627,
     "detr": 587,
     "evaluation": 1_102,
-    "images": 914,
+    "images": 915,
     "javascript": 912,
     "kernels": 534,
     "masks": 75,
