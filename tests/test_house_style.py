@@ -273,7 +273,7 @@ def test_prose_does_not_count_as_code():
 
 ALLOWED = {
     "top level": 2_908,
-    "ablations": 2_456,
+    "ablations": 2_583,
     "checkpoints": 2_830,
     "commands": 1_932,
     "data": 3_230,
@@ -294,7 +294,7 @@ ALLOWED = {
 """Lines of code a room may hold. Who raises a number says why in the commit; the sum stays below
 `ALLOWED_IN_ALL`, scripts aside: new chapters are paid for by simpler equipment."""
 
-ALLOWED_IN_ALL = 26_540
+ALLOWED_IN_ALL = 26_670
 
 
 def room_of(path: Path) -> str:

@@ -12,6 +12,7 @@ from rtdetr_lab.ablations.decoder import LOOKING_FORWARD, EveryDepth, depths, qu
 from rtdetr_lab.ablations.denoising import MatchingStability, positives
 from rtdetr_lab.ablations.encoder import ENCODERS
 from rtdetr_lab.ablations.family import FAMILY
+from rtdetr_lab.ablations.ladder import LADDER
 from rtdetr_lab.ablations.line import BACKBONES, LINE
 from rtdetr_lab.ablations.losses import LOSSES
 from rtdetr_lab.ablations.parts import PARTS
@@ -112,6 +113,11 @@ TABLES = {
         "What does each successor of RT-DETR add?",
         _always(LINE),
         published={"RT-DETR": 53.1, "D-FINE": 54.0, "RT-DETRv3": 53.4},
+    ),
+    "ladder": PaperTable(
+        "no paper; the ideas are of Deformable DETR, DN-DETR, DINO and RT-DETR",
+        "Which idea between DETR and RT-DETR is worth how much, alone and on top of the others?",
+        _always(LADDER),
     ),
     "parts": PaperTable(
         "no table in RT-DETR, which changes one part on one data set",
