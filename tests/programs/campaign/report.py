@@ -309,8 +309,9 @@ def equipment() -> str:
     text = f"""
 `python {HERE}/bugs.py --list {EQUIPMENT}` plants {len(seen)} bugs in {len(modules)} modules of the
 equipment, and runs only the tests of that module. {len(caught)} were caught, which is
-{100 * len(caught) / len(seen):.1f} %.{_not_run("mutants_equipment", seen)} Twenty bugs were
-planted from outside, where the list had none: 13 were caught, and each other one has a test now.
+{100 * len(caught) / len(seen):.1f} %.{_not_run("mutants_equipment", seen)}
+
+{import_module("mutants_outside").SAID}
 """
     return text + _survivors(seen)
 
