@@ -1,5 +1,6 @@
 """The bench makes its tables in seconds where it is asked for little, and counts what it says."""
 
+import itertools
 import json
 import math
 
@@ -15,6 +16,7 @@ from rtdetr_lab.deployment import fastest
 from rtdetr_lab.deployment.bench import drifts, roofline
 from rtdetr_lab.deployment.bench import nms as suppression
 from rtdetr_lab.deployment.bench import parts as parts_of
+from rtdetr_lab.deployment.bench.drifts import plain_drift
 from rtdetr_lab.deployment.bench.nms import bench_nms, nms
 from rtdetr_lab.deployment.bench.parts import PARTS, Part, seconds_of, split
 from rtdetr_lab.deployment.bench.report import best_of_ours, latency_table
@@ -23,6 +25,7 @@ from rtdetr_lab.deployment.bench.spread import spread
 from rtdetr_lab.deployment.bench.subjects import BASE, Case, chosen, model_of
 from rtdetr_lab.deployment.bench.timing import Times, interleaved
 from rtdetr_lab.deployment.form import deploy
+from rtdetr_lab.deployment.precision import Drift
 from rtdetr_lab.errors import ConfigError
 from rtdetr_lab.rtdetr import rtdetr_r18
 
@@ -168,9 +171,9 @@ def test_the_fastest_of_ours_in_each_precision_is_bold():
     seconds = {BASE: 3.0, "ours fp32": 2.0, "ours in OpenVINO fp32": 1.5, "ours bf16": 1.0}
     times = {name: Times((each,)) for name, each in seconds.items()}
     assert best_of_ours(times) == {"fp32": "ours in OpenVINO fp32"}, "bf16 has one, and no rival"
-    table = latency_table(times, 1, {})
+    table = latency_table(times, 4, {})
     assert [row for row in table.splitlines() if "**" in row] == [
-        "| **ours in OpenVINO fp32** | 1500.00 | 0% | 0.50 | 0.7 | – |"
+        "| **ours in OpenVINO fp32** | 1500.00 | 0% | 0.50 | 2.7 | – |"
     ]
 
 
@@ -182,6 +185,13 @@ def test_the_command_says_what_bfloat16_changes(tmp_path, capsys, monkeypatch):
     assert "| found in fp32 |" in capsys.readouterr().out
     record = json.loads((tmp_path / "bench.json").read_text())["results"][0]["precision"]
     assert record["PyTorch bf16"]["pictures"] == 2
+
+
+def test_the_record_holds_the_largest_changes():
+    shifts, changes = torch.tensor([3.0, 0.5]), torch.tensor([0.125, 0.25])
+    found = plain_drift(Drift(1, 0.5, 2, 0, 0, 0, 0, 1, shifts, changes))
+    assert (found["max_shift_px"], found["max_score_change"]) == (3.0, 0.25)
+    assert (found["kept"], found["relabelled"]) == (2, 1)
 
 
 @torch.no_grad()
@@ -204,6 +214,12 @@ def test_parts_of_the_training_form_are_timed_too():
         assert tuple(taken) == PARTS
         assert all(seconds > 0 for seconds in taken.values())
         assert not any(m._forward_hooks for m in model.modules()), "no clock is left behind"
+
+
+def test_a_part_of_two_modules_takes_the_seconds_of_both():
+    clock = itertools.count(0.0).__next__  # goes on by one with every question
+    taken = seconds_of(model_of("nano"), torch.rand(1, 3, 128, 128), 1, clock)
+    assert taken == {part: 2.0 if part == "proposals" else 1.0 for part in PARTS}
 
 
 @pytest.mark.parametrize(

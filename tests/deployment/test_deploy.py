@@ -22,7 +22,9 @@ from rtdetr_lab.kernels.embedding_bag_samplers import (
     to_embedding_bag,
 )
 from rtdetr_lab.kernels.folding import fold, fused, side_by_side
+from rtdetr_lab.kernels.fused_sampler import Fused
 from rtdetr_lab.layers import ConvNormAct, FrozenBatchNorm2d
+from rtdetr_lab.model import Metadata
 from rtdetr_lab.rtdetrv2 import discrete, with_points
 from rtdetr_lab.samplers import Bilinear, Discrete, Naive, SamplingPlan
 
@@ -147,6 +149,12 @@ def test_detr_answers_as_before_padded_or_not(preset):
         )
 
 
+def test_tokens_at_the_border_of_a_long_picture_have_no_values():
+    """Eight cells of a map of 4 × 60 are too near the border for an anchor; every token is kept."""
+    long = small({"selection.num_queries": 4 * 60 + 2 * 30 + 15})
+    check(lively(rebuilt(long)), pictures(2, 32, 480).double())
+
+
 def test_masks_come_along():
     from small_detr import SEGMENTER as SMALL
 
@@ -172,6 +180,12 @@ def test_the_model_itself_is_untouched_and_shares_nothing():
     for tensor in [*made.parameters(), *made.buffers()]:
         tensor.zero_()
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+def test_it_knows_the_names_and_the_size_of_the_model():
+    model = rebuilt(small())
+    model.metadata = Metadata(tuple("abcde"), (2, 3, 5, 7, 11), image_size=(96, 64))
+    assert deploy(model).metadata == model.metadata
 
 
 def test_less_is_left_and_none_of_it_learns():
@@ -299,6 +313,14 @@ def test_the_chapters_sampler_can_be_kept():
     model = deploy(rebuilt(small()), sampler=same)
     assert model.decoder.layers[0].cross_attn.sampler == Bilinear()
     assert deploy(rebuilt(small())).decoder.layers[0].cross_attn.sampler == BilinearBag()
+
+
+def test_the_sampler_of_training_on_cuda_is_not_deployed():
+    model = rebuilt(small())
+    for layer in model.decoder.layers:
+        layer.cross_attn.sampler = Fused()
+    assert deploy(model, sampler=same).decoder.layers[0].cross_attn.sampler == Bilinear()
+    assert deploy(model).decoder.layers[0].cross_attn.sampler == BilinearBag()
 
 
 def test_a_shaken_weight_is_seen():

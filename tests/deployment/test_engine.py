@@ -188,14 +188,36 @@ def test_a_photo_that_a_viewer_turns_is_seen_upright(model, frames, tmp_path):
     assert alike(found, Detector(model, size=SIZE)(tmp_path / "a.png", 0.0))
 
 
+@pytest.mark.parametrize("backend", [OnnxRuntime(), OpenVINO()], ids=repr)
+def test_an_answer_stays_when_the_next_batch_comes(backend):
+    """Its logits are the pixels, and its boxes the negated pixels."""
+    reason = "runs with the extra [export]"
+    for runtime in ("onnxruntime", "openvino"):
+        pytest.importorskip(runtime, reason=reason)
+    make = pytest.importorskip("onnx", reason=reason).helper
+    names = ("images", "logits", "boxes")
+    given, *answers = (make.make_tensor_value_info(n, 1, ["N", 3, 2, 4]) for n in names)
+    nodes = [make.make_node("Abs", ["images"], ["logits"])]
+    nodes += [make.make_node("Neg", ["images"], ["boxes"])]
+    graph = make.make_graph(nodes, "twice", [given], answers)
+    file = make.make_model(graph, opset_imports=[make.make_opsetid("", 18)], ir_version=9)
+    run = backend.load(file.SerializeToString())
+    first, second = torch.rand(2, 1, 3, 2, 4)
+    logits, boxes = run(first)
+    assert torch.equal(run(second)[0], second)
+    assert torch.equal(logits, first)
+    assert torch.equal(boxes, -first)
+
+
 def test_a_stream_is_in_order_and_names_what_it_cannot_read(model, frames, tmp_path):
     Image.fromarray(frames[0]).save(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"no picture")
-    sources = [tmp_path / "a.png", frames[1], tmp_path / "b.png", *frames[2:]]
+    sources = [tmp_path / "a.png", frames[1], tmp_path / "b.png", *frames[2:], b"nothing"]
     engine = Engine(model, SIZE, (1, 2), device="cpu")
     found = list(engine.stream(iter(sources), threshold=0.0))
     assert isinstance(found[2], ImageError)
     assert "b.png" in str(found[2])
+    assert str(found[-1]).startswith(f"pictures[{len(sources) - 1}]")
     assert found[0].source.endswith("a.png")
     readable = [f for f in found if not isinstance(f, ImageError)]
     expected = engine([frames[0], frames[1], *frames[2:]], 0.0)
@@ -362,16 +384,17 @@ def test_the_table_holds_what_a_reader_would_rank_by_hand(rank, by_hand):
 @pytest.mark.skipif(
     not can_pack(torch.float32), reason="this torch has no oneDNN; runs where it has"
 )
-def test_packed_kernels_answer_as_the_layers_they_replace():
+@pytest.mark.parametrize("size", [SIZE, (80, 48)], ids=["even maps", "odd maps"])
+def test_packed_kernels_answer_as_the_layers_they_replace(size):
     exact = rebuilt(small())
-    images = torch.rand(2, 3, *SIZE)
+    images = torch.rand(2, 3, *size)
     with torch.no_grad():
         wanted = exact(images.double())
         theirs = exact.float()(images)
-    rows = Engine(exact, SIZE, 2, device="cpu").answer(images)
-    size = torch.tensor([SIZE] * 2).float()
-    table = ranked_table(by_sigmoid, wanted.logits, wanted.boxes, size)
-    eager = ranked_table(by_sigmoid, theirs.logits, theirs.boxes, size)
+    rows = Engine(exact, size, 2, device="cpu").answer(images)
+    sizes = torch.tensor([size] * 2).float()
+    table = ranked_table(by_sigmoid, wanted.logits, wanted.boxes, sizes)
+    eager = ranked_table(by_sigmoid, theirs.logits, theirs.boxes, sizes)
     assert (rows - table).abs().max() <= 2 * (eager - table).abs().max() + 1e-4
 
 

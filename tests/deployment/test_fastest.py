@@ -224,6 +224,15 @@ def test_crossing_the_threshold_is_not_coming_and_going():
     assert found.pictures == 2
 
 
+def test_a_row_without_a_partner_leaves_that_of_another_alone():
+    """The left box is nearer to the one in the middle in score and label, but overlaps too little:
+    the right one has it."""
+    right, left = (15, 10, 35, 30, 0.9, 0), (2, 10, 22, 30, 0.6, 1)
+    middle, distant = (*BOX, 0.6, 1), (70, 70, 90, 90, 0.9, 0)
+    found = drift_of([(answer(right, left), answer(distant, middle))], 0.5)
+    assert (found.kept, found.gone, found.new) == (1, 1, 1)
+
+
 def test_two_labels_for_one_box_find_each_their_own():
     both = answer((*BOX, 0.8, 1), (*BOX, 0.7, 2))
     found = drift_of([(both, answer((*BOX, 0.8, 2), (*BOX, 0.7, 1)))], 0.5)

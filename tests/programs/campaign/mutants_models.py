@@ -139,8 +139,8 @@ MODELS = (
     ),
     (
         "deployment/backends",
-        "torch.from_numpy(found[0].copy())",
-        "torch.from_numpy(found[0])",
+        "share_inputs=True)\n            return torch.from_numpy(found[0].copy())",
+        "share_inputs=True, share_outputs=True)\n            return torch.from_numpy(found[0])",
         "answers change with the next batch",
         "deployment/test_engine.py",
     ),
@@ -352,6 +352,6 @@ MODELS = (
         "return Bilinear() if isinstance(sampler, Fused) else sampler",
         "return sampler",
         "a deployed model keeps the sampler of training",
-        "unhooked/test_kernels.py",
+        "deployment/test_deploy.py",
     ),
 )
