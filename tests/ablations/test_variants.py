@@ -39,7 +39,7 @@ DOCS = ROOT / "docs" / "ablations.md"
 
 @pytest.fixture(scope="module")
 def samples():
-    world = ShapesDataset(ShapesConfig(size=64, max_side=40.0), count=2)
+    world = ShapesDataset(ShapesConfig(size=96, max_side=40.0), count=2)
     return [world[0], world[1]]
 
 
