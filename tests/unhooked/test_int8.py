@@ -87,7 +87,7 @@ def test_the_file_still_says_what_it_is_and_answers_nearly_as_the_model(model, f
 def test_an_engine_calibrates_on_the_pictures_that_it_is_given(
     model, plain, file, pictures, monkeypatch
 ):
-    monkeypatch.setattr("rtdetr_lab.deployment.backends.onnx_bytes", lambda *a: plain)
+    monkeypatch.setattr("rtdetr_lab.deployment.backends.onnx_bytes", lambda *a, **k: plain)
     engine = Engine(model, device="cpu", backend=OnnxRuntime(calibrate=pictures))
     images = torch.rand(1, 3, *SIZE)
     same = Engine(Ran(model, OnnxRuntime().load(file)), device="cpu").answer(images)
