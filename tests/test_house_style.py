@@ -277,7 +277,7 @@ ALLOWED = {
     "checkpoints": 2_830,
     "commands": 1_932,
     "data": 3_230,
-    "deployment": 2_627,
+    "deployment": 2_629,
     "detr": 587,
     "evaluation": 1_102,
     "images": 915,

@@ -20,14 +20,14 @@ one, or replaces it.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from rtdetr_lab.ablations.variant import Variant
+from rtdetr_lab.ablations.variant import Change, Put, Variant, derived
 from rtdetr_lab.criterion import Criterion, CriterionConfig
 from rtdetr_lab.decoder import DecoderConfig, DecoderLayer
 from rtdetr_lab.hybrid_encoder import HybridEncoder, HybridEncoderConfig
@@ -130,46 +130,37 @@ class _DecoderOnly(Criterion):
         return (pair for pair in super().layers(prediction) if pair[0] != ".proposals")
 
 
-def _as(cls: type, value: Any, **changes: Any) -> Any:
-    """Return a configuration of a derived class with the same fields, some of them changed."""
-    return cls(**{f.name: getattr(value, f.name) for f in fields(value)} | changes)
-
-
 def one_map(cfg: RTDETRConfig) -> RTDETRConfig:
     """Read one map."""
     points = cfg.decoder.num_points
     points = points if isinstance(points, int) else points[len(points) // 2]
     decoder = replace(cfg.decoder, num_levels=1, num_points=points)
-    return replace(cfg, encoder=_as(OneMap, cfg.encoder), decoder=decoder)
+    return replace(cfg, encoder=derived(OneMap, cfg.encoder), decoder=decoder)
 
 
 def dense(cfg: RTDETRConfig) -> RTDETRConfig:
     """Attend to all tokens."""
-    return replace(cfg, decoder=_as(Dense, cfg.decoder))
+    return replace(cfg, decoder=derived(Dense, cfg.decoder))
 
 
 def learned(cfg: RTDETRConfig) -> RTDETRConfig:
     """Learn the queries."""
-    criterion = _as(DecoderOnly, cfg.criterion)
+    criterion = derived(DecoderOnly, cfg.criterion)
     return replace(cfg, selection=Learned(cfg.selection.num_queries), criterion=criterion)
 
 
-def no_denoising(cfg: RTDETRConfig) -> RTDETRConfig:
-    """Train without denoising."""
-    return replace(cfg, denoising=None)
-
-
-def focal(cfg: RTDETRConfig) -> RTDETRConfig:
-    """Pull scores to 1, not to the IoU."""
-    return replace(cfg, criterion=replace(cfg.criterion, classification=Focal()))
-
-
-IDEAS = {
+IDEAS: dict[str, tuple[Change, str]] = {
     "maps": (one_map, "Small objects need a fine map, large ones a coarse one."),
     "deformable": (dense, "A dozen points near a box are found sooner than one of 8400 tokens."),
     "selected": (learned, "A query that begins on an object has less to learn."),
-    "denoising": (no_denoising, "Noised boxes teach the decoder before the matching is stable."),
-    "varifocal": (focal, "Scores that say how well a box fits rank better."),
+    "denoising": (
+        Put("denoising", None),
+        "Noised boxes teach the decoder before the matching is stable.",
+    ),
+    "varifocal": (
+        Put("criterion.classification", Focal()),
+        "Scores that say how well a box fits rank better.",
+    ),
 }
 """Name → what takes the idea away, and why it should help; in the order of the first way up."""
 

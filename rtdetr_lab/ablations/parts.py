@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from rtdetr_lab.ablations.decoder import once
 from rtdetr_lab.ablations.encoder import a, d_s5
 from rtdetr_lab.ablations.selection import vanilla
-from rtdetr_lab.ablations.variant import Put, Variant, variant
+from rtdetr_lab.ablations.variant import Put, Variant, derived, variant
 from rtdetr_lab.ccff import CCFF, CCFFConfig
 from rtdetr_lab.decoder import DecoderConfig, DecoderLayer
 from rtdetr_lab.losses import BinaryCrossEntropy
@@ -107,8 +107,7 @@ def random_tokens(cfg: RTDETRConfig) -> RTDETRConfig:
 
 def alone(cfg: RTDETRConfig) -> RTDETRConfig:
     """Queries that do not see each other find the same object several times."""
-    decoder = {name: getattr(cfg.decoder, name) for name in DecoderConfig.__dataclass_fields__}
-    return replace(cfg, decoder=Alone(**decoder))
+    return replace(cfg, decoder=derived(Alone, cfg.decoder))
 
 
 def _with_ccff(cfg: RTDETRConfig, ccff: CCFFConfig) -> RTDETRConfig:

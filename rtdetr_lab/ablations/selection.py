@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rtdetr_lab.ablations.variant import Variant, variant
+from rtdetr_lab.ablations.variant import Variant, derived, variant
 from rtdetr_lab.criterion import Criterion, CriterionConfig, Pairs
 from rtdetr_lab.data.batch import Sample, as_float
 from rtdetr_lab.losses import ClassLoss, Varifocal
@@ -68,9 +68,8 @@ POINTS = 400
 def vanilla(cfg: RTDETRConfig) -> RTDETRConfig:
     """If a score only means "there is an object", tokens with poor boxes rank high: fewer good ones
     are selected, and AP falls (paper: −0.8)."""
-    own = {name: getattr(cfg.criterion, name) for name in cfg.criterion.__dataclass_fields__}
     taught = replace(cfg.criterion.classification, iou_target=False)
-    return replace(cfg, criterion=ProposalCriterion(**own, of_proposals=taught))
+    return replace(cfg, criterion=derived(ProposalCriterion, cfg.criterion, of_proposals=taught))
 
 
 def vanilla_everywhere(cfg: RTDETRConfig) -> RTDETRConfig:

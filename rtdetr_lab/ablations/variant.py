@@ -104,6 +104,11 @@ class Put:
         return replace_at(cfg, self.path, self.value)
 
 
+def derived(cls: type, value: Any, **changes: Any) -> Any:
+    """Return a configuration of a derived class with the fields of `value`, and `changes`."""
+    return cls(**{name: getattr(value, name) for name in field_names(value)} | changes)
+
+
 @dataclass(frozen=True)
 class Settings:
     """Change that puts values at several paths of a setup at once."""

@@ -39,6 +39,7 @@ from rtdetr_lab.deployment.bench.timing import (
 from rtdetr_lab.deployment.engine import Engine
 from rtdetr_lab.deployment.notes import keep_note, note_of, read_note
 from rtdetr_lab.errors import MissingExtraError
+from rtdetr_lab.model import declared
 from rtdetr_lab.notation import Size
 
 
@@ -108,7 +109,8 @@ def fastest(
 
     if choices is not None:
         return _measured(build, choices, rounds)
-    asked, note = offered(device, dtypes), note_of(model, (size, batch, dtypes, device))
+    sizes = size or declared(model).metadata.fixed_size
+    asked, note = offered(device, dtypes), note_of(model, (sizes, batch, dtypes, device))
     forms = {choice: forms_of(choice, device) for choice in asked}
     if not again and (kept := read_note(note)):
         every = [form for choice in asked for form in (choice, *forms[choice])]
