@@ -275,8 +275,8 @@ ALLOWED = {
     "top level": 2_908,
     "ablations": 2_583,
     "checkpoints": 2_830,
-    "commands": 1_932,
-    "data": 3_230,
+    "commands": 1_941,
+    "data": 3_498,
     "deployment": 2_629,
     "detr": 587,
     "evaluation": 1_102,
@@ -287,14 +287,14 @@ ALLOWED = {
     "notebook_tools": 375,
     "structures": 337,
     "successors": 695,
-    "training": 1_785,
+    "training": 1_798,
     "transformers_api": 2_154,
     "viz": 1_998,
 }
 """Lines of code a room may hold. Who raises a number says why in the commit; the sum stays below
 `ALLOWED_IN_ALL`, scripts aside: new chapters are paid for by simpler equipment."""
 
-ALLOWED_IN_ALL = 26_670
+ALLOWED_IN_ALL = 26_960
 
 
 def room_of(path: Path) -> str:

@@ -10,7 +10,7 @@ beside it, and their source.
 | a save that was stopped | `model.safetensors`, without a config                            |
 | the folder of a run     | those in its `model/`; without it, its best state, else its last |
 | a repository            | a snapshot in the hub's cache: a folder with a config            |
-| `nano`, `nano-seg`      | a file of this package, compared with the digest in its record   |
+| an embedded model       | a file of this package, compared with the digest in its record   |
 """
 
 import hashlib

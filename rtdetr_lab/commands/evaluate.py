@@ -59,10 +59,11 @@ class Eval(ModelCommand):
         from rtdetr_lab.evaluation.examine import examine
         from rtdetr_lab.evaluation.report import write_report
 
-        found = stored_sets(self.data, [self.split], self.reading, self.val_split).get(self.split)
+        stored = stored_sets(self.data, [self.split], self.reading, self.val_split)
         model = model_of(self.name, self.size, self.names, to_run=True)
         model = model.to(device_of(self.device, model))
-        data = validation_set(found, model.metadata, self.limit, self.masks and model.draws_masks)
+        judged, masks = stored.get(self.split, self.data), self.masks and model.draws_masks
+        data = validation_set(judged, model.metadata, self.limit, masks)
         check_classes(model, data.names, self.name)
         tell(look_at(data))
         total = -(-len(data) // self.batch_size)

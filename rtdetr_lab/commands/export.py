@@ -104,7 +104,7 @@ class Export(ModelCommand):
 
         data, pictures = None, checked(gather(self.calibrate))
         if self.data is not None:
-            found = stored_sets(self.data, ["val"]).get("val")
+            found = stored_sets(self.data, ["val"]).get("val", self.data)
             data = validation_set(found, model.metadata, self.limit)
             check_classes(model, data.names, self.name)
         backend = OpenVINO() if self.out.suffix == ".xml" else OnnxRuntime()

@@ -50,6 +50,8 @@ class Look:
     """Augmentation of the batch, as in `train`."""
     flip: bool = True
     """--no-flip: the batch is not mirrored, as in `train`."""
+    turn: bool = False
+    """Pictures of the batch are turned by quarters, as in `train`."""
     reading: Annotated[Reading, tyro.conf.OmitArgPrefixes] = field(default_factory=Reading)
 
     def run(self) -> int:
@@ -100,7 +102,7 @@ class Look:
         from rtdetr_lab.viz.label_page import figures, text
 
         size, how = size_of(self.size), Learning(augment=self.augment, flip=self.flip)
-        augment = augmentation_named(self.augment, size, self.flip)
+        augment = augmentation_named(self.augment, size, self.flip, self.turn)
         try:
             raise_first_error(known.findings)
             found = CocoDataset(known, layout.folder, limits=self.reading.limits)
@@ -111,7 +113,7 @@ class Look:
         except LabError as error:
             return f"<p>No batch can be made: {text(error)}</p>"
         height, width = batch.images.shape[-2:]
-        also = "" if self.flip else " --no-flip"
+        also = " --no-flip" * (not self.flip) + " --turn" * self.turn
         about = (
             f"The first batch of a run with --augment {self.augment}{also}: {width} × {height} px."
         )

@@ -3,7 +3,7 @@
 `metadata` is the model's: pictures are resized to its size.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from rtdetr_lab.data.findings import Finding, Severity, raise_first_error
 from rtdetr_lab.data.layout import COCO, Layout, find_layout
 from rtdetr_lab.data.places import Places
 from rtdetr_lab.data.shapes import TRAIN, VAL, ShapesConfig, ShapesDataset
+from rtdetr_lab.data.shapes_printed import printed
 from rtdetr_lab.data.split import divide
 from rtdetr_lab.data.transforms import RandomFlip
 from rtdetr_lab.data.whole_set import other_classes
@@ -25,7 +26,6 @@ from rtdetr_lab.errors import ConfigError
 from rtdetr_lab.images.decode import Limits
 from rtdetr_lab.model import Metadata
 
-WORLD = "shapes"
 AS_USUAL = Reading()
 
 ENDLESS = 1_000_000
@@ -38,24 +38,33 @@ def world(size: int) -> ShapesConfig:
     return ShapesConfig(size=size, max_side=min(ShapesConfig.max_side, float(size)))
 
 
+WORLDS: dict[str, Callable[[int], ShapesConfig]] = {"shapes": world, "printed": printed}
+"""Name of a drawn world on the command line → function of the size of a picture, in pixels."""
+
+
 def is_world(source: str) -> bool:
-    """Return True if `--data` means the shapes world, and not a folder of that name."""
-    return source.removeprefix(NAME) == WORLD and path_of(source) is None
+    """Return True if `--data` means a drawn world, and not a folder of that name."""
+    return source.removeprefix(NAME) in WORLDS and path_of(source) is None
+
+
+def names_of(source: str) -> tuple[str, ...]:
+    """Return the classes of a drawn world."""
+    return WORLDS[source.removeprefix(NAME)](256).names
 
 
 def stored_sets(
     source: str, splits: Sequence[str], reading: Reading = AS_USUAL, val_split: float | None = None
 ) -> dict[str, CocoDataset]:
-    """Read splits of a data set on disk, each once; the shapes world has none.
+    """Read splits of a data set on disk, each once; a drawn world has none.
 
     If the set has no validation set, `val_split` of its pictures are held out (default: 0.15), the
     same ones at every call; 0 holds out none. Prints a line about that, if a folder is used in
-    place of the shapes world, and if its format is not COCO JSON. Raises `DataError` if the splits
+    place of a drawn world, and if its format is not COCO JSON. Raises `DataError` if the splits
     do not have the same classes.
     """
     if is_world(source):
         return {}
-    if source == WORLD:
+    if source in WORLDS:
         say(note_of(source, "the drawn world"), aside=True)
     layout, limits = find_layout(source, reading.voc_origin), reading.limits
     if layout.format != COCO:
@@ -111,20 +120,20 @@ def tell(findings: Sequence[Finding]) -> None:
 
 
 def training_set(
-    found: CocoDataset | None,
+    found: CocoDataset | str,
     metadata: Metadata,
     seed: int,
     as_stored: bool = False,
     masks: bool = False,
     mirrored: bool = True,
 ) -> Dataset:
-    """Return a stored split, resized and mirrored at random; without a split, the shapes world.
+    """Return a stored split, resized and mirrored at random, or the drawn world of this name.
 
     `as_stored` leaves the pictures as they are, for a recipe that resizes them. `masks` reads the
     masks of objects too.
     """
-    if found is None:
-        return _drawn(metadata, TRAIN, ENDLESS, masks)
+    if isinstance(found, str):
+        return _drawn(found, metadata, TRAIN, ENDLESS, masks)
     found = replace(found, with_masks=masks)
     return (
         found if as_stored else Augmented(fitted(found, metadata), RandomFlip(0.5 * mirrored), seed)
@@ -132,18 +141,19 @@ def training_set(
 
 
 def validation_set(
-    found: CocoDataset | None, metadata: Metadata, count: int | None = None, masks: bool = False
+    found: CocoDataset | str, metadata: Metadata, count: int | None = None, masks: bool = False
 ) -> Dataset:
-    """Return at most `count` pictures of a stored split, resized as in training; without a split,
-    the shapes world."""
-    if found is None:
-        return _drawn(metadata, VAL, 500 if count is None else count, masks)
+    """Return at most `count` pictures of a stored split, resized as in training, or of the drawn
+    world of this name."""
+    if isinstance(found, str):
+        return _drawn(found, metadata, VAL, 500 if count is None else count, masks)
     resized = fitted(replace(found, with_masks=masks), metadata)
     return resized if count is None or count >= len(resized) else First(resized, count)
 
 
-def _drawn(metadata: Metadata, which: int, count: int, masks: bool) -> Dataset:
+def _drawn(source: str, metadata: Metadata, which: int, count: int, masks: bool) -> Dataset:
     """Draw squares whose side is the longer side of the model's size."""
     height, width = metadata.fixed_size
-    data = ShapesDataset(world(max(height, width)), which, count, masks)
+    config = WORLDS[source.removeprefix(NAME)](max(height, width))
+    data = ShapesDataset(config, which, count, masks)
     return data if height == width and not metadata.edges else fitted(data, metadata)

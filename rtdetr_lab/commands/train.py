@@ -38,10 +38,9 @@ class Train(TrainOptions):
     def run(self) -> int:
         import torch
 
-        from rtdetr_lab.commands.sets import stored_sets, tell
+        from rtdetr_lab.commands.sets import names_of, stored_sets, tell
         from rtdetr_lab.data.batch import innermost
         from rtdetr_lab.data.preflight import look_at
-        from rtdetr_lab.data.shapes import SHAPE_NAMES
         from rtdetr_lab.evaluation.evaluate import evaluate
         from rtdetr_lab.training import train
 
@@ -49,7 +48,7 @@ class Train(TrainOptions):
             torch.set_num_threads(self.running.threads)
         splits = ("train",) if self.evaluating.overfit else ("train", "val")
         found = stored_sets(self.data, splits, self.reading, self.evaluating.val_split)
-        start, model = starting_point(self, found["train"].names if found else SHAPE_NAMES)
+        start, model = starting_point(self, found["train"].names if found else names_of(self.data))
         as_stored = bool(augmentation_of(self, model.metadata))
         learn, judge = self._data(model, as_stored, found)
         tell([*look_at(learn, model.num_queries), *look_at(judge)])
@@ -92,11 +91,12 @@ class Train(TrainOptions):
         metadata, masks = model.metadata, model.draws_masks
         if self.evaluating.overfit:
             count = self.evaluating.overfit * self.step_of(0)
-            few = validation_set(found.get("train"), metadata, count, masks)
+            few = validation_set(found.get("train", self.data), metadata, count, masks)
             return few, few
         how = (self.learning.seed, as_stored, masks, self.learning.mirrors)
-        learn = training_set(found.get("train"), metadata, *how)
-        return learn, validation_set(found.get("val"), metadata, self.evaluating.val_limit, masks)
+        learn = training_set(found.get("train", self.data), metadata, *how)
+        most, judge = self.evaluating.val_limit, found.get("val", self.data)
+        return learn, validation_set(judge, metadata, most, masks)
 
 
 def announce(recipe: "TrainConfig", name: str, data: "Dataset", size: tuple[int, int]) -> None:

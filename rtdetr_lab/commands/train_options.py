@@ -56,6 +56,9 @@ class Learning:
     on photos need one of them."""
     flip: bool = True
     """--no-flip: never mirror, because a mirror changes classes (left and right, d and b)."""
+    turn: bool = False
+    """Also turn pictures by quarters of a circle: objects may lie in any direction (cards, cells).
+    """
     seed: int = 0
     """Seed of weights, order and augmentation."""
 
@@ -244,18 +247,20 @@ def augmentation_of(
     from rtdetr_lab.data.dense import augmentation_named
     from rtdetr_lab.data.transforms import RandomFlip
 
-    size, edges = metadata.fixed_size, metadata.edges
-    recipe = asked.learning.recipe
-    chosen = asked.learning.augment or (recipe if recipe in ("paper", "v2") else "flip")
-    if chosen in ("none", "flip") or asked.evaluating.overfit:
+    given, size, edges = asked.learning, metadata.fixed_size, metadata.edges
+    chosen = given.augment or (given.recipe if given.recipe in ("paper", "v2") else "flip")
+    keeps_aspect = chosen in ("light", "none", "flip")
+    if (chosen in ("none", "flip") and not given.turn) or asked.evaluating.overfit:
         return None
+    what = "a DETR keeps the shape of pictures"
+    require(not (given.turn and edges), "--turn", what, "leave it out")
     what = "shapes are told apart by their aspect, and crops would change it"
     remedy = "use flip, or give a folder as --data"
-    require(chosen == "light" or not is_world(asked.data), "--augment", what, remedy)
+    require(keeps_aspect or not is_world(asked.data), "--augment", what, remedy)
     if chosen in ("v1", "paper") and edges:
         own = detr_augmentation(edges)
-        return own if asked.learning.flip else replace(own, flip=RandomFlip(0))
+        return own if given.flip else replace(own, flip=RandomFlip(0))
     what = f"{chosen} stretches all pictures to one size; a DETR keeps their shape"
     remedy = "use v1, which is DETR's own for a DETR, or flip"
     require(not edges, "--augment", what, remedy)
-    return augmentation_named(chosen, size, asked.learning.flip)
+    return augmentation_named(chosen, size, given.flip, given.turn)

@@ -44,7 +44,7 @@ from rtdetr_lab.data import augment
 from rtdetr_lab.data.augment import Augmentation, Place
 from rtdetr_lab.data.batch import Sample
 from rtdetr_lab.data.colours import PhotometricDistort
-from rtdetr_lab.data.transforms import Resize
+from rtdetr_lab.data.transforms import RandomTurn, Resize
 from rtdetr_lab.data.windows import Window, paste
 from rtdetr_lab.notation import Size
 
@@ -137,9 +137,13 @@ AUGMENTATIONS = {
 """Name on the command line → recipe for pictures of one size."""
 
 
-def augmentation_named(name: str, size: Size, mirrored: bool = True) -> Augmentation | None:
-    """Return the augmentation of this name; None for `none` and `flip`, which resize only."""
-    if name not in AUGMENTATIONS:
+def augmentation_named(
+    name: str, size: Size, mirrored: bool = True, turned: bool = False
+) -> Augmentation | None:
+    """Return the augmentation of this name; None for `none` and `flip`, which resize only, unless
+    pictures are `turned`."""
+    if name not in AUGMENTATIONS and not turned:
         return None
-    made = replace(AUGMENTATIONS[name](size[0]), size=size)
-    return made if mirrored else replace(made, mild=())
+    made = AUGMENTATIONS.get(name, lambda _: Augmentation())(size[0])
+    flips = (augment.FLIP,) * (mirrored and name != "none")
+    return replace(made, size=size, mild=flips + (RandomTurn(),) * turned)

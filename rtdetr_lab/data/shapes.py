@@ -22,7 +22,6 @@ distractors. Colour, texture and area are independent of the class.
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -30,13 +29,12 @@ from jaxtyping import Bool, Float32, Int16, Int64, UInt8
 
 from rtdetr_lab.data.batch import Sample, Truth
 from rtdetr_lab.data.rle import run_lengths
-from rtdetr_lab.data.shapes_outlines import CLASSES
-from rtdetr_lab.data.shapes_paint import CLUTTER, background, develop
+from rtdetr_lab.data.shapes_paint import CLUTTER, develop
 from rtdetr_lab.data.shapes_plan import ShapesConfig as ShapesConfig
 from rtdetr_lab.data.shapes_plan import plan
 from rtdetr_lab.data.shapes_scene import Scene
 
-SHAPE_NAMES = tuple(outline.name for outline in CLASSES)
+SHAPE_NAMES = ShapesConfig.names
 """The classes, in the order of their labels."""
 
 TRAIN, VAL = 0, 1
@@ -76,7 +74,7 @@ class ShapesPicture:
 def draw(config: ShapesConfig, seed: int, index: int) -> ShapesPicture:
     """Draw picture number `index` of the world `seed`."""
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, index])))
-    canvas, regions = background(rng, (config.size, config.size), config.texture)
+    canvas, regions = config.background(rng)
     scene = Scene(config, rng, canvas)
     for thing in plan(config, rng):
         scene.add(thing)
@@ -102,10 +100,16 @@ class ShapesDataset:
     seed: int = TRAIN
     count: int = 100_000
     with_masks: bool = False
-    names: ClassVar[tuple[str, ...]] = SHAPE_NAMES
-    """Class names by label."""
-    category_ids: ClassVar[tuple[int, ...]] = tuple(range(1, len(SHAPE_NAMES) + 1))
-    """The ids that an export writes: they start at 1, as in COCO."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Class names by label."""
+        return self.config.names
+
+    @property
+    def category_ids(self) -> tuple[int, ...]:
+        """The ids that an export writes: they start at 1, as in COCO."""
+        return tuple(range(1, len(self.names) + 1))
 
     def __len__(self) -> int:
         return self.count

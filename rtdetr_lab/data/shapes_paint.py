@@ -18,6 +18,7 @@ from rtdetr_lab.notation import Size
 Plane = Float32[np.ndarray, "h w"]
 Colour = Float32[np.ndarray, "3"]
 Canvas = Float32[np.ndarray, "3 h w"]
+Regions = UInt8[np.ndarray, "h w"]
 Rng = np.random.Generator
 
 CLUTTER = 5
@@ -101,7 +102,7 @@ def _fabric(rng: Rng, size: Size) -> Plane:
 _STUFF: tuple[Callable[[Rng, Size], Plane], ...] = (_sky, _ground, _water, _wall, _fabric)
 
 
-def background(rng: Rng, size: Size, texture: float) -> tuple[Canvas, UInt8[np.ndarray, "h w"]]:
+def background(rng: Rng, size: Size, texture: float) -> tuple[Canvas, Regions]:
     """Paint one to three bands of stuff with wavy borders, and return the stuff of each pixel."""
     kinds = rng.permutation(len(_STUFF))[: 1 + rng.integers(3)]
     regions = np.full(size, kinds[0], dtype=np.uint8)

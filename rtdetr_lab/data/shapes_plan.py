@@ -6,10 +6,12 @@ mostly come first, so that they lie behind small things more often than in front
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 from rtdetr_lab.config import require, require_between
 from rtdetr_lab.data.shapes_outlines import CLASSES, DISTRACTORS, STROKE, Outline
-from rtdetr_lab.data.shapes_paint import Rng
+from rtdetr_lab.data.shapes_paint import Canvas, Regions, Rng, background
+from rtdetr_lab.data.sheets import Sheet
 
 SMALL = 32.0
 """COCO calls an object small below 32² pixels of area."""
@@ -42,6 +44,8 @@ class ShapesConfig:
     """The most grain: a standard deviation, for values in 0 … 1."""
     contrast: float = 0.3
     """The colour distance that we try to reach between object and background: 0 … 1."""
+    names: ClassVar[tuple[str, ...]] = tuple(outline.name for outline in CLASSES)
+    """Class names by label."""
 
     def __post_init__(self) -> None:
         counts, most = 0 <= self.min_objects <= self.max_objects <= 1000, self.max_objects
@@ -54,6 +58,10 @@ class ShapesConfig:
         seen = 0 < self.min_visible <= 1
         require(seen, "min_visible", f"is {self.min_visible}", "give a share above 0, up to 1")
 
+    def background(self, rng: Rng) -> tuple[Canvas, Regions]:
+        """Paint what lies behind all things, and return the kind of stuff of each pixel."""
+        return background(rng, (self.size, self.size), self.texture)
+
     def changed(self, rng: Rng, things: "list[Thing]") -> "list[Thing]":
         """Change the things before they are painted: here not, so the outline is the class."""
         return things
@@ -61,10 +69,11 @@ class ShapesConfig:
 
 @dataclass(frozen=True, eq=False)
 class Thing:
-    """Something to paint: an outline with a side, anywhere or about `near` (y, x), give or take
-    `spread` pixels. A `mark` is printed on it. Nothing may hide a thing with `keep`."""
+    """Something to paint: an outline or a sheet with a side, anywhere or about `near` (y, x), give
+    or take `spread` pixels. A `mark` lies on an outline. Nothing may hide a thing with
+    `keep`."""
 
-    outline: Outline
+    outline: Outline | Sheet
     label: int | None
     side: float
     near: tuple[float, float] | None = None

@@ -13,6 +13,7 @@ from jaxtyping import Bool
 from rtdetr_lab.data.shapes_outlines import Outline, Plane
 from rtdetr_lab.data.shapes_paint import Canvas, Colour, Rng, colour, fill
 from rtdetr_lab.data.shapes_plan import ShapesConfig, Thing
+from rtdetr_lab.data.sheets import Sheet, Sticker
 
 TRIES = 8
 """The number of places that we try for a thing before we leave it out."""
@@ -47,16 +48,28 @@ class Stamp:
         x, y = cosine * across + sine * down, cosine * down - sine * across
         return cls(x, y, outline.distance(x, y, parameter) * np.float32(scale), half)
 
-    def patches(self, centre: tuple[int, int], size: int) -> tuple[Patch, Patch] | None:
-        """Return the part of the picture and the same part of the stamp, or None if they do not
-        overlap."""
-        low = [max(0, middle - self.half) for middle in centre]
-        high = [min(size, middle + self.half) for middle in centre]
-        if low[0] >= high[0] or low[1] >= high[1]:
-            return None
-        y, x = (middle - self.half for middle in centre)
-        picture = slice(low[0], high[0]), slice(low[1], high[1])
-        return picture, (slice(low[0] - y, high[0] - y), slice(low[1] - x, high[1] - x))
+    @property
+    def mask(self) -> Bool[np.ndarray, "n n"]:
+        """The pixels whose centres are inside."""
+        return self.distance <= 0
+
+
+def patches(half: int, centre: tuple[int, int], size: int) -> tuple[Patch, Patch] | None:
+    """Return the part of the picture that a stamp of 2 `half` pixels covers, and the same part of
+    the stamp, or None if they do not overlap."""
+    low = [max(0, middle - half) for middle in centre]
+    high = [min(size, middle + half) for middle in centre]
+    if low[0] >= high[0] or low[1] >= high[1]:
+        return None
+    y, x = (middle - half for middle in centre)
+    picture = slice(low[0], high[0]), slice(low[1], high[1])
+    return picture, (slice(low[0] - y, high[0] - y), slice(low[1] - x, high[1] - x))
+
+
+def _stamp(thing: Thing, rng: Rng) -> Stamp | Sticker:
+    if isinstance(thing.outline, Sheet):
+        return Sticker.of(thing.outline, thing.side, rng)
+    return Stamp.of(thing.outline, thing.side, rng)
 
 
 @dataclass(eq=False)
@@ -79,22 +92,22 @@ class Scene:
 
     def add(self, thing: Thing) -> None:
         """Paint a thing at the first place that is allowed, or leave it out."""
-        stamp = Stamp.of(thing.outline, thing.side, self.rng)
-        mask = stamp.distance <= 0
+        stamp = _stamp(thing, self.rng)
+        mask = stamp.mask
         whole = int(np.count_nonzero(mask))
         for _ in range(TRIES):
-            patches = stamp.patches(self._centre(thing, stamp.half), self.config.size)
-            if patches is None:
+            places = patches(stamp.half, self._centre(thing, stamp.half), self.config.size)
+            if places is None:
                 continue
-            patch, part = patches
+            patch, part = places
             inside = mask[part]
             seen = int(np.count_nonzero(inside))
             shown = seen >= self.config.min_visible * whole or thing.label is None
             if not shown or not self._cover(patch, inside):
                 continue
             self._paint(stamp, patch, part)
-            if thing.mark is not None:
-                self._print(thing.mark, stamp, patch, part)
+            if thing.mark is not None and isinstance(stamp, Stamp):
+                self._print(_stamp(thing.mark, self.rng), stamp, patch, part)
             if thing.label is not None:
                 self.objects.append(Painted(thing.label, patch, whole, seen))
             number = len(self.objects) if thing.label is not None else KEPT if thing.keep else -1
@@ -132,8 +145,11 @@ class Scene:
             painted.seen -= count
         return True
 
-    def _paint(self, stamp: Stamp, patch: Patch, part: Patch) -> None:
+    def _paint(self, stamp: Stamp | Sticker, patch: Patch, part: Patch) -> None:
         view = self.canvas[:, *patch]
+        if isinstance(stamp, Sticker):
+            view += stamp.pixels[3, *part] * (stamp.pixels[:3, *part] - view)
+            return
         base = self._colour_on(view)
         x, y, distance = stamp.x[part], stamp.y[part], stamp.distance[part]
         paint = fill(self.rng, x, y, base, self.config.texture)
@@ -143,14 +159,13 @@ class Scene:
         coverage = np.clip(np.float32(0.5) - distance, 0, 1)
         view += coverage * (paint - view)
 
-    def _print(self, mark: Thing, on: Stamp, patch: Patch, part: Patch) -> None:
+    def _print(self, stamp: Stamp | Sticker, on: Stamp, patch: Patch, part: Patch) -> None:
         """Paint a mark at a random place of a thing, where all of it fits, or at its middle."""
-        stamp = Stamp.of(mark.outline, mark.side, self.rng)
         room = -on.distance[part] - np.float32(stamp.half)
         rows, columns = np.nonzero(room >= min(0, room.max()))
         choice = int(self.rng.integers(len(rows)))
         centre = int(rows[choice]) + patch[0].start, int(columns[choice]) + patch[1].start
-        placed = stamp.patches(centre, self.config.size)
+        placed = patches(stamp.half, centre, self.config.size)
         assert placed is not None  # its centre is inside the picture
         self._paint(stamp, *placed)
 

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from rtdetr_lab.data.shapes_outlines import CLASSES, tailed
+from rtdetr_lab.data.shapes_outlines import CLASSES, Outline, tailed
 from rtdetr_lab.data.shapes_paint import Rng
 from rtdetr_lab.data.shapes_plan import ShapesConfig, Thing
 
@@ -104,7 +104,7 @@ class Tailed:
         return [self._tailed(rng, thing) for thing in things]
 
     def _tailed(self, rng: Rng, thing: Thing) -> Thing:
-        if thing.label is None:
+        if thing.label is None or not isinstance(thing.outline, Outline):
             return thing
         angle, length = rng.uniform(0, 2 * math.pi), rng.uniform(2.0, 3.5)
         return replace(thing, outline=tailed(thing.outline, angle, length, self.width / thing.side))

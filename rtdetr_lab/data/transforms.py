@@ -10,6 +10,7 @@ several pictures is in `dense.py`.
 | `Resize`       | `PhotometricDistort` | `ZoomOut`: on a black canvas    |
 | `flip`         |                      | `IoUCrop`: a part of the picture |
 | `RandomFlip`   |                      |                                 |
+| `turn`, `RandomTurn` |                |                                 |
 | `SanitizeBoxes` |                     |                                 |
 
 Pillow needs the three numbers of a pixel side by side, torch needs three planes. A tensor can be a
@@ -91,6 +92,29 @@ class RandomFlip:
 
     def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
         return flip(sample) if rng.random() < self.p else sample
+
+
+def turn(sample: Sample, quarters: int) -> Sample:
+    """Turn by quarters of a circle, against the clock."""
+    boxes = sample.boxes
+    for _ in range(quarters % 4):
+        x, y, width, height = boxes.unbind(1)
+        boxes = torch.stack([y, 1 - x, height, width], dim=1)
+    return replace(
+        sample,
+        image=sample.image.rot90(quarters, (-2, -1)),
+        boxes=boxes,
+        masks=sample.masks_after(lambda masks: masks.rot90(quarters, (-2, -1))),
+    )
+
+
+@dataclass(frozen=True)
+class RandomTurn:
+    """Apply `turn` with 0, 1, 2 or 3 quarters, each as often. Height and width may change places,
+    so resize afterwards."""
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        return turn(sample, int(rng.integers(4)))
 
 
 @dataclass(frozen=True)

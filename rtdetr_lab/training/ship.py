@@ -3,12 +3,12 @@ r"""# Ship: from a finished run to a checkpoint inside the package
     rtdetr-lab train --preset nano --data shapes --out runs/nano --pictures 52000 --amp
     python -m rtdetr_lab.training.ship runs/nano
 
-`ship runs/nano_seg nano-seg` makes the other checkpoint.
+`ship runs/nano_seg nano-seg` and `ship runs/printed nano-pretrained` make the other checkpoints.
 `ship` rounds the averaged weights to half precision and evaluates *the rounded weights* on the
-first 500 pictures of the validation world. So the numbers in the record are those of the file that
-people load. The record, `assets/nano.json` or `assets/nano-seg.json`, holds the command that was
-typed, the recipe, the number of pictures, the result, the licence, and the sha256 of the file,
-which `load_pretrained` checks.
+first 500 validation pictures of its world. So the numbers in the record are those of the file that
+people load. The record, such as `assets/nano.json`, holds the command that was typed, the recipe,
+the number of pictures, the result, the licence, and the sha256 of the file, which `load_pretrained`
+checks.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ import json
 import os
 import shlex
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -27,7 +27,8 @@ from rtdetr_lab.checkpoints.metadata import Metadata
 from rtdetr_lab.checkpoints.save import save_pretrained
 from rtdetr_lab.checkpoints.source import ASSETS
 from rtdetr_lab.config_json import from_json
-from rtdetr_lab.data.shapes import DEFAULT, SHAPE_NAMES, VAL, ShapesDataset
+from rtdetr_lab.data.shapes import DEFAULT, VAL, ShapesConfig, ShapesDataset
+from rtdetr_lab.data.shapes_printed import printed
 from rtdetr_lab.errors import TrainingError
 from rtdetr_lab.evaluation.evaluate import evaluate
 from rtdetr_lab.model import declared
@@ -37,15 +38,33 @@ from rtdetr_lab.writing import write_text
 
 LICENCE = "Apache-2.0"
 NUM_VALIDATION = 500
-WHAT = {
-    "nano": "rtdetr_nano, trained from scratch on the shapes world",
-    "nano-seg": "nano with a mask head; only the head was trained, on the shapes world",
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """A checkpoint of this package: what it is, and the world that it knows."""
+
+    what: str
+    source: str = "rtdetr_lab, shapes world"
+    world: ShapesConfig = DEFAULT
+
+
+SHIPPED = {
+    "nano": Shipped("rtdetr_nano, trained from scratch on the shapes world"),
+    "nano-seg": Shipped("nano with a mask head; only the head was trained, on the shapes world"),
+    "nano-pretrained": Shipped(
+        "nano, trained further on the printed world; begin with it to fine-tune on photographs",
+        "rtdetr_lab, printed world",
+        printed(),
+    ),
 }
 
 
-def validation(size: int, count: int = NUM_VALIDATION, masks: bool = False) -> ShapesDataset:
-    """Return the pictures for the record's numbers: the default world at the model's size."""
-    return ShapesDataset(replace(DEFAULT, size=size), VAL, count, masks)
+def validation(
+    size: int, count: int = NUM_VALIDATION, masks: bool = False, name: str = "nano"
+) -> ShapesDataset:
+    """Return the pictures for the record's numbers: the checkpoint's world at the model's size."""
+    return ShapesDataset(replace(SHIPPED[name].world, size=size), VAL, count, masks)
 
 
 def ship(run: str | Path, name: str = "nano", size: int = 256, assets: Path = ASSETS) -> Path:
@@ -59,10 +78,10 @@ def ship(run: str | Path, name: str = "nano", size: int = 256, assets: Path = AS
     if state is None:
         raise TrainingError(str(run), "holds no run", "train a model first: rtdetr-lab train")
     model = _rounded(state)
-    ids, source = tuple(range(1, len(SHAPE_NAMES) + 1)), "rtdetr_lab, shapes world"
-    known = Metadata(SHAPE_NAMES, ids, (size, size), LICENCE, source)
-    drawn = declared(model).draws_masks
-    scores = evaluate(model.float(), validation(size, masks=drawn))
+    data = validation(size, masks=declared(model).draws_masks, name=name)
+    source = SHIPPED[name].source
+    known = Metadata(data.names, data.category_ids, (size, size), LICENCE, source)
+    scores = evaluate(model.float(), data)
     assets.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=assets) as folder:
         save_pretrained(model.half(), folder, metadata=known)
@@ -85,9 +104,9 @@ def _record(run: Path, state: dict[str, Any], size: int, name: str) -> dict[str,
     history: list[Record] = [json.loads(line) for line in lines]
     recipe = json.loads(state["config"])
     began = json.loads((run / "run.json").read_text(encoding="utf8"))["sessions"][0]
-    world = asdict(validation(size).config)
+    world = asdict(validation(size, name=name).config)
     return {
-        "what": WHAT[name],
+        "what": SHIPPED[name].what,
         "command": shlex.join(["rtdetr-lab", *began["command"][1:]]),
         "licence": LICENCE,
         "date": began["date"][:10],

@@ -66,15 +66,21 @@ def test_a_model_that_draws_is_asked_for_boxes_and_gives_masks_too(tmp_path):
     assert np.abs(drawn - np.asarray(Image.open(plain))).max() > 50
 
 
+def test_a_detr_does_not_turn_pictures(tmp_path, capsys):
+    words = ["train", "--preset", "detr_nano", "--turn", "--out", str(tmp_path / "run")]
+    assert main([*words, "--device", "cpu"]) == 1
+    assert "--turn: a DETR keeps the shape of pictures" in capsys.readouterr().err
+
+
 def test_the_edges_of_the_paper_shrink_in_proportion():
     for size, edges in (("800", (800, 1333)), ("64", (64, 106)), ("32", (32, 53))):
         known = resized_for(Metadata(), size, takes_padding=True)
         assert known.edges == edges
-        assert edges_of(training_set(None, known, seed=0)) == edges
-    assert validation_set(None, known, 1)[0].image.shape == (3, 32, 32)
+        assert edges_of(training_set("shapes", known, seed=0)) == edges
+    assert validation_set("shapes", known, 1)[0].image.shape == (3, 32, 32)
 
 
 def test_height_and_width_together_are_exact_also_for_a_model_that_keeps_shapes():
     known = resized_for(Metadata(edges=(64, 106)), "48x80", takes_padding=True)
     assert (known.image_size, known.edges) == ((48, 80), None)
-    assert validation_set(None, known, 1)[0].image.shape == (3, 48, 80)
+    assert validation_set("shapes", known, 1)[0].image.shape == (3, 48, 80)

@@ -72,6 +72,9 @@ def test_the_batch_is_that_of_a_run(look):
     assert "--augment paper" in strong
     still = look(options=["--size", "64", "--augment", "light", "--no-flip"])
     assert "--augment light --no-flip: 64 × 64 px" in still
+    turned = look(options=["--augment", "none", "--turn", "--size", "64"])
+    assert "--augment none --turn: 64 × 64 px" in turned
+    assert {tuple(boxes(figures(turned)[f"batch-{i}"])) for i in range(8)} != batch
     assert {tuple(boxes(figures(strong)[f"batch-{i}"])) for i in range(8)} != batch
 
 

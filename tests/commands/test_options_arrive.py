@@ -143,6 +143,11 @@ ARRIVE = (
     ("train --preset v2_r18", "commands.train:preset_of", {"name": "v2_r18"}),
     ("train --val-limit 7", "commands.sets:validation_set", {"count": 7}),
     ("train --no-flip --seed 5", "commands.sets:training_set", {"seed": 5, "mirrored": False}),
+    (
+        "train --turn --no-flip",
+        "data.dense:augmentation_named",
+        {"mirrored": False, "turned": True},
+    ),
     ("train --threads 3", "torch:set_num_threads", {0: 3}),
     (
         "train --overfit 1 --recipe fine-tune --lr 0.5",
@@ -341,7 +346,7 @@ ELSEWHERE = {
     "ablate": {"report"},
     "bench": {"parts", "memory", "training", "precision"},
     "data check": {"json", "picture"},
-    "data look": {"out", "count", "size", "augment", "flip"},
+    "data look": {"out", "count", "size", "augment", "flip", "turn"},
 }
 """Options that are read in the command itself; the tests of the command look at what they do."""
 

@@ -8,11 +8,19 @@ from augmented import SHAPES, World, corners_of, extent, same, sample_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rtdetr_lab.boxes import xyxy_from_cxcywh
 from rtdetr_lab.config import diff
 from rtdetr_lab.config_json import from_json, to_json
 from rtdetr_lab.data.augment import Augmentation, Place, paper_augmentation
+from rtdetr_lab.data.batch import as_float
 from rtdetr_lab.data.colours import PhotometricDistort
-from rtdetr_lab.data.dense import DenseAugmentation, deim_augmentation, mixup, mosaic
+from rtdetr_lab.data.dense import (
+    DenseAugmentation,
+    augmentation_named,
+    deim_augmentation,
+    mixup,
+    mosaic,
+)
 from rtdetr_lab.data.windows import ZoomOut
 from rtdetr_lab.errors import ConfigError, TrainingError
 from rtdetr_lab.model import Metadata
@@ -237,3 +245,24 @@ def test_an_impossible_value_is_refused_by_name(changes, where):
     with pytest.raises(ConfigError) as refused:
         DenseAugmentation(**changes)
     assert refused.value.where == where
+
+
+@pytest.mark.parametrize(
+    ("name", "mirrored", "ways"), [("none", True, 4), ("flip", False, 4), ("flip", True, 8)]
+)
+def test_pictures_are_turned_and_keep_their_boxes(name, mirrored, ways):
+    augment = augmentation_named(name, (64, 64), mirrored, turned=True)
+    sample = solid([[9, 6, 36, 18]], (60, 90), 255)
+    assert augmentation_named(name, (64, 64), mirrored) is None
+    seen = {tuple(_found(augment(sample, Place(0, k, k, 0.5)))) for k in range(80)}
+    assert len(seen) == ways
+
+
+def _found(sample):
+    """The box, which must be that of the white pixels, in whole pixels."""
+    height, width = sample.image_size
+    y, x = torch.nonzero(as_float(sample.image).mean(0) > 0.4, as_tuple=True)
+    box = xyxy_from_cxcywh(sample.boxes)[0] * torch.tensor([width, height, width, height])
+    seen = torch.stack([x.min(), y.min(), x.max() + 1, y.max() + 1])
+    assert (box - seen).abs().max() <= 1
+    return seen.tolist()

@@ -1,5 +1,6 @@
 """A sample's pixels, boxes and masks stay together, in whatever order they are changed."""
 
+import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,9 +8,10 @@ from symmetries import generator, moved_boxes, moved_pixels, quick, seeds, shuff
 
 from rtdetr_lab.data.batch import Sample, Truth
 from rtdetr_lab.data.canvas import ResizeEdges, collate_on_canvas
-from rtdetr_lab.data.transforms import Resize, SanitizeBoxes, flip
+from rtdetr_lab.data.transforms import RandomTurn, Resize, SanitizeBoxes, flip, turn
 
 MIRROR = (False, False, True)
+QUARTERS = ((False, False, False), (True, True, False), (False, True, True), (True, False, True))
 SIZES = [(31, 67), (80, 23), (50, 51), (20, 90)]
 
 
@@ -47,6 +49,26 @@ def test_a_flip_moves_pixels_boxes_and_masks_alike_and_twice_is_nothing(seed, wh
     assert torch.equal(flipped.masks, moved_pixels(sample.masks, MIRROR))
     torch.testing.assert_close(flipped.boxes, moved_boxes(sample.boxes, MIRROR))
     same(flip(flipped), sample)
+
+
+@quick
+@given(seeds, st.integers(0, 3), st.integers(0, 3))
+def test_a_turn_moves_pixels_boxes_and_masks_alike_and_turning_on_is_nothing(seed, which, quarters):
+    sample = sample_of(seed, *SIZES[which])
+    turned, move = turn(sample, quarters), QUARTERS[quarters]
+    assert torch.equal(turned.image, moved_pixels(sample.image, move))
+    assert torch.equal(turned.masks, moved_pixels(sample.masks, move))
+    torch.testing.assert_close(turned.boxes, moved_boxes(sample.boxes, move))
+    same(turn(turned, 4 - quarters), sample)
+
+
+def test_a_random_turn_is_each_of_the_four_as_often():
+    sample, rng = sample_of(3, 31, 67), np.random.default_rng(5)
+    ways = [turn(sample, quarters).image for quarters in range(4)]
+    drawn = [RandomTurn()(sample, rng).image for _ in range(400)]
+    counts = [sum(torch.equal(one, way) for one in drawn) for way in ways]
+    assert sum(counts) == 400
+    assert all(70 <= count <= 130 for count in counts)
 
 
 @quick

@@ -126,7 +126,7 @@ def test_amp_auto_takes_what_the_processor_computes_in_and_says_so(
 
 
 def test_patience_brings_validations_with_it():
-    data = training_set(None, SMALL, 0)
+    data = training_set("shapes", SMALL, 0)
     command = _parsed(["train", "--patience", "3", "--min-delta", "0.01"])
     model = preset_of("nano", 10).build()
     made = recipe_of(command, model, len(data))
@@ -224,7 +224,7 @@ def test_a_folder_without_both_splits_or_with_two_sets_of_classes_is_refused(
 def test_options_change_a_recipe_and_the_rest_follows(words, rates):
     command = _parsed(["train", *words])
     model = preset_of(command.preset or "nano", 10).build()
-    data = training_set(None, SMALL, 0)
+    data = training_set("shapes", SMALL, 0)
     made = recipe_of(command, model, len(data))
     every = made.num_steps // 10 if "fine-tune" in words else 0
     assert made.steps(made.eval_every) == every
@@ -243,7 +243,7 @@ def test_changed_pictures_end_a_run_before_it_goes_on(folder, tmp_path, capsys):
 
 
 def test_no_validation_picture_is_trained_on():
-    learn, judge = training_set(None, SMALL, 0), validation_set(None, SMALL)
+    learn, judge = training_set("shapes", SMALL, 0), validation_set("shapes", SMALL)
     assert (len(learn), len(judge)) == (ENDLESS, 500)
     assert not any((learn[i].image == judge[i].image).all() for i in range(5))
 
