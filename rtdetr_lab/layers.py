@@ -164,6 +164,8 @@ class Attention(nn.Module):
     explicit softmax computes them instead; both forms agree up to rounding.
     """
 
+    mix: Callable[..., Tensor] = staticmethod(F.scaled_dot_product_attention)
+
     def __init__(self, dim: int, num_heads: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.num_heads = num_heads
@@ -197,7 +199,7 @@ class Attention(nn.Module):
         else:
             allowed = None if blocked is None else ~blocked
             p = self.dropout if self.training else 0.0
-            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, dropout_p=p)
+            mixed = self.mix(q, k, v, attn_mask=allowed, dropout_p=p)
         return self.out_proj(mixed.transpose(1, 2).flatten(2))
 
     def _heads(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B M N d"]:

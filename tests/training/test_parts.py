@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from small import small
 from torch import nn
 from training_toy import Toy
@@ -11,6 +12,7 @@ from training_toy import Toy
 from rtdetr_lab.config_json import from_json, to_json
 from rtdetr_lab.kernels import fused_sampler
 from rtdetr_lab.kernels.fused_sampler import Fused
+from rtdetr_lab.layers import Attention
 from rtdetr_lab.rtdetrv2 import discrete
 from rtdetr_lab.samplers import Bilinear, Discrete
 from rtdetr_lab.training import Constant, Cosine, TrainConfig, from_scratch
@@ -124,3 +126,36 @@ def test_without_triton_training_keeps_the_chapters_sampler(monkeypatch):
     monkeypatch.setattr(fused_sampler, "has_triton", lambda: False)
     model = fused_sampler.fast_training(small().build(), torch.device("cuda"))
     assert model.decoder.layers[0].cross_attn.sampler == Bilinear()
+
+
+@pytest.mark.parametrize(("device", "single"), [("cpu", True), ("cuda", False)])
+def test_on_a_cpu_attention_learns_in_single_precision(device, single):
+    model = fused_sampler.fast_training(small().build(), torch.device(device))
+    found = [m for m in model.modules() if isinstance(m, Attention)]
+    assert len(found) >= 4
+    assert all((m.mix is fused_sampler.mix_in_single_precision) == single for m in found)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_attention_in_single_precision_is_attention(dtype):
+    draw = torch.Generator().manual_seed(4)
+    q, k, v = (torch.randn(2, 3, 7, 5, generator=draw, dtype=torch.float64) for _ in range(3))
+    seen = torch.rand(7, 7, generator=draw) < 0.7
+    wanted = F.scaled_dot_product_attention(q, k, v, attn_mask=seen)
+    given = [t.to(dtype).requires_grad_() for t in (q, k, v)]
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        got = fused_sampler.mix_in_single_precision(*given, attn_mask=seen, dropout_p=0.0)
+    assert got.dtype == dtype
+    close = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 0.03}[dtype]
+    torch.testing.assert_close(got.double(), wanted, atol=close, rtol=close)
+    got.sum().backward()
+    assert all(t.grad.dtype == dtype for t in given)
+
+
+def test_attention_in_bfloat16_is_nearer_to_the_exact_one_in_single_precision():
+    draw = torch.Generator().manual_seed(5)
+    given = [torch.randn(1, 4, 60, 16, generator=draw).bfloat16() for _ in range(3)]
+    exact = F.scaled_dot_product_attention(*(t.double() for t in given))
+    single = fused_sampler.mix_in_single_precision(*given, attn_mask=None, dropout_p=0.0)
+    half = F.scaled_dot_product_attention(*given)
+    assert (single - exact).abs().mean() <= (half - exact).abs().mean()
