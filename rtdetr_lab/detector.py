@@ -90,17 +90,18 @@ class Detector:
         """Load a short name ("r18", "nano"), a hub id, a folder, a file of weights, or an ONNX file
         that we exported (`deployment/onnx_model.py`; onnxruntime runs it on the CPU).
 
-        Without `device` it uses the GPU, if there is one. For other options of `load_pretrained`,
+        Without `device` it uses the GPU, if there is one. Raises `ConfigError` for another device
+        than the CPU with an ONNX file. For other options of `load_pretrained`,
         call that function and give its model to `Detector`.
         """
-        from rtdetr_lab.deployment.onnx_model import model_to_run
+        from rtdetr_lab.deployment.onnx_model import device_for, model_to_run
 
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        model = model_to_run(id_or_path, revision, num_classes)
         return cls(
-            model_to_run(id_or_path, revision, num_classes),
+            model,
             threshold=threshold,
             size=size,
-            device=device,
+            device=device_for(model, device),
             tiling=tiling,
             max_iou=max_iou,
             edges=edges,

@@ -18,7 +18,8 @@ import torch
 from PIL import Image
 
 import rtdetr_lab as lab
-from rtdetr_lab.data.shapes import DEFAULT, SHAPE_NAMES, VAL, draw
+from rtdetr_lab.data.shapes import DEFAULT, SHAPE_NAMES, VAL, ShapesConfig, draw
+from rtdetr_lab.data.shapes_printed import printed
 from rtdetr_lab.data.shapes_worlds import WORLDS
 from rtdetr_lab.detector import Detector
 from rtdetr_lab.errors import LabError
@@ -51,12 +52,12 @@ def in_a_row(pictures: RGBs, gap: int = 8) -> RGB:
     return np.concatenate(spaced, axis=1)
 
 
-def shapes() -> RGB:
-    """The shapes world with its truth."""
+def world(config: ShapesConfig = DEFAULT) -> RGB:
+    """A drawn world with its truth."""
     shown = []
     for index in PICTURES:
-        truth = draw(DEFAULT, VAL, index)
-        names = [SHAPE_NAMES[label] for label in truth.labels]
+        truth = draw(config, VAL, index)
+        names = [config.names[label] for label in truth.labels]
         colors = [LIGHT.color(int(label)) for label in truth.labels]
         shown.append(annotate(truth.image, torch.from_numpy(truth.boxes_xyxy), names, colors))
     return in_a_row(shown)
@@ -129,8 +130,8 @@ def drawn(axes: "Axes") -> RGB:
     return np.asarray(Image.open(buffer).convert("RGB"))
 
 
-FIGURES = {"shapes.png": shapes, "detections.png": detections, "bccd_curves.png": bccd_curves}
-FIGURES |= {"worlds.png": world_of_each_part}
+FIGURES = {"shapes.png": world, "detections.png": detections, "bccd_curves.png": bccd_curves}
+FIGURES |= {"worlds.png": world_of_each_part, "printed.png": partial(world, printed(320))}
 FIGURES |= {"nano_seg.png": partial(detections, "nano-seg")}
 FIGURES |= {"heatmap.webp": heatmap, "heatmap_dark.webp": partial(heatmap, DARK)}
 

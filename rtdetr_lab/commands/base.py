@@ -146,19 +146,10 @@ def square_of(text: str) -> int:
 
 
 def device_of(given: str | None, model: "DetectionModel | None" = None) -> str:
-    """Return the given device, else the GPU if there is one.
+    """Return the given device, else the GPU if there is one; see `deployment.onnx_model`."""
+    from rtdetr_lab.deployment.onnx_model import device_for
 
-    Raises `ConfigError` for another device than the CPU with an ONNX file.
-    """
-    import torch
-
-    from rtdetr_lab.deployment.onnx_model import OnnxModel
-
-    if isinstance(model, OnnxModel):
-        what, remedy = f"is {given}, but an ONNX file runs on the CPU here", "leave it out"
-        require(given in (None, "cpu"), "--device", what, remedy)
-        return "cpu"
-    return given or ("cuda" if torch.cuda.is_available() else "cpu")
+    return device_for(model, given, "--device")
 
 
 def shown_size(size: "Size") -> str:

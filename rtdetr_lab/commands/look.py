@@ -101,7 +101,8 @@ class Look:
         from rtdetr_lab.training.stream import Steps
         from rtdetr_lab.viz.label_page import figures, text
 
-        size, how = size_of(self.size), Learning(augment=self.augment, flip=self.flip)
+        size = size_of(self.size)
+        how = Learning(augment=self.augment, flip=self.flip, turn=self.turn)
         augment = augmentation_named(self.augment, size, self.flip, self.turn)
         try:
             raise_first_error(known.findings)

@@ -144,6 +144,6 @@ def augmentation_named(
     pictures are `turned`."""
     if name not in AUGMENTATIONS and not turned:
         return None
-    made = AUGMENTATIONS.get(name, lambda _: Augmentation())(size[0])
+    made = AUGMENTATIONS[name](size[0]) if name in AUGMENTATIONS else Augmentation(size=size)
     flips = (augment.FLIP,) * (mirrored and name != "none")
     return replace(made, size=size, mild=flips + (RandomTurn(),) * turned)

@@ -94,3 +94,17 @@ def model_to_run(
             require(value is None, name, "is not for an ONNX file", "leave it out")
         return load_onnx(Path(id_or_path).expanduser())
     return load_pretrained(id_or_path, revision=revision, num_classes=num_classes)
+
+
+def device_for(
+    model: nn.Module | None, given: torch.device | str | None, where: str = "device"
+) -> str:
+    """Return the given device, else the GPU if there is one, and the CPU for an ONNX file.
+
+    Raises `ConfigError` for another device than the CPU with an ONNX file; `where` is its name.
+    """
+    if isinstance(model, OnnxModel):
+        what, remedy = f"is {given}, but an ONNX file runs on the CPU here", "leave it out"
+        require(given is None or torch.device(given).type == "cpu", where, what, remedy)
+        return "cpu"
+    return str(given or ("cuda" if torch.cuda.is_available() else "cpu"))

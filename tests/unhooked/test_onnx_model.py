@@ -99,6 +99,14 @@ def test_it_runs_on_the_cpu_and_says_so(file, capsys, words):
     assert said in capsys.readouterr().err
 
 
+def test_in_python_too_and_a_gpu_is_not_asked_for_it(file, monkeypatch):
+    with pytest.raises(ConfigError, match="device: is cuda, but an ONNX file runs on the CPU"):
+        Detector.from_pretrained(file, device="cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for given in (None, "cpu", torch.device("cpu", 0)):
+        assert Detector.from_pretrained(file, device=given).model.metadata.names
+
+
 def test_files_that_are_not_ours_are_named(tmp_path):
     other, broken = tmp_path / "other.onnx", tmp_path / "broken.onnx"
     other.write_bytes(written(torch.nn.Linear(2, 3), (torch.zeros(1, 2),), ["x"], ["y"]))

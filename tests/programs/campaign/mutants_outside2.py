@@ -1,7 +1,8 @@
 """Bugs that were planted from outside, a second time.
 
-Sixty were judged, twenty at a time, before a test was written for them: 12, 11 and 11 were caught.
-Here are those that were not, and five more that no test saw; `mutants_options.py` has the options.
+Sixty were judged, twenty at a time, before a test was written for them; `ROUNDS` in
+`mutants_outside.py` counts how many were caught. Here are those that were not, and five more that
+no test saw; `mutants_options.py` has the options.
 """
 
 OUTSIDE2 = (
