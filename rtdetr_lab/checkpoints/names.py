@@ -4,7 +4,7 @@ r"""# Names: what a name for a model or for data refers to
 |--------------------------------------------|--------------------------------------------------|
 | anything that exists on the disk           | that file or folder, whatever else it could mean |
 | `./x`, `/x`, `~/x`, `x/`, `C:\x`, a `Path` | a path, even if it does not exist                |
-| `nano`, `nano-seg`, `nano-pretrained`      | a checkpoint inside this package                 |
+| `nano`, `nano-seg`                         | a checkpoint inside this package                 |
 | `r18`, `v2_r50` …                          | a published checkpoint, `hub.ALIASES`            |
 | `shapes`, as data                          | the drawn world                                  |
 | `owner/name`                               | a repository on the hub                          |
@@ -29,7 +29,7 @@ log = logging.getLogger("rtdetr_lab")
 NAME = "name:"
 """Prefix of a word that must not be read as a path."""
 
-EMBEDDED = ("nano", "nano-seg", "nano-pretrained")
+EMBEDDED = ("nano", "nano-seg")
 FILES = (".safetensors", ".pth", ".pt", ".bin", ".json", ".onnx", ".ckpt")
 HUB_ID = r"[\w-][\w.-]*/[\w.-]+"
 

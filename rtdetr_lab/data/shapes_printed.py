@@ -3,7 +3,6 @@
 In the shapes world the outline decides, so a backbone that learned only outlines tells two playing
 cards apart badly. Here a small printed symbol decides (`sheets.py`), and the background is mostly a
 photograph. Half of the pictures also hold shapes of the shapes world, with their classes.
-`nano-pretrained` learned this world. Begin with it to fine-tune on photographs.
 """
 
 from dataclasses import dataclass

@@ -3,7 +3,7 @@ r"""# Ship: from a finished run to a checkpoint inside the package
     rtdetr-lab train --preset nano --data shapes --out runs/nano --pictures 52000 --amp
     python -m rtdetr_lab.training.ship runs/nano
 
-`ship runs/nano_seg nano-seg` and `ship runs/printed nano-pretrained` make the other checkpoints.
+`ship runs/nano_seg nano-seg` makes the other checkpoint.
 `ship` rounds the averaged weights to half precision and evaluates *the rounded weights* on the
 first 500 validation pictures of its world. So the numbers in the record are those of the file that
 people load. The record, such as `assets/nano.json`, holds the command that was typed, the recipe,
@@ -28,7 +28,6 @@ from rtdetr_lab.checkpoints.save import save_pretrained
 from rtdetr_lab.checkpoints.source import ASSETS
 from rtdetr_lab.config_json import from_json
 from rtdetr_lab.data.shapes import DEFAULT, VAL, ShapesConfig, ShapesDataset
-from rtdetr_lab.data.shapes_printed import printed
 from rtdetr_lab.errors import TrainingError
 from rtdetr_lab.evaluation.evaluate import evaluate
 from rtdetr_lab.model import declared
@@ -52,11 +51,6 @@ class Shipped:
 SHIPPED = {
     "nano": Shipped("rtdetr_nano, trained from scratch on the shapes world"),
     "nano-seg": Shipped("nano with a mask head; only the head was trained, on the shapes world"),
-    "nano-pretrained": Shipped(
-        "nano, trained further on the printed world; begin with it to fine-tune on photographs",
-        "rtdetr_lab, printed world",
-        printed(),
-    ),
 }
 
 
