@@ -9,6 +9,7 @@ from PIL import Image
 from scipy.ndimage import binary_dilation
 
 from rtdetr_lab.commands.sets import names_of, training_set, validation_set
+from rtdetr_lab.data import photographs
 from rtdetr_lab.data.photographs import PHOTOS, photograph
 from rtdetr_lab.data.shapes import ShapesDataset, draw
 from rtdetr_lab.data.shapes_paint import CLUTTER
@@ -134,6 +135,19 @@ def test_photographs_are_in_the_wheel_and_vary():
     assert all(p.dtype == np.float32 and 0 <= p.min() <= p.max() <= 1 for p in drawn)
     assert len({p.tobytes() for p in drawn}) == 30
     assert len(PHOTOS) == 7
+
+
+def test_a_photograph_is_not_stretched(monkeypatch):
+    """A slope across is as steep as the same slope down, in a part that is wider than high."""
+    down, across = np.mgrid[:300, :400] / 4 + 70
+    ramps = np.stack([across, down, np.full((300, 400), 100.0)], -1)
+    slopes = (Image.fromarray(ramps.astype(np.uint8)),) * len(PHOTOS)
+    monkeypatch.setattr(photographs, "_photos", lambda: slopes)
+    for seed in range(6):
+        mean = photograph(generator(seed), (40, 120)).mean(0)
+        right = abs(mean[:, -20:] - mean[:, :20]).mean() / 100
+        below = abs(mean[-10:] - mean[:10]).mean() / 30
+        assert right == pytest.approx(below, rel=0.1)
 
 
 def test_every_font_comes_with_matplotlib():
