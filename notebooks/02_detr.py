@@ -299,7 +299,8 @@ apart = (prediction.boxes[0, :, None] - prediction.boxes[0]).abs().mean().item()
 error = cardinality_error(elsewhere, one_shape).item()
 print("they move less than half the distance between two boxes:", moved < apart / 2)
 print("more than half of the twelve queries still name a shape:", 1 + error > 6)
-assert moved < apart / 2 and error > 5
+assert moved < apart / 2
+assert error > 5
 
 # %% [markdown]
 # They hardly move, and most of them still predict a shape: $p_q$ remembers *where* the object
