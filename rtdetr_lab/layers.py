@@ -198,8 +198,7 @@ class Attention(nn.Module):
             mixed = self._in_the_open(q, k, v, blocked)
         else:
             allowed = None if blocked is None else ~blocked
-            p = self.dropout if self.training else 0.0
-            mixed = self.mix(q, k, v, attn_mask=allowed, dropout_p=p)
+            mixed = self.mix(q, k, v, attn_mask=allowed, dropout_p=self.dropout * self.training)
         return self.out_proj(mixed.transpose(1, 2).flatten(2))
 
     def _heads(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B M N d"]:

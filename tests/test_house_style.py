@@ -275,26 +275,26 @@ ALLOWED = {
     "top level": 2_908,
     "ablations": 2_583,
     "checkpoints": 2_830,
-    "commands": 1_941,
+    "commands": 1_937,
     "data": 3_498,
-    "deployment": 2_629,
+    "deployment": 2_637,
     "detr": 587,
     "evaluation": 1_102,
     "images": 915,
     "javascript": 912,
-    "kernels": 534,
+    "kernels": 546,
     "masks": 75,
     "notebook_tools": 375,
     "structures": 337,
     "successors": 695,
-    "training": 1_798,
+    "training": 1_792,
     "transformers_api": 2_154,
     "viz": 1_998,
 }
 """Lines of code a room may hold. Who raises a number says why in the commit; the sum stays below
 `ALLOWED_IN_ALL`, scripts aside: new chapters are paid for by simpler equipment."""
 
-ALLOWED_IN_ALL = 26_960
+ALLOWED_IN_ALL = 26_970
 
 
 def room_of(path: Path) -> str:
