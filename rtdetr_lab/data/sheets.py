@@ -38,7 +38,8 @@ Ink = tuple[int, int, int]
 
 
 @cache
-def _font(name: str, height: int) -> FreeTypeFont:
+def typeface(name: str, height: int) -> FreeTypeFont:
+    """Return a font of `FONTS` at a height in pixels."""
     import matplotlib
 
     file = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"{name}.ttf"
@@ -126,14 +127,14 @@ class _Page:
                 self.pen.regular_polygon((x, y, radius), sides, turn, fill=ink)
 
     def _text(self, left: int, top: int, wide: int, high: int) -> None:
-        font = _font(self.font, max(4, int(self.short * 0.06)))
+        font = typeface(self.font, max(4, int(self.short * 0.06)))
         letters = max(1, int(wide / (0.6 * font.size)))
         for y in range(top, top + high - int(font.size), max(5, int(1.5 * font.size))):
             line = "".join(chr(97 + int(n)) for n in self.rng.integers(26, size=letters))
             self.pen.text((left, y), line, fill=self.ink, font=font)
 
     def _glyph(self, text: str, height: float) -> Image.Image:
-        font = _font(self.font, max(6, int(height)))
+        font = typeface(self.font, max(6, int(height)))
         left, top, right, bottom = (int(n) for n in font.getbbox(text))
         glyph = Image.new("RGBA", (right - left + 2, bottom - top + 2), (*self.ink, 0))
         pen = ImageDraw.Draw(glyph)

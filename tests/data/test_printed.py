@@ -16,7 +16,7 @@ from rtdetr_lab.data.shapes_paint import CLUTTER
 from rtdetr_lab.data.shapes_plan import ShapesConfig, Thing, plan
 from rtdetr_lab.data.shapes_printed import Printed, printed
 from rtdetr_lab.data.shapes_scene import Scene
-from rtdetr_lab.data.sheets import FONTS, SYMBOLS, Sheet, Sticker, _font
+from rtdetr_lab.data.sheets import FONTS, SYMBOLS, Sheet, Sticker, typeface
 from rtdetr_lab.model import Metadata
 
 
@@ -79,7 +79,7 @@ def test_a_turned_symbol_is_no_other_symbol():
 
 def _printed_alone(symbol):
     """The symbol in the middle of a square of 64 pixels, white on black, as high as it can be."""
-    font = _font("DejaVuSans", 48)
+    font = typeface("DejaVuSans", 48)
     mask = font.getmask(symbol)
     glyph = Image.frombytes("L", mask.size, bytes(mask)).crop(mask.getbbox())
     square = Image.new("L", (64, 64))
@@ -151,7 +151,7 @@ def test_a_photograph_is_not_stretched(monkeypatch):
 
 
 def test_every_font_comes_with_matplotlib():
-    assert all(_font(name, 20).getbbox("Q")[2] > 0 for name in FONTS)
+    assert all(typeface(name, 20).getbbox("Q")[2] > 0 for name in FONTS)
 
 
 def test_share_of_photographs_behind():
