@@ -29,7 +29,7 @@ def test_the_shapes_world_is_drawn_with_its_truth():
     plain = figures.in_a_row(
         [figures.draw(figures.DEFAULT, figures.VAL, index).image for index in figures.PICTURES]
     )
-    figure = figures.shapes()
+    figure = figures.world()
     assert figure.shape == plain.shape
     changed = (figure != plain).any(-1).mean()
     assert 0.01 < changed < 0.6, "boxes and labels, and not over everything"
