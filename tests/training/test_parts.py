@@ -156,6 +156,26 @@ def test_attention_in_bfloat16_is_nearer_to_the_exact_one_in_single_precision():
     draw = torch.Generator().manual_seed(5)
     given = [torch.randn(1, 4, 60, 16, generator=draw).bfloat16() for _ in range(3)]
     exact = F.scaled_dot_product_attention(*(t.double() for t in given))
-    single = fused_sampler.mix_in_single_precision(*given, attn_mask=None, dropout_p=0.0)
+    with torch.autocast("cpu", torch.bfloat16):
+        single = fused_sampler.mix_in_single_precision(*given, attn_mask=None, dropout_p=0.0)
     half = F.scaled_dot_product_attention(*given)
     assert (single - exact).abs().mean() <= (half - exact).abs().mean()
+
+
+def test_a_trained_model_in_use_computes_attention_as_any_other():
+    """No conversion and no change of autocast is left in a graph, and bfloat16 stays bfloat16."""
+    draw = torch.Generator().manual_seed(6)
+    given = tuple(torch.randn(1, 2, 9, 8, generator=draw).bfloat16() for _ in range(3))
+
+    class Mix(torch.nn.Module):
+        def __init__(self, mix):
+            super().__init__()
+            self.mix = mix
+
+        def forward(self, q, k, v):
+            return self.mix(q, k, v, attn_mask=None, dropout_p=0.0)
+
+    mixes = Mix(fused_sampler.mix_in_single_precision), Mix(F.scaled_dot_product_attention)
+    trained, plain = (torch.export.export(mix, given) for mix in mixes)
+    assert trained.graph_module.code == plain.graph_module.code
+    assert torch.equal(mixes[0](*given), mixes[1](*given))
