@@ -3,13 +3,12 @@
 The wheel of scikit-image carries them, so nothing is downloaded. All may be used for any purpose.
 """
 
-import math
 from functools import cache
 
 import numpy as np
 from PIL import Image
 
-from rtdetr_lab.data.shapes_paint import Canvas, Rng
+from rtdetr_lab.data.shapes_paint import Canvas, Rng, log_uniform
 from rtdetr_lab.notation import Size
 
 PHOTOS = ("astronaut", "brick", "chelsea", "coffee", "grass", "gravel", "rocket")
@@ -27,7 +26,7 @@ def _photos() -> tuple[Image.Image, ...]:
 def photograph(rng: Rng, size: Size) -> Canvas:
     """Return a random part of a photograph: enlarged or reduced, mirrored, in other colours."""
     photo = _photos()[int(rng.integers(len(PHOTOS)))]
-    zoom = math.exp(rng.uniform(math.log(0.5), math.log(4.0)))
+    zoom = log_uniform(rng, 0.5, 4.0)
     wide, high = (
         min(whole, max(8, round(side / zoom)))
         for whole, side in zip(photo.size, size[::-1], strict=True)

@@ -33,6 +33,11 @@ def colour(rng: Rng, saturation: tuple[float, float], value: tuple[float, float]
     return (v * (1 - s + s * np.clip(corners, 0, 1))).astype(np.float32)
 
 
+def log_uniform(rng: Rng, low: float, high: float) -> float:
+    """Draw a number whose logarithm is uniform: as often from 10 to 20 as from 20 to 40."""
+    return math.exp(rng.uniform(math.log(low), math.log(high)))
+
+
 def coordinates(size: Size, angle: float) -> Plane:
     """Return the position along a direction, -0.5 … 0.5 across the side of the picture."""
     height, width = size

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from rtdetr_lab.config import require, require_between
 from rtdetr_lab.data.shapes_outlines import CLASSES, DISTRACTORS, STROKE, Outline
-from rtdetr_lab.data.shapes_paint import Canvas, Regions, Rng, background
+from rtdetr_lab.data.shapes_paint import Canvas, Regions, Rng, background, log_uniform
 from rtdetr_lab.data.sheets import Sheet
 
 SMALL = 32.0
@@ -106,7 +106,7 @@ def _object(rng: Rng, side: float, near: tuple[float, float] | None = None) -> T
 def _crowd(config: ShapesConfig, rng: Rng) -> list[Thing]:
     """Draw objects of similar size around one place."""
     near = (rng.uniform(0.2, 0.8) * config.size, rng.uniform(0.2, 0.8) * config.size)
-    side = _between(rng, config.min_side, _border(config))
+    side = log_uniform(rng, config.min_side, _border(config))
     count = int(rng.integers((config.crowd_size + 1) // 2, config.crowd_size + 1))
     sides = [side * rng.uniform(0.85, 1.15) for _ in range(count)]
     return [_object(rng, max(config.min_side, s), near) for s in sides]
@@ -115,13 +115,9 @@ def _crowd(config: ShapesConfig, rng: Rng) -> list[Thing]:
 def _side(config: ShapesConfig, rng: Rng) -> float:
     """Draw a side, log-uniform below and above COCO's limit of small."""
     if rng.random() < config.small_share:
-        return _between(rng, config.min_side, _border(config))
-    return _between(rng, _border(config), config.max_side)
+        return log_uniform(rng, config.min_side, _border(config))
+    return log_uniform(rng, _border(config), config.max_side)
 
 
 def _border(config: ShapesConfig) -> float:
     return min(max(SMALL, config.min_side), config.max_side)
-
-
-def _between(rng: Rng, low: float, high: float) -> float:
-    return math.exp(rng.uniform(math.log(low), math.log(high)))

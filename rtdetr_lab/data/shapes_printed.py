@@ -12,7 +12,7 @@ import numpy as np
 
 from rtdetr_lab.data.photographs import photograph
 from rtdetr_lab.data.shapes_outlines import CLASSES
-from rtdetr_lab.data.shapes_paint import CLUTTER, Canvas, Regions, Rng
+from rtdetr_lab.data.shapes_paint import CLUTTER, Canvas, Regions, Rng, log_uniform
 from rtdetr_lab.data.shapes_plan import ShapesConfig, Thing
 from rtdetr_lab.data.sheets import SYMBOLS, Sheet
 
@@ -54,7 +54,7 @@ class Printed(ShapesConfig):
 
     def _sheet(self, rng: Rng) -> Thing:
         symbol = int(rng.integers(len(SYMBOLS)))
-        side = float(np.exp(rng.uniform(np.log(self.min_sheet), np.log(self.max_sheet))))
+        side = log_uniform(rng, self.min_sheet, self.max_sheet)
         return Thing(Sheet(SYMBOLS[symbol]), len(CLASSES) + symbol, side)
 
 

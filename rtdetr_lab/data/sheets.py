@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.ImageFont import FreeTypeFont
 
 from rtdetr_lab.data.photographs import photograph
-from rtdetr_lab.data.shapes_paint import Colour, Rng, colour
+from rtdetr_lab.data.shapes_paint import Colour, Rng, colour, log_uniform
 
 SYMBOLS = (*"ABCDEFGHJKLPQRSTUVXY2345789", "10")
 
@@ -182,7 +182,7 @@ class Sticker:
     def of(cls, sheet: Sheet, side: float, rng: Rng) -> "Sticker":
         """Draw a sheet whose area is `side`² pixels before it is tilted. Four in ten lie almost
         along the picture, the others in any direction."""
-        aspect = math.exp(rng.uniform(0, math.log(1.7)))
+        aspect = log_uniform(rng, 1.0, 1.7)
         wide, high = side / math.sqrt(aspect), side * math.sqrt(aspect)
         if rng.random() < 0.25:
             wide, high = high, wide

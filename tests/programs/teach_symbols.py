@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 import rtdetr_lab as lab
 from rtdetr_lab.data.photographs import photograph
-from rtdetr_lab.data.shapes_paint import Canvas, Colour, Rng, colour
+from rtdetr_lab.data.shapes_paint import Canvas, Colour, Rng, colour, log_uniform
 from rtdetr_lab.data.sheets import ANY, BLACK, FONTS, SYMBOLS, typeface
 
 SIDE, BATCH, TOP_RATE = 48, 96, 2e-3
@@ -45,7 +45,7 @@ def crop(rng: Rng) -> tuple[Canvas, int]:
     """A symbol of 9 to 36 pixels on paper, sometimes beside the edge of the sheet; its number."""
     label = int(rng.integers(len(SYMBOLS)))
     square, height = upright(FONTS[int(rng.integers(len(FONTS)))], SYMBOLS[label])
-    pixels = math.exp(rng.uniform(math.log(9), math.log(36)))
+    pixels = log_uniform(rng, 9, 36)
     turn = float(rng.normal(0, 6) + 90 * rng.integers(4))
     if rng.random() < 0.7:
         turn = rng.uniform(0, 360)
